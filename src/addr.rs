@@ -1,0 +1,136 @@
+//! Addresses, and the only arithmetic on them.
+//!
+//! An ELF file states addresses before it is known where the image will lie ([`Vaddr`]), and
+//! places in itself ([`FileOffset`]). Where the image lies is told by one number, the
+//! [`LoadBias`]. The three are newtypes so that they cannot be mixed, and none has `+`: the bytes
+//! are hostile, so every sum is checked or says that it wraps.
+//!
+//! Source: System V gABI, "Program Loading": "the difference between the virtual address of any
+//! segment in memory and the corresponding virtual address in the file is a single constant value
+//! for any one executable or shared object in a given process".
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::ops::Range;
+
+/// An address as the file states it (gABI `p_vaddr`, `st_value`, `d_ptr`, `r_offset`), in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Vaddr(pub u64);
+
+/// An offset into the received bytes (gABI `p_offset`, `sh_offset`), in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileOffset(pub u64);
+
+/// Run-time address minus stated address, modulo 2^64: the same for all of one loaded image.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LoadBias(usize);
+
+/// The granularity of protection on this system, in bytes: a power of two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PageSize(u64);
+
+impl Vaddr {
+    /// The address `bytes` further on, unless that is past the end of the address space.
+    pub fn checked_add(self, bytes: u64) -> Option<Vaddr> {
+        self.0.checked_add(bytes).map(Vaddr)
+    }
+
+    /// How many bytes `self` lies behind `earlier`; `None` if it lies before it.
+    pub fn checked_sub(self, earlier: Vaddr) -> Option<u64> {
+        self.0.checked_sub(earlier.0)
+    }
+
+    /// The range of `len` bytes that starts here.
+    pub(crate) fn range(self, len: u64) -> Option<Range<Vaddr>> {
+        Some(self..self.checked_add(len)?)
+    }
+
+    /// Rounded down to a multiple of `page`.
+    pub(crate) fn page_floor(self, page: PageSize) -> Vaddr {
+        Vaddr(self.0 & !(page.0 - 1))
+    }
+
+    /// Rounded up to a multiple of `page`, unless that is past the end of the address space.
+    pub(crate) fn page_ceil(self, page: PageSize) -> Option<Vaddr> {
+        Some(self.checked_add(page.0 - 1)?.page_floor(page))
+    }
+}
+
+impl LoadBias {
+    /// The bias of an image whose stated address `stated` lies at run-time address `actual`.
+    pub fn between(stated: Vaddr, actual: usize) -> LoadBias {
+        LoadBias(actual.wrapping_sub(stated.0 as usize))
+    }
+
+    /// The run-time address of `stated`. The only way from a [`Vaddr`] to one.
+    pub fn apply(self, stated: Vaddr) -> usize {
+        self.0.wrapping_add(stated.0 as usize)
+    }
+
+    /// The stated address of the run-time address `actual`.
+    pub fn remove(self, actual: usize) -> Vaddr {
+        Vaddr(actual.wrapping_sub(self.0) as u64)
+    }
+
+    /// The bias as a number, as `dlinfo`'s `l_addr` gives it.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl PageSize {
+    /// The page size of the running system.
+    pub(crate) fn current() -> PageSize {
+        PageSize::new(region::page::size() as u64).expect("the system's page size is a power of two")
+    }
+
+    /// `bytes` as a page size, if it is a power of two.
+    pub(crate) fn new(bytes: u64) -> Option<PageSize> {
+        bytes.is_power_of_two().then_some(PageSize(bytes))
+    }
+
+    /// In bytes.
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+}
+
+macro_rules! shown_in_hex {
+    ($($type:ty),*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($type), "({:#x})"), self.0)
+            }
+        }
+    )*};
+}
+shown_in_hex!(Vaddr, FileOffset, LoadBias);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_exact_and_never_wraps() {
+        let page = PageSize::new(4096).unwrap();
+        assert_eq!(Vaddr(0x1fff).page_floor(page), Vaddr(0x1000));
+        assert_eq!(Vaddr(0x1000).page_ceil(page), Some(Vaddr(0x1000)));
+        assert_eq!(Vaddr(0x1001).page_ceil(page), Some(Vaddr(0x2000)));
+        assert_eq!(Vaddr(u64::MAX).page_ceil(page), None);
+        assert_eq!(Vaddr(u64::MAX).range(1), None);
+        assert_eq!(PageSize::new(4095), None);
+    }
+
+    #[test]
+    fn a_bias_may_be_negative() {
+        let bias = LoadBias::between(Vaddr(0x7200000), 0x1000);
+        assert_eq!(bias.apply(Vaddr(0x7200010)), 0x1010);
+        assert_eq!(bias.remove(0x1010), Vaddr(0x7200010));
+    }
+}
