@@ -82,7 +82,8 @@ impl LoadBias {
 impl PageSize {
     /// The page size of the running system.
     pub(crate) fn current() -> PageSize {
-        PageSize::new(region::page::size() as u64).expect("the system's page size is a power of two")
+        PageSize::new(region::page::size() as u64)
+            .expect("the system's page size is a power of two")
     }
 
     /// `bytes` as a page size, if it is a power of two.

@@ -1,0 +1,526 @@
+//! Which sections a symfile is to have, read from an image that may lie.
+//!
+//! Section headers are not needed to run an image, so they may be absent, or false. They are
+//! believed as a whole or not at all: if they are, each is *loaded* (and lies in a segment),
+//! *debug*, or left out; if not, sections are made up from the segments, which the loader has
+//! checked. What is in memory is taken from where the segments say, never from `sh_offset`.
+//!
+//! No section is taken that would have gdb look for a file elsewhere or run a script, see
+//! [`is_dwarf`] and [`Sections::leave_dwarf_that_needs_a_file`].
+//!
+//! Sources: gABI chapter 4, "Sections" and "Special Sections"; LSB Core 10.6 for `.eh_frame` and
+//! its header, with DWARF 6.4.1 for the entries.
+
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
+use goblin::elf::section_header::{
+    SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHF_TLS, SHF_WRITE, SHN_ABS,
+    SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
+};
+use goblin::elf::sym::{STT_TLS, st_type};
+use goblin::elf64::header::Header;
+use goblin::elf64::section_header::SectionHeader;
+use scroll::{LE, Pread};
+
+use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
+use crate::addr::Vaddr;
+
+/// The most section headers an image may have. Far fewer than where ELF begins to count them
+/// elsewhere (`SHN_LORESERVE`), so that ours can follow.
+const MOST_SECTIONS: u16 = 0xf000;
+
+/// What a symfile is made from.
+pub(crate) struct Source<'a> {
+    /// The image as received: the whole file.
+    pub bytes: &'a [u8],
+    /// Its `PT_LOAD`s, ascending.
+    pub segments: &'a [SourceSegment],
+    /// Its `PT_GNU_EH_FRAME`.
+    pub eh_frame_hdr: Option<Range<Vaddr>>,
+    /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
+    /// only where no section header tells of a symbol table.
+    pub dynamic_symbols: &'a DynamicSymbols<'a>,
+}
+
+/// Shows each symbol of a table to a function.
+pub(crate) type DynamicSymbols<'a> = dyn Fn(&mut dyn FnMut(DynamicSymbol<'_>)) + 'a;
+
+/// A `PT_LOAD` as the image states it; nothing is rounded to pages.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceSegment {
+    /// `p_vaddr` and `p_memsz`.
+    pub addresses: Range<Vaddr>,
+    /// `p_offset` and `p_filesz`: where in the received bytes.
+    pub file: Range<usize>,
+    /// `PF_X`.
+    pub executable: bool,
+    /// `PF_W`.
+    pub writable: bool,
+}
+
+/// A symbol of the dynamic symbol table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DynamicSymbol<'a> {
+    pub name: &'a [u8],
+    pub st_value: u64,
+    pub st_size: u64,
+    pub st_info: u8,
+    pub st_other: u8,
+    pub st_shndx: u16,
+}
+
+/// What becomes of a section.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// A part of the image in memory: in the outer file, and without contents in the inner one.
+    Loaded,
+    /// DWARF: in the inner file.
+    Debug,
+    /// In neither.
+    LeftOut,
+}
+
+/// A section as the symfile will have it.
+pub(super) struct Section<'a> {
+    pub(super) role: Role,
+    pub(super) header: SectionHeader,
+    pub(super) contents: &'a [u8],
+}
+
+/// What to make a symfile from: sections, stated by the image or made up from its segments.
+pub(super) struct Sections<'a> {
+    pub(super) names: Names,
+    pub(super) list: Vec<Section<'a>>,
+    /// The best symbol table that a section header tells of, and its strings.
+    pub(super) symbols: Option<(&'a [u8], &'a [u8])>,
+    /// The image's own `.gnu_debugdata`.
+    pub(super) debugdata: Option<&'a [u8]>,
+    /// Whether `list` has the image's numbering, which is that of its symbols.
+    stated: bool,
+}
+
+/// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
+/// one by one (thousands may share one long text), then what is added.
+pub(super) struct Names(pub(super) Vec<u8>);
+
+impl Names {
+    pub(super) fn add(&mut self, name: &str) -> u32 {
+        let at = self.0.len();
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(0);
+        at as u32
+    }
+
+    fn starts_with(&self, name: u32, prefix: &str) -> bool {
+        let name = self.0.get(name as usize..).unwrap_or_default();
+        name.starts_with(prefix.as_bytes())
+    }
+
+    fn is(&self, name: u32, whole: &str) -> bool {
+        self.starts_with(name, whole) && self.0.get(name as usize + whole.len()).copied() == Some(0)
+    }
+}
+
+impl<'a> Sections<'a> {
+    /// As the section headers say, or what is wrong with those.
+    pub(super) fn stated(
+        header: &Header,
+        source: &Source<'a>,
+    ) -> Result<Sections<'a>, &'static str> {
+        let count = header.e_shnum;
+        if header.e_shoff == 0 || count == 0 {
+            return Err("there are none");
+        }
+        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
+            return Err("their size or number is none that we know");
+        }
+        let table = file_range(
+            source.bytes,
+            header.e_shoff,
+            u64::from(count) * SECTION_SIZE as u64,
+        )
+        .ok_or("they lie outside the file")?;
+        let headers: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
+        let names = headers
+            .get(usize::from(header.e_shstrndx))
+            .filter(|names| names.sh_type == SHT_STRTAB)
+            .and_then(|names| file_range(source.bytes, names.sh_offset, names.sh_size))
+            .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
+            .ok_or("their names are not in the file")?;
+        let mut names = Names(names.to_vec());
+        names.0.push(0);
+
+        let mut sections = Sections {
+            list: Vec::with_capacity(headers.len() + 1),
+            symbols: symbol_table(SHT_SYMTAB, &headers, source.bytes)
+                .or_else(|| symbol_table(SHT_DYNSYM, &headers, source.bytes)),
+            debugdata: None,
+            names,
+            stated: true,
+        };
+        let (mut debug_len, mut has_code) = (0u64, false);
+        for header in &headers {
+            let section = sections.classify(header, source)?;
+            if section.role == Role::Debug {
+                debug_len = debug_len.saturating_add(section.header.sh_size);
+            }
+            has_code |= section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0;
+            sections.list.push(section);
+        }
+        // Sections do not overlap in a file. If they did, a small file could ask for much memory.
+        if debug_len > source.bytes.len() as u64 {
+            return Err("debug sections overlap");
+        }
+        if !has_code && source.segments.iter().any(|segment| segment.executable) {
+            return Err("they do not tell where the code is");
+        }
+        sections.leave_dwarf_that_needs_a_file(&headers);
+        sections.find_contents(source);
+        Ok(sections)
+    }
+
+    /// What becomes of the section with this header.
+    fn classify(
+        &mut self,
+        stated: &SectionHeader,
+        source: &Source<'a>,
+    ) -> Result<Section<'a>, &'static str> {
+        const OF_LOADED: u32 = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR | SHF_TLS;
+        const OF_DEBUG: u32 = SHF_COMPRESSED | SHF_MERGE | SHF_STRINGS;
+
+        let mut section = Section {
+            role: Role::LeftOut,
+            header: SectionHeader::default(),
+            contents: &[],
+        };
+        let in_file = stated.sh_type != SHT_NULL && stated.sh_type != SHT_NOBITS;
+        if stated.sh_type == SHT_NULL {
+            return Ok(section);
+        }
+        if stated.sh_name as usize >= self.names.0.len() {
+            return Err("a name is not in the file");
+        }
+        let header = SectionHeader {
+            sh_name: stated.sh_name,
+            sh_addr: stated.sh_addr,
+            sh_size: stated.sh_size,
+            sh_addralign: match stated.sh_addralign {
+                align if align.is_power_of_two() => align,
+                _ => 1,
+            },
+            ..SectionHeader::default()
+        };
+        if stated.sh_flags & u64::from(SHF_ALLOC) != 0 {
+            // The room of `.tbss` is nowhere; its address is no promise. Nor is one of no bytes.
+            let is_tbss = !in_file && stated.sh_flags & u64::from(SHF_TLS) != 0;
+            let nowhere = is_tbss || stated.sh_size == 0;
+            let inside = Vaddr(stated.sh_addr)
+                .range(stated.sh_size)
+                .is_some_and(|range| source.has(&range));
+            if nowhere || inside {
+                section.role = Role::Loaded;
+                section.header = SectionHeader {
+                    sh_type: SHT_NOBITS,
+                    sh_flags: stated.sh_flags & u64::from(OF_LOADED),
+                    ..header
+                };
+            }
+            return Ok(section);
+        }
+        let is_debugdata = self.names.is(stated.sh_name, ".gnu_debugdata");
+        if in_file && (is_debugdata || is_dwarf(&self.names, stated.sh_name)) {
+            let contents = file_range(source.bytes, stated.sh_offset, stated.sh_size)
+                .ok_or("a debug section lies outside the file")?;
+            if is_debugdata {
+                self.debugdata = Some(contents);
+                return Ok(section);
+            }
+            section.role = Role::Debug;
+            section.contents = contents;
+            section.header = SectionHeader {
+                sh_type: SHT_PROGBITS,
+                sh_flags: stated.sh_flags & u64::from(OF_DEBUG),
+                sh_addr: 0,
+                sh_entsize: stated.sh_entsize,
+                ..header
+            };
+        }
+        Ok(section)
+    }
+
+    /// Leaves the DWARF out if a part of it is in another file (`dwz -m`): without that, gdb
+    /// stops reading the symfile with an error, and with it, it had to open it.
+    fn leave_dwarf_that_needs_a_file(&mut self, headers: &[SectionHeader]) {
+        let needs_file = headers.iter().any(|header| {
+            header.sh_type != SHT_NULL && self.names.is(header.sh_name, ".gnu_debugaltlink")
+        });
+        if needs_file {
+            for section in &mut self.list {
+                if section.role == Role::Debug {
+                    section.role = Role::LeftOut;
+                }
+            }
+        }
+    }
+
+    /// Gives contents to the loaded sections that must have some.
+    fn find_contents(&mut self, source: &Source<'a>) {
+        let has_dwarf = self.has_dwarf();
+        let (mut eh_frame, mut build_id) = (false, has_dwarf);
+        for section in &mut self.list {
+            if section.role != Role::Loaded {
+                continue;
+            }
+            let name = section.header.sh_name;
+            // The first of a name only, lest the same bytes be copied a thousand times.
+            let (done, sh_type) = if self.names.is(name, ".eh_frame") {
+                // gdb does not take it from the inner file.
+                (&mut eh_frame, SHT_PROGBITS)
+            } else if self.names.is(name, ".note.gnu.build-id") {
+                // With it gdb finds the DWARF that a distribution split off, and slides that too.
+                // It must not be seen where there is DWARF: then gdb looks in vain, and may ask
+                // a server.
+                (&mut build_id, SHT_NOTE)
+            } else {
+                continue;
+            };
+            if std::mem::replace(done, true) {
+                continue;
+            }
+            let range = Vaddr(section.header.sh_addr).range(section.header.sh_size);
+            if let Some(contents) = range.and_then(|range| source.contents(&range)) {
+                section.contents = contents;
+                section.header.sh_type = sh_type;
+            }
+        }
+    }
+
+    /// From the segments, as if each were a section; `.eh_frame` is cut out of the one it is in.
+    pub(super) fn made_up(source: &Source<'a>) -> Sections<'a> {
+        let mut names = Names(vec![0]);
+        let [text, data, rodata, eh_frame_name] =
+            [".text", ".data", ".rodata", ".eh_frame"].map(|name| names.add(name));
+        let eh_frame = eh_frame(source);
+        let mut list = vec![Section {
+            role: Role::LeftOut,
+            header: SectionHeader::default(),
+            contents: &[],
+        }];
+        let mut push = |name, flags, addresses: Range<Vaddr>, contents: &'a [u8]| {
+            let Some(size) = addresses.end.checked_sub(addresses.start) else {
+                return;
+            };
+            if size == 0 {
+                return;
+            }
+            list.push(Section {
+                role: Role::Loaded,
+                header: SectionHeader {
+                    sh_name: name,
+                    sh_type: if contents.is_empty() {
+                        SHT_NOBITS
+                    } else {
+                        SHT_PROGBITS
+                    },
+                    sh_flags: u64::from(SHF_ALLOC | flags),
+                    sh_addr: addresses.start.0,
+                    sh_size: size,
+                    sh_addralign: 1,
+                    ..SectionHeader::default()
+                },
+                contents,
+            });
+        };
+        for segment in source.segments {
+            let (name, flags) = match (segment.executable, segment.writable) {
+                (true, false) => (text, SHF_EXECINSTR),
+                (true, true) => (text, SHF_EXECINSTR | SHF_WRITE),
+                (false, true) => (data, SHF_WRITE),
+                (false, false) => (rodata, 0),
+            };
+            let addresses = segment.addresses.clone();
+            match &eh_frame {
+                Some((range, contents)) if addresses.contains(&range.start) => {
+                    push(name, flags, addresses.start..range.start, &[]);
+                    push(eh_frame_name, 0, range.clone(), contents);
+                    push(name, flags, range.end..addresses.end, &[]);
+                }
+                _ => push(name, flags, addresses, &[]),
+            }
+        }
+        // The headers' number is a `u16`; such an image has nothing that is worth a look.
+        list.truncate(usize::from(MOST_SECTIONS));
+        Sections {
+            names,
+            list,
+            symbols: None,
+            debugdata: None,
+            stated: false,
+        }
+    }
+
+    /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
+    /// 18.1) stops with an internal error as soon as it needs to know how far the DWARF moved.
+    pub(super) fn provide_text(&mut self) {
+        let mut loaded = (self.list.iter_mut()).filter(|section| section.role == Role::Loaded);
+        if loaded.any(|section| self.names.is(section.header.sh_name, ".text")) {
+            return;
+        }
+        let name = self.names.add(".text");
+        let code = self
+            .list
+            .iter_mut()
+            .find(|section| section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0);
+        match code {
+            Some(section) => section.header.sh_name = name,
+            // No code at all: an empty section, where the other sections are.
+            None => {
+                let loaded = (self.list.iter()).find(|section| section.role == Role::Loaded);
+                let header = SectionHeader {
+                    sh_name: name,
+                    sh_type: SHT_NOBITS,
+                    sh_flags: u64::from(SHF_ALLOC | SHF_EXECINSTR),
+                    sh_addr: loaded.map_or(0, |section| section.header.sh_addr),
+                    sh_addralign: 1,
+                    ..SectionHeader::default()
+                };
+                self.list.push(Section {
+                    role: Role::Loaded,
+                    header,
+                    contents: &[],
+                });
+            }
+        }
+    }
+
+    pub(super) fn has_dwarf(&self) -> bool {
+        self.list.iter().any(|section| section.role == Role::Debug)
+    }
+
+    /// The index in the symfile of the section that `symbol` is defined in, if it is defined.
+    pub(super) fn index_of(&self, symbol: &DynamicSymbol<'_>) -> Option<u16> {
+        let stated = u32::from(symbol.st_shndx);
+        if stated == SHN_UNDEF || st_type(symbol.st_info) == STT_TLS {
+            return None;
+        }
+        if self.stated || stated == SHN_ABS {
+            return Some(symbol.st_shndx);
+        }
+        let starts_before = |section: &Section<'_>| section.header.sh_addr <= symbol.st_value;
+        let index = self.list.partition_point(starts_before).checked_sub(1)?;
+        let header = self.list.get(index)?.header;
+        // Up to and with the end: `_end` and its like are there.
+        let inside = symbol.st_value.checked_sub(header.sh_addr)? <= header.sh_size;
+        inside.then_some(u16::try_from(index).ok()?)
+    }
+}
+
+/// Whether a section of this name, not loaded, is one of those that gdb reads DWARF from.
+///
+/// `.debug_gdb_scripts` is not: it has gdb run scripts. Nor is `.gnu_debuglink`, which names a
+/// file that gdb looks for beside the image, and an image that came from memory is beside
+/// whatever gdb's working directory is.
+fn is_dwarf(names: &Names, name: u32) -> bool {
+    let is_debug = names.starts_with(name, ".debug_") || names.starts_with(name, ".zdebug_");
+    (is_debug && !names.is(name, ".debug_gdb_scripts")) || names.is(name, ".gdb_index")
+}
+
+/// The entries and strings of the first symbol table of the kind that lies in the file.
+fn symbol_table<'a>(
+    kind: u32,
+    headers: &[SectionHeader],
+    bytes: &'a [u8],
+) -> Option<(&'a [u8], &'a [u8])> {
+    let table = headers.iter().find(|header| header.sh_type == kind)?;
+    let strings = headers.get(table.sh_link as usize)?;
+    if table.sh_entsize != SYMBOL_SIZE as u64 || strings.sh_type != SHT_STRTAB {
+        return None;
+    }
+    Some((
+        file_range(bytes, table.sh_offset, table.sh_size)?,
+        file_range(bytes, strings.sh_offset, strings.sh_size)?,
+    ))
+}
+
+impl<'a> Source<'a> {
+    /// The last segment that starts at or before `address`, if that is inside.
+    fn segment_at(&self, address: Vaddr) -> Option<&'a SourceSegment> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.addresses.start <= address);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        (address <= segment.addresses.end).then_some(segment)
+    }
+
+    /// Whether the range lies in one segment.
+    fn has(&self, range: &Range<Vaddr>) -> bool {
+        self.segment_at(range.start)
+            .is_some_and(|segment| range.end <= segment.addresses.end)
+    }
+
+    /// From `address` to the end of what the file has of its segment.
+    fn contents_from(&self, address: Vaddr) -> Option<&'a [u8]> {
+        let segment = self.segment_at(address)?;
+        let skipped = address.checked_sub(segment.addresses.start)?;
+        let contents = self.bytes.get(segment.file.clone())?;
+        contents.get(usize::try_from(skipped).ok()?..)
+    }
+
+    /// The bytes of the file that are loaded at the range, if all of it comes from the file.
+    fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
+        let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        self.contents_from(range.start)?.get(..len)
+    }
+}
+
+/// Where `.eh_frame` is and what is in it, by its header, which needs no section headers.
+fn eh_frame<'a>(source: &Source<'a>) -> Option<(Range<Vaddr>, &'a [u8])> {
+    let range = source.eh_frame_hdr.clone()?;
+    let bases = BaseAddresses::default().set_eh_frame_hdr(range.start.0);
+    let header = EhFrameHdr::new(source.contents(&range)?, LittleEndian);
+    let Pointer::Direct(start) = header.parse(&bases, 8).ok()?.eh_frame_ptr() else {
+        return None;
+    };
+    let contents = source.contents_from(Vaddr(start))?;
+    let contents = contents.get(..call_frames_len(contents))?;
+    let range = Vaddr(start).range(contents.len() as u64)?;
+    (!contents.is_empty()).then_some((range, contents))
+}
+
+/// The length of the call frame information that `bytes` start with: up to and with the entry of
+/// length zero that ends it, or to where the next entry is none.
+fn call_frames_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match call_frame_entry_len(bytes, at) {
+            Some(0) => return at + 4,
+            Some(len) => at += len,
+            None => return at,
+        }
+    }
+}
+
+/// The length of the entry at `at`, its length field included; 0 for the last one. `None` if
+/// what is there cannot be an entry.
+fn call_frame_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
+    let short: u32 = bytes.pread_with(at, LE).ok()?;
+    let (field, len) = match short {
+        0 => return Some(0),
+        u32::MAX => (12, bytes.pread_with::<u64>(at + 4, LE).ok()?),
+        short => (4, u64::from(short)),
+    };
+    let whole = usize::try_from(len).ok()?.checked_add(field)?;
+    let inside = whole <= bytes.len().checked_sub(at)?;
+    // 0 in a CIE; in an FDE the way back from here to its CIE, which came before.
+    let way_back: u32 = bytes.pread_with(at + field, LE).ok()?;
+    (inside && len >= 4 && way_back as usize <= at + field).then_some(whole)
+}
+
+/// `len` bytes at `offset` of the file.
+fn file_range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+    let end = usize::try_from(offset.checked_add(len)?).ok()?;
+    bytes.get(usize::try_from(offset).ok()?..end)
+}

@@ -1,0 +1,175 @@
+//! Bytes made into an .xz file without compressing them.
+//!
+//! gdb takes the section `.gnu_debugdata` of a symfile for an .xz file and unpacks it itself, so
+//! what it is to find there must be in that format; nobody gains from compression, though, since
+//! the bytes never leave the process. LZMA2 has a kind of chunk that holds its bytes as they are.
+//! This module writes nothing but those: one block for each piece, since a reader unpacks and
+//! keeps one block at a time. The whole costs three bytes in each 64 KiB.
+//!
+//! It never compresses, never reads .xz, and copies each piece once, to where it stays.
+//!
+//! Source: "The .xz File Format", version 1.2.1: 2.1.1 stream header, 3.1 block header, 4 index,
+//! 2.1.2 stream footer, 1.2 variable-length integers, 6 CRC32. LZMA2 chunks are described in no
+//! document; liblzma's `lzma2_encoder.c` is the reference: control byte 1 (first chunk of a
+//! block; forgets the dictionary) or 2, big-endian length minus one, bytes; 0 ends the block.
+
+#![forbid(unsafe_code)]
+
+/// The most bytes an LZMA2 chunk can hold as they are.
+const CHUNK: usize = 1 << 16;
+
+/// Stream flags: no check over the contents. They are read from the same memory anyway.
+const STREAM_FLAGS: [u8; 2] = [0, 0];
+
+/// A block header but for its CRC32: 12 bytes long in all, one filter and no sizes; LZMA2 (0x21),
+/// one byte of properties: the smallest dictionary that holds a chunk, 64 KiB (8); padding.
+const BLOCK_HEADER: [u8; 8] = [2, 0, 0x21, 1, 8, 0, 0, 0];
+
+/// An .xz file to be: its pieces, and how long it will be.
+pub(crate) struct StoredXz<'a> {
+    pieces: Vec<&'a [u8]>,
+    index: Vec<u8>,
+    len: usize,
+}
+
+impl<'a> StoredXz<'a> {
+    /// The .xz file that unpacks to the `pieces`, one after the other. `None` if its length
+    /// cannot be told in a `usize`.
+    pub(crate) fn new(pieces: Vec<&'a [u8]>) -> Option<StoredXz<'a>> {
+        let mut index = vec![0];
+        push_vli(&mut index, pieces.len());
+        // Header and footer are of equal length.
+        let mut len = 2usize * 12;
+        for piece in &pieces {
+            let unpadded = unpadded_block_len(piece.len())?;
+            push_vli(&mut index, unpadded);
+            push_vli(&mut index, piece.len());
+            len = len.checked_add(unpadded.checked_next_multiple_of(4)?)?;
+        }
+        pad(&mut index);
+        let crc = crc32(&index);
+        index.extend(crc.to_le_bytes());
+        len = len.checked_add(index.len())?;
+        Some(StoredXz { pieces, index, len })
+    }
+
+    /// How many bytes [`StoredXz::write`] appends.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the file to `out`, which had better have room for [`StoredXz::len`] bytes.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend(b"\xfd7zXZ\0");
+        out.extend(STREAM_FLAGS);
+        out.extend(crc32(&STREAM_FLAGS).to_le_bytes());
+        for piece in &self.pieces {
+            write_block(piece, out);
+        }
+        out.extend(&self.index);
+        // The footer repeats the flags and tells the length of the index, so that a file can be
+        // read from its end, as gdb does.
+        let words = self.index.len() / 4 - 1;
+        let mut footer = [0; 6];
+        footer[..4].copy_from_slice(&(words as u32).to_le_bytes());
+        footer[4..].copy_from_slice(&STREAM_FLAGS);
+        out.extend(crc32(&footer).to_le_bytes());
+        out.extend(footer);
+        out.extend(b"YZ");
+    }
+}
+
+/// The length of the block that holds `piece` bytes, without the padding behind it.
+fn unpadded_block_len(piece: usize) -> Option<usize> {
+    let chunk_heads = piece.div_ceil(CHUNK) * 3;
+    let header = BLOCK_HEADER.len() + 4;
+    piece.checked_add(chunk_heads)?.checked_add(header + 1)
+}
+
+fn write_block(piece: &[u8], out: &mut Vec<u8>) {
+    out.extend(BLOCK_HEADER);
+    out.extend(crc32(&BLOCK_HEADER).to_le_bytes());
+    for (i, chunk) in piece.chunks(CHUNK).enumerate() {
+        out.push(if i == 0 { 1 } else { 2 });
+        out.extend(((chunk.len() - 1) as u16).to_be_bytes());
+        out.extend_from_slice(chunk);
+    }
+    out.push(0);
+    let padded = unpadded_block_len(piece.len()).map_or(0, |len| len.next_multiple_of(4) - len);
+    out.resize(out.len() + padded, 0);
+}
+
+/// Appends `value`, seven bits to a byte, the least significant first.
+fn push_vli(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// The CRC32 of `bytes`. Bit by bit: only headers and the index, never a piece, go through here.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// What the reference implementation makes of `packed`.
+    fn unpack(packed: Vec<u8>) -> Vec<u8> {
+        let mut xz = Command::new("xz")
+            .args(["--decompress", "--stdout"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this test runs the tool `xz`: install the package xz-utils");
+        let mut stdin = xz.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&packed));
+        let output = xz.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_framed_unpacks_to_itself() {
+        let lengths: &[&[usize]] = &[
+            &[],
+            &[0],
+            &[1],
+            &[65536],
+            &[65537],
+            &[0, 1, 65535, 65536, 65537, 3 * 65536 + 5],
+            &[7; 300],
+        ];
+        for lengths in lengths {
+            let pieces: Vec<_> = lengths.iter().map(|&len| bytes(len)).collect();
+            let xz = StoredXz::new(pieces.iter().map(|piece| &piece[..]).collect()).unwrap();
+            let mut packed = Vec::with_capacity(xz.len());
+            xz.write(&mut packed);
+            assert_eq!(packed.len(), xz.len(), "{lengths:?}");
+            assert_eq!(unpack(packed), pieces.concat(), "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn the_check_value_of_crc32_is_right() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+}

@@ -1,0 +1,563 @@
+//! The libraries that `ld.so` loaded, and what they define.
+//!
+//! `dlsym(RTLD_DEFAULT, ..)` is the reference for what the host's global scope defines, but it is
+//! not enough: it cannot say which module a thread-local belongs to, what an unversioned
+//! reference of an image binds to, or what a *definition* (not a PLT entry) is. So the libraries
+//! of the process's start-up set, which are never unloaded and come first in the global scope,
+//! are searched here through their own hash tables, with the same code that searches images.
+//! Only for a miss, and only if libraries were opened since, `dlsym` is asked, for those that
+//! were opened with `RTLD_GLOBAL` are nowhere listed.
+//!
+//! The start-up set is a prefix of `dl_iterate_phdr`'s list, in the order of the search: the
+//! executable, preloaded libraries, then dependencies breadth first; it ends with the last
+//! library that the executable's `DT_NEEDED` closure names. Should the prefix be taken too
+//! short, `dlsym` finds the rest; it is never too long.
+//!
+//! A library outside the start-up set is looked at only while a handle to it is held, since
+//! another thread could `dlclose` it.
+//!
+//! Sources: `dl_iterate_phdr(3)`, `dlopen(3)`, `dlinfo(3)`; the search order: gABI "Shared Object
+//! Dependencies".
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+use goblin::elf64::dynamic::{DT_NEEDED, DT_SONAME};
+use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_LOAD};
+
+use crate::addr::{LoadBias, Vaddr};
+use crate::arch;
+use crate::dynamic::{Dynamic, ReadAt};
+use crate::symbol::{
+    ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
+};
+use crate::tls::ModuleId;
+
+/// A library that `ld.so` loaded, the executable included.
+pub(crate) struct HostLibrary {
+    name: CString,
+    soname: Option<CString>,
+    needed: Vec<CString>,
+    memory: HostMemory,
+    symbols: SymbolLayout,
+    tls_module: ModuleId,
+    /// Keeps the library loaded; `None` for the start-up set, which always is.
+    handle: Option<Handle>,
+}
+
+/// What a symbol of a host library is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HostDefinition {
+    Address(usize),
+    ThreadLocal { module: ModuleId, offset: u64 },
+}
+
+/// A handle of `dlopen`.
+pub(crate) struct Handle(*mut c_void);
+
+// SAFETY: `ld.so`'s handles may be used and closed by any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above; its functions lock what they need.
+unsafe impl Sync for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: a handle from `dlopen`, closed once.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
+
+impl Handle {
+    /// A library that the process has loaded already.
+    fn loaded(name: &CStr) -> Option<Handle> {
+        Handle::open(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD)
+    }
+
+    fn open(name: &CStr, flags: c_int) -> Option<Handle> {
+        // SAFETY: a C string. Opening may run constructors of system libraries, which the caller
+        // allowed; with RTLD_NOLOAD it does not.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+        (!handle.is_null()).then_some(Handle(handle))
+    }
+
+    /// The executable, whose scope is the global one.
+    fn global_scope() -> &'static Handle {
+        static MAIN: OnceLock<Handle> = OnceLock::new();
+        // SAFETY: a null name asks for the executable.
+        MAIN.get_or_init(|| Handle(unsafe { libc::dlopen(ptr::null(), libc::RTLD_LAZY) }))
+    }
+
+    /// `dlsym` or `dlvsym`. A missing symbol and one at address 0 are both `None`.
+    fn symbol(&self, name: &CStr, version: Option<&CStr>) -> Option<usize> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: an open handle and C strings.
+        let address = unsafe {
+            match version {
+                Some(version) => libc::dlvsym(self.0, name.as_ptr(), version.as_ptr()),
+                None => libc::dlsym(self.0, name.as_ptr()),
+            }
+        };
+        (!address.is_null()).then_some(address.addr())
+    }
+
+    /// The head of glibc's `struct link_map` of this library: load bias and name.
+    fn link_map(&self) -> Option<(usize, CString)> {
+        #[repr(C)]
+        struct LinkMap {
+            l_addr: usize,
+            l_name: *const libc::c_char,
+        }
+        const RTLD_DI_LINKMAP: c_int = 2;
+        let mut map: *const LinkMap = ptr::null();
+        // SAFETY: an open handle; the request writes one pointer. The map and its name live as
+        // long as the library, which the handle keeps.
+        unsafe {
+            if libc::dlinfo(self.0, RTLD_DI_LINKMAP, (&raw mut map).cast()) != 0 || map.is_null() {
+                return None;
+            }
+            Some(((*map).l_addr, CStr::from_ptr((*map).l_name).to_owned()))
+        }
+    }
+}
+
+/// What the system's loader said last, in this thread.
+fn last_dl_error() -> Option<String> {
+    // SAFETY: returns null or a C string that is valid until the next call in this thread.
+    unsafe {
+        let text = libc::dlerror();
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+/// A library's readable segments in this process.
+struct HostMemory {
+    load_bias: LoadBias,
+    readable: Vec<Range<Vaddr>>,
+}
+
+impl HostMemory {
+    fn slice(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&[u8]> {
+        let segment = self
+            .readable
+            .iter()
+            .find(|segment| segment.contains(&start))?;
+        let end = end.unwrap_or(segment.end);
+        if end > segment.end {
+            return None;
+        }
+        let len = end.checked_sub(start)? as usize;
+        // SAFETY: part of a readable segment that `ld.so` mapped and that stays mapped while this
+        // library is held (`HostLibrary`); symbol tables are not written once it is loaded.
+        Some(unsafe { std::slice::from_raw_parts(self.load_bias.apply(start) as *const u8, len) })
+    }
+}
+
+impl ReadAt for HostMemory {
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+        self.slice(range.start, Some(range.end))
+    }
+
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+        self.slice(start, None)
+    }
+}
+
+/// One entry of `dl_iterate_phdr`'s list.
+struct Listed {
+    name: CString,
+    load_bias: usize,
+    readable: Vec<Range<Vaddr>>,
+    dynamic: Option<Range<Vaddr>>,
+    tls_module: usize,
+}
+
+/// All libraries of the process, in `ld.so`'s order.
+fn listed() -> Vec<Listed> {
+    unsafe extern "C" fn add(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        list: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `dl_iterate_phdr` gives a valid record, whose name and program headers live
+        // during the call; `list` is the vector below, which nobody else uses meanwhile.
+        let (info, list) = unsafe { (&*info, &mut *list.cast::<Vec<Listed>>()) };
+        let mut entry = Listed {
+            // SAFETY: as above.
+            name: unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned(),
+            load_bias: info.dlpi_addr as usize,
+            readable: Vec::new(),
+            dynamic: None,
+            tls_module: info.dlpi_tls_modid,
+        };
+        if !info.dlpi_phdr.is_null() {
+            // SAFETY: as above.
+            let headers =
+                unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+            for header in headers {
+                let range = Vaddr(header.p_vaddr).range(header.p_memsz);
+                match header.p_type {
+                    PT_LOAD if header.p_flags & PF_R != 0 => entry.readable.extend(range),
+                    PT_DYNAMIC => entry.dynamic = range,
+                    _ => {}
+                }
+            }
+        }
+        list.push(entry);
+        0
+    }
+    let mut list: Vec<Listed> = Vec::new();
+    // SAFETY: the callback has the signature that is asked for and does not unwind (it can only
+    // fail to allocate, which aborts).
+    unsafe { libc::dl_iterate_phdr(Some(add), (&raw mut list).cast()) };
+    list
+}
+
+impl HostLibrary {
+    fn new(listed: Listed, handle: Option<Handle>) -> Option<HostLibrary> {
+        let memory = HostMemory {
+            load_bias: LoadBias::between(Vaddr(0), listed.load_bias),
+            readable: listed.readable,
+        };
+        let dynamic = Dynamic::parse(memory.read(listed.dynamic?)?)
+            .unrelocated(ADDRESS_TAGS, listed.load_bias as u64);
+        let symbols = SymbolLayout::new(&dynamic, &memory).ok()?;
+        let table = SymbolTable::over(&symbols, &memory)?;
+        let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
+        let soname = dynamic.get(DT_SONAME).and_then(string);
+        let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
+        let tls_module = ModuleId(listed.tls_module);
+        Some(HostLibrary {
+            name: listed.name,
+            soname,
+            needed,
+            memory,
+            symbols,
+            tls_module,
+            handle,
+        })
+    }
+
+    /// The library behind an open handle.
+    fn held(handle: Handle) -> Option<HostLibrary> {
+        let (load_bias, name) = handle.link_map()?;
+        let listed = listed()
+            .into_iter()
+            .find(|listed| listed.load_bias == load_bias && listed.name == name)?;
+        HostLibrary::new(listed, Some(handle))
+    }
+
+    /// The library of this name, if the process has loaded it.
+    pub(crate) fn loaded(name: &CStr) -> Option<Arc<HostLibrary>> {
+        if let Some(library) = startup().iter().find(|library| library.is_called(name)) {
+            return Some(library.clone());
+        }
+        HostLibrary::held(Handle::loaded(name)?).map(Arc::new)
+    }
+
+    /// The library of this name, opened by the system's loader if need be; or what it said.
+    pub(crate) fn open(name: &CStr) -> Result<Arc<HostLibrary>, String> {
+        let refused = || last_dl_error().unwrap_or_else(|| "refused by the system's loader".into());
+        let handle = Handle::open(name, libc::RTLD_NOW | libc::RTLD_LOCAL).ok_or_else(refused)?;
+        HostLibrary::held(handle)
+            .map(Arc::new)
+            .ok_or_else(|| "it has no symbol table".into())
+    }
+
+    /// Whether a `DT_NEEDED` entry of this name means this library.
+    fn is_called(&self, name: &CStr) -> bool {
+        self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+    }
+
+    /// Whether its `DT_SONAME` is this.
+    pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
+        self.soname
+            .as_deref()
+            .is_some_and(|soname| soname.to_bytes() == name)
+    }
+
+    /// Whether it is one and the same as `other`.
+    pub(crate) fn is(&self, other: &HostLibrary) -> bool {
+        self.memory.load_bias == other.memory.load_bias && self.name == other.name
+    }
+
+    /// Whether it belongs to the start-up set, and so to the global scope.
+    pub(crate) fn is_startup(&self) -> bool {
+        self.handle.is_none()
+    }
+
+    /// The libraries that it needs, directly, as far as they are loaded.
+    pub(crate) fn dependencies(&self) -> Vec<Arc<HostLibrary>> {
+        self.needed
+            .iter()
+            .filter_map(|name| HostLibrary::loaded(name))
+            .collect()
+    }
+
+    /// Its path or name, for messages.
+    pub(crate) fn display_name(&self) -> String {
+        let name = self.soname.as_ref().unwrap_or(&self.name);
+        if name.is_empty() {
+            "the executable".into()
+        } else {
+            name.to_string_lossy().into_owned()
+        }
+    }
+
+    fn table(&self) -> SymbolTable<'_> {
+        SymbolTable::over(&self.symbols, &self.memory)
+            .expect("the layout was made from this memory")
+    }
+
+    /// Whether it defines this version.
+    pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        self.table().defines_version(version)
+    }
+
+    /// What `name` is bound to in this library.
+    pub(crate) fn lookup(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<HostSymbol> {
+        let (_, symbol) = self.table().lookup(name, wanted, class)?;
+        Some(self.host_symbol(&symbol))
+    }
+
+    fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
+        let definition = if symbol.is_thread_local() {
+            HostDefinition::ThreadLocal {
+                module: self.tls_module,
+                offset: symbol.st_value,
+            }
+        } else if symbol.is_absolute() {
+            HostDefinition::Address(symbol.st_value as usize)
+        } else {
+            let address = self.memory.load_bias.apply(Vaddr(symbol.st_value));
+            if symbol.is_ifunc() && !symbol.is_undefined() {
+                // SAFETY: an IFUNC of a library that `ld.so` has relocated; `dlsym` does the same.
+                HostDefinition::Address(unsafe { arch::call_ifunc_resolver(address) })
+            } else {
+                HostDefinition::Address(address)
+            }
+        };
+        HostSymbol {
+            definition,
+            st_size: symbol.st_size,
+            is_canonical_plt: symbol.is_undefined(),
+        }
+    }
+}
+
+/// A symbol found in a host library.
+#[derive(Clone, Copy)]
+pub(crate) struct HostSymbol {
+    pub definition: HostDefinition,
+    pub st_size: u64,
+    /// The executable's PLT entry for a function that is defined elsewhere.
+    pub is_canonical_plt: bool,
+}
+
+/// The start-up set in search order.
+fn startup() -> &'static [Arc<HostLibrary>] {
+    static STARTUP: OnceLock<Vec<Arc<HostLibrary>>> = OnceLock::new();
+    STARTUP.get_or_init(|| {
+        let list = listed();
+        let file_name = |path: &CStr| {
+            path.to_bytes()
+                .rsplit(|&byte| byte == b'/')
+                .next()
+                .unwrap_or(&[])
+                .to_vec()
+        };
+        // Breadth first from the executable, by file name: a needed library that was found under
+        // another name only makes the prefix shorter.
+        let mut last = 0;
+        let mut set: Vec<Option<Arc<HostLibrary>>> = list.iter().map(|_| None).collect();
+        let names: Vec<Vec<u8>> = list.iter().map(|listed| file_name(&listed.name)).collect();
+        let mut pending: Vec<Option<Listed>> = list.into_iter().map(Some).collect();
+        let mut queue = vec![0];
+        while let Some(index) = queue.pop() {
+            let Some(library) = pending.get_mut(index).and_then(Option::take) else {
+                continue;
+            };
+            let Some(library) = HostLibrary::new(library, None) else {
+                continue;
+            };
+            last = last.max(index);
+            for needed in &library.needed {
+                let wanted = file_name(needed);
+                queue.extend(names.iter().position(|name| *name == wanted));
+            }
+            set[index] = Some(Arc::new(library));
+        }
+        // What lies before the last of them was there at start-up too: preloaded libraries and
+        // what they need. The kernel's vdso is not searched: it has no name that is a path.
+        for (index, listed) in pending.into_iter().enumerate().take(last) {
+            if let Some(listed) = listed.filter(|listed| listed.name.to_bytes().contains(&b'/')) {
+                set[index] = HostLibrary::new(listed, None).map(Arc::new);
+            }
+        }
+        set.into_iter().flatten().collect()
+    })
+}
+
+/// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
+pub(crate) struct GlobalScope {
+    /// Libraries were opened since the process started.
+    has_more: bool,
+}
+
+/// A definition in the global scope, with what keeps it there.
+pub(crate) struct GlobalSymbol {
+    pub symbol: HostSymbol,
+    /// The library that defines it, unless it is always there.
+    pub library: Option<Arc<HostLibrary>>,
+}
+
+impl GlobalScope {
+    /// The scope as it is now.
+    pub(crate) fn new() -> GlobalScope {
+        let startup = startup().len();
+        // The executable has no name; the kernel's vdso has one that is no path.
+        let is_library =
+            |listed: &Listed| listed.name.is_empty() || listed.name.to_bytes().contains(&b'/');
+        let count = listed().into_iter().filter(is_library).count();
+        GlobalScope {
+            has_more: count > startup,
+        }
+    }
+
+    /// What `name` is bound to.
+    pub(crate) fn lookup(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<GlobalSymbol> {
+        let found = startup()
+            .iter()
+            .find_map(|library| library.lookup(name, wanted, class));
+        if let Some(symbol) = found {
+            return Some(GlobalSymbol {
+                symbol,
+                library: None,
+            });
+        }
+        if self.has_more {
+            self.lookup_opened(name, wanted, class)
+        } else {
+            None
+        }
+    }
+
+    /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`
+    /// says whether there is one; which library has it must be searched.
+    fn lookup_opened(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<GlobalSymbol> {
+        let c_name = CString::new(name.bytes()).ok()?;
+        let version = match wanted {
+            Wanted::Version(version) => Some(CString::new(version.name()).ok()?),
+            Wanted::Unversioned | Wanted::Default => None,
+        };
+        let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
+        for listed in listed()
+            .into_iter()
+            .filter(|listed| listed.name.to_bytes().contains(&b'/'))
+        {
+            let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
+                continue;
+            };
+            let Some(symbol) = library.lookup(name, wanted, class) else {
+                continue;
+            };
+            let is_it = match symbol.definition {
+                HostDefinition::Address(found) => found == address,
+                // SAFETY: the library is held, and the offset is its own symbol's.
+                HostDefinition::ThreadLocal { module, offset } => unsafe {
+                    module.address(offset).addr() == address
+                },
+            };
+            if is_it {
+                return Some(GlobalSymbol {
+                    symbol,
+                    library: Some(Arc::new(library)),
+                });
+            }
+        }
+        // `dlsym` found it, so it is there, in whatever form.
+        let symbol = HostSymbol {
+            definition: HostDefinition::Address(address),
+            st_size: 0,
+            is_canonical_plt: false,
+        };
+        Some(GlobalSymbol {
+            symbol,
+            library: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `dlsym` is the reference: every name that libc exports must be found at the same address.
+    #[test]
+    fn every_symbol_of_libc_is_what_dlsym_says() {
+        let scope = GlobalScope::new();
+        let libc = HostLibrary::loaded(c"libc.so.6").expect("every test binary has libc");
+        assert!(libc.is_startup());
+        let table = libc.table();
+        let mut compared = 0;
+        for (_, symbol) in table
+            .exports()
+            .filter(|(_, symbol)| !symbol.is_thread_local())
+        {
+            let name = SymbolName::new(table.string(symbol.st_name).unwrap());
+            let Some(reference) =
+                Handle::global_scope().symbol(&CString::new(name.bytes()).unwrap(), None)
+            else {
+                continue;
+            };
+            let found = scope
+                .lookup(&name, Wanted::Default, Class::Address)
+                .map(|found| found.symbol.definition);
+            assert_eq!(
+                found,
+                Some(HostDefinition::Address(reference)),
+                "{}",
+                name.text()
+            );
+            compared += 1;
+        }
+        assert!(compared > 2000, "only {compared}");
+    }
+
+    #[test]
+    fn an_old_version_is_told_from_the_default_one() {
+        let scope = GlobalScope::new();
+        let name = SymbolName::new(b"realpath");
+        let address = |wanted| {
+            scope
+                .lookup(&name, wanted, Class::Address)
+                .map(|found| found.symbol.definition)
+        };
+        let old = address(Wanted::Version(Version::exact(b"GLIBC_2.2.5")));
+        let new = address(Wanted::Version(Version::exact(b"GLIBC_2.3")));
+        assert!(old.is_some() && new.is_some() && old != new);
+        assert_eq!(address(Wanted::Default), new);
+        assert_eq!(address(Wanted::Unversioned), old);
+        assert!(address(Wanted::Version(Version::exact(b"GLIBC_0.0"))).is_none());
+    }
+}

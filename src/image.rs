@@ -1,0 +1,765 @@
+//! From bytes to a validated image.
+//!
+//! [`Image::parse`] is the gate: the bytes are hostile before it, and what comes out of it is a
+//! type whose every range lies in the bytes, so that no later stage can be handed raw input. It
+//! copies nothing and maps nothing. What `ld.so` refuses is refused here too, in `ld.so`'s terms
+//! where it has them; section headers are never read, since a loader does not need them.
+//!
+//! Sources: gABI chapters "ELF Header", "Program Header", "Dynamic Section"; glibc
+//! `elf/dl-load.c` for what is refused. goblin gives the names of the numbers; this file, the
+//! dynamic section and the symbol table are the only ones that use it.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use goblin::elf64::dynamic::{
+    DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
+    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
+    DT_JMPREL, DT_NEEDED, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ,
+    DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
+};
+use goblin::elf64::header::{
+    EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC,
+    ET_REL, EV_CURRENT, SIZEOF_EHDR,
+};
+use goblin::elf64::program_header::{
+    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS,
+    SIZEOF_PHDR,
+};
+
+use crate::addr::{PageSize, Vaddr};
+use crate::arch::Machine;
+use crate::buffer::ImageBuffer;
+use crate::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
+use crate::error::{Error, Place};
+use crate::limits::{self, Limits};
+use crate::symbol::{SymbolLayout, SymbolTable};
+
+/// Size of one `Elf64_Rela`.
+pub(crate) const RELA_SIZE: u64 = 24;
+/// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
+const DT_RELRSZ: u64 = 35;
+const DT_RELR: u64 = 36;
+const DT_RELRENT: u64 = 37;
+/// Android's packed tables.
+const DT_ANDROID: [u64; 3] = [0x6000_000f, 0x6000_0011, 0x6fff_e000];
+
+/// Where the received bytes are kept.
+#[derive(Clone)]
+pub(crate) enum Bytes<'d> {
+    /// The caller's, for the length of one load.
+    Borrowed(&'d [u8]),
+    /// Kept by a template, or offered under a name.
+    Shared(Arc<[u8]>),
+    /// Received into memory that was made for it.
+    Buffer(Arc<ImageBuffer>),
+}
+
+impl Bytes<'_> {
+    /// The same bytes, kept for as long as wanted. Copies if they are borrowed.
+    pub(crate) fn into_owned(self) -> Bytes<'static> {
+        match self {
+            Bytes::Borrowed(bytes) => Bytes::Shared(bytes.into()),
+            Bytes::Shared(bytes) => Bytes::Shared(bytes),
+            Bytes::Buffer(buffer) => Bytes::Buffer(buffer),
+        }
+    }
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Borrowed(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+            Bytes::Buffer(buffer) => buffer,
+        }
+    }
+}
+
+/// A validated shared library, not yet in place.
+pub(crate) struct Image<'d> {
+    bytes: Bytes<'d>,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// What an image says of itself, all of it checked. Holds no bytes, so it stays with a loaded
+/// library when the bytes are gone.
+pub(crate) struct Facts {
+    /// The `PT_LOAD`s: ascending, none overlapping another.
+    pub segments: Vec<Segment>,
+    pub symbols: SymbolLayout,
+    pub soname: Option<CString>,
+    /// The `DT_NEEDED` strings in order.
+    pub needed: Vec<CString>,
+    pub relocations: RelocationTables,
+    pub tls: Option<TlsSegment>,
+    /// `PT_GNU_RELRO`, as stated; inside one writable segment.
+    pub relro: Option<Range<Vaddr>>,
+    /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
+    pub eh_frame_hdr: Option<Range<Vaddr>>,
+    pub init: Option<Vaddr>,
+    pub init_array: Option<Range<Vaddr>>,
+    pub fini: Option<Vaddr>,
+    pub fini_array: Option<Range<Vaddr>>,
+    /// `DT_SYMBOLIC`: references look into the image itself first.
+    pub symbolic: bool,
+    /// `DT_TEXTREL`: relocations apply to segments that are not writable.
+    pub text_relocations: bool,
+    /// `DF_1_NODELETE`: never to be unmapped.
+    pub nodelete: bool,
+    /// `DF_BIND_NOW`: must not be bound lazily.
+    pub bind_now: bool,
+}
+
+/// A `PT_LOAD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// `p_vaddr .. p_vaddr + p_memsz`; not empty.
+    pub addresses: Range<Vaddr>,
+    /// `p_offset .. p_offset + p_filesz`; lies in the bytes, no longer than `addresses`.
+    pub file: Range<usize>,
+    pub access: Access,
+    /// `p_align`: a power of two, at least a page.
+    pub align: u64,
+}
+
+/// What may be done with a segment's memory; never both `write` and `execute`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub read: bool,
+    pub write: bool,
+    pub execute: bool,
+}
+
+/// `PT_TLS`: a thread's copy of the image's thread-local variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsSegment {
+    /// Initial values (`p_filesz` bytes); may be empty.
+    pub template: Range<Vaddr>,
+    /// Size of a block (`p_memsz`); what is behind the template is zero.
+    pub size: u64,
+    /// A power of two; the block's address is congruent to `template.start` modulo this.
+    pub align: u64,
+}
+
+/// The relocation tables, each a whole number of entries inside one segment's file-backed part.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RelocationTables {
+    /// `DT_RELR`: words of 8 bytes.
+    pub relr: Option<Range<Vaddr>>,
+    /// `DT_RELA`.
+    pub rela: Option<Range<Vaddr>>,
+    /// `DT_JMPREL`, the PLT's.
+    pub jmprel: Option<Range<Vaddr>>,
+}
+
+/// One `Elf64_Rela`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rela {
+    pub r_offset: Vaddr,
+    pub symbol: u32,
+    pub r_type: u32,
+    pub r_addend: i64,
+}
+
+/// `PT_LOAD`s and all else that the program headers say, before the dynamic section is read.
+#[derive(Default)]
+struct Headers {
+    segments: Vec<Segment>,
+    dynamic: Option<Range<Vaddr>>,
+    tls: Option<TlsSegment>,
+    relro: Option<Range<Vaddr>>,
+    eh_frame_hdr: Option<Range<Vaddr>>,
+}
+
+impl<'d> Image<'d> {
+    /// Validates `bytes` as a shared library for `machine`.
+    pub(crate) fn parse(
+        bytes: Bytes<'d>,
+        machine: &Machine,
+        page: PageSize,
+        limits: &Limits,
+    ) -> Result<Image<'d>, Error> {
+        limits::check(
+            "the size of the image, in bytes",
+            bytes.len() as u64,
+            limits.image_bytes,
+        )?;
+        check_elf_header(&bytes, machine)?;
+        let headers = Headers::parse(&bytes, page, limits)?;
+        let facts = Facts::parse(&bytes, headers, limits)?;
+        Ok(Image {
+            bytes,
+            facts: Arc::new(facts),
+        })
+    }
+
+    /// The received bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The image's dynamic symbols, as received.
+    pub(crate) fn symbols(&self) -> SymbolTable<'_> {
+        SymbolTable::over(&self.facts.symbols, self).expect("the layout was made from these bytes")
+    }
+
+    /// The entries of a relocation table.
+    pub(crate) fn relas(&self, table: &Option<Range<Vaddr>>) -> impl Iterator<Item = Rela> + '_ {
+        self.table(table)
+            .chunks_exact(RELA_SIZE as usize)
+            .map(|entry| {
+                let info = u64_at(entry, 8).unwrap_or(0);
+                Rela {
+                    r_offset: Vaddr(u64_at(entry, 0).unwrap_or(0)),
+                    symbol: (info >> 32) as u32,
+                    r_type: info as u32,
+                    r_addend: u64_at(entry, 16).unwrap_or(0) as i64,
+                }
+            })
+    }
+
+    /// The words of the `DT_RELR` table.
+    pub(crate) fn relr_words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.table(&self.facts.relocations.relr)
+            .chunks_exact(8)
+            .map(|word| u64_at(word, 0).unwrap_or(0))
+    }
+
+    fn table(&self, range: &Option<Range<Vaddr>>) -> &[u8] {
+        range
+            .as_ref()
+            .and_then(|range| self.read(range.clone()))
+            .unwrap_or(&[])
+    }
+}
+
+impl ReadAt for Image<'_> {
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+        FileView {
+            bytes: &self.bytes,
+            segments: &self.facts.segments,
+        }
+        .find(range.start, Some(range.end))
+    }
+
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+        FileView {
+            bytes: &self.bytes,
+            segments: &self.facts.segments,
+        }
+        .find(start, None)
+    }
+}
+
+/// The bytes by stated address.
+struct FileView<'a> {
+    bytes: &'a [u8],
+    segments: &'a [Segment],
+}
+
+impl<'a> FileView<'a> {
+    fn find(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&'a [u8]> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| segment.addresses.contains(&start))?;
+        let skip = usize::try_from(start.checked_sub(segment.addresses.start)?).ok()?;
+        let tail = self.bytes.get(segment.file.clone())?.get(skip..)?;
+        match end {
+            None => Some(tail),
+            Some(end) => tail.get(..usize::try_from(end.checked_sub(start)?).ok()?),
+        }
+    }
+}
+
+impl ReadAt for FileView<'_> {
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+        self.find(range.start, Some(range.end))
+    }
+
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+        self.find(start, None)
+    }
+}
+
+impl Segment {
+    /// Whether `range` lies in this segment.
+    pub(crate) fn contains(&self, range: &Range<Vaddr>) -> bool {
+        self.addresses.start <= range.start
+            && range.start <= range.end
+            && range.end <= self.addresses.end
+    }
+}
+
+/// Checks `e_ident` and the fields that decide whether this is a file for us at all.
+fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
+    let malformed = |what: String| Err(Error::malformed(what, Place::Header));
+    if bytes.is_empty() {
+        return malformed("no bytes at all".into());
+    }
+    if !bytes.starts_with(ELFMAG) {
+        let start: Vec<u8> = bytes.iter().take(4).copied().collect();
+        return malformed(format!(
+            "not an ELF file: it starts with {start:02x?}, not 7f 45 4c 46"
+        ));
+    }
+    if bytes.len() < SIZEOF_EHDR {
+        return malformed(format!(
+            "truncated: {} bytes, the ELF header alone has {SIZEOF_EHDR}",
+            bytes.len()
+        ));
+    }
+    let half = |offset| u16_at(bytes, offset).unwrap_or(0);
+    match bytes[EI_CLASS] {
+        ELFCLASS64 => {}
+        1 => return Err(Error::unsupported("a 32-bit image (ELFCLASS32)")),
+        class => return malformed(format!("EI_CLASS is {class}")),
+    }
+    match bytes[EI_DATA] {
+        ELFDATA2LSB => {}
+        2 => return Err(Error::unsupported("a big-endian image (ELFDATA2MSB)")),
+        data => return malformed(format!("EI_DATA is {data}")),
+    }
+    if bytes[EI_VERSION] != EV_CURRENT || u32_at(bytes, 20) != Some(u32::from(EV_CURRENT)) {
+        return malformed(format!("ELF version {} is not 1", bytes[EI_VERSION]));
+    }
+    // 0 is System V, 3 GNU/Linux: what `ld.so` takes.
+    if !matches!(bytes[EI_OSABI], 0 | 3) {
+        return Err(Error::unsupported(format!(
+            "an image for another system (EI_OSABI {})",
+            bytes[EI_OSABI]
+        )));
+    }
+    if half(18) != machine.e_machine {
+        let (is, want, name) = (half(18), machine.e_machine, machine.name);
+        return Err(Error::unsupported(format!(
+            "an image for another machine: e_machine is {is}, {name} is {want}"
+        )));
+    }
+    match half(16) {
+        ET_DYN => {}
+        ET_EXEC => {
+            return Err(Error::unsupported(
+                "an executable (ET_EXEC), not a shared library",
+            ));
+        }
+        ET_REL => {
+            return Err(Error::unsupported(
+                "an object file (ET_REL): link it with -shared",
+            ));
+        }
+        other => return malformed(format!("e_type is {other}, not ET_DYN (3)")),
+    }
+    if usize::from(half(54)) != SIZEOF_PHDR {
+        return malformed(format!("e_phentsize is {}, not {SIZEOF_PHDR}", half(54)));
+    }
+    Ok(())
+}
+
+impl Headers {
+    fn parse(bytes: &[u8], page: PageSize, limits: &Limits) -> Result<Headers, Error> {
+        let e_phoff = u64_at(bytes, 32).unwrap_or(0);
+        let e_phnum = u16_at(bytes, 56).unwrap_or(0);
+        let table = usize::try_from(e_phoff)
+            .ok()
+            .and_then(|start| {
+                bytes
+                    .get(start..)?
+                    .get(..usize::from(e_phnum) * SIZEOF_PHDR)
+            })
+            .ok_or_else(|| {
+                let what = format!(
+                    "truncated: {e_phnum} program headers at {e_phoff:#x} do not fit into the file"
+                );
+                Error::malformed(what, Place::Header)
+            })?;
+        let mut headers = Headers::default();
+        for (index, entry) in table.chunks_exact(SIZEOF_PHDR).enumerate() {
+            headers.add(index, entry, bytes, page, limits)?;
+        }
+        if headers.segments.is_empty() {
+            return Err(Error::malformed(
+                "object file has no loadable segments",
+                Place::Header,
+            ));
+        }
+        headers.check_against_segments()?;
+        Ok(headers)
+    }
+
+    /// Takes in one `Elf64_Phdr`.
+    fn add(
+        &mut self,
+        index: usize,
+        entry: &[u8],
+        bytes: &[u8],
+        page: PageSize,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        let word = |offset| u64_at(entry, offset).unwrap_or(0);
+        let malformed = |what: String| Error::malformed(what, Place::Segment(index));
+        let p_type = u32_at(entry, 0).unwrap_or(0);
+        let p_flags = u32_at(entry, 4).unwrap_or(0);
+        let (p_offset, p_vaddr) = (word(8), Vaddr(word(16)));
+        let (p_filesz, p_memsz, p_align) = (word(32), word(40), word(48));
+
+        match p_type {
+            PT_LOAD | PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_GNU_EH_FRAME => {}
+            PT_GNU_STACK if p_flags & PF_X != 0 => {
+                return Err(Error::unsupported(
+                    "an executable stack (PT_GNU_STACK with PF_X): link with -z noexecstack",
+                ));
+            }
+            _ => return Ok(()),
+        }
+        let addresses = p_vaddr.range(p_memsz).ok_or_else(|| {
+            malformed(format!(
+                "p_vaddr {p_vaddr} + p_memsz {p_memsz:#x} wraps around"
+            ))
+        })?;
+        let in_memory = p_vaddr
+            ..p_vaddr
+                .checked_add(p_filesz.min(p_memsz))
+                .unwrap_or(p_vaddr);
+        let align = p_align.max(1);
+        if !align.is_power_of_two() {
+            return Err(malformed(format!(
+                "p_align {p_align:#x} is not a power of two"
+            )));
+        }
+        match p_type {
+            PT_LOAD if p_memsz == 0 => {}
+            PT_LOAD => {
+                if p_filesz > p_memsz {
+                    return Err(malformed(format!(
+                        "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
+                    )));
+                }
+                let file = usize::try_from(p_offset)
+                    .ok()
+                    .zip(usize::try_from(p_filesz).ok())
+                    .and_then(|(start, len)| Some(start..start.checked_add(len)?))
+                    .filter(|file| file.end <= bytes.len())
+                    .ok_or_else(|| {
+                        let len = bytes.len();
+                        malformed(format!(
+                            "truncated: the segment needs {p_filesz:#x} bytes at {p_offset:#x}, the file has {len:#x}"
+                        ))
+                    })?;
+                limits::check("a segment's alignment, in bytes", align, limits.alignment)?;
+                if align < page.get() {
+                    return Err(malformed(format!(
+                        "ELF load command alignment {p_align:#x} not page-aligned"
+                    )));
+                }
+                if p_vaddr.0 % align != p_offset % align {
+                    return Err(malformed(format!(
+                        "ELF load command address/offset not properly aligned: p_vaddr {p_vaddr} and p_offset \
+                         {p_offset:#x} differ modulo p_align {p_align:#x}"
+                    )));
+                }
+                let access = Access {
+                    // x86 and most others cannot map memory that is executable but not readable.
+                    read: p_flags & (PF_R | PF_X) != 0 || p_flags & PF_W != 0,
+                    write: p_flags & PF_W != 0,
+                    execute: p_flags & PF_X != 0,
+                };
+                if access.write && access.execute {
+                    let text = format!(
+                        "program header {index}: a segment that is writable and executable"
+                    );
+                    return Err(Error::unsupported(text));
+                }
+                if let Some(last) = self.segments.last() {
+                    // The pages must not meet either, since each has one protection.
+                    let last_end = last.addresses.end.page_ceil(page);
+                    if last_end.is_none_or(|end| end > addresses.start.page_floor(page)) {
+                        return Err(malformed(
+                            "PT_LOAD segments overlap, share a page or are not in ascending order"
+                                .into(),
+                        ));
+                    }
+                }
+                if addresses.end.page_ceil(page).is_none() {
+                    return Err(malformed(
+                        "the segment ends in the last page of the address space".into(),
+                    ));
+                }
+                self.segments.push(Segment {
+                    addresses,
+                    file,
+                    access,
+                    align,
+                });
+                let (first, last) = (&self.segments[0], &self.segments[self.segments.len() - 1]);
+                let span = last.addresses.end.0 - first.addresses.start.0;
+                limits::check(
+                    "the address space of the image, in bytes",
+                    span,
+                    limits.image_span,
+                )?;
+            }
+            PT_DYNAMIC => self.dynamic = Some(in_memory),
+            PT_TLS if p_memsz == 0 => {}
+            PT_TLS => {
+                if self.tls.is_some() {
+                    return Err(malformed("a second PT_TLS".into()));
+                }
+                if p_filesz > p_memsz {
+                    return Err(malformed(format!(
+                        "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
+                    )));
+                }
+                limits::check(
+                    "a block of thread-local variables, in bytes",
+                    p_memsz,
+                    limits.tls_block,
+                )?;
+                limits::check(
+                    "a thread-local block's alignment, in bytes",
+                    align,
+                    limits.alignment,
+                )?;
+                self.tls = Some(TlsSegment {
+                    template: in_memory,
+                    size: p_memsz,
+                    align,
+                });
+            }
+            PT_GNU_RELRO if p_memsz != 0 => self.relro = Some(addresses),
+            PT_GNU_EH_FRAME if p_filesz != 0 => self.eh_frame_hdr = Some(in_memory),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What other headers point at must lie in the segments.
+    fn check_against_segments(&mut self) -> Result<(), Error> {
+        let in_file = |range: &Range<Vaddr>| {
+            self.segments.iter().any(|segment| {
+                segment.contains(range)
+                    && range.end.checked_sub(segment.addresses.start)
+                        <= Some(segment.file.len() as u64)
+            })
+        };
+        if let Some(tls) = &self.tls
+            && !tls.template.is_empty()
+            && !in_file(&tls.template)
+        {
+            let at = Place::Address(tls.template.start);
+            return Err(Error::malformed(
+                "PT_TLS: the initial values lie outside the segments",
+                at,
+            ));
+        }
+        if let Some(relro) = &self.relro
+            && !self
+                .segments
+                .iter()
+                .any(|segment| segment.access.write && segment.contains_pages_of(relro))
+        {
+            let at = Place::Address(relro.start);
+            return Err(Error::malformed(
+                "PT_GNU_RELRO lies outside the writable segments",
+                at,
+            ));
+        }
+        // Unwind information is not needed to run: one that points nowhere is as good as none.
+        self.eh_frame_hdr = self.eh_frame_hdr.take().filter(in_file);
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// As [`Segment::contains`]; the end may lie in the segment's last page (linkers pad RELRO up
+    /// to a page boundary that may be behind `p_memsz`).
+    fn contains_pages_of(&self, range: &Range<Vaddr>) -> bool {
+        let page_end = self
+            .addresses
+            .end
+            .0
+            .div_ceil(self.align)
+            .saturating_mul(self.align);
+        self.addresses.start <= range.start && range.start <= range.end && range.end.0 <= page_end
+    }
+}
+
+impl Facts {
+    fn parse(bytes: &[u8], headers: Headers, limits: &Limits) -> Result<Facts, Error> {
+        let view = FileView {
+            bytes,
+            segments: &headers.segments,
+        };
+        let section = headers
+            .dynamic
+            .ok_or_else(|| Error::malformed("object file has no dynamic section", Place::Header))
+            .and_then(|range| {
+                let outside = || {
+                    Error::malformed(
+                        "the dynamic section lies outside the segments",
+                        Place::Address(range.start),
+                    )
+                };
+                view.read(range.clone()).ok_or_else(outside)
+            })?;
+        let dynamic = Dynamic::parse(section);
+        let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
+        let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
+        if flags_1 & DF_1_PIE != 0 {
+            return Err(Error::unsupported(
+                "a position-independent executable (DF_1_PIE), not a shared library",
+            ));
+        }
+
+        let symbols = SymbolLayout::new(&dynamic, &view)?;
+        let table = SymbolTable::over(&symbols, &view).ok_or_else(|| {
+            Error::malformed("symbol tables lie outside the image", Place::Header)
+        })?;
+        let string = |tag: u64, offset: u64| {
+            u32::try_from(offset)
+                .ok()
+                .and_then(|offset| table.string(offset))
+                .and_then(|name| CString::new(name).ok())
+                .ok_or_else(|| {
+                    Error::malformed("a name lies outside the string table", Place::Dynamic(tag))
+                })
+        };
+        let soname = dynamic
+            .get(DT_SONAME)
+            .map(|offset| string(DT_SONAME, offset))
+            .transpose()?;
+        let needed = dynamic
+            .all(DT_NEEDED)
+            .map(|offset| string(DT_NEEDED, offset))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let code = |tag: u64| match dynamic.address(tag) {
+            None | Some(Vaddr(0)) => Ok(None),
+            Some(address) => {
+                let executable = |segment: &Segment| {
+                    segment.access.execute && segment.addresses.contains(&address)
+                };
+                if headers.segments.iter().any(executable) {
+                    Ok(Some(address))
+                } else {
+                    Err(Error::malformed(
+                        format!("{address} is not in executable memory"),
+                        Place::Dynamic(tag),
+                    ))
+                }
+            }
+        };
+        let pointers = |tag: u64, size: u64| match dynamic.table(tag, size) {
+            None => Ok(None),
+            Some(range) => range
+                .filter(|range| range.start.0 % 8 == 0 && (range.end.0 - range.start.0) % 8 == 0)
+                .filter(|range| {
+                    headers
+                        .segments
+                        .iter()
+                        .any(|segment| segment.contains(range))
+                })
+                .map(Some)
+                .ok_or_else(|| {
+                    Error::malformed(
+                        "an array of functions lies outside the segments",
+                        Place::Dynamic(tag),
+                    )
+                }),
+        };
+        Ok(Facts {
+            soname,
+            needed,
+            relocations: RelocationTables::parse(&dynamic, &view, limits)?,
+            init: code(DT_INIT)?,
+            init_array: pointers(DT_INIT_ARRAY, DT_INIT_ARRAYSZ)?,
+            fini: code(DT_FINI)?,
+            fini_array: pointers(DT_FINI_ARRAY, DT_FINI_ARRAYSZ)?,
+            symbolic: dynamic.get(DT_SYMBOLIC).is_some() || flags & DF_SYMBOLIC != 0,
+            text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
+            nodelete: flags_1 & DF_1_NODELETE != 0,
+            bind_now: dynamic.get(DT_BIND_NOW).is_some()
+                || flags & DF_BIND_NOW != 0
+                || flags_1 & DF_1_NOW != 0,
+            symbols,
+            segments: headers.segments,
+            tls: headers.tls,
+            relro: headers.relro,
+            eh_frame_hdr: headers.eh_frame_hdr,
+        })
+    }
+}
+
+impl RelocationTables {
+    fn parse(
+        dynamic: &Dynamic,
+        view: &FileView<'_>,
+        limits: &Limits,
+    ) -> Result<RelocationTables, Error> {
+        if dynamic.get(DT_REL).is_some() {
+            return Err(Error::unsupported(
+                "relocations without addends (DT_REL), which this machine does not use",
+            ));
+        }
+        if DT_ANDROID.iter().any(|&tag| dynamic.get(tag).is_some()) {
+            return Err(Error::unsupported(
+                "Android's packed relocations (DT_ANDROID_RELA)",
+            ));
+        }
+        let jmprel_is_rela = dynamic.get(DT_PLTREL).is_none_or(|kind| kind == DT_RELA);
+        if dynamic.get(DT_JMPREL).is_some() && !jmprel_is_rela {
+            return Err(Error::unsupported(
+                "PLT relocations without addends (DT_PLTREL is DT_REL)",
+            ));
+        }
+        let table = |start: u64, size: u64, entry: Option<u64>, want: u64| {
+            if entry
+                .and_then(|tag| dynamic.get(tag))
+                .is_some_and(|stated| stated != want)
+            {
+                return Err(Error::malformed(
+                    "relocations of an unknown size",
+                    Place::Dynamic(start),
+                ));
+            }
+            let Some(range) = dynamic.table(start, size) else {
+                return Ok(None);
+            };
+            range
+                .filter(|range| (range.end.0 - range.start.0) % want == 0)
+                .filter(|range| view.read(range.clone()).is_some())
+                .map(Some)
+                .ok_or_else(|| {
+                    Error::malformed(
+                        "a relocation table lies outside the image",
+                        Place::Dynamic(start),
+                    )
+                })
+        };
+        let mut rela = table(DT_RELA, DT_RELASZ, Some(DT_RELAENT), RELA_SIZE)?;
+        let jmprel = table(DT_JMPREL, DT_PLTRELSZ, None, RELA_SIZE)?;
+        let relr = table(DT_RELR, DT_RELRSZ, Some(DT_RELRENT), 8)?;
+        // Some linkers count the PLT's entries in DT_RELASZ too; applied twice, they would be
+        // right still, but IFUNC resolvers would run twice.
+        if let (Some(all), Some(plt)) = (&mut rela, &jmprel)
+            && all.end == plt.end
+            && all.start <= plt.start
+        {
+            all.end = plt.start;
+        }
+        let count = |range: &Option<Range<Vaddr>>, size: u64| {
+            range
+                .as_ref()
+                .map_or(0, |range| (range.end.0 - range.start.0) / size)
+        };
+        let total = count(&rela, RELA_SIZE) + count(&jmprel, RELA_SIZE) + count(&relr, 8);
+        limits::check("the number of relocations", total, limits.relocations)?;
+        Ok(RelocationTables { relr, rela, jmprel })
+    }
+}

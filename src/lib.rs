@@ -1,0 +1,40 @@
+//! Run a shared library straight from bytes in memory, and debug it as if it had come from disk.
+//!
+//! TODO
+
+#![deny(unsafe_code)]
+
+mod addr;
+mod arch;
+mod buffer;
+mod dynamic;
+mod error;
+mod group;
+mod host;
+mod image;
+mod library;
+mod limits;
+mod live;
+mod loader;
+mod map;
+mod plan;
+mod process;
+mod relocate;
+mod scope;
+mod services;
+mod symbol;
+mod tls;
+mod unwind;
+
+#[cfg(feature = "debug")]
+mod debug;
+
+pub use addr::{FileOffset, LoadBias, Vaddr};
+pub use buffer::ImageBuffer;
+#[cfg(feature = "debug")]
+pub use debug::Debug;
+pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
+pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
+pub use limits::Limits;
+pub use loader::{Binding, Loader};
+pub use scope::{Scope, SymbolRequest};

@@ -1,0 +1,437 @@
+//! What callers hold: a loaded [`Library`], its [`Symbol`]s, a [`Template`] of instances.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ffi::c_void;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
+
+use crate::addr::Vaddr;
+use crate::error::Error;
+use crate::group::{Group, Loaded};
+use crate::host::HostDefinition;
+use crate::loader::{Loader, Prepared};
+use crate::scope::{Provider, Target};
+use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Version, Wanted};
+
+/// A shared library that runs from memory.
+///
+/// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another
+/// library that is loaded depends on it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::ffi::c_int;
+///
+/// let bytes = std::fs::read("libfoo.so")?;
+/// // SAFETY: libfoo's constructors may run here.
+/// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+/// // SAFETY: this is foo's type.
+/// let foo = unsafe { library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")? };
+/// // SAFETY: foo has no preconditions.
+/// println!("{}", unsafe { foo(42) });
+/// library.close()?;
+/// # Ok(()) }
+/// ```
+pub struct Library {
+    group: Arc<Group>,
+}
+
+impl Library {
+    /// Loads a shared library from its bytes: [`Loader::load`] with the defaults.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failed load leaves the process as it was.
+    ///
+    /// # Safety
+    /// Runs the library's constructors, and its destructors when it goes, with the rights of the
+    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with
+    /// `dlopen`. Its code must not modify its own dynamic symbol and string tables, which linkers
+    /// put into read-only memory.
+    pub unsafe fn from_bytes(bytes: &[u8]) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { Loader::new().load(bytes) }
+    }
+
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub(crate) unsafe fn instantiate(prepared: &Prepared<'_>) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        Ok(Library {
+            group: unsafe { Group::instantiate(prepared)? },
+        })
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    fn loaded(&self) -> &Loaded {
+        self.group.member(0)
+    }
+
+    /// Looks a symbol up, as `dlsym` does with a handle: in the library, then in what it needs.
+    ///
+    /// Of a thread-local symbol this gives the calling thread's address, of an IFUNC the function
+    /// that its resolver chose. `T` is a pointer or a function pointer; `get::<*mut U>` gives the
+    /// symbol's address.
+    ///
+    /// # Errors
+    /// [`Error::SymbolNotFound`].
+    ///
+    /// # Safety
+    /// `T` is the type of the symbol. The result must not be used, by copies of it either, once
+    /// the library is gone; the address of a thread-local not once its thread is.
+    pub unsafe fn get<T>(&self, name: impl AsRef<[u8]>) -> Result<Symbol<'_, T>, Error> {
+        self.symbol(name.as_ref(), None)
+    }
+
+    /// As [`Library::get`], for a symbol of this version, as `dlvsym`.
+    ///
+    /// # Errors
+    /// [`Error::SymbolNotFound`].
+    ///
+    /// # Safety
+    /// As [`Library::get`].
+    pub unsafe fn get_versioned<T>(
+        &self,
+        name: impl AsRef<[u8]>,
+        version: impl AsRef<[u8]>,
+    ) -> Result<Symbol<'_, T>, Error> {
+        self.symbol(name.as_ref(), Some(version.as_ref()))
+    }
+
+    fn symbol<T>(&self, name: &[u8], version: Option<&[u8]>) -> Result<Symbol<'_, T>, Error> {
+        const {
+            assert!(
+                size_of::<T>() == size_of::<*const c_void>(),
+                "a symbol is a pointer or function pointer"
+            )
+        };
+        let wanted = version.map_or(Wanted::Default, |version| {
+            Wanted::Version(Version::exact(version))
+        });
+        let address = self.address_of(&SymbolName::new(name), wanted);
+        let address = address.ok_or_else(|| Error::SymbolNotFound {
+            image: self.name().to_owned(),
+            symbol: String::from_utf8_lossy(name).into_owned(),
+            version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
+        })?;
+        Ok(Symbol {
+            address,
+            library: PhantomData,
+            kind: PhantomData,
+        })
+    }
+
+    /// The run-time address of a symbol of the library, or else of what it needs, breadth first.
+    fn address_of(&self, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
+        // Nearly always it is the library's own: nothing is allocated for it.
+        if let Some(found) = address_in(self.loaded(), name, wanted) {
+            return Some(found);
+        }
+        let mut list = vec![Provider::Loaded(self.group.clone(), 0)];
+        let mut index = 0;
+        while let Some(provider) = list.get(index) {
+            let found = match provider {
+                Provider::Loaded(group, member) => address_in(group.member(*member), name, wanted),
+                Provider::Host(library) => {
+                    library.lookup(name, wanted, Class::Address).map(|found| {
+                        match found.definition {
+                            HostDefinition::Address(address) => address as *mut c_void,
+                            // SAFETY: the library is held by the group, and the offset is its symbol's.
+                            HostDefinition::ThreadLocal { module, offset } => unsafe {
+                                module.address(offset)
+                            },
+                        }
+                    })
+                }
+                Provider::Member(_) => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+            let needed = provider.needed(|_| Vec::new());
+            let new: Vec<Provider> = needed
+                .into_iter()
+                .filter(|new| !list.iter().any(|known| known.is(new)))
+                .collect();
+            list.extend(new);
+            index += 1;
+        }
+        None
+    }
+
+    /// What errors, debuggers and `/proc/self/maps` call it.
+    pub fn name(&self) -> &str {
+        self.loaded().name()
+    }
+
+    /// Its `DT_SONAME`.
+    pub fn soname(&self) -> Option<&str> {
+        self.loaded()
+            .facts()
+            .soname
+            .as_deref()
+            .and_then(|soname| soname.to_str().ok())
+    }
+
+    /// Run-time address minus the address that the file states.
+    pub fn load_bias(&self) -> usize {
+        self.loaded().mapping().load_bias().get()
+    }
+
+    /// From the image's first page to the end of its last.
+    pub fn address_range(&self) -> Range<usize> {
+        self.loaded().mapping().address_range()
+    }
+
+    /// All symbols that the library exports, in the order of its symbol table.
+    pub fn symbols(&self) -> impl Iterator<Item = ExportedSymbol<'_>> + '_ {
+        let loaded = self.loaded();
+        // The iterator of a view that lives in it cannot be returned; the indices can.
+        let exports: Vec<(u32, Sym)> = loaded.symbols().exports().collect();
+        exports.into_iter().map(move |(index, symbol)| {
+            ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol)
+        })
+    }
+
+    /// The exported symbol that `address` lies in, as `dladdr` would tell it: the nearest one at or
+    /// below it, unless that has a size and ends before it.
+    pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
+        let loaded = self.loaded();
+        if !loaded.mapping().address_range().contains(&address) {
+            return None;
+        }
+        let at = loaded.mapping().load_bias().remove(address);
+        let table = loaded.symbols();
+        let holds = |symbol: &Sym| {
+            !symbol.is_absolute()
+                && !symbol.is_thread_local()
+                && symbol.st_value <= at.0
+                && (symbol.st_size == 0 || at.0 - symbol.st_value < symbol.st_size)
+        };
+        let nearest = table
+            .exports()
+            .filter(|(_, symbol)| holds(symbol))
+            .max_by_key(|(_, symbol)| symbol.st_value);
+        nearest.map(|(index, symbol)| ExportedSymbol::new(loaded, &table, index, &symbol))
+    }
+
+    /// Unloads the library: runs its destructors and gives back its memory.
+    ///
+    /// While other libraries depend on it, it stays until the last of them is gone.
+    ///
+    /// # Errors
+    /// None for now; the signature leaves room for systems that refuse.
+    pub fn close(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The run-time address of a symbol that this image defines.
+fn address_in(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
+    let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
+    match loaded.target(&symbol) {
+        Target::Address(address) => Some(address as *mut c_void),
+        // SAFETY: the image is loaded, and the offset is its own symbol's.
+        Target::Tls { module, offset } => Some(unsafe { module.address(offset) }),
+        Target::Member { .. } | Target::MemberIfunc { .. } | Target::MemberTls { .. } => None,
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Library")
+            .field("name", &self.name())
+            .field("addresses", &self.address_range())
+            .finish()
+    }
+}
+
+/// A symbol of a [`Library`], which it borrows. Dereferences to `T`, a pointer or function pointer.
+pub struct Symbol<'lib, T> {
+    address: *mut c_void,
+    library: PhantomData<&'lib Library>,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: a symbol is an address in a library that is Sync; `T` says what may be done with it.
+unsafe impl<T: Send> Send for Symbol<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Symbol<'_, T> {}
+
+impl<T> Symbol<'_, T> {
+    /// The symbol's address.
+    pub fn as_raw_ptr(&self) -> *mut c_void {
+        self.address
+    }
+}
+
+impl<T> Deref for Symbol<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `T` has the size of a pointer (asserted where symbols are made) and is the
+        // symbol's type, as the caller of `get` promised.
+        unsafe { &*(&raw const self.address).cast::<T>() }
+    }
+}
+
+impl<T> Clone for Symbol<'_, T> {
+    fn clone(&self) -> Self {
+        Symbol {
+            address: self.address,
+            library: PhantomData,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Symbol<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Symbol({:p})", self.address)
+    }
+}
+
+/// What a symbol is (gABI `STT_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SymbolKind {
+    /// `STT_FUNC`.
+    Function,
+    /// `STT_OBJECT`.
+    Object,
+    /// `STT_TLS`.
+    ThreadLocal,
+    /// `STT_GNU_IFUNC`: its address is that of the resolver.
+    IndirectFunction,
+    /// `STT_NOTYPE` and all others.
+    Other,
+}
+
+/// A symbol that a [`Library`] exports.
+#[derive(Clone, Debug)]
+pub struct ExportedSymbol<'lib> {
+    name: Cow<'lib, str>,
+    version: Option<Cow<'lib, str>>,
+    is_default_version: bool,
+    kind: SymbolKind,
+    size: u64,
+    address: usize,
+}
+
+impl<'lib> ExportedSymbol<'lib> {
+    fn new(
+        loaded: &'lib Loaded,
+        table: &SymbolTable<'lib>,
+        index: u32,
+        symbol: &Sym,
+    ) -> ExportedSymbol<'lib> {
+        ExportedSymbol {
+            name: String::from_utf8_lossy(table.string(symbol.st_name).unwrap_or(b"")),
+            version: table.version(index).map(|version| version.text()),
+            is_default_version: table.is_default_version(index),
+            kind: match symbol.kind() {
+                STT_FUNC => SymbolKind::Function,
+                STT_OBJECT => SymbolKind::Object,
+                STT_TLS => SymbolKind::ThreadLocal,
+                STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+                _ => SymbolKind::Other,
+            },
+            size: symbol.st_size,
+            address: if symbol.is_absolute() || symbol.is_thread_local() {
+                symbol.st_value as usize
+            } else {
+                loaded.mapping().load_bias().apply(Vaddr(symbol.st_value))
+            },
+        }
+    }
+
+    /// Its name, not demangled.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version, if the library versions its symbols.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Whether it is what [`Library::get`] finds under its name.
+    pub fn is_default_version(&self) -> bool {
+        self.is_default_version
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> SymbolKind {
+        self.kind
+    }
+
+    /// In bytes; 0 if the library does not say.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its run-time address; of a thread-local symbol, the offset in the library's block; of an
+    /// IFUNC, the address of the resolver.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+}
+
+/// A library that is parsed and bound, ready to be put in place any number of times.
+///
+/// Every instance has its own data, thread-local storage and run of constructors.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bytes: Vec<u8> = vec![];
+/// let template = memdl::Loader::new().prepare(&bytes)?;
+/// // SAFETY: we trust this library's constructors.
+/// let (a, b) = unsafe { (template.instantiate()?, template.instantiate()?) };
+/// assert_ne!(a.load_bias(), b.load_bias());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Template {
+    prepared: Arc<Prepared<'static>>,
+}
+
+impl Template {
+    pub(crate) fn new(prepared: Prepared<'static>) -> Template {
+        Template {
+            prepared: Arc::new(prepared),
+        }
+    }
+
+    /// Puts one more instance in place and runs its constructors.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failure leaves the process as it was.
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub unsafe fn instantiate(&self) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { Library::instantiate(&self.prepared) }
+    }
+
+    /// What instances will be called.
+    pub fn name(&self) -> &str {
+        &self.prepared.root().name
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}

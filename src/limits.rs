@@ -1,0 +1,56 @@
+//! How much an image may ask for.
+
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+
+/// How much an image may ask for before a load is refused with [`Error::Limit`].
+///
+/// The received bytes are not trusted to state sane sizes. The defaults are far above any real
+/// library and far below what would harm the process.
+///
+/// ```
+/// let mut limits = memdl::Limits::default();
+/// limits.image_span = 64 << 20;
+/// let loader = memdl::Loader::new().limits(limits);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Received bytes of one image. Default 4 GiB.
+    pub image_bytes: u64,
+    /// Address space from the first to the last byte of one image, `.bss` included, in bytes.
+    /// Default 16 GiB.
+    pub image_span: u64,
+    /// Largest alignment that a segment may ask for, in bytes. Default 1 GiB.
+    pub alignment: u64,
+    /// One thread's block of one image's thread-local variables, in bytes. Default 1 GiB.
+    pub tls_block: u64,
+    /// Entries in the relocation tables of one image. Default 64 million.
+    pub relocations: u64,
+    /// Images in one load group: the image and all that it needs from
+    /// [`Loader::provide`](crate::Loader::provide). Default 1,024.
+    pub images: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            image_bytes: 4 << 30,
+            image_span: 16 << 30,
+            alignment: 1 << 30,
+            tls_block: 1 << 30,
+            relocations: 64_000_000,
+            images: 1024,
+        }
+    }
+}
+
+/// [`Error::Limit`], if `needed` is more than `limit`.
+pub(crate) fn check(what: &'static str, needed: u64, limit: u64) -> Result<(), Error> {
+    if needed > limit {
+        Err(Error::limit(what, needed, limit))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! Which pages a loaded image takes: pure arithmetic, done once, so that no later stage rounds.
+//!
+//! An ELF segment starts and ends at any byte; protection works by whole pages. [`Plan::new`]
+//! turns the stated segments into page-exact ones and says which file bytes fill them. The edges
+//! are filled as `mmap` of the file would fill them (the file's bytes before `p_vaddr` and behind
+//! `p_filesz` on the same page), except that a segment with a zero-filled part (`.bss`) is zero
+//! right behind its file bytes.
+//!
+//! Sources: gABI "Program Loading"; RELRO's rounding: glibc `_dl_protect_relro`.
+
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::addr::{PageSize, Vaddr};
+use crate::error::{Error, Place};
+use crate::image::{Access, Facts};
+
+/// The pages of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// From the first page to the last; every segment lies in it.
+    pub span: Range<Vaddr>,
+    /// The span's first byte lies at a multiple of this, a power of two and at least a page,
+    /// modulo the stated address.
+    pub align: u64,
+    /// Ascending; they share no page.
+    pub segments: Vec<PlannedSegment>,
+    /// Page-exact, inside one writable segment's pages; not empty.
+    pub relro: Option<Range<Vaddr>>,
+    /// Segments that are not writable in the end have to be written while relocating.
+    pub text_relocations: bool,
+}
+
+/// A segment's whole pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlannedSegment {
+    /// Whole pages, not empty.
+    pub pages: Range<Vaddr>,
+    /// These bytes of the file go to the start of `pages`; all else in it is zero.
+    pub file: Range<usize>,
+    /// What holds once the image is relocated.
+    pub access: Access,
+}
+
+impl Plan {
+    /// Plans the pages of an image whose file is `file_len` bytes long.
+    pub(crate) fn new(facts: &Facts, file_len: usize, page: PageSize) -> Result<Plan, Error> {
+        let mut segments = Vec::with_capacity(facts.segments.len());
+        let mut align = page.get();
+        for segment in &facts.segments {
+            let wraps = || {
+                Error::malformed(
+                    "a segment wraps around",
+                    Place::Address(segment.addresses.start),
+                )
+            };
+            let start = segment.addresses.start.page_floor(page);
+            let pages = start..segment.addresses.end.page_ceil(page).ok_or_else(wraps)?;
+            let pages_len = pages.end.checked_sub(pages.start).ok_or_else(wraps)?;
+
+            // Offset and address agree modulo the page, so the file has these bytes.
+            let head = usize::try_from(segment.addresses.start.0 - start.0).map_err(|_| wraps())?;
+            let file_start = segment.file.start.checked_sub(head).ok_or_else(wraps)?;
+            let has_zero_part =
+                segment.addresses.end.0 - segment.addresses.start.0 > segment.file.len() as u64;
+            let file_end = if has_zero_part {
+                segment.file.end
+            } else {
+                let page_end = usize::try_from(pages_len)
+                    .ok()
+                    .and_then(|len| file_start.checked_add(len));
+                page_end.ok_or_else(wraps)?.min(file_len)
+            };
+            align = align.max(segment.align);
+            segments.push(PlannedSegment {
+                pages,
+                file: file_start..file_end,
+                access: segment.access,
+            });
+        }
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return Err(Error::malformed("no segments", Place::Header));
+        };
+        let span = first.pages.start..last.pages.end;
+        // Both ends are rounded down: what shares its page with data that stays writable cannot
+        // be protected.
+        let relro = facts
+            .relro
+            .as_ref()
+            .map(|stated| stated.start.page_floor(page)..stated.end.page_floor(page));
+        Ok(Plan {
+            span,
+            align,
+            segments,
+            relro: relro.filter(|relro| relro.start < relro.end),
+            text_relocations: facts.text_relocations,
+        })
+    }
+
+    /// The length of the span in bytes.
+    pub(crate) fn span_len(&self) -> u64 {
+        self.span.end.0 - self.span.start.0
+    }
+}

@@ -1,0 +1,62 @@
+//! What memdl knows of the process as a whole: its arguments, and when it ends.
+//!
+//! `ld.so` hands a library's constructors the process's `argc`, `argv` and `envp`, and runs the
+//! destructors of what is still loaded when the process exits. Both come to memdl the same way,
+//! as an initialiser and a finaliser of whatever it is linked into.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+
+/// What a constructor is called with.
+#[derive(Clone, Copy)]
+pub(crate) struct Arguments {
+    pub argc: c_int,
+    pub argv: *const *const c_char,
+    pub envp: *const *const c_char,
+}
+
+static ARGC: AtomicI32 = AtomicI32::new(0);
+static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// glibc calls initialisers with the arguments of `main`.
+unsafe extern "C" fn remember_arguments(
+    argc: c_int,
+    argv: *mut *const c_char,
+    _envp: *mut *const c_char,
+) {
+    ARGC.store(argc, Ordering::Relaxed);
+    ARGV.store(argv, Ordering::Relaxed);
+}
+
+/// Run by `ld.so` when the process exits, or the library that memdl is linked into is unloaded:
+/// after `atexit` handlers, as it does for its own libraries.
+unsafe extern "C" fn process_exit() {
+    crate::live::finalise_all();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char) =
+    remember_arguments;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINI: unsafe extern "C" fn() = process_exit;
+
+/// The process's arguments and its environment as it is now.
+pub(crate) fn arguments() -> Arguments {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // The two statics above are reached by the linker only through this object file; a look at
+    // them makes sure that it is part of the link.
+    std::hint::black_box((&INIT, &FINI));
+    Arguments {
+        argc: ARGC.load(Ordering::Relaxed),
+        argv: ARGV.load(Ordering::Relaxed).cast_const().cast(),
+        // SAFETY: the C library's variable; a plain read of a pointer, as `getenv` does.
+        envp: unsafe { environ },
+    }
+}

@@ -1,0 +1,510 @@
+//! Relocating, in two steps that must not be mixed: decide, then store.
+//!
+//! [`bind`] decides what every symbol that a relocation names is bound to. It is pure but for the
+//! look-ups: no memory of the image exists yet, so a failure costs nothing, every missing symbol
+//! can be listed, and the result ([`Bound`]) serves any number of instances. [`apply`] streams the
+//! relocation tables once more and stores; it looks nothing up and knows memory only as
+//! [`Memory`], by stated address, so it can be run on plain bytes. IFUNCs come out of it as a
+//! list ([`Indirect`]), since their resolvers are code of the images and must run when all images
+//! of the group are relocated.
+//!
+//! Sources: psABI "Relocation Types" (the formulas stand at [`RelocKind`]); which symbols bind
+//! locally: glibc `elf/dl-reloc.c`, `RESOLVE_MAP`, and `elf/dl-lookup.c` for `STV_PROTECTED`.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+
+use crate::addr::{LoadBias, Vaddr};
+use crate::arch::{Machine, RelocKind};
+use crate::error::{Error, MissingSymbol, Place};
+use crate::image::{Image, Rela};
+use crate::scope::{Definition, Keep, Resolver, SearchOrder, SymbolRequest, Target};
+use crate::symbol::{Class, Sym, SymbolTable, Wanted};
+use crate::tls::ModuleId;
+
+/// What an image's references are bound to.
+pub(crate) struct Bound {
+    /// By symbol index; `None` where no relocation names the symbol.
+    symbols: Vec<Option<Target>>,
+    /// What calls are bound to, where that is not what addresses are bound to: functions whose
+    /// address is the executable's PLT entry.
+    calls: HashMap<u32, Target>,
+    /// `st_size` by symbol index, for the rare relocations that store it.
+    sizes: HashMap<u32, u64>,
+}
+
+/// What binding a group's members adds up to.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// All symbols that nothing defines.
+    pub missing: Vec<MissingSymbol>,
+    /// What must be kept because something was bound to it.
+    pub keep: Vec<Keep>,
+}
+
+/// Binds all symbols that the relocations of `image`, the group's member of index `member`, name.
+pub(crate) fn bind(
+    image: &Image<'_>,
+    member: usize,
+    name: &str,
+    machine: &Machine,
+    order: &SearchOrder<'_>,
+    resolver: Option<&Resolver>,
+    outcome: &mut Outcome,
+) -> Result<Bound, Error> {
+    let table = &order.members[member];
+    let binder = Binder {
+        symbolic: image.facts.symbolic,
+        member,
+        name,
+        table,
+        order,
+        resolver,
+    };
+    let mut bound = Bound {
+        symbols: Vec::new(),
+        calls: HashMap::new(),
+        sizes: HashMap::new(),
+    };
+    let tables = &image.facts.relocations;
+    for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
+        let kind = checked_kind(&rela, machine)?;
+        if matches!(
+            kind,
+            RelocKind::Relative | RelocKind::None | RelocKind::Indirect
+        ) || rela.symbol == 0
+        {
+            continue;
+        }
+        let index = rela.symbol as usize;
+        if bound.symbols.get(index).is_some_and(Option::is_some) {
+            continue;
+        }
+        let symbol = table.symbol(rela.symbol).ok_or_else(|| {
+            let what = format!(
+                "{} names symbol {index}, which does not exist",
+                (machine.reloc_name)(rela.r_type)
+            );
+            Error::malformed(what, Place::Relocation(rela.r_offset))
+        })?;
+        if bound.symbols.len() <= index {
+            bound.symbols.resize(index + 1, None);
+        }
+        bound.symbols[index] = Some(binder.resolve(rela.symbol, &symbol, &mut bound, outcome)?);
+        if table.work() > table.work_limit() {
+            return Err(Error::limit(
+                "the work to look up its symbols",
+                table.work(),
+                table.work_limit(),
+            ));
+        }
+    }
+    Ok(bound)
+}
+
+/// The kind of a relocation that memdl applies.
+fn checked_kind(rela: &Rela, machine: &Machine) -> Result<RelocKind, Error> {
+    let (name, at) = ((machine.reloc_name)(rela.r_type), rela.r_offset);
+    match (machine.reloc_kind)(rela.r_type) {
+        None => {
+            let r_type = rela.r_type;
+            Err(Error::unsupported(format!(
+                "relocation type {r_type} ({name}) at {at} is not a dynamic relocation"
+            )))
+        }
+        Some(RelocKind::Copy) => Err(Error::unsupported(format!(
+            "{name} at {at}: only executables have copy relocations"
+        ))),
+        Some(RelocKind::TlsDescriptor) => Err(Error::unsupported(format!(
+            "{name} at {at}: thread-local storage through descriptors (compile with -mtls-dialect=gnu)"
+        ))),
+        Some(RelocKind::TlsThreadPointerOffset) => Err(Error::unsupported(format!(
+            "{name} at {at}: initial-exec thread-local storage (compile with -ftls-model=global-dynamic)"
+        ))),
+        Some(kind) => Ok(kind),
+    }
+}
+
+struct Binder<'a> {
+    symbolic: bool,
+    member: usize,
+    name: &'a str,
+    table: &'a SymbolTable<'a>,
+    order: &'a SearchOrder<'a>,
+    resolver: Option<&'a Resolver>,
+}
+
+impl Binder<'_> {
+    /// What the symbol of this index is bound to; a missing one is noted, and 0 for now.
+    fn resolve(
+        &self,
+        index: u32,
+        symbol: &Sym,
+        bound: &mut Bound,
+        outcome: &mut Outcome,
+    ) -> Result<Target, Error> {
+        if symbol.is_local() && !symbol.is_undefined() {
+            bound.sizes.insert(index, symbol.st_size);
+            return Ok(Definition::of_member(self.member, symbol).target);
+        }
+        let name = self.table.name(symbol).ok_or_else(|| {
+            Error::malformed(
+                "a symbol's name lies outside the string table",
+                Place::Symbol(index),
+            )
+        })?;
+        let version = self.table.version(index);
+        let wanted = version.map_or(Wanted::Unversioned, Wanted::Version);
+        let find = |class| {
+            self.order
+                .find(self.member, self.symbolic, &name, wanted, class)
+        };
+
+        let class = if symbol.is_thread_local() {
+            Class::Definition
+        } else {
+            Class::Address
+        };
+        let mut found = if symbol.is_local() { None } else { find(class) };
+        if symbol.is_protected() && !symbol.is_undefined() {
+            // It is the image's own, but where the executable's PLT entry stands for the function's
+            // address, the whole process must agree on that.
+            let own = Definition::of_member(self.member, symbol);
+            found = found.filter(|found| found.is_canonical_plt).or(Some(own));
+        }
+        if let Some(found) = found {
+            if found.is_canonical_plt {
+                let own = Definition::of_member(self.member, symbol);
+                let call = if symbol.is_protected() && !symbol.is_undefined() {
+                    Some(own)
+                } else {
+                    find(Class::Definition)
+                };
+                if let Some(call) = call {
+                    bound.calls.insert(index, call.target);
+                    outcome.keep.extend(call.keep);
+                }
+            }
+            bound
+                .sizes
+                .extend((found.st_size != 0).then_some((index, found.st_size)));
+            outcome.keep.extend(found.keep);
+            return Ok(found.target);
+        }
+
+        let (text, version) = (name.text(), version.map(|version| version.text()));
+        let request = SymbolRequest {
+            name: &text,
+            version: version.as_deref(),
+            weak: symbol.is_weak(),
+            requested_by: self.name,
+        };
+        if let Some(address) = self.resolver.and_then(|resolver| resolver(&request)) {
+            return Ok(Target::Address(address.addr()));
+        }
+        if !symbol.is_weak() {
+            outcome.missing.push(MissingSymbol {
+                name: text.clone().into_owned(),
+                version: version.map(|version| version.into_owned()),
+                needed_by: self.name.to_owned(),
+            });
+        }
+        Ok(Target::Address(0))
+    }
+}
+
+/// Where a member of the group lies in this instance.
+#[derive(Clone, Copy)]
+pub(crate) struct Placement {
+    pub load_bias: LoadBias,
+    /// Its thread-local storage, if it has any.
+    pub tls: Option<ModuleId>,
+}
+
+/// Memory that relocations are stored to, by stated address.
+pub(crate) trait Memory {
+    /// Stores at `at`; `None`, with nothing stored, where the image has no writable memory.
+    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()>;
+    /// The word at `at`, where it could be stored to.
+    fn word(&self, at: Vaddr) -> Option<u64>;
+}
+
+/// A word that gets what an IFUNC resolver of the group returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Indirect {
+    pub place: Vaddr,
+    /// The member that holds the resolver, and where.
+    pub member: usize,
+    pub resolver: Vaddr,
+    pub r_addend: i64,
+}
+
+/// Stores all relocations of `image`, the group's member of index `member`, but the indirect
+/// ones, which are returned in order.
+pub(crate) fn apply(
+    image: &Image<'_>,
+    bound: &Bound,
+    member: usize,
+    machine: &Machine,
+    placements: &[Placement],
+    memory: &mut impl Memory,
+) -> Result<Vec<Indirect>, Error> {
+    let load_bias = placements[member].load_bias;
+    apply_relr(image, load_bias, memory)?;
+    let applier = Applier {
+        bound,
+        member,
+        machine,
+        placements,
+    };
+    let mut indirect = Vec::new();
+    let tables = &image.facts.relocations;
+    for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
+        let kind = checked_kind(&rela, machine)?;
+        // Most relocations are relative: nothing to look at but the entry.
+        if kind == RelocKind::Relative {
+            let value = load_bias.apply(Vaddr(rela.r_addend as u64)) as u64;
+            memory
+                .store(rela.r_offset, value.to_le_bytes())
+                .ok_or_else(|| misplaced(&rela, machine))?;
+        } else {
+            applier.apply(kind, &rela, memory, &mut indirect)?;
+        }
+    }
+    Ok(indirect)
+}
+
+fn misplaced(rela: &Rela, machine: &Machine) -> Error {
+    let what = format!(
+        "{} applies to memory that is not writable",
+        (machine.reloc_name)(rela.r_type)
+    );
+    Error::malformed(what, Place::Relocation(rela.r_offset))
+}
+
+/// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next
+/// 63 words are.
+fn apply_relr(
+    image: &Image<'_>,
+    load_bias: LoadBias,
+    memory: &mut impl Memory,
+) -> Result<(), Error> {
+    let mut at = Vaddr(0);
+    for entry in image.relr_words() {
+        let (start, bits, step) = if entry & 1 == 0 {
+            (Vaddr(entry), 1, 1)
+        } else {
+            (at, entry >> 1, 63)
+        };
+        let mut bits = bits;
+        while bits != 0 {
+            let index = u64::from(bits.trailing_zeros());
+            bits &= bits - 1;
+            let place = Vaddr(start.0.wrapping_add(index * 8));
+            memory
+                .word(place)
+                .and_then(|word| {
+                    memory.store(place, (load_bias.apply(Vaddr(word)) as u64).to_le_bytes())
+                })
+                .ok_or_else(|| {
+                    Error::malformed(
+                        "DT_RELR applies to memory that is not writable",
+                        Place::Relocation(place),
+                    )
+                })?;
+        }
+        at = Vaddr(start.0.wrapping_add(step * 8));
+    }
+    Ok(())
+}
+
+struct Applier<'a> {
+    bound: &'a Bound,
+    member: usize,
+    machine: &'a Machine,
+    placements: &'a [Placement],
+}
+
+impl Applier<'_> {
+    fn apply(
+        &self,
+        kind: RelocKind,
+        rela: &Rela,
+        memory: &mut impl Memory,
+        indirect: &mut Vec<Indirect>,
+    ) -> Result<(), Error> {
+        let place = rela.r_offset;
+        let target = self.target(kind, rela)?;
+        let mut defer = |member, resolver, r_addend| {
+            // The place is checked now, so that nothing can fail once code has run.
+            memory.word(place)?;
+            indirect.push(Indirect {
+                place,
+                member,
+                resolver,
+                r_addend,
+            });
+            Some(())
+        };
+        let plus = |value: u64| value.wrapping_add_signed(rela.r_addend);
+        let stored = match (kind, target) {
+            (RelocKind::None, _) => Some(()),
+            (RelocKind::Indirect, _) => defer(self.member, Vaddr(rela.r_addend as u64), 0),
+            (
+                RelocKind::GlobDat | RelocKind::JumpSlot,
+                Target::MemberIfunc { member, st_value },
+            ) => defer(member, st_value, 0),
+            (RelocKind::Absolute, Target::MemberIfunc { member, st_value }) => {
+                defer(member, st_value, rela.r_addend)
+            }
+            (RelocKind::GlobDat | RelocKind::JumpSlot, _) => {
+                memory.store(place, self.address(target, rela)?.to_le_bytes())
+            }
+            (RelocKind::Absolute, _) => {
+                memory.store(place, plus(self.address(target, rela)?).to_le_bytes())
+            }
+            (RelocKind::Absolute32, _) => {
+                let value = u32::try_from(plus(self.address(target, rela)?))
+                    .map_err(|_| self.overflow(rela))?;
+                memory.store(place, value.to_le_bytes())
+            }
+            (RelocKind::PcRelative | RelocKind::PcRelative32, _) => {
+                let at = self.placements[self.member].load_bias.apply(place) as u64;
+                let distance = plus(self.address(target, rela)?).wrapping_sub(at);
+                if kind == RelocKind::PcRelative {
+                    memory.store(place, distance.to_le_bytes())
+                } else {
+                    let distance =
+                        i32::try_from(distance as i64).map_err(|_| self.overflow(rela))?;
+                    memory.store(place, distance.to_le_bytes())
+                }
+            }
+            (RelocKind::Size | RelocKind::Size32, _) => {
+                let size = plus(self.bound.sizes.get(&rela.symbol).copied().unwrap_or(0));
+                if kind == RelocKind::Size {
+                    memory.store(place, size.to_le_bytes())
+                } else {
+                    memory.store(
+                        place,
+                        u32::try_from(size)
+                            .map_err(|_| self.overflow(rela))?
+                            .to_le_bytes(),
+                    )
+                }
+            }
+            (RelocKind::TlsModule, _) => {
+                let module = match target {
+                    Target::MemberTls { member, .. } => self.module(member, rela)?.0,
+                    Target::Tls { module, .. } => module.0,
+                    // A weak reference to a thread-local that does not exist.
+                    Target::Address(0) => 0,
+                    _ => return Err(self.not_thread_local(rela)),
+                };
+                memory.store(place, module.to_le_bytes())
+            }
+            (RelocKind::TlsOffset, _) => {
+                let offset = match target {
+                    Target::MemberTls { offset, .. } | Target::Tls { offset, .. } => offset,
+                    Target::Address(0) => 0,
+                    _ => return Err(self.not_thread_local(rela)),
+                };
+                memory.store(place, plus(offset).to_le_bytes())
+            }
+            (
+                RelocKind::Relative
+                | RelocKind::Copy
+                | RelocKind::TlsDescriptor
+                | RelocKind::TlsThreadPointerOffset,
+                _,
+            ) => {
+                return Err(Error::unsupported(format!(
+                    "{} at {place}",
+                    self.name(rela)
+                )));
+            }
+        };
+        stored.ok_or_else(|| misplaced(rela, self.machine))
+    }
+
+    /// What the relocation's symbol is bound to.
+    fn target(&self, kind: RelocKind, rela: &Rela) -> Result<Target, Error> {
+        if rela.symbol == 0 {
+            let is_tls = matches!(kind, RelocKind::TlsModule | RelocKind::TlsOffset);
+            let own = Target::MemberTls {
+                member: self.member,
+                offset: 0,
+            };
+            return Ok(if is_tls { own } else { Target::Address(0) });
+        }
+        if kind == RelocKind::JumpSlot
+            && let Some(target) = self.bound.calls.get(&rela.symbol)
+        {
+            return Ok(*target);
+        }
+        if matches!(kind, RelocKind::Indirect | RelocKind::None) {
+            return Ok(Target::Address(0));
+        }
+        let bound = self
+            .bound
+            .symbols
+            .get(rela.symbol as usize)
+            .copied()
+            .flatten();
+        bound.ok_or_else(|| {
+            Error::malformed(
+                "a symbol that was never bound",
+                Place::Relocation(rela.r_offset),
+            )
+        })
+    }
+
+    /// `S` of the formulas.
+    fn address(&self, target: Target, rela: &Rela) -> Result<u64, Error> {
+        match target {
+            Target::Address(address) => Ok(address as u64),
+            Target::Member { member, st_value } => {
+                Ok(self.placements[member].load_bias.apply(st_value) as u64)
+            }
+            Target::MemberIfunc { .. } => Err(Error::unsupported(format!(
+                "{} at {} with an IFUNC symbol",
+                self.name(rela),
+                rela.r_offset
+            ))),
+            Target::MemberTls { .. } | Target::Tls { .. } => {
+                let what = format!("{} names a thread-local symbol", self.name(rela));
+                Err(Error::malformed(what, Place::Relocation(rela.r_offset)))
+            }
+        }
+    }
+
+    fn module(&self, member: usize, rela: &Rela) -> Result<ModuleId, Error> {
+        self.placements[member].tls.ok_or_else(|| {
+            let what = format!(
+                "{} in an image without thread-local storage (PT_TLS)",
+                self.name(rela)
+            );
+            Error::malformed(what, Place::Relocation(rela.r_offset))
+        })
+    }
+
+    fn name(&self, rela: &Rela) -> &'static str {
+        (self.machine.reloc_name)(rela.r_type)
+    }
+
+    fn overflow(&self, rela: &Rela) -> Error {
+        let what = format!(
+            "{} overflows: its value does not fit into 32 bits",
+            self.name(rela)
+        );
+        Error::unsupported(format!("{what} (at {})", rela.r_offset))
+    }
+
+    fn not_thread_local(&self, rela: &Rela) -> Error {
+        let what = format!(
+            "{} names a symbol that is not thread-local",
+            self.name(rela)
+        );
+        Error::malformed(what, Place::Relocation(rela.r_offset))
+    }
+}

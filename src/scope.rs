@@ -1,0 +1,290 @@
+//! The search order: from a reference of an image to what it is bound to.
+//!
+//! `ld.so`'s order for a library that `dlopen` loads is the process's global scope, then the
+//! library itself and all that it needs, breadth first. Ours is the same, with what the caller
+//! adds at either end ([`Loader::define`](crate::Loader::define) stands for the host and so comes
+//! with it; [`Loader::resolver`](crate::Loader::resolver) is asked last, for what nothing defines):
+//!
+//! 1. the image itself, if it says so (`DT_SYMBOLIC`);
+//! 2. the host: names given with `define`, then the host's global scope;
+//! 3. images that were loaded with `global(true)`, in load order;
+//! 4. the load group's searchlist: the image that is loaded, then what it needs, breadth first;
+//! 5. the resolver.
+//!
+//! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::addr::Vaddr;
+use crate::group::{Group, Loaded};
+use crate::host::{GlobalScope, HostDefinition, HostLibrary, HostSymbol};
+use crate::services;
+use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
+use crate::tls::ModuleId;
+
+/// Where an image's references are searched first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The host's definitions take precedence over the image's own, as with `dlopen`.
+    #[default]
+    HostFirst,
+    /// The image and what it needs take precedence, as with `RTLD_DEEPBIND`.
+    SelfFirst,
+}
+
+/// What a [resolver](crate::Loader::resolver) is asked for: a symbol that nothing defines.
+#[derive(Debug)]
+pub struct SymbolRequest<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) weak: bool,
+    pub(crate) requested_by: &'a str,
+}
+
+impl<'a> SymbolRequest<'a> {
+    /// The symbol's name, not demangled.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The version that the image asks for.
+    pub fn version(&self) -> Option<&'a str> {
+        self.version
+    }
+
+    /// Whether the image does without it (the symbol is then null).
+    pub fn is_weak(&self) -> bool {
+        self.weak
+    }
+
+    /// The name of the image that asks.
+    pub fn requested_by(&self) -> &'a str {
+        self.requested_by
+    }
+}
+
+/// The caller's last resort.
+pub(crate) type Resolver = dyn Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync;
+
+/// What a reference is bound to, as far as it can be told before the group is in place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// A run-time address, or an absolute value.
+    Address(usize),
+    /// A place in the group's member of this index.
+    Member { member: usize, st_value: Vaddr },
+    /// A function that the IFUNC resolver at this place in the member chooses.
+    MemberIfunc { member: usize, st_value: Vaddr },
+    /// A thread-local of the group's member of this index.
+    MemberTls { member: usize, offset: u64 },
+    /// A thread-local of a module that is loaded already.
+    Tls { module: ModuleId, offset: u64 },
+}
+
+/// A definition, and what must be kept for it to stay.
+pub(crate) struct Definition {
+    pub target: Target,
+    pub st_size: u64,
+    pub is_canonical_plt: bool,
+    pub keep: Option<Keep>,
+}
+
+/// What a group holds on to because it refers to it.
+#[derive(Clone)]
+pub(crate) enum Keep {
+    Group(Arc<Group>),
+    Host(Arc<HostLibrary>),
+}
+
+/// A library in the group's searchlist.
+#[derive(Clone)]
+pub(crate) enum Provider {
+    /// The member of the group of this index.
+    Member(usize),
+    /// An image that is loaded already.
+    Loaded(Arc<Group>, usize),
+    /// A library of `ld.so`'s.
+    Host(Arc<HostLibrary>),
+}
+
+/// All that a group's references are searched in.
+pub(crate) struct SearchOrder<'a> {
+    pub scope: Scope,
+    pub defined: &'a HashMap<String, usize>,
+    pub host: GlobalScope,
+    pub global: Vec<(Arc<Group>, usize)>,
+    pub searchlist: Vec<Provider>,
+    /// The group's members' symbol tables, by index.
+    pub members: Vec<SymbolTable<'a>>,
+}
+
+impl SearchOrder<'_> {
+    /// What a reference of `member` to `name` is bound to; the resolver is not asked here.
+    pub(crate) fn find(
+        &self,
+        member: usize,
+        symbolic: bool,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
+            return Some(found);
+        }
+        let local = || {
+            self.searchlist
+                .iter()
+                .find_map(|provider| self.in_provider(provider, name, wanted, class))
+        };
+        let outer = || {
+            self.in_host(name, wanted, class)
+                .or_else(|| self.in_global(name, wanted, class))
+        };
+        match self.scope {
+            Scope::HostFirst => outer().or_else(local),
+            Scope::SelfFirst => local().or_else(outer),
+        }
+    }
+
+    fn in_host(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        if !self.defined.is_empty()
+            && let Some(&address) = std::str::from_utf8(name.bytes())
+                .ok()
+                .and_then(|name| self.defined.get(name))
+        {
+            return Some(Definition::at(address));
+        }
+        let found = self.host.lookup(name, wanted, class)?;
+        Some(Definition::of_host(name, &found.symbol, found.library))
+    }
+
+    fn in_global(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        self.global
+            .iter()
+            .find_map(|(group, index)| Definition::of_loaded(group, *index, name, wanted, class))
+    }
+
+    fn in_provider(
+        &self,
+        provider: &Provider,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        match provider {
+            Provider::Member(index) => self.in_member(*index, name, wanted, class),
+            Provider::Loaded(group, index) => {
+                Definition::of_loaded(group, *index, name, wanted, class)
+            }
+            // Searched before, with the global scope.
+            Provider::Host(library) if self.scope == Scope::HostFirst && library.is_startup() => {
+                None
+            }
+            Provider::Host(library) => {
+                let symbol = library.lookup(name, wanted, class)?;
+                Some(Definition::of_host(name, &symbol, Some(library.clone())))
+            }
+        }
+    }
+
+    fn in_member(
+        &self,
+        index: usize,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        let (_, symbol) = self.members.get(index)?.lookup(name, wanted, class)?;
+        Some(Definition::of_member(index, &symbol))
+    }
+}
+
+impl Definition {
+    /// An address that the caller vouches for.
+    pub(crate) fn at(address: usize) -> Definition {
+        Definition {
+            target: Target::Address(address),
+            st_size: 0,
+            is_canonical_plt: false,
+            keep: None,
+        }
+    }
+
+    /// A symbol that the group's member of this index defines.
+    pub(crate) fn of_member(member: usize, symbol: &Sym) -> Definition {
+        let st_value = Vaddr(symbol.st_value);
+        let target = if symbol.is_thread_local() {
+            Target::MemberTls {
+                member,
+                offset: symbol.st_value,
+            }
+        } else if symbol.is_absolute() {
+            Target::Address(symbol.st_value as usize)
+        } else if symbol.is_ifunc() {
+            Target::MemberIfunc { member, st_value }
+        } else {
+            Target::Member { member, st_value }
+        };
+        Definition {
+            target,
+            st_size: symbol.st_size,
+            is_canonical_plt: false,
+            keep: None,
+        }
+    }
+
+    fn of_loaded(
+        group: &Arc<Group>,
+        index: usize,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        let loaded: &Loaded = group.member(index);
+        let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
+        let target = loaded.target(&symbol);
+        Some(Definition {
+            target,
+            st_size: symbol.st_size,
+            is_canonical_plt: false,
+            keep: Some(Keep::Group(group.clone())),
+        })
+    }
+
+    fn of_host(
+        name: &SymbolName<'_>,
+        symbol: &HostSymbol,
+        library: Option<Arc<HostLibrary>>,
+    ) -> Definition {
+        let target = match symbol.definition {
+            HostDefinition::Address(address) => {
+                Target::Address(services::replacement(name.bytes()).unwrap_or(address))
+            }
+            HostDefinition::ThreadLocal { module, offset } => Target::Tls { module, offset },
+        };
+        let keep = library
+            .filter(|library| !library.is_startup())
+            .map(Keep::Host);
+        Definition {
+            target,
+            st_size: symbol.st_size,
+            is_canonical_plt: symbol.is_canonical_plt,
+            keep,
+        }
+    }
+}

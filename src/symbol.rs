@@ -1,0 +1,876 @@
+//! Symbol tables: from a name and a version to a definition.
+//!
+//! A library's dynamic symbols are found through a hash table, GNU's or the gABI's, and filtered
+//! by symbol version. Which candidate matches is `ld.so`'s decision of many years, not the
+//! specification's; [`SymbolTable::lookup`] follows glibc's `check_match` (`elf/dl-lookup.c`) rule
+//! by rule, since "the same symbol as `dlopen` would have bound" is what users rely on.
+//!
+//! [`SymbolLayout`] says where the tables lie and is made once; [`SymbolTable`] is a view of them
+//! in some memory: the received bytes, a mapped image, or a library that `ld.so` loaded. All
+//! three are untrusted in the sense that nothing here indexes unchecked or loops without bound:
+//! chains end with their table, and [`SymbolTable::work`] lets a caller put a budget on a table
+//! that was made to be slow.
+//!
+//! Sources: gABI "Symbol Table" and "Hash Table"; GNU hash: binutils `bfd/elflink.c`; versions:
+//! LSB "Symbol Versioning" (`Elf64_Verdef`, `Elf64_Verneed`).
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ops::Range;
+
+use goblin::elf::sym::{
+    STB_GLOBAL, STB_GNU_UNIQUE, STB_WEAK, STT_COMMON, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
+    STT_OBJECT, STT_TLS, STV_DEFAULT, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
+};
+use goblin::elf64::dynamic::{
+    DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, DT_VERDEF, DT_VERDEFNUM,
+    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM,
+};
+use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
+
+use crate::addr::Vaddr;
+use crate::dynamic::{Dynamic, ReadAt, string_at, u16_at, u32_at, u64_at};
+use crate::error::{Error, Place};
+
+/// Size of one `Elf64_Sym`.
+const SYM_SIZE: u64 = 24;
+/// The bit of a `.gnu.version` entry that hides a definition from unversioned references.
+const VERSYM_HIDDEN: u16 = 0x8000;
+/// `VER_FLG_BASE`: the definition that names the library itself.
+const VER_FLG_BASE: u16 = 1;
+/// `VER_FLG_WEAK`: a version that may be missing.
+const VER_FLG_WEAK: u16 = 2;
+/// The tags of this module whose values are addresses.
+pub(crate) const ADDRESS_TAGS: &[u64] = &[
+    DT_STRTAB,
+    DT_SYMTAB,
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_VERSYM,
+    DT_VERDEF,
+    DT_VERNEED,
+];
+
+/// One entry of the dynamic symbol table (gABI `Elf64_Sym`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sym {
+    /// Offset of the name in the string table.
+    pub st_name: u32,
+    /// Binding and type.
+    pub st_info: u8,
+    /// Visibility.
+    pub st_other: u8,
+    /// The section that defines it, `SHN_UNDEF` or `SHN_ABS`.
+    pub st_shndx: u16,
+    /// An address; for a thread-local symbol, an offset in its block.
+    pub st_value: u64,
+    /// In bytes.
+    pub st_size: u64,
+}
+
+impl Sym {
+    fn parse(bytes: &[u8]) -> Option<Sym> {
+        Some(Sym {
+            st_name: u32_at(bytes, 0)?,
+            st_info: *bytes.get(4)?,
+            st_other: *bytes.get(5)?,
+            st_shndx: u16_at(bytes, 6)?,
+            st_value: u64_at(bytes, 8)?,
+            st_size: u64_at(bytes, 16)?,
+        })
+    }
+
+    pub(crate) fn binding(&self) -> u8 {
+        self.st_info >> 4
+    }
+
+    pub(crate) fn kind(&self) -> u8 {
+        self.st_info & 0xf
+    }
+
+    pub(crate) fn visibility(&self) -> u8 {
+        self.st_other & 3
+    }
+
+    pub(crate) fn is_undefined(&self) -> bool {
+        u32::from(self.st_shndx) == SHN_UNDEF
+    }
+
+    /// Not moved with the image.
+    pub(crate) fn is_absolute(&self) -> bool {
+        u32::from(self.st_shndx) == SHN_ABS
+    }
+
+    pub(crate) fn is_weak(&self) -> bool {
+        self.binding() == STB_WEAK
+    }
+
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.kind() == STT_TLS
+    }
+
+    pub(crate) fn is_ifunc(&self) -> bool {
+        self.kind() == STT_GNU_IFUNC
+    }
+
+    pub(crate) fn is_protected(&self) -> bool {
+        self.visibility() == STV_PROTECTED
+    }
+
+    /// A reference to it never leaves the image that it stands in.
+    pub(crate) fn is_local(&self) -> bool {
+        !(self.binding() == STB_GLOBAL
+            || self.binding() == STB_WEAK
+            || self.binding() == STB_GNU_UNIQUE)
+            || matches!(self.visibility(), STV_HIDDEN | STV_INTERNAL)
+    }
+
+    /// Other libraries can bind to it.
+    fn is_export(&self) -> bool {
+        !self.is_local()
+            && matches!(
+                self.kind(),
+                STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
+            )
+            && matches!(self.visibility(), STV_DEFAULT | STV_PROTECTED)
+    }
+}
+
+/// A name to look up, with its hash.
+#[derive(Clone, Copy)]
+pub(crate) struct SymbolName<'a> {
+    bytes: &'a [u8],
+    gnu_hash: u32,
+}
+
+impl<'a> SymbolName<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> SymbolName<'a> {
+        SymbolName {
+            bytes,
+            gnu_hash: gnu_hash(bytes),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(crate) fn text(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.bytes)
+    }
+}
+
+/// A version that a reference asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Version<'a> {
+    name: &'a [u8],
+    hash: u32,
+    /// Only this very version will do (`dlvsym`; `vna_other` with its top bit set).
+    exact: bool,
+}
+
+impl<'a> Version<'a> {
+    /// As `dlvsym` asks for it.
+    pub(crate) fn exact(name: &'a [u8]) -> Version<'a> {
+        Version {
+            name,
+            hash: sysv_hash(name),
+            exact: true,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    pub(crate) fn text(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.name)
+    }
+}
+
+/// Which version a lookup wants.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    /// What an unversioned reference of an image binds to: the oldest definition.
+    Unversioned,
+    /// What `dlsym` gives: the default definition.
+    Default,
+    /// This version.
+    Version(Version<'a>),
+}
+
+/// What the result of a lookup is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// An address that may be compared: a non-PIC executable's own PLT entry, an undefined symbol
+    /// with a value, is where the whole process agrees that the function lies.
+    Address,
+    /// A call (`R_*_JUMP_SLOT`) or a thread-local: only a real definition will do.
+    Definition,
+}
+
+/// Where a library's symbol tables lie. Made once per library.
+#[derive(Debug)]
+pub(crate) struct SymbolLayout {
+    symtab: Range<Vaddr>,
+    strtab: Range<Vaddr>,
+    versym: Option<Range<Vaddr>>,
+    hash: Option<Hash>,
+    /// By version index (`.gnu.version` entry without its top bit).
+    versions: Vec<Option<VersionEntry>>,
+    needed_versions: Vec<NeededVersion>,
+}
+
+#[derive(Debug, Clone)]
+enum Hash {
+    Gnu(Range<Vaddr>),
+    Sysv(Range<Vaddr>),
+}
+
+#[derive(Debug, Clone)]
+struct VersionEntry {
+    hash: u32,
+    /// Offset in the string table.
+    name: u32,
+    exact: bool,
+    origin: Origin,
+}
+
+/// Where a version index comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// `DT_VERNEED`: another library should define it.
+    Needed,
+    /// `DT_VERDEF`: this library defines it.
+    Defined,
+    /// `DT_VERDEF` with `VER_FLG_BASE`: the library's own name, which is no version of a symbol.
+    Base,
+}
+
+/// A version that the image needs from the library of that name.
+#[derive(Debug, Clone)]
+pub(crate) struct NeededVersion {
+    /// Offset of the library's name in the string table (`vn_file`).
+    file: u32,
+    /// Offset of the version's name in the string table (`vna_name`).
+    name: u32,
+    hash: u32,
+    /// It may be missing.
+    weak: bool,
+}
+
+impl SymbolLayout {
+    /// Finds the tables that `dynamic` names in `memory`.
+    pub(crate) fn new(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
+        let required = |tag: u64, what: &'static str| {
+            dynamic
+                .address(tag)
+                .ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
+        };
+        let strtab = required(DT_STRTAB, "no string table")?;
+        let strsz = dynamic.get(DT_STRSZ).unwrap_or(0);
+        let strtab = strtab
+            .range(strsz)
+            .filter(|range| memory.read(range.clone()).is_some())
+            .ok_or_else(|| {
+                Error::malformed(
+                    "the string table lies outside the image",
+                    Place::Dynamic(DT_STRTAB),
+                )
+            })?;
+
+        if dynamic.get(DT_SYMENT).is_some_and(|size| size != SYM_SIZE) {
+            return Err(Error::malformed(
+                "symbols of an unknown size",
+                Place::Dynamic(DT_SYMENT),
+            ));
+        }
+        // No tag tells how many symbols there are: all that fit before the segment ends may be
+        // meant. Only a hash table names how many can be found.
+        let symtab = required(DT_SYMTAB, "no symbol table")?;
+        let symtab_len = memory
+            .read_to_end(symtab)
+            .map(|bytes| bytes.len() as u64 / SYM_SIZE * SYM_SIZE)
+            .filter(|&len| len >= SYM_SIZE)
+            .ok_or_else(|| {
+                Error::malformed(
+                    "the symbol table lies outside the image",
+                    Place::Dynamic(DT_SYMTAB),
+                )
+            })?;
+
+        let to_end = |tag: u64, what: &'static str| match dynamic.address(tag) {
+            None => Ok(None),
+            Some(start) => memory
+                .read_to_end(start)
+                .and_then(|bytes| start.range(bytes.len() as u64))
+                .map(Some)
+                .ok_or_else(|| Error::malformed(what, Place::Dynamic(tag))),
+        };
+        let outside = "the hash table lies outside the image";
+        let hash = match to_end(DT_GNU_HASH, outside)? {
+            Some(range) => Some(Hash::Gnu(range)),
+            None => to_end(DT_HASH, outside)?.map(Hash::Sysv),
+        };
+        let versym = to_end(DT_VERSYM, "the version table lies outside the image")?;
+        let mut layout = SymbolLayout {
+            symtab: symtab..Vaddr(symtab.0 + symtab_len),
+            strtab,
+            versym,
+            hash,
+            versions: Vec::new(),
+            needed_versions: Vec::new(),
+        };
+        layout.read_version_definitions(dynamic, memory)?;
+        layout.read_version_needs(dynamic, memory)?;
+
+        let table = SymbolTable::over(&layout, memory).ok_or_else(|| {
+            Error::malformed(
+                "symbol tables lie outside the image",
+                Place::Dynamic(DT_SYMTAB),
+            )
+        })?;
+        if layout.hash.is_some() && table.hash.is_none() {
+            let tag = if matches!(layout.hash, Some(Hash::Gnu(_))) {
+                DT_GNU_HASH
+            } else {
+                DT_HASH
+            };
+            return Err(Error::malformed(
+                "the hash table contradicts itself",
+                Place::Dynamic(tag),
+            ));
+        }
+        Ok(layout)
+    }
+
+    /// `DT_VERDEF`: a chain of `Elf64_Verdef`, each with its name in its first `Elf64_Verdaux`.
+    fn read_version_definitions(
+        &mut self,
+        dynamic: &Dynamic,
+        memory: &impl ReadAt,
+    ) -> Result<(), Error> {
+        let bad = || {
+            Error::malformed(
+                "the version definitions contradict themselves",
+                Place::Dynamic(DT_VERDEF),
+            )
+        };
+        let Some(start) = dynamic.address(DT_VERDEF) else {
+            return Ok(());
+        };
+        let bytes = memory.read_to_end(start).ok_or_else(bad)?;
+        // Offsets only ever grow, so that the loop ends with the bytes.
+        let mut at = 0usize;
+        for _ in 0..dynamic.get(DT_VERDEFNUM).unwrap_or(0) {
+            let flags = u16_at(bytes, at + 2).ok_or_else(bad)?;
+            let index = u16_at(bytes, at + 4).ok_or_else(bad)?;
+            let hash = u32_at(bytes, at + 8).ok_or_else(bad)?;
+            let aux = u32_at(bytes, at + 12).ok_or_else(bad)? as usize;
+            let next = u32_at(bytes, at + 16).ok_or_else(bad)? as usize;
+            let name = u32_at(bytes, at.checked_add(aux).ok_or_else(bad)?).ok_or_else(bad)?;
+            let origin = if flags & VER_FLG_BASE != 0 {
+                Origin::Base
+            } else {
+                Origin::Defined
+            };
+            self.set_version(
+                index,
+                VersionEntry {
+                    hash,
+                    name,
+                    exact: false,
+                    origin,
+                },
+            );
+            if next == 0 {
+                break;
+            }
+            at = at.checked_add(next).ok_or_else(bad)?;
+        }
+        Ok(())
+    }
+
+    /// `DT_VERNEED`: a chain of `Elf64_Verneed`, one per library, each with a chain of
+    /// `Elf64_Vernaux`, one per version.
+    fn read_version_needs(&mut self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<(), Error> {
+        let bad = || {
+            Error::malformed(
+                "the version needs contradict themselves",
+                Place::Dynamic(DT_VERNEED),
+            )
+        };
+        let Some(start) = dynamic.address(DT_VERNEED) else {
+            return Ok(());
+        };
+        let bytes = memory.read_to_end(start).ok_or_else(bad)?;
+        // Every entry of the inner chains is 16 bytes of the table, unless chains overlap: bound
+        // the whole by what could fit, so that overlapping chains cost no more than honest ones.
+        let mut entries_left = bytes.len() / 16;
+        let mut at = 0usize;
+        for _ in 0..dynamic.get(DT_VERNEEDNUM).unwrap_or(0) {
+            let count = u16_at(bytes, at + 2).ok_or_else(bad)?;
+            let file = u32_at(bytes, at + 4).ok_or_else(bad)?;
+            let aux = u32_at(bytes, at + 8).ok_or_else(bad)? as usize;
+            let next = u32_at(bytes, at + 12).ok_or_else(bad)? as usize;
+            let mut aux_at = at.checked_add(aux).ok_or_else(bad)?;
+            for _ in 0..count {
+                entries_left = entries_left.checked_sub(1).ok_or_else(bad)?;
+                let hash = u32_at(bytes, aux_at).ok_or_else(bad)?;
+                let flags = u16_at(bytes, aux_at + 4).ok_or_else(bad)?;
+                let other = u16_at(bytes, aux_at + 6).ok_or_else(bad)?;
+                let name = u32_at(bytes, aux_at + 8).ok_or_else(bad)?;
+                let aux_next = u32_at(bytes, aux_at + 12).ok_or_else(bad)? as usize;
+                let exact = other & VERSYM_HIDDEN != 0;
+                self.set_version(
+                    other,
+                    VersionEntry {
+                        hash,
+                        name,
+                        exact,
+                        origin: Origin::Needed,
+                    },
+                );
+                self.needed_versions.push(NeededVersion {
+                    file,
+                    name,
+                    hash,
+                    weak: flags & VER_FLG_WEAK != 0,
+                });
+                if aux_next == 0 {
+                    break;
+                }
+                aux_at = aux_at.checked_add(aux_next).ok_or_else(bad)?;
+            }
+            if next == 0 {
+                break;
+            }
+            at = at.checked_add(next).ok_or_else(bad)?;
+        }
+        Ok(())
+    }
+
+    fn set_version(&mut self, index: u16, entry: VersionEntry) {
+        let index = usize::from(index & !VERSYM_HIDDEN);
+        if self.versions.len() <= index {
+            self.versions.resize(index + 1, None);
+        }
+        self.versions[index] = Some(entry);
+    }
+}
+
+/// A library's symbols, seen in some memory.
+pub(crate) struct SymbolTable<'a> {
+    layout: &'a SymbolLayout,
+    symtab: &'a [u8],
+    strtab: &'a [u8],
+    versym: Option<&'a [u8]>,
+    hash: Option<HashTable<'a>>,
+    work: Cell<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum HashTable<'a> {
+    Gnu {
+        symoffset: u32,
+        bloom_shift: u32,
+        bloom: &'a [u8],
+        buckets: &'a [u8],
+        chain: &'a [u8],
+    },
+    Sysv {
+        buckets: &'a [u8],
+        chain: &'a [u8],
+    },
+}
+
+/// What a walk along one hash chain has seen so far.
+#[derive(Default)]
+struct Candidates {
+    /// The first definition of a later version that is not hidden, and how many there are.
+    versioned: Option<(u32, Sym)>,
+    versioned_count: usize,
+}
+
+impl<'a> SymbolTable<'a> {
+    /// The tables of `layout` as they stand in `memory`.
+    pub(crate) fn over(
+        layout: &'a SymbolLayout,
+        memory: &'a impl ReadAt,
+    ) -> Option<SymbolTable<'a>> {
+        let hash = match &layout.hash {
+            None => None,
+            Some(Hash::Gnu(range)) => HashTable::gnu(memory.read(range.clone())?),
+            Some(Hash::Sysv(range)) => HashTable::sysv(memory.read(range.clone())?),
+        };
+        let versym = match &layout.versym {
+            Some(range) => Some(memory.read(range.clone())?),
+            None => None,
+        };
+        Some(SymbolTable {
+            layout,
+            symtab: memory.read(layout.symtab.clone())?,
+            strtab: memory.read(layout.strtab.clone())?,
+            versym,
+            hash,
+            work: Cell::new(0),
+        })
+    }
+
+    /// How many bytes and hash entries were compared through this view so far.
+    pub(crate) fn work(&self) -> u64 {
+        self.work.get()
+    }
+
+    /// More work than any table that a linker made can need for each of its symbols once.
+    pub(crate) fn work_limit(&self) -> u64 {
+        64 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24)
+    }
+
+    fn add_work(&self, amount: usize) {
+        self.work.set(self.work.get().saturating_add(amount as u64));
+    }
+
+    /// The symbol of this index.
+    #[inline]
+    pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
+        let start = index as usize * SYM_SIZE as usize;
+        Sym::parse(
+            self.symtab
+                .get(start..start.checked_add(SYM_SIZE as usize)?)?,
+        )
+    }
+
+    /// How many symbols the table has room for; relocations may name any of them.
+    pub(crate) fn capacity(&self) -> u32 {
+        (self.symtab.len() / SYM_SIZE as usize) as u32
+    }
+
+    /// How many symbols, from the first on, the hash table knows of.
+    pub(crate) fn len(&self) -> u32 {
+        self.hash
+            .map_or(0, |hash| hash.symbol_count())
+            .min(self.capacity())
+    }
+
+    /// The name of a symbol of this table.
+    pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
+        let bytes = self.string(symbol.st_name)?;
+        self.add_work(bytes.len());
+        Some(SymbolName::new(bytes))
+    }
+
+    /// The name of a symbol of this table, unhashed.
+    pub(crate) fn string(&self, offset: u32) -> Option<&'a [u8]> {
+        string_at(self.strtab, u64::from(offset))
+    }
+
+    fn versym(&self, index: u32) -> Option<u16> {
+        u16_at(self.versym?, index as usize * 2)
+    }
+
+    /// The version that the symbol of this index has: for a reference the one it asks for, for a
+    /// definition its own. `None`: unversioned.
+    pub(crate) fn version(&self, index: u32) -> Option<Version<'a>> {
+        let entry = self.version_entry(self.versym(index)?)?;
+        Some(Version {
+            name: self.string(entry.name)?,
+            hash: entry.hash,
+            exact: entry.exact,
+        })
+    }
+
+    fn version_entry(&self, versym: u16) -> Option<&'a VersionEntry> {
+        let entry = self
+            .layout
+            .versions
+            .get(usize::from(versym & !VERSYM_HIDDEN))?
+            .as_ref()?;
+        (entry.hash != 0 && entry.origin != Origin::Base).then_some(entry)
+    }
+
+    /// Whether the symbol of this index is what a reference without a version gets.
+    pub(crate) fn is_default_version(&self, index: u32) -> bool {
+        self.versym(index)
+            .is_none_or(|versym| versym & VERSYM_HIDDEN == 0)
+    }
+
+    /// The versions that the library needs: library, version, and whether it may be missing.
+    pub(crate) fn needed_versions(
+        &self,
+    ) -> impl Iterator<Item = (&'a [u8], Version<'a>, bool)> + '_ {
+        self.layout.needed_versions.iter().filter_map(|needed| {
+            let version = Version {
+                name: self.string(needed.name)?,
+                hash: needed.hash,
+                exact: true,
+            };
+            Some((self.string(needed.file)?, version, needed.weak))
+        })
+    }
+
+    /// Whether the library defines this version; one that defines none passes for any.
+    pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        let mut defined = self
+            .layout
+            .versions
+            .iter()
+            .flatten()
+            .filter(|entry| entry.origin != Origin::Needed);
+        match defined.next() {
+            None => true,
+            Some(first) => {
+                self.is_version(first, version)
+                    || defined.any(|entry| self.is_version(entry, version))
+            }
+        }
+    }
+
+    fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
+        entry.hash == version.hash && self.string(entry.name) == Some(version.name)
+    }
+
+    /// The definition that a reference to `name` binds to in this library.
+    pub(crate) fn lookup(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<(u32, Sym)> {
+        let mut seen = Candidates::default();
+        let found = match self.hash? {
+            HashTable::Gnu {
+                symoffset,
+                bloom_shift,
+                bloom,
+                buckets,
+                chain,
+            } => {
+                let hash = name.gnu_hash;
+                let words = bloom.len() / 8;
+                let word = u64_at(bloom, (hash as usize / 64 & (words - 1)) * 8)?;
+                let bits = 1u64 << (hash % 64) | 1u64 << (hash.wrapping_shr(bloom_shift) % 64);
+                if word & bits != bits {
+                    return None;
+                }
+                let bucket = u32_at(buckets, hash as usize % (buckets.len() / 4) * 4)?;
+                // Indices below `symoffset` (an empty bucket holds 0) are not in the table.
+                let mut index = bucket;
+                loop {
+                    let entry = u32_at(chain, index.checked_sub(symoffset)? as usize * 4)?;
+                    self.add_work(1);
+                    if (entry ^ hash) >> 1 == 0 {
+                        if let Some(symbol) =
+                            self.check_match(index, name, wanted, class, &mut seen)
+                        {
+                            break Some((index, symbol));
+                        }
+                    }
+                    if entry & 1 != 0 {
+                        break None;
+                    }
+                    index = index.checked_add(1)?;
+                }
+            }
+            HashTable::Sysv { buckets, chain } => {
+                let hash = sysv_hash(name.bytes);
+                let mut index = u32_at(buckets, hash as usize % (buckets.len() / 4) * 4)?;
+                // A chain may be a circle: it can have no more links than there are entries.
+                let mut found = None;
+                for _ in 0..chain.len() / 4 {
+                    if index == 0 {
+                        break;
+                    }
+                    self.add_work(1);
+                    if let Some(symbol) = self.check_match(index, name, wanted, class, &mut seen) {
+                        found = Some((index, symbol));
+                        break;
+                    }
+                    index = u32_at(chain, index as usize * 4)?;
+                }
+                found
+            }
+        };
+        // A reference without a version takes a later version only if there is no choice.
+        let (index, symbol) = found.or(seen.versioned.filter(|_| seen.versioned_count == 1))?;
+        symbol.is_export().then_some((index, symbol))
+    }
+
+    /// glibc's `check_match` (`elf/dl-lookup.c`).
+    fn check_match(
+        &self,
+        index: u32,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+        seen: &mut Candidates,
+    ) -> Option<Sym> {
+        let symbol = self.symbol(index)?;
+        if symbol.st_value == 0 && !symbol.is_absolute() && !symbol.is_thread_local() {
+            return None;
+        }
+        if symbol.is_undefined() && class == Class::Definition {
+            return None;
+        }
+        if !matches!(
+            symbol.kind(),
+            STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
+        ) {
+            return None;
+        }
+        self.add_work(name.bytes.len());
+        let tail = self.strtab.get(symbol.st_name as usize..)?;
+        if !(tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)) {
+            return None;
+        }
+        let Some(versym) = self.versym(index) else {
+            return Some(symbol);
+        };
+        let visible = versym & VERSYM_HIDDEN == 0;
+        let oldest_unversioned = match wanted {
+            Wanted::Version(version) => {
+                let entry = self.version_entry(versym);
+                let matches = entry.is_some_and(|entry| self.is_version(entry, &version))
+                    // The base definition stands in for any version, but not for an exact one.
+                    || !version.exact && entry.is_none() && visible;
+                return matches.then_some(symbol);
+            }
+            Wanted::Default => 2,
+            Wanted::Unversioned => 3,
+        };
+        if versym & !VERSYM_HIDDEN < oldest_unversioned {
+            return Some(symbol);
+        }
+        if visible {
+            seen.versioned_count += 1;
+            seen.versioned.get_or_insert((index, symbol));
+        }
+        None
+    }
+
+    /// All that other libraries can bind to, with index; in table order.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
+        (1..self.len())
+            .filter_map(|index| Some((index, self.symbol(index)?)))
+            .filter(|(_, symbol)| {
+                !symbol.is_undefined()
+                    && symbol.is_export()
+                    && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
+            })
+    }
+
+    /// All symbols that the table knows of, with index; in table order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
+        (1..self.len()).filter_map(|index| Some((index, self.symbol(index)?)))
+    }
+}
+
+impl<'a> HashTable<'a> {
+    /// Header: `nbuckets, symoffset, bloom_size, bloom_shift`; then bloom words, buckets, chains.
+    fn gnu(bytes: &'a [u8]) -> Option<HashTable<'a>> {
+        let nbuckets = u32_at(bytes, 0)? as usize;
+        let symoffset = u32_at(bytes, 4)?;
+        let bloom_size = u32_at(bytes, 8)? as usize;
+        let bloom_shift = u32_at(bytes, 12)?;
+        if nbuckets == 0 || !bloom_size.is_power_of_two() {
+            return None;
+        }
+        let (bloom, rest) = bytes
+            .get(16..)?
+            .split_at_checked(bloom_size.checked_mul(8)?)?;
+        let (buckets, chain) = rest.split_at_checked(nbuckets.checked_mul(4)?)?;
+        Some(HashTable::Gnu {
+            symoffset,
+            bloom_shift,
+            bloom,
+            buckets,
+            chain,
+        })
+    }
+
+    /// Header: `nbucket, nchain`; then buckets, then chains.
+    fn sysv(bytes: &'a [u8]) -> Option<HashTable<'a>> {
+        let nbucket = u32_at(bytes, 0)? as usize;
+        let nchain = u32_at(bytes, 4)? as usize;
+        if nbucket == 0 {
+            return None;
+        }
+        let (buckets, rest) = bytes.get(8..)?.split_at_checked(nbucket.checked_mul(4)?)?;
+        Some(HashTable::Sysv {
+            buckets,
+            chain: rest.get(..nchain.checked_mul(4)?)?,
+        })
+    }
+
+    /// One more than the highest index that the table can lead to.
+    fn symbol_count(&self) -> u32 {
+        match *self {
+            HashTable::Sysv { chain, .. } => (chain.len() / 4) as u32,
+            HashTable::Gnu {
+                symoffset,
+                buckets,
+                chain,
+                ..
+            } => {
+                let last_bucket = (0..buckets.len() / 4)
+                    .filter_map(|i| u32_at(buckets, i * 4))
+                    .max()
+                    .unwrap_or(0);
+                let Some(first) = last_bucket.checked_sub(symoffset) else {
+                    return symoffset;
+                };
+                let links = (first as usize..chain.len() / 4)
+                    .take_while(|&i| u32_at(chain, i * 4).is_some_and(|entry| entry & 1 == 0))
+                    .count();
+                last_bucket.saturating_add(links as u32).saturating_add(1)
+            }
+        }
+    }
+}
+
+/// The hash of `DT_GNU_HASH`: Bernstein's, times 33 from 5381.
+fn gnu_hash(name: &[u8]) -> u32 {
+    name.iter().fold(5381, |hash: u32, &byte| {
+        hash.wrapping_mul(33).wrapping_add(u32::from(byte))
+    })
+}
+
+/// The gABI's hash, of `DT_HASH` and of version names.
+fn sysv_hash(name: &[u8]) -> u32 {
+    name.iter().fold(0, |hash: u32, &byte| {
+        let hash = (hash << 4).wrapping_add(u32::from(byte));
+        let top = hash & 0xf000_0000;
+        (hash ^ top >> 24) & !top
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_the_specifications() {
+        // The values that binutils and glibc compute for these names.
+        assert_eq!(gnu_hash(b""), 5381);
+        assert_eq!(gnu_hash(b"printf"), 0x156b2bb8);
+        assert_eq!(sysv_hash(b"printf"), 0x077905a6);
+        assert_eq!(sysv_hash(b"GLIBC_2.2.5"), 0x09691a75);
+    }
+
+    #[test]
+    fn a_hash_table_larger_than_its_bytes_is_none() {
+        let mut gnu = vec![0u8; 64];
+        gnu[0] = 1;
+        gnu[8] = 1;
+        assert!(HashTable::gnu(&gnu).is_some());
+        gnu[11] = 0x80;
+        assert!(HashTable::gnu(&gnu).is_none());
+        gnu[11] = 0;
+        gnu[3] = 0xff;
+        assert!(HashTable::gnu(&gnu).is_none());
+        assert!(HashTable::sysv(&[1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]).is_none());
+        assert!(HashTable::sysv(&[0; 12]).is_none());
+    }
+}
