@@ -81,7 +81,7 @@ impl Handle {
         // SAFETY: a C string. Opening may run constructors of system libraries, which the caller
         // allowed; with RTLD_NOLOAD it does not.
         let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
-        (!handle.is_null()).then_some(Handle(handle))
+        (!handle.is_null()).then(|| Handle(handle))
     }
 
     /// The executable, whose scope is the global one.

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Installs what the tests use: compilers, linkers, debuggers, and the libraries that are loaded.
+# As root on Debian or Ubuntu it installs; otherwise it says what is missing, and fails.
+set -eu
+packages="gcc g++ clang lld mold binutils gfortran libc6-dev
+    gdb gdbserver strace xz-utils python3
+    zlib1g libsqlite3-0 libssl3 libpython3.11 libgomp1"
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "tests/setup.sh: please install:$missing" >&2
+    exit 1
+fi
+apt-get update -qq
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
