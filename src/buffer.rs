@@ -37,10 +37,7 @@ impl ImageBuffer {
         let rounded = len.max(1).checked_next_multiple_of(page);
         let rounded = rounded
             .ok_or_else(|| Error::system("reserving memory", io::ErrorKind::OutOfMemory.into()))?;
-        Ok(ImageBuffer {
-            memory: Reservation::new(rounded, page, 0)?,
-            len,
-        })
+        Ok(ImageBuffer { memory: Reservation::new(rounded, page, 0)?, len })
     }
 
     /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
@@ -89,8 +86,6 @@ impl DerefMut for ImageBuffer {
 
 impl std::fmt::Debug for ImageBuffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImageBuffer")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("ImageBuffer").field("len", &self.len).finish_non_exhaustive()
     }
 }

@@ -36,12 +36,7 @@ impl Dynamic {
     pub(crate) fn parse(section: &[u8]) -> Dynamic {
         let entries = section
             .chunks_exact(DYN_SIZE)
-            .map(|entry| {
-                (
-                    u64_at(entry, 0).unwrap_or(DT_NULL),
-                    u64_at(entry, 8).unwrap_or(0),
-                )
-            })
+            .map(|entry| (u64_at(entry, 0).unwrap_or(DT_NULL), u64_at(entry, 8).unwrap_or(0)))
             .take_while(|&(tag, _)| tag != DT_NULL)
             .collect();
         Dynamic { entries }
@@ -49,11 +44,7 @@ impl Dynamic {
 
     /// The value of `tag`; of the last entry if there are several, as `ld.so` takes it.
     pub(crate) fn get(&self, tag: u64) -> Option<u64> {
-        self.entries
-            .iter()
-            .rev()
-            .find(|entry| entry.0 == tag)
-            .map(|entry| entry.1)
+        self.entries.iter().rev().find(|entry| entry.0 == tag).map(|entry| entry.1)
     }
 
     /// The value of `tag` as an address.
@@ -63,10 +54,7 @@ impl Dynamic {
 
     /// The values of all entries with `tag`, in order.
     pub(crate) fn all(&self, tag: u64) -> impl Iterator<Item = u64> + '_ {
-        self.entries
-            .iter()
-            .filter(move |entry| entry.0 == tag)
-            .map(|entry| entry.1)
+        self.entries.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
     }
 
     /// The table that starts at tag `start` and is `size` (another tag) bytes long: `None` if it
@@ -129,14 +117,7 @@ mod tests {
 
     #[test]
     fn nothing_behind_the_null_entry_is_read_and_the_last_entry_of_a_tag_counts() {
-        let dynamic = Dynamic::parse(&section(&[
-            (1, 10),
-            (5, 7),
-            (1, 11),
-            (5, 8),
-            (0, 0),
-            (5, 9),
-        ]));
+        let dynamic = Dynamic::parse(&section(&[(1, 10), (5, 7), (1, 11), (5, 8), (0, 0), (5, 9)]));
         assert_eq!(dynamic.get(5), Some(8));
         assert_eq!(dynamic.all(1).collect::<Vec<_>>(), [10, 11]);
         assert_eq!(dynamic.get(9), None);

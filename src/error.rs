@@ -144,27 +144,15 @@ pub enum Place {
 
 impl Error {
     pub(crate) fn malformed(what: impl Into<Cow<'static, str>>, at: Place) -> Error {
-        Error::Malformed {
-            image: String::new(),
-            what: what.into(),
-            at,
-        }
+        Error::Malformed { image: String::new(), what: what.into(), at }
     }
 
     pub(crate) fn unsupported(what: impl Into<Cow<'static, str>>) -> Error {
-        Error::Unsupported {
-            image: String::new(),
-            what: what.into(),
-        }
+        Error::Unsupported { image: String::new(), what: what.into() }
     }
 
     pub(crate) fn limit(what: &'static str, needed: u64, limit: u64) -> Error {
-        Error::Limit {
-            image: String::new(),
-            what,
-            needed,
-            limit,
-        }
+        Error::Limit { image: String::new(), what, needed, limit }
     }
 
     /// The system call that just failed, with `errno` as it is now.
@@ -173,11 +161,7 @@ impl Error {
     }
 
     pub(crate) fn system(what: impl Into<Cow<'static, str>>, source: io::Error) -> Error {
-        Error::System {
-            image: String::new(),
-            what: what.into(),
-            source,
-        }
+        Error::System { image: String::new(), what: what.into(), source }
     }
 
     /// Names the image, where no stage has done so yet.
@@ -231,11 +215,7 @@ struct Listing<'a> {
 impl Listing<'_> {
     /// ` (needed by x)`, where that is not the image itself.
     fn by<'a>(&self, needed_by: &'a str) -> Cow<'a, str> {
-        if needed_by == self.image {
-            "".into()
-        } else {
-            format!(" (needed by {needed_by})").into()
-        }
+        if needed_by == self.image { "".into() } else { format!(" (needed by {needed_by})").into() }
     }
 }
 
@@ -261,11 +241,7 @@ impl fmt::Display for Listing<'_> {
             for (index, missing) in self.versions.iter().enumerate() {
                 let comma = if index == 0 { "" } else { "," };
                 let by = self.by(&missing.needed_by);
-                write!(
-                    f,
-                    "{comma} `{}' in {}{by}",
-                    missing.version, missing.library
-                )?;
+                write!(f, "{comma} `{}' in {}{by}", missing.version, missing.library)?;
             }
             f.write_str("; the library in this process is older than the one it was linked with")?;
         }
@@ -274,12 +250,7 @@ impl fmt::Display for Listing<'_> {
             for (index, symbol) in self.symbols.iter().enumerate() {
                 let comma = if index == 0 { "" } else { "," };
                 let version = AtVersion(&symbol.version);
-                write!(
-                    f,
-                    "{comma} {}{version}{}",
-                    symbol.name,
-                    self.by(&symbol.needed_by)
-                )?;
+                write!(f, "{comma} {}{version}{}", symbol.name, self.by(&symbol.needed_by))?;
             }
             f.write_str(
                 "; supply them with Loader::define(name, address), Loader::resolver(..), or a library \
@@ -299,28 +270,16 @@ mod tests {
         let text = Error::Missing {
             image: "a".into(),
             libraries: vec![
-                MissingLibrary {
-                    name: "libx.so".into(),
-                    needed_by: "a".into(),
-                    reason: None,
-                },
-                MissingLibrary {
-                    name: "liby.so".into(),
-                    needed_by: "b".into(),
-                    reason: None,
-                },
+                MissingLibrary { name: "libx.so".into(), needed_by: "a".into(), reason: None },
+                MissingLibrary { name: "liby.so".into(), needed_by: "b".into(), reason: None },
             ],
             versions: vec![],
             symbols: vec![],
         }
         .to_string();
-        for part in [
-            "libx.so",
-            "liby.so (needed by b)",
-            "provide",
-            "depends_on",
-            "system_libraries",
-        ] {
+        for part in
+            ["libx.so", "liby.so (needed by b)", "provide", "depends_on", "system_libraries"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

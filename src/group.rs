@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::addr::Vaddr;
+use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE};
 use crate::error::{Error, Place};
 use crate::image::Facts;
@@ -32,6 +32,7 @@ use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::scope::{Keep, Provider, Target};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
+use crate::{debug, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -45,14 +46,16 @@ pub(crate) struct Group {
     _keep: Vec<Keep>,
 }
 
+/// Tells debuggers of the instance of a member, by its index, that lies at a bias.
+pub(crate) type Register<'a> = dyn FnMut(usize, LoadBias) -> Option<debug::Registration> + 'a;
+
 /// An image in place. The fields are in drop order: what refers to the mapping goes before it.
 pub(crate) struct Loaded {
     name: Arc<str>,
     facts: Arc<Facts>,
     needed: Vec<Provider>,
-    #[cfg(feature = "debug")]
-    _debug: Option<crate::debug::Registration>,
-    _unwind: Option<crate::unwind::Registration>,
+    _debug: Option<debug::Registration>,
+    _unwind: Option<unwind::Registration>,
     tls: Option<TlsModule>,
     mapping: Mapping<Sealed>,
 }
@@ -82,12 +85,13 @@ impl Group {
     /// # Safety
     /// Runs code of the images: IFUNC resolvers and constructors. They must be right for this
     /// process, as with `dlopen`.
-    pub(crate) unsafe fn instantiate(prepared: &Prepared<'_>) -> Result<Arc<Group>, Error> {
-        let group = Group::place(prepared)?;
-        let pinned = prepared
-            .members
-            .iter()
-            .any(|member| member.image.facts.nodelete);
+    pub(crate) unsafe fn instantiate(
+        prepared: &Prepared<'_>,
+        register: &mut Register<'_>,
+    ) -> Result<Arc<Group>, Error> {
+        process::stay_loaded();
+        let group = Group::place(prepared, register)?;
+        let pinned = prepared.members.iter().any(|member| member.image.facts.nodelete);
         let entry = live::enter(&group, prepared.global, pinned);
         // Set once, here.
         let _ = group.entry.set(entry);
@@ -97,7 +101,7 @@ impl Group {
     }
 
     /// Everything up to the constructors.
-    fn place(prepared: &Prepared<'_>) -> Result<Arc<Group>, Error> {
+    fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Group>, Error> {
         let mut placed = Vec::with_capacity(prepared.members.len());
         for member in &prepared.members {
             placed.push(Placed::new(member).map_err(|error| error.in_image(&member.name))?);
@@ -117,9 +121,10 @@ impl Group {
         }
 
         let mut members = Vec::with_capacity(placed.len());
-        for placed in placed {
+        for (index, placed) in placed.into_iter().enumerate() {
             let name = placed.member.name.clone();
-            members.push(placed.seal().map_err(|error| error.in_image(&name))?);
+            let loaded = placed.seal(&mut |load_bias| register(index, load_bias));
+            members.push(loaded.map_err(|error| error.in_image(&name))?);
         }
         Ok(Arc::new(Group {
             init_order: prepared.init_order.clone(),
@@ -190,21 +195,12 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn new(member: &'p Member<'d>) -> Result<Placed<'p, 'd>, Error> {
         let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
         let segment = member.image.facts.tls.as_ref();
-        let tls = segment
-            .map(|segment| TlsModule::new(segment, &mapping))
-            .transpose()?;
-        Ok(Placed {
-            member,
-            tls,
-            mapping,
-        })
+        let tls = segment.map(|segment| TlsModule::new(segment, &mapping)).transpose()?;
+        Ok(Placed { member, tls, mapping })
     }
 
     fn placement(&self) -> Placement {
-        Placement {
-            load_bias: self.mapping.load_bias(),
-            tls: self.tls.as_ref().map(TlsModule::id),
-        }
+        Placement { load_bias: self.mapping.load_bias(), tls: self.tls.as_ref().map(TlsModule::id) }
     }
 
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
@@ -215,20 +211,18 @@ impl<'p, 'd> Placed<'p, 'd> {
         Ok(indirect)
     }
 
-    fn seal(self) -> Result<Loaded, Error> {
+    fn seal(
+        self,
+        register: &mut dyn FnMut(LoadBias) -> Option<debug::Registration>,
+    ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
         let facts = &self.member.image.facts;
-        let unwind = crate::unwind::Registration::new(facts, &mapping);
+        let unwind = unwind::Registration::new(facts, &mapping);
         Ok(Loaded {
             name: self.member.name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
-            #[cfg(feature = "debug")]
-            _debug: self
-                .member
-                .symfile
-                .as_ref()
-                .map(|symfile| symfile.register(mapping.load_bias())),
+            _debug: register(mapping.load_bias()),
             _unwind: unwind,
             tls: self.tls,
             mapping,
@@ -247,9 +241,7 @@ fn resolve_indirect(
         |what: &'static str| Error::malformed(what, Place::Relocation(word.place)).in_image(&name);
     let resolver = placed[word.member].mapping.load_bias().apply(word.resolver);
     if !placed[word.member].mapping.is_code(resolver) {
-        return Err(malformed(
-            "an IFUNC resolver lies outside executable memory",
-        ));
+        return Err(malformed("an IFUNC resolver lies outside executable memory"));
     }
     // SAFETY: in executable memory of an image of the group, all of which are relocated.
     let function = unsafe { arch::call_ifunc_resolver(resolver) };
@@ -291,10 +283,7 @@ impl Loaded {
         let value = Vaddr(symbol.st_value);
         if symbol.is_thread_local() {
             match &self.tls {
-                Some(tls) => Target::Tls {
-                    module: tls.id(),
-                    offset: symbol.st_value,
-                },
+                Some(tls) => Target::Tls { module: tls.id(), offset: symbol.st_value },
                 None => Target::Address(0),
             }
         } else if symbol.is_absolute() {
@@ -312,20 +301,13 @@ impl Loaded {
 
     /// `DT_INIT`, then `DT_INIT_ARRAY`.
     fn constructors(&self) -> impl Iterator<Item = usize> + '_ {
-        let init = self
-            .facts
-            .init
-            .map(|address| self.mapping.load_bias().apply(address));
-        init.into_iter()
-            .chain(self.functions(&self.facts.init_array))
+        let init = self.facts.init.map(|address| self.mapping.load_bias().apply(address));
+        init.into_iter().chain(self.functions(&self.facts.init_array))
     }
 
     /// `DT_FINI_ARRAY` in reverse, then `DT_FINI`.
     fn destructors(&self) -> impl Iterator<Item = usize> + '_ {
-        let fini = self
-            .facts
-            .fini
-            .map(|address| self.mapping.load_bias().apply(address));
+        let fini = self.facts.fini.map(|address| self.mapping.load_bias().apply(address));
         let array: Vec<usize> = self.functions(&self.facts.fini_array).collect();
         array.into_iter().rev().chain(fini)
     }

@@ -143,10 +143,7 @@ struct HostMemory {
 
 impl HostMemory {
     fn slice(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&[u8]> {
-        let segment = self
-            .readable
-            .iter()
-            .find(|segment| segment.contains(&start))?;
+        let segment = self.readable.iter().find(|segment| segment.contains(&start))?;
         let end = end.unwrap_or(segment.end);
         if end > segment.end {
             return None;
@@ -232,15 +229,7 @@ impl HostLibrary {
         let soname = dynamic.get(DT_SONAME).and_then(string);
         let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
         let tls_module = ModuleId(listed.tls_module);
-        Some(HostLibrary {
-            name: listed.name,
-            soname,
-            needed,
-            memory,
-            symbols,
-            tls_module,
-            handle,
-        })
+        Some(HostLibrary { name: listed.name, soname, needed, memory, symbols, tls_module, handle })
     }
 
     /// The library behind an open handle.
@@ -264,9 +253,7 @@ impl HostLibrary {
     pub(crate) fn open(name: &CStr) -> Result<Arc<HostLibrary>, String> {
         let refused = || last_dl_error().unwrap_or_else(|| "refused by the system's loader".into());
         let handle = Handle::open(name, libc::RTLD_NOW | libc::RTLD_LOCAL).ok_or_else(refused)?;
-        HostLibrary::held(handle)
-            .map(Arc::new)
-            .ok_or_else(|| "it has no symbol table".into())
+        HostLibrary::held(handle).map(Arc::new).ok_or_else(|| "it has no symbol table".into())
     }
 
     /// Whether a `DT_NEEDED` entry of this name means this library.
@@ -276,9 +263,7 @@ impl HostLibrary {
 
     /// Whether its `DT_SONAME` is this.
     pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
-        self.soname
-            .as_deref()
-            .is_some_and(|soname| soname.to_bytes() == name)
+        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
     }
 
     /// Whether it is one and the same as `other`.
@@ -293,20 +278,7 @@ impl HostLibrary {
 
     /// The libraries that it needs, directly, as far as they are loaded.
     pub(crate) fn dependencies(&self) -> Vec<Arc<HostLibrary>> {
-        self.needed
-            .iter()
-            .filter_map(|name| HostLibrary::loaded(name))
-            .collect()
-    }
-
-    /// Its path or name, for messages.
-    pub(crate) fn display_name(&self) -> String {
-        let name = self.soname.as_ref().unwrap_or(&self.name);
-        if name.is_empty() {
-            "the executable".into()
-        } else {
-            name.to_string_lossy().into_owned()
-        }
+        self.needed.iter().filter_map(|name| HostLibrary::loaded(name)).collect()
     }
 
     fn table(&self) -> SymbolTable<'_> {
@@ -332,10 +304,7 @@ impl HostLibrary {
 
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
         let definition = if symbol.is_thread_local() {
-            HostDefinition::ThreadLocal {
-                module: self.tls_module,
-                offset: symbol.st_value,
-            }
+            HostDefinition::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
         } else if symbol.is_absolute() {
             HostDefinition::Address(symbol.st_value as usize)
         } else {
@@ -347,11 +316,7 @@ impl HostLibrary {
                 HostDefinition::Address(address)
             }
         };
-        HostSymbol {
-            definition,
-            st_size: symbol.st_size,
-            is_canonical_plt: symbol.is_undefined(),
-        }
+        HostSymbol { definition, st_size: symbol.st_size, is_canonical_plt: symbol.is_undefined() }
     }
 }
 
@@ -370,11 +335,7 @@ fn startup() -> &'static [Arc<HostLibrary>] {
     STARTUP.get_or_init(|| {
         let list = listed();
         let file_name = |path: &CStr| {
-            path.to_bytes()
-                .rsplit(|&byte| byte == b'/')
-                .next()
-                .unwrap_or(&[])
-                .to_vec()
+            path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]).to_vec()
         };
         // Breadth first from the executable, by file name: a needed library that was found under
         // another name only makes the prefix shorter.
@@ -429,9 +390,7 @@ impl GlobalScope {
         let is_library =
             |listed: &Listed| listed.name.is_empty() || listed.name.to_bytes().contains(&b'/');
         let count = listed().into_iter().filter(is_library).count();
-        GlobalScope {
-            has_more: count > startup,
-        }
+        GlobalScope { has_more: count > startup }
     }
 
     /// What `name` is bound to.
@@ -441,20 +400,11 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        let found = startup()
-            .iter()
-            .find_map(|library| library.lookup(name, wanted, class));
+        let found = startup().iter().find_map(|library| library.lookup(name, wanted, class));
         if let Some(symbol) = found {
-            return Some(GlobalSymbol {
-                symbol,
-                library: None,
-            });
+            return Some(GlobalSymbol { symbol, library: None });
         }
-        if self.has_more {
-            self.lookup_opened(name, wanted, class)
-        } else {
-            None
-        }
+        if self.has_more { self.lookup_opened(name, wanted, class) } else { None }
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`
@@ -471,10 +421,7 @@ impl GlobalScope {
             Wanted::Unversioned | Wanted::Default => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
-        for listed in listed()
-            .into_iter()
-            .filter(|listed| listed.name.to_bytes().contains(&b'/'))
-        {
+        for listed in listed().into_iter().filter(|listed| listed.name.to_bytes().contains(&b'/')) {
             let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
                 continue;
             };
@@ -489,10 +436,7 @@ impl GlobalScope {
                 },
             };
             if is_it {
-                return Some(GlobalSymbol {
-                    symbol,
-                    library: Some(Arc::new(library)),
-                });
+                return Some(GlobalSymbol { symbol, library: Some(Arc::new(library)) });
             }
         }
         // `dlsym` found it, so it is there, in whatever form.
@@ -501,10 +445,7 @@ impl GlobalScope {
             st_size: 0,
             is_canonical_plt: false,
         };
-        Some(GlobalSymbol {
-            symbol,
-            library: None,
-        })
+        Some(GlobalSymbol { symbol, library: None })
     }
 }
 
@@ -520,10 +461,7 @@ mod tests {
         assert!(libc.is_startup());
         let table = libc.table();
         let mut compared = 0;
-        for (_, symbol) in table
-            .exports()
-            .filter(|(_, symbol)| !symbol.is_thread_local())
-        {
+        for (_, symbol) in table.exports().filter(|(_, symbol)| !symbol.is_thread_local()) {
             let name = SymbolName::new(table.string(symbol.st_name).unwrap());
             let Some(reference) =
                 Handle::global_scope().symbol(&CString::new(name.bytes()).unwrap(), None)
@@ -533,12 +471,7 @@ mod tests {
             let found = scope
                 .lookup(&name, Wanted::Default, Class::Address)
                 .map(|found| found.symbol.definition);
-            assert_eq!(
-                found,
-                Some(HostDefinition::Address(reference)),
-                "{}",
-                name.text()
-            );
+            assert_eq!(found, Some(HostDefinition::Address(reference)), "{}", name.text());
             compared += 1;
         }
         assert!(compared > 2000, "only {compared}");
@@ -549,9 +482,7 @@ mod tests {
         let scope = GlobalScope::new();
         let name = SymbolName::new(b"realpath");
         let address = |wanted| {
-            scope
-                .lookup(&name, wanted, Class::Address)
-                .map(|found| found.symbol.definition)
+            scope.lookup(&name, wanted, Class::Address).map(|found| found.symbol.definition)
         };
         let old = address(Wanted::Version(Version::exact(b"GLIBC_2.2.5")));
         let new = address(Wanted::Version(Version::exact(b"GLIBC_2.3")));

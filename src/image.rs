@@ -16,10 +16,9 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use goblin::elf64::dynamic::{
-    DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
-    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
-    DT_JMPREL, DT_NEEDED, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ,
-    DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
+    DF_1_NODELETE, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ,
+    DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_PLTREL,
+    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
 };
 use goblin::elf64::header::{
     EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC,
@@ -112,8 +111,6 @@ pub(crate) struct Facts {
     pub text_relocations: bool,
     /// `DF_1_NODELETE`: never to be unmapped.
     pub nodelete: bool,
-    /// `DF_BIND_NOW`: must not be bound lazily.
-    pub bind_now: bool,
 }
 
 /// A `PT_LOAD`.
@@ -185,18 +182,11 @@ impl<'d> Image<'d> {
         page: PageSize,
         limits: &Limits,
     ) -> Result<Image<'d>, Error> {
-        limits::check(
-            "the size of the image, in bytes",
-            bytes.len() as u64,
-            limits.image_bytes,
-        )?;
+        limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
         check_elf_header(&bytes, machine)?;
         let headers = Headers::parse(&bytes, page, limits)?;
         let facts = Facts::parse(&bytes, headers, limits)?;
-        Ok(Image {
-            bytes,
-            facts: Arc::new(facts),
-        })
+        Ok(Image { bytes, facts: Arc::new(facts) })
     }
 
     /// The received bytes.
@@ -211,17 +201,15 @@ impl<'d> Image<'d> {
 
     /// The entries of a relocation table.
     pub(crate) fn relas(&self, table: &Option<Range<Vaddr>>) -> impl Iterator<Item = Rela> + '_ {
-        self.table(table)
-            .chunks_exact(RELA_SIZE as usize)
-            .map(|entry| {
-                let info = u64_at(entry, 8).unwrap_or(0);
-                Rela {
-                    r_offset: Vaddr(u64_at(entry, 0).unwrap_or(0)),
-                    symbol: (info >> 32) as u32,
-                    r_type: info as u32,
-                    r_addend: u64_at(entry, 16).unwrap_or(0) as i64,
-                }
-            })
+        self.table(table).chunks_exact(RELA_SIZE as usize).map(|entry| {
+            let info = u64_at(entry, 8).unwrap_or(0);
+            Rela {
+                r_offset: Vaddr(u64_at(entry, 0).unwrap_or(0)),
+                symbol: (info >> 32) as u32,
+                r_type: info as u32,
+                r_addend: u64_at(entry, 16).unwrap_or(0) as i64,
+            }
+        })
     }
 
     /// The words of the `DT_RELR` table.
@@ -232,28 +220,18 @@ impl<'d> Image<'d> {
     }
 
     fn table(&self, range: &Option<Range<Vaddr>>) -> &[u8] {
-        range
-            .as_ref()
-            .and_then(|range| self.read(range.clone()))
-            .unwrap_or(&[])
+        range.as_ref().and_then(|range| self.read(range.clone())).unwrap_or(&[])
     }
 }
 
 impl ReadAt for Image<'_> {
     fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
-        FileView {
-            bytes: &self.bytes,
-            segments: &self.facts.segments,
-        }
-        .find(range.start, Some(range.end))
+        FileView { bytes: &self.bytes, segments: &self.facts.segments }
+            .find(range.start, Some(range.end))
     }
 
     fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
-        FileView {
-            bytes: &self.bytes,
-            segments: &self.facts.segments,
-        }
-        .find(start, None)
+        FileView { bytes: &self.bytes, segments: &self.facts.segments }.find(start, None)
     }
 }
 
@@ -265,10 +243,7 @@ struct FileView<'a> {
 
 impl<'a> FileView<'a> {
     fn find(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&'a [u8]> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.addresses.contains(&start))?;
+        let segment = self.segments.iter().find(|segment| segment.addresses.contains(&start))?;
         let skip = usize::try_from(start.checked_sub(segment.addresses.start)?).ok()?;
         let tail = self.bytes.get(segment.file.clone())?.get(skip..)?;
         match end {
@@ -305,9 +280,7 @@ fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
     }
     if !bytes.starts_with(ELFMAG) {
         let start: Vec<u8> = bytes.iter().take(4).copied().collect();
-        return malformed(format!(
-            "not an ELF file: it starts with {start:02x?}, not 7f 45 4c 46"
-        ));
+        return malformed(format!("not an ELF file: it starts with {start:02x?}, not 7f 45 4c 46"));
     }
     if bytes.len() < SIZEOF_EHDR {
         return malformed(format!(
@@ -345,14 +318,10 @@ fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
     match half(16) {
         ET_DYN => {}
         ET_EXEC => {
-            return Err(Error::unsupported(
-                "an executable (ET_EXEC), not a shared library",
-            ));
+            return Err(Error::unsupported("an executable (ET_EXEC), not a shared library"));
         }
         ET_REL => {
-            return Err(Error::unsupported(
-                "an object file (ET_REL): link it with -shared",
-            ));
+            return Err(Error::unsupported("an object file (ET_REL): link it with -shared"));
         }
         other => return malformed(format!("e_type is {other}, not ET_DYN (3)")),
     }
@@ -368,11 +337,7 @@ impl Headers {
         let e_phnum = u16_at(bytes, 56).unwrap_or(0);
         let table = usize::try_from(e_phoff)
             .ok()
-            .and_then(|start| {
-                bytes
-                    .get(start..)?
-                    .get(..usize::from(e_phnum) * SIZEOF_PHDR)
-            })
+            .and_then(|start| bytes.get(start..)?.get(..usize::from(e_phnum) * SIZEOF_PHDR))
             .ok_or_else(|| {
                 let what = format!(
                     "truncated: {e_phnum} program headers at {e_phoff:#x} do not fit into the file"
@@ -384,10 +349,7 @@ impl Headers {
             headers.add(index, entry, bytes, page, limits)?;
         }
         if headers.segments.is_empty() {
-            return Err(Error::malformed(
-                "object file has no loadable segments",
-                Place::Header,
-            ));
+            return Err(Error::malformed("object file has no loadable segments", Place::Header));
         }
         headers.check_against_segments()?;
         Ok(headers)
@@ -419,19 +381,12 @@ impl Headers {
             _ => return Ok(()),
         }
         let addresses = p_vaddr.range(p_memsz).ok_or_else(|| {
-            malformed(format!(
-                "p_vaddr {p_vaddr} + p_memsz {p_memsz:#x} wraps around"
-            ))
+            malformed(format!("p_vaddr {p_vaddr} + p_memsz {p_memsz:#x} wraps around"))
         })?;
-        let in_memory = p_vaddr
-            ..p_vaddr
-                .checked_add(p_filesz.min(p_memsz))
-                .unwrap_or(p_vaddr);
+        let in_memory = p_vaddr..p_vaddr.checked_add(p_filesz.min(p_memsz)).unwrap_or(p_vaddr);
         let align = p_align.max(1);
         if !align.is_power_of_two() {
-            return Err(malformed(format!(
-                "p_align {p_align:#x} is not a power of two"
-            )));
+            return Err(malformed(format!("p_align {p_align:#x} is not a power of two")));
         }
         match p_type {
             PT_LOAD if p_memsz == 0 => {}
@@ -491,19 +446,10 @@ impl Headers {
                         "the segment ends in the last page of the address space".into(),
                     ));
                 }
-                self.segments.push(Segment {
-                    addresses,
-                    file,
-                    access,
-                    align,
-                });
+                self.segments.push(Segment { addresses, file, access, align });
                 let (first, last) = (&self.segments[0], &self.segments[self.segments.len() - 1]);
                 let span = last.addresses.end.0 - first.addresses.start.0;
-                limits::check(
-                    "the address space of the image, in bytes",
-                    span,
-                    limits.image_span,
-                )?;
+                limits::check("the address space of the image, in bytes", span, limits.image_span)?;
             }
             PT_DYNAMIC => self.dynamic = Some(in_memory),
             PT_TLS if p_memsz == 0 => {}
@@ -526,11 +472,7 @@ impl Headers {
                     align,
                     limits.alignment,
                 )?;
-                self.tls = Some(TlsSegment {
-                    template: in_memory,
-                    size: p_memsz,
-                    align,
-                });
+                self.tls = Some(TlsSegment { template: in_memory, size: p_memsz, align });
             }
             PT_GNU_RELRO if p_memsz != 0 => self.relro = Some(addresses),
             PT_GNU_EH_FRAME if p_filesz != 0 => self.eh_frame_hdr = Some(in_memory),
@@ -565,10 +507,7 @@ impl Headers {
                 .any(|segment| segment.access.write && segment.contains_pages_of(relro))
         {
             let at = Place::Address(relro.start);
-            return Err(Error::malformed(
-                "PT_GNU_RELRO lies outside the writable segments",
-                at,
-            ));
+            return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));
         }
         // Unwind information is not needed to run: one that points nowhere is as good as none.
         self.eh_frame_hdr = self.eh_frame_hdr.take().filter(in_file);
@@ -580,22 +519,14 @@ impl Segment {
     /// As [`Segment::contains`]; the end may lie in the segment's last page (linkers pad RELRO up
     /// to a page boundary that may be behind `p_memsz`).
     fn contains_pages_of(&self, range: &Range<Vaddr>) -> bool {
-        let page_end = self
-            .addresses
-            .end
-            .0
-            .div_ceil(self.align)
-            .saturating_mul(self.align);
+        let page_end = self.addresses.end.0.div_ceil(self.align).saturating_mul(self.align);
         self.addresses.start <= range.start && range.start <= range.end && range.end.0 <= page_end
     }
 }
 
 impl Facts {
     fn parse(bytes: &[u8], headers: Headers, limits: &Limits) -> Result<Facts, Error> {
-        let view = FileView {
-            bytes,
-            segments: &headers.segments,
-        };
+        let view = FileView { bytes, segments: &headers.segments };
         let section = headers
             .dynamic
             .ok_or_else(|| Error::malformed("object file has no dynamic section", Place::Header))
@@ -630,10 +561,7 @@ impl Facts {
                     Error::malformed("a name lies outside the string table", Place::Dynamic(tag))
                 })
         };
-        let soname = dynamic
-            .get(DT_SONAME)
-            .map(|offset| string(DT_SONAME, offset))
-            .transpose()?;
+        let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
         let needed = dynamic
             .all(DT_NEEDED)
             .map(|offset| string(DT_NEEDED, offset))
@@ -659,12 +587,7 @@ impl Facts {
             None => Ok(None),
             Some(range) => range
                 .filter(|range| range.start.0 % 8 == 0 && (range.end.0 - range.start.0) % 8 == 0)
-                .filter(|range| {
-                    headers
-                        .segments
-                        .iter()
-                        .any(|segment| segment.contains(range))
-                })
+                .filter(|range| headers.segments.iter().any(|segment| segment.contains(range)))
                 .map(Some)
                 .ok_or_else(|| {
                     Error::malformed(
@@ -684,9 +607,6 @@ impl Facts {
             symbolic: dynamic.get(DT_SYMBOLIC).is_some() || flags & DF_SYMBOLIC != 0,
             text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
             nodelete: flags_1 & DF_1_NODELETE != 0,
-            bind_now: dynamic.get(DT_BIND_NOW).is_some()
-                || flags & DF_BIND_NOW != 0
-                || flags_1 & DF_1_NOW != 0,
             symbols,
             segments: headers.segments,
             tls: headers.tls,
@@ -708,9 +628,7 @@ impl RelocationTables {
             ));
         }
         if DT_ANDROID.iter().any(|&tag| dynamic.get(tag).is_some()) {
-            return Err(Error::unsupported(
-                "Android's packed relocations (DT_ANDROID_RELA)",
-            ));
+            return Err(Error::unsupported("Android's packed relocations (DT_ANDROID_RELA)"));
         }
         let jmprel_is_rela = dynamic.get(DT_PLTREL).is_none_or(|kind| kind == DT_RELA);
         if dynamic.get(DT_JMPREL).is_some() && !jmprel_is_rela {
@@ -719,10 +637,7 @@ impl RelocationTables {
             ));
         }
         let table = |start: u64, size: u64, entry: Option<u64>, want: u64| {
-            if entry
-                .and_then(|tag| dynamic.get(tag))
-                .is_some_and(|stated| stated != want)
-            {
+            if entry.and_then(|tag| dynamic.get(tag)).is_some_and(|stated| stated != want) {
                 return Err(Error::malformed(
                     "relocations of an unknown size",
                     Place::Dynamic(start),
@@ -754,9 +669,7 @@ impl RelocationTables {
             all.end = plt.start;
         }
         let count = |range: &Option<Range<Vaddr>>, size: u64| {
-            range
-                .as_ref()
-                .map_or(0, |range| (range.end.0 - range.start.0) / size)
+            range.as_ref().map_or(0, |range| (range.end.0 - range.start.0) / size)
         };
         let total = count(&rela, RELA_SIZE) + count(&jmprel, RELA_SIZE) + count(&relr, 8);
         limits::check("the number of relocations", total, limits.relocations)?;

@@ -7,7 +7,9 @@
 mod addr;
 mod arch;
 mod buffer;
+mod debug;
 mod dynamic;
+mod eh_frame;
 mod error;
 mod group;
 mod host;
@@ -26,12 +28,8 @@ mod symbol;
 mod tls;
 mod unwind;
 
-#[cfg(feature = "debug")]
-mod debug;
-
 pub use addr::{FileOffset, LoadBias, Vaddr};
 pub use buffer::ImageBuffer;
-#[cfg(feature = "debug")]
 pub use debug::Debug;
 pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};

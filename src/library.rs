@@ -58,13 +58,17 @@ impl Library {
         unsafe { Loader::new().load(bytes) }
     }
 
+    /// The only instance there will be of what is prepared.
+    ///
     /// # Safety
     /// As [`Library::from_bytes`].
-    pub(crate) unsafe fn instantiate(prepared: &Prepared<'_>) -> Result<Library, Error> {
+    pub(crate) unsafe fn only(mut prepared: Prepared<'_>) -> Result<Library, Error> {
+        let mut symfiles = std::mem::take(&mut prepared.symfiles);
+        let mut register = |index: usize, load_bias| {
+            Some(symfiles.get_mut(index)?.take()?.into_registration(load_bias))
+        };
         // SAFETY: the caller's promise.
-        Ok(Library {
-            group: unsafe { Group::instantiate(prepared)? },
-        })
+        Ok(Library { group: unsafe { Group::instantiate(&prepared, &mut register)? } })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {
@@ -113,20 +117,15 @@ impl Library {
                 "a symbol is a pointer or function pointer"
             )
         };
-        let wanted = version.map_or(Wanted::Default, |version| {
-            Wanted::Version(Version::exact(version))
-        });
+        let wanted =
+            version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
         let address = self.address_of(&SymbolName::new(name), wanted);
         let address = address.ok_or_else(|| Error::SymbolNotFound {
             image: self.name().to_owned(),
             symbol: String::from_utf8_lossy(name).into_owned(),
             version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
         })?;
-        Ok(Symbol {
-            address,
-            library: PhantomData,
-            kind: PhantomData,
-        })
+        Ok(Symbol { address, library: PhantomData, kind: PhantomData })
     }
 
     /// The run-time address of a symbol of the library, or else of what it needs, breadth first.
@@ -157,10 +156,8 @@ impl Library {
                 return found;
             }
             let needed = provider.needed(|_| Vec::new());
-            let new: Vec<Provider> = needed
-                .into_iter()
-                .filter(|new| !list.iter().any(|known| known.is(new)))
-                .collect();
+            let new: Vec<Provider> =
+                needed.into_iter().filter(|new| !list.iter().any(|known| known.is(new))).collect();
             list.extend(new);
             index += 1;
         }
@@ -174,11 +171,7 @@ impl Library {
 
     /// Its `DT_SONAME`.
     pub fn soname(&self) -> Option<&str> {
-        self.loaded()
-            .facts()
-            .soname
-            .as_deref()
-            .and_then(|soname| soname.to_str().ok())
+        self.loaded().facts().soname.as_deref().and_then(|soname| soname.to_str().ok())
     }
 
     /// Run-time address minus the address that the file states.
@@ -285,11 +278,7 @@ impl<T> Deref for Symbol<'_, T> {
 
 impl<T> Clone for Symbol<'_, T> {
     fn clone(&self) -> Self {
-        Symbol {
-            address: self.address,
-            library: PhantomData,
-            kind: PhantomData,
-        }
+        Symbol { address: self.address, library: PhantomData, kind: PhantomData }
     }
 }
 
@@ -405,9 +394,7 @@ pub struct Template {
 
 impl Template {
     pub(crate) fn new(prepared: Prepared<'static>) -> Template {
-        Template {
-            prepared: Arc::new(prepared),
-        }
+        Template { prepared: Arc::new(prepared) }
     }
 
     /// Puts one more instance in place and runs its constructors.
@@ -418,8 +405,11 @@ impl Template {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
+        let symfiles = &self.prepared.symfiles;
+        let mut register =
+            |index: usize, load_bias| Some(symfiles.get(index)?.as_ref()?.register(load_bias));
         // SAFETY: the caller's promise.
-        unsafe { Library::instantiate(&self.prepared) }
+        Ok(Library { group: unsafe { Group::instantiate(&self.prepared, &mut register)? } })
     }
 
     /// What instances will be called.
@@ -430,8 +420,6 @@ impl Template {
 
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Template")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Template").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -48,9 +48,5 @@ impl Default for Limits {
 
 /// [`Error::Limit`], if `needed` is more than `limit`.
 pub(crate) fn check(what: &'static str, needed: u64, limit: u64) -> Result<(), Error> {
-    if needed > limit {
-        Err(Error::limit(what, needed, limit))
-    } else {
-        Ok(())
-    }
+    if needed > limit { Err(Error::limit(what, needed, limit)) } else { Ok(()) }
 }

@@ -22,12 +22,8 @@ struct Live {
     next: u64,
 }
 
-static LIVE: RwLock<Live> = RwLock::new(Live {
-    groups: BTreeMap::new(),
-    global: Vec::new(),
-    pinned: Vec::new(),
-    next: 0,
-});
+static LIVE: RwLock<Live> =
+    RwLock::new(Live { groups: BTreeMap::new(), global: Vec::new(), pinned: Vec::new(), next: 0 });
 
 fn read() -> RwLockReadGuard<'static, Live> {
     LIVE.read().unwrap_or_else(PoisonError::into_inner)
@@ -75,12 +71,7 @@ pub(crate) fn global_images() -> Vec<(Arc<Group>, usize)> {
 /// Runs the destructors of all images, the last loaded first.
 pub(crate) fn finalise_all() {
     // Destructors may load and unload: no lock is held while they run.
-    let groups: Vec<Arc<Group>> = read()
-        .groups
-        .values()
-        .rev()
-        .filter_map(Weak::upgrade)
-        .collect();
+    let groups: Vec<Arc<Group>> = read().groups.values().rev().filter_map(Weak::upgrade).collect();
     for group in groups {
         group.finalise();
         // Code of the image may still be on some stack, or be called by what ends after us.

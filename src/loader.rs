@@ -13,6 +13,8 @@ use std::sync::Arc;
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
 use crate::buffer::ImageBuffer;
+use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
+use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingVersion};
 use crate::group::Group;
 use crate::host::{GlobalScope, HostLibrary};
@@ -64,8 +66,7 @@ pub struct Loader {
     system_libraries: bool,
     scope: Scope,
     binding: Binding,
-    #[cfg(feature = "debug")]
-    debug: crate::debug::Debug,
+    debug: Debug,
     limits: Limits,
 }
 
@@ -79,6 +80,8 @@ pub(crate) struct Prepared<'d> {
     pub keep: Vec<Keep>,
     /// Its exports are visible to images loaded later.
     pub global: bool,
+    /// By index of member: what debuggers are told of an instance.
+    pub symfiles: Vec<Option<DebugTemplate>>,
 }
 
 /// One image of a prepared group.
@@ -88,8 +91,6 @@ pub(crate) struct Member<'d> {
     pub plan: Plan,
     pub needed: Vec<Provider>,
     pub bound: Bound,
-    #[cfg(feature = "debug")]
-    pub symfile: Option<crate::debug::DebugTemplate>,
 }
 
 /// A member whose references are not bound yet.
@@ -118,8 +119,7 @@ impl Loader {
             system_libraries: false,
             scope: Scope::default(),
             binding: Binding::default(),
-            #[cfg(feature = "debug")]
-            debug: crate::debug::Debug::default(),
+            debug: Debug::default(),
             limits: Limits::default(),
         }
     }
@@ -195,8 +195,7 @@ impl Loader {
 
     /// What debuggers are told. Default [`Debug::Full`](crate::Debug::Full). The environment
     /// variable `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
-    #[cfg(feature = "debug")]
-    pub fn debug(mut self, debug: crate::debug::Debug) -> Loader {
+    pub fn debug(mut self, debug: Debug) -> Loader {
         self.debug = debug;
         self
     }
@@ -219,7 +218,7 @@ impl Loader {
     pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
         let prepared = self.prepare_group(Bytes::Borrowed(bytes))?;
         // SAFETY: the caller's promise.
-        unsafe { Library::instantiate(&prepared) }
+        unsafe { Library::only(prepared) }
     }
 
     /// Loads a shared library that was received into an [`ImageBuffer`].
@@ -233,7 +232,7 @@ impl Loader {
     pub unsafe fn load_buffer(&self, buffer: ImageBuffer) -> Result<Library, Error> {
         let prepared = self.prepare_group(Bytes::Buffer(Arc::new(buffer)))?;
         // SAFETY: the caller's promise.
-        unsafe { Library::instantiate(&prepared) }
+        unsafe { Library::only(prepared) }
     }
 
     /// Parses and binds, for any number of instances. Runs no code of the image.
@@ -241,9 +240,7 @@ impl Loader {
     /// # Errors
     /// As [`Loader::load`].
     pub fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
-        Ok(Template::new(
-            self.prepare_group(Bytes::Borrowed(bytes).into_owned())?,
-        ))
+        Ok(Template::new(self.prepare_group(Bytes::Borrowed(bytes).into_owned())?))
     }
 
     /// From bytes to a bound group: parse, find what is needed, bind.
@@ -275,35 +272,21 @@ impl Loader {
 
         let init_order = init_order(&parsed);
         let page = PageSize::current();
+        let debug = self.debug.effective();
+        let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
-        for (
-            Parsed {
-                name,
-                image,
-                needed,
-            },
-            bound,
-        ) in parsed.into_iter().zip(bound)
-        {
+        for (Parsed { name, image, needed }, bound) in parsed.into_iter().zip(bound) {
             let plan = Plan::new(&image.facts, image.bytes().len(), page)
                 .map_err(|error| error.in_image(&name))?;
-            #[cfg(feature = "debug")]
-            let symfile = symfile(&name, &image, self.debug.effective());
-            members.push(Member {
-                name,
-                image,
-                plan,
-                needed,
-                bound,
-                #[cfg(feature = "debug")]
-                symfile,
-            });
+            symfiles.push(symfile(&name, &image, debug));
+            members.push(Member { name, image, plan, needed, bound });
         }
         Ok(Prepared {
             members,
             init_order,
             keep: dedup(outcome.keep),
             global: self.global,
+            symfiles,
         })
     }
 
@@ -342,9 +325,8 @@ impl Loader {
         parsed: &mut Vec<Parsed<'_>>,
     ) -> Result<Provider, NotFound> {
         let name = needed.to_bytes();
-        if let Some(index) = parsed
-            .iter()
-            .position(|member| member.image.facts.is_called(&member.name, name))
+        if let Some(index) =
+            parsed.iter().position(|member| member.image.facts.is_called(&member.name, name))
         {
             return Ok(Provider::Member(index));
         }
@@ -354,18 +336,12 @@ impl Loader {
                 return Ok(Provider::Loaded(group.clone(), index));
             }
         }
-        if let Some((provided, bytes)) = self
-            .provided
-            .iter()
-            .find(|(provided, _)| provided.as_bytes() == name)
+        if let Some((provided, bytes)) =
+            self.provided.iter().find(|(provided, _)| provided.as_bytes() == name)
         {
             let count = parsed.len() as u64 + 1;
-            limits::check(
-                "the number of images in one load",
-                count,
-                self.limits.images,
-            )
-            .map_err(NotFound::Bad)?;
+            limits::check("the number of images in one load", count, self.limits.images)
+                .map_err(NotFound::Bad)?;
             parsed.push(
                 self.parse(Some(provided.clone()), Bytes::Shared(bytes.clone()))
                     .map_err(NotFound::Bad)?,
@@ -373,9 +349,8 @@ impl Loader {
             return Ok(Provider::Member(parsed.len() - 1));
         }
         let global = live::global_images();
-        if let Some((group, index)) = global
-            .into_iter()
-            .find(|(group, index)| group.member(*index).is_called(name))
+        if let Some((group, index)) =
+            global.into_iter().find(|(group, index)| group.member(*index).is_called(name))
         {
             return Ok(Provider::Loaded(group, index));
         }
@@ -398,11 +373,7 @@ impl Loader {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
         });
-        Ok(Parsed {
-            name,
-            image,
-            needed: Vec::new(),
-        })
+        Ok(Parsed { name, image, needed: Vec::new() })
     }
 }
 
@@ -418,9 +389,7 @@ impl Facts {
     /// Whether a `DT_NEEDED` entry of this name means an image with these facts that is called
     /// `own_name`.
     pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
-        self.soname
-            .as_deref()
-            .is_some_and(|soname| soname.to_bytes() == name)
+        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
             || own_name.as_bytes() == name
     }
 }
@@ -431,15 +400,8 @@ fn missing(
     versions: Vec<MissingVersion>,
     symbols: Vec<crate::error::MissingSymbol>,
 ) -> Error {
-    let image = parsed
-        .first()
-        .map_or(String::new(), |root| root.name.to_string());
-    Error::Missing {
-        image,
-        libraries,
-        versions,
-        symbols,
-    }
+    let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
+    Error::Missing { image, libraries, versions, symbols }
 }
 
 /// The image and all that it needs, directly or not, breadth first, each once.
@@ -472,11 +434,9 @@ impl Provider {
                 };
                 group.member(*index).needed().iter().map(of_group).collect()
             }
-            Provider::Host(library) => library
-                .dependencies()
-                .into_iter()
-                .map(Provider::Host)
-                .collect(),
+            Provider::Host(library) => {
+                library.dependencies().into_iter().map(Provider::Host).collect()
+            }
         }
     }
 
@@ -505,13 +465,11 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
                 }
                 Provider::Loaded(group, index) => {
                     let needed = group.member(*index);
-                    needed
-                        .is_called(file)
-                        .then(|| needed.symbols().defines_version(&version))
+                    needed.is_called(file).then(|| needed.symbols().defines_version(&version))
                 }
-                Provider::Host(library) => library
-                    .has_soname(file)
-                    .then(|| library.defines_version(&version)),
+                Provider::Host(library) => {
+                    library.has_soname(file).then(|| library.defines_version(&version))
+                }
             });
             if defined == Some(false) && !weak {
                 versions.push(MissingVersion {
@@ -522,11 +480,7 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
             }
         }
     }
-    if versions.is_empty() {
-        Ok(())
-    } else {
-        Err(missing(parsed, vec![], versions, vec![]))
-    }
+    if versions.is_empty() { Ok(()) } else { Err(missing(parsed, vec![], versions, vec![])) }
 }
 
 /// The order in which members are initialised: what an image needs before it; the image that was
@@ -564,13 +518,7 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
 }
 
 /// What debuggers will be told of each instance of `image`.
-#[cfg(feature = "debug")]
-fn symfile(
-    name: &str,
-    image: &Image<'_>,
-    wanted: crate::debug::Debug,
-) -> Option<crate::debug::DebugTemplate> {
-    use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
+fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate> {
     if wanted == Debug::Off {
         return None;
     }
@@ -598,10 +546,12 @@ fn symfile(
             });
         }
     };
+    let hdr = image.facts.eh_frame_hdr.clone();
+    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, image));
     let source = Source {
         bytes: image.bytes(),
         segments: &segments,
-        eh_frame_hdr: image.facts.eh_frame_hdr.clone(),
+        eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
         dynamic_symbols: &dynamic_symbols,
     };
     DebugTemplate::new(name, &source, wanted)

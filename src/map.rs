@@ -44,31 +44,18 @@ impl Reservation {
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         // Memory comes page-aligned: for more than that, take enough to cut a fitting part out.
         let page = region::page::size();
-        let padded = if align > page {
-            len.checked_add(align).ok_or_else(too_large)?
-        } else {
-            len
-        };
+        let padded = if align > page { len.checked_add(align).ok_or_else(too_large)? } else { len };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing
         // that exists.
         let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                padded,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                -1,
-                0,
-            )
+            libc::mmap(ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
         if start == libc::MAP_FAILED {
             return Err(Error::last_os_error(format!("mmap of {padded:#x} bytes")));
         }
-        let mut reservation = Reservation {
-            start: NonNull::new(start.cast()).ok_or_else(too_large)?,
-            len: padded,
-        };
+        let mut reservation =
+            Reservation { start: NonNull::new(start.cast()).ok_or_else(too_large)?, len: padded };
         let address = reservation.start.addr().get();
         let head = residue.wrapping_sub(address) & (align - 1);
         reservation.trim(if padded == len { 0 } else { head }, len);
@@ -104,11 +91,8 @@ impl Reservation {
     fn set_name(&self, name: &str) {
         // The kernel takes up to 80 bytes, printable and without these.
         let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
-        let name: String = name
-            .chars()
-            .map(|c| if allowed(c) { c } else { '_' })
-            .take(72)
-            .collect();
+        let name: String =
+            name.chars().map(|c| if allowed(c) { c } else { '_' }).take(72).collect();
         let Ok(name) = CString::new(format!("memdl:{name}")) else {
             return;
         };
@@ -262,11 +246,7 @@ impl Mapping<Open> {
                 && end <= segment.pages.end
         };
         // Relocations go to writable segments, which come last.
-        self.segments
-            .iter()
-            .rev()
-            .any(fits)
-            .then(|| self.load_bias.apply(at) as *mut u8)
+        self.segments.iter().rev().any(fits).then(|| self.load_bias.apply(at) as *mut u8)
     }
 
     /// Stores `bytes` at `at`. `None`, and nothing is stored, unless all of it is writable.
@@ -323,9 +303,7 @@ impl<State> Mapping<State> {
     /// Whether `address` is in memory that can be executed.
     pub(crate) fn is_code(&self, address: usize) -> bool {
         let at = self.load_bias.remove(address);
-        self.segments
-            .iter()
-            .any(|segment| segment.access.execute && segment.pages.contains(&at))
+        self.segments.iter().any(|segment| segment.access.execute && segment.pages.contains(&at))
     }
 }
 
@@ -342,10 +320,7 @@ impl<State> ReadAt for Mapping<State> {
     }
 
     fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.pages.contains(&start))?;
+        let segment = self.segments.iter().find(|segment| segment.pages.contains(&start))?;
         self.read(start..segment.pages.end)
     }
 }

@@ -50,10 +50,7 @@ impl Plan {
         let mut align = page.get();
         for segment in &facts.segments {
             let wraps = || {
-                Error::malformed(
-                    "a segment wraps around",
-                    Place::Address(segment.addresses.start),
-                )
+                Error::malformed("a segment wraps around", Place::Address(segment.addresses.start))
             };
             let start = segment.addresses.start.page_floor(page);
             let pages = start..segment.addresses.end.page_ceil(page).ok_or_else(wraps)?;
@@ -67,9 +64,8 @@ impl Plan {
             let file_end = if has_zero_part {
                 segment.file.end
             } else {
-                let page_end = usize::try_from(pages_len)
-                    .ok()
-                    .and_then(|len| file_start.checked_add(len));
+                let page_end =
+                    usize::try_from(pages_len).ok().and_then(|len| file_start.checked_add(len));
                 page_end.ok_or_else(wraps)?.min(file_len)
             };
             align = align.max(segment.align);

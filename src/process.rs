@@ -6,7 +6,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// What a constructor is called with.
@@ -44,6 +45,23 @@ static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char)
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static FINI: unsafe extern "C" fn() = process_exit;
+
+/// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
+/// debuggers refer to its code. Nothing to do where that is the executable.
+pub(crate) fn stay_loaded() {
+    static STAY: Once = Once::new();
+    STAY.call_once(|| {
+        // SAFETY: `Dl_info` is plain data that `dladdr` fills in; its name is a C string of
+        // `ld.so`'s that outlives this call. The flags load nothing: they mark what is loaded.
+        unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            if libc::dladdr(stay_loaded as *const c_void, &mut info) != 0 {
+                let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+                libc::dlopen(info.dli_fname, flags);
+            }
+        }
+    });
+}
 
 /// The process's arguments and its environment as it is now.
 pub(crate) fn arguments() -> Arguments {

@@ -54,26 +54,13 @@ pub(crate) fn bind(
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
     let table = &order.members[member];
-    let binder = Binder {
-        symbolic: image.facts.symbolic,
-        member,
-        name,
-        table,
-        order,
-        resolver,
-    };
-    let mut bound = Bound {
-        symbols: Vec::new(),
-        calls: HashMap::new(),
-        sizes: HashMap::new(),
-    };
+    let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order, resolver };
+    let mut bound = Bound { symbols: Vec::new(), calls: HashMap::new(), sizes: HashMap::new() };
     let tables = &image.facts.relocations;
     for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
         let kind = checked_kind(&rela, machine)?;
-        if matches!(
-            kind,
-            RelocKind::Relative | RelocKind::None | RelocKind::Indirect
-        ) || rela.symbol == 0
+        if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect)
+            || rela.symbol == 0
         {
             continue;
         }
@@ -149,23 +136,13 @@ impl Binder<'_> {
             return Ok(Definition::of_member(self.member, symbol).target);
         }
         let name = self.table.name(symbol).ok_or_else(|| {
-            Error::malformed(
-                "a symbol's name lies outside the string table",
-                Place::Symbol(index),
-            )
+            Error::malformed("a symbol's name lies outside the string table", Place::Symbol(index))
         })?;
         let version = self.table.version(index);
         let wanted = version.map_or(Wanted::Unversioned, Wanted::Version);
-        let find = |class| {
-            self.order
-                .find(self.member, self.symbolic, &name, wanted, class)
-        };
+        let find = |class| self.order.find(self.member, self.symbolic, &name, wanted, class);
 
-        let class = if symbol.is_thread_local() {
-            Class::Definition
-        } else {
-            Class::Address
-        };
+        let class = if symbol.is_thread_local() { Class::Definition } else { Class::Address };
         let mut found = if symbol.is_local() { None } else { find(class) };
         if symbol.is_protected() && !symbol.is_undefined() {
             // It is the image's own, but where the executable's PLT entry stands for the function's
@@ -186,9 +163,7 @@ impl Binder<'_> {
                     outcome.keep.extend(call.keep);
                 }
             }
-            bound
-                .sizes
-                .extend((found.st_size != 0).then_some((index, found.st_size)));
+            bound.sizes.extend((found.st_size != 0).then_some((index, found.st_size)));
             outcome.keep.extend(found.keep);
             return Ok(found.target);
         }
@@ -252,12 +227,7 @@ pub(crate) fn apply(
 ) -> Result<Vec<Indirect>, Error> {
     let load_bias = placements[member].load_bias;
     apply_relr(image, load_bias, memory)?;
-    let applier = Applier {
-        bound,
-        member,
-        machine,
-        placements,
-    };
+    let applier = Applier { bound, member, machine, placements };
     let mut indirect = Vec::new();
     let tables = &image.facts.relocations;
     for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
@@ -276,10 +246,8 @@ pub(crate) fn apply(
 }
 
 fn misplaced(rela: &Rela, machine: &Machine) -> Error {
-    let what = format!(
-        "{} applies to memory that is not writable",
-        (machine.reloc_name)(rela.r_type)
-    );
+    let what =
+        format!("{} applies to memory that is not writable", (machine.reloc_name)(rela.r_type));
     Error::malformed(what, Place::Relocation(rela.r_offset))
 }
 
@@ -292,11 +260,8 @@ fn apply_relr(
 ) -> Result<(), Error> {
     let mut at = Vaddr(0);
     for entry in image.relr_words() {
-        let (start, bits, step) = if entry & 1 == 0 {
-            (Vaddr(entry), 1, 1)
-        } else {
-            (at, entry >> 1, 63)
-        };
+        let (start, bits, step) =
+            if entry & 1 == 0 { (Vaddr(entry), 1, 1) } else { (at, entry >> 1, 63) };
         let mut bits = bits;
         while bits != 0 {
             let index = u64::from(bits.trailing_zeros());
@@ -339,12 +304,7 @@ impl Applier<'_> {
         let mut defer = |member, resolver, r_addend| {
             // The place is checked now, so that nothing can fail once code has run.
             memory.word(place)?;
-            indirect.push(Indirect {
-                place,
-                member,
-                resolver,
-                r_addend,
-            });
+            indirect.push(Indirect { place, member, resolver, r_addend });
             Some(())
         };
         let plus = |value: u64| value.wrapping_add_signed(rela.r_addend);
@@ -387,9 +347,7 @@ impl Applier<'_> {
                 } else {
                     memory.store(
                         place,
-                        u32::try_from(size)
-                            .map_err(|_| self.overflow(rela))?
-                            .to_le_bytes(),
+                        u32::try_from(size).map_err(|_| self.overflow(rela))?.to_le_bytes(),
                     )
                 }
             }
@@ -418,10 +376,7 @@ impl Applier<'_> {
                 | RelocKind::TlsThreadPointerOffset,
                 _,
             ) => {
-                return Err(Error::unsupported(format!(
-                    "{} at {place}",
-                    self.name(rela)
-                )));
+                return Err(Error::unsupported(format!("{} at {place}", self.name(rela))));
             }
         };
         stored.ok_or_else(|| misplaced(rela, self.machine))
@@ -431,10 +386,7 @@ impl Applier<'_> {
     fn target(&self, kind: RelocKind, rela: &Rela) -> Result<Target, Error> {
         if rela.symbol == 0 {
             let is_tls = matches!(kind, RelocKind::TlsModule | RelocKind::TlsOffset);
-            let own = Target::MemberTls {
-                member: self.member,
-                offset: 0,
-            };
+            let own = Target::MemberTls { member: self.member, offset: 0 };
             return Ok(if is_tls { own } else { Target::Address(0) });
         }
         if kind == RelocKind::JumpSlot
@@ -445,17 +397,9 @@ impl Applier<'_> {
         if matches!(kind, RelocKind::Indirect | RelocKind::None) {
             return Ok(Target::Address(0));
         }
-        let bound = self
-            .bound
-            .symbols
-            .get(rela.symbol as usize)
-            .copied()
-            .flatten();
+        let bound = self.bound.symbols.get(rela.symbol as usize).copied().flatten();
         bound.ok_or_else(|| {
-            Error::malformed(
-                "a symbol that was never bound",
-                Place::Relocation(rela.r_offset),
-            )
+            Error::malformed("a symbol that was never bound", Place::Relocation(rela.r_offset))
         })
     }
 
@@ -480,10 +424,8 @@ impl Applier<'_> {
 
     fn module(&self, member: usize, rela: &Rela) -> Result<ModuleId, Error> {
         self.placements[member].tls.ok_or_else(|| {
-            let what = format!(
-                "{} in an image without thread-local storage (PT_TLS)",
-                self.name(rela)
-            );
+            let what =
+                format!("{} in an image without thread-local storage (PT_TLS)", self.name(rela));
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })
     }
@@ -493,18 +435,12 @@ impl Applier<'_> {
     }
 
     fn overflow(&self, rela: &Rela) -> Error {
-        let what = format!(
-            "{} overflows: its value does not fit into 32 bits",
-            self.name(rela)
-        );
+        let what = format!("{} overflows: its value does not fit into 32 bits", self.name(rela));
         Error::unsupported(format!("{what} (at {})", rela.r_offset))
     }
 
     fn not_thread_local(&self, rela: &Rela) -> Error {
-        let what = format!(
-            "{} names a symbol that is not thread-local",
-            self.name(rela)
-        );
+        let what = format!("{} names a symbol that is not thread-local", self.name(rela));
         Error::malformed(what, Place::Relocation(rela.r_offset))
     }
 }

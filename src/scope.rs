@@ -141,10 +141,8 @@ impl SearchOrder<'_> {
                 .iter()
                 .find_map(|provider| self.in_provider(provider, name, wanted, class))
         };
-        let outer = || {
-            self.in_host(name, wanted, class)
-                .or_else(|| self.in_global(name, wanted, class))
-        };
+        let outer =
+            || self.in_host(name, wanted, class).or_else(|| self.in_global(name, wanted, class));
         match self.scope {
             Scope::HostFirst => outer().or_else(local),
             Scope::SelfFirst => local().or_else(outer),
@@ -158,9 +156,8 @@ impl SearchOrder<'_> {
         class: Class,
     ) -> Option<Definition> {
         if !self.defined.is_empty()
-            && let Some(&address) = std::str::from_utf8(name.bytes())
-                .ok()
-                .and_then(|name| self.defined.get(name))
+            && let Some(&address) =
+                std::str::from_utf8(name.bytes()).ok().and_then(|name| self.defined.get(name))
         {
             return Some(Definition::at(address));
         }
@@ -229,10 +226,7 @@ impl Definition {
     pub(crate) fn of_member(member: usize, symbol: &Sym) -> Definition {
         let st_value = Vaddr(symbol.st_value);
         let target = if symbol.is_thread_local() {
-            Target::MemberTls {
-                member,
-                offset: symbol.st_value,
-            }
+            Target::MemberTls { member, offset: symbol.st_value }
         } else if symbol.is_absolute() {
             Target::Address(symbol.st_value as usize)
         } else if symbol.is_ifunc() {
@@ -240,12 +234,7 @@ impl Definition {
         } else {
             Target::Member { member, st_value }
         };
-        Definition {
-            target,
-            st_size: symbol.st_size,
-            is_canonical_plt: false,
-            keep: None,
-        }
+        Definition { target, st_size: symbol.st_size, is_canonical_plt: false, keep: None }
     }
 
     fn of_loaded(
@@ -277,9 +266,7 @@ impl Definition {
             }
             HostDefinition::ThreadLocal { module, offset } => Target::Tls { module, offset },
         };
-        let keep = library
-            .filter(|library| !library.is_startup())
-            .map(Keep::Host);
+        let keep = library.filter(|library| !library.is_startup()).map(Keep::Host);
         Definition {
             target,
             st_size: symbol.st_size,

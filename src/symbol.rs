@@ -43,15 +43,8 @@ const VER_FLG_BASE: u16 = 1;
 /// `VER_FLG_WEAK`: a version that may be missing.
 const VER_FLG_WEAK: u16 = 2;
 /// The tags of this module whose values are addresses.
-pub(crate) const ADDRESS_TAGS: &[u64] = &[
-    DT_STRTAB,
-    DT_SYMTAB,
-    DT_GNU_HASH,
-    DT_HASH,
-    DT_VERSYM,
-    DT_VERDEF,
-    DT_VERNEED,
-];
+pub(crate) const ADDRESS_TAGS: &[u64] =
+    &[DT_STRTAB, DT_SYMTAB, DT_GNU_HASH, DT_HASH, DT_VERSYM, DT_VERDEF, DT_VERNEED];
 
 /// One entry of the dynamic symbol table (gABI `Elf64_Sym`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +140,7 @@ pub(crate) struct SymbolName<'a> {
 
 impl<'a> SymbolName<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> SymbolName<'a> {
-        SymbolName {
-            bytes,
-            gnu_hash: gnu_hash(bytes),
-        }
+        SymbolName { bytes, gnu_hash: gnu_hash(bytes) }
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {
@@ -174,11 +164,7 @@ pub(crate) struct Version<'a> {
 impl<'a> Version<'a> {
     /// As `dlvsym` asks for it.
     pub(crate) fn exact(name: &'a [u8]) -> Version<'a> {
-        Version {
-            name,
-            hash: sysv_hash(name),
-            exact: true,
-        }
+        Version { name, hash: sysv_hash(name), exact: true }
     }
 
     pub(crate) fn name(&self) -> &'a [u8] {
@@ -265,9 +251,7 @@ impl SymbolLayout {
     /// Finds the tables that `dynamic` names in `memory`.
     pub(crate) fn new(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
         let required = |tag: u64, what: &'static str| {
-            dynamic
-                .address(tag)
-                .ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
+            dynamic.address(tag).ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
         };
         let strtab = required(DT_STRTAB, "no string table")?;
         let strsz = dynamic.get(DT_STRSZ).unwrap_or(0);
@@ -282,10 +266,7 @@ impl SymbolLayout {
             })?;
 
         if dynamic.get(DT_SYMENT).is_some_and(|size| size != SYM_SIZE) {
-            return Err(Error::malformed(
-                "symbols of an unknown size",
-                Place::Dynamic(DT_SYMENT),
-            ));
+            return Err(Error::malformed("symbols of an unknown size", Place::Dynamic(DT_SYMENT)));
         }
         // No tag tells how many symbols there are: all that fit before the segment ends may be
         // meant. Only a hash table names how many can be found.
@@ -327,21 +308,11 @@ impl SymbolLayout {
         layout.read_version_needs(dynamic, memory)?;
 
         let table = SymbolTable::over(&layout, memory).ok_or_else(|| {
-            Error::malformed(
-                "symbol tables lie outside the image",
-                Place::Dynamic(DT_SYMTAB),
-            )
+            Error::malformed("symbol tables lie outside the image", Place::Dynamic(DT_SYMTAB))
         })?;
         if layout.hash.is_some() && table.hash.is_none() {
-            let tag = if matches!(layout.hash, Some(Hash::Gnu(_))) {
-                DT_GNU_HASH
-            } else {
-                DT_HASH
-            };
-            return Err(Error::malformed(
-                "the hash table contradicts itself",
-                Place::Dynamic(tag),
-            ));
+            let tag = if matches!(layout.hash, Some(Hash::Gnu(_))) { DT_GNU_HASH } else { DT_HASH };
+            return Err(Error::malformed("the hash table contradicts itself", Place::Dynamic(tag)));
         }
         Ok(layout)
     }
@@ -371,20 +342,8 @@ impl SymbolLayout {
             let aux = u32_at(bytes, at + 12).ok_or_else(bad)? as usize;
             let next = u32_at(bytes, at + 16).ok_or_else(bad)? as usize;
             let name = u32_at(bytes, at.checked_add(aux).ok_or_else(bad)?).ok_or_else(bad)?;
-            let origin = if flags & VER_FLG_BASE != 0 {
-                Origin::Base
-            } else {
-                Origin::Defined
-            };
-            self.set_version(
-                index,
-                VersionEntry {
-                    hash,
-                    name,
-                    exact: false,
-                    origin,
-                },
-            );
+            let origin = if flags & VER_FLG_BASE != 0 { Origin::Base } else { Origin::Defined };
+            self.set_version(index, VersionEntry { hash, name, exact: false, origin });
             if next == 0 {
                 break;
             }
@@ -397,10 +356,7 @@ impl SymbolLayout {
     /// `Elf64_Vernaux`, one per version.
     fn read_version_needs(&mut self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<(), Error> {
         let bad = || {
-            Error::malformed(
-                "the version needs contradict themselves",
-                Place::Dynamic(DT_VERNEED),
-            )
+            Error::malformed("the version needs contradict themselves", Place::Dynamic(DT_VERNEED))
         };
         let Some(start) = dynamic.address(DT_VERNEED) else {
             return Ok(());
@@ -424,15 +380,7 @@ impl SymbolLayout {
                 let name = u32_at(bytes, aux_at + 8).ok_or_else(bad)?;
                 let aux_next = u32_at(bytes, aux_at + 12).ok_or_else(bad)? as usize;
                 let exact = other & VERSYM_HIDDEN != 0;
-                self.set_version(
-                    other,
-                    VersionEntry {
-                        hash,
-                        name,
-                        exact,
-                        origin: Origin::Needed,
-                    },
-                );
+                self.set_version(other, VersionEntry { hash, name, exact, origin: Origin::Needed });
                 self.needed_versions.push(NeededVersion {
                     file,
                     name,
@@ -473,17 +421,8 @@ pub(crate) struct SymbolTable<'a> {
 
 #[derive(Clone, Copy)]
 enum HashTable<'a> {
-    Gnu {
-        symoffset: u32,
-        bloom_shift: u32,
-        bloom: &'a [u8],
-        buckets: &'a [u8],
-        chain: &'a [u8],
-    },
-    Sysv {
-        buckets: &'a [u8],
-        chain: &'a [u8],
-    },
+    Gnu { symoffset: u32, bloom_shift: u32, bloom: &'a [u8], buckets: &'a [u8], chain: &'a [u8] },
+    Sysv { buckets: &'a [u8], chain: &'a [u8] },
 }
 
 /// What a walk along one hash chain has seen so far.
@@ -537,10 +476,7 @@ impl<'a> SymbolTable<'a> {
     #[inline]
     pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
         let start = index as usize * SYM_SIZE as usize;
-        Sym::parse(
-            self.symtab
-                .get(start..start.checked_add(SYM_SIZE as usize)?)?,
-        )
+        Sym::parse(self.symtab.get(start..start.checked_add(SYM_SIZE as usize)?)?)
     }
 
     /// How many symbols the table has room for; relocations may name any of them.
@@ -550,9 +486,7 @@ impl<'a> SymbolTable<'a> {
 
     /// How many symbols, from the first on, the hash table knows of.
     pub(crate) fn len(&self) -> u32 {
-        self.hash
-            .map_or(0, |hash| hash.symbol_count())
-            .min(self.capacity())
+        self.hash.map_or(0, |hash| hash.symbol_count()).min(self.capacity())
     }
 
     /// The name of a symbol of this table.
@@ -575,26 +509,17 @@ impl<'a> SymbolTable<'a> {
     /// definition its own. `None`: unversioned.
     pub(crate) fn version(&self, index: u32) -> Option<Version<'a>> {
         let entry = self.version_entry(self.versym(index)?)?;
-        Some(Version {
-            name: self.string(entry.name)?,
-            hash: entry.hash,
-            exact: entry.exact,
-        })
+        Some(Version { name: self.string(entry.name)?, hash: entry.hash, exact: entry.exact })
     }
 
     fn version_entry(&self, versym: u16) -> Option<&'a VersionEntry> {
-        let entry = self
-            .layout
-            .versions
-            .get(usize::from(versym & !VERSYM_HIDDEN))?
-            .as_ref()?;
+        let entry = self.layout.versions.get(usize::from(versym & !VERSYM_HIDDEN))?.as_ref()?;
         (entry.hash != 0 && entry.origin != Origin::Base).then_some(entry)
     }
 
     /// Whether the symbol of this index is what a reference without a version gets.
     pub(crate) fn is_default_version(&self, index: u32) -> bool {
-        self.versym(index)
-            .is_none_or(|versym| versym & VERSYM_HIDDEN == 0)
+        self.versym(index).is_none_or(|versym| versym & VERSYM_HIDDEN == 0)
     }
 
     /// The versions that the library needs: library, version, and whether it may be missing.
@@ -602,23 +527,16 @@ impl<'a> SymbolTable<'a> {
         &self,
     ) -> impl Iterator<Item = (&'a [u8], Version<'a>, bool)> + '_ {
         self.layout.needed_versions.iter().filter_map(|needed| {
-            let version = Version {
-                name: self.string(needed.name)?,
-                hash: needed.hash,
-                exact: true,
-            };
+            let version =
+                Version { name: self.string(needed.name)?, hash: needed.hash, exact: true };
             Some((self.string(needed.file)?, version, needed.weak))
         })
     }
 
     /// Whether the library defines this version; one that defines none passes for any.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
-        let mut defined = self
-            .layout
-            .versions
-            .iter()
-            .flatten()
-            .filter(|entry| entry.origin != Origin::Needed);
+        let mut defined =
+            self.layout.versions.iter().flatten().filter(|entry| entry.origin != Origin::Needed);
         match defined.next() {
             None => true,
             Some(first) => {
@@ -641,16 +559,10 @@ impl<'a> SymbolTable<'a> {
     ) -> Option<(u32, Sym)> {
         let mut seen = Candidates::default();
         let found = match self.hash? {
-            HashTable::Gnu {
-                symoffset,
-                bloom_shift,
-                bloom,
-                buckets,
-                chain,
-            } => {
+            HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
                 let hash = name.gnu_hash;
                 let words = bloom.len() / 8;
-                let word = u64_at(bloom, (hash as usize / 64 & (words - 1)) * 8)?;
+                let word = u64_at(bloom, ((hash as usize / 64) & (words - 1)) * 8)?;
                 let bits = 1u64 << (hash % 64) | 1u64 << (hash.wrapping_shr(bloom_shift) % 64);
                 if word & bits != bits {
                     return None;
@@ -661,12 +573,11 @@ impl<'a> SymbolTable<'a> {
                 loop {
                     let entry = u32_at(chain, index.checked_sub(symoffset)? as usize * 4)?;
                     self.add_work(1);
-                    if (entry ^ hash) >> 1 == 0 {
-                        if let Some(symbol) =
+                    if (entry ^ hash) >> 1 == 0
+                        && let Some(symbol) =
                             self.check_match(index, name, wanted, class, &mut seen)
-                        {
-                            break Some((index, symbol));
-                        }
+                    {
+                        break Some((index, symbol));
                     }
                     if entry & 1 != 0 {
                         break None;
@@ -752,13 +663,13 @@ impl<'a> SymbolTable<'a> {
 
     /// All that other libraries can bind to, with index; in table order.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
-        (1..self.len())
-            .filter_map(|index| Some((index, self.symbol(index)?)))
-            .filter(|(_, symbol)| {
+        (1..self.len()).filter_map(|index| Some((index, self.symbol(index)?))).filter(
+            |(_, symbol)| {
                 !symbol.is_undefined()
                     && symbol.is_export()
                     && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
-            })
+            },
+        )
     }
 
     /// All symbols that the table knows of, with index; in table order.
@@ -777,17 +688,9 @@ impl<'a> HashTable<'a> {
         if nbuckets == 0 || !bloom_size.is_power_of_two() {
             return None;
         }
-        let (bloom, rest) = bytes
-            .get(16..)?
-            .split_at_checked(bloom_size.checked_mul(8)?)?;
+        let (bloom, rest) = bytes.get(16..)?.split_at_checked(bloom_size.checked_mul(8)?)?;
         let (buckets, chain) = rest.split_at_checked(nbuckets.checked_mul(4)?)?;
-        Some(HashTable::Gnu {
-            symoffset,
-            bloom_shift,
-            bloom,
-            buckets,
-            chain,
-        })
+        Some(HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain })
     }
 
     /// Header: `nbucket, nchain`; then buckets, then chains.
@@ -798,22 +701,14 @@ impl<'a> HashTable<'a> {
             return None;
         }
         let (buckets, rest) = bytes.get(8..)?.split_at_checked(nbucket.checked_mul(4)?)?;
-        Some(HashTable::Sysv {
-            buckets,
-            chain: rest.get(..nchain.checked_mul(4)?)?,
-        })
+        Some(HashTable::Sysv { buckets, chain: rest.get(..nchain.checked_mul(4)?)? })
     }
 
     /// One more than the highest index that the table can lead to.
     fn symbol_count(&self) -> u32 {
         match *self {
             HashTable::Sysv { chain, .. } => (chain.len() / 4) as u32,
-            HashTable::Gnu {
-                symoffset,
-                buckets,
-                chain,
-                ..
-            } => {
+            HashTable::Gnu { symoffset, buckets, chain, .. } => {
                 let last_bucket = (0..buckets.len() / 4)
                     .filter_map(|i| u32_at(buckets, i * 4))
                     .max()
@@ -832,9 +727,7 @@ impl<'a> HashTable<'a> {
 
 /// The hash of `DT_GNU_HASH`: Bernstein's, times 33 from 5381.
 fn gnu_hash(name: &[u8]) -> u32 {
-    name.iter().fold(5381, |hash: u32, &byte| {
-        hash.wrapping_mul(33).wrapping_add(u32::from(byte))
-    })
+    name.iter().fold(5381, |hash: u32, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
 }
 
 /// The gABI's hash, of `DT_HASH` and of version names.

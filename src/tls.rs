@@ -60,10 +60,7 @@ impl ModuleId {
     /// # Safety
     /// The module is loaded, and `offset` lies in its block.
     pub(crate) unsafe fn address(self, offset: u64) -> *mut c_void {
-        let index = TlsIndex {
-            ti_module: self.0,
-            ti_offset: offset as usize,
-        };
+        let index = TlsIndex { ti_module: self.0, ti_offset: offset as usize };
         // SAFETY: a pair as relocations would make it; the rest is the caller's promise.
         unsafe { arch::tls_get_addr(&index) }
     }
@@ -102,10 +99,8 @@ struct Registry {
 // until their thread removes them under that lock.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    modules: Vec::new(),
-    threads: Vec::new(),
-});
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { modules: Vec::new(), threads: Vec::new() });
 
 fn registry() -> MutexGuard<'static, Registry> {
     // Nothing panics half-way through a change.
@@ -181,11 +176,7 @@ impl Thread {
         if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
             return thread;
         }
-        let thread = Box::leak(Box::new(Thread {
-            slots,
-            blocks: Vec::new(),
-            farewells: 0,
-        }));
+        let thread = Box::leak(Box::new(Thread { slots, blocks: Vec::new(), farewells: 0 }));
         let thread = NonNull::from(thread);
         registry().threads.push(thread);
         slot.store(thread.as_ptr(), Ordering::Relaxed);
@@ -244,11 +235,7 @@ pub(crate) extern "C" fn address_slow(index: &TlsIndex) -> *mut c_void {
         // SAFETY: the calling thread's own record; no reference to it is kept across the calls
         // below, which may change it.
         let thread = unsafe { thread.as_ref() };
-        thread
-            .blocks
-            .get(module)
-            .and_then(Option::as_ref)
-            .map(|block| block.start)
+        thread.blocks.get(module).and_then(Option::as_ref).map(|block| block.start)
     };
     let start = start.unwrap_or_else(|| {
         let initial = registry().modules.get(module).copied().flatten();
@@ -289,10 +276,7 @@ fn thread_exit_key() -> Result<libc::pthread_key_t, Error> {
         (unsafe { libc::pthread_key_create(&mut key, Some(thread_exit)) } == 0).then_some(key)
     })
     .ok_or_else(|| {
-        Error::system(
-            "pthread_key_create",
-            std::io::Error::from_raw_os_error(libc::EAGAIN),
-        )
+        Error::system("pthread_key_create", std::io::Error::from_raw_os_error(libc::EAGAIN))
     })
 }
 

@@ -11,7 +11,10 @@
 pub(crate) mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{MACHINE, call_ifunc_resolver, tls_get_addr, tls_slots};
+pub(crate) use x86_64::{
+    BREAKPOINT, E_MACHINE, MACHINE, call_ifunc_resolver, return_instruction, tls_get_addr,
+    tls_slots,
+};
 
 /// What a dynamic relocation does, whatever its number on the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,13 +11,12 @@
 
 use super::{Machine, RelocKind};
 
+/// gABI `EM_X86_64`.
+pub(crate) const E_MACHINE: u16 = 62;
+
 /// AMD64.
-pub(crate) static MACHINE: Machine = Machine {
-    name: "x86-64",
-    e_machine: 62,
-    reloc_kind,
-    reloc_name,
-};
+pub(crate) static MACHINE: Machine =
+    Machine { name: "x86-64", e_machine: E_MACHINE, reloc_kind, reloc_name };
 
 fn reloc_kind(r_type: u32) -> Option<RelocKind> {
     Some(match r_type {
@@ -87,14 +86,23 @@ fn reloc_name(r_type: u32) -> &'static str {
         "R_X86_64_GOTPCRELX",
         "R_X86_64_REX_GOTPCRELX",
     ];
-    NAMES
-        .get(r_type as usize)
-        .copied()
-        .unwrap_or("an unknown relocation type")
+    NAMES.get(r_type as usize).copied().unwrap_or("an unknown relocation type")
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use native::{call_ifunc_resolver, tls_get_addr, tls_slots};
+
+/// The first byte in memory of a breakpoint that a debugger has set (`int3`).
+pub(crate) const BREAKPOINT: u8 = 0xcc;
+
+/// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro,
+/// since `global_asm!` takes literals only.
+macro_rules! return_instruction {
+    () => {
+        "ret"
+    };
+}
+pub(crate) use return_instruction;
 
 #[cfg(target_arch = "x86_64")]
 mod native {

@@ -108,9 +108,7 @@ where
     T: scroll::ctx::TryFromCtx<'a, scroll::Endian>,
     T::Error: From<scroll::Error> + std::fmt::Debug,
 {
-    place
-        .pread_with(0, LE)
-        .expect("the place is of the structure's size")
+    place.pread_with(0, LE).expect("the place is of the structure's size")
 }
 
 /// Fills `place` with the structure.
@@ -119,7 +117,5 @@ where
     T: scroll::ctx::TryIntoCtx<scroll::Endian>,
     T::Error: From<scroll::Error> + std::fmt::Debug,
 {
-    place
-        .pwrite_with(structure, 0, LE)
-        .expect("the place is of the structure's size");
+    place.pwrite_with(structure, 0, LE).expect("the place is of the structure's size");
 }

@@ -26,19 +26,7 @@ use std::ffi::c_int;
 use std::ptr::{self, NonNull};
 use std::sync::Once;
 
-/// The instruction that returns to the caller. Its first byte must differ from [`BREAKPOINT`].
-#[cfg(target_arch = "x86_64")]
-macro_rules! return_instruction {
-    () => {
-        "ret"
-    };
-}
-/// The first byte in memory of a breakpoint that a debugger has set.
-#[cfg(target_arch = "x86_64")]
-const BREAKPOINT: u8 = 0xcc;
-/// What an ELF file of this machine says in `e_machine`.
-#[cfg(target_arch = "x86_64")]
-const MACHINE: u16 = goblin::elf::header::EM_X86_64;
+use crate::arch;
 
 std::arch::global_asm!(
     ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
@@ -47,7 +35,7 @@ std::arch::global_asm!(
     ".type __jit_debug_register_code,@function",
     "__jit_debug_register_code:",
     ".cfi_startproc",
-    return_instruction!(),
+    arch::return_instruction!(),
     ".cfi_endproc",
     ".size __jit_debug_register_code, . - __jit_debug_register_code",
     ".popsection",
@@ -121,10 +109,7 @@ impl Registration {
         // SAFETY: `entry` is valid and in no list, and lives until `drop` has taken it out; the
         // symfile lives in the same struct.
         unsafe { list.insert(entry.as_ptr()) };
-        Registration {
-            entry,
-            _symfile: symfile,
-        }
+        Registration { entry, _symfile: symfile }
     }
 }
 
@@ -156,11 +141,11 @@ impl Drop for Registration {
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
-pub(crate) fn debugger_listens() -> bool {
+fn debugger_listens() -> bool {
     let code: *const u8 = __jit_debug_register_code as *const () as *const u8;
     // SAFETY: the function is at least one byte long, and text is readable. A debugger writes to
     // it behind the compiler's back, hence volatile; one byte cannot tear.
-    unsafe { code.read_volatile() == BREAKPOINT }
+    unsafe { code.read_volatile() == arch::BREAKPOINT }
 }
 
 impl Entry {
@@ -289,7 +274,7 @@ static EMPTY_SYMFILE: [u8; 64] = {
         i += 1;
     }
     bytes[16] = goblin::elf::header::ET_DYN as u8;
-    [bytes[18], bytes[19]] = MACHINE.to_le_bytes();
+    [bytes[18], bytes[19]] = arch::E_MACHINE.to_le_bytes();
     // e_version, e_ehsize, e_phentsize, e_shentsize
     bytes[20] = 1;
     bytes[52] = 64;

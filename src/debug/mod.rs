@@ -30,7 +30,7 @@ mod sections;
 mod symfile;
 mod xz;
 
-pub(crate) use jit::{Registration, debugger_listens};
+pub(crate) use jit::Registration;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
 
 use crate::addr::LoadBias;

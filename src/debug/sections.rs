@@ -8,14 +8,12 @@
 //! No section is taken that would have gdb look for a file elsewhere or run a script, see
 //! [`is_dwarf`] and [`Sections::leave_dwarf_that_needs_a_file`].
 //!
-//! Sources: gABI chapter 4, "Sections" and "Special Sections"; LSB Core 10.6 for `.eh_frame` and
-//! its header, with DWARF 6.4.1 for the entries.
+//! Source: gABI chapter 4, "Sections" and "Special Sections".
 
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 
-use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 use goblin::elf::section_header::{
     SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHF_TLS, SHF_WRITE, SHN_ABS,
     SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
@@ -23,7 +21,6 @@ use goblin::elf::section_header::{
 use goblin::elf::sym::{STT_TLS, st_type};
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
-use scroll::{LE, Pread};
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use crate::addr::Vaddr;
@@ -38,8 +35,8 @@ pub(crate) struct Source<'a> {
     pub bytes: &'a [u8],
     /// Its `PT_LOAD`s, ascending.
     pub segments: &'a [SourceSegment],
-    /// Its `PT_GNU_EH_FRAME`.
-    pub eh_frame_hdr: Option<Range<Vaddr>>,
+    /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it.
+    pub eh_frame: Option<Range<Vaddr>>,
     /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
     /// only where no section header tells of a symbol table.
     pub dynamic_symbols: &'a DynamicSymbols<'a>,
@@ -137,12 +134,9 @@ impl<'a> Sections<'a> {
         if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
             return Err("their size or number is none that we know");
         }
-        let table = file_range(
-            source.bytes,
-            header.e_shoff,
-            u64::from(count) * SECTION_SIZE as u64,
-        )
-        .ok_or("they lie outside the file")?;
+        let table =
+            file_range(source.bytes, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
+                .ok_or("they lie outside the file")?;
         let headers: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
         let names = headers
             .get(usize::from(header.e_shstrndx))
@@ -191,11 +185,8 @@ impl<'a> Sections<'a> {
         const OF_LOADED: u32 = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR | SHF_TLS;
         const OF_DEBUG: u32 = SHF_COMPRESSED | SHF_MERGE | SHF_STRINGS;
 
-        let mut section = Section {
-            role: Role::LeftOut,
-            header: SectionHeader::default(),
-            contents: &[],
-        };
+        let mut section =
+            Section { role: Role::LeftOut, header: SectionHeader::default(), contents: &[] };
         let in_file = stated.sh_type != SHT_NULL && stated.sh_type != SHT_NOBITS;
         if stated.sh_type == SHT_NULL {
             return Ok(section);
@@ -217,9 +208,8 @@ impl<'a> Sections<'a> {
             // The room of `.tbss` is nowhere; its address is no promise. Nor is one of no bytes.
             let is_tbss = !in_file && stated.sh_flags & u64::from(SHF_TLS) != 0;
             let nowhere = is_tbss || stated.sh_size == 0;
-            let inside = Vaddr(stated.sh_addr)
-                .range(stated.sh_size)
-                .is_some_and(|range| source.has(&range));
+            let inside =
+                Vaddr(stated.sh_addr).range(stated.sh_size).is_some_and(|range| source.has(&range));
             if nowhere || inside {
                 section.role = Role::Loaded;
                 section.header = SectionHeader {
@@ -303,12 +293,12 @@ impl<'a> Sections<'a> {
         let mut names = Names(vec![0]);
         let [text, data, rodata, eh_frame_name] =
             [".text", ".data", ".rodata", ".eh_frame"].map(|name| names.add(name));
-        let eh_frame = eh_frame(source);
-        let mut list = vec![Section {
-            role: Role::LeftOut,
-            header: SectionHeader::default(),
-            contents: &[],
-        }];
+        let eh_frame = source.eh_frame.clone().and_then(|range| {
+            let contents = source.contents(&range)?;
+            Some((range, contents))
+        });
+        let mut list =
+            vec![Section { role: Role::LeftOut, header: SectionHeader::default(), contents: &[] }];
         let mut push = |name, flags, addresses: Range<Vaddr>, contents: &'a [u8]| {
             let Some(size) = addresses.end.checked_sub(addresses.start) else {
                 return;
@@ -320,11 +310,7 @@ impl<'a> Sections<'a> {
                 role: Role::Loaded,
                 header: SectionHeader {
                     sh_name: name,
-                    sh_type: if contents.is_empty() {
-                        SHT_NOBITS
-                    } else {
-                        SHT_PROGBITS
-                    },
+                    sh_type: if contents.is_empty() { SHT_NOBITS } else { SHT_PROGBITS },
                     sh_flags: u64::from(SHF_ALLOC | flags),
                     sh_addr: addresses.start.0,
                     sh_size: size,
@@ -353,13 +339,7 @@ impl<'a> Sections<'a> {
         }
         // The headers' number is a `u16`; such an image has nothing that is worth a look.
         list.truncate(usize::from(MOST_SECTIONS));
-        Sections {
-            names,
-            list,
-            symbols: None,
-            debugdata: None,
-            stated: false,
-        }
+        Sections { names, list, symbols: None, debugdata: None, stated: false }
     }
 
     /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
@@ -387,11 +367,7 @@ impl<'a> Sections<'a> {
                     sh_addralign: 1,
                     ..SectionHeader::default()
                 };
-                self.list.push(Section {
-                    role: Role::Loaded,
-                    header,
-                    contents: &[],
-                });
+                self.list.push(Section { role: Role::Loaded, header, contents: &[] });
             }
         }
     }
@@ -448,21 +424,18 @@ fn symbol_table<'a>(
 impl<'a> Source<'a> {
     /// The last segment that starts at or before `address`, if that is inside.
     fn segment_at(&self, address: Vaddr) -> Option<&'a SourceSegment> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.addresses.start <= address);
+        let after = self.segments.partition_point(|segment| segment.addresses.start <= address);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         (address <= segment.addresses.end).then_some(segment)
     }
 
     /// Whether the range lies in one segment.
     fn has(&self, range: &Range<Vaddr>) -> bool {
-        self.segment_at(range.start)
-            .is_some_and(|segment| range.end <= segment.addresses.end)
+        self.segment_at(range.start).is_some_and(|segment| range.end <= segment.addresses.end)
     }
 
     /// From `address` to the end of what the file has of its segment.
-    fn contents_from(&self, address: Vaddr) -> Option<&'a [u8]> {
+    pub(super) fn contents_from(&self, address: Vaddr) -> Option<&'a [u8]> {
         let segment = self.segment_at(address)?;
         let skipped = address.checked_sub(segment.addresses.start)?;
         let contents = self.bytes.get(segment.file.clone())?;
@@ -470,53 +443,10 @@ impl<'a> Source<'a> {
     }
 
     /// The bytes of the file that are loaded at the range, if all of it comes from the file.
-    fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
+    pub(super) fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
         let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         self.contents_from(range.start)?.get(..len)
     }
-}
-
-/// Where `.eh_frame` is and what is in it, by its header, which needs no section headers.
-fn eh_frame<'a>(source: &Source<'a>) -> Option<(Range<Vaddr>, &'a [u8])> {
-    let range = source.eh_frame_hdr.clone()?;
-    let bases = BaseAddresses::default().set_eh_frame_hdr(range.start.0);
-    let header = EhFrameHdr::new(source.contents(&range)?, LittleEndian);
-    let Pointer::Direct(start) = header.parse(&bases, 8).ok()?.eh_frame_ptr() else {
-        return None;
-    };
-    let contents = source.contents_from(Vaddr(start))?;
-    let contents = contents.get(..call_frames_len(contents))?;
-    let range = Vaddr(start).range(contents.len() as u64)?;
-    (!contents.is_empty()).then_some((range, contents))
-}
-
-/// The length of the call frame information that `bytes` start with: up to and with the entry of
-/// length zero that ends it, or to where the next entry is none.
-fn call_frames_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        match call_frame_entry_len(bytes, at) {
-            Some(0) => return at + 4,
-            Some(len) => at += len,
-            None => return at,
-        }
-    }
-}
-
-/// The length of the entry at `at`, its length field included; 0 for the last one. `None` if
-/// what is there cannot be an entry.
-fn call_frame_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
-    let short: u32 = bytes.pread_with(at, LE).ok()?;
-    let (field, len) = match short {
-        0 => return Some(0),
-        u32::MAX => (12, bytes.pread_with::<u64>(at + 4, LE).ok()?),
-        short => (4, u64::from(short)),
-    };
-    let whole = usize::try_from(len).ok()?.checked_add(field)?;
-    let inside = whole <= bytes.len().checked_sub(at)?;
-    // 0 in a CIE; in an FDE the way back from here to its CIE, which came before.
-    let way_back: u32 = bytes.pread_with(at + field, LE).ok()?;
-    (inside && len >= 4 && way_back as usize <= at + field).then_some(whole)
 }
 
 /// `len` bytes at `offset` of the file.

@@ -85,9 +85,7 @@ impl SymfileTemplate {
         detail: Detail,
     ) -> Result<SymfileTemplate, SymfileError> {
         let header = image_header(source.bytes)?;
-        let too_large = SymfileError::TooLarge {
-            len: source.bytes.len(),
-        };
+        let too_large = SymfileError::TooLarge { len: source.bytes.len() };
         let sections = Sections::stated(&header, source).unwrap_or_else(|fault| {
             log::debug!("section headers of an image are disregarded: {fault}");
             Sections::made_up(source)
@@ -135,10 +133,7 @@ impl SymfileTemplate {
             sh_addralign: 1,
             ..SectionHeader::default()
         };
-        let strtab = outer.push(
-            section(name[1], SHT_STRTAB),
-            Contents::Bytes(&symbols.strings),
-        );
+        let strtab = outer.push(section(name[1], SHT_STRTAB), Contents::Bytes(&symbols.strings));
         let symtab = outer.push(
             SectionHeader {
                 sh_link: u32::from(strtab),
@@ -149,10 +144,8 @@ impl SymfileTemplate {
             },
             Contents::Bytes(&symbols.entries),
         );
-        outer.header.e_shstrndx = outer.push(
-            section(name[3], SHT_STRTAB),
-            Contents::Bytes(&sections.names.0),
-        );
+        outer.header.e_shstrndx =
+            outer.push(section(name[3], SHT_STRTAB), Contents::Bytes(&sections.names.0));
         if debugdata.len() != 0 {
             outer.push(section(name[2], SHT_PROGBITS), debugdata);
         }
@@ -165,11 +158,7 @@ impl SymfileTemplate {
             contents.write(&mut bytes);
         }
         let start = outer.sections.get(usize::from(symtab))?.0.sh_offset as usize;
-        Some(SymfileTemplate {
-            bytes,
-            sections,
-            symbols: start..start + symbols.entries.len(),
-        })
+        Some(SymfileTemplate { bytes, sections, symbols: start..start + symbols.entries.len() })
     }
 
     /// The symfile of the instance with this bias.
@@ -232,10 +221,7 @@ fn inner<'a>(header: &Header, sections: &Sections<'a>) -> Option<(Vec<u8>, Vec<&
         match section.role {
             Role::Loaded => {
                 let sh_type = SHT_NOBITS;
-                let header = SectionHeader {
-                    sh_type,
-                    ..section.header
-                };
+                let header = SectionHeader { sh_type, ..section.header };
                 inner.push(header, NOTHING);
             }
             Role::Debug => {
@@ -262,15 +248,10 @@ struct Symbols {
 
 impl Symbols {
     fn copied(entries: &[u8], strings: &[u8]) -> Symbols {
-        let mut symbols = Symbols {
-            entries: entries.to_vec(),
-            strings: strings.to_vec(),
-            locals: 0,
-        };
+        let mut symbols =
+            Symbols { entries: entries.to_vec(), strings: strings.to_vec(), locals: 0 };
         symbols.strings.push(0);
-        symbols
-            .entries
-            .truncate(entries.len() - entries.len() % SYMBOL_SIZE);
+        symbols.entries.truncate(entries.len() - entries.len() % SYMBOL_SIZE);
         let mut locals = true;
         for place in symbols.entries.chunks_exact_mut(SYMBOL_SIZE) {
             let mut symbol: Sym = get(place);
@@ -285,11 +266,7 @@ impl Symbols {
     }
 
     fn from_dynamic(source: &Source<'_>, sections: &Sections<'_>) -> Symbols {
-        let mut symbols = Symbols {
-            entries: vec![0; SYMBOL_SIZE],
-            strings: vec![0],
-            locals: 1,
-        };
+        let mut symbols = Symbols { entries: vec![0; SYMBOL_SIZE], strings: vec![0], locals: 1 };
         // Each has an entry of its own in the file, and names may share their ends but seldom do.
         let most = source.bytes.len();
         (source.dynamic_symbols)(&mut |dynamic| {
@@ -323,13 +300,8 @@ impl Symbols {
 
 /// The header of the image, if it is an ELF file of the kind we make.
 fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
-    let malformed = |what, at| SymfileError::Malformed {
-        what,
-        at: FileOffset(at),
-    };
-    let header: Header = bytes
-        .pread_with(0, LE)
-        .map_err(|_| malformed("file header", 0))?;
+    let malformed = |what, at| SymfileError::Malformed { what, at: FileOffset(at) };
+    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
     if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
         return Err(malformed("file header", 0));
     }
@@ -348,6 +320,8 @@ fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
 mod tests {
     use super::super::sections::{DynamicSymbol, SourceSegment};
     use super::*;
+    use crate::dynamic::ReadAt;
+    use crate::eh_frame::EhFrame;
     use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader};
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output};
@@ -429,6 +403,16 @@ mod tests {
             .unwrap_or_else(|error| panic!("{tool}: {error}: install the package {package}"))
     }
 
+    impl ReadAt for Source<'_> {
+        fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+            self.contents(&range)
+        }
+
+        fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+            self.contents_from(start)
+        }
+    }
+
     /// What the loader would tell of an image it trusts.
     fn program_headers(bytes: &[u8]) -> (Vec<SourceSegment>, Option<Range<Vaddr>>) {
         let header: Header = bytes.pread_with(0, LE).unwrap();
@@ -449,7 +433,12 @@ mod tests {
                 _ => {}
             }
         }
-        (segments, eh_frame_hdr)
+        let eh_frame = eh_frame_hdr.and_then(|hdr| {
+            let source =
+                Source { bytes, segments: &segments, eh_frame: None, dynamic_symbols: &|_| {} };
+            Some(EhFrame::locate(hdr, &source)?.range)
+        });
+        (segments, eh_frame)
     }
 
     fn template(bytes: &[u8], detail: Detail) -> SymfileTemplate {
@@ -462,7 +451,7 @@ mod tests {
         sound: &[u8],
         detail: Detail,
     ) -> Result<SymfileTemplate, SymfileError> {
-        let (segments, eh_frame_hdr) = program_headers(sound);
+        let (segments, eh_frame) = program_headers(sound);
         let visible = DynamicSymbol {
             name: b"visible",
             st_value: goblin::elf::Elf::parse(sound)
@@ -480,7 +469,7 @@ mod tests {
         let source = Source {
             bytes,
             segments: &segments,
-            eh_frame_hdr,
+            eh_frame,
             dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
         };
         SymfileTemplate::new(&source, detail)
@@ -552,10 +541,7 @@ mod tests {
             assert_eq!(outside.sh_addr, stated.sh_addr + 0x1000_0000, "{name}");
         }
         for name in [".debug_info", ".debug_line", ".debug_str", ".debug_abbrev"] {
-            assert_eq!(
-                section(&inner, name).unwrap().1,
-                section(&image, name).unwrap().1
-            );
+            assert_eq!(section(&inner, name).unwrap().1, section(&image, name).unwrap().1);
             assert!(section(&symfile, name).is_none());
         }
         let [before, after] = [&image, &symfile].map(|bytes| {
@@ -567,9 +553,7 @@ mod tests {
             let distance = if moves(before) { 0x1000_0000 } else { 0 };
             assert_eq!(after.st_value, before.st_value + distance, "{before:?}");
         }
-        let tls = after
-            .iter()
-            .find(|symbol| st_type(symbol.st_info) == STT_TLS);
+        let tls = after.iter().find(|symbol| st_type(symbol.st_info) == STT_TLS);
         assert_eq!(tls.unwrap().st_value, 0);
     }
 
@@ -589,9 +573,7 @@ mod tests {
         let scratch = Scratch::new("no-headers");
         let image = scratch.compiled(CODE, &["-O2"]);
         let bytes = without_section_headers(&image);
-        let symfile = template_by(&bytes, &image, Detail::Full)
-            .unwrap()
-            .at(bias(0x1000));
+        let symfile = template_by(&bytes, &image, Detail::Full).unwrap().at(bias(0x1000));
         let (stated, made_up) = (section(&image, ".eh_frame"), section(&symfile, ".eh_frame"));
         let (stated, made_up) = (stated.unwrap(), made_up.unwrap());
         assert_eq!(made_up.0.sh_addr, stated.0.sh_addr + 0x1000);
@@ -651,7 +633,7 @@ mod tests {
             let source = Source {
                 bytes: &bytes,
                 segments: &segments,
-                eh_frame_hdr: None,
+                eh_frame: None,
                 dynamic_symbols: &|_| {},
             };
             let error = SymfileTemplate::new(&source, Detail::Full).unwrap_err();
@@ -669,9 +651,7 @@ mod tests {
         let table = header.e_shoff as usize;
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut random = |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % below
         };
         let values = [0, 1, 0x7f, 0x80, 0xff];
