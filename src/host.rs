@@ -371,6 +371,7 @@ fn startup() -> &'static [Arc<HostLibrary>] {
 
 /// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
 pub(crate) struct GlobalScope {
+    startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
     /// Libraries were opened since the process started.
     has_more: bool,
 }
@@ -385,12 +386,13 @@ pub(crate) struct GlobalSymbol {
 impl GlobalScope {
     /// The scope as it is now.
     pub(crate) fn new() -> GlobalScope {
-        let startup = startup().len();
+        let startup: Vec<_> =
+            startup().iter().map(|library| (&**library, library.table())).collect();
         // The executable has no name; the kernel's vdso has one that is no path.
         let is_library =
             |listed: &Listed| listed.name.is_empty() || listed.name.to_bytes().contains(&b'/');
         let count = listed().into_iter().filter(is_library).count();
-        GlobalScope { has_more: count > startup }
+        GlobalScope { has_more: count > startup.len(), startup }
     }
 
     /// What `name` is bound to.
@@ -400,7 +402,10 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        let found = startup().iter().find_map(|library| library.lookup(name, wanted, class));
+        let found = self.startup.iter().find_map(|(library, table)| {
+            let (_, symbol) = table.lookup(name, wanted, class)?;
+            Some(library.host_symbol(&symbol))
+        });
         if let Some(symbol) = found {
             return Some(GlobalSymbol { symbol, library: None });
         }

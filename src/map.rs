@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use std::ptr::{self, NonNull};
 
 use region::Protection;
 
-use crate::addr::{LoadBias, Vaddr};
+use crate::addr::{LoadBias, PageSize, Vaddr};
 use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
@@ -150,7 +150,7 @@ impl Mapping<Open> {
             text_open: plan.text_relocations,
             state: PhantomData,
         };
-        mapping.fill(bytes)?;
+        mapping.fill(bytes);
         mapping.protect_gaps()?;
         if !mapping.text_open {
             mapping.protect_text()?;
@@ -158,7 +158,8 @@ impl Mapping<Open> {
         Ok(mapping)
     }
 
-    fn fill(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn fill(&mut self, bytes: &[u8]) {
+        self.populate();
         for segment in &self.segments {
             let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
             let room = (segment.pages.end.0 - segment.pages.start.0) as usize;
@@ -169,7 +170,30 @@ impl Mapping<Open> {
             // has, and fresh anonymous memory does not overlap the received bytes.
             unsafe { ptr::copy_nonoverlapping(source.as_ptr(), target, len) };
         }
-        Ok(())
+    }
+
+    /// Has the kernel provide the pages that will be filled all at once: met one by one, the page
+    /// faults take longer than the copying. Pages of zeroes (`.bss`) are left alone.
+    fn populate(&self) {
+        let page = PageSize::current();
+        let mut runs: Vec<Range<Vaddr>> = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let start = segment.pages.start;
+            let filled = start.checked_add(segment.file.len() as u64);
+            let Some(end) = filled.and_then(|end| end.page_ceil(page)) else { continue };
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        for run in runs {
+            let start = self.load_bias.apply(run.start) as *mut c_void;
+            let len = (run.end.0 - run.start.0) as usize;
+            // SAFETY: pages of the reservation, since the file's part of a segment is no longer
+            // than its pages; zero pages appear where there would be zero pages. A kernel before
+            // 5.14 does not know the advice, and then the pages come one by one.
+            unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) };
+        }
     }
 
     /// What lies between segments can be touched by nobody.

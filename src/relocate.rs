@@ -65,20 +65,26 @@ pub(crate) fn bind(
             continue;
         }
         let index = rela.symbol as usize;
-        if bound.symbols.get(index).is_some_and(Option::is_some) {
+        let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);
+        let is_known = bound.symbols.get(index).is_some_and(Option::is_some);
+        if is_known && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
             continue;
         }
         let symbol = table.symbol(rela.symbol).ok_or_else(|| {
-            let what = format!(
-                "{} names symbol {index}, which does not exist",
-                (machine.reloc_name)(rela.r_type)
-            );
+            let name = (machine.reloc_name)(rela.r_type);
+            let what = format!("{name} names symbol {index}, which does not exist");
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })?;
+        let found = binder.resolve(rela.symbol, &symbol, outcome)?;
         if bound.symbols.len() <= index {
             bound.symbols.resize(index + 1, None);
         }
-        bound.symbols[index] = Some(binder.resolve(rela.symbol, &symbol, &mut bound, outcome)?);
+        bound.symbols[index] = Some(found.definition.target);
+        bound.calls.extend(found.call.map(|call| (rela.symbol, call)));
+        if wants_size {
+            bound.sizes.insert(rela.symbol, found.definition.st_size);
+        }
+        outcome.keep.extend(found.definition.keep);
         if table.work() > table.work_limit() {
             return Err(Error::limit(
                 "the work to look up its symbols",
@@ -113,6 +119,13 @@ fn checked_kind(rela: &Rela, machine: &Machine) -> Result<RelocKind, Error> {
     }
 }
 
+/// What a symbol is bound to.
+struct Found {
+    definition: Definition,
+    /// What calls are bound to, if that is something else.
+    call: Option<Target>,
+}
+
 struct Binder<'a> {
     symbolic: bool,
     member: usize,
@@ -124,16 +137,10 @@ struct Binder<'a> {
 
 impl Binder<'_> {
     /// What the symbol of this index is bound to; a missing one is noted, and 0 for now.
-    fn resolve(
-        &self,
-        index: u32,
-        symbol: &Sym,
-        bound: &mut Bound,
-        outcome: &mut Outcome,
-    ) -> Result<Target, Error> {
+    fn resolve(&self, index: u32, symbol: &Sym, outcome: &mut Outcome) -> Result<Found, Error> {
+        let own = || Definition::of_member(self.member, symbol);
         if symbol.is_local() && !symbol.is_undefined() {
-            bound.sizes.insert(index, symbol.st_size);
-            return Ok(Definition::of_member(self.member, symbol).target);
+            return Ok(Found { definition: own(), call: None });
         }
         let name = self.table.name(symbol).ok_or_else(|| {
             Error::malformed("a symbol's name lies outside the string table", Place::Symbol(index))
@@ -143,29 +150,21 @@ impl Binder<'_> {
         let find = |class| self.order.find(self.member, self.symbolic, &name, wanted, class);
 
         let class = if symbol.is_thread_local() { Class::Definition } else { Class::Address };
-        let mut found = if symbol.is_local() { None } else { find(class) };
-        if symbol.is_protected() && !symbol.is_undefined() {
-            // It is the image's own, but where the executable's PLT entry stands for the function's
-            // address, the whole process must agree on that.
-            let own = Definition::of_member(self.member, symbol);
-            found = found.filter(|found| found.is_canonical_plt).or(Some(own));
-        }
-        if let Some(found) = found {
-            if found.is_canonical_plt {
-                let own = Definition::of_member(self.member, symbol);
-                let call = if symbol.is_protected() && !symbol.is_undefined() {
-                    Some(own)
-                } else {
-                    find(Class::Definition)
-                };
-                if let Some(call) = call {
-                    bound.calls.insert(index, call.target);
-                    outcome.keep.extend(call.keep);
+        let found = if symbol.is_local() { None } else { find(class) };
+        let is_own = symbol.is_protected() && !symbol.is_undefined();
+        match found {
+            // Where the executable's PLT entry stands for a function's address, the whole process
+            // must agree on that; calls go to the function itself.
+            Some(definition) if definition.is_canonical_plt => {
+                let call = if is_own { Some(own()) } else { find(Class::Definition) };
+                if let Some(call) = &call {
+                    outcome.keep.extend(call.keep.clone());
                 }
+                return Ok(Found { definition, call: call.map(|call| call.target) });
             }
-            bound.sizes.extend((found.st_size != 0).then_some((index, found.st_size)));
-            outcome.keep.extend(found.keep);
-            return Ok(found.target);
+            _ if is_own => return Ok(Found { definition: own(), call: None }),
+            Some(definition) => return Ok(Found { definition, call: None }),
+            None => {}
         }
 
         let (text, version) = (name.text(), version.map(|version| version.text()));
@@ -175,17 +174,16 @@ impl Binder<'_> {
             weak: symbol.is_weak(),
             requested_by: self.name,
         };
-        if let Some(address) = self.resolver.and_then(|resolver| resolver(&request)) {
-            return Ok(Target::Address(address.addr()));
-        }
-        if !symbol.is_weak() {
+        let supplied = self.resolver.and_then(|resolver| resolver(&request));
+        if supplied.is_none() && !symbol.is_weak() {
             outcome.missing.push(MissingSymbol {
                 name: text.clone().into_owned(),
                 version: version.map(|version| version.into_owned()),
                 needed_by: self.name.to_owned(),
             });
         }
-        Ok(Target::Address(0))
+        let address = supplied.map_or(0, |address| address.addr());
+        Ok(Found { definition: Definition::at(address), call: None })
     }
 }
 
