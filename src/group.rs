@@ -32,7 +32,7 @@ use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::scope::{Keep, Provider, Target};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
-use crate::{debug, unwind};
+use crate::{debug, unique, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -40,6 +40,8 @@ pub(crate) struct Group {
     init_order: Vec<usize>,
     /// How many of them, from the front, are initialised and not yet finalised.
     initialised: AtomicUsize,
+    /// It defines what is to be defined once in the process.
+    has_unique: bool,
     entry: OnceLock<live::Entry>,
     members: Vec<Loaded>,
     /// What members are bound to; behind `members`, so that it goes last.
@@ -92,6 +94,7 @@ impl Group {
         process::stay_loaded();
         let group = Group::place(prepared, register)?;
         let pinned = prepared.members.iter().any(|member| member.image.facts.nodelete);
+        unique::enter(&group, &prepared.first_uses);
         let entry = live::enter(&group, prepared.global, pinned);
         // Set once, here.
         let _ = group.entry.set(entry);
@@ -129,6 +132,7 @@ impl Group {
         Ok(Arc::new(Group {
             init_order: prepared.init_order.clone(),
             initialised: AtomicUsize::new(0),
+            has_unique: !prepared.first_uses.is_empty(),
             entry: OnceLock::new(),
             members,
             _keep: prepared.keep.clone(),
@@ -188,6 +192,9 @@ impl Drop for Group {
         self.finalise();
         // Nobody may find it any more; then the fields go.
         drop(self.entry.take());
+        if self.has_unique {
+            unique::forget_dead();
+        }
     }
 }
 

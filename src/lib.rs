@@ -26,6 +26,7 @@ mod scope;
 mod services;
 mod symbol;
 mod tls;
+mod unique;
 mod unwind;
 
 pub use addr::{FileOffset, LoadBias, Vaddr};

@@ -18,6 +18,7 @@ use crate::host::HostDefinition;
 use crate::loader::{Loader, Prepared};
 use crate::scope::{Provider, Target};
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Version, Wanted};
+use crate::unique;
 
 /// A shared library that runs from memory.
 ///
@@ -230,7 +231,8 @@ impl Library {
 /// The run-time address of a symbol that this image defines.
 fn address_in(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
     let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
-    match loaded.target(&symbol) {
+    let the_only = if symbol.is_unique() { unique::definition(name.bytes()) } else { None };
+    match the_only.map_or_else(|| loaded.target(&symbol), |definition| definition.target) {
         Target::Address(address) => Some(address as *mut c_void),
         // SAFETY: the image is loaded, and the offset is its own symbol's.
         Target::Tls { module, offset } => Some(unsafe { module.address(offset) }),

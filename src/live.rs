@@ -11,19 +11,31 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 
 use crate::group::Group;
 
-#[derive(Default)]
 struct Live {
-    /// Groups by the number that they got when they were loaded.
+    /// By the number that a group got when it was loaded.
     groups: BTreeMap<u64, Weak<Group>>,
-    /// Those whose exports later images see, in load order.
-    global: Vec<Weak<Group>>,
+    /// By the first address of each image.
+    images: BTreeMap<usize, Image>,
+    /// Numbers of those whose exports later images see.
+    global: Vec<u64>,
     /// Those that must stay.
     pinned: Vec<Arc<Group>>,
     next: u64,
 }
 
-static LIVE: RwLock<Live> =
-    RwLock::new(Live { groups: BTreeMap::new(), global: Vec::new(), pinned: Vec::new(), next: 0 });
+struct Image {
+    end: usize,
+    group: Weak<Group>,
+    index: usize,
+}
+
+static LIVE: RwLock<Live> = RwLock::new(Live {
+    groups: BTreeMap::new(),
+    images: BTreeMap::new(),
+    global: Vec::new(),
+    pinned: Vec::new(),
+    next: 0,
+});
 
 fn read() -> RwLockReadGuard<'static, Live> {
     LIVE.read().unwrap_or_else(PoisonError::into_inner)
@@ -34,7 +46,10 @@ fn write() -> RwLockWriteGuard<'static, Live> {
 }
 
 /// A group's entry; dropping it takes the group out.
-pub(crate) struct Entry(u64);
+pub(crate) struct Entry {
+    number: u64,
+    images: Vec<usize>,
+}
 
 /// Enters a group that is about to be initialised.
 pub(crate) fn enter(group: &Arc<Group>, global: bool, pinned: bool) -> Entry {
@@ -42,30 +57,46 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool, pinned: bool) -> Entry {
     let number = live.next;
     live.next += 1;
     live.groups.insert(number, Arc::downgrade(group));
+    let mut images = Vec::with_capacity(group.len());
+    for index in 0..group.len() {
+        let addresses = group.member(index).mapping().address_range();
+        let image = Image { end: addresses.end, group: Arc::downgrade(group), index };
+        live.images.insert(addresses.start, image);
+        images.push(addresses.start);
+    }
     if global {
-        live.global.push(Arc::downgrade(group));
+        live.global.push(number);
     }
     if pinned {
         live.pinned.push(group.clone());
     }
-    Entry(number)
+    Entry { number, images }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut live = write();
-        live.groups.remove(&self.0);
-        live.global.retain(|group| group.strong_count() > 0);
+        live.groups.remove(&self.number);
+        live.global.retain(|&number| number != self.number);
+        for start in &self.images {
+            live.images.remove(start);
+        }
     }
+}
+
+/// The image that `address` lies in, kept for as long as the result is; `None` also for one whose
+/// last owner is gone and whose destructors are running.
+pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
+    let live = read();
+    let (_, image) = live.images.range(..=address).next_back()?;
+    (address < image.end).then(|| Some((image.group.upgrade()?, image.index)))?
 }
 
 /// The images whose exports all later ones see, in load order.
 pub(crate) fn global_images() -> Vec<(Arc<Group>, usize)> {
-    let groups: Vec<Arc<Group>> = read().global.iter().filter_map(Weak::upgrade).collect();
-    groups
-        .into_iter()
-        .flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index)))
-        .collect()
+    let live = read();
+    let groups = live.global.iter().filter_map(|number| live.groups.get(number)?.upgrade());
+    groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
 }
 
 /// Runs the destructors of all images, the last loaded first.

@@ -25,6 +25,7 @@ use crate::live;
 use crate::plan::Plan;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Keep, Provider, Resolver, Scope, SearchOrder, SymbolRequest};
+use crate::unique::FirstUse;
 
 /// When calls between libraries are bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,6 +79,8 @@ pub(crate) struct Prepared<'d> {
     pub init_order: Vec<usize>,
     /// What the members are bound to.
     pub keep: Vec<Keep>,
+    /// Definitions of members that are to be the only ones in the process.
+    pub first_uses: Vec<FirstUse>,
     /// Its exports are visible to images loaded later.
     pub global: bool,
     /// By index of member: what debuggers are told of an instance.
@@ -285,6 +288,7 @@ impl Loader {
             members,
             init_order,
             keep: dedup(outcome.keep),
+            first_uses: outcome.first_uses,
             global: self.global,
             symfiles,
         })

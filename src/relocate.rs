@@ -20,8 +20,9 @@ use crate::arch::{Machine, RelocKind};
 use crate::error::{Error, MissingSymbol, Place};
 use crate::image::{Image, Rela};
 use crate::scope::{Definition, Keep, Resolver, SearchOrder, SymbolRequest, Target};
-use crate::symbol::{Class, Sym, SymbolTable, Wanted};
+use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::ModuleId;
+use crate::unique::FirstUse;
 
 /// What an image's references are bound to.
 pub(crate) struct Bound {
@@ -41,6 +42,8 @@ pub(crate) struct Outcome {
     pub missing: Vec<MissingSymbol>,
     /// What must be kept because something was bound to it.
     pub keep: Vec<Keep>,
+    /// Definitions of the group's own that are to be the only ones in the process.
+    pub first_uses: Vec<FirstUse>,
 }
 
 /// Binds all symbols that the relocations of `image`, the group's member of index `member`, name.
@@ -163,7 +166,10 @@ impl Binder<'_> {
                 return Ok(Found { definition, call: call.map(|call| call.target) });
             }
             _ if is_own => return Ok(Found { definition: own(), call: None }),
-            Some(definition) => return Ok(Found { definition, call: None }),
+            Some(definition) => {
+                self.note_first_use(&name, &definition, outcome);
+                return Ok(Found { definition, call: None });
+            }
             None => {}
         }
 
@@ -184,6 +190,15 @@ impl Binder<'_> {
         }
         let address = supplied.map_or(0, |address| address.addr());
         Ok(Found { definition: Definition::at(address), call: None })
+    }
+
+    /// Notes a unique definition of the group's own, unless that of another image is used.
+    fn note_first_use(&self, name: &SymbolName<'_>, found: &Definition, outcome: &mut Outcome) {
+        if let Some(symbol) = found.unique
+            && let Target::Member { member, .. } | Target::MemberTls { member, .. } = found.target
+        {
+            outcome.first_uses.push(FirstUse { name: name.bytes().into(), member, symbol });
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::host::{GlobalScope, HostDefinition, HostLibrary, HostSymbol};
 use crate::services;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::ModuleId;
+use crate::unique;
 
 /// Where an image's references are searched first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,6 +92,8 @@ pub(crate) struct Definition {
     pub target: Target,
     pub st_size: u64,
     pub is_canonical_plt: bool,
+    /// The symbol of an image, if it is `STB_GNU_UNIQUE`.
+    pub unique: Option<Sym>,
     pub keep: Option<Keep>,
 }
 
@@ -126,6 +129,27 @@ pub(crate) struct SearchOrder<'a> {
 impl SearchOrder<'_> {
     /// What a reference of `member` to `name` is bound to; the resolver is not asked here.
     pub(crate) fn find(
+        &self,
+        member: usize,
+        symbolic: bool,
+        name: &SymbolName<'_>,
+        wanted: Wanted<'_>,
+        class: Class,
+    ) -> Option<Definition> {
+        let found = self.find_in_scope(member, symbolic, name, wanted, class)?;
+        if found.unique.is_none() {
+            return Some(found);
+        }
+        // There must be but one in the process: that of a library of `ld.so`'s, or of the image
+        // that had it first, wherever in the order they are.
+        let of_host = self.searchlist.iter().find_map(|provider| match provider {
+            Provider::Host(_) => self.in_provider(provider, name, wanted, class),
+            Provider::Member(_) | Provider::Loaded(..) => None,
+        });
+        of_host.or_else(|| unique::definition(name.bytes())).or(Some(found))
+    }
+
+    fn find_in_scope(
         &self,
         member: usize,
         symbolic: bool,
@@ -218,6 +242,7 @@ impl Definition {
             target: Target::Address(address),
             st_size: 0,
             is_canonical_plt: false,
+            unique: None,
             keep: None,
         }
     }
@@ -234,7 +259,13 @@ impl Definition {
         } else {
             Target::Member { member, st_value }
         };
-        Definition { target, st_size: symbol.st_size, is_canonical_plt: false, keep: None }
+        Definition {
+            target,
+            st_size: symbol.st_size,
+            is_canonical_plt: false,
+            unique: symbol.is_unique().then_some(*symbol),
+            keep: None,
+        }
     }
 
     fn of_loaded(
@@ -251,6 +282,7 @@ impl Definition {
             target,
             st_size: symbol.st_size,
             is_canonical_plt: false,
+            unique: symbol.is_unique().then_some(symbol),
             keep: Some(Keep::Group(group.clone())),
         })
     }
@@ -271,6 +303,7 @@ impl Definition {
             target,
             st_size: symbol.st_size,
             is_canonical_plt: symbol.is_canonical_plt,
+            unique: None,
             keep,
         }
     }

@@ -96,6 +96,11 @@ impl Sym {
         u32::from(self.st_shndx) == SHN_ABS
     }
 
+    /// There is to be one definition in the process.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.binding() == STB_GNU_UNIQUE
+    }
+
     pub(crate) fn is_weak(&self) -> bool {
         self.binding() == STB_WEAK
     }

@@ -1,0 +1,74 @@
+//! `STB_GNU_UNIQUE`: one definition in the whole process, whatever the scopes say.
+//!
+//! C++ compilers give this binding to the static data of inline functions and templates, of which
+//! every library has a copy, but all must use the same. The first definition that a reference was
+//! bound to is the one; later references to that name get it wherever they would have looked.
+//!
+//! `ld.so` makes such a library stay for good. Here the definition stays as long as its image, and
+//! images that were bound to it keep that image; when all are gone, the name is free again.
+//!
+//! Source: glibc `elf/dl-lookup.c`, `do_lookup_unique`.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::group::Group;
+use crate::scope::{Definition, Keep};
+use crate::symbol::Sym;
+
+struct Unique {
+    group: Weak<Group>,
+    index: usize,
+    symbol: Sym,
+}
+
+/// By name.
+static TABLE: Mutex<BTreeMap<Box<[u8]>, Unique>> = Mutex::new(BTreeMap::new());
+
+fn table() -> MutexGuard<'static, BTreeMap<Box<[u8]>, Unique>> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A unique definition that a member of a load group was bound to, and nobody before it.
+pub(crate) struct FirstUse {
+    pub name: Box<[u8]>,
+    /// The member that defines it.
+    pub member: usize,
+    pub symbol: Sym,
+}
+
+/// The one definition of `name`, if an image that is loaded has it.
+pub(crate) fn definition(name: &[u8]) -> Option<Definition> {
+    let (group, index, symbol) = {
+        let table = table();
+        let unique = table.get(name)?;
+        (unique.group.upgrade()?, unique.index, unique.symbol)
+    };
+    let target = group.member(index).target(&symbol);
+    Some(Definition {
+        target,
+        st_size: symbol.st_size,
+        is_canonical_plt: false,
+        unique: None,
+        keep: Some(Keep::Group(group)),
+    })
+}
+
+/// Makes the definitions of a group that is in place the only ones, but for those that another
+/// group has entered meanwhile.
+pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) {
+    let mut table = table();
+    for FirstUse { name, member, symbol } in first_uses {
+        if table.get(name).is_none_or(|unique| unique.group.strong_count() == 0) {
+            let unique = Unique { group: Arc::downgrade(group), index: *member, symbol: *symbol };
+            table.insert(name.clone(), unique);
+        }
+    }
+}
+
+/// Forgets what no image has any more.
+pub(crate) fn forget_dead() {
+    table().retain(|_, unique| unique.group.strong_count() > 0);
+}
