@@ -87,7 +87,7 @@ impl Library {
     /// symbol's address.
     ///
     /// # Errors
-    /// [`Error::SymbolNotFound`].
+    /// [`Error::SymbolNotFound`], also for a symbol at address 0.
     ///
     /// # Safety
     /// `T` is the type of the symbol. The result must not be used, by copies of it either, once
@@ -120,7 +120,8 @@ impl Library {
         };
         let wanted =
             version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
-        let address = self.address_of(&SymbolName::new(name), wanted);
+        // Null is no place: a function pointer could not even hold it.
+        let address = self.address_of(&SymbolName::new(name), wanted).filter(|at| !at.is_null());
         let address = address.ok_or_else(|| Error::SymbolNotFound {
             image: self.name().to_owned(),
             symbol: String::from_utf8_lossy(name).into_owned(),

@@ -247,7 +247,7 @@ impl Loader {
     }
 
     /// From bytes to a bound group: parse, find what is needed, bind.
-    fn prepare_group<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
+    pub(crate) fn prepare_group<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
         let parsed = self.collect(bytes)?;
         let searchlist = searchlist(&parsed, self.scope);
         let order = SearchOrder {

@@ -78,7 +78,14 @@ pub(crate) fn bind(
             let what = format!("{name} names symbol {index}, which does not exist");
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })?;
-        let found = binder.resolve(rela.symbol, &symbol, outcome)?;
+        let found = match kind {
+            // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
+            RelocKind::TlsModule | RelocKind::TlsOffset if symbol.is_section() => {
+                let target = Target::MemberTls { member, offset: symbol.st_value };
+                Found { definition: Definition::to(target), call: None }
+            }
+            _ => binder.resolve(rela.symbol, &symbol, outcome)?,
+        };
         if bound.symbols.len() <= index {
             bound.symbols.resize(index + 1, None);
         }

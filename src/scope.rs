@@ -238,13 +238,12 @@ impl SearchOrder<'_> {
 impl Definition {
     /// An address that the caller vouches for.
     pub(crate) fn at(address: usize) -> Definition {
-        Definition {
-            target: Target::Address(address),
-            st_size: 0,
-            is_canonical_plt: false,
-            unique: None,
-            keep: None,
-        }
+        Definition::to(Target::Address(address))
+    }
+
+    /// This target, with nothing known about it.
+    pub(crate) fn to(target: Target) -> Definition {
+        Definition { target, st_size: 0, is_canonical_plt: false, unique: None, keep: None }
     }
 
     /// A symbol that the group's member of this index defines.

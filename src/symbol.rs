@@ -105,6 +105,10 @@ impl Sym {
         self.binding() == STB_WEAK
     }
 
+    pub(crate) fn is_section(&self) -> bool {
+        self.kind() == STT_SECTION
+    }
+
     pub(crate) fn is_thread_local(&self) -> bool {
         self.kind() == STT_TLS
     }
