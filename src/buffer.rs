@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
-use crate::map::Reservation;
+use crate::reserve::Reservation;
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
 ///

@@ -1,38 +1,35 @@
-//! From a prepared load group to initialised images, and back to nothing.
+//! Images in place: what holds them together, and how they are found.
 //!
 //! A group is what one load brings in: the image that was asked for (member 0) and what it needs
 //! from the bytes that the caller provided. Its members can refer to each other in circles, so
-//! they live and die together.
+//! they live and die together. Unloading is `Drop`, in the order of the fields: destructors run,
+//! then debuggers, the unwinder and threads forget the image, then the memory goes.
 //!
-//! [`Group::instantiate`] is the straight path: map every member, relocate every member, run the
-//! IFUNC resolvers, seal, register, then run constructors. Registrations come before constructors
-//! (a constructor may throw, and may carry a breakpoint). No lock of memdl's is held while code of
-//! images runs. Each stage owns what it made, so a failure at any point is plain `Drop`, and
-//! unloading is the same in the order of [`Loaded`]'s fields.
+//! The registry of all groups answers three questions: which image holds this address, what have
+//! images with `global(true)` added to the scope of later ones, and what is left to finalise when
+//! the process ends. It owns nothing but what must never be unloaded.
 //!
-//! Sources: gABI "Initialization and Termination Functions"; order among members: glibc
-//! `elf/dl-sort-maps.c`.
+//! No lock is held while code of images runs.
+//!
+//! Source: gABI "Initialization and Termination Functions".
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use crate::addr::{LoadBias, Vaddr};
-use crate::arch::{self, MACHINE};
-use crate::error::{Error, Place};
+use crate::addr::Vaddr;
+use crate::arch;
+use crate::host::{HostLibrary, SymbolValue};
 use crate::image::Facts;
-use crate::live;
-use crate::loader::{Member, Prepared};
-use crate::map::{Mapping, Open, Sealed};
+use crate::map::{Mapping, Sealed};
 use crate::process;
-use crate::relocate::{self, Indirect, Memory, Placement};
-use crate::scope::{Keep, Provider, Target};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
-use crate::{debug, unique, unwind};
+use crate::{debug, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -40,103 +37,54 @@ pub(crate) struct Group {
     init_order: Vec<usize>,
     /// How many of them, from the front, are initialised and not yet finalised.
     initialised: AtomicUsize,
-    /// It defines what is to be defined once in the process.
-    has_unique: bool,
-    entry: OnceLock<live::Entry>,
+    /// Where the group is found; set when it is entered.
+    number: OnceLock<u64>,
     members: Vec<Loaded>,
     /// What members are bound to; behind `members`, so that it goes last.
     _keep: Vec<Keep>,
 }
 
-/// Tells debuggers of the instance of a member, by its index, that lies at a bias.
-pub(crate) type Register<'a> = dyn FnMut(usize, LoadBias) -> Option<debug::Registration> + 'a;
-
 /// An image in place. The fields are in drop order: what refers to the mapping goes before it.
 pub(crate) struct Loaded {
-    name: Arc<str>,
-    facts: Arc<Facts>,
-    needed: Vec<Provider>,
-    _debug: Option<debug::Registration>,
-    _unwind: Option<unwind::Registration>,
-    tls: Option<TlsModule>,
-    mapping: Mapping<Sealed>,
+    pub(crate) name: Arc<str>,
+    pub(crate) facts: Arc<Facts>,
+    /// The libraries that it needs, directly, in order.
+    pub(crate) needed: Vec<Provider>,
+    pub(crate) _debug: Option<debug::Registration>,
+    pub(crate) _unwind: Option<unwind::Registration>,
+    pub(crate) tls: Option<TlsModule>,
+    pub(crate) mapping: Mapping<Sealed>,
 }
 
-/// A member of a group while it is put in place.
-struct Placed<'p, 'd> {
-    member: &'p Member<'d>,
-    tls: Option<TlsModule>,
-    mapping: Mapping<Open>,
+/// What a group holds on to because it refers to it.
+#[derive(Clone)]
+pub(crate) enum Keep {
+    Group(Arc<Group>),
+    Host(Arc<HostLibrary>),
 }
 
-impl Memory for Mapping<Open> {
-    #[inline]
-    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
-        Mapping::store(self, at, bytes)
-    }
-
-    #[inline]
-    fn word(&self, at: Vaddr) -> Option<u64> {
-        self.stored_word(at)
-    }
+/// A library that an image needs, or that stands in a searchlist.
+#[derive(Clone)]
+pub(crate) enum Provider {
+    /// The member of the group of this index.
+    Member(usize),
+    /// An image that is loaded already.
+    Loaded(Arc<Group>, usize),
+    /// A library of `ld.so`'s.
+    Host(Arc<HostLibrary>),
 }
 
 impl Group {
-    /// Puts an instance of the group in place and runs its constructors.
-    ///
-    /// # Safety
-    /// Runs code of the images: IFUNC resolvers and constructors. They must be right for this
-    /// process, as with `dlopen`.
-    pub(crate) unsafe fn instantiate(
-        prepared: &Prepared<'_>,
-        register: &mut Register<'_>,
-    ) -> Result<Arc<Group>, Error> {
-        process::stay_loaded();
-        let group = Group::place(prepared, register)?;
-        let pinned = prepared.members.iter().any(|member| member.image.facts.nodelete);
-        unique::enter(&group, &prepared.first_uses);
-        let entry = live::enter(&group, prepared.global, pinned);
-        // Set once, here.
-        let _ = group.entry.set(entry);
-        // SAFETY: all members are relocated and sealed; the rest is the caller's promise.
-        unsafe { group.initialise() };
-        Ok(group)
-    }
-
-    /// Everything up to the constructors.
-    fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Group>, Error> {
-        let mut placed = Vec::with_capacity(prepared.members.len());
-        for member in &prepared.members {
-            placed.push(Placed::new(member).map_err(|error| error.in_image(&member.name))?);
-        }
-        let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
-
-        let mut indirect = Vec::new();
-        for (index, placed) in placed.iter_mut().enumerate() {
-            let words = placed.relocate(index, &placements);
-            indirect.push(words.map_err(|error| error.in_image(&placed.member.name))?);
-        }
-        // Resolvers are code of the images: only now is everything that they can see relocated.
-        for &index in &prepared.init_order {
-            for word in &indirect[index] {
-                resolve_indirect(&mut placed, index, word)?;
-            }
-        }
-
-        let mut members = Vec::with_capacity(placed.len());
-        for (index, placed) in placed.into_iter().enumerate() {
-            let name = placed.member.name.clone();
-            let loaded = placed.seal(&mut |load_bias| register(index, load_bias));
-            members.push(loaded.map_err(|error| error.in_image(&name))?);
-        }
-        Ok(Arc::new(Group {
-            init_order: prepared.init_order.clone(),
+    /// A group of images that are relocated and sealed. Nothing of theirs has run but IFUNC
+    /// resolvers, and nobody can find it yet.
+    pub(crate) fn new(members: Vec<Loaded>, init_order: Vec<usize>, keep: Vec<Keep>) -> Arc<Group> {
+        Arc::new(Group {
+            init_order,
             initialised: AtomicUsize::new(0),
-            has_unique: !prepared.first_uses.is_empty(),
-            entry: OnceLock::new(),
+            number: OnceLock::new(),
             members,
-            _keep: prepared.keep.clone(),
-        }))
+            _keep: keep,
+        })
     }
 
     /// How many images there are.
@@ -152,8 +100,8 @@ impl Group {
     /// Runs all constructors, dependencies first.
     ///
     /// # Safety
-    /// As [`Group::instantiate`].
-    unsafe fn initialise(&self) {
+    /// They must be right for this process, as with `dlopen`.
+    pub(crate) unsafe fn initialise(&self) {
         let arguments = process::arguments();
         for (count, &index) in self.init_order.iter().enumerate() {
             // Counted before it runs: a constructor that unwinds is finalised like any other.
@@ -191,90 +139,18 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.finalise();
         // Nobody may find it any more; then the fields go.
-        drop(self.entry.take());
-        if self.has_unique {
-            unique::forget_dead();
+        if let Some(&number) = self.number.get() {
+            let mut live = write();
+            live.groups.remove(&number);
+            live.global.retain(|&other| other != number);
+            for loaded in &self.members {
+                live.images.remove(&loaded.mapping.address_range().start);
+            }
         }
     }
 }
 
-impl<'p, 'd> Placed<'p, 'd> {
-    fn new(member: &'p Member<'d>) -> Result<Placed<'p, 'd>, Error> {
-        let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
-        let segment = member.image.facts.tls.as_ref();
-        let tls = segment.map(|segment| TlsModule::new(segment, &mapping)).transpose()?;
-        Ok(Placed { member, tls, mapping })
-    }
-
-    fn placement(&self) -> Placement {
-        Placement { load_bias: self.mapping.load_bias(), tls: self.tls.as_ref().map(TlsModule::id) }
-    }
-
-    fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
-        let Member { image, bound, .. } = self.member;
-        let indirect =
-            relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
-        self.mapping.close_text()?;
-        Ok(indirect)
-    }
-
-    fn seal(
-        self,
-        register: &mut dyn FnMut(LoadBias) -> Option<debug::Registration>,
-    ) -> Result<Loaded, Error> {
-        let mapping = self.mapping.seal()?;
-        let facts = &self.member.image.facts;
-        let unwind = unwind::Registration::new(facts, &mapping);
-        Ok(Loaded {
-            name: self.member.name.clone(),
-            facts: facts.clone(),
-            needed: self.member.needed.clone(),
-            _debug: register(mapping.load_bias()),
-            _unwind: unwind,
-            tls: self.tls,
-            mapping,
-        })
-    }
-}
-
-/// Stores what an IFUNC resolver of one of the members returns.
-fn resolve_indirect(
-    placed: &mut [Placed<'_, '_>],
-    index: usize,
-    word: &Indirect,
-) -> Result<(), Error> {
-    let name = placed[index].member.name.clone();
-    let malformed =
-        |what: &'static str| Error::malformed(what, Place::Relocation(word.place)).in_image(&name);
-    let resolver = placed[word.member].mapping.load_bias().apply(word.resolver);
-    if !placed[word.member].mapping.is_code(resolver) {
-        return Err(malformed("an IFUNC resolver lies outside executable memory"));
-    }
-    // SAFETY: in executable memory of an image of the group, all of which are relocated.
-    let function = unsafe { arch::call_ifunc_resolver(resolver) };
-    let value = (function as u64).wrapping_add_signed(word.r_addend);
-    let stored = placed[index].mapping.store(word.place, value.to_le_bytes());
-    stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))
-}
-
 impl Loaded {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    pub(crate) fn mapping(&self) -> &Mapping<Sealed> {
-        &self.mapping
-    }
-
-    /// The libraries that it needs, directly, in order.
-    pub(crate) fn needed(&self) -> &[Provider] {
-        &self.needed
-    }
-
     /// Whether a `DT_NEEDED` entry of this name means this image.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
         self.facts.is_called(&self.name, name)
@@ -285,23 +161,22 @@ impl Loaded {
             .expect("the mapping holds what the file states")
     }
 
-    /// What a reference to a symbol of this image is bound to.
-    pub(crate) fn target(&self, symbol: &Sym) -> Target {
-        let value = Vaddr(symbol.st_value);
+    /// What a symbol of this image comes to.
+    pub(crate) fn value(&self, symbol: &Sym) -> SymbolValue {
         if symbol.is_thread_local() {
             match &self.tls {
-                Some(tls) => Target::Tls { module: tls.id(), offset: symbol.st_value },
-                None => Target::Address(0),
+                Some(tls) => SymbolValue::ThreadLocal { module: tls.id(), offset: symbol.st_value },
+                None => SymbolValue::Address(0),
             }
         } else if symbol.is_absolute() {
-            Target::Address(symbol.st_value as usize)
+            SymbolValue::Address(symbol.st_value as usize)
         } else {
-            let address = self.mapping.load_bias().apply(value);
+            let address = self.mapping.load_bias().apply(Vaddr(symbol.st_value));
             if symbol.is_ifunc() && self.mapping.is_code(address) {
                 // SAFETY: in executable memory of an image that is relocated.
-                Target::Address(unsafe { arch::call_ifunc_resolver(address) })
+                SymbolValue::Address(unsafe { arch::call_ifunc_resolver(address) })
             } else {
-                Target::Address(address)
+                SymbolValue::Address(address)
             }
         }
     }
@@ -328,3 +203,122 @@ impl Loaded {
             .filter(|&function| function != 0)
     }
 }
+impl Provider {
+    /// What a library needs, directly. `own` tells it for members of the group at hand.
+    pub(crate) fn needed(&self, own: impl Fn(usize) -> Vec<Provider>) -> Vec<Provider> {
+        match self {
+            Provider::Member(index) => own(*index),
+            Provider::Loaded(group, index) => {
+                let of_group = |needed: &Provider| match needed {
+                    Provider::Member(member) => Provider::Loaded(group.clone(), *member),
+                    other => other.clone(),
+                };
+                group.member(*index).needed.iter().map(of_group).collect()
+            }
+            Provider::Host(library) => {
+                library.dependencies().into_iter().map(Provider::Host).collect()
+            }
+        }
+    }
+
+    /// Whether it is the same library.
+    pub(crate) fn is(&self, other: &Provider) -> bool {
+        match (self, other) {
+            (Provider::Member(a), Provider::Member(b)) => a == b,
+            (Provider::Loaded(a, i), Provider::Loaded(b, j)) => Arc::ptr_eq(a, b) && i == j,
+            (Provider::Host(a), Provider::Host(b)) => a.is(b),
+            _ => false,
+        }
+    }
+}
+
+/// The groups that are in place.
+struct Live {
+    /// By the number that a group got when it was loaded.
+    groups: BTreeMap<u64, Weak<Group>>,
+    /// By the first address of each image.
+    images: BTreeMap<usize, LiveImage>,
+    /// Numbers of those whose exports later images see.
+    global: Vec<u64>,
+    /// Those that must stay (`DF_1_NODELETE`).
+    pinned: Vec<Arc<Group>>,
+    next: u64,
+}
+
+struct LiveImage {
+    end: usize,
+    group: Weak<Group>,
+    index: usize,
+}
+
+static LIVE: RwLock<Live> = RwLock::new(Live {
+    groups: BTreeMap::new(),
+    images: BTreeMap::new(),
+    global: Vec::new(),
+    pinned: Vec::new(),
+    next: 0,
+});
+
+fn read() -> RwLockReadGuard<'static, Live> {
+    LIVE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write() -> RwLockWriteGuard<'static, Live> {
+    LIVE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets a group be found, from just before its constructors run until after its destructors.
+pub(crate) fn enter(group: &Arc<Group>, global: bool) {
+    // The finaliser below is reached by the linker only through this object file; a look at it
+    // makes sure that it is part of the link.
+    std::hint::black_box(&FINI);
+    let mut live = write();
+    let number = live.next;
+    live.next += 1;
+    // A group is entered once.
+    let _ = group.number.set(number);
+    live.groups.insert(number, Arc::downgrade(group));
+    for (index, loaded) in group.members.iter().enumerate() {
+        let addresses = loaded.mapping.address_range();
+        let image = LiveImage { end: addresses.end, group: Arc::downgrade(group), index };
+        live.images.insert(addresses.start, image);
+    }
+    if global {
+        live.global.push(number);
+    }
+    if group.members.iter().any(|loaded| loaded.facts.nodelete) {
+        live.pinned.push(group.clone());
+    }
+}
+
+/// The image that `address` lies in, kept for as long as the result is; `None` also for one whose
+/// last owner is gone and whose destructors are running.
+pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
+    let live = read();
+    let (_, image) = live.images.range(..=address).next_back()?;
+    (address < image.end).then(|| Some((image.group.upgrade()?, image.index)))?
+}
+
+/// The images whose exports all later ones see, in load order.
+pub(crate) fn global_images() -> Vec<(Arc<Group>, usize)> {
+    let live = read();
+    let groups = live.global.iter().filter_map(|number| live.groups.get(number)?.upgrade());
+    groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
+}
+
+/// Runs the destructors of all images, the last loaded first. Called by `ld.so` when the process
+/// exits, or what memdl is linked into is unloaded: after `atexit` handlers, as it does for its own
+/// libraries.
+extern "C" fn finalise_all() {
+    // Destructors may load and unload: no lock is held while they run.
+    let groups: Vec<Arc<Group>> = read().groups.values().rev().filter_map(Weak::upgrade).collect();
+    for group in groups {
+        group.finalise();
+        // Code of the image may still be on some stack, or be called by what ends after us.
+        std::mem::forget(group);
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINI: extern "C" fn() = finalise_all;

@@ -49,9 +49,9 @@ pub(crate) struct HostLibrary {
     handle: Option<Handle>,
 }
 
-/// What a symbol of a host library is.
+/// What a symbol of a library that is in place comes to, in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum HostDefinition {
+pub(crate) enum SymbolValue {
     Address(usize),
     ThreadLocal { module: ModuleId, offset: u64 },
 }
@@ -304,16 +304,16 @@ impl HostLibrary {
 
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
         let definition = if symbol.is_thread_local() {
-            HostDefinition::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
+            SymbolValue::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
         } else if symbol.is_absolute() {
-            HostDefinition::Address(symbol.st_value as usize)
+            SymbolValue::Address(symbol.st_value as usize)
         } else {
             let address = self.memory.load_bias.apply(Vaddr(symbol.st_value));
             if symbol.is_ifunc() && !symbol.is_undefined() {
                 // SAFETY: an IFUNC of a library that `ld.so` has relocated; `dlsym` does the same.
-                HostDefinition::Address(unsafe { arch::call_ifunc_resolver(address) })
+                SymbolValue::Address(unsafe { arch::call_ifunc_resolver(address) })
             } else {
-                HostDefinition::Address(address)
+                SymbolValue::Address(address)
             }
         };
         HostSymbol { definition, st_size: symbol.st_size, is_canonical_plt: symbol.is_undefined() }
@@ -323,7 +323,7 @@ impl HostLibrary {
 /// A symbol found in a host library.
 #[derive(Clone, Copy)]
 pub(crate) struct HostSymbol {
-    pub definition: HostDefinition,
+    pub definition: SymbolValue,
     pub st_size: u64,
     /// The executable's PLT entry for a function that is defined elsewhere.
     pub is_canonical_plt: bool,
@@ -434,9 +434,9 @@ impl GlobalScope {
                 continue;
             };
             let is_it = match symbol.definition {
-                HostDefinition::Address(found) => found == address,
+                SymbolValue::Address(found) => found == address,
                 // SAFETY: the library is held, and the offset is its own symbol's.
-                HostDefinition::ThreadLocal { module, offset } => unsafe {
+                SymbolValue::ThreadLocal { module, offset } => unsafe {
                     module.address(offset).addr() == address
                 },
             };
@@ -446,7 +446,7 @@ impl GlobalScope {
         }
         // `dlsym` found it, so it is there, in whatever form.
         let symbol = HostSymbol {
-            definition: HostDefinition::Address(address),
+            definition: SymbolValue::Address(address),
             st_size: 0,
             is_canonical_plt: false,
         };
@@ -476,7 +476,7 @@ mod tests {
             let found = scope
                 .lookup(&name, Wanted::Default, Class::Address)
                 .map(|found| found.symbol.definition);
-            assert_eq!(found, Some(HostDefinition::Address(reference)), "{}", name.text());
+            assert_eq!(found, Some(SymbolValue::Address(reference)), "{}", name.text());
             compared += 1;
         }
         assert!(compared > 2000, "only {compared}");

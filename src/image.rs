@@ -616,6 +616,15 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Whether a `DT_NEEDED` entry of this name means an image with these facts that is called
+    /// `own_name`.
+    pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
+        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
+            || own_name.as_bytes() == name
+    }
+}
+
 impl RelocationTables {
     fn parse(
         dynamic: &Dynamic,

@@ -7,6 +7,8 @@
 mod addr;
 mod arch;
 mod buffer;
+#[cfg(feature = "capi")]
+mod capi;
 mod debug;
 mod dynamic;
 mod eh_frame;
@@ -14,14 +16,16 @@ mod error;
 mod group;
 mod host;
 mod image;
+mod instantiate;
 mod library;
 mod limits;
-mod live;
 mod loader;
 mod map;
 mod plan;
+mod prepare;
 mod process;
 mod relocate;
+mod reserve;
 mod scope;
 mod services;
 mod symbol;

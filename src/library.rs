@@ -13,10 +13,10 @@ use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 
 use crate::addr::Vaddr;
 use crate::error::Error;
-use crate::group::{Group, Loaded};
-use crate::host::HostDefinition;
-use crate::loader::{Loader, Prepared};
-use crate::scope::{Provider, Target};
+use crate::group::{Group, Loaded, Provider};
+use crate::host::SymbolValue;
+use crate::instantiate::instantiate;
+use crate::prepare::Prepared;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Version, Wanted};
 use crate::unique;
 
@@ -44,21 +44,6 @@ pub struct Library {
 }
 
 impl Library {
-    /// Loads a shared library from its bytes: [`Loader::load`] with the defaults.
-    ///
-    /// # Errors
-    /// See [`Error`]. A failed load leaves the process as it was.
-    ///
-    /// # Safety
-    /// Runs the library's constructors, and its destructors when it goes, with the rights of the
-    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with
-    /// `dlopen`. Its code must not modify its own dynamic symbol and string tables, which linkers
-    /// put into read-only memory.
-    pub unsafe fn from_bytes(bytes: &[u8]) -> Result<Library, Error> {
-        // SAFETY: the caller's promise.
-        unsafe { Loader::new().load(bytes) }
-    }
-
     /// The only instance there will be of what is prepared.
     ///
     /// # Safety
@@ -69,7 +54,7 @@ impl Library {
             Some(symfiles.get_mut(index)?.take()?.into_registration(load_bias))
         };
         // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { Group::instantiate(&prepared, &mut register)? } })
+        Ok(Library { group: unsafe { instantiate(&prepared, &mut register)? } })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {
@@ -144,9 +129,9 @@ impl Library {
                 Provider::Host(library) => {
                     library.lookup(name, wanted, Class::Address).map(|found| {
                         match found.definition {
-                            HostDefinition::Address(address) => address as *mut c_void,
+                            SymbolValue::Address(address) => address as *mut c_void,
                             // SAFETY: the library is held by the group, and the offset is its symbol's.
-                            HostDefinition::ThreadLocal { module, offset } => unsafe {
+                            SymbolValue::ThreadLocal { module, offset } => unsafe {
                                 module.address(offset)
                             },
                         }
@@ -168,22 +153,22 @@ impl Library {
 
     /// What errors, debuggers and `/proc/self/maps` call it.
     pub fn name(&self) -> &str {
-        self.loaded().name()
+        &self.loaded().name
     }
 
     /// Its `DT_SONAME`.
     pub fn soname(&self) -> Option<&str> {
-        self.loaded().facts().soname.as_deref().and_then(|soname| soname.to_str().ok())
+        self.loaded().facts.soname.as_deref().and_then(|soname| soname.to_str().ok())
     }
 
     /// Run-time address minus the address that the file states.
     pub fn load_bias(&self) -> usize {
-        self.loaded().mapping().load_bias().get()
+        self.loaded().mapping.load_bias().get()
     }
 
     /// From the image's first page to the end of its last.
     pub fn address_range(&self) -> Range<usize> {
-        self.loaded().mapping().address_range()
+        self.loaded().mapping.address_range()
     }
 
     /// All symbols that the library exports, in the order of its symbol table.
@@ -200,10 +185,10 @@ impl Library {
     /// below it, unless that has a size and ends before it.
     pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
         let loaded = self.loaded();
-        if !loaded.mapping().address_range().contains(&address) {
+        if !loaded.mapping.address_range().contains(&address) {
             return None;
         }
-        let at = loaded.mapping().load_bias().remove(address);
+        let at = loaded.mapping.load_bias().remove(address);
         let table = loaded.symbols();
         let holds = |symbol: &Sym| {
             !symbol.is_absolute()
@@ -232,12 +217,23 @@ impl Library {
 /// The run-time address of a symbol that this image defines.
 fn address_in(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
     let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
-    let the_only = if symbol.is_unique() { unique::definition(name.bytes()) } else { None };
-    match the_only.map_or_else(|| loaded.target(&symbol), |definition| definition.target) {
-        Target::Address(address) => Some(address as *mut c_void),
-        // SAFETY: the image is loaded, and the offset is its own symbol's.
-        Target::Tls { module, offset } => Some(unsafe { module.address(offset) }),
-        Target::Member { .. } | Target::MemberIfunc { .. } | Target::MemberTls { .. } => None,
+    let value = match if symbol.is_unique() { unique::definition(name.bytes()) } else { None } {
+        Some((group, index, symbol)) => group.member(index).value(&symbol),
+        None => loaded.value(&symbol),
+    };
+    // SAFETY: the image is loaded, and a value of its own symbol.
+    Some(unsafe { address_of_value(value) })
+}
+
+/// The address that a symbol's value means for the calling thread.
+///
+/// # Safety
+/// The value is that of a symbol of a library that is loaded.
+unsafe fn address_of_value(value: SymbolValue) -> *mut c_void {
+    match value {
+        SymbolValue::Address(address) => address as *mut c_void,
+        // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
+        SymbolValue::ThreadLocal { module, offset } => unsafe { module.address(offset) },
     }
 }
 
@@ -340,7 +336,7 @@ impl<'lib> ExportedSymbol<'lib> {
             address: if symbol.is_absolute() || symbol.is_thread_local() {
                 symbol.st_value as usize
             } else {
-                loaded.mapping().load_bias().apply(Vaddr(symbol.st_value))
+                loaded.mapping.load_bias().apply(Vaddr(symbol.st_value))
             },
         }
     }
@@ -412,7 +408,7 @@ impl Template {
         let mut register =
             |index: usize, load_bias| Some(symfiles.get(index)?.as_ref()?.register(load_bias));
         // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { Group::instantiate(&self.prepared, &mut register)? } })
+        Ok(Library { group: unsafe { instantiate(&self.prepared, &mut register)? } })
     }
 
     /// What instances will be called.

@@ -1,31 +1,20 @@
-//! From bytes and the caller's wishes to a prepared load group: everything that can be decided
-//! before any memory is mapped.
-//!
-//! [`Loader`] holds the wishes. Preparing parses the image, finds what it needs (`DT_NEEDED`,
-//! breadth first), and binds every reference; what is missing is collected and listed. The result,
-//! [`Prepared`], serves one instance ([`Loader::load`]) or any number ([`Template`]) alike.
+//! The builder: what a caller wishes for a load, and the ways to get it.
+
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::addr::PageSize;
-use crate::arch::MACHINE;
 use crate::buffer::ImageBuffer;
-use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
-use crate::eh_frame::EhFrame;
-use crate::error::{Error, MissingLibrary, MissingVersion};
-use crate::group::Group;
-use crate::host::{GlobalScope, HostLibrary};
-use crate::image::{Bytes, Facts, Image};
+use crate::debug::Debug;
+use crate::error::Error;
+use crate::image::Bytes;
 use crate::library::{Library, Template};
-use crate::limits::{self, Limits};
-use crate::live;
-use crate::plan::Plan;
-use crate::relocate::{self, Bound, Outcome};
-use crate::scope::{Keep, Provider, Resolver, Scope, SearchOrder, SymbolRequest};
-use crate::unique::FirstUse;
+use crate::limits::Limits;
+use crate::prepare::Settings;
+use crate::scope::{Scope, SymbolRequest};
 
 /// When calls between libraries are bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,49 +47,8 @@ pub enum Binding {
 /// ```
 #[derive(Clone)]
 pub struct Loader {
-    name: Option<Arc<str>>,
-    defined: HashMap<String, usize>,
-    resolver: Option<Arc<Resolver>>,
-    depends_on: Vec<Arc<Group>>,
-    provided: Vec<(Arc<str>, Arc<[u8]>)>,
-    global: bool,
-    system_libraries: bool,
-    scope: Scope,
+    settings: Settings,
     binding: Binding,
-    debug: Debug,
-    limits: Limits,
-}
-
-/// A load group that is parsed, planned and bound, and not yet in memory.
-pub(crate) struct Prepared<'d> {
-    /// The image that was asked for, then what it needs, breadth first.
-    pub members: Vec<Member<'d>>,
-    /// Indices of members, dependencies first.
-    pub init_order: Vec<usize>,
-    /// What the members are bound to.
-    pub keep: Vec<Keep>,
-    /// Definitions of members that are to be the only ones in the process.
-    pub first_uses: Vec<FirstUse>,
-    /// Its exports are visible to images loaded later.
-    pub global: bool,
-    /// By index of member: what debuggers are told of an instance.
-    pub symfiles: Vec<Option<DebugTemplate>>,
-}
-
-/// One image of a prepared group.
-pub(crate) struct Member<'d> {
-    pub name: Arc<str>,
-    pub image: Image<'d>,
-    pub plan: Plan,
-    pub needed: Vec<Provider>,
-    pub bound: Bound,
-}
-
-/// A member whose references are not bound yet.
-struct Parsed<'d> {
-    name: Arc<str>,
-    image: Image<'d>,
-    needed: Vec<Provider>,
 }
 
 impl Default for Loader {
@@ -112,7 +60,7 @@ impl Default for Loader {
 impl Loader {
     /// A loader that does as `dlopen(.., RTLD_NOW | RTLD_LOCAL)`, with debug entries.
     pub fn new() -> Loader {
-        Loader {
+        let settings = Settings {
             name: None,
             defined: HashMap::new(),
             resolver: None,
@@ -121,16 +69,16 @@ impl Loader {
             global: false,
             system_libraries: false,
             scope: Scope::default(),
-            binding: Binding::default(),
             debug: Debug::default(),
             limits: Limits::default(),
-        }
+        };
+        Loader { settings, binding: Binding::default() }
     }
 
     /// What errors, debuggers, profilers and `/proc/self/maps` call the image. Default: its
     /// `DT_SONAME`, or else `image`.
     pub fn name(mut self, name: impl Into<String>) -> Loader {
-        self.name = Some(name.into().into());
+        self.settings.name = Some(name.into().into());
         self
     }
 
@@ -139,7 +87,7 @@ impl Loader {
     /// It takes precedence over a symbol of that name that the host does export. The address must
     /// stay good for as long as an image that was loaded with it.
     pub fn define(mut self, name: impl Into<String>, address: *const c_void) -> Loader {
-        self.defined.insert(name.into(), address.addr());
+        self.settings.defined.insert(name.into(), address.addr());
         self
     }
 
@@ -150,7 +98,7 @@ impl Loader {
         mut self,
         resolver: impl Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync + 'static,
     ) -> Loader {
-        self.resolver = Some(Arc::new(resolver));
+        self.settings.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -159,19 +107,19 @@ impl Loader {
     /// It joins the scope, and is kept alive, only if something needs it. What it was itself
     /// loaded with ([`Loader::provide`]) is found the same way.
     pub fn depends_on(mut self, library: &Library) -> Loader {
-        self.depends_on.push(library.group().clone());
+        self.settings.depends_on.push(library.group().clone());
         self
     }
 
     /// Bytes to load when something needs a library of this name: at most once per load.
     pub fn provide(mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Loader {
-        self.provided.push((name.into().into(), bytes.into()));
+        self.settings.provided.push((name.into().into(), bytes.into()));
         self
     }
 
     /// Whether images loaded later see the exports, as with `RTLD_GLOBAL`. Default false.
     pub fn global(mut self, global: bool) -> Loader {
-        self.global = global;
+        self.settings.global = global;
         self
     }
 
@@ -180,13 +128,13 @@ impl Loader {
     ///
     /// With it, [`Loader::prepare`] can run the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
-        self.system_libraries = allowed;
+        self.settings.system_libraries = allowed;
         self
     }
 
     /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen`.
     pub fn scope(mut self, scope: Scope) -> Loader {
-        self.scope = scope;
+        self.settings.scope = scope;
         self
     }
 
@@ -199,13 +147,13 @@ impl Loader {
     /// What debuggers are told. Default [`Debug::Full`](crate::Debug::Full). The environment
     /// variable `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
     pub fn debug(mut self, debug: Debug) -> Loader {
-        self.debug = debug;
+        self.settings.debug = debug;
         self
     }
 
     /// How much an image may ask for.
     pub fn limits(mut self, limits: Limits) -> Loader {
-        self.limits = limits;
+        self.settings.limits = limits;
         self
     }
 
@@ -217,9 +165,8 @@ impl Loader {
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
-    #[allow(unsafe_code)]
     pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
-        let prepared = self.prepare_group(Bytes::Borrowed(bytes))?;
+        let prepared = self.settings.prepare(Bytes::Borrowed(bytes))?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -231,9 +178,8 @@ impl Loader {
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
-    #[allow(unsafe_code)]
     pub unsafe fn load_buffer(&self, buffer: ImageBuffer) -> Result<Library, Error> {
-        let prepared = self.prepare_group(Bytes::Buffer(Arc::new(buffer)))?;
+        let prepared = self.settings.prepare(Bytes::Buffer(Arc::new(buffer)))?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -243,359 +189,39 @@ impl Loader {
     /// # Errors
     /// As [`Loader::load`].
     pub fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
-        Ok(Template::new(self.prepare_group(Bytes::Borrowed(bytes).into_owned())?))
-    }
-
-    /// From bytes to a bound group: parse, find what is needed, bind.
-    pub(crate) fn prepare_group<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
-        let parsed = self.collect(bytes)?;
-        let searchlist = searchlist(&parsed, self.scope);
-        let order = SearchOrder {
-            scope: self.scope,
-            defined: &self.defined,
-            host: GlobalScope::new(),
-            global: live::global_images(),
-            searchlist,
-            members: parsed.iter().map(|member| member.image.symbols()).collect(),
-        };
-        check_versions(&parsed, &order)?;
-
-        let mut outcome = Outcome::default();
-        let mut bound = Vec::with_capacity(parsed.len());
-        for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
-            let resolver = self.resolver.as_deref();
-            let result =
-                relocate::bind(image, index, name, &MACHINE, &order, resolver, &mut outcome);
-            bound.push(result.map_err(|error| error.in_image(name))?);
-        }
-        if !outcome.missing.is_empty() {
-            return Err(missing(&parsed, vec![], vec![], outcome.missing));
-        }
-        drop(order);
-
-        let init_order = init_order(&parsed);
-        let page = PageSize::current();
-        let debug = self.debug.effective();
-        let mut symfiles = Vec::with_capacity(parsed.len());
-        let mut members = Vec::with_capacity(parsed.len());
-        for (Parsed { name, image, needed }, bound) in parsed.into_iter().zip(bound) {
-            let plan = Plan::new(&image.facts, image.bytes().len(), page)
-                .map_err(|error| error.in_image(&name))?;
-            symfiles.push(symfile(&name, &image, debug));
-            members.push(Member { name, image, plan, needed, bound });
-        }
-        Ok(Prepared {
-            members,
-            init_order,
-            keep: dedup(outcome.keep),
-            first_uses: outcome.first_uses,
-            global: self.global,
-            symfiles,
-        })
-    }
-
-    /// Parses the image and, breadth first, what it needs from the provided bytes.
-    fn collect<'d>(&self, bytes: Bytes<'d>) -> Result<Vec<Parsed<'d>>, Error> {
-        let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
-        let mut missing_libraries = Vec::new();
-        let mut index = 0;
-        while index < parsed.len() {
-            let needed_by = parsed[index].name.clone();
-            let facts = parsed[index].image.facts.clone();
-            for name in &facts.needed {
-                match self.find_needed(name, &mut parsed) {
-                    Ok(provider) => parsed[index].needed.push(provider),
-                    Err(NotFound::Missing(reason)) => missing_libraries.push(MissingLibrary {
-                        name: name.to_string_lossy().into_owned(),
-                        needed_by: needed_by.to_string(),
-                        reason,
-                    }),
-                    Err(NotFound::Bad(error)) => return Err(error),
-                }
-            }
-            index += 1;
-        }
-        if missing_libraries.is_empty() {
-            Ok(parsed)
-        } else {
-            Err(missing(&parsed, missing_libraries, vec![], vec![]))
-        }
-    }
-
-    /// Who satisfies a `DT_NEEDED` entry; parses one more member where that is provided bytes.
-    fn find_needed(
-        &self,
-        needed: &CStr,
-        parsed: &mut Vec<Parsed<'_>>,
-    ) -> Result<Provider, NotFound> {
-        let name = needed.to_bytes();
-        if let Some(index) =
-            parsed.iter().position(|member| member.image.facts.is_called(&member.name, name))
-        {
-            return Ok(Provider::Member(index));
-        }
-        for group in &self.depends_on {
-            if let Some(index) = (0..group.len()).find(|&index| group.member(index).is_called(name))
-            {
-                return Ok(Provider::Loaded(group.clone(), index));
-            }
-        }
-        if let Some((provided, bytes)) =
-            self.provided.iter().find(|(provided, _)| provided.as_bytes() == name)
-        {
-            let count = parsed.len() as u64 + 1;
-            limits::check("the number of images in one load", count, self.limits.images)
-                .map_err(NotFound::Bad)?;
-            parsed.push(
-                self.parse(Some(provided.clone()), Bytes::Shared(bytes.clone()))
-                    .map_err(NotFound::Bad)?,
-            );
-            return Ok(Provider::Member(parsed.len() - 1));
-        }
-        let global = live::global_images();
-        if let Some((group, index)) =
-            global.into_iter().find(|(group, index)| group.member(*index).is_called(name))
-        {
-            return Ok(Provider::Loaded(group, index));
-        }
-        if let Some(library) = HostLibrary::loaded(needed) {
-            return Ok(Provider::Host(library));
-        }
-        if self.system_libraries {
-            return HostLibrary::open(needed)
-                .map(Provider::Host)
-                .map_err(|reason| NotFound::Missing(Some(reason)));
-        }
-        Err(NotFound::Missing(None))
-    }
-
-    fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
-        let shown = name.as_deref().unwrap_or("image");
-        let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
-        let image = image.map_err(|error| error.in_image(shown))?;
-        let name = name.unwrap_or_else(|| match &image.facts.soname {
-            Some(soname) => soname.to_string_lossy().into(),
-            None => "image".into(),
-        });
-        Ok(Parsed { name, image, needed: Vec::new() })
+        Ok(Template::new(self.settings.prepare(Bytes::Borrowed(bytes).into_owned())?))
     }
 }
 
-/// Why a needed library could not be had.
-enum NotFound {
-    /// Nothing supplies it.
-    Missing(Option<String>),
-    /// It is there, but no good.
-    Bad(Error),
-}
-
-impl Facts {
-    /// Whether a `DT_NEEDED` entry of this name means an image with these facts that is called
-    /// `own_name`.
-    pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
-        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
-            || own_name.as_bytes() == name
-    }
-}
-
-fn missing(
-    parsed: &[Parsed<'_>],
-    libraries: Vec<MissingLibrary>,
-    versions: Vec<MissingVersion>,
-    symbols: Vec<crate::error::MissingSymbol>,
-) -> Error {
-    let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
-    Error::Missing { image, libraries, versions, symbols }
-}
-
-/// The image and all that it needs, directly or not, breadth first, each once.
-fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
-    let mut list = vec![Provider::Member(0)];
-    let mut index = 0;
-    while index < list.len() {
-        for needed in list[index].needed(|member| parsed[member].needed.clone()) {
-            // The start-up libraries are all in the global scope, which was searched before.
-            let searched = matches!(&needed, Provider::Host(library) if library.is_startup());
-            let skip = searched && scope == Scope::HostFirst;
-            if !skip && !list.iter().any(|known| known.is(&needed)) {
-                list.push(needed);
-            }
-        }
-        index += 1;
-    }
-    list
-}
-
-impl Provider {
-    /// What a library needs, directly. `own` tells it for members of the group at hand.
-    pub(crate) fn needed(&self, own: impl Fn(usize) -> Vec<Provider>) -> Vec<Provider> {
-        match self {
-            Provider::Member(index) => own(*index),
-            Provider::Loaded(group, index) => {
-                let of_group = |needed: &Provider| match needed {
-                    Provider::Member(member) => Provider::Loaded(group.clone(), *member),
-                    other => other.clone(),
-                };
-                group.member(*index).needed().iter().map(of_group).collect()
-            }
-            Provider::Host(library) => {
-                library.dependencies().into_iter().map(Provider::Host).collect()
-            }
-        }
-    }
-
-    /// Whether it is the same library.
-    pub(crate) fn is(&self, other: &Provider) -> bool {
-        match (self, other) {
-            (Provider::Member(a), Provider::Member(b)) => a == b,
-            (Provider::Loaded(a, i), Provider::Loaded(b, j)) => Arc::ptr_eq(a, b) && i == j,
-            (Provider::Host(a), Provider::Host(b)) => a.is(b),
-            _ => false,
-        }
-    }
-}
-
-/// Every version that a member needs from a library must be defined there (glibc's
-/// `_dl_check_map_versions`): a library that is too old is found out before anything runs.
-fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), Error> {
-    let mut versions = Vec::new();
-    for (member, table) in parsed.iter().zip(&order.members) {
-        for (file, version, weak) in table.needed_versions() {
-            let defined = member.needed.iter().find_map(|provider| match provider {
-                Provider::Member(index) => {
-                    let needed = &parsed[*index];
-                    let is_it = needed.image.facts.is_called(&needed.name, file);
-                    is_it.then(|| order.members[*index].defines_version(&version))
-                }
-                Provider::Loaded(group, index) => {
-                    let needed = group.member(*index);
-                    needed.is_called(file).then(|| needed.symbols().defines_version(&version))
-                }
-                Provider::Host(library) => {
-                    library.has_soname(file).then(|| library.defines_version(&version))
-                }
-            });
-            if defined == Some(false) && !weak {
-                versions.push(MissingVersion {
-                    library: String::from_utf8_lossy(file).into_owned(),
-                    version: version.text().into_owned(),
-                    needed_by: member.name.to_string(),
-                });
-            }
-        }
-    }
-    if versions.is_empty() { Ok(()) } else { Err(missing(parsed, vec![], versions, vec![])) }
-}
-
-/// The order in which members are initialised: what an image needs before it; the image that was
-/// asked for last. Where that leaves a choice, or there are circles, it is glibc's (2.35 and
-/// later): depth first from the last member of the searchlist to the first.
-fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
-    let mut order = Vec::with_capacity(parsed.len());
-    let mut visited = vec![false; parsed.len()];
-    for start in (0..parsed.len()).rev() {
-        // A stack of (member, how many of its needs were looked at): the depth is the input's.
-        let mut stack = vec![(start, 0)];
-        if std::mem::replace(&mut visited[start], true) {
-            continue;
-        }
-        while let Some((member, next)) = stack.last_mut() {
-            match parsed[*member].needed.get(*next) {
-                None => {
-                    order.push(*member);
-                    stack.pop();
-                }
-                Some(needed) => {
-                    *next += 1;
-                    if let Provider::Member(needed) = *needed
-                        && !std::mem::replace(&mut visited[needed], true)
-                    {
-                        stack.push((needed, 0));
-                    }
-                }
-            }
-        }
-    }
-    order.retain(|&member| member != 0);
-    order.push(0);
-    order
-}
-
-/// What debuggers will be told of each instance of `image`.
-fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate> {
-    if wanted == Debug::Off {
-        return None;
-    }
-    let segments: Vec<SourceSegment> = image
-        .facts
-        .segments
-        .iter()
-        .map(|segment| SourceSegment {
-            addresses: segment.addresses.clone(),
-            file: segment.file.clone(),
-            executable: segment.access.execute,
-            writable: segment.access.write,
-        })
-        .collect();
-    let table = image.symbols();
-    let dynamic_symbols = |visit: &mut dyn FnMut(DynamicSymbol<'_>)| {
-        for (_, symbol) in table.iter() {
-            visit(DynamicSymbol {
-                name: table.string(symbol.st_name).unwrap_or(b""),
-                st_value: symbol.st_value,
-                st_size: symbol.st_size,
-                st_info: symbol.st_info,
-                st_other: symbol.st_other,
-                st_shndx: symbol.st_shndx,
-            });
-        }
-    };
-    let hdr = image.facts.eh_frame_hdr.clone();
-    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, image));
-    let source = Source {
-        bytes: image.bytes(),
-        segments: &segments,
-        eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
-        dynamic_symbols: &dynamic_symbols,
-    };
-    DebugTemplate::new(name, &source, wanted)
-}
-
-/// Each thing that is kept, once.
-fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
-    let mut unique: Vec<Keep> = Vec::new();
-    for candidate in keep {
-        let known = unique.iter().any(|known| match (known, &candidate) {
-            (Keep::Group(a), Keep::Group(b)) => Arc::ptr_eq(a, b),
-            (Keep::Host(a), Keep::Host(b)) => a.is(b),
-            _ => false,
-        });
-        if !known {
-            unique.push(candidate);
-        }
-    }
-    unique
-}
-
-impl Prepared<'_> {
-    /// The image that was asked for.
-    pub(crate) fn root(&self) -> &Member<'_> {
-        &self.members[0]
+impl Library {
+    /// Loads a shared library from its bytes: [`Loader::load`] with the defaults.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failed load leaves the process as it was.
+    ///
+    /// # Safety
+    /// Runs the library's constructors, and its destructors when it goes, with the rights of the
+    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with
+    /// `dlopen`. Its code must not modify its own dynamic symbol and string tables, which linkers
+    /// put into read-only memory.
+    pub unsafe fn from_bytes(bytes: &[u8]) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { Loader::new().load(bytes) }
     }
 }
 
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let provided: Vec<&str> = self.provided.iter().map(|(name, _)| &**name).collect();
+        let provided: Vec<&str> = self.settings.provided.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("Loader")
-            .field("name", &self.name)
-            .field("defined", &self.defined.keys())
+            .field("name", &self.settings.name)
+            .field("defined", &self.settings.defined.keys())
             .field("provided", &provided)
-            .field("global", &self.global)
-            .field("system_libraries", &self.system_libraries)
-            .field("scope", &self.scope)
+            .field("global", &self.settings.global)
+            .field("system_libraries", &self.settings.system_libraries)
+            .field("scope", &self.settings.scope)
             .field("binding", &self.binding)
-            .field("limits", &self.limits)
+            .field("limits", &self.settings.limits)
             .finish_non_exhaustive()
     }
 }

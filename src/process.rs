@@ -1,8 +1,7 @@
-//! What memdl knows of the process as a whole: its arguments, and when it ends.
+//! What memdl knows of the process as a whole.
 //!
-//! `ld.so` hands a library's constructors the process's `argc`, `argv` and `envp`, and runs the
-//! destructors of what is still loaded when the process exits. Both come to memdl the same way,
-//! as an initialiser and a finaliser of whatever it is linked into.
+//! `ld.so` hands a library's constructors the process's `argc`, `argv` and `envp`. They come to
+//! memdl the same way, as a constructor of whatever it is linked into.
 
 #![allow(unsafe_code)]
 
@@ -31,20 +30,10 @@ unsafe extern "C" fn remember_arguments(
     ARGV.store(argv, Ordering::Relaxed);
 }
 
-/// Run by `ld.so` when the process exits, or the library that memdl is linked into is unloaded:
-/// after `atexit` handlers, as it does for its own libraries.
-unsafe extern "C" fn process_exit() {
-    crate::live::finalise_all();
-}
-
 #[used]
 #[unsafe(link_section = ".init_array")]
 static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char) =
     remember_arguments;
-
-#[used]
-#[unsafe(link_section = ".fini_array")]
-static FINI: unsafe extern "C" fn() = process_exit;
 
 /// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
 /// debuggers refer to its code. Nothing to do where that is the executable.
@@ -68,9 +57,9 @@ pub(crate) fn arguments() -> Arguments {
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
-    // The two statics above are reached by the linker only through this object file; a look at
-    // them makes sure that it is part of the link.
-    std::hint::black_box((&INIT, &FINI));
+    // The static above is reached by the linker only through this object file; a look at it
+    // makes sure that it is part of the link.
+    std::hint::black_box(&INIT);
     Arguments {
         argc: ARGC.load(Ordering::Relaxed),
         argv: ARGV.load(Ordering::Relaxed).cast_const().cast(),

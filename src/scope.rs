@@ -20,8 +20,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::addr::Vaddr;
-use crate::group::{Group, Loaded};
-use crate::host::{GlobalScope, HostDefinition, HostLibrary, HostSymbol};
+use crate::group::{Group, Keep, Loaded, Provider};
+use crate::host::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
 use crate::services;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::ModuleId;
@@ -87,6 +87,15 @@ pub(crate) enum Target {
     Tls { module: ModuleId, offset: u64 },
 }
 
+impl From<SymbolValue> for Target {
+    fn from(value: SymbolValue) -> Target {
+        match value {
+            SymbolValue::Address(address) => Target::Address(address),
+            SymbolValue::ThreadLocal { module, offset } => Target::Tls { module, offset },
+        }
+    }
+}
+
 /// A definition, and what must be kept for it to stay.
 pub(crate) struct Definition {
     pub target: Target,
@@ -95,24 +104,6 @@ pub(crate) struct Definition {
     /// The symbol of an image, if it is `STB_GNU_UNIQUE`.
     pub unique: Option<Sym>,
     pub keep: Option<Keep>,
-}
-
-/// What a group holds on to because it refers to it.
-#[derive(Clone)]
-pub(crate) enum Keep {
-    Group(Arc<Group>),
-    Host(Arc<HostLibrary>),
-}
-
-/// A library in the group's searchlist.
-#[derive(Clone)]
-pub(crate) enum Provider {
-    /// The member of the group of this index.
-    Member(usize),
-    /// An image that is loaded already.
-    Loaded(Arc<Group>, usize),
-    /// A library of `ld.so`'s.
-    Host(Arc<HostLibrary>),
 }
 
 /// All that a group's references are searched in.
@@ -146,7 +137,7 @@ impl SearchOrder<'_> {
             Provider::Host(_) => self.in_provider(provider, name, wanted, class),
             Provider::Member(_) | Provider::Loaded(..) => None,
         });
-        of_host.or_else(|| unique::definition(name.bytes())).or(Some(found))
+        of_host.or_else(|| Definition::of_unique(name)).or(Some(found))
     }
 
     fn find_in_scope(
@@ -276,7 +267,7 @@ impl Definition {
     ) -> Option<Definition> {
         let loaded: &Loaded = group.member(index);
         let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
-        let target = loaded.target(&symbol);
+        let target = loaded.value(&symbol).into();
         Some(Definition {
             target,
             st_size: symbol.st_size,
@@ -286,16 +277,24 @@ impl Definition {
         })
     }
 
+    /// The one definition of a unique symbol, if an image that is loaded has it.
+    fn of_unique(name: &SymbolName<'_>) -> Option<Definition> {
+        let (group, index, symbol) = unique::definition(name.bytes())?;
+        let target = group.member(index).value(&symbol).into();
+        let keep = Some(Keep::Group(group));
+        Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })
+    }
+
     fn of_host(
         name: &SymbolName<'_>,
         symbol: &HostSymbol,
         library: Option<Arc<HostLibrary>>,
     ) -> Definition {
         let target = match symbol.definition {
-            HostDefinition::Address(address) => {
+            SymbolValue::Address(address) => {
                 Target::Address(services::replacement(name.bytes()).unwrap_or(address))
             }
-            HostDefinition::ThreadLocal { module, offset } => Target::Tls { module, offset },
+            value => value.into(),
         };
         let keep = library.filter(|library| !library.is_startup()).map(Keep::Host);
         Definition {

@@ -11,8 +11,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use crate::arch;
-use crate::group::Group;
-use crate::live;
+use crate::group::{self, Group};
 
 /// The address that an image's import of `name` is bound to instead of the host's.
 pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
@@ -58,7 +57,7 @@ unsafe extern "C" fn thread_atexit(
     object: *mut c_void,
     dso_handle: *const c_void,
 ) -> c_int {
-    let Some((image, _)) = live::image_at(dso_handle.addr()) else {
+    let Some((image, _)) = group::image_at(dso_handle.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
     };

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::group::Group;
-use crate::scope::{Definition, Keep};
 use crate::symbol::Sym;
 
 struct Unique {
@@ -39,36 +38,26 @@ pub(crate) struct FirstUse {
     pub symbol: Sym,
 }
 
-/// The one definition of `name`, if an image that is loaded has it.
-pub(crate) fn definition(name: &[u8]) -> Option<Definition> {
-    let (group, index, symbol) = {
-        let table = table();
-        let unique = table.get(name)?;
-        (unique.group.upgrade()?, unique.index, unique.symbol)
-    };
-    let target = group.member(index).target(&symbol);
-    Some(Definition {
-        target,
-        st_size: symbol.st_size,
-        is_canonical_plt: false,
-        unique: None,
-        keep: Some(Keep::Group(group)),
-    })
+/// The image that has the one definition of `name`, and the symbol there.
+pub(crate) fn definition(name: &[u8]) -> Option<(Arc<Group>, usize, Sym)> {
+    let table = table();
+    let unique = table.get(name)?;
+    Some((unique.group.upgrade()?, unique.index, unique.symbol))
 }
 
 /// Makes the definitions of a group that is in place the only ones, but for those that another
 /// group has entered meanwhile.
 pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) {
-    let mut table = table();
-    for FirstUse { name, member, symbol } in first_uses {
-        if table.get(name).is_none_or(|unique| unique.group.strong_count() == 0) {
-            let unique = Unique { group: Arc::downgrade(group), index: *member, symbol: *symbol };
-            table.insert(name.clone(), unique);
-        }
+    if first_uses.is_empty() {
+        return;
     }
-}
-
-/// Forgets what no image has any more.
-pub(crate) fn forget_dead() {
-    table().retain(|_, unique| unique.group.strong_count() > 0);
+    let mut table = table();
+    table.retain(|_, unique| unique.group.strong_count() > 0);
+    for FirstUse { name, member, symbol } in first_uses {
+        table.entry(name.clone()).or_insert_with(|| Unique {
+            group: Arc::downgrade(group),
+            index: *member,
+            symbol: *symbol,
+        });
+    }
 }

@@ -1,0 +1,875 @@
+//! The C API of `include/memdl.h`: `dlopen`'s manners over the types of [`crate`].
+//!
+//! A shell without a will of its own: a function checks its pointers, calls the Rust API, and turns
+//! an error into null and a text per thread. What its arguments must be, and who owns what, is the
+//! header's business; a `# Safety` section here that says "the header's contract" means its
+//! comment on that function. Handles are boxes; C holds their raw pointers.
+//!
+//! Two kinds of things can come up the stack, and they must be told apart. **Panics** of memdl are
+//! faults of memdl, and no C caller can deal with them: [`caught`] makes error texts of them.
+//! **Exceptions** of constructors, destructors and callbacks are the caller's own and pass through,
+//! as they pass through `dlopen`: `catch_unwind` would abort on them. So whatever can run code of
+//! images or callbacks is an `extern "C-unwind"` function and does that outside of [`caught`],
+//! in [`transparent`]: drops run while an exception passes, and a panic, which cannot be
+//! caught without catching exceptions too, aborts with its message.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::slice;
+use std::thread;
+
+use crate::{
+    Binding, Debug, ExportedSymbol, ImageBuffer, Library, Limits, Loader, Scope, SymbolKind,
+    Template,
+};
+
+/// `memdl_library`.
+pub struct LibraryHandle {
+    library: Library,
+    name: CString,
+    soname: Option<CString>,
+}
+
+/// `memdl_template`.
+pub struct TemplateHandle(Template);
+
+/// `memdl_buffer`.
+pub struct BufferHandle {
+    buffer: ImageBuffer,
+    /// Of `buffer`'s bytes, which C writes to without asking.
+    data: *mut c_void,
+}
+
+/// `memdl_options`.
+#[derive(Clone, Default)]
+pub struct Options {
+    loader: Loader,
+    limits: Limits,
+}
+
+/// `memdl_symbol`.
+#[repr(C)]
+pub struct CSymbol {
+    name: *const c_char,
+    version: *const c_char,
+    kind: c_int,
+    is_default_version: c_int,
+    size: u64,
+    address: usize,
+}
+
+/// `memdl_request`.
+#[repr(C)]
+pub struct CRequest {
+    name: *const c_char,
+    version: *const c_char,
+    requested_by: *const c_char,
+    is_weak: c_int,
+}
+
+/// `memdl_resolver`.
+pub type Resolver =
+    unsafe extern "C-unwind" fn(request: *const CRequest, user: *mut c_void) -> *const c_void;
+
+/// `memdl_symbol_callback`.
+pub type SymbolCallback =
+    unsafe extern "C-unwind" fn(symbol: *const CSymbol, user: *mut c_void) -> c_int;
+
+/// A failure of this file's or of memdl's, on its way to being a text.
+type Failure = Box<dyn Error>;
+
+// ------------------------------------------------------------------------------------------------
+// Errors, panics, exceptions
+
+/// What a thread has been told, and the strings that it was given pointers to.
+#[derive(Default)]
+struct ThreadTexts {
+    /// What `memdl_error` says next.
+    pending: Option<CString>,
+    /// What it said last.
+    told: Option<CString>,
+    /// What `memdl_symbol_at` found last.
+    symbol: Option<OwnedSymbol>,
+}
+
+thread_local! {
+    static TEXTS: RefCell<ThreadTexts> = RefCell::default();
+}
+
+/// With this thread's texts; `None` in a thread so far gone that it has none any more.
+fn with_texts<T>(change: impl FnOnce(&mut ThreadTexts) -> T) -> Option<T> {
+    TEXTS.try_with(|texts| texts.try_borrow_mut().ok().map(|mut texts| change(&mut texts))).ok()?
+}
+
+/// The value; or `None`, with the failure's text kept for `memdl_error`.
+fn noted<T>(result: Result<T, Failure>) -> Option<T> {
+    result
+        .map_err(|failure| {
+            let text = c_string(&failure.to_string());
+            with_texts(|texts| texts.pending = Some(text))
+        })
+        .ok()
+}
+
+/// Runs memdl's code: a panic is a failure like any other. No code of images or callbacks may run
+/// in it but what must not throw (resolvers).
+fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    // What a panic may leave half done is dropped with it or, like the thread's texts, stays valid.
+    noted(catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(format!("memdl panicked: {}", text.unwrap_or("no reason given")).into())
+    }))
+}
+
+/// Runs what can run code of images: exceptions pass, a panic aborts.
+fn transparent<T>(body: impl FnOnce() -> T) -> T {
+    struct Unwinding {
+        was_panicking: bool,
+    }
+    impl Drop for Unwinding {
+        fn drop(&mut self) {
+            // Only panics of the Rust runtime that this is linked with count; a foreign exception
+            // unwinds through here without being one.
+            if thread::panicking() && !self.was_panicking {
+                // The panic's own message has been printed.
+                eprintln!("memdl: a panic cannot cross into C: aborting");
+                std::process::abort();
+            }
+        }
+    }
+    let unwinding = Unwinding { was_panicking: thread::panicking() };
+    let value = body();
+    std::mem::forget(unwinding);
+    value
+}
+
+/// C's idea of success.
+fn status(done: Option<()>) -> c_int {
+    if done.is_some() { 0 } else { -1 }
+}
+
+/// The text of the thread's last failure, once.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_error() -> *const c_char {
+    let text = with_texts(|texts| {
+        texts.told = texts.pending.take();
+        pointer(&texts.told)
+    });
+    text.unwrap_or(ptr::null())
+}
+
+// ------------------------------------------------------------------------------------------------
+// Strings and pointers
+
+/// Up to the first NUL, if there is one.
+fn c_string(text: &str) -> CString {
+    let text = text.split('\0').next().unwrap_or_default();
+    CString::new(text).unwrap_or_default()
+}
+
+/// Null for `None`.
+fn pointer(text: &Option<CString>) -> *const c_char {
+    text.as_ref().map_or(ptr::null(), |text| text.as_ptr())
+}
+
+/// # Safety
+/// Null, or a C string that lives for `'a`.
+unsafe fn c_str<'a>(text: *const c_char) -> Result<&'a CStr, Failure> {
+    if text.is_null() {
+        return Err("a string is null".into());
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { CStr::from_ptr(text) })
+}
+
+/// # Safety
+/// As [`c_str`].
+unsafe fn utf8<'a>(text: *const c_char) -> Result<&'a str, Failure> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { c_str(text)? };
+    text.to_str().map_err(|_| format!("the name {text:?} is not UTF-8").into())
+}
+
+/// # Safety
+/// Null, or `len` bytes that live, and that nobody writes to, for `'a`.
+unsafe fn bytes_of<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Failure> {
+    if bytes.is_null() {
+        return Err("the bytes are null".into());
+    }
+    if isize::try_from(len).is_err() {
+        return Err("more bytes than there is memory".into());
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice::from_raw_parts(bytes.cast(), len) })
+}
+
+/// # Safety
+/// Null, or a live handle of that type.
+unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
+    // SAFETY: the caller's promise. Of a handle that others may use at the same time there are only
+    // shared references.
+    unsafe { handle.as_ref() }.ok_or_else(|| format!("the {what} is null").into())
+}
+
+/// Takes a handle back from C.
+///
+/// # Safety
+/// Null, or a handle that [`give`] gave and nobody uses any more.
+unsafe fn take<T>(handle: *mut T, what: &str) -> Result<Box<T>, Failure> {
+    if handle.is_null() {
+        return Err(format!("the {what} is null").into());
+    }
+    // SAFETY: the caller's promise: it came from `Box::into_raw`, and this is the only taker.
+    Ok(unsafe { Box::from_raw(handle) })
+}
+
+/// Gives a handle to C; null for `None`.
+fn give<T>(value: Option<T>) -> *mut T {
+    value.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)))
+}
+
+// ------------------------------------------------------------------------------------------------
+// Loading
+
+impl LibraryHandle {
+    fn new(library: Library) -> LibraryHandle {
+        let name = c_string(library.name());
+        let soname = library.soname().map(c_string);
+        LibraryHandle { library, name, soname }
+    }
+}
+
+/// # Safety
+/// Null, or live options.
+unsafe fn loader_of(options: *const Options) -> Loader {
+    // SAFETY: the caller's promise.
+    let options = unsafe { options.as_ref() };
+    options
+        .map_or_else(Loader::new, |options| options.loader.clone().limits(options.limits.clone()))
+}
+
+/// What a load gave, as a handle.
+fn loaded(result: Result<Library, crate::Error>) -> *mut LibraryHandle {
+    give(caught(|| Ok(LibraryHandle::new(result?))))
+}
+
+/// Loads a library from its bytes.
+///
+/// # Safety
+/// The header's contract: runs constructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_open(
+    bytes: *const c_void,
+    len: usize,
+    options: *const Options,
+) -> *mut LibraryHandle {
+    // SAFETY: the header's contract.
+    let input = caught(|| unsafe { Ok((bytes_of(bytes, len)?, loader_of(options))) });
+    let Some((bytes, loader)) = input else { return ptr::null_mut() };
+    // SAFETY: the header's contract: the library may be run.
+    loaded(transparent(|| unsafe { loader.load(bytes) }))
+}
+
+/// Loads a library from a buffer, which it takes, whatever comes of it.
+///
+/// # Safety
+/// The header's contract: runs constructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_open_buffer(
+    buffer: *mut BufferHandle,
+    options: *const Options,
+) -> *mut LibraryHandle {
+    // SAFETY: the header's contract.
+    let input = caught(|| unsafe { Ok((take(buffer, "buffer")?.buffer, loader_of(options))) });
+    let Some((buffer, loader)) = input else { return ptr::null_mut() };
+    // SAFETY: the header's contract: the library may be run.
+    loaded(transparent(|| unsafe { loader.load_buffer(buffer) }))
+}
+
+/// Unloads a library.
+///
+/// # Safety
+/// The header's contract: runs destructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_int {
+    // SAFETY: the header's contract.
+    let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
+    let closed = transparent(|| handle.library.close());
+    status(noted(closed.map_err(Failure::from)))
+}
+
+/// Parses and binds a library, for many instances.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_prepare(
+    bytes: *const c_void,
+    len: usize,
+    options: *const Options,
+) -> *mut TemplateHandle {
+    give(caught(|| {
+        // SAFETY: the header's contract.
+        let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
+        Ok(TemplateHandle(loader.prepare(bytes)?))
+    }))
+}
+
+/// One more instance.
+///
+/// # Safety
+/// The header's contract: runs constructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_instantiate(
+    template: *const TemplateHandle,
+) -> *mut LibraryHandle {
+    // SAFETY: the header's contract.
+    let template = caught(|| unsafe { handle(template, "template") });
+    let Some(TemplateHandle(template)) = template else { return ptr::null_mut() };
+    // SAFETY: the header's contract: the library may be run.
+    loaded(transparent(|| unsafe { template.instantiate() }))
+}
+
+/// Frees a template; its instances stay.
+///
+/// # Safety
+/// The header's contract. It may be the last to hold on to libraries, whose destructors then run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_template_free(template: *mut TemplateHandle) {
+    if !template.is_null() {
+        // SAFETY: the header's contract.
+        let template = caught(|| unsafe { take(template, "template") });
+        transparent(|| drop(template));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Buffers
+
+/// Zeroed memory to receive a library into.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_buffer_new(len: usize) -> *mut BufferHandle {
+    give(caught(|| {
+        let mut buffer = ImageBuffer::new(len)?;
+        let data = buffer.as_mut_ptr().cast();
+        Ok(BufferHandle { buffer, data })
+    }))
+}
+
+/// The buffer's bytes.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_data(buffer: *const BufferHandle) -> *mut c_void {
+    // SAFETY: the header's contract.
+    let buffer = caught(|| unsafe { handle(buffer, "buffer") });
+    buffer.map_or(ptr::null_mut(), |buffer| buffer.data)
+}
+
+/// How many there are.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_size(buffer: *const BufferHandle) -> usize {
+    // SAFETY: the header's contract. Asks for the length alone: C may be writing to the bytes.
+    let buffer = caught(|| unsafe { handle(buffer, "buffer") });
+    buffer.map_or(0, |buffer| buffer.buffer.len())
+}
+
+/// Frees a buffer that was not given to `memdl_open_buffer`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_free(buffer: *mut BufferHandle) {
+    if !buffer.is_null() {
+        // SAFETY: the header's contract.
+        caught(|| unsafe { take(buffer, "buffer") }.map(drop));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Symbols
+
+/// # Safety
+/// The header's contract.
+unsafe fn symbol(
+    library: *const LibraryHandle,
+    name: *const c_char,
+    version: Option<*const c_char>,
+) -> *mut c_void {
+    let address = caught(|| {
+        // SAFETY: the header's contract. The symbol's type does not matter for its address.
+        unsafe {
+            let library = &handle(library, "library")?.library;
+            let name = c_str(name)?.to_bytes();
+            let found = match version {
+                None => library.get::<*mut c_void>(name)?,
+                Some(version) => library.get_versioned(name, c_str(version)?.to_bytes())?,
+            };
+            Ok(found.as_raw_ptr())
+        }
+    });
+    address.unwrap_or(ptr::null_mut())
+}
+
+/// As `dlsym`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_sym(
+    library: *const LibraryHandle,
+    name: *const c_char,
+) -> *mut c_void {
+    // SAFETY: the header's contract.
+    unsafe { symbol(library, name, None) }
+}
+
+/// As `dlvsym`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_symv(
+    library: *const LibraryHandle,
+    name: *const c_char,
+    version: *const c_char,
+) -> *mut c_void {
+    // SAFETY: the header's contract.
+    unsafe { symbol(library, name, Some(version)) }
+}
+
+/// An exported symbol with strings for C.
+struct OwnedSymbol {
+    /// The strings that `c` points to.
+    _name: CString,
+    _version: Option<CString>,
+    c: CSymbol,
+}
+
+impl OwnedSymbol {
+    fn new(symbol: &ExportedSymbol<'_>) -> OwnedSymbol {
+        let name = c_string(symbol.name());
+        let version = symbol.version().map(c_string);
+        let c = CSymbol {
+            name: name.as_ptr(),
+            version: pointer(&version),
+            kind: match symbol.kind() {
+                SymbolKind::Other => 0,
+                SymbolKind::Object => 1,
+                SymbolKind::Function => 2,
+                SymbolKind::ThreadLocal => 6,
+                SymbolKind::IndirectFunction => 10,
+            },
+            is_default_version: symbol.is_default_version().into(),
+            size: symbol.size(),
+            address: symbol.address(),
+        };
+        OwnedSymbol { _name: name, _version: version, c }
+    }
+}
+
+/// Shows all exported symbols, until the callback has seen enough.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_symbols(
+    library: *const LibraryHandle,
+    callback: Option<SymbolCallback>,
+    user: *mut c_void,
+) -> c_int {
+    let input = caught(|| {
+        // SAFETY: the header's contract.
+        let library = &unsafe { handle(library, "library")? }.library;
+        Ok((library.symbols(), callback.ok_or("the callback is null")?))
+    });
+    let Some((mut symbols, callback)) = input else { return -1 };
+    loop {
+        match caught(|| Ok(symbols.next().map(|symbol| OwnedSymbol::new(&symbol)))) {
+            None => return -1,
+            Some(None) => return 0,
+            Some(Some(symbol)) => {
+                // SAFETY: the header's contract; the symbol and its strings live during the call.
+                let answer = transparent(|| unsafe { callback(&symbol.c, user) });
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+    }
+}
+
+/// The exported symbol that an address lies in.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_symbol_at(
+    library: *const LibraryHandle,
+    address: *const c_void,
+) -> *const CSymbol {
+    let found = caught(|| {
+        // SAFETY: the header's contract.
+        let library = &unsafe { handle(library, "library")? }.library;
+        let symbol = library
+            .symbol_at(address.addr())
+            .ok_or_else(|| format!("{}: no exported symbol is at {address:p}", library.name()))?;
+        let symbol = OwnedSymbol::new(&symbol);
+        let kept = with_texts(|texts| &raw const texts.symbol.insert(symbol).c);
+        kept.ok_or_else(|| "the thread is ending".into())
+    });
+    found.unwrap_or(ptr::null())
+}
+
+/// What the library is called.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_name(library: *const LibraryHandle) -> *const c_char {
+    // SAFETY: the header's contract.
+    let library = caught(|| unsafe { handle(library, "library") });
+    library.map_or(ptr::null(), |library| library.name.as_ptr())
+}
+
+/// Its `DT_SONAME`, or null.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_soname(library: *const LibraryHandle) -> *const c_char {
+    // SAFETY: the header's contract.
+    let library = caught(|| unsafe { handle(library, "library") });
+    library.map_or(ptr::null(), |library| pointer(&library.soname))
+}
+
+/// Run-time address minus stated address.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_load_bias(library: *const LibraryHandle) -> usize {
+    // SAFETY: the header's contract.
+    let library = caught(|| unsafe { handle(library, "library") });
+    library.map_or(0, |library| library.library.load_bias())
+}
+
+/// Where it lies.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_address_range(
+    library: *const LibraryHandle,
+    start: *mut usize,
+    end: *mut usize,
+) -> c_int {
+    status(caught(|| {
+        // SAFETY: the header's contract: each is null, or may be written to.
+        unsafe {
+            let range = handle(library, "library")?.library.address_range();
+            if let Some(start) = start.as_mut() {
+                *start = range.start;
+            }
+            if let Some(end) = end.as_mut() {
+                *end = range.end;
+            }
+        }
+        Ok(())
+    }))
+}
+
+// ------------------------------------------------------------------------------------------------
+// Options
+
+/// The defaults.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_options_new() -> *mut Options {
+    give(caught(|| Ok(Options::default())))
+}
+
+/// Frees options; what was loaded with them stays.
+///
+/// # Safety
+/// The header's contract. They may be the last to hold on to libraries (`memdl_options_depends_on`),
+/// whose destructors then run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_options_free(options: *mut Options) {
+    if !options.is_null() {
+        // SAFETY: the header's contract.
+        let options = caught(|| unsafe { take(options, "options") });
+        transparent(|| drop(options));
+    }
+}
+
+/// Applies a builder function to the loader.
+///
+/// # Safety
+/// Null, or live options that nobody else uses meanwhile.
+unsafe fn set(
+    options: *mut Options,
+    change: impl FnOnce(&mut Options) -> Result<(), Failure>,
+) -> c_int {
+    status(caught(|| {
+        // SAFETY: the caller's promise.
+        change(unsafe { options.as_mut() }.ok_or("the options are null")?)
+    }))
+}
+
+impl Options {
+    fn change(&mut self, change: impl FnOnce(Loader) -> Loader) -> Result<(), Failure> {
+        self.loader = change(std::mem::take(&mut self.loader));
+        Ok(())
+    }
+}
+
+/// [`Loader::name`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_name(
+    options: *mut Options,
+    name: *const c_char,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let name = utf8(name)?;
+            options.change(|loader| loader.name(name))
+        })
+    }
+}
+
+/// [`Loader::define`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_define(
+    options: *mut Options,
+    name: *const c_char,
+    address: *const c_void,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let name = utf8(name)?;
+            options.change(|loader| loader.define(name, address))
+        })
+    }
+}
+
+/// C's context for its resolver.
+struct User(*mut c_void);
+
+// SAFETY: memdl does nothing with the pointer but hand it to the resolver, which the header allows
+// to be called in any thread that loads with these options.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
+
+impl User {
+    fn get(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// [`Loader::resolver`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_resolver(
+    options: *mut Options,
+    resolver: Option<Resolver>,
+    user: *mut c_void,
+) -> c_int {
+    let user = User(user);
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let Some(resolver) = resolver else {
+                return options.change(|loader| loader.resolver(|_| None));
+            };
+            options.change(|loader| {
+                loader.resolver(move |request| {
+                    let name = c_string(request.name());
+                    let version = request.version().map(c_string);
+                    let requested_by = c_string(request.requested_by());
+                    let request = CRequest {
+                        name: name.as_ptr(),
+                        version: pointer(&version),
+                        requested_by: requested_by.as_ptr(),
+                        is_weak: request.is_weak().into(),
+                    };
+                    // SAFETY: the header's contract; the request lives during the call.
+                    let address = resolver(&request, user.get());
+                    (!address.is_null()).then_some(address)
+                })
+            })
+        })
+    }
+}
+
+/// [`Loader::depends_on`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_depends_on(
+    options: *mut Options,
+    library: *const LibraryHandle,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let library = &handle(library, "library")?.library;
+            options.change(|loader| loader.depends_on(library))
+        })
+    }
+}
+
+/// [`Loader::provide`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_provide(
+    options: *mut Options,
+    name: *const c_char,
+    bytes: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let (name, bytes) = (utf8(name)?, bytes_of(bytes, len)?);
+            options.change(|loader| loader.provide(name, bytes))
+        })
+    }
+}
+
+/// [`Loader::global`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_global(options: *mut Options, global: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe { set(options, |options| options.change(|loader| loader.global(global != 0))) }
+}
+
+/// [`Loader::system_libraries`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_system_libraries(
+    options: *mut Options,
+    allowed: c_int,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| options.change(|loader| loader.system_libraries(allowed != 0)))
+    }
+}
+
+/// [`Loader::scope`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_scope(options: *mut Options, scope: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let scope = match scope {
+                0 => Scope::HostFirst,
+                1 => Scope::SelfFirst,
+                other => return Err(format!("there is no memdl_scope {other}").into()),
+            };
+            options.change(|loader| loader.scope(scope))
+        })
+    }
+}
+
+/// [`Loader::binding`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_binding(options: *mut Options, binding: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let binding = match binding {
+                0 => Binding::Now,
+                1 => Binding::Lazy,
+                other => return Err(format!("there is no memdl_binding {other}").into()),
+            };
+            options.change(|loader| loader.binding(binding))
+        })
+    }
+}
+
+/// [`Loader::debug`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_debug(options: *mut Options, debug: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe { set(options, |options| options.set_debug(debug)) }
+}
+
+impl Options {
+    fn set_debug(&mut self, debug: c_int) -> Result<(), Failure> {
+        let debug = match debug {
+            0 => Debug::Off,
+            1 => Debug::Symbols,
+            2 => Debug::Full,
+            3 => Debug::Portable,
+            other => return Err(format!("there is no memdl_debug {other}").into()),
+        };
+        self.change(|loader| loader.debug(debug))
+    }
+}
+
+/// A field of [`Limits`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_limit(
+    options: *mut Options,
+    limit: c_int,
+    value: u64,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let limits = &mut options.limits;
+            *match limit {
+                0 => &mut limits.image_bytes,
+                1 => &mut limits.image_span,
+                2 => &mut limits.alignment,
+                3 => &mut limits.tls_block,
+                4 => &mut limits.relocations,
+                5 => &mut limits.images,
+                other => return Err(format!("there is no memdl_limit {other}").into()),
+            } = value;
+            Ok(())
+        })
+    }
+}

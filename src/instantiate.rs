@@ -1,0 +1,149 @@
+//! From a prepared load group to initialised images: the straight path.
+//!
+//! Map every member, relocate every member, run the IFUNC resolvers, seal, register, then run the
+//! constructors. Registrations come before constructors (a constructor may throw, and may carry a
+//! breakpoint). Each stage owns what it made, so a failure at any point is plain `Drop` and leaves
+//! nothing behind.
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::addr::{LoadBias, Vaddr};
+use crate::arch::{self, MACHINE};
+use crate::error::{Error, Place};
+use crate::group::{self, Group, Loaded};
+use crate::map::{Mapping, Open};
+use crate::prepare::{Member, Prepared};
+use crate::process;
+use crate::relocate::{self, Indirect, Memory, Placement};
+use crate::tls::TlsModule;
+use crate::{debug, unique, unwind};
+
+/// Tells debuggers of the instance of a member, by its index, that lies at a bias.
+pub(crate) type Register<'a> = dyn FnMut(usize, LoadBias) -> Option<debug::Registration> + 'a;
+
+/// Puts an instance of the group in place and runs its constructors.
+///
+/// # Safety
+/// Runs code of the images: IFUNC resolvers and constructors. They must be right for this
+/// process, as with `dlopen`.
+pub(crate) unsafe fn instantiate(
+    prepared: &Prepared<'_>,
+    register: &mut Register<'_>,
+) -> Result<Arc<Group>, Error> {
+    process::stay_loaded();
+    let group = place(prepared, register)?;
+    unique::enter(&group, &prepared.first_uses);
+    group::enter(&group, prepared.global);
+    // SAFETY: all members are relocated and sealed; the rest is the caller's promise.
+    unsafe { group.initialise() };
+    Ok(group)
+}
+
+/// Everything up to the constructors.
+fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Group>, Error> {
+    let mut placed = Vec::with_capacity(prepared.members.len());
+    for member in &prepared.members {
+        placed.push(Placed::new(member).map_err(|error| error.in_image(&member.name))?);
+    }
+    let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
+
+    let mut indirect = Vec::new();
+    for (index, placed) in placed.iter_mut().enumerate() {
+        let words = placed.relocate(index, &placements);
+        indirect.push(words.map_err(|error| error.in_image(&placed.member.name))?);
+    }
+    // Resolvers are code of the images: only now is everything that they can see relocated.
+    for &index in &prepared.init_order {
+        for word in &indirect[index] {
+            resolve_indirect(&mut placed, index, word)?;
+        }
+    }
+
+    let mut members = Vec::with_capacity(placed.len());
+    for (index, placed) in placed.into_iter().enumerate() {
+        let name = placed.member.name.clone();
+        let loaded = placed.seal(&mut |load_bias| register(index, load_bias));
+        members.push(loaded.map_err(|error| error.in_image(&name))?);
+    }
+    Ok(Group::new(members, prepared.init_order.clone(), prepared.keep.clone()))
+}
+
+/// A member of a group while it is put in place.
+struct Placed<'p, 'd> {
+    member: &'p Member<'d>,
+    tls: Option<TlsModule>,
+    mapping: Mapping<Open>,
+}
+
+impl Memory for Mapping<Open> {
+    #[inline]
+    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
+        Mapping::store(self, at, bytes)
+    }
+
+    #[inline]
+    fn word(&self, at: Vaddr) -> Option<u64> {
+        self.stored_word(at)
+    }
+}
+
+impl<'p, 'd> Placed<'p, 'd> {
+    fn new(member: &'p Member<'d>) -> Result<Placed<'p, 'd>, Error> {
+        let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
+        let segment = member.image.facts.tls.as_ref();
+        let tls = segment.map(|segment| TlsModule::new(segment, &mapping)).transpose()?;
+        Ok(Placed { member, tls, mapping })
+    }
+
+    fn placement(&self) -> Placement {
+        Placement { load_bias: self.mapping.load_bias(), tls: self.tls.as_ref().map(TlsModule::id) }
+    }
+
+    fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
+        let Member { image, bound, .. } = self.member;
+        let indirect =
+            relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
+        self.mapping.close_text()?;
+        Ok(indirect)
+    }
+
+    fn seal(
+        self,
+        register: &mut dyn FnMut(LoadBias) -> Option<debug::Registration>,
+    ) -> Result<Loaded, Error> {
+        let mapping = self.mapping.seal()?;
+        let facts = &self.member.image.facts;
+        let unwind = unwind::Registration::new(facts, &mapping);
+        Ok(Loaded {
+            name: self.member.name.clone(),
+            facts: facts.clone(),
+            needed: self.member.needed.clone(),
+            _debug: register(mapping.load_bias()),
+            _unwind: unwind,
+            tls: self.tls,
+            mapping,
+        })
+    }
+}
+
+/// Stores what an IFUNC resolver of one of the members returns.
+fn resolve_indirect(
+    placed: &mut [Placed<'_, '_>],
+    index: usize,
+    word: &Indirect,
+) -> Result<(), Error> {
+    let name = placed[index].member.name.clone();
+    let malformed =
+        |what: &'static str| Error::malformed(what, Place::Relocation(word.place)).in_image(&name);
+    let resolver = placed[word.member].mapping.load_bias().apply(word.resolver);
+    if !placed[word.member].mapping.is_code(resolver) {
+        return Err(malformed("an IFUNC resolver lies outside executable memory"));
+    }
+    // SAFETY: in executable memory of an image of the group, all of which are relocated.
+    let function = unsafe { arch::call_ifunc_resolver(resolver) };
+    let value = (function as u64).wrapping_add_signed(word.r_addend);
+    let stored = placed[index].mapping.store(word.place, value.to_le_bytes());
+    stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))
+}

@@ -1,0 +1,380 @@
+//! From bytes and the caller's wishes to a prepared load group: everything that can be decided
+//! before any memory is mapped.
+//!
+//! Preparing parses the image, finds what it needs (`DT_NEEDED`, breadth first), and binds every
+//! reference; what is missing is collected and listed. The result, [`Prepared`], serves one
+//! instance or any number alike. It runs no code of the images.
+//!
+//! Sources: gABI "Shared Object Dependencies"; the order of initialisation where the
+//! specification leaves a choice: glibc `elf/dl-sort-maps.c`; versions: glibc `elf/dl-version.c`.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use crate::addr::PageSize;
+use crate::arch::MACHINE;
+use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
+use crate::eh_frame::EhFrame;
+use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion};
+use crate::group::{self, Group, Keep, Provider};
+use crate::host::{GlobalScope, HostLibrary};
+use crate::image::{Bytes, Image};
+use crate::limits::{self, Limits};
+use crate::plan::Plan;
+use crate::relocate::{self, Bound, Outcome};
+use crate::scope::{Resolver, Scope, SearchOrder};
+use crate::unique::FirstUse;
+
+/// What the caller wishes.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub name: Option<Arc<str>>,
+    /// Addresses by name, as if the host defined them.
+    pub defined: HashMap<String, usize>,
+    pub resolver: Option<Arc<Resolver>>,
+    /// Groups whose images satisfy `DT_NEEDED` entries.
+    pub depends_on: Vec<Arc<Group>>,
+    /// Bytes that satisfy `DT_NEEDED` entries, by name.
+    pub provided: Vec<(Arc<str>, Arc<[u8]>)>,
+    pub global: bool,
+    pub system_libraries: bool,
+    pub scope: Scope,
+    pub debug: Debug,
+    pub limits: Limits,
+}
+
+/// A load group that is parsed, planned and bound, and not yet in memory.
+pub(crate) struct Prepared<'d> {
+    /// The image that was asked for, then what it needs, breadth first.
+    pub members: Vec<Member<'d>>,
+    /// Indices of members, dependencies first.
+    pub init_order: Vec<usize>,
+    /// What the members are bound to.
+    pub keep: Vec<Keep>,
+    /// Definitions of members that are to be the only ones in the process.
+    pub first_uses: Vec<FirstUse>,
+    /// Its exports are visible to images loaded later.
+    pub global: bool,
+    /// By index of member: what debuggers are told of an instance.
+    pub symfiles: Vec<Option<DebugTemplate>>,
+}
+
+/// One image of a prepared group.
+pub(crate) struct Member<'d> {
+    pub name: Arc<str>,
+    pub image: Image<'d>,
+    pub plan: Plan,
+    pub needed: Vec<Provider>,
+    pub bound: Bound,
+}
+
+/// A member whose references are not bound yet.
+struct Parsed<'d> {
+    name: Arc<str>,
+    image: Image<'d>,
+    needed: Vec<Provider>,
+}
+
+impl Settings {
+    /// From bytes to a bound group: parse, find what is needed, bind.
+    pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
+        let parsed = self.collect(bytes)?;
+        let searchlist = searchlist(&parsed, self.scope);
+        let order = SearchOrder {
+            scope: self.scope,
+            defined: &self.defined,
+            host: GlobalScope::new(),
+            global: group::global_images(),
+            searchlist,
+            members: parsed.iter().map(|member| member.image.symbols()).collect(),
+        };
+        check_versions(&parsed, &order)?;
+
+        let mut outcome = Outcome::default();
+        let mut bound = Vec::with_capacity(parsed.len());
+        for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
+            let resolver = self.resolver.as_deref();
+            let result =
+                relocate::bind(image, index, name, &MACHINE, &order, resolver, &mut outcome);
+            bound.push(result.map_err(|error| error.in_image(name))?);
+        }
+        if !outcome.missing.is_empty() {
+            return Err(missing(&parsed, vec![], vec![], outcome.missing));
+        }
+        drop(order);
+
+        let init_order = init_order(&parsed);
+        let page = PageSize::current();
+        let debug = self.debug.effective();
+        let mut symfiles = Vec::with_capacity(parsed.len());
+        let mut members = Vec::with_capacity(parsed.len());
+        for (Parsed { name, image, needed }, bound) in parsed.into_iter().zip(bound) {
+            let plan = Plan::new(&image.facts, image.bytes().len(), page)
+                .map_err(|error| error.in_image(&name))?;
+            symfiles.push(symfile(&name, &image, debug));
+            members.push(Member { name, image, plan, needed, bound });
+        }
+        Ok(Prepared {
+            members,
+            init_order,
+            keep: dedup(outcome.keep),
+            first_uses: outcome.first_uses,
+            global: self.global,
+            symfiles,
+        })
+    }
+
+    /// Parses the image and, breadth first, what it needs from the provided bytes.
+    fn collect<'d>(&self, bytes: Bytes<'d>) -> Result<Vec<Parsed<'d>>, Error> {
+        let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
+        let mut missing_libraries = Vec::new();
+        let mut index = 0;
+        while index < parsed.len() {
+            let needed_by = parsed[index].name.clone();
+            let facts = parsed[index].image.facts.clone();
+            for name in &facts.needed {
+                match self.find_needed(name, &mut parsed) {
+                    Ok(provider) => parsed[index].needed.push(provider),
+                    Err(NotFound::Missing(reason)) => missing_libraries.push(MissingLibrary {
+                        name: name.to_string_lossy().into_owned(),
+                        needed_by: needed_by.to_string(),
+                        reason,
+                    }),
+                    Err(NotFound::Bad(error)) => return Err(error),
+                }
+            }
+            index += 1;
+        }
+        if missing_libraries.is_empty() {
+            Ok(parsed)
+        } else {
+            Err(missing(&parsed, missing_libraries, vec![], vec![]))
+        }
+    }
+
+    /// Who satisfies a `DT_NEEDED` entry; parses one more member where that is provided bytes.
+    fn find_needed(
+        &self,
+        needed: &CStr,
+        parsed: &mut Vec<Parsed<'_>>,
+    ) -> Result<Provider, NotFound> {
+        let name = needed.to_bytes();
+        if let Some(index) =
+            parsed.iter().position(|member| member.image.facts.is_called(&member.name, name))
+        {
+            return Ok(Provider::Member(index));
+        }
+        for group in &self.depends_on {
+            if let Some(index) = (0..group.len()).find(|&index| group.member(index).is_called(name))
+            {
+                return Ok(Provider::Loaded(group.clone(), index));
+            }
+        }
+        if let Some((provided, bytes)) =
+            self.provided.iter().find(|(provided, _)| provided.as_bytes() == name)
+        {
+            let count = parsed.len() as u64 + 1;
+            limits::check("the number of images in one load", count, self.limits.images)
+                .map_err(NotFound::Bad)?;
+            parsed.push(
+                self.parse(Some(provided.clone()), Bytes::Shared(bytes.clone()))
+                    .map_err(NotFound::Bad)?,
+            );
+            return Ok(Provider::Member(parsed.len() - 1));
+        }
+        let global = group::global_images();
+        if let Some((group, index)) =
+            global.into_iter().find(|(group, index)| group.member(*index).is_called(name))
+        {
+            return Ok(Provider::Loaded(group, index));
+        }
+        if let Some(library) = HostLibrary::loaded(needed) {
+            return Ok(Provider::Host(library));
+        }
+        if self.system_libraries {
+            return HostLibrary::open(needed)
+                .map(Provider::Host)
+                .map_err(|reason| NotFound::Missing(Some(reason)));
+        }
+        Err(NotFound::Missing(None))
+    }
+
+    fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
+        let shown = name.as_deref().unwrap_or("image");
+        let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
+        let image = image.map_err(|error| error.in_image(shown))?;
+        let name = name.unwrap_or_else(|| match &image.facts.soname {
+            Some(soname) => soname.to_string_lossy().into(),
+            None => "image".into(),
+        });
+        Ok(Parsed { name, image, needed: Vec::new() })
+    }
+}
+
+/// Why a needed library could not be had.
+enum NotFound {
+    /// Nothing supplies it.
+    Missing(Option<String>),
+    /// It is there, but no good.
+    Bad(Error),
+}
+
+fn missing(
+    parsed: &[Parsed<'_>],
+    libraries: Vec<MissingLibrary>,
+    versions: Vec<MissingVersion>,
+    symbols: Vec<MissingSymbol>,
+) -> Error {
+    let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
+    Error::Missing { image, libraries, versions, symbols }
+}
+
+/// The image and all that it needs, directly or not, breadth first, each once.
+fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
+    let mut list = vec![Provider::Member(0)];
+    let mut index = 0;
+    while index < list.len() {
+        for needed in list[index].needed(|member| parsed[member].needed.clone()) {
+            // The start-up libraries are all in the global scope, which was searched before.
+            let searched = matches!(&needed, Provider::Host(library) if library.is_startup());
+            let skip = searched && scope == Scope::HostFirst;
+            if !skip && !list.iter().any(|known| known.is(&needed)) {
+                list.push(needed);
+            }
+        }
+        index += 1;
+    }
+    list
+}
+
+/// Every version that a member needs from a library must be defined there (glibc's
+/// `_dl_check_map_versions`): a library that is too old is found out before anything runs.
+fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), Error> {
+    let mut versions = Vec::new();
+    for (member, table) in parsed.iter().zip(&order.members) {
+        for (file, version, weak) in table.needed_versions() {
+            let defined = member.needed.iter().find_map(|provider| match provider {
+                Provider::Member(index) => {
+                    let needed = &parsed[*index];
+                    let is_it = needed.image.facts.is_called(&needed.name, file);
+                    is_it.then(|| order.members[*index].defines_version(&version))
+                }
+                Provider::Loaded(group, index) => {
+                    let needed = group.member(*index);
+                    needed.is_called(file).then(|| needed.symbols().defines_version(&version))
+                }
+                Provider::Host(library) => {
+                    library.has_soname(file).then(|| library.defines_version(&version))
+                }
+            });
+            if defined == Some(false) && !weak {
+                versions.push(MissingVersion {
+                    library: String::from_utf8_lossy(file).into_owned(),
+                    version: version.text().into_owned(),
+                    needed_by: member.name.to_string(),
+                });
+            }
+        }
+    }
+    if versions.is_empty() { Ok(()) } else { Err(missing(parsed, vec![], versions, vec![])) }
+}
+
+/// The order in which members are initialised: what an image needs before it; the image that was
+/// asked for last. Where that leaves a choice, or there are circles, it is glibc's (2.35 and
+/// later): depth first from the last member of the searchlist to the first.
+fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
+    let mut order = Vec::with_capacity(parsed.len());
+    let mut visited = vec![false; parsed.len()];
+    for start in (0..parsed.len()).rev() {
+        // A stack of (member, how many of its needs were looked at): the depth is the input's.
+        let mut stack = vec![(start, 0)];
+        if std::mem::replace(&mut visited[start], true) {
+            continue;
+        }
+        while let Some((member, next)) = stack.last_mut() {
+            match parsed[*member].needed.get(*next) {
+                None => {
+                    order.push(*member);
+                    stack.pop();
+                }
+                Some(needed) => {
+                    *next += 1;
+                    if let Provider::Member(needed) = *needed
+                        && !std::mem::replace(&mut visited[needed], true)
+                    {
+                        stack.push((needed, 0));
+                    }
+                }
+            }
+        }
+    }
+    order.retain(|&member| member != 0);
+    order.push(0);
+    order
+}
+
+/// What debuggers will be told of each instance of `image`.
+fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate> {
+    if wanted == Debug::Off {
+        return None;
+    }
+    let segments: Vec<SourceSegment> = image
+        .facts
+        .segments
+        .iter()
+        .map(|segment| SourceSegment {
+            addresses: segment.addresses.clone(),
+            file: segment.file.clone(),
+            executable: segment.access.execute,
+            writable: segment.access.write,
+        })
+        .collect();
+    let table = image.symbols();
+    let dynamic_symbols = |visit: &mut dyn FnMut(DynamicSymbol<'_>)| {
+        for (_, symbol) in table.iter() {
+            visit(DynamicSymbol {
+                name: table.string(symbol.st_name).unwrap_or(b""),
+                st_value: symbol.st_value,
+                st_size: symbol.st_size,
+                st_info: symbol.st_info,
+                st_other: symbol.st_other,
+                st_shndx: symbol.st_shndx,
+            });
+        }
+    };
+    let hdr = image.facts.eh_frame_hdr.clone();
+    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, image));
+    let source = Source {
+        bytes: image.bytes(),
+        segments: &segments,
+        eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
+        dynamic_symbols: &dynamic_symbols,
+    };
+    DebugTemplate::new(name, &source, wanted)
+}
+
+/// Each thing that is kept, once.
+fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
+    let mut unique: Vec<Keep> = Vec::new();
+    for candidate in keep {
+        let known = unique.iter().any(|known| match (known, &candidate) {
+            (Keep::Group(a), Keep::Group(b)) => Arc::ptr_eq(a, b),
+            (Keep::Host(a), Keep::Host(b)) => a.is(b),
+            _ => false,
+        });
+        if !known {
+            unique.push(candidate);
+        }
+    }
+    unique
+}
+
+impl Prepared<'_> {
+    /// The image that was asked for.
+    pub(crate) fn root(&self) -> &Member<'_> {
+        &self.members[0]
+    }
+}
