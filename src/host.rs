@@ -47,6 +47,8 @@ pub(crate) struct HostLibrary {
     tls_module: ModuleId,
     /// Keeps the library loaded; `None` for the start-up set, which always is.
     handle: Option<Handle>,
+    /// It was not in the process before an image needed it.
+    opened_for_image: bool,
 }
 
 /// What a symbol of a library that is in place comes to, in this process.
@@ -229,7 +231,16 @@ impl HostLibrary {
         let soname = dynamic.get(DT_SONAME).and_then(string);
         let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
         let tls_module = ModuleId(listed.tls_module);
-        Some(HostLibrary { name: listed.name, soname, needed, memory, symbols, tls_module, handle })
+        Some(HostLibrary {
+            name: listed.name,
+            soname,
+            needed,
+            memory,
+            symbols,
+            tls_module,
+            handle,
+            opened_for_image: false,
+        })
     }
 
     /// The library behind an open handle.
@@ -253,7 +264,18 @@ impl HostLibrary {
     pub(crate) fn open(name: &CStr) -> Result<Arc<HostLibrary>, String> {
         let refused = || last_dl_error().unwrap_or_else(|| "refused by the system's loader".into());
         let handle = Handle::open(name, libc::RTLD_NOW | libc::RTLD_LOCAL).ok_or_else(refused)?;
-        HostLibrary::held(handle).map(Arc::new).ok_or_else(|| "it has no symbol table".into())
+        let library = HostLibrary::held(handle).ok_or("it has no symbol table")?;
+        Ok(Arc::new(HostLibrary { opened_for_image: true, ..library }))
+    }
+
+    /// Keeps a library that was opened for an image, now that the image is in place. Such a
+    /// library may have threads of its own that outlive every call into it (libgomp's pool does),
+    /// and the next load of the image finds it there.
+    pub(crate) fn stay_loaded(&self) {
+        if self.opened_for_image {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            drop(Handle::open(&self.name, flags));
+        }
     }
 
     /// Whether a `DT_NEEDED` entry of this name means this library.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE};
 use crate::error::{Error, Place};
-use crate::group::{self, Group, Loaded};
+use crate::group::{self, Group, Loaded, Provider};
 use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::process;
@@ -34,6 +34,11 @@ pub(crate) unsafe fn instantiate(
 ) -> Result<Arc<Group>, Error> {
     process::stay_loaded();
     let group = place(prepared, register)?;
+    for needed in prepared.members.iter().flat_map(|member| &member.needed) {
+        if let Provider::Host(library) = needed {
+            library.stay_loaded();
+        }
+    }
     unique::enter(&group, &prepared.first_uses);
     group::enter(&group, prepared.global);
     // SAFETY: all members are relocated and sealed; the rest is the caller's promise.

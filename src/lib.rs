@@ -1,6 +1,72 @@
 //! Run a shared library straight from bytes in memory, and debug it as if it had come from disk.
 //!
-//! TODO
+//! Platforms that receive a function's code over the network have it as bytes. The usual way to
+//! run it is a `memfd` and `dlopen("/proc/self/fd/N")`, on which gdb then hangs for good: it opens
+//! that path in its own process, gets one of its own descriptors, and blocks in `read`. memdl needs
+//! no descriptor, no path and no `dlopen` for those bytes: it maps, relocates and binds the image
+//! itself, runs its constructors, and hands debuggers an ELF file in memory, so that gdb has
+//! functions, lines, arguments, locals, backtraces and breakpoints without reading any file.
+//!
+//! ```
+//! use std::ffi::c_int;
+//! # let path = std::env::temp_dir().join(format!("memdl-doc-{}.so", std::process::id()));
+//! # let source = concat!(env!("CARGO_MANIFEST_DIR"), "/testlibs/foo.c");
+//! # let mut cc = std::process::Command::new("cc");
+//! # assert!(cc.args(["-shared", "-fPIC", "-o"]).arg(&path).arg(source).status()?.success());
+//! # let bytes = std::fs::read(&path)?;
+//! # std::fs::remove_file(&path)?;
+//!
+//! // `bytes` is a shared library that exports `int foo(int)`, from wherever.
+//! // SAFETY: we trust its constructors to run in this process.
+//! let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+//! // SAFETY: this is the type of `foo`.
+//! let foo = unsafe { library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")? };
+//! // SAFETY: `foo` has no preconditions.
+//! assert_eq!(unsafe { foo(42) }, 84);
+//! library.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Symbol`] borrows its library, so it cannot be used once that is closed:
+//!
+//! ```compile_fail,E0505
+//! # fn f(library: memdl::Library) -> Result<(), memdl::Error> {
+//! let foo = unsafe { library.get::<unsafe extern "C" fn()>("foo")? };
+//! library.close()?;
+//! unsafe { foo() };
+//! # Ok(()) }
+//! ```
+//!
+//! # What it promises
+//! * It does what `dlopen` does, or refuses with an [`Error`] that names the reason. Never a silent
+//!   difference.
+//! * The bytes are hostile until they are validated: a malformed image is an error; it never
+//!   crashes or hangs the process. But **a loader is not a sandbox**: the code of a valid image
+//!   runs with all rights of the process.
+//! * No page is ever writable and executable at once.
+//! * A failed load leaves the process as it was; an unload leaves nothing.
+//!
+//! # What it refuses
+//! Executables, position-independent ones included; other machines, 32-bit and big-endian images;
+//! segments that are writable and executable; executable stacks (`PT_GNU_STACK` with `PF_X`; where
+//! the header is missing, the stack stays as it is); copy relocations; tables of relocations
+//! without addends. And for now: TLS descriptors and initial-exec thread-local storage.
+//!
+//! # How a load goes
+//! | phase | what comes out | module |
+//! |---|---|---|
+//! | validate the bytes | `Image` | `image`, `symbol`, `dynamic` |
+//! | find what it needs | the load group | `prepare`, `host` |
+//! | decide what every reference is bound to | `Bound` | `relocate::bind`, `scope` |
+//! | plan its pages | `Plan` | `plan` |
+//! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
+//! | store the relocations, then call IFUNC resolvers | | `relocate::apply` |
+//! | make RELRO read-only | `Mapping<Sealed>` | `map` |
+//! | tell the unwinder and debuggers | registrations | `unwind`, `debug` |
+//! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |
+//!
+//! [`Loader::prepare`] stops before the pages and gives a [`Template`]; [`Loader::load`] goes the
+//! same way to the end.
 
 #![deny(unsafe_code)]
 

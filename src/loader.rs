@@ -126,6 +126,9 @@ impl Loader {
     /// Whether libraries that are needed but not in the process may be opened by the system's
     /// `dlopen`. Default false.
     ///
+    /// What is opened so stays in the process once the image is loaded: the system's loader owns
+    /// it, other threads may run in it, and the next load finds it there.
+    ///
     /// With it, [`Loader::prepare`] can run the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
