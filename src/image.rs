@@ -97,7 +97,7 @@ pub(crate) struct Facts {
     pub needed: Vec<CString>,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
-    /// `PT_GNU_RELRO`, as stated; inside one writable segment.
+    /// `PT_GNU_RELRO`, as stated; it starts in a writable segment.
     pub relro: Option<Range<Vaddr>>,
     /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
     pub eh_frame_hdr: Option<Range<Vaddr>>,
@@ -299,8 +299,11 @@ fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
         2 => return Err(Error::unsupported("a big-endian image (ELFDATA2MSB)")),
         data => return malformed(format!("EI_DATA is {data}")),
     }
-    if bytes[EI_VERSION] != EV_CURRENT || u32_at(bytes, 20) != Some(u32::from(EV_CURRENT)) {
-        return malformed(format!("ELF version {} is not 1", bytes[EI_VERSION]));
+    let e_version = u32_at(bytes, 20).unwrap_or(0);
+    for version in [u32::from(bytes[EI_VERSION]), e_version] {
+        if version != u32::from(EV_CURRENT) {
+            return malformed(format!("ELF version {version} is not {EV_CURRENT}"));
+        }
     }
     // 0 is System V, 3 GNU/Linux: what `ld.so` takes.
     if !matches!(bytes[EI_OSABI], 0 | 3) {
@@ -504,7 +507,7 @@ impl Headers {
             && !self
                 .segments
                 .iter()
-                .any(|segment| segment.access.write && segment.contains_pages_of(relro))
+                .any(|segment| segment.access.write && segment.addresses.contains(&relro.start))
         {
             let at = Place::Address(relro.start);
             return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));
@@ -512,15 +515,6 @@ impl Headers {
         // Unwind information is not needed to run: one that points nowhere is as good as none.
         self.eh_frame_hdr = self.eh_frame_hdr.take().filter(in_file);
         Ok(())
-    }
-}
-
-impl Segment {
-    /// As [`Segment::contains`]; the end may lie in the segment's last page (linkers pad RELRO up
-    /// to a page boundary that may be behind `p_memsz`).
-    fn contains_pages_of(&self, range: &Range<Vaddr>) -> bool {
-        let page_end = self.addresses.end.0.div_ceil(self.align).saturating_mul(self.align);
-        self.addresses.start <= range.start && range.start <= range.end && range.end.0 <= page_end
     }
 }
 
@@ -553,14 +547,16 @@ impl Facts {
             Error::malformed("symbol tables lie outside the image", Place::Header)
         })?;
         let string = |tag: u64, offset: u64| {
-            u32::try_from(offset)
-                .ok()
-                .and_then(|offset| table.string(offset))
-                .and_then(|name| CString::new(name).ok())
-                .ok_or_else(|| {
-                    Error::malformed("a name lies outside the string table", Place::Dynamic(tag))
-                })
+            let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
+            let name = name.ok_or("a name lies outside the string table").and_then(|name| {
+                let is_path = name.len() < libc::PATH_MAX as usize;
+                if is_path { Ok(name) } else { Err("a library's name is longer than any path") }
+            });
+            let name = name.map_err(|what| Error::malformed(what, Place::Dynamic(tag)))?;
+            Ok(CString::new(name).unwrap_or_default())
         };
+        let needed_count = dynamic.all(DT_NEEDED).count() as u64;
+        limits::check("the number of needed libraries", needed_count, limits.needed)?;
         let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
         let needed = dynamic
             .all(DT_NEEDED)

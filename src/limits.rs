@@ -28,6 +28,8 @@ pub struct Limits {
     pub tls_block: u64,
     /// Entries in the relocation tables of one image. Default 64 million.
     pub relocations: u64,
+    /// Libraries that one image may need (`DT_NEEDED`). Default 4,096.
+    pub needed: u64,
     /// Images in one load group: the image and all that it needs from
     /// [`Loader::provide`](crate::Loader::provide). Default 1,024.
     pub images: u64,
@@ -41,6 +43,7 @@ impl Default for Limits {
             alignment: 1 << 30,
             tls_block: 1 << 30,
             relocations: 64_000_000,
+            needed: 4096,
             images: 1024,
         }
     }

@@ -80,11 +80,13 @@ impl Plan {
         };
         let span = first.pages.start..last.pages.end;
         // Both ends are rounded down: what shares its page with data that stays writable cannot
-        // be protected.
-        let relro = facts
-            .relro
-            .as_ref()
-            .map(|stated| stated.start.page_floor(page)..stated.end.page_floor(page));
+        // be protected. Linkers pad RELRO up to a page boundary of theirs, which may lie behind
+        // the segment: nothing that is not the segment's is protected.
+        let relro = facts.relro.as_ref().and_then(|stated| {
+            let start = stated.start.page_floor(page);
+            let segment = segments.iter().find(|segment| segment.pages.contains(&start))?;
+            Some(start..stated.end.page_floor(page).min(segment.pages.end))
+        });
         Ok(Plan {
             span,
             align,

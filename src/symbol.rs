@@ -474,7 +474,7 @@ impl<'a> SymbolTable<'a> {
 
     /// More work than any table that a linker made can need for each of its symbols once.
     pub(crate) fn work_limit(&self) -> u64 {
-        64 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24)
+        16 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24)
     }
 
     fn add_work(&self, amount: usize) {
