@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -245,13 +246,14 @@ impl LibraryHandle {
     }
 }
 
+/// The loader of these options; null are the defaults.
+///
 /// # Safety
-/// Null, or live options.
-unsafe fn loader_of(options: *const Options) -> Loader {
+/// Null, or options that live, and that nobody changes, for `'a`.
+unsafe fn loader_of<'a>(options: *const Options) -> Cow<'a, Loader> {
     // SAFETY: the caller's promise.
     let options = unsafe { options.as_ref() };
-    options
-        .map_or_else(Loader::new, |options| options.loader.clone().limits(options.limits.clone()))
+    options.map_or_else(|| Cow::Owned(Loader::new()), |options| Cow::Borrowed(&options.loader))
 }
 
 /// What a load gave, as a handle.
@@ -869,7 +871,38 @@ pub unsafe extern "C" fn memdl_options_set_limit(
                 5 => &mut limits.images,
                 other => return Err(format!("there is no memdl_limit {other}").into()),
             } = value;
-            Ok(())
+            let limits = limits.clone();
+            options.change(|loader| loader.limits(limits))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last_error() -> Option<String> {
+        let text = memdl_error();
+        // SAFETY: null, or a C string that lives until this thread's next `memdl_error`.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn a_panic_is_an_error_like_others() {
+        assert_eq!(last_error(), None);
+        assert!(caught(|| -> Result<(), Failure> { panic!("as a test, {}", 1) }).is_none());
+        assert_eq!(last_error().as_deref(), Some("memdl panicked: as a test, 1"));
+        assert_eq!(last_error(), None);
+    }
+
+    #[test]
+    fn a_text_with_a_nul_is_told_up_to_it() {
+        assert!(noted::<()>(Err("told\0not told".into())).is_none());
+        assert_eq!(last_error().as_deref(), Some("told"));
+    }
+
+    #[test]
+    fn what_is_transparent_gives_its_value() {
+        assert_eq!(transparent(|| 5), 5);
     }
 }

@@ -33,6 +33,7 @@ pub(crate) unsafe fn instantiate(
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     process::stay_loaded();
+    arch::look_at_processor();
     let group = place(prepared, register)?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -49,8 +50,9 @@ pub(crate) unsafe fn instantiate(
 /// Everything up to the constructors.
 fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Group>, Error> {
     let mut placed = Vec::with_capacity(prepared.members.len());
-    for member in &prepared.members {
-        placed.push(Placed::new(member).map_err(|error| error.in_image(&member.name))?);
+    for (index, member) in prepared.members.iter().enumerate() {
+        let static_tls = prepared.static_tls.contains(&index);
+        placed.push(Placed::new(member, static_tls).map_err(|error| error.in_image(&member.name))?);
     }
     let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
 
@@ -95,10 +97,11 @@ impl Memory for Mapping<Open> {
 }
 
 impl<'p, 'd> Placed<'p, 'd> {
-    fn new(member: &'p Member<'d>) -> Result<Placed<'p, 'd>, Error> {
+    fn new(member: &'p Member<'d>, static_tls: bool) -> Result<Placed<'p, 'd>, Error> {
         let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
         let segment = member.image.facts.tls.as_ref();
-        let tls = segment.map(|segment| TlsModule::new(segment, &mapping)).transpose()?;
+        let tls =
+            segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
         Ok(Placed { member, tls, mapping })
     }
 
@@ -111,6 +114,9 @@ impl<'p, 'd> Placed<'p, 'd> {
         let indirect =
             relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
         self.mapping.close_text()?;
+        if let Some(tls) = &self.tls {
+            tls.fill_pool()?;
+        }
         Ok(indirect)
     }
 

@@ -95,6 +95,7 @@ mod reserve;
 mod scope;
 mod services;
 mod symbol;
+mod threads;
 mod tls;
 mod unique;
 mod unwind;

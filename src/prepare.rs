@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub(crate) struct Prepared<'d> {
     pub init_order: Vec<usize>,
     /// What the members are bound to.
     pub keep: Vec<Keep>,
+    /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
+    pub static_tls: BTreeSet<usize>,
     /// Definitions of members that are to be the only ones in the process.
     pub first_uses: Vec<FirstUse>,
     /// Its exports are visible to images loaded later.
@@ -121,6 +123,7 @@ impl Settings {
             members,
             init_order,
             keep: dedup(outcome.keep),
+            static_tls: outcome.static_tls,
             first_uses: outcome.first_uses,
             global: self.global,
             symfiles,

@@ -6,8 +6,15 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
+use std::io;
+use std::ops::Range;
+use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+
+use region::Protection;
+
+use crate::error::Error;
 
 /// What a constructor is called with.
 #[derive(Clone, Copy)]
@@ -18,7 +25,7 @@ pub(crate) struct Arguments {
 }
 
 static ARGC: AtomicI32 = AtomicI32::new(0);
-static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
+static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
 /// glibc calls initialisers with the arguments of `main`.
 unsafe extern "C" fn remember_arguments(
@@ -50,6 +57,99 @@ pub(crate) fn stay_loaded() {
             }
         }
     });
+}
+
+/// Writes `values` into the initial values that new threads get, `offset` bytes into the
+/// thread-local variable of memdl's own that lies at `variable` in the calling thread.
+///
+/// They stand in the object that memdl is linked into, mostly in its RELRO, which is writable for
+/// that moment.
+pub(crate) fn write_tls_template(
+    variable: usize,
+    offset: usize,
+    values: &[u8],
+) -> Result<(), Error> {
+    let unknown = || {
+        let source = io::ErrorKind::Unsupported.into();
+        Error::system("finding the initial values of new threads' variables", source)
+    };
+    let object = Object::of_this_code().ok_or_else(unknown)?;
+    let into_block = variable.checked_sub(object.tls_block).ok_or_else(unknown)? + offset;
+    if into_block + values.len() > object.tls_template_len {
+        return Err(unknown());
+    }
+    let start = object.tls_template + into_block;
+    let range = start..start + values.len();
+    let page = region::page::size();
+    let pages = range.start & !(page - 1)..(range.end + page - 1) & !(page - 1);
+    let is_relro = object.relro.start < pages.end && pages.start < object.relro.end;
+    let protect = |protection| {
+        // SAFETY: pages that hold data of an object that stays loaded, writable or RELRO; more
+        // access than before takes nothing away, and what was read-only is so again below.
+        let result = unsafe { region::protect(pages.start as *const u8, pages.len(), protection) };
+        result.map_err(|error| Error::system("mprotect", io::Error::other(error)))
+    };
+    if is_relro {
+        protect(Protection::READ_WRITE)?;
+    }
+    // SAFETY: inside the initial values (checked above), which glibc reads when it creates a
+    // thread and nobody writes; the part written stands for memdl's pool only.
+    unsafe { ptr::copy_nonoverlapping(values.as_ptr(), range.start as *mut u8, values.len()) };
+    if is_relro { protect(Protection::READ) } else { Ok(()) }
+}
+
+/// What `ld.so` says of the object that memdl is linked into.
+struct Object {
+    /// Its initial values of thread-local variables.
+    tls_template: usize,
+    tls_template_len: usize,
+    /// The calling thread's block of them.
+    tls_block: usize,
+    relro: Range<usize>,
+}
+
+impl Object {
+    fn of_this_code() -> Option<Object> {
+        unsafe extern "C" fn visit(
+            info: *mut libc::dl_phdr_info,
+            _size: usize,
+            found: *mut c_void,
+        ) -> c_int {
+            // SAFETY: `dl_iterate_phdr` gives a valid record, whose program headers live during
+            // the call; `found` is the local below.
+            let (info, headers, found) = unsafe {
+                let headers =
+                    std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
+                (&*info, headers, &mut *found.cast::<Option<Object>>())
+            };
+            let bias = info.dlpi_addr as usize;
+            let range = |header: &libc::Elf64_Phdr| {
+                let start = bias.wrapping_add(header.p_vaddr as usize);
+                start..start.wrapping_add(header.p_memsz as usize)
+            };
+            let code = visit as *const () as usize;
+            let holds = |header: &&libc::Elf64_Phdr| {
+                header.p_type == libc::PT_LOAD && range(header).contains(&code)
+            };
+            if !headers.iter().any(|header| holds(&header)) {
+                return 0;
+            }
+            let of_type = |p_type| headers.iter().find(|header| header.p_type == p_type);
+            if let Some(tls) = of_type(libc::PT_TLS) {
+                *found = Some(Object {
+                    tls_template: range(tls).start,
+                    tls_template_len: tls.p_filesz as usize,
+                    tls_block: info.dlpi_tls_data.addr(),
+                    relro: of_type(libc::PT_GNU_RELRO).map_or(0..0, range),
+                });
+            }
+            1
+        }
+        let mut found = None;
+        // SAFETY: the callback has the signature that is asked for and does not unwind.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+        found
+    }
 }
 
 /// The process's arguments and its environment as it is now.

@@ -13,16 +13,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::addr::{LoadBias, Vaddr};
-use crate::arch::{Machine, RelocKind};
+use crate::arch::{self, Machine, RelocKind};
 use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
 use crate::image::{Image, Rela};
 use crate::scope::{Definition, Resolver, SearchOrder, SymbolRequest, Target};
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
-use crate::tls::ModuleId;
+use crate::tls::{Descriptor, ModuleId};
 use crate::unique::FirstUse;
 
 /// What an image's references are bound to.
@@ -43,6 +43,8 @@ pub(crate) struct Outcome {
     pub missing: Vec<MissingSymbol>,
     /// What must be kept because something was bound to it.
     pub keep: Vec<Keep>,
+    /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
+    pub static_tls: BTreeSet<usize>,
     /// Definitions of the group's own that are to be the only ones in the process.
     pub first_uses: Vec<FirstUse>,
 }
@@ -63,15 +65,24 @@ pub(crate) fn bind(
     let tables = &image.facts.relocations;
     for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
         let kind = checked_kind(&rela, machine)?;
-        if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect)
-            || rela.symbol == 0
-        {
+        if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect) {
+            continue;
+        }
+        if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
+            outcome.static_tls.insert(member);
+        }
+        if rela.symbol == 0 {
             continue;
         }
         let index = rela.symbol as usize;
         let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);
-        let is_known = bound.symbols.get(index).is_some_and(Option::is_some);
-        if is_known && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
+        let known = bound.symbols.get(index).copied().flatten();
+        if kind == RelocKind::TlsThreadPointerOffset
+            && let Some(Target::MemberTls { member, .. }) = known
+        {
+            outcome.static_tls.insert(member);
+        }
+        if known.is_some() && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
             continue;
         }
         let symbol = table.symbol(rela.symbol).ok_or_else(|| {
@@ -81,7 +92,7 @@ pub(crate) fn bind(
         })?;
         let found = match kind {
             // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
-            RelocKind::TlsModule | RelocKind::TlsOffset if symbol.is_section() => {
+            _ if kind.is_thread_local() && symbol.is_section() => {
                 let target = Target::MemberTls { member, offset: symbol.st_value };
                 Found { definition: Definition::to(target), call: None }
             }
@@ -91,6 +102,11 @@ pub(crate) fn bind(
             bound.symbols.resize(index + 1, None);
         }
         bound.symbols[index] = Some(found.definition.target);
+        if kind == RelocKind::TlsThreadPointerOffset
+            && let Target::MemberTls { member, .. } = found.definition.target
+        {
+            outcome.static_tls.insert(member);
+        }
         bound.calls.extend(found.call.map(|call| (rela.symbol, call)));
         if wants_size {
             bound.sizes.insert(rela.symbol, found.definition.st_size);
@@ -119,12 +135,6 @@ fn checked_kind(rela: &Rela, machine: &Machine) -> Result<RelocKind, Error> {
         }
         Some(RelocKind::Copy) => Err(Error::unsupported(format!(
             "{name} at {at}: only executables have copy relocations"
-        ))),
-        Some(RelocKind::TlsDescriptor) => Err(Error::unsupported(format!(
-            "{name} at {at}: thread-local storage through descriptors (compile with -mtls-dialect=gnu)"
-        ))),
-        Some(RelocKind::TlsThreadPointerOffset) => Err(Error::unsupported(format!(
-            "{name} at {at}: initial-exec thread-local storage (compile with -ftls-model=global-dynamic)"
         ))),
         Some(kind) => Ok(kind),
     }
@@ -373,30 +383,32 @@ impl Applier<'_> {
                 }
             }
             (RelocKind::TlsModule, _) => {
-                let module = match target {
-                    Target::MemberTls { member, .. } => self.module(member, rela)?.0,
-                    Target::Tls { module, .. } => module.0,
-                    // A weak reference to a thread-local that does not exist.
-                    Target::Address(0) => 0,
-                    _ => return Err(self.not_thread_local(rela)),
-                };
+                // 0 for a weak reference to a thread-local that does not exist.
+                let module = self.tls_place(target, rela)?.map_or(0, |(module, _)| module.0);
                 memory.store(place, module.to_le_bytes())
             }
             (RelocKind::TlsOffset, _) => {
-                let offset = match target {
-                    Target::MemberTls { offset, .. } | Target::Tls { offset, .. } => offset,
-                    Target::Address(0) => 0,
-                    _ => return Err(self.not_thread_local(rela)),
-                };
+                let offset = self.tls_place(target, rela)?.map_or(0, |(_, offset)| offset);
                 memory.store(place, plus(offset).to_le_bytes())
             }
-            (
-                RelocKind::Relative
-                | RelocKind::Copy
-                | RelocKind::TlsDescriptor
-                | RelocKind::TlsThreadPointerOffset,
-                _,
-            ) => {
+            (RelocKind::TlsThreadPointerOffset, _) => {
+                let offset = match self.tls_place(target, rela)? {
+                    None => 0,
+                    Some((module, offset)) => {
+                        let start = module.static_offset().ok_or_else(|| self.not_static(rela))?;
+                        plus(offset).wrapping_add_signed(start as i64)
+                    }
+                };
+                memory.store(place, offset.to_le_bytes())
+            }
+            (RelocKind::TlsDescriptor, _) => {
+                let (resolver, argument) = self.descriptor(self.tls_place(target, rela)?, rela)?;
+                let mut words = [0; 16];
+                words[..8].copy_from_slice(&(resolver as u64).to_le_bytes());
+                words[8..].copy_from_slice(&argument.to_le_bytes());
+                memory.store(place, words)
+            }
+            (RelocKind::Relative | RelocKind::Copy, _) => {
                 return Err(Error::unsupported(format!("{} at {place}", self.name(rela))));
             }
         };
@@ -406,9 +418,8 @@ impl Applier<'_> {
     /// What the relocation's symbol is bound to.
     fn target(&self, kind: RelocKind, rela: &Rela) -> Result<Target, Error> {
         if rela.symbol == 0 {
-            let is_tls = matches!(kind, RelocKind::TlsModule | RelocKind::TlsOffset);
             let own = Target::MemberTls { member: self.member, offset: 0 };
-            return Ok(if is_tls { own } else { Target::Address(0) });
+            return Ok(if kind.is_thread_local() { own } else { Target::Address(0) });
         }
         if kind == RelocKind::JumpSlot
             && let Some(target) = self.bound.calls.get(&rela.symbol)
@@ -443,12 +454,51 @@ impl Applier<'_> {
         }
     }
 
-    fn module(&self, member: usize, rela: &Rela) -> Result<ModuleId, Error> {
-        self.placements[member].tls.ok_or_else(|| {
-            let what =
-                format!("{} in an image without thread-local storage (PT_TLS)", self.name(rela));
+    /// The module and offset of a thread-local; `None` for one that does not exist.
+    fn tls_place(&self, target: Target, rela: &Rela) -> Result<Option<(ModuleId, u64)>, Error> {
+        let malformed = |what: &str| {
+            let what = format!("{} {what}", self.name(rela));
             Error::malformed(what, Place::Relocation(rela.r_offset))
-        })
+        };
+        match target {
+            Target::MemberTls { member, offset } => match self.placements[member].tls {
+                Some(module) => Ok(Some((module, offset))),
+                None => Err(malformed("in an image without thread-local storage (PT_TLS)")),
+            },
+            Target::Tls { module, offset } => Ok(Some((module, offset))),
+            Target::Address(0) => Ok(None),
+            _ => Err(malformed("names a symbol that is not thread-local")),
+        }
+    }
+
+    /// The resolver and the argument of a TLS descriptor.
+    fn descriptor(
+        &self,
+        place: Option<(ModuleId, u64)>,
+        rela: &Rela,
+    ) -> Result<(usize, u64), Error> {
+        let Some((module, offset)) = place else {
+            return Ok((arch::tlsdesc_undefined as *const () as usize, rela.r_addend as u64));
+        };
+        let offset = offset.wrapping_add_signed(rela.r_addend);
+        if let Some(start) = module.static_offset() {
+            let argument = offset.wrapping_add_signed(start as i64);
+            return Ok((arch::tlsdesc_static as *const () as usize, argument));
+        }
+        let descriptor = Descriptor::new(module, offset as i64).ok_or_else(|| {
+            let what = format!("{} at {}", self.name(rela), rela.r_offset);
+            Error::unsupported(format!("{what}: more modules, or larger ones, than it can name"))
+        })?;
+        Ok((arch::tlsdesc_dynamic as *const () as usize, descriptor.0))
+    }
+
+    fn not_static(&self, rela: &Rela) -> Error {
+        Error::unsupported(format!(
+            "{} at {}: initial-exec access to a thread-local of a library that was loaded without \
+             room for it in every thread",
+            self.name(rela),
+            rela.r_offset
+        ))
     }
 
     fn name(&self, rela: &Rela) -> &'static str {
@@ -458,10 +508,5 @@ impl Applier<'_> {
     fn overflow(&self, rela: &Rela) -> Error {
         let what = format!("{} overflows: its value does not fit into 32 bits", self.name(rela));
         Error::unsupported(format!("{what} (at {})", rela.r_offset))
-    }
-
-    fn not_thread_local(&self, rela: &Rela) -> Error {
-        let what = format!("{} names a symbol that is not thread-local", self.name(rela));
-        Error::malformed(what, Place::Relocation(rela.r_offset))
     }
 }

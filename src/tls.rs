@@ -18,14 +18,25 @@
 //! The registry's lock is held for bookkeeping only, never while memory is allocated or code of
 //! others runs.
 //!
-//! Not here yet: TLS descriptors and initial exec, which images are refused for.
+//! # The other models
+//! *TLS descriptors* ask a resolver for the variable's distance from the thread pointer. The
+//! argument packs module and offset into one word ([`Descriptor`]), so that nothing has to be
+//! allocated for it; the resolvers are in [`arch`].
 //!
-//! Sources: U. Drepper, "ELF Handling For Thread-Local Storage" (general and local dynamic);
-//! gABI "Thread-Local Storage".
+//! *Initial exec* reads the distance from the GOT and calls nobody: the block must lie at the same
+//! distance in every thread. `ld.so` keeps some such room for libraries that are opened late; ours
+//! is a pool in memdl's own static thread-local storage. An image that needs it gets a range of the
+//! pool instead of blocks of its own. New threads find its initial values there because they stand
+//! in the initial values of the object that memdl is linked into, which glibc copies for each
+//! thread; threads that exist are written to ([`crate::threads`]).
+//!
+//! Sources: U. Drepper, "ELF Handling For Thread-Local Storage"; A. Oliva, G. Araujo,
+//! "Thread-Local Storage Descriptors for IA32 and AMD64/EM64T"; gABI "Thread-Local Storage".
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -34,10 +45,18 @@ use crate::arch;
 use crate::error::Error;
 use crate::image::TlsSegment;
 use crate::map::Mapping;
+use crate::{process, threads};
 
 /// How many words of static thread-local storage hold block pointers. Small, since a host that
 /// opens memdl with `dlopen` has only some 1,600 bytes of it to give.
-pub(crate) const SLOTS: usize = 64;
+pub(crate) const SLOTS: usize = 32;
+/// How many bytes of static thread-local storage are kept for images that need initial exec. As
+/// above; the feature `large-static-tls` is for executables, which have no such limit.
+pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 512 };
+/// The largest alignment of a block in the pool: what glibc gives the executable's own.
+pub(crate) const POOL_ALIGN: usize = 64;
+/// How many bits of a [`Descriptor`] are the offset.
+pub(crate) const DESCRIPTOR_OFFSET_BITS: u32 = 48;
 /// The slot that holds the thread's own record: no module has this index.
 const THREAD_SLOT: usize = 0;
 /// Marks the module ids that are memdl's; `ld.so` counts from 1.
@@ -66,9 +85,84 @@ impl ModuleId {
     }
 }
 
+/// The argument of a TLS descriptor for a variable whose place differs from thread to thread: the
+/// module in the high bits, of which the top one marks ours, the signed offset in the low ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Descriptor(pub(crate) u64);
+
+impl Descriptor {
+    const MODULE_BITS: u32 = u64::BITS - DESCRIPTOR_OFFSET_BITS - 1;
+
+    /// `None` if one of the two does not fit.
+    pub(crate) fn new(module: ModuleId, offset: i64) -> Option<Descriptor> {
+        let number = (module.0 & !OURS) as u64;
+        let sign_bits = u64::BITS - DESCRIPTOR_OFFSET_BITS;
+        let fits = number >> Self::MODULE_BITS == 0 && offset << sign_bits >> sign_bits == offset;
+        let low = offset as u64 & ((1 << DESCRIPTOR_OFFSET_BITS) - 1);
+        fits.then_some(Descriptor(
+            (module.0 & OURS) as u64 | number << DESCRIPTOR_OFFSET_BITS | low,
+        ))
+    }
+
+    fn index(self) -> TlsIndex {
+        let sign_bits = u64::BITS - DESCRIPTOR_OFFSET_BITS;
+        let number = (self.0 & !(OURS as u64)) >> DESCRIPTOR_OFFSET_BITS;
+        TlsIndex {
+            ti_module: number as usize | self.0 as usize & OURS,
+            ti_offset: ((self.0 << sign_bits) as i64 >> sign_bits) as usize,
+        }
+    }
+}
+
+/// The slow path of a TLS descriptor: the variable's address.
+pub(crate) extern "C" fn descriptor_slow(descriptor: u64) -> *mut c_void {
+    // SAFETY: a pair as relocations would make it, of a module that the descriptor's image is
+    // bound to and so keeps.
+    unsafe { arch::tls_get_addr(&Descriptor(descriptor).index()) }
+}
+
+impl ModuleId {
+    /// The distance of the module's block from the thread pointer, if it is the same in every
+    /// thread.
+    pub(crate) fn static_offset(self) -> Option<isize> {
+        if self.0 & OURS != 0 {
+            let index = self.0 & !OURS;
+            return registry().modules.get(index).copied().flatten()?.static_offset;
+        }
+        // A library of `ld.so`'s: its block is in the static area if it lies there in this thread.
+        // SAFETY: a module id that a loaded library has; offset 0 is in every block.
+        let address = unsafe { self.address(0) }.addr();
+        let thread_pointer = arch::thread_pointer();
+        let is_static = thread_pointer.checked_sub(address)? <= host_static_size();
+        is_static.then(|| address.wrapping_sub(thread_pointer) as isize)
+    }
+}
+
+/// The size of a thread's static area, which ends at its thread pointer.
+fn host_static_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        // SAFETY: a C string.
+        let function =
+            unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info".as_ptr()) };
+        let (mut size, mut align) = (0usize, 0usize);
+        if !function.is_null() {
+            // SAFETY: glibc's function of this type, which sets the two.
+            unsafe {
+                let function: unsafe extern "C" fn(*mut usize, *mut usize) =
+                    std::mem::transmute(function);
+                function(&mut size, &mut align);
+            }
+        }
+        size
+    })
+}
+
 /// An image's registration: threads can have blocks of it for as long as this lives.
 pub(crate) struct TlsModule {
     index: usize,
+    /// The range of the pool that is its block in every thread.
+    pool: Option<Range<usize>>,
 }
 
 /// What a block of a module is made from.
@@ -81,6 +175,8 @@ struct Initial {
     align: usize,
     /// The block's address modulo `align`.
     residue: usize,
+    /// The distance of the block from the thread pointer, if it lies in the pool.
+    static_offset: Option<isize>,
 }
 
 // SAFETY: `template` points into an image's mapping, which outlives its `TlsModule` and is the
@@ -93,6 +189,8 @@ struct Registry {
     modules: Vec<Option<Initial>>,
     /// All threads that have a record.
     threads: Vec<NonNull<Thread>>,
+    /// The ranges of the pool that are taken, ascending.
+    pool: Vec<Range<usize>>,
 }
 
 // SAFETY: the records are reached from other threads only under the registry's lock, and live
@@ -100,43 +198,57 @@ struct Registry {
 unsafe impl Send for Registry {}
 
 static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { modules: Vec::new(), threads: Vec::new() });
+    Mutex::new(Registry { modules: Vec::new(), threads: Vec::new(), pool: Vec::new() });
 
 fn registry() -> MutexGuard<'static, Registry> {
     // Nothing panics half-way through a change.
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a thread owns. Changed by its thread, or by anyone under the registry's lock.
+/// What a thread owns. Reached through raw pointers, field by field, since its own thread reads
+/// `starts` while another, under the registry's lock, may clear an element.
 struct Thread {
     /// The thread's static slots.
     slots: *mut *mut u8,
-    /// By module index.
+    /// Where the block of each module starts, by index; null if there is none. Grown only by its
+    /// own thread and under the lock; elements are cleared by others.
+    starts: Vec<AtomicPtr<u8>>,
+    /// The memory of the blocks, by index. Only under the lock.
     blocks: Vec<Option<Block>>,
-    /// How often the end of the thread was put off.
+    /// How often the end of the thread was put off. Only its own thread's.
     farewells: u32,
 }
 
 /// Memory for one thread's copy of one module's variables.
 struct Block {
     allocation: *mut c_void,
-    start: *mut u8,
 }
 
 impl TlsModule {
     /// Registers the thread-local segment of an image that is being loaded. Its template is read
     /// at each thread's first access, so not before the image is relocated.
-    pub(crate) fn new<S>(segment: &TlsSegment, mapping: &Mapping<S>) -> Result<TlsModule, Error> {
+    ///
+    /// With `in_pool`, the block lies at the same distance from the thread pointer in every thread;
+    /// [`TlsModule::fill_pool`] must be called when the image is relocated.
+    pub(crate) fn new<S>(
+        segment: &TlsSegment,
+        mapping: &Mapping<S>,
+        in_pool: bool,
+    ) -> Result<TlsModule, Error> {
         let template = mapping.load_bias().apply(segment.template.start);
-        let initial = Initial {
+        let mut initial = Initial {
             template: template as *const u8,
             template_len: (segment.template.end.0 - segment.template.start.0) as usize,
             size: segment.size as usize,
             align: segment.align as usize,
             residue: segment.template.start.0 as usize & (segment.align as usize - 1),
+            static_offset: None,
         };
         thread_exit_key()?;
         let mut registry = registry();
+        let pool = if in_pool { Some(registry.take_from_pool(&initial)?) } else { None };
+        initial.static_offset =
+            pool.as_ref().map(|range| arch::static_pool_offset() + range.start as isize);
         let modules = &mut registry.modules;
         let free = (THREAD_SLOT + 1..modules.len()).find(|&index| modules[index].is_none());
         let index = free.unwrap_or(modules.len().max(THREAD_SLOT + 1));
@@ -144,7 +256,31 @@ impl TlsModule {
             modules.resize(index + 1, None);
         }
         modules[index] = Some(initial);
-        Ok(TlsModule { index })
+        Ok(TlsModule { index, pool })
+    }
+
+    /// Gives every thread, those that will be created included, the initial values of an image
+    /// whose block lies in the pool. Nothing to do for others.
+    pub(crate) fn fill_pool(&self) -> Result<(), Error> {
+        let Some(range) = &self.pool else { return Ok(()) };
+        let initial = registry().modules[self.index];
+        let Some(initial) = initial else { return Ok(()) };
+        let mut values = vec![0; initial.size];
+        // SAFETY: the template lies in the image's mapping, which outlives this, and is no longer
+        // than a block (checked by `Image`).
+        unsafe {
+            let template = initial.template;
+            ptr::copy_nonoverlapping(template, values.as_mut_ptr(), initial.template_len);
+        }
+        let offset = arch::static_pool_offset();
+        // First for the threads to come, so that none is missed between the two.
+        let own = arch::thread_pointer().wrapping_add_signed(offset);
+        process::write_tls_template(own, range.start, &values)?;
+        let start = (own + range.start) as *mut u8;
+        // SAFETY: a range of the pool, in this thread's static thread-local storage, that was
+        // taken for this module, and that nothing refers to before its image runs.
+        unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
+        threads::write_to_others(offset + range.start as isize, &values)
     }
 
     pub(crate) fn id(&self) -> ModuleId {
@@ -152,17 +288,43 @@ impl TlsModule {
     }
 }
 
+impl Registry {
+    /// Takes room for a block from the pool, at the lowest fitting place.
+    fn take_from_pool(&mut self, initial: &Initial) -> Result<Range<usize>, Error> {
+        if initial.align > POOL_ALIGN {
+            let what = "the alignment of initial-exec thread-local storage, in bytes";
+            return Err(Error::limit(what, initial.align as u64, POOL_ALIGN as u64));
+        }
+        // The pool is aligned as strictly as any block may be.
+        let place = |from: usize| from + (initial.residue.wrapping_sub(from) & (initial.align - 1));
+        let (mut start, mut position) = (place(0), 0);
+        for (index, taken) in self.pool.iter().enumerate() {
+            if start + initial.size <= taken.start {
+                break;
+            }
+            (start, position) = (place(taken.end), index + 1);
+        }
+        let end = start + initial.size;
+        if end > POOL {
+            let what = "the initial-exec thread-local storage of all images in place, in bytes \
+                        (memdl's feature `large-static-tls` makes room in executables)";
+            return Err(Error::limit(what, end as u64, POOL as u64));
+        }
+        self.pool.insert(position, start..end);
+        Ok(start..end)
+    }
+}
+
 impl Drop for TlsModule {
     fn drop(&mut self) {
         let mut registry = registry();
         registry.modules[self.index] = None;
-        for thread in &registry.threads {
+        if let Some(range) = &self.pool {
+            registry.pool.retain(|taken| taken != range);
+        }
+        for &thread in &registry.threads {
             // SAFETY: records in the registry are alive, and the lock is held.
-            let thread = unsafe { &mut *thread.as_ptr() };
-            thread.set_slot(self.index, ptr::null_mut());
-            if let Some(block) = thread.blocks.get_mut(self.index) {
-                *block = None;
-            }
+            unsafe { Thread::set(thread, self.index, ptr::null_mut(), None) };
         }
     }
 }
@@ -176,7 +338,12 @@ impl Thread {
         if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
             return thread;
         }
-        let thread = Box::leak(Box::new(Thread { slots, blocks: Vec::new(), farewells: 0 }));
+        let thread = Box::leak(Box::new(Thread {
+            slots,
+            starts: Vec::new(),
+            blocks: Vec::new(),
+            farewells: 0,
+        }));
         let thread = NonNull::from(thread);
         registry().threads.push(thread);
         slot.store(thread.as_ptr(), Ordering::Relaxed);
@@ -184,20 +351,58 @@ impl Thread {
         thread
     }
 
-    /// Publishes a block's address where [`arch::tls_get_addr`] looks first.
-    fn set_slot(&mut self, index: usize, start: *mut u8) {
-        if index < SLOTS {
-            // SAFETY: `index` is in the array, and the array lives as long as its thread, which
-            // removes this record before it ends. Other threads write here when an image goes.
-            let slot = unsafe { &*self.slots.add(index).cast::<AtomicPtr<u8>>() };
-            slot.store(start, Ordering::Release);
+    /// Where the calling thread's block of a module starts; null if it has none.
+    ///
+    /// # Safety
+    /// `thread` is the calling thread's own record.
+    unsafe fn start(thread: NonNull<Thread>, index: usize) -> *mut u8 {
+        // SAFETY: alive, and this field is changed by the calling thread only, but for elements,
+        // which are atomic.
+        let starts = unsafe { &(*thread.as_ptr()).starts };
+        starts.get(index).map_or(ptr::null_mut(), |start| start.load(Ordering::Acquire))
+    }
+
+    /// Makes room for a module's entry.
+    ///
+    /// # Safety
+    /// `thread` is the calling thread's own record, and the registry's lock is held.
+    unsafe fn grow(thread: NonNull<Thread>, index: usize) {
+        // SAFETY: others reach the fields under the lock only.
+        let (starts, blocks) =
+            unsafe { (&mut (*thread.as_ptr()).starts, &mut (*thread.as_ptr()).blocks) };
+        if starts.len() <= index {
+            starts.resize_with(index + 1, AtomicPtr::default);
+            blocks.resize_with(index + 1, || None);
+        }
+    }
+
+    /// Sets a module's entry, here and where [`arch::tls_get_addr`] looks first.
+    ///
+    /// # Safety
+    /// `thread` is alive, and the registry's lock is held.
+    unsafe fn set(thread: NonNull<Thread>, index: usize, start: *mut u8, block: Option<Block>) {
+        // SAFETY: the caller's promise; fields are taken one by one, see `Thread`. A slot is in its
+        // array, and the array lives as long as its thread, which removes this record first.
+        unsafe {
+            let thread = thread.as_ptr();
+            let (starts, blocks) = (&(*thread).starts, &mut (*thread).blocks);
+            if let Some(entry) = starts.get(index) {
+                entry.store(start, Ordering::Release);
+            }
+            if index < SLOTS {
+                let slot = &*(*thread).slots.add(index).cast::<AtomicPtr<u8>>();
+                slot.store(start, Ordering::Release);
+            }
+            if let Some(entry) = blocks.get_mut(index) {
+                *entry = block;
+            }
         }
     }
 }
 
 impl Block {
-    /// A fresh copy of a module's initial values.
-    fn new(initial: &Initial) -> Option<Block> {
+    /// A fresh copy of a module's initial values, and where in it the block starts.
+    fn new(initial: &Initial) -> Option<(Block, *mut u8)> {
         // `calloc` gives large blocks as untouched zero pages; it aligns to 16 only.
         let room = initial.size.checked_add(initial.align)?;
         // SAFETY: `calloc` has no preconditions.
@@ -215,7 +420,7 @@ impl Block {
             ptr::copy_nonoverlapping(initial.template, start, initial.template_len);
             start
         };
-        Some(Block { allocation, start })
+        Some((Block { allocation }, start))
     }
 }
 
@@ -230,34 +435,36 @@ impl Drop for Block {
 /// static slots. Called by [`arch::tls_get_addr`] for ids of ours.
 pub(crate) extern "C" fn address_slow(index: &TlsIndex) -> *mut c_void {
     let module = index.ti_module & !OURS;
-    let mut thread = Thread::current();
-    let start = {
-        // SAFETY: the calling thread's own record; no reference to it is kept across the calls
-        // below, which may change it.
-        let thread = unsafe { thread.as_ref() };
-        thread.blocks.get(module).and_then(Option::as_ref).map(|block| block.start)
-    };
-    let start = start.unwrap_or_else(|| {
-        let initial = registry().modules.get(module).copied().flatten();
-        // There is no way to report: code is in the middle of an access to a variable.
-        let Some(initial) = initial else {
-            abort("access to a thread-local variable of an unloaded image")
-        };
-        let Some(block) = Block::new(&initial) else {
-            abort("no memory for thread-local variables")
-        };
-        let start = block.start;
-        let _lock = registry();
-        // SAFETY: the calling thread's own record, under the lock, which keeps others out.
-        let thread = unsafe { thread.as_mut() };
-        if thread.blocks.len() <= module {
-            thread.blocks.resize_with(module + 1, || None);
-        }
-        thread.blocks[module] = Some(block);
-        thread.set_slot(module, start);
-        start
-    });
+    let thread = Thread::current();
+    // SAFETY: the calling thread's own record.
+    let mut start = unsafe { Thread::start(thread, module) };
+    if start.is_null() {
+        start = first_access(thread, module);
+    }
     start.wrapping_add(index.ti_offset).cast()
+}
+
+/// Makes the calling thread's block of a module, and tells where it starts.
+fn first_access(thread: NonNull<Thread>, module: usize) -> *mut u8 {
+    let initial = registry().modules.get(module).copied().flatten();
+    // There is no way to report: code is in the middle of an access to a variable.
+    let Some(initial) = initial else {
+        abort("access to a thread-local variable of an unloaded image")
+    };
+    let (block, start) = match initial.static_offset {
+        Some(offset) => (None, arch::thread_pointer().wrapping_add_signed(offset) as *mut u8),
+        None => match Block::new(&initial) {
+            Some((block, start)) => (Some(block), start),
+            None => abort("no memory for thread-local variables"),
+        },
+    };
+    let _lock = registry();
+    // SAFETY: the calling thread's own record, and the lock is held.
+    unsafe {
+        Thread::grow(thread, module);
+        Thread::set(thread, module, start, block);
+    }
+    start
 }
 
 fn abort(what: &str) -> ! {

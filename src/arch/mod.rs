@@ -12,8 +12,9 @@ pub(crate) mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    BREAKPOINT, E_MACHINE, MACHINE, call_ifunc_resolver, return_instruction, tls_get_addr,
-    tls_slots,
+    BREAKPOINT, E_MACHINE, MACHINE, call_ifunc_resolver, look_at_processor, return_instruction,
+    static_pool_offset, thread_pointer, thread_pointer_of, tls_get_addr, tls_slots,
+    tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
 };
 
 /// What a dynamic relocation does, whatever its number on the machine.
@@ -51,6 +52,19 @@ pub(crate) enum RelocKind {
     Indirect,
     /// A copy relocation: only executables have them.
     Copy,
+}
+
+impl RelocKind {
+    /// It is about a thread-local symbol.
+    pub(crate) fn is_thread_local(self) -> bool {
+        matches!(
+            self,
+            RelocKind::TlsModule
+                | RelocKind::TlsOffset
+                | RelocKind::TlsThreadPointerOffset
+                | RelocKind::TlsDescriptor
+        )
+    }
 }
 
 /// What the stages need to know of a machine. A value per machine, so that tables can be tested

@@ -90,7 +90,10 @@ fn reloc_name(r_type: u32) -> &'static str {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use native::{call_ifunc_resolver, tls_get_addr, tls_slots};
+pub(crate) use native::{
+    call_ifunc_resolver, look_at_processor, static_pool_offset, thread_pointer, thread_pointer_of,
+    tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
+};
 
 /// The first byte in memory of a breakpoint that a debugger has set (`int3`).
 pub(crate) const BREAKPOINT: u8 = 0xcc;
@@ -108,8 +111,64 @@ pub(crate) use return_instruction;
 mod native {
     use std::arch::{asm, global_asm, naked_asm};
     use std::ffi::c_void;
+    use std::sync::atomic::{AtomicU8, Ordering};
 
-    use crate::tls::{SLOTS, TlsIndex, address_slow};
+    use crate::tls::{
+        DESCRIPTOR_OFFSET_BITS, POOL, POOL_ALIGN, SLOTS, TlsIndex, address_slow, descriptor_slow,
+    };
+
+    /// Room for the extended state of the components in [`STATE_MASK`], in the standard form, whose
+    /// last one ends at 2,688 on every processor there is, and a little more.
+    const STATE_AREA: usize = 2816;
+    /// SSE, AVX, and the three of AVX-512: all that a function may be passed arguments in, or that
+    /// a descriptor's caller may hold values in.
+    const STATE_MASK: u32 = 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7;
+
+    /// Whether the system has enabled `xsave`; decided before the first image is relocated.
+    static HAS_XSAVE: AtomicU8 = AtomicU8::new(0);
+
+    /// Finds out what the assembly below must know of the processor.
+    pub(crate) fn look_at_processor() {
+        HAS_XSAVE.store(u8::from(std::arch::is_x86_feature_detected!("xsave")), Ordering::Relaxed);
+    }
+
+    /// Saves all registers that a C function may change, but rax and rdi, and aligns the stack;
+    /// `rbp` holds what it was. Between this and [`restore_registers`], rax and rdi are as before.
+    macro_rules! save_registers {
+        () => {
+            concat!(
+                "push rbp\n mov rbp, rsp\n",
+                "push rcx\n push rdx\n push rsi\n push r8\n push r9\n push r10\n push r11\n",
+                "sub rsp, {state}\n and rsp, -64\n",
+                // The header of the state must be zero but for what xsave writes.
+                "mov r8, rax\n",
+                "xor eax, eax\n",
+                "mov qword ptr [rsp + 512], rax\n mov qword ptr [rsp + 520], rax\n",
+                "mov qword ptr [rsp + 528], rax\n mov qword ptr [rsp + 536], rax\n",
+                "mov qword ptr [rsp + 544], rax\n mov qword ptr [rsp + 552], rax\n",
+                "mov qword ptr [rsp + 560], rax\n mov qword ptr [rsp + 568], rax\n",
+                "cmp byte ptr [rip + {xsave}], 0\n je 20f\n",
+                "mov eax, {mask}\n xor edx, edx\n xsave64 [rsp]\n jmp 21f\n",
+                "20: fxsave64 [rsp]\n",
+                "21: mov rax, r8\n",
+            )
+        };
+    }
+
+    /// Undoes [`save_registers`]; rax keeps the value that it has.
+    macro_rules! restore_registers {
+        () => {
+            concat!(
+                "mov r8, rax\n",
+                "cmp byte ptr [rip + {xsave}], 0\n je 22f\n",
+                "mov eax, {mask}\n xor edx, edx\n xrstor64 [rsp]\n jmp 23f\n",
+                "22: fxrstor64 [rsp]\n",
+                "23: mov rax, r8\n",
+                "lea rsp, [rbp - 56]\n",
+                "pop r11\n pop r10\n pop r9\n pop r8\n pop rsi\n pop rdx\n pop rcx\n pop rbp\n",
+            )
+        };
+    }
 
     // Every thread's pointers to its blocks of the first `SLOTS` modules, in the static part of
     // the thread-local storage of whatever memdl is linked into: at a constant distance from the
@@ -127,8 +186,47 @@ mod native {
         size = const SLOTS * 8,
     );
 
+    // Memory for the blocks of images whose variables have a fixed distance from the thread
+    // pointer (initial exec). It is initialised data (a byte that is not zero makes it so), since
+    // what new threads get in it is what stands in the initial values of the object that memdl is
+    // linked into.
+    global_asm!(
+        ".pushsection .tdata.memdl_static_pool, \"awT\", @progbits",
+        ".balign {align}",
+        ".globl memdl_static_pool",
+        ".hidden memdl_static_pool",
+        ".type memdl_static_pool, @object",
+        ".size memdl_static_pool, {size}",
+        "memdl_static_pool:",
+        ".zero {size} - 1",
+        ".byte 1",
+        ".popsection",
+        align = const POOL_ALIGN,
+        size = const POOL,
+    );
+
+    /// The distance of the static pool from the thread pointer, the same in every thread.
+    pub(crate) fn static_pool_offset() -> isize {
+        let offset: isize;
+        // SAFETY: initial-exec access to the variable above: the GOT entry holds its distance
+        // from the thread pointer, and is only read.
+        unsafe {
+            asm!(
+                "mov {}, qword ptr [rip + memdl_static_pool@GOTTPOFF]",
+                out(reg) offset,
+                options(nostack, readonly, preserves_flags)
+            );
+        }
+        offset
+    }
+
+    /// The thread pointer of the thread with glibc's descriptor at `pthread`: that very address.
+    pub(crate) fn thread_pointer_of(pthread: usize) -> usize {
+        pthread
+    }
+
     /// The thread pointer of the calling thread.
-    fn thread_pointer() -> usize {
+    pub(crate) fn thread_pointer() -> usize {
         let pointer;
         // SAFETY: the psABI: the word at fs:0 is the thread pointer itself. Reads nothing else.
         unsafe {
@@ -185,6 +283,88 @@ mod native {
             "ret",
             slots = const SLOTS,
             slow = sym address_slow,
+        )
+    }
+
+    // TLS descriptors: compiled code calls the first word of a pair in its GOT with the address of
+    // the pair in rax, and gets the variable's distance from the thread pointer in rax. Every other
+    // register must be as it was, vector registers included, whatever the stack's alignment.
+    // Source: A. Oliva, G. Araujo, "Thread-Local Storage Descriptors for IA32 and AMD64/EM64T".
+
+    /// Resolver of variables at a fixed distance from the thread pointer, which is the argument.
+    ///
+    /// # Safety
+    /// Called by compiled code through a descriptor only; so are the two below.
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn tlsdesc_static() {
+        naked_asm!("mov rax, qword ptr [rax + 8]", "ret")
+    }
+
+    /// Resolver of weak variables that nothing defines: their address is the argument.
+    ///
+    /// # Safety
+    /// As [`tlsdesc_static`].
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn tlsdesc_undefined() {
+        naked_asm!("mov rax, qword ptr [rax + 8]", "sub rax, qword ptr fs:0", "ret")
+    }
+
+    /// Resolver of all others: the argument is the module and the offset, packed into one word
+    /// ([`crate::tls::Descriptor`]).
+    ///
+    /// # Safety
+    /// As [`tlsdesc_static`].
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn tlsdesc_dynamic() {
+        naked_asm!(
+            "push rcx",
+            "mov rax, qword ptr [rax + 8]",
+            // The module of ours is the slot, once the top bit is off; the host's have none.
+            "mov rcx, rax",
+            "btr rcx, 63",
+            "jnc 3f",
+            "shr rcx, {bits}",
+            "cmp rcx, {slots}",
+            "jae 3f",
+            "shl rcx, 3",
+            "add rcx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "mov rcx, qword ptr fs:[rcx]",
+            "test rcx, rcx",
+            "jz 3f",
+            // The offset is the low bits, sign-extended.
+            "shl rax, 64 - {bits}",
+            "sar rax, 64 - {bits}",
+            "add rax, rcx",
+            "sub rax, qword ptr fs:0",
+            "pop rcx",
+            "ret",
+            // The thread's first access. What is called may use any register.
+            "3:",
+            "push rdi",
+            "mov rdi, rax",
+            "call {preserving}",
+            "sub rax, qword ptr fs:0",
+            "pop rdi",
+            "pop rcx",
+            "ret",
+            bits = const DESCRIPTOR_OFFSET_BITS,
+            slots = const SLOTS,
+            preserving = sym descriptor_slow_preserving,
+        )
+    }
+
+    /// Calls [`descriptor_slow`] with rdi, and keeps all registers but rax and rdi.
+    #[unsafe(naked)]
+    unsafe extern "C" fn descriptor_slow_preserving() {
+        naked_asm!(
+            save_registers!(),
+            "call {slow}",
+            restore_registers!(),
+            "ret",
+            state = const STATE_AREA,
+            mask = const STATE_MASK,
+            xsave = sym HAS_XSAVE,
+            slow = sym descriptor_slow,
         )
     }
 
