@@ -22,8 +22,11 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
+use std::sync::Arc;
 use std::thread;
 
+use crate::image::Bytes;
+use crate::prepare::Prepared;
 use crate::{
     Binding, Debug, ExportedSymbol, ImageBuffer, Library, Limits, Loader, Scope, SymbolKind,
     Template,
@@ -261,6 +264,16 @@ fn loaded(result: Result<Library, crate::Error>) -> *mut LibraryHandle {
     give(caught(|| Ok(LibraryHandle::new(result?))))
 }
 
+/// The half of a load that runs code of the library.
+///
+/// # Safety
+/// As [`Library::from_bytes`].
+unsafe fn instantiated(prepared: Option<Prepared<'_>>) -> *mut LibraryHandle {
+    let Some(prepared) = prepared else { return ptr::null_mut() };
+    // SAFETY: the caller's promise.
+    loaded(transparent(|| unsafe { Library::only(prepared) }))
+}
+
 /// Loads a library from its bytes.
 ///
 /// # Safety
@@ -271,11 +284,13 @@ pub unsafe extern "C-unwind" fn memdl_open(
     len: usize,
     options: *const Options,
 ) -> *mut LibraryHandle {
-    // SAFETY: the header's contract.
-    let input = caught(|| unsafe { Ok((bytes_of(bytes, len)?, loader_of(options))) });
-    let Some((bytes, loader)) = input else { return ptr::null_mut() };
+    let prepared = caught(|| {
+        // SAFETY: the header's contract.
+        let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
+        Ok(loader.settings.prepare(Bytes::Borrowed(bytes))?)
+    });
     // SAFETY: the header's contract: the library may be run.
-    loaded(transparent(|| unsafe { loader.load(bytes) }))
+    unsafe { instantiated(prepared) }
 }
 
 /// Loads a library from a buffer, which it takes, whatever comes of it.
@@ -287,11 +302,13 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
     buffer: *mut BufferHandle,
     options: *const Options,
 ) -> *mut LibraryHandle {
-    // SAFETY: the header's contract.
-    let input = caught(|| unsafe { Ok((take(buffer, "buffer")?.buffer, loader_of(options))) });
-    let Some((buffer, loader)) = input else { return ptr::null_mut() };
+    let prepared = caught(|| {
+        // SAFETY: the header's contract.
+        let (buffer, loader) = unsafe { (take(buffer, "buffer")?.buffer, loader_of(options)) };
+        Ok(loader.settings.prepare(Bytes::Buffer(Arc::new(buffer)))?)
+    });
     // SAFETY: the header's contract: the library may be run.
-    loaded(transparent(|| unsafe { loader.load_buffer(buffer) }))
+    unsafe { instantiated(prepared) }
 }
 
 /// Unloads a library.

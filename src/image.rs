@@ -97,7 +97,7 @@ pub(crate) struct Facts {
     pub needed: Vec<CString>,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
-    /// `PT_GNU_RELRO`, as stated; it starts in a writable segment.
+    /// `PT_GNU_RELRO`, as stated; in a writable segment but for padding behind it.
     pub relro: Option<Range<Vaddr>>,
     /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
     pub eh_frame_hdr: Option<Range<Vaddr>>,
@@ -503,11 +503,15 @@ impl Headers {
                 at,
             ));
         }
+        // Linkers pad RELRO up to a page boundary of theirs, which may lie behind the segment.
+        let holds = |segment: &Segment, relro: &Range<Vaddr>| {
+            let end = segment.addresses.end.0.div_ceil(segment.align).saturating_mul(segment.align);
+            segment.access.write
+                && segment.addresses.contains(&relro.start)
+                && relro.end <= Vaddr(end)
+        };
         if let Some(relro) = &self.relro
-            && !self
-                .segments
-                .iter()
-                .any(|segment| segment.access.write && segment.addresses.contains(&relro.start))
+            && !self.segments.iter().any(|segment| holds(segment, relro))
         {
             let at = Place::Address(relro.start);
             return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));

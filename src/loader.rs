@@ -47,7 +47,7 @@ pub enum Binding {
 /// ```
 #[derive(Clone)]
 pub struct Loader {
-    settings: Settings,
+    pub(crate) settings: Settings,
     binding: Binding,
 }
 

@@ -26,6 +26,7 @@ use crate::limits::{self, Limits};
 use crate::plan::Plan;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder};
+use crate::symbol::SymbolTable;
 use crate::unique::FirstUse;
 
 /// What the caller wishes.
@@ -258,6 +259,7 @@ fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
 fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), Error> {
     let mut versions = Vec::new();
     for (member, table) in parsed.iter().zip(&order.members) {
+        let in_member = |error: Error| error.in_image(&member.name);
         for (file, version, weak) in table.needed_versions() {
             let defined = member.needed.iter().find_map(|provider| match provider {
                 Provider::Member(index) => {
@@ -273,6 +275,7 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
                     library.has_soname(file).then(|| library.defines_version(&version))
                 }
             });
+            order.members.iter().try_for_each(SymbolTable::check_work).map_err(in_member)?;
             if defined == Some(false) && !weak {
                 versions.push(MissingVersion {
                     library: String::from_utf8_lossy(file).into_owned(),

@@ -112,13 +112,7 @@ pub(crate) fn bind(
             bound.sizes.insert(rela.symbol, found.definition.st_size);
         }
         outcome.keep.extend(found.definition.keep);
-        if table.work() > table.work_limit() {
-            return Err(Error::limit(
-                "the work to look up its symbols",
-                table.work(),
-                table.work_limit(),
-            ));
-        }
+        table.check_work()?;
     }
     Ok(bound)
 }

@@ -8,7 +8,7 @@
 //! [`SymbolLayout`] says where the tables lie and is made once; [`SymbolTable`] is a view of them
 //! in some memory: the received bytes, a mapped image, or a library that `ld.so` loaded. All
 //! three are untrusted in the sense that nothing here indexes unchecked or loops without bound:
-//! chains end with their table, and [`SymbolTable::work`] lets a caller put a budget on a table
+//! chains end with their table, and [`SymbolTable::check_work`] puts a budget on a table
 //! that was made to be slow.
 //!
 //! Sources: gABI "Symbol Table" and "Hash Table"; GNU hash: binutils `bfd/elflink.c`; versions:
@@ -33,6 +33,7 @@ use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
 use crate::addr::Vaddr;
 use crate::dynamic::{Dynamic, ReadAt, string_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Place};
+use crate::limits;
 
 /// Size of one `Elf64_Sym`.
 const SYM_SIZE: u64 = 24;
@@ -467,14 +468,11 @@ impl<'a> SymbolTable<'a> {
         })
     }
 
-    /// How many bytes and hash entries were compared through this view so far.
-    pub(crate) fn work(&self) -> u64 {
-        self.work.get()
-    }
-
-    /// More work than any table that a linker made can need for each of its symbols once.
-    pub(crate) fn work_limit(&self) -> u64 {
-        16 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24)
+    /// Fails if more was compared and read through this view than any table that a linker made
+    /// can need for each of its symbols once: the table was made to be slow.
+    pub(crate) fn check_work(&self) -> Result<(), Error> {
+        let limit = 16 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24);
+        limits::check("the work to look up its symbols", self.work.get(), limit)
     }
 
     fn add_work(&self, amount: usize) {
@@ -500,14 +498,14 @@ impl<'a> SymbolTable<'a> {
 
     /// The name of a symbol of this table.
     pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
-        let bytes = self.string(symbol.st_name)?;
-        self.add_work(bytes.len());
-        Some(SymbolName::new(bytes))
+        self.string(symbol.st_name).map(SymbolName::new)
     }
 
     /// The name of a symbol of this table, unhashed.
     pub(crate) fn string(&self, offset: u32) -> Option<&'a [u8]> {
-        string_at(self.strtab, u64::from(offset))
+        let string = string_at(self.strtab, u64::from(offset));
+        self.add_work(string.map_or(self.strtab.len(), <[u8]>::len));
+        string
     }
 
     fn versym(&self, index: u32) -> Option<u16> {
