@@ -32,10 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let numbers = numbers.iter().map(|number| number.parse());
             call(&fs::read(path)?, symbol, &numbers.collect::<Result<Vec<c_int>, _>>()?)
         }
-        _ => {
-            Err(format!("usage: from_memory [--wait | LIBRARY SYMBOL [up to {MOST_ARGUMENTS} INTEGERS]]")
-                .into())
-        }
+        _ => Err(format!(
+            "usage: from_memory [--wait | LIBRARY SYMBOL [up to {MOST_ARGUMENTS} INTEGERS]]"
+        )
+        .into()),
     }
 }
 
@@ -89,7 +89,9 @@ fn wait(bytes: &[u8]) -> Result<(), Box<dyn Error>> {
     // SAFETY: foo.c has no constructors of its own.
     let library = unsafe { Library::from_bytes(bytes)? };
     let pid = process::id();
-    println!("this is process {pid}; in another terminal: gdb -p {pid} -ex 'break foo' -ex continue");
+    println!(
+        "this is process {pid}; in another terminal: gdb -p {pid} -ex 'break foo' -ex continue"
+    );
     for number in 1.. {
         call_with(&library, "foo", &[number])?;
         thread::sleep(Duration::from_secs(1));

@@ -8,10 +8,11 @@
 //! Two kinds of things can come up the stack, and they must be told apart. **Panics** of memdl are
 //! faults of memdl, and no C caller can deal with them: [`caught`] makes error texts of them.
 //! **Exceptions** of constructors, destructors and callbacks are the caller's own and pass through,
-//! as they pass through `dlopen`: `catch_unwind` would abort on them. So whatever can run code of
-//! images or callbacks is an `extern "C-unwind"` function and does that outside of [`caught`],
-//! in [`transparent`]: drops run while an exception passes, and a panic, which cannot be
-//! caught without catching exceptions too, aborts with its message.
+//! as they pass through `dlopen`: `catch_unwind` would abort on them. So a load is done in two
+//! halves. Parsing and binding, where hostile bytes are at work, is [`caught`]. What can run
+//! code of images or callbacks is done outside of that, in [`transparent`], by functions that are
+//! `extern "C-unwind"`: drops run while an exception passes, and a panic, which cannot be caught
+//! without catching exceptions too, aborts with its message.
 
 #![allow(unsafe_code)]
 

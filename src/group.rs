@@ -16,7 +16,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -50,11 +50,29 @@ pub(crate) struct Loaded {
     pub(crate) facts: Arc<Facts>,
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
+    pub(crate) link_map: OnceLock<LinkMap>,
     pub(crate) _debug: Option<debug::Registration>,
     pub(crate) _unwind: Option<unwind::Registration>,
     pub(crate) tls: Option<TlsModule>,
     pub(crate) mapping: Mapping<Sealed>,
 }
+
+/// The public part of `struct link_map` (`<link.h>`), for one image, in no list.
+#[repr(C)]
+pub(crate) struct LinkMap {
+    pub l_addr: usize,
+    pub l_name: *const c_char,
+    pub l_ld: usize,
+    l_next: usize,
+    l_prev: usize,
+    /// What `l_name` points to.
+    _name: CString,
+}
+
+// SAFETY: nothing is changed once it is made, and the name is owned.
+unsafe impl Send for LinkMap {}
+// SAFETY: as above.
+unsafe impl Sync for LinkMap {}
 
 /// What a group holds on to because it refers to it.
 #[derive(Clone)]
@@ -181,6 +199,37 @@ impl Loaded {
         }
     }
 
+    /// The exported symbol that `address` lies in (glibc's `dladdr`): of those that start at or
+    /// before it and do not end before it, the last; one without a size is at its start only.
+    pub(crate) fn symbol_at(&self, address: usize) -> Option<(u32, Sym)> {
+        if !self.mapping.address_range().contains(&address) {
+            return None;
+        }
+        let at = self.mapping.load_bias().remove(address).0;
+        let holds = |symbol: &Sym| {
+            let inside = at.checked_sub(symbol.st_value).is_some_and(|skip| skip < symbol.st_size);
+            let is_place = !symbol.is_absolute() && !symbol.is_thread_local();
+            is_place && (inside || symbol.st_size == 0 && at == symbol.st_value)
+        };
+        let table = self.symbols();
+        table.exports().filter(|(_, symbol)| holds(symbol)).max_by_key(|(_, it)| it.st_value)
+    }
+
+    /// What `dlinfo` and `dladdr1` call the library's map. It lives as long as the image.
+    pub(crate) fn link_map(&self) -> &LinkMap {
+        self.link_map.get_or_init(|| {
+            let name = CString::new(&*self.name).unwrap_or_default();
+            LinkMap {
+                l_addr: self.mapping.load_bias().get(),
+                l_name: name.as_ptr(),
+                l_ld: self.mapping.load_bias().apply(self.facts.dynamic.start),
+                l_next: 0,
+                l_prev: 0,
+                _name: name,
+            }
+        })
+    }
+
     /// `DT_INIT`, then `DT_INIT_ARRAY`.
     fn constructors(&self) -> impl Iterator<Item = usize> + '_ {
         let init = self.facts.init.map(|address| self.mapping.load_bias().apply(address));
@@ -242,6 +291,7 @@ struct Live {
     global: Vec<u64>,
     /// Those that must stay (`DF_1_NODELETE`).
     pinned: Vec<Arc<Group>>,
+    /// How many groups were ever entered; the number of the next.
     next: u64,
 }
 
@@ -297,6 +347,24 @@ pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
     let live = read();
     let (_, image) = live.images.range(..=address).next_back()?;
     (address < image.end).then(|| Some((image.group.upgrade()?, image.index)))?
+}
+
+/// All images, in load order.
+pub(crate) fn all_images() -> Vec<(Arc<Group>, usize)> {
+    let live = read();
+    let groups = live.groups.values().filter_map(Weak::upgrade);
+    groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
+}
+
+/// How many groups were loaded so far.
+pub(crate) fn loads() -> u64 {
+    read().next
+}
+
+/// How many groups were unloaded so far.
+pub(crate) fn unloads() -> u64 {
+    let live = read();
+    live.next - live.groups.len() as u64
 }
 
 /// The images whose exports all later ones see, in load order.

@@ -26,7 +26,7 @@ use goblin::elf64::header::{
 };
 use goblin::elf64::program_header::{
     PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS,
-    SIZEOF_PHDR,
+    ProgramHeader, SIZEOF_PHDR,
 };
 
 use crate::addr::{PageSize, Vaddr};
@@ -89,6 +89,10 @@ pub(crate) struct Image<'d> {
 /// What an image says of itself, all of it checked. Holds no bytes, so it stays with a loaded
 /// library when the bytes are gone.
 pub(crate) struct Facts {
+    /// The program headers as they stand, for those who ask for them (`dl_iterate_phdr`).
+    pub program_headers: Vec<ProgramHeader>,
+    /// `PT_DYNAMIC`.
+    pub dynamic: Range<Vaddr>,
     /// The `PT_LOAD`s: ascending, none overlapping another.
     pub segments: Vec<Segment>,
     pub symbols: SymbolLayout,
@@ -167,6 +171,7 @@ pub(crate) struct Rela {
 /// `PT_LOAD`s and all else that the program headers say, before the dynamic section is read.
 #[derive(Default)]
 struct Headers {
+    table: Vec<ProgramHeader>,
     segments: Vec<Segment>,
     dynamic: Option<Range<Vaddr>>,
     tls: Option<TlsSegment>,
@@ -349,7 +354,19 @@ impl Headers {
             })?;
         let mut headers = Headers::default();
         for (index, entry) in table.chunks_exact(SIZEOF_PHDR).enumerate() {
-            headers.add(index, entry, bytes, page, limits)?;
+            let word = |offset| u64_at(entry, offset).unwrap_or(0);
+            let header = ProgramHeader {
+                p_type: u32_at(entry, 0).unwrap_or(0),
+                p_flags: u32_at(entry, 4).unwrap_or(0),
+                p_offset: word(8),
+                p_vaddr: word(16),
+                p_paddr: word(24),
+                p_filesz: word(32),
+                p_memsz: word(40),
+                p_align: word(48),
+            };
+            headers.add(index, &header, bytes, page, limits)?;
+            headers.table.push(header);
         }
         if headers.segments.is_empty() {
             return Err(Error::malformed("object file has no loadable segments", Place::Header));
@@ -362,17 +379,14 @@ impl Headers {
     fn add(
         &mut self,
         index: usize,
-        entry: &[u8],
+        header: &ProgramHeader,
         bytes: &[u8],
         page: PageSize,
         limits: &Limits,
     ) -> Result<(), Error> {
-        let word = |offset| u64_at(entry, offset).unwrap_or(0);
         let malformed = |what: String| Error::malformed(what, Place::Segment(index));
-        let p_type = u32_at(entry, 0).unwrap_or(0);
-        let p_flags = u32_at(entry, 4).unwrap_or(0);
-        let (p_offset, p_vaddr) = (word(8), Vaddr(word(16)));
-        let (p_filesz, p_memsz, p_align) = (word(32), word(40), word(48));
+        let ProgramHeader { p_type, p_flags, p_offset, p_filesz, p_memsz, p_align, .. } = *header;
+        let p_vaddr = Vaddr(header.p_vaddr);
 
         match p_type {
             PT_LOAD | PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_GNU_EH_FRAME => {}
@@ -525,19 +539,12 @@ impl Headers {
 impl Facts {
     fn parse(bytes: &[u8], headers: Headers, limits: &Limits) -> Result<Facts, Error> {
         let view = FileView { bytes, segments: &headers.segments };
-        let section = headers
-            .dynamic
-            .ok_or_else(|| Error::malformed("object file has no dynamic section", Place::Header))
-            .and_then(|range| {
-                let outside = || {
-                    Error::malformed(
-                        "the dynamic section lies outside the segments",
-                        Place::Address(range.start),
-                    )
-                };
-                view.read(range.clone()).ok_or_else(outside)
-            })?;
-        let dynamic = Dynamic::parse(section);
+        let no_dynamic = || Error::malformed("object file has no dynamic section", Place::Header);
+        let section = headers.dynamic.clone().ok_or_else(no_dynamic)?;
+        let dynamic = Dynamic::parse(view.read(section.clone()).ok_or_else(|| {
+            let at = Place::Address(section.start);
+            Error::malformed("the dynamic section lies outside the segments", at)
+        })?);
         let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
         let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
         if flags_1 & DF_1_PIE != 0 {
@@ -597,6 +604,7 @@ impl Facts {
                 }),
         };
         Ok(Facts {
+            dynamic: section,
             soname,
             needed,
             relocations: RelocationTables::parse(&dynamic, &view, limits)?,
@@ -608,6 +616,7 @@ impl Facts {
             text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
             nodelete: flags_1 & DF_1_NODELETE != 0,
             symbols,
+            program_headers: headers.table,
             segments: headers.segments,
             tls: headers.tls,
             relro: headers.relro,

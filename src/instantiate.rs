@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE};
@@ -131,6 +131,7 @@ impl<'p, 'd> Placed<'p, 'd> {
             name: self.member.name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
+            link_map: OnceLock::new(),
             _debug: register(mapping.load_bias()),
             _unwind: unwind,
             tls: self.tls,

@@ -86,6 +86,7 @@ mod instantiate;
 mod library;
 mod limits;
 mod loader;
+mod lookup;
 mod map;
 mod plan;
 mod prepare;

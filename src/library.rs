@@ -13,12 +13,11 @@ use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 
 use crate::addr::Vaddr;
 use crate::error::Error;
-use crate::group::{Group, Loaded, Provider};
-use crate::host::SymbolValue;
+use crate::group::{Group, Loaded};
 use crate::instantiate::instantiate;
+use crate::lookup;
 use crate::prepare::Prepared;
-use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Version, Wanted};
-use crate::unique;
+use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
 
 /// A shared library that runs from memory.
 ///
@@ -106,49 +105,14 @@ impl Library {
         let wanted =
             version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
         // Null is no place: a function pointer could not even hold it.
-        let address = self.address_of(&SymbolName::new(name), wanted).filter(|at| !at.is_null());
+        let address = lookup::in_library(&self.group, 0, &SymbolName::new(name), wanted)
+            .filter(|at| !at.is_null());
         let address = address.ok_or_else(|| Error::SymbolNotFound {
             image: self.name().to_owned(),
             symbol: String::from_utf8_lossy(name).into_owned(),
             version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
         })?;
         Ok(Symbol { address, library: PhantomData, kind: PhantomData })
-    }
-
-    /// The run-time address of a symbol of the library, or else of what it needs, breadth first.
-    fn address_of(&self, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
-        // Nearly always it is the library's own: nothing is allocated for it.
-        if let Some(found) = address_in(self.loaded(), name, wanted) {
-            return Some(found);
-        }
-        let mut list = vec![Provider::Loaded(self.group.clone(), 0)];
-        let mut index = 0;
-        while let Some(provider) = list.get(index) {
-            let found = match provider {
-                Provider::Loaded(group, member) => address_in(group.member(*member), name, wanted),
-                Provider::Host(library) => {
-                    library.lookup(name, wanted, Class::Address).map(|found| {
-                        match found.definition {
-                            SymbolValue::Address(address) => address as *mut c_void,
-                            // SAFETY: the library is held by the group, and the offset is its symbol's.
-                            SymbolValue::ThreadLocal { module, offset } => unsafe {
-                                module.address(offset)
-                            },
-                        }
-                    })
-                }
-                Provider::Member(_) => None,
-            };
-            if found.is_some() {
-                return found;
-            }
-            let needed = provider.needed(|_| Vec::new());
-            let new: Vec<Provider> =
-                needed.into_iter().filter(|new| !list.iter().any(|known| known.is(new))).collect();
-            list.extend(new);
-            index += 1;
-        }
-        None
     }
 
     /// What errors, debuggers and `/proc/self/maps` call it.
@@ -181,26 +145,12 @@ impl Library {
         })
     }
 
-    /// The exported symbol that `address` lies in, as `dladdr` would tell it: the nearest one at or
-    /// below it, unless that has a size and ends before it.
+    /// The exported symbol that `address` lies in, as `dladdr` would tell it; one without a size is
+    /// found at its very address only.
     pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
         let loaded = self.loaded();
-        if !loaded.mapping.address_range().contains(&address) {
-            return None;
-        }
-        let at = loaded.mapping.load_bias().remove(address);
-        let table = loaded.symbols();
-        let holds = |symbol: &Sym| {
-            !symbol.is_absolute()
-                && !symbol.is_thread_local()
-                && symbol.st_value <= at.0
-                && (symbol.st_size == 0 || at.0 - symbol.st_value < symbol.st_size)
-        };
-        let nearest = table
-            .exports()
-            .filter(|(_, symbol)| holds(symbol))
-            .max_by_key(|(_, symbol)| symbol.st_value);
-        nearest.map(|(index, symbol)| ExportedSymbol::new(loaded, &table, index, &symbol))
+        let (index, symbol) = loaded.symbol_at(address)?;
+        Some(ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol))
     }
 
     /// Unloads the library: runs its destructors and gives back its memory.
@@ -211,29 +161,6 @@ impl Library {
     /// None for now; the signature leaves room for systems that refuse.
     pub fn close(self) -> Result<(), Error> {
         Ok(())
-    }
-}
-
-/// The run-time address of a symbol that this image defines.
-fn address_in(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
-    let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
-    let value = match if symbol.is_unique() { unique::definition(name.bytes()) } else { None } {
-        Some((group, index, symbol)) => group.member(index).value(&symbol),
-        None => loaded.value(&symbol),
-    };
-    // SAFETY: the image is loaded, and a value of its own symbol.
-    Some(unsafe { address_of_value(value) })
-}
-
-/// The address that a symbol's value means for the calling thread.
-///
-/// # Safety
-/// The value is that of a symbol of a library that is loaded.
-unsafe fn address_of_value(value: SymbolValue) -> *mut c_void {
-    match value {
-        SymbolValue::Address(address) => address as *mut c_void,
-        // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
-        SymbolValue::ThreadLocal { module, offset } => unsafe { module.address(offset) },
     }
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use crate::library::{Library, Template};
 use crate::limits::Limits;
 use crate::prepare::Settings;
 use crate::scope::{Scope, SymbolRequest};
+use crate::services;
 
 /// When calls between libraries are bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,18 +60,7 @@ impl Default for Loader {
 impl Loader {
     /// A loader that does as `dlopen(.., RTLD_NOW | RTLD_LOCAL)`, with debug entries.
     pub fn new() -> Loader {
-        let settings = Settings {
-            name: None,
-            defined: HashMap::new(),
-            resolver: None,
-            depends_on: Vec::new(),
-            provided: Vec::new(),
-            global: false,
-            system_libraries: false,
-            scope: Scope::default(),
-            debug: Debug::default(),
-            limits: Limits::default(),
-        };
+        let settings = Settings::new(services::replacement);
         Loader { settings, binding: Binding::default() }
     }
 

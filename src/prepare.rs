@@ -23,6 +23,7 @@ use crate::group::{self, Group, Keep, Provider};
 use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Image};
 use crate::limits::{self, Limits};
+use crate::lookup;
 use crate::plan::Plan;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder};
@@ -45,6 +46,10 @@ pub(crate) struct Settings {
     pub scope: Scope,
     pub debug: Debug,
     pub limits: Limits,
+    /// What images get instead of the host's function of a name.
+    pub services: fn(&[u8]) -> Option<usize>,
+    /// An image whose exports, and those of the images that it needs, come before the host's.
+    pub enclosing: Option<(Arc<Group>, usize)>,
 }
 
 /// A load group that is parsed, planned and bound, and not yet in memory.
@@ -82,6 +87,24 @@ struct Parsed<'d> {
 }
 
 impl Settings {
+    /// What [`Loader::new`](crate::Loader::new) starts with.
+    pub(crate) fn new(services: fn(&[u8]) -> Option<usize>) -> Settings {
+        Settings {
+            name: None,
+            defined: HashMap::new(),
+            resolver: None,
+            depends_on: Vec::new(),
+            provided: Vec::new(),
+            global: false,
+            system_libraries: false,
+            scope: Scope::default(),
+            debug: Debug::default(),
+            limits: Limits::default(),
+            services,
+            enclosing: None,
+        }
+    }
+
     /// From bytes to a bound group: parse, find what is needed, bind.
     pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
         let parsed = self.collect(bytes)?;
@@ -90,6 +113,12 @@ impl Settings {
             scope: self.scope,
             defined: &self.defined,
             host: GlobalScope::new(),
+            services: self.services,
+            enclosing: self
+                .enclosing
+                .iter()
+                .flat_map(|(group, index)| images(group, *index))
+                .collect(),
             global: group::global_images(),
             searchlist,
             members: parsed.iter().map(|member| member.image.symbols()).collect(),
@@ -236,6 +265,16 @@ fn missing(
     Error::Missing { image, libraries, versions, symbols }
 }
 
+/// An image and the images that it needs, directly or not, breadth first.
+fn images(group: &Arc<Group>, index: usize) -> Vec<(Arc<Group>, usize)> {
+    let list = lookup::searchlist(Provider::Loaded(group.clone(), index));
+    let of_image = |provider| match provider {
+        Provider::Loaded(group, index) => Some((group, index)),
+        Provider::Member(_) | Provider::Host(_) => None,
+    };
+    list.into_iter().filter_map(of_image).collect()
+}
+
 /// The image and all that it needs, directly or not, breadth first, each once.
 fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
     let mut list = vec![Provider::Member(0)];
@@ -290,8 +329,10 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
 
 /// The order in which members are initialised: what an image needs before it; the image that was
 /// asked for last. Where that leaves a choice, or there are circles, it is glibc's (2.35 and
-/// later): depth first from the last member of the searchlist to the first.
+/// later): depth first from the last member of the searchlist to the first, and without what the
+/// first needs itself, which glibc does not know yet when it sorts.
 fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
+    let edges = |member: usize| if member == 0 { &[][..] } else { &parsed[member].needed };
     let mut order = Vec::with_capacity(parsed.len());
     let mut visited = vec![false; parsed.len()];
     for start in (0..parsed.len()).rev() {
@@ -301,7 +342,7 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
             continue;
         }
         while let Some((member, next)) = stack.last_mut() {
-            match parsed[*member].needed.get(*next) {
+            match edges(*member).get(*next) {
                 None => {
                     order.push(*member);
                     stack.pop();

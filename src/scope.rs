@@ -11,7 +11,8 @@
 //! 4. the load group's searchlist: the image that is loaded, then what it needs, breadth first;
 //! 5. the resolver.
 //!
-//! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does.
+//! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does. A library that an image opens with
+//! `dlopen` and that the system's loader cannot bind sees that image, and what it needs, before 2.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use crate::addr::Vaddr;
 use crate::group::{Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
-use crate::services;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::ModuleId;
 use crate::unique;
@@ -111,6 +111,10 @@ pub(crate) struct SearchOrder<'a> {
     pub scope: Scope,
     pub defined: &'a HashMap<String, usize>,
     pub host: GlobalScope,
+    /// What images get instead of the host's function of a name.
+    pub services: fn(&[u8]) -> Option<usize>,
+    /// Images that come before the host.
+    pub enclosing: Vec<(Arc<Group>, usize)>,
     pub global: Vec<(Arc<Group>, usize)>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
@@ -151,13 +155,20 @@ impl SearchOrder<'_> {
         if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
             return Some(found);
         }
+        let in_images = |images: &[(Arc<Group>, usize)]| {
+            images.iter().find_map(|(group, index)| {
+                Definition::of_loaded(group, *index, name, wanted, class)
+            })
+        };
+        if let Some(found) = in_images(&self.enclosing) {
+            return Some(found);
+        }
         let local = || {
             self.searchlist
                 .iter()
                 .find_map(|provider| self.in_provider(provider, name, wanted, class))
         };
-        let outer =
-            || self.in_host(name, wanted, class).or_else(|| self.in_global(name, wanted, class));
+        let outer = || self.in_host(name, wanted, class).or_else(|| in_images(&self.global));
         match self.scope {
             Scope::HostFirst => outer().or_else(local),
             Scope::SelfFirst => local().or_else(outer),
@@ -177,18 +188,7 @@ impl SearchOrder<'_> {
             return Some(Definition::at(address));
         }
         let found = self.host.lookup(name, wanted, class)?;
-        Some(Definition::of_host(name, &found.symbol, found.library))
-    }
-
-    fn in_global(
-        &self,
-        name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
-    ) -> Option<Definition> {
-        self.global
-            .iter()
-            .find_map(|(group, index)| Definition::of_loaded(group, *index, name, wanted, class))
+        Some(self.of_host(name, &found.symbol, found.library))
     }
 
     fn in_provider(
@@ -209,8 +209,30 @@ impl SearchOrder<'_> {
             }
             Provider::Host(library) => {
                 let symbol = library.lookup(name, wanted, class)?;
-                Some(Definition::of_host(name, &symbol, Some(library.clone())))
+                Some(self.of_host(name, &symbol, Some(library.clone())))
             }
+        }
+    }
+
+    fn of_host(
+        &self,
+        name: &SymbolName<'_>,
+        symbol: &HostSymbol,
+        library: Option<Arc<HostLibrary>>,
+    ) -> Definition {
+        let target = match symbol.definition {
+            SymbolValue::Address(address) => {
+                Target::Address((self.services)(name.bytes()).unwrap_or(address))
+            }
+            value => value.into(),
+        };
+        let keep = library.filter(|library| !library.is_startup()).map(Keep::Host);
+        Definition {
+            target,
+            st_size: symbol.st_size,
+            is_canonical_plt: symbol.is_canonical_plt,
+            unique: None,
+            keep,
         }
     }
 
@@ -283,26 +305,5 @@ impl Definition {
         let target = group.member(index).value(&symbol).into();
         let keep = Some(Keep::Group(group));
         Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })
-    }
-
-    fn of_host(
-        name: &SymbolName<'_>,
-        symbol: &HostSymbol,
-        library: Option<Arc<HostLibrary>>,
-    ) -> Definition {
-        let target = match symbol.definition {
-            SymbolValue::Address(address) => {
-                Target::Address(services::replacement(name.bytes()).unwrap_or(address))
-            }
-            value => value.into(),
-        };
-        let keep = library.filter(|library| !library.is_startup()).map(Keep::Host);
-        Definition {
-            target,
-            st_size: symbol.st_size,
-            is_canonical_plt: symbol.is_canonical_plt,
-            unique: None,
-            keep,
-        }
     }
 }

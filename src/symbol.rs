@@ -76,6 +76,11 @@ impl Sym {
         })
     }
 
+    /// `st_value`, where that is an address.
+    pub(crate) fn address(&self) -> Vaddr {
+        Vaddr(self.st_value)
+    }
+
     pub(crate) fn binding(&self) -> u8 {
         self.st_info >> 4
     }
@@ -482,8 +487,13 @@ impl<'a> SymbolTable<'a> {
     /// The symbol of this index.
     #[inline]
     pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
-        let start = index as usize * SYM_SIZE as usize;
-        Sym::parse(self.symtab.get(start..start.checked_add(SYM_SIZE as usize)?)?)
+        Sym::parse(self.entry(index)?)
+    }
+
+    /// The bytes of the symbol of this index.
+    pub(crate) fn entry(&self, index: u32) -> Option<&'a [u8]> {
+        let start = (index as usize).checked_mul(SYM_SIZE as usize)?;
+        self.symtab.get(start..)?.get(..SYM_SIZE as usize)
     }
 
     /// How many symbols the table has room for; relocations may name any of them.

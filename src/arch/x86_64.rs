@@ -107,6 +107,29 @@ macro_rules! return_instruction {
 }
 pub(crate) use return_instruction;
 
+/// Functions of two or three arguments that pass their return address on as one more: what they
+/// do depends on who called them.
+macro_rules! with_return_address {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($a:ident: $A:ty, $b:ident: $B:ty) => $to:path;) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        $vis unsafe extern "C-unwind" fn $name($a: $A, $b: $B) -> *mut std::ffi::c_void {
+            std::arch::naked_asm!("mov rdx, qword ptr [rsp]", "jmp {}", sym $to)
+        }
+    };
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident($a:ident: $A:ty, $b:ident: $B:ty, $c:ident: $C:ty) => $to:path;
+    ) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        $vis unsafe extern "C-unwind" fn $name($a: $A, $b: $B, $c: $C) -> *mut std::ffi::c_void {
+            std::arch::naked_asm!("mov rcx, qword ptr [rsp]", "jmp {}", sym $to)
+        }
+    };
+}
+pub(crate) use with_return_address;
+
 #[cfg(target_arch = "x86_64")]
 mod native {
     use std::arch::{asm, global_asm, naked_asm};

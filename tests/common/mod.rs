@@ -4,10 +4,14 @@
 #![allow(dead_code)] // each test binary uses its own part of this
 
 use std::collections::hash_map::DefaultHasher;
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::{self, Command, Output, Stdio};
+use std::time::Duration;
 
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -39,13 +43,20 @@ fn build_with(compiler: &str, source: &str, flags: &[&str], extension: &str) -> 
     let text = fs::read(&source).unwrap();
     let mut hasher = DefaultHasher::new();
     (compiler, &source, &text, flags).hash(&mut hasher);
+    // Version scripts, and libraries that are linked to.
+    for file in flags.iter().map(|flag| flag.rsplit('=').next().unwrap_or(flag)) {
+        fs::read(file).unwrap_or_default().hash(&mut hasher);
+    }
     let stem = source.file_stem().unwrap().to_str().unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let output = folder.join(format!("{stem}-{:016x}.{extension}", hasher.finish()));
     if output.is_file() {
         return output;
     }
-    let unfinished = folder.join(format!("{stem}-{:016x}.{}.tmp", hasher.finish(), process::id()));
+    // Test binaries, and the threads of one, build the same thing at once.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mine = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let unfinished = folder.join(format!("{stem}-{:016x}.{mine}.tmp", hasher.finish()));
     let mut command = Command::new(compiler);
     command.arg("-o").arg(&unfinished).arg(&source).args(flags).current_dir(folder);
     run(&mut command, compiler);
@@ -63,7 +74,195 @@ pub fn run(command: &mut Command, package: &str) -> String {
     let output = command.output().unwrap_or_else(|error| {
         panic!("cannot run {command:?}: {error}; `sh tests/setup.sh` installs what tests need ({package})")
     });
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} failed: {}\n{out}{err}", output.status);
     out.into_owned()
+}
+
+/// Calls the `int run(void)` of a test library: 42, or the number of the check that failed.
+pub fn call_run(library: &memdl::Library) -> c_int {
+    // SAFETY: the convention of `testlibs/`: no arguments, no preconditions.
+    unsafe { library.get::<unsafe extern "C" fn() -> c_int>("run").unwrap()() }
+}
+
+/// Loads a test library from its bytes, and `run` must be content.
+pub fn load_and_run(loader: &memdl::Loader, bytes: &[u8], what: &str) -> memdl::Library {
+    // SAFETY: the libraries of `testlibs/` may be loaded anywhere.
+    let library = unsafe { loader.load(bytes) }.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(call_run(&library), 42, "{what}: the number of the failed check, or 42");
+    library
+}
+
+/// A library that the system's `dlopen` opened: the reference. Closed when dropped.
+pub struct Opened(*mut c_void);
+
+impl Opened {
+    pub fn new(path: &Path, flags: c_int) -> Opened {
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: a C string; whoever names the file vouches for its constructors.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+        assert!(!handle.is_null(), "dlopen {}: {}", path.display(), Opened::error());
+        Opened(handle)
+    }
+
+    /// What `dlopen` says of a file that it refuses.
+    pub fn refusal(path: &Path, flags: c_int) -> String {
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: as in `new`.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+        assert!(handle.is_null(), "dlopen takes {}", path.display());
+        Opened::error()
+    }
+
+    fn error() -> String {
+        // SAFETY: null or a C string, valid until this thread's next call.
+        unsafe {
+            let text = libc::dlerror();
+            if text.is_null() {
+                return String::new();
+            }
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+
+    /// `dlsym`, or `dlvsym`; null if there is none.
+    pub fn symbol(&self, name: &str, version: Option<&str>) -> *mut c_void {
+        let name = CString::new(name).unwrap();
+        let version = version.map(|version| CString::new(version).unwrap());
+        // SAFETY: an open handle and C strings.
+        unsafe {
+            match version {
+                Some(version) => libc::dlvsym(self.0, name.as_ptr(), version.as_ptr()),
+                None => libc::dlsym(self.0, name.as_ptr()),
+            }
+        }
+    }
+
+    /// Calls `int run(void)`.
+    pub fn run(&self) -> c_int {
+        let run = self.symbol("run", None);
+        assert!(!run.is_null());
+        // SAFETY: the convention of `testlibs/`.
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(run)() }
+    }
+
+    /// Run-time address minus stated address.
+    pub fn load_bias(&self) -> usize {
+        let mut map: *const usize = std::ptr::null();
+        const RTLD_DI_LINKMAP: c_int = 2;
+        // SAFETY: an open handle; the request writes one pointer, to a structure that begins with
+        // `l_addr` and lives as long as the library.
+        unsafe {
+            assert_eq!(libc::dlinfo(self.0, RTLD_DI_LINKMAP, (&raw mut map).cast()), 0);
+            *map
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // SAFETY: from `dlopen`, closed once.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
+
+/// A line of `/proc/self/maps`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapsLine {
+    pub range: Range<usize>,
+    /// As `r-xp`.
+    pub access: String,
+    pub name: String,
+}
+
+/// This process's mappings.
+pub fn maps() -> Vec<MapsLine> {
+    let text = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let access = fields.next()?.to_owned();
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let name = fields.skip(3).collect::<Vec<_>>().join(" ");
+        Some(MapsLine { range: start..end, access, name })
+    };
+    text.lines().map(|text| line(text).unwrap_or_else(|| panic!("maps: {text}"))).collect()
+}
+
+/// A file of the system, as the C library's loader finds it.
+pub fn system_library(name: &str) -> PathBuf {
+    let folders =
+        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
+    let found =
+        folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("no {name}; `sh tests/setup.sh` installs what tests need"))
+}
+
+/// Runs `body` in a process of its own, which is this test binary, started again for this one
+/// test, and expects it to succeed. For what a crash would end, or other tests would disturb.
+pub fn isolated(test: &str, body: impl FnOnce()) {
+    if let Some(output) = isolated_output(test, body) {
+        let (out, err) = (&output.stdout, &output.stderr);
+        assert!(
+            output.status.success(),
+            "{test}: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(out),
+            String::from_utf8_lossy(err)
+        );
+    }
+}
+
+/// As [`isolated`], whatever comes of it. `None` in the child, where `body` has been run.
+pub fn isolated_output(test: &str, body: impl FnOnce()) -> Option<Output> {
+    const CHILD: &str = "MEMDL_TEST_CHILD";
+    if std::env::var(CHILD).as_deref() == Ok(test) {
+        body();
+        return None;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The pipes are read by `wait_with_output` while this thread of ours keeps the time.
+    let id = child.id() as libc::pid_t;
+    drop(child.stdin.take());
+    let (done, finished) = std::sync::mpsc::channel();
+    let timer = std::thread::spawn(move || {
+        let in_time = finished.recv_timeout(Duration::from_secs(120)).is_ok();
+        if !in_time {
+            // SAFETY: a signal to a child that is not waited for yet, or is just being.
+            unsafe { libc::kill(id, libc::SIGKILL) };
+        }
+        in_time
+    });
+    let output = child.wait_with_output().unwrap();
+    let _ = done.send(());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(timer.join().unwrap(), "{test}: not done after two minutes\n{text}");
+    // A name that matches no test would pass without having run anything.
+    assert!(text.contains("running 1 test"), "{test} is no test\n{text}");
+    Some(output)
+}
+
+/// What a test library notes through descriptor 199 while `body` runs. Only in a process
+/// that runs this test alone.
+pub fn notes(body: impl FnOnce()) -> String {
+    let mut ends = [0; 2];
+    // SAFETY: two new descriptors; 199 is nobody's in this process.
+    // What was written is in the pipe's buffer when the writing ends are closed.
+    let reader = unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+        assert_eq!(libc::dup2(ends[1], 199), 199);
+        body();
+        libc::close(ends[1]);
+        libc::close(199);
+        fs::File::from_raw_fd(ends[0])
+    };
+    std::io::read_to_string(reader).unwrap()
 }

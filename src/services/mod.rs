@@ -7,6 +7,9 @@
 
 #![allow(unsafe_code)]
 
+mod find;
+mod open;
+
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
@@ -21,6 +24,15 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
             Some(thread_atexit as *const () as usize)
         }
+        b"dladdr" => Some(find::dladdr as *const () as usize),
+        b"dladdr1" => Some(find::dladdr1_of_images as *const () as usize),
+        b"dl_iterate_phdr" => Some(find::dl_iterate_phdr as *const () as usize),
+        b"_dl_find_object" => Some(find::dl_find_object as *const () as usize),
+        b"dlopen" => Some(open::dlopen as *const () as usize),
+        b"dlclose" => Some(open::dlclose as *const () as usize),
+        b"dlsym" => Some(open::dlsym as *const () as usize),
+        b"dlvsym" => Some(open::dlvsym as *const () as usize),
+        b"dlerror" => Some(open::dlerror as *const () as usize),
         _ => None,
     }
 }

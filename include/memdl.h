@@ -1,0 +1,285 @@
+/* memdl: run a shared library straight from bytes in memory, and debug it as if it had come from
+ * disk. The C API (C99, usable from C++; include/memdl.hpp is nicer there).
+ *
+ *     memdl_options *options = memdl_options_new();
+ *     memdl_options_set_name(options, "plugin");
+ *     memdl_library *library = memdl_open(bytes, len, options);
+ *     memdl_options_free(options);
+ *     if (!library) { fprintf(stderr, "%s\n", memdl_error()); return 1; }
+ *     int (*foo)(int) = (int (*)(int))memdl_sym(library, "foo");
+ *     ...
+ *     memdl_close(library);
+ *
+ * ERRORS. A function fails with a null pointer or -1, and keeps a text that tells why for
+ * memdl_error() in the same thread. The texts name functions of the Rust API where they advise:
+ * Loader::provide is memdl_options_provide here, and so on. A null handle, or a null string, is
+ * such an error too. A failed load leaves the process as it was.
+ *
+ * OWNERSHIP. What a function ..._new, _open, _prepare or _instantiate returns is the caller's, to
+ * be given back once to the function that its comment names. Strings that memdl returns are
+ * memdl's; how long they live is said with each. What the caller passes in is copied or no longer
+ * needed when the call returns, unless it is said otherwise.
+ *
+ * THREADS. All functions may be called in any thread. Libraries and templates may be used by many
+ * threads at once; only memdl_close and memdl_template_free must be the last use. Options and
+ * buffers may not be changed by one thread while another uses them; loading with the same options
+ * in several threads is fine.
+ *
+ * CODE THAT RUNS. Loading runs the library's constructors, and closing its destructors, with the
+ * rights of the process: memdl is a loader, not a sandbox. Whoever calls memdl_open or
+ * memdl_instantiate vouches for the library as for one that is given to dlopen. memdl holds no lock
+ * while they run: they may load, look up and unload.
+ *
+ * EXCEPTIONS. A C++ exception that a constructor throws passes through memdl_open,
+ * memdl_open_buffer and memdl_instantiate to their caller; the library is finalised and unmapped on
+ * its way, so what() or the type of such an exception must not lie in the library. The same goes
+ * for callbacks of memdl_symbols. Resolvers must not throw; nor may destructors, as everywhere.
+ * Nothing may longjmp over a function of memdl. A panic of memdl itself, which is a bug, is an error
+ * like others, except while code of the library could run: there it aborts with a message.
+ */
+#ifndef MEMDL_H
+#define MEMDL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A library that runs from memory. memdl_close ends it. */
+typedef struct memdl_library memdl_library;
+/* A library that is parsed and bound, for any number of instances. memdl_template_free ends it. */
+typedef struct memdl_template memdl_template;
+/* Memory made for receiving a library into. memdl_buffer_free or memdl_open_buffer ends it. */
+typedef struct memdl_buffer memdl_buffer;
+/* How to load. memdl_options_free ends it. */
+typedef struct memdl_options memdl_options;
+
+/* ---- Errors ------------------------------------------------------------------------------ */
+
+/* What went wrong in this thread's last call that failed; null if nothing did since the last
+ * memdl_error in this thread. As dlerror: reading clears, and a call that succeeds does not.
+ * UTF-8. The text lives until this thread's next memdl_error. */
+const char *memdl_error(void);
+
+/* ---- Loading ----------------------------------------------------------------------------- */
+
+/* Loads a library from its `len` bytes, which are not needed any more afterwards. Null options are
+ * the defaults: as dlopen with RTLD_NOW | RTLD_LOCAL, but needed libraries that are not in the
+ * process yet are not opened. Runs constructors.
+ * Returns a library to be closed, or null. */
+memdl_library *memdl_open(const void *bytes, size_t len, const memdl_options *options);
+
+/* As memdl_open, from a buffer that the library was received into: saves copying where that can
+ * be. Takes the buffer, whether it succeeds or fails: do not use or free it afterwards. */
+memdl_library *memdl_open_buffer(memdl_buffer *buffer, const memdl_options *options);
+
+/* Unloads the library: runs destructors and gives its memory back. While other libraries depend on
+ * it, and while threads have destructors of its thread-local variables to run, it stays until the
+ * last of them is gone. The handle, its symbols and strings must not be used any more.
+ * 0, or -1 if the handle is null. */
+int memdl_close(memdl_library *library);
+
+/* Parses and binds a library without running any of its code (but with
+ * memdl_options_set_system_libraries, constructors of system libraries that it needs). The bytes are
+ * copied.
+ * Returns a template to be freed, or null. */
+memdl_template *memdl_prepare(const void *bytes, size_t len, const memdl_options *options);
+
+/* One more instance, with its own data, thread-local variables and run of constructors.
+ * Returns a library to be closed, or null. */
+memdl_library *memdl_instantiate(const memdl_template *tmpl);
+
+/* Frees a template; its instances stay. Null is allowed. */
+void memdl_template_free(memdl_template *tmpl);
+
+/* ---- Buffers ----------------------------------------------------------------------------- */
+
+/* `len` zero bytes, page aligned.
+ * Returns a buffer to be freed or given to memdl_open_buffer, or null. */
+memdl_buffer *memdl_buffer_new(size_t len);
+
+/* The buffer's bytes, to be written to; they live as long as the buffer. Null if it is null. */
+void *memdl_buffer_data(const memdl_buffer *buffer);
+
+/* How many there are: the `len` of memdl_buffer_new. 0 if it is null. */
+size_t memdl_buffer_size(const memdl_buffer *buffer);
+
+/* Frees a buffer that was not given away. Null is allowed. */
+void memdl_buffer_free(memdl_buffer *buffer);
+
+/* ---- Symbols ----------------------------------------------------------------------------- */
+
+/* The address of a symbol, as dlsym: in the library, then in what it needs. Of a thread-local
+ * symbol the calling thread's address, of an IFUNC the function that its resolver chose. Null if
+ * there is none; for a symbol whose value is null, memdl_error is null then, if it was read before.
+ * Good until the library is closed; of a thread-local until its thread ends. */
+void *memdl_sym(const memdl_library *library, const char *name);
+
+/* As memdl_sym, for a symbol of this version, as dlvsym. */
+void *memdl_symv(const memdl_library *library, const char *name, const char *version);
+
+/* What a symbol is: the ELF numbers, STT_*. */
+typedef enum memdl_symbol_kind {
+    MEMDL_SYMBOL_OTHER = 0,
+    MEMDL_SYMBOL_OBJECT = 1,
+    MEMDL_SYMBOL_FUNCTION = 2,
+    MEMDL_SYMBOL_THREAD_LOCAL = 6,
+    MEMDL_SYMBOL_IFUNC = 10
+} memdl_symbol_kind;
+
+/* An exported symbol. Only memdl makes these; later versions may append members. */
+typedef struct memdl_symbol {
+    /* Not demangled. */
+    const char *name;
+    /* Null if the library does not version its symbols. */
+    const char *version;
+    /* A memdl_symbol_kind; later versions may add more. */
+    int kind;
+    /* Whether it is what memdl_sym finds under its name. */
+    int is_default_version;
+    /* In bytes; 0 if the library does not say. */
+    uint64_t size;
+    /* At run time; of a thread-local symbol the offset in the library's block, of an IFUNC the
+     * address of the resolver. */
+    uintptr_t address;
+} memdl_symbol;
+
+/* Called with one symbol, which lives, with its strings, until it returns. 0 to go on; anything
+ * else, best above 0, ends memdl_symbols, which returns it. */
+typedef int (*memdl_symbol_callback)(const memdl_symbol *symbol, void *user);
+
+/* Shows all symbols that the library exports, in the order of its symbol table.
+ * 0, or what the callback returned, or -1 for an error. */
+int memdl_symbols(const memdl_library *library, memdl_symbol_callback callback, void *user);
+
+/* The exported symbol that `address` lies in: the nearest one at or below it, unless that has a
+ * size and ends before it. Null, with an error, if there is none.
+ * It lives, with its strings, until this thread's next memdl_symbol_at that finds something. */
+const memdl_symbol *memdl_symbol_at(const memdl_library *library, const void *address);
+
+/* ---- About a library --------------------------------------------------------------------- */
+
+/* What errors, debuggers and /proc/self/maps call it. Lives until the library is closed. */
+const char *memdl_name(const memdl_library *library);
+
+/* Its DT_SONAME; null, which is no error, if it has none. Lives until the library is closed. */
+const char *memdl_soname(const memdl_library *library);
+
+/* Run-time address minus the address that the file states. */
+uintptr_t memdl_load_bias(const memdl_library *library);
+
+/* From the first byte of its memory to the one behind its last. Either pointer may be null.
+ * 0, or -1 if the library is null. */
+int memdl_address_range(const memdl_library *library, uintptr_t *start, uintptr_t *end);
+
+/* ---- Options ----------------------------------------------------------------------------- */
+
+/* The defaults.
+ * Returns options to be freed, or null. They serve any number of loads. */
+memdl_options *memdl_options_new(void);
+
+/* Frees options; what was loaded with them stays. Null is allowed. */
+void memdl_options_free(memdl_options *options);
+
+/* The functions below return 0, or -1 for an error, and change nothing then. Strings and bytes are
+ * copied; names are UTF-8. */
+
+/* What errors, debuggers and /proc/self/maps call the library. Default: its DT_SONAME. */
+int memdl_options_set_name(memdl_options *options, const char *name);
+
+/* Defines a symbol as the host would, for what its dynamic symbol table does not export. Comes
+ * before a symbol of that name that it does export. The address must stay good for as long as any
+ * library that was loaded with it. */
+int memdl_options_define(memdl_options *options, const char *name, const void *address);
+
+/* What a resolver is asked for. Lives, with its strings, until the resolver returns. */
+typedef struct memdl_request {
+    const char *name;
+    /* Null if the library asks for none. */
+    const char *version;
+    /* The name of the library that asks. */
+    const char *requested_by;
+    /* Whether it does without; the symbol is null then. */
+    int is_weak;
+} memdl_request;
+
+/* The address of the symbol, good for as long as the library; or null, if it has none either. */
+typedef const void *(*memdl_resolver)(const memdl_request *request, void *user);
+
+/* Asks `resolver` for every symbol that nothing else defines. A null resolver takes it back. It is
+ * called only during loads and memdl_prepare with these options, in the thread that does so;
+ * `user`, which is passed on, must be good then, in several threads if several load. It must not
+ * throw. */
+int memdl_options_set_resolver(memdl_options *options, memdl_resolver resolver, void *user);
+
+/* Satisfies a need (DT_NEEDED) for this library, by its DT_SONAME or its name. It joins the scope
+ * only if something needs it. It is kept loaded by the options until they are freed, and by what
+ * needs it. */
+int memdl_options_depends_on(memdl_options *options, const memdl_library *library);
+
+/* Bytes to load when something needs a library of this name: at most once per load. */
+int memdl_options_provide(memdl_options *options, const char *name, const void *bytes, size_t len);
+
+/* Whether libraries loaded later see the exports, as with RTLD_GLOBAL. Default 0. */
+int memdl_options_set_global(memdl_options *options, int global);
+
+/* Whether libraries that are needed but not in the process may be opened with the system's dlopen.
+ * Default 0. */
+int memdl_options_set_system_libraries(memdl_options *options, int allowed);
+
+/* Where references are searched first. */
+typedef enum memdl_scope {
+    /* The host's definitions come before the library's own, as with dlopen. The default. */
+    MEMDL_SCOPE_HOST_FIRST = 0,
+    /* The library and what it needs come first, as with RTLD_DEEPBIND. */
+    MEMDL_SCOPE_SELF_FIRST = 1
+} memdl_scope;
+int memdl_options_set_scope(memdl_options *options, memdl_scope scope);
+
+/* When calls between libraries are bound. */
+typedef enum memdl_binding {
+    /* At load: a function that is missing is an error. The default. */
+    MEMDL_BINDING_NOW = 0,
+    /* At the first call, as RTLD_LAZY. */
+    MEMDL_BINDING_LAZY = 1
+} memdl_binding;
+int memdl_options_set_binding(memdl_options *options, memdl_binding binding);
+
+/* What debuggers are told. The environment variable MEMDL_DEBUG=off|symbols|full|portable
+ * overrides it. */
+typedef enum memdl_debug {
+    MEMDL_DEBUG_OFF = 0,
+    /* Names of functions and variables, and how to walk the stack. */
+    MEMDL_DEBUG_SYMBOLS = 1,
+    /* Lines, types, variables as well, for gdb. The default. */
+    MEMDL_DEBUG_FULL = 2,
+    /* The same for lldb too. */
+    MEMDL_DEBUG_PORTABLE = 3
+} memdl_debug;
+int memdl_options_set_debug(memdl_options *options, memdl_debug debug);
+
+/* How much a library may ask for before it is refused. */
+typedef enum memdl_limit {
+    /* Received bytes of one library. Default 4 GiB. */
+    MEMDL_LIMIT_IMAGE_BYTES = 0,
+    /* Its address space, in bytes. Default 16 GiB. */
+    MEMDL_LIMIT_IMAGE_SPAN = 1,
+    /* The largest alignment of a segment, in bytes. Default 1 GiB. */
+    MEMDL_LIMIT_ALIGNMENT = 2,
+    /* One thread's block of its thread-local variables, in bytes. Default 1 GiB. */
+    MEMDL_LIMIT_TLS_BLOCK = 3,
+    /* Entries in its relocation tables. Default 64 million. */
+    MEMDL_LIMIT_RELOCATIONS = 4,
+    /* Libraries in one load: it, and what is loaded for it from memdl_options_provide. Default
+     * 1,024. */
+    MEMDL_LIMIT_IMAGES = 5
+} memdl_limit;
+int memdl_options_set_limit(memdl_options *options, memdl_limit limit, uint64_t value);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,289 @@
+// memdl: run a shared library straight from bytes in memory. The C API as C++17: what memdl.h says
+// holds here as well. Header only; link with memdl.
+//
+//     memdl::library library = memdl::library::open(bytes, memdl::options().name("plugin"));
+//     auto foo = library.get<int(int)>("foo");
+//     foo(42);
+//
+// A handle closes what it holds when it goes; moved-from and default-made handles hold nothing.
+// Failures are memdl::error. Exceptions that constructors of libraries throw come as they are.
+#ifndef MEMDL_HPP
+#define MEMDL_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "memdl.h"
+
+namespace memdl {
+
+/// What went wrong, with memdl_error()'s text.
+class error : public std::runtime_error {
+  public:
+    explicit error(const std::string &text) : std::runtime_error(text) {}
+
+    /// The failure that this thread's last call just told of.
+    static error last() {
+        const char *text = memdl_error();
+        return error(text ? text : "memdl: unknown error");
+    }
+};
+
+namespace detail {
+inline void check(int status) {
+    if (status != 0) throw error::last();
+}
+
+template <class T> T *check(T *pointer) {
+    if (!pointer) throw error::last();
+    return pointer;
+}
+
+struct deleter {
+    void operator()(memdl_library *library) const { memdl_close(library); }
+    void operator()(memdl_template *tmpl) const noexcept { memdl_template_free(tmpl); }
+    void operator()(memdl_buffer *buffer) const noexcept { memdl_buffer_free(buffer); }
+    void operator()(memdl_options *options) const noexcept { memdl_options_free(options); }
+};
+
+template <class T> using handle = std::unique_ptr<T, deleter>;
+} // namespace detail
+
+class library;
+
+/// An exported symbol: memdl_symbol with strings of its own.
+struct symbol {
+    std::string name;
+    std::optional<std::string> version;
+    int kind;
+    bool is_default_version;
+    std::uint64_t size;
+    std::uintptr_t address;
+
+    explicit symbol(const memdl_symbol &symbol)
+        : name(symbol.name), kind(symbol.kind), is_default_version(symbol.is_default_version != 0),
+          size(symbol.size), address(symbol.address) {
+        if (symbol.version) version = symbol.version;
+    }
+};
+
+/// Memory made for receiving a library into.
+class buffer {
+  public:
+    explicit buffer(std::size_t size) : handle_(detail::check(memdl_buffer_new(size))) {}
+
+    unsigned char *data() const noexcept {
+        return handle_ ? static_cast<unsigned char *>(memdl_buffer_data(handle_.get())) : nullptr;
+    }
+    std::size_t size() const noexcept { return handle_ ? memdl_buffer_size(handle_.get()) : 0; }
+    unsigned char *begin() const noexcept { return data(); }
+    unsigned char *end() const noexcept { return data() + size(); }
+
+    memdl_buffer *get() const noexcept { return handle_.get(); }
+    /// Gives the buffer away.
+    memdl_buffer *release() noexcept { return handle_.release(); }
+
+  private:
+    detail::handle<memdl_buffer> handle_;
+};
+
+/// How to load. Calls can be chained: options().name("x").global(true).
+class options {
+  public:
+    using resolver_function = std::function<const void *(const memdl_request &)>;
+
+    options() : handle_(detail::check(memdl_options_new())) {}
+
+    options &name(const std::string &name) {
+        return checked(memdl_options_set_name(get(), name.c_str()));
+    }
+    options &define(const std::string &name, const void *address) {
+        return checked(memdl_options_define(get(), name.c_str(), address));
+    }
+    /// Defines a function.
+    template <class R, class... A> options &define(const std::string &name, R (*function)(A...)) {
+        return define(name, reinterpret_cast<const void *>(function));
+    }
+    /// Asked for what nothing else defines; in several threads at once if several load. Null means
+    /// that it has none either. It must not throw.
+    options &resolver(resolver_function resolver) {
+        auto owned = std::make_unique<resolver_function>(std::move(resolver));
+        checked(memdl_options_set_resolver(get(), &ask, owned.get()));
+        resolver_ = std::move(owned);
+        return *this;
+    }
+    inline options &depends_on(const library &library);
+    options &provide(const std::string &name, const void *bytes, std::size_t size) {
+        return checked(memdl_options_provide(get(), name.c_str(), bytes, size));
+    }
+    /// From any contiguous container of bytes.
+    template <class Bytes> options &provide(const std::string &name, const Bytes &bytes) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+        return provide(name, bytes.data(), bytes.size());
+    }
+    options &global(bool global) { return checked(memdl_options_set_global(get(), global)); }
+    options &system_libraries(bool allowed) {
+        return checked(memdl_options_set_system_libraries(get(), allowed));
+    }
+    options &scope(memdl_scope scope) { return checked(memdl_options_set_scope(get(), scope)); }
+    options &binding(memdl_binding binding) {
+        return checked(memdl_options_set_binding(get(), binding));
+    }
+    options &debug(memdl_debug debug) { return checked(memdl_options_set_debug(get(), debug)); }
+    options &limit(memdl_limit limit, std::uint64_t value) {
+        return checked(memdl_options_set_limit(get(), limit, value));
+    }
+
+    memdl_options *get() const noexcept { return handle_.get(); }
+
+  private:
+    static const void *ask(const memdl_request *request, void *user) noexcept {
+        return (*static_cast<resolver_function *>(user))(*request);
+    }
+
+    options &checked(int status) {
+        detail::check(status);
+        return *this;
+    }
+
+    // The options refer to it, so it goes after them.
+    std::unique_ptr<resolver_function> resolver_;
+    detail::handle<memdl_options> handle_;
+};
+
+/// A library that runs from memory.
+class library {
+  public:
+    library() = default;
+    /// Takes a handle of the C API.
+    explicit library(memdl_library *handle) noexcept : handle_(handle) {}
+
+    static library open(const void *bytes, std::size_t size) {
+        return library(detail::check(memdl_open(bytes, size, nullptr)));
+    }
+    static library open(const void *bytes, std::size_t size, const options &options) {
+        return library(detail::check(memdl_open(bytes, size, options.get())));
+    }
+    /// From any contiguous container of bytes.
+    template <class Bytes> static library open(const Bytes &bytes) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+        return open(bytes.data(), bytes.size());
+    }
+    template <class Bytes> static library open(const Bytes &bytes, const options &options) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+        return open(bytes.data(), bytes.size(), options);
+    }
+    /// Takes the buffer, whether it succeeds or fails.
+    static library open(buffer &&buffer) {
+        return library(detail::check(memdl_open_buffer(buffer.release(), nullptr)));
+    }
+    static library open(buffer &&buffer, const options &options) {
+        return library(detail::check(memdl_open_buffer(buffer.release(), options.get())));
+    }
+
+    /// The address of a symbol: get<int(int)>("f") is an int (*)(int), get<int>("v") an int *.
+    template <class T> std::add_pointer_t<T> get(const std::string &name) const {
+        return typed<T>(detail::check(memdl_sym(get(), name.c_str())));
+    }
+    /// As get, for a symbol of this version.
+    template <class T>
+    std::add_pointer_t<T> get(const std::string &name, const std::string &version) const {
+        return typed<T>(detail::check(memdl_symv(get(), name.c_str(), version.c_str())));
+    }
+    /// Null, and no exception, if there is none.
+    template <class T> std::add_pointer_t<T> find(const std::string &name) const {
+        void *found = memdl_sym(get(), name.c_str());
+        if (!found) memdl_error();
+        return typed<T>(found);
+    }
+
+    std::string name() const { return detail::check(memdl_name(get())); }
+    std::optional<std::string> soname() const {
+        const char *soname = memdl_soname(get());
+        if (soname) return soname;
+        return std::nullopt;
+    }
+    std::uintptr_t load_bias() const { return memdl_load_bias(get()); }
+    /// First address, and the one behind the last.
+    std::pair<std::uintptr_t, std::uintptr_t> address_range() const {
+        std::pair<std::uintptr_t, std::uintptr_t> range;
+        detail::check(memdl_address_range(get(), &range.first, &range.second));
+        return range;
+    }
+    /// Calls `visit` with each exported memdl::symbol. Its exceptions pass.
+    template <class Visit> void symbols(Visit visit) const {
+        detail::check(memdl_symbols(
+            get(),
+            [](const memdl_symbol *found, void *user) {
+                (*static_cast<Visit *>(user))(symbol(*found));
+                return 0;
+            },
+            &visit));
+    }
+    /// The exported symbol that an address lies in, if there is one.
+    std::optional<symbol> symbol_at(const void *address) const {
+        if (const memdl_symbol *found = memdl_symbol_at(get(), address)) return symbol(*found);
+        memdl_error();
+        return std::nullopt;
+    }
+
+    /// Unloads it now rather than when the handle goes. Does nothing to one that holds nothing.
+    void close() {
+        if (handle_) detail::check(memdl_close(handle_.release()));
+    }
+
+    explicit operator bool() const noexcept { return handle_ != nullptr; }
+    memdl_library *get() const noexcept { return handle_.get(); }
+    /// Gives the handle away.
+    memdl_library *release() noexcept { return handle_.release(); }
+
+  private:
+    template <class T> static std::add_pointer_t<T> typed(void *address) {
+        return reinterpret_cast<std::add_pointer_t<T>>(address);
+    }
+
+    detail::handle<memdl_library> handle_;
+};
+
+inline options &options::depends_on(const library &library) {
+    return checked(memdl_options_depends_on(get(), library.get()));
+}
+
+/// A library that is parsed and bound, for any number of instances.
+class prepared {
+  public:
+    prepared(const void *bytes, std::size_t size)
+        : handle_(detail::check(memdl_prepare(bytes, size, nullptr))) {}
+    prepared(const void *bytes, std::size_t size, const options &options)
+        : handle_(detail::check(memdl_prepare(bytes, size, options.get()))) {}
+    template <class Bytes>
+    explicit prepared(const Bytes &bytes) : prepared(bytes.data(), bytes.size()) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+    }
+    template <class Bytes>
+    prepared(const Bytes &bytes, const options &options)
+        : prepared(bytes.data(), bytes.size(), options) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+    }
+
+    /// One more instance.
+    library instantiate() const {
+        return library(detail::check(memdl_instantiate(handle_.get())));
+    }
+
+    memdl_template *get() const noexcept { return handle_.get(); }
+
+  private:
+    detail::handle<memdl_template> handle_;
+};
+
+} // namespace memdl
+
+#endif

@@ -1,0 +1,81 @@
+//! What `dlsym` finds: a symbol of a library that is in place, or of what it needs.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::group::{Group, Loaded, Provider};
+use crate::host::SymbolValue;
+use crate::symbol::{Class, SymbolName, Wanted};
+use crate::unique;
+
+/// The address of a symbol of an image, or else of what it needs, breadth first.
+pub(crate) fn in_library(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+) -> Option<*mut c_void> {
+    // Nearly always it is the image's own: nothing is allocated for it.
+    in_image(group.member(index), name, wanted).or_else(|| {
+        let list = searchlist(Provider::Loaded(group.clone(), index));
+        in_list(list.get(1..)?, name, wanted)
+    })
+}
+
+/// The address of a symbol of the first of these that defines it.
+pub(crate) fn in_list(
+    list: &[Provider],
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+) -> Option<*mut c_void> {
+    list.iter().find_map(|provider| match provider {
+        Provider::Loaded(group, index) => in_image(group.member(*index), name, wanted),
+        Provider::Host(library) => {
+            let found = library.lookup(name, wanted, Class::Address)?;
+            // SAFETY: a value of the library's own symbol, and the library is held.
+            Some(unsafe { address_of(found.definition) })
+        }
+        Provider::Member(_) => None,
+    })
+}
+
+fn in_image(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
+    let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
+    let the_only = if symbol.is_unique() { unique::definition(name.bytes()) } else { None };
+    let value = match the_only {
+        Some((group, index, symbol)) => group.member(index).value(&symbol),
+        None => loaded.value(&symbol),
+    };
+    // SAFETY: a value of the image's own symbol, or that of the image which is bound to it; both
+    // are in place.
+    Some(unsafe { address_of(value) })
+}
+
+/// The address that a symbol's value means for the calling thread.
+///
+/// # Safety
+/// The value is that of a symbol of a library that is in place.
+pub(crate) unsafe fn address_of(value: SymbolValue) -> *mut c_void {
+    match value {
+        SymbolValue::Address(address) => address as *mut c_void,
+        // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
+        SymbolValue::ThreadLocal { module, offset } => unsafe { module.address(offset) },
+    }
+}
+
+/// A library that is in place and all that it needs, breadth first, each once.
+pub(crate) fn searchlist(first: Provider) -> Vec<Provider> {
+    let mut list = vec![first];
+    let mut index = 0;
+    while let Some(provider) = list.get(index) {
+        for needed in provider.needed(|_| Vec::new()) {
+            if !list.iter().any(|known| known.is(&needed)) {
+                list.push(needed);
+            }
+        }
+        index += 1;
+    }
+    list
+}

@@ -1,0 +1,176 @@
+//! Finding images by address, for those who ask the C library: `dladdr`, `dl_iterate_phdr`,
+//! `_dl_find_object`. Unwinders that are linked into an image ask the same way.
+//!
+//! Sources: `dladdr(3)`, `dl_iterate_phdr(3)`; glibc manual "Dynamic Linker Introspection".
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use crate::group::{self, LinkMap, Loaded};
+use crate::tls;
+
+/// `dladdr1`'s requests (`<dlfcn.h>`).
+const RTLD_DL_SYMENT: c_int = 1;
+const RTLD_DL_LINKMAP: c_int = 2;
+
+/// `struct dl_find_object` (`<dlfcn.h>`).
+#[repr(C)]
+pub(super) struct DlFindObject {
+    dlfo_flags: u64,
+    dlfo_map_start: *mut c_void,
+    dlfo_map_end: *mut c_void,
+    dlfo_link_map: *const LinkMap,
+    dlfo_eh_frame: *mut c_void,
+    reserved: [u64; 7],
+}
+
+unsafe extern "C" {
+    fn dladdr1(
+        address: *const c_void,
+        info: *mut libc::Dl_info,
+        extra: *mut *mut c_void,
+        flags: c_int,
+    ) -> c_int;
+}
+
+/// `dladdr`.
+///
+/// # Safety
+/// As the C library's function: `info` can be written to.
+pub(super) unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
+    let Some((group, index)) = group::image_at(address.addr()) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dladdr(address, info) };
+    };
+    // SAFETY: the caller's promise.
+    unsafe { describe(group.member(index), address.addr(), info) };
+    1
+}
+
+/// `dladdr1`.
+///
+/// # Safety
+/// As the C library's function: `info` can be written to, and `extra` if `flags` asks for it.
+pub(super) unsafe extern "C" fn dladdr1_of_images(
+    address: *const c_void,
+    info: *mut libc::Dl_info,
+    extra: *mut *mut c_void,
+    flags: c_int,
+) -> c_int {
+    let Some((group, index)) = group::image_at(address.addr()) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { dladdr1(address, info, extra, flags) };
+    };
+    let loaded = group.member(index);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let entry = describe(loaded, address.addr(), info);
+        match flags {
+            RTLD_DL_SYMENT => *extra = entry.cast_mut(),
+            RTLD_DL_LINKMAP => *extra = ptr::from_ref(loaded.link_map()).cast_mut().cast(),
+            _ => {}
+        }
+    }
+    1
+}
+
+/// Fills `info` in, and gives the symbol's entry in the image's table, or null.
+///
+/// # Safety
+/// `info` can be written to.
+unsafe fn describe(loaded: &Loaded, address: usize, info: *mut libc::Dl_info) -> *const c_void {
+    let table = loaded.symbols();
+    let symbol = loaded.symbol_at(address);
+    let name = symbol.and_then(|(_, symbol)| table.string(symbol.st_name));
+    let value = symbol.map(|(_, symbol)| loaded.mapping.load_bias().apply(symbol.address()));
+    // SAFETY: the caller's promise. The names live as long as the image: one is its link map's,
+    // the other stands in its string table, where a NUL follows.
+    unsafe {
+        (*info).dli_fname = loaded.link_map().l_name;
+        (*info).dli_fbase = loaded.mapping.address_range().start as *mut c_void;
+        (*info).dli_sname = name.map_or(ptr::null(), |name| name.as_ptr().cast());
+        (*info).dli_saddr = value.map_or(ptr::null_mut(), |value| value as *mut c_void);
+    }
+    symbol
+        .and_then(|(index, _)| table.entry(index))
+        .map_or(ptr::null(), |entry| entry.as_ptr().cast())
+}
+
+type Visitor = unsafe extern "C-unwind" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+
+/// `dl_iterate_phdr`: the libraries of `ld.so`'s, then images, in load order.
+///
+/// # Safety
+/// As the C library's function: `visit` can be called with `data`.
+pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
+    // SAFETY: the same function pointer under the type that `libc` gives it; the caller's promise.
+    let result = unsafe {
+        type Plain = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+        libc::dl_iterate_phdr(Some(std::mem::transmute::<Visitor, Plain>(visit)), data)
+    };
+    if result != 0 {
+        return result;
+    }
+    let images = group::all_images();
+    for (group, index) in &images {
+        let loaded = group.member(*index);
+        let module = loaded.tls.as_ref().map(tls::TlsModule::id);
+        let mut info = libc::dl_phdr_info {
+            dlpi_addr: loaded.mapping.load_bias().get() as u64,
+            dlpi_name: loaded.link_map().l_name,
+            dlpi_phdr: loaded.facts.program_headers.as_ptr().cast(),
+            dlpi_phnum: loaded.facts.program_headers.len() as u16,
+            dlpi_adds: group::loads(),
+            dlpi_subs: group::unloads(),
+            dlpi_tls_modid: module.map_or(0, |module| module.0),
+            // SAFETY: the image is in place, and offset 0 is in every block.
+            dlpi_tls_data: module.map_or(ptr::null_mut(), |module| unsafe { module.address(0) }),
+        };
+        // SAFETY: the caller's promise; the record and what it points to live during the call.
+        let result = unsafe { visit(&mut info, size_of_val(&info), data) };
+        if result != 0 {
+            return result;
+        }
+    }
+    0
+}
+
+/// `_dl_find_object`.
+///
+/// # Safety
+/// As the C library's function: `result` can be written to.
+pub(super) unsafe extern "C" fn dl_find_object(
+    address: *mut c_void,
+    result: *mut DlFindObject,
+) -> c_int {
+    let Some((group, index)) = group::image_at(address.addr()) else {
+        // Not in glibc before 2.35, and then no image imports it.
+        type Function = unsafe extern "C" fn(*mut c_void, *mut DlFindObject) -> c_int;
+        // SAFETY: a C string; a function of that type, by its documentation.
+        return unsafe {
+            let function = libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr());
+            if function.is_null() {
+                return -1;
+            }
+            std::mem::transmute::<*mut c_void, Function>(function)(address, result)
+        };
+    };
+    let loaded = group.member(index);
+    let addresses = loaded.mapping.address_range();
+    let hdr = loaded.facts.eh_frame_hdr.as_ref();
+    let found = DlFindObject {
+        dlfo_flags: 0,
+        dlfo_map_start: addresses.start as *mut c_void,
+        dlfo_map_end: addresses.end as *mut c_void,
+        dlfo_link_map: loaded.link_map(),
+        dlfo_eh_frame: hdr.map_or(ptr::null_mut(), |hdr| {
+            loaded.mapping.load_bias().apply(hdr.start) as *mut c_void
+        }),
+        reserved: [0; 7],
+    };
+    // SAFETY: the caller's promise.
+    unsafe { result.write(found) };
+    0
+}

@@ -1,0 +1,529 @@
+/* Every function of memdl.h, from C99. Run by tests/capi.rs with the paths of the test libraries. */
+#define _POSIX_C_SOURCE 200809L
+#include "memdl.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECK(what)                                                                                \
+    do {                                                                                           \
+        if (!(what)) {                                                                             \
+            const char *why = memdl_error();                                                       \
+            fprintf(stderr, "%s:%d: failed: %s (%s)\n", __FILE__, __LINE__, #what, why ? why : "-"); \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+/* The last failure's text has this in it, and is cleared by being read. */
+static void check_error(const char *part, int line) {
+    const char *text = memdl_error();
+    if (!text || !strstr(text, part)) {
+        fprintf(stderr, "line %d: expected an error with \"%s\", got \"%s\"\n", line, part,
+                text ? text : "(none)");
+        exit(1);
+    }
+    CHECK(memdl_error() == NULL);
+}
+#define CHECK_ERROR(part) check_error(part, __LINE__)
+
+struct file {
+    void *bytes;
+    size_t len;
+};
+
+static struct file read_file(const char *path) {
+    struct file file = {NULL, 0};
+    FILE *stream = fopen(path, "rb");
+    CHECK(stream != NULL);
+    CHECK(fseek(stream, 0, SEEK_END) == 0);
+    file.len = (size_t)ftell(stream);
+    rewind(stream);
+    file.bytes = malloc(file.len);
+    CHECK(file.bytes != NULL);
+    CHECK(fread(file.bytes, 1, file.len, stream) == file.len);
+    fclose(stream);
+    return file;
+}
+
+/* Lines of /proc/self/maps, counted without allocating. */
+static int count_maps(void) {
+    static char chunk[4096];
+    int count = 0, fd = open("/proc/self/maps", O_RDONLY);
+    ssize_t size;
+    CHECK(fd >= 0);
+    while ((size = read(fd, chunk, sizeof chunk)) > 0)
+        for (ssize_t i = 0; i < size; i++) count += chunk[i] == '\n';
+    close(fd);
+    CHECK(count > 10);
+    return count;
+}
+
+/* ISO C has no conversion between the two kinds of pointers. */
+typedef int (*function0)(void);
+typedef int (*function1)(int);
+static function0 as_function0(void *address) {
+    function0 function;
+    memcpy(&function, &address, sizeof function);
+    return function;
+}
+static function1 as_function1(void *address) {
+    function1 function;
+    memcpy(&function, &address, sizeof function);
+    return function;
+}
+static const void *address_of(function0 function) {
+    const void *address;
+    memcpy(&address, &function, sizeof address);
+    return address;
+}
+static const void *address_of1(function1 function) {
+    const void *address;
+    memcpy(&address, &function, sizeof address);
+    return address;
+}
+
+/* ---- What the test libraries use ---- */
+
+int host_or_own(void); /* exported: the program is linked with -rdynamic */
+int host_or_own(void) { return 1; }
+
+static int started, ended;
+static int defined(int x) { return x * 100; }
+static int resolved(void) { return 20; }
+
+struct asked {
+    int resolved, optional;
+};
+
+static const void *resolver(const memdl_request *request, void *user) {
+    struct asked *asked = user;
+    CHECK(strcmp(request->requested_by, "the plugin") == 0);
+    CHECK(request->version == NULL);
+    if (strcmp(request->name, "capi_resolved") == 0) {
+        CHECK(!request->is_weak);
+        asked->resolved++;
+        return address_of(resolved);
+    }
+    if (strcmp(request->name, "capi_optional") == 0) {
+        CHECK(request->is_weak);
+        asked->optional++;
+    }
+    return NULL;
+}
+
+/* Options that the plugin can be loaded with. */
+static memdl_options *plugin_options(struct asked *asked) {
+    memdl_options *options = memdl_options_new();
+    CHECK(options != NULL);
+    CHECK(memdl_options_set_name(options, "the plugin") == 0);
+    CHECK(memdl_options_define(options, "capi_defined", address_of1(defined)) == 0);
+    CHECK(memdl_options_define(options, "capi_started", &started) == 0);
+    CHECK(memdl_options_define(options, "capi_ended", &ended) == 0);
+    CHECK(memdl_options_set_resolver(options, resolver, asked) == 0);
+    return options;
+}
+
+static int call0(const memdl_library *library, const char *name) {
+    void *address = memdl_sym(library, name);
+    CHECK(address != NULL);
+    return as_function0(address)();
+}
+
+/* ---- Symbols ---- */
+
+struct seen {
+    int count, functions, objects, thread_locals, old, new_;
+    uint64_t data_size;
+    uintptr_t data_address;
+};
+
+static int see(const memdl_symbol *symbol, void *user) {
+    struct seen *seen = user;
+    seen->count++;
+    CHECK(symbol->name != NULL);
+    if (strcmp(symbol->name, "plugin_data") == 0) {
+        CHECK(symbol->kind == MEMDL_SYMBOL_OBJECT);
+        CHECK(symbol->version && strcmp(symbol->version, "PLUGIN_1") == 0);
+        seen->objects++;
+        seen->data_size = symbol->size;
+        seen->data_address = symbol->address;
+    } else if (strcmp(symbol->name, "plugin_thread_local") == 0) {
+        CHECK(symbol->kind == MEMDL_SYMBOL_THREAD_LOCAL);
+        seen->thread_locals++;
+    } else if (strcmp(symbol->name, "versioned") == 0) {
+        CHECK(symbol->kind == MEMDL_SYMBOL_FUNCTION && symbol->version != NULL);
+        if (symbol->is_default_version) {
+            CHECK(strcmp(symbol->version, "PLUGIN_2") == 0);
+            seen->new_++;
+        } else {
+            CHECK(strcmp(symbol->version, "PLUGIN_1") == 0);
+            seen->old++;
+        }
+    } else if (symbol->kind == MEMDL_SYMBOL_FUNCTION) {
+        seen->functions++;
+    }
+    return 0;
+}
+
+static int stop(const memdl_symbol *symbol, void *user) {
+    (void)symbol;
+    ++*(int *)user;
+    return 77;
+}
+
+static void *change_thread_local(void *library) {
+    int *mine = memdl_sym(library, "plugin_thread_local");
+    CHECK(mine != NULL && *mine == 7);
+    *mine = 8;
+    CHECK(*(int *)memdl_sym(library, "plugin_thread_local") == 8);
+    return mine;
+}
+
+static void test_library(const struct file *plugin) {
+    struct asked asked = {0, 0};
+    memdl_options *options = plugin_options(&asked);
+    memdl_library *library = memdl_open(plugin->bytes, plugin->len, options);
+    CHECK(library != NULL);
+    memdl_options_free(options);
+    CHECK(asked.resolved == 1 && asked.optional == 1);
+    CHECK(started == 1 && ended == 0);
+
+    void *address = memdl_sym(library, "plugin_function");
+    CHECK(address != NULL);
+    CHECK(as_function1(address)(3) == 300 + 20 + 5);
+    int *data = memdl_sym(library, "plugin_data");
+    CHECK(data != NULL && *data == 5);
+    *data = 6;
+    CHECK(as_function1(address)(3) == 300 + 20 + 6);
+    CHECK(call0(library, "plugin_has_optional") == 0);
+    CHECK(memdl_sym(library, "plugin_nothing") == NULL);
+    CHECK_ERROR("no symbol `plugin_nothing`");
+    CHECK(memdl_sym(library, "start") == NULL);
+    CHECK_ERROR("the plugin");
+
+    CHECK(call0(library, "versioned") == 2);
+    CHECK(as_function0(memdl_symv(library, "versioned", "PLUGIN_1"))() == 1);
+    CHECK(as_function0(memdl_symv(library, "versioned", "PLUGIN_2"))() == 2);
+    CHECK(memdl_symv(library, "versioned", "PLUGIN_3") == NULL);
+    CHECK_ERROR("versioned`@PLUGIN_3");
+
+    int *mine = memdl_sym(library, "plugin_thread_local");
+    CHECK(mine != NULL && *mine == 7);
+    pthread_t thread;
+    void *other;
+    CHECK(pthread_create(&thread, NULL, change_thread_local, library) == 0);
+    CHECK(pthread_join(thread, &other) == 0);
+    CHECK(other != mine && *mine == 7);
+    as_function1(memdl_sym(library, "plugin_set_thread_local"))(9);
+    CHECK(*mine == 9);
+
+    CHECK(strcmp(memdl_name(library), "the plugin") == 0);
+    CHECK(strcmp(memdl_soname(library), "libplugin.so") == 0);
+    uintptr_t begin = 0, end = 0, bias = memdl_load_bias(library);
+    CHECK(memdl_address_range(library, &begin, &end) == 0);
+    CHECK(bias != 0 && bias == begin && begin < end); /* the file states 0 as its lowest address */
+    CHECK(memdl_address_range(library, NULL, NULL) == 0);
+    CHECK(begin <= (uintptr_t)address && (uintptr_t)address < end);
+    CHECK(memcmp((void *)begin, "\177ELF", 4) == 0);
+
+    struct seen seen = {0, 0, 0, 0, 0, 0, 0, 0};
+    CHECK(memdl_symbols(library, see, &seen) == 0);
+    CHECK(seen.functions == 3 && seen.objects == 1 && seen.thread_locals == 1);
+    CHECK(seen.old == 1 && seen.new_ == 1);
+    CHECK(seen.data_address == (uintptr_t)data && seen.data_size == sizeof(int));
+    int calls = 0;
+    CHECK(memdl_symbols(library, stop, &calls) == 77 && calls == 1);
+    CHECK(memdl_symbols(library, NULL, NULL) == -1);
+    CHECK_ERROR("the callback is null");
+
+    const memdl_symbol *symbol = memdl_symbol_at(library, (char *)address + 1);
+    CHECK(symbol != NULL);
+    CHECK(strcmp(symbol->name, "plugin_function") == 0 && strcmp(symbol->version, "PLUGIN_1") == 0);
+    CHECK(symbol->address == (uintptr_t)address && symbol->size > 1);
+    CHECK(symbol->kind == MEMDL_SYMBOL_FUNCTION && symbol->is_default_version);
+    CHECK(memdl_symbol_at(library, &begin) == NULL);
+    CHECK_ERROR("no exported symbol");
+    CHECK(strcmp(symbol->name, "plugin_function") == 0); /* a failure leaves the last one */
+
+    CHECK(memdl_close(library) == 0);
+    CHECK(started == 1 && ended == 1);
+}
+
+/* ---- Buffers and templates ---- */
+
+static void test_buffer(const struct file *plain) {
+    memdl_buffer *buffer = memdl_buffer_new(plain->len);
+    CHECK(buffer != NULL && memdl_buffer_size(buffer) == plain->len);
+    unsigned char *data = memdl_buffer_data(buffer);
+    CHECK(data != NULL && (uintptr_t)data % 4096 == 0 && data[0] == 0 && data[plain->len - 1] == 0);
+    memcpy(data, plain->bytes, plain->len);
+    memdl_library *library = memdl_open_buffer(buffer, NULL);
+    CHECK(library != NULL);
+    CHECK(call0(library, "plain_value") == 41);
+    CHECK(memdl_soname(library) == NULL && memdl_error() == NULL);
+    CHECK(strcmp(memdl_name(library), "image") == 0);
+    CHECK(memdl_close(library) == 0);
+
+    memdl_buffer_free(memdl_buffer_new(10));
+    memdl_buffer_free(NULL);
+    CHECK(memdl_buffer_new((size_t)-1) == NULL);
+    CHECK_ERROR("memory");
+    /* Is taken all the same. */
+    buffer = memdl_buffer_new(100);
+    CHECK(memdl_open_buffer(buffer, NULL) == NULL);
+    CHECK_ERROR("malformed");
+}
+
+static void test_template(const struct file *plugin) {
+    struct asked asked = {0, 0};
+    memdl_options *options = plugin_options(&asked);
+    started = ended = 0;
+    memdl_template *tmpl = memdl_prepare(plugin->bytes, plugin->len, options);
+    CHECK(tmpl != NULL && started == 0);
+    memdl_options_free(options);
+    memdl_library *a = memdl_instantiate(tmpl), *b = memdl_instantiate(tmpl);
+    CHECK(a != NULL && b != NULL && started == 2);
+    memdl_template_free(tmpl);
+    memdl_template_free(NULL);
+    int *data_a = memdl_sym(a, "plugin_data"), *data_b = memdl_sym(b, "plugin_data");
+    CHECK(data_a != data_b && *data_a == 5 && *data_b == 5);
+    *data_a = 1;
+    CHECK(*data_b == 5 && memdl_load_bias(a) != memdl_load_bias(b));
+    CHECK(memdl_close(a) == 0 && ended == 1);
+    CHECK(call0(b, "plugin_has_optional") == 0);
+    CHECK(memdl_close(b) == 0 && ended == 2);
+}
+
+/* ---- Options ---- */
+
+static void test_needed(const struct file *plain, const struct file *dependent) {
+    CHECK(memdl_open(dependent->bytes, dependent->len, NULL) == NULL);
+    CHECK_ERROR("libplain.so");
+
+    /* Provided as bytes: part of the load. */
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_provide(options, "libplain.so", plain->bytes, plain->len) == 0);
+    memdl_library *library = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(library != NULL);
+    CHECK(call0(library, "dependent_value") == 42);
+    CHECK(call0(library, "plain_value") == 41); /* what it needs is searched too */
+    CHECK(call0(library, "dependent_host_or_own") == 1);
+    CHECK(memdl_close(library) == 0);
+    CHECK(memdl_options_set_scope(options, MEMDL_SCOPE_SELF_FIRST) == 0);
+    library = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(library != NULL && call0(library, "dependent_host_or_own") == 2);
+    CHECK(memdl_close(library) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_IMAGES, 1) == 0);
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK_ERROR("limit");
+    memdl_options_free(options);
+
+    /* A library that is loaded already, found by its name, and kept while it is needed. */
+    options = memdl_options_new();
+    CHECK(memdl_options_set_name(options, "libplain.so") == 0);
+    memdl_library *needed = memdl_open(plain->bytes, plain->len, options);
+    memdl_options_free(options);
+    CHECK(needed != NULL);
+    options = memdl_options_new();
+    CHECK(memdl_options_depends_on(options, needed) == 0);
+    library = memdl_open(dependent->bytes, dependent->len, options);
+    memdl_options_free(options);
+    CHECK(library != NULL);
+    CHECK(memdl_sym(library, "plain_value") == memdl_sym(needed, "plain_value"));
+    CHECK(memdl_close(needed) == 0);
+    CHECK(call0(library, "dependent_value") == 42);
+    CHECK(memdl_close(library) == 0);
+
+    /* Global: needed by name without being asked for. */
+    options = memdl_options_new();
+    CHECK(memdl_options_set_name(options, "libplain.so") == 0);
+    CHECK(memdl_options_set_global(options, 1) == 0);
+    needed = memdl_open(plain->bytes, plain->len, options);
+    memdl_options_free(options);
+    CHECK(needed != NULL);
+    library = memdl_open(dependent->bytes, dependent->len, NULL);
+    CHECK(library != NULL && call0(library, "dependent_value") == 42);
+    CHECK(memdl_close(library) == 0 && memdl_close(needed) == 0);
+    CHECK(memdl_open(dependent->bytes, dependent->len, NULL) == NULL);
+    CHECK_ERROR("libplain.so");
+
+    /* The system is asked, and says why not. */
+    options = memdl_options_new();
+    CHECK(memdl_options_set_system_libraries(options, 1) == 0);
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK_ERROR("libplain.so: cannot open shared object file");
+    memdl_options_free(options);
+}
+
+static void test_options(const struct file *plain) {
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_binding(options, MEMDL_BINDING_LAZY) == 0);
+    CHECK(memdl_options_set_binding(options, MEMDL_BINDING_NOW) == 0);
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_OFF) == 0);
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_FULL) == 0);
+    CHECK(memdl_options_set_debug(options, (memdl_debug)99) == -1);
+    CHECK_ERROR("memdl_debug 99");
+    CHECK(memdl_options_set_scope(options, (memdl_scope)99) == -1);
+    CHECK_ERROR("memdl_scope 99");
+    CHECK(memdl_options_set_binding(options, (memdl_binding)99) == -1);
+    CHECK_ERROR("memdl_binding 99");
+    CHECK(memdl_options_set_limit(options, (memdl_limit)99, 1) == -1);
+    CHECK_ERROR("memdl_limit 99");
+    CHECK(memdl_options_set_name(options, "\xff") == -1);
+    CHECK_ERROR("UTF-8");
+    CHECK(memdl_options_set_resolver(options, NULL, NULL) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_ALIGNMENT, 1u << 20) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_TLS_BLOCK, 1u << 20) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_RELOCATIONS, 1000) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_IMAGE_SPAN, 1u << 20) == 0);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL && call0(library, "plain_value") == 41);
+    CHECK(memdl_close(library) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_IMAGE_BYTES, 1000) == 0);
+    CHECK(memdl_open(plain->bytes, plain->len, options) == NULL);
+    CHECK_ERROR("limit");
+    memdl_options_free(options);
+    memdl_options_free(NULL);
+}
+
+/* ---- Errors ---- */
+
+static void test_null(const struct file *plain) {
+    CHECK(memdl_open(NULL, 10, NULL) == NULL);
+    CHECK_ERROR("the bytes are null");
+    CHECK(memdl_open(plain->bytes, (size_t)-1, NULL) == NULL);
+    CHECK_ERROR("memory");
+    CHECK(memdl_open("", 0, NULL) == NULL);
+    CHECK_ERROR("malformed");
+    CHECK(memdl_open_buffer(NULL, NULL) == NULL);
+    CHECK_ERROR("the buffer is null");
+    CHECK(memdl_close(NULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_prepare(NULL, 0, NULL) == NULL);
+    CHECK_ERROR("the bytes are null");
+    CHECK(memdl_instantiate(NULL) == NULL);
+    CHECK_ERROR("the template is null");
+    CHECK(memdl_buffer_data(NULL) == NULL);
+    CHECK_ERROR("the buffer is null");
+    CHECK(memdl_buffer_size(NULL) == 0);
+    CHECK_ERROR("the buffer is null");
+    CHECK(memdl_sym(NULL, "x") == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_symv(NULL, "x", "y") == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_symbols(NULL, see, NULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_symbol_at(NULL, plain) == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_name(NULL) == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_soname(NULL) == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_load_bias(NULL) == 0);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_address_range(NULL, NULL, NULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_options_set_name(NULL, "x") == -1);
+    CHECK_ERROR("the options are null");
+
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_name(options, NULL) == -1);
+    CHECK_ERROR("a string is null");
+    CHECK(memdl_options_define(options, NULL, NULL) == -1);
+    CHECK_ERROR("a string is null");
+    CHECK(memdl_options_depends_on(options, NULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_options_provide(options, "x", NULL, 1) == -1);
+    CHECK_ERROR("the bytes are null");
+    memdl_options_free(options);
+
+    memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+    CHECK(memdl_sym(library, NULL) == NULL);
+    CHECK_ERROR("a string is null");
+    CHECK(memdl_symv(library, "plain_value", NULL) == NULL);
+    CHECK_ERROR("a string is null");
+    /* Success does not clear an error, reading does. */
+    CHECK(memdl_sym(library, "nothing") == NULL);
+    CHECK(memdl_sym(library, "plain_value") != NULL);
+    CHECK_ERROR("nothing");
+    CHECK(memdl_close(library) == 0);
+}
+
+struct thread_errors {
+    memdl_library *library;
+    pthread_barrier_t *barrier;
+    const char *name;
+};
+
+static void *fail_in_thread(void *argument) {
+    struct thread_errors *self = argument;
+    for (int round = 0; round < 100; round++) {
+        CHECK(memdl_error() == NULL);
+        CHECK(memdl_sym(self->library, self->name) == NULL);
+        pthread_barrier_wait(self->barrier); /* both have failed, nobody has asked */
+        const char *text = memdl_error();
+        CHECK(text != NULL && strstr(text, self->name) != NULL);
+        pthread_barrier_wait(self->barrier); /* both have asked */
+        CHECK(strstr(text, self->name) != NULL);
+    }
+    return NULL;
+}
+
+static void test_thread_errors(const struct file *plain) {
+    pthread_barrier_t barrier;
+    CHECK(pthread_barrier_init(&barrier, NULL, 2) == 0);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+    struct thread_errors a = {library, &barrier, "asked_by_a"};
+    struct thread_errors b = {library, &barrier, "asked_by_b"};
+    pthread_t threads[2];
+    CHECK(memdl_sym(library, "asked_by_main") == NULL);
+    CHECK(pthread_create(&threads[0], NULL, fail_in_thread, &a) == 0);
+    CHECK(pthread_create(&threads[1], NULL, fail_in_thread, &b) == 0);
+    CHECK(pthread_join(threads[0], NULL) == 0 && pthread_join(threads[1], NULL) == 0);
+    CHECK_ERROR("asked_by_main");
+    pthread_barrier_destroy(&barrier);
+    CHECK(memdl_close(library) == 0);
+}
+
+static void test_failures_leave_nothing(const struct file *plugin, const struct file *dependent) {
+    /* Once before counting: allocators keep what they have. */
+    for (int round = 0, before = 0; round < 20; round++) {
+        CHECK(memdl_open(plugin->bytes, plugin->len, NULL) == NULL);
+        CHECK_ERROR("capi_resolved");
+        CHECK(memdl_open(plugin->bytes, plugin->len / 2, NULL) == NULL);
+        CHECK(memdl_open(plugin->bytes, 64, NULL) == NULL);
+        CHECK(memdl_open(dependent->bytes, dependent->len, NULL) == NULL);
+        memdl_buffer *buffer = memdl_buffer_new(plugin->len);
+        memcpy(memdl_buffer_data(buffer), plugin->bytes, plugin->len);
+        CHECK(memdl_open_buffer(buffer, NULL) == NULL);
+        CHECK_ERROR("capi_resolved");
+        if (round == 0) before = count_maps();
+        CHECK(count_maps() == before);
+    }
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 4);
+    CHECK(memdl_error() == NULL);
+    struct file plugin = read_file(argv[1]);
+    struct file plain = read_file(argv[2]), dependent = read_file(argv[3]);
+    test_library(&plugin);
+    test_buffer(&plain);
+    test_template(&plugin);
+    test_needed(&plain, &dependent);
+    test_options(&plain);
+    test_null(&plain);
+    test_thread_errors(&plain);
+    test_failures_leave_nothing(&plugin, &dependent);
+    CHECK(memdl_error() == NULL);
+    free(plugin.bytes);
+    free(plain.bytes);
+    free(dependent.bytes);
+    puts("all of memdl.h works");
+    return 0;
+}

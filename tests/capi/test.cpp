@@ -1,0 +1,192 @@
+// memdl.hpp, from C++17. Run by tests/capi.rs with the paths of the test libraries.
+#include "memdl.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#define CHECK(what)                                                                                \
+    do {                                                                                           \
+        if (!(what)) {                                                                             \
+            std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #what);                \
+            std::exit(1);                                                                          \
+        }                                                                                          \
+    } while (0)
+
+// `body` throws a memdl::error with `part` in its text.
+template <class Body> static void check_error(const char *part, Body body) {
+    try {
+        body();
+    } catch (const memdl::error &error) {
+        if (std::strstr(error.what(), part)) return;
+        std::fprintf(stderr, "expected \"%s\", got \"%s\"\n", part, error.what());
+        std::exit(1);
+    }
+    std::fprintf(stderr, "expected an error with \"%s\"\n", part);
+    std::exit(1);
+}
+
+using bytes = std::vector<char>;
+
+static bytes read_file(const char *path) {
+    std::ifstream stream(path, std::ios::binary);
+    CHECK(stream);
+    return bytes(std::istreambuf_iterator<char>(stream), {});
+}
+
+extern "C" {
+int host_or_own() { return 1; }
+int capi_throw = 0;
+}
+
+static int started, ended;
+static int defined(int x) { return x * 100; }
+static int resolved() { return 20; }
+
+static memdl::options plugin_options(int &asked) {
+    memdl::options options;
+    options.name("the plugin")
+        .define("capi_defined", defined)
+        .define("capi_started", &started)
+        .define("capi_ended", &ended)
+        .resolver([&asked](const memdl_request &request) -> const void * {
+            // Others are asked for as well: compilers' own weak symbols.
+            if (std::string(request.name) == "capi_optional") asked++;
+            if (std::string(request.name) != "capi_resolved") return nullptr;
+            asked++;
+            return reinterpret_cast<const void *>(resolved);
+        });
+    return options;
+}
+
+static void test_library(const bytes &plugin) {
+    int asked = 0;
+    memdl::options options = plugin_options(asked);
+    {
+        memdl::library library = memdl::library::open(plugin, options);
+        CHECK(library && asked == 2 && started == 1 && ended == 0);
+        auto function = library.get<int(int)>("plugin_function");
+        static_assert(std::is_same_v<decltype(function), int (*)(int)>);
+        CHECK(function(3) == 325);
+        static_assert(std::is_same_v<decltype(library.get<int>("plugin_data")), int *>);
+        CHECK(*library.get<int>("plugin_data") == 5);
+        CHECK(library.get<int()>("versioned", "PLUGIN_1")() == 1);
+        CHECK(library.get<int()>("versioned")() == 2);
+        CHECK(library.find<int>("nothing") == nullptr && memdl_error() == nullptr);
+        CHECK(library.find<int>("plugin_data") == library.get<int>("plugin_data"));
+        check_error("no symbol `nothing`", [&] { library.get<int>("nothing"); });
+
+        CHECK(library.name() == "the plugin" && library.soname() == "libplugin.so");
+        auto [begin, end] = library.address_range();
+        CHECK(begin == library.load_bias() && begin < end);
+
+        std::set<std::string> names;
+        library.symbols([&](const memdl::symbol &symbol) { names.insert(symbol.name); });
+        CHECK(names.count("plugin_data") && names.count("versioned"));
+        auto found = library.symbol_at(reinterpret_cast<void *>(function));
+        CHECK(found && found->name == "plugin_function" && found->version == "PLUGIN_1");
+        CHECK(!library.symbol_at(&begin) && memdl_error() == nullptr);
+        // An exception of a callback comes back out.
+        try {
+            library.symbols([](const memdl::symbol &) { throw std::runtime_error("enough"); });
+            CHECK(false);
+        } catch (const std::runtime_error &error) {
+            CHECK(std::string(error.what()) == "enough");
+        }
+
+        memdl::library moved = std::move(library);
+        CHECK(moved && !library);
+        CHECK(ended == 0);
+    }
+    CHECK(ended == 1);
+    memdl::library library = memdl::library::open(plugin, options);
+    library.close();
+    CHECK(ended == 2 && !library);
+    library.close();
+    CHECK(ended == 2);
+
+    memdl::prepared prepared(plugin, options);
+    memdl::library a = prepared.instantiate(), b = prepared.instantiate();
+    CHECK(a.load_bias() != b.load_bias() && *b.get<int>("plugin_data") == 5);
+}
+
+static void test_loading(const bytes &plain, const bytes &dependent) {
+    memdl::buffer buffer(plain.size());
+    CHECK(buffer.size() == plain.size());
+    std::copy(plain.begin(), plain.end(), buffer.begin());
+    memdl::library needed =
+        memdl::library::open(std::move(buffer), memdl::options().name("libplain.so"));
+    CHECK(buffer.get() == nullptr && buffer.size() == 0 && buffer.data() == nullptr);
+    CHECK(needed.get<int()>("plain_value")() == 41 && !needed.soname());
+
+    memdl::library library =
+        memdl::library::open(dependent, memdl::options().depends_on(needed));
+    needed.close();
+    CHECK(library.get<int()>("dependent_value")() == 42);
+
+    memdl::options options;
+    options.provide("libplain.so", plain)
+        .scope(MEMDL_SCOPE_SELF_FIRST)
+        .binding(MEMDL_BINDING_NOW)
+        .debug(MEMDL_DEBUG_SYMBOLS)
+        .global(false)
+        .system_libraries(false)
+        .limit(MEMDL_LIMIT_IMAGES, 2);
+    library = memdl::library::open(dependent, options);
+    CHECK(library.get<int()>("dependent_host_or_own")() == 2);
+
+    check_error("libplain.so", [&] { memdl::library::open(dependent); });
+    check_error("malformed", [&] { memdl::library::open("not ELF", 7); });
+    check_error("malformed", [&] { memdl::library::open(memdl::buffer(10)); });
+    check_error("null", [&] { memdl::library().name(); });
+    check_error("memdl_limit 99", [&] { options.limit(static_cast<memdl_limit>(99), 1); });
+}
+
+// What a constructor throws passes through memdl, which takes the library away on the way.
+static void test_exception(const bytes &throws) {
+    memdl::options options;
+    options.system_libraries(true).define("capi_throw", &capi_throw).name("libthrows.so");
+    memdl::prepared prepared(throws, options);
+    for (int round = 0; round < 10; round++) {
+        capi_throw = 1;
+        for (int way = 0; way < 3; way++) {
+            try {
+                if (way == 0) {
+                    memdl::library::open(throws, options);
+                } else if (way == 1) {
+                    prepared.instantiate();
+                } else {
+                    memdl::buffer buffer(throws.size());
+                    std::copy(throws.begin(), throws.end(), buffer.begin());
+                    memdl::library::open(std::move(buffer), options);
+                }
+                CHECK(false);
+            } catch (const std::runtime_error &error) {
+                CHECK(std::string(error.what()) == "thrown by a constructor");
+            }
+        }
+        std::ifstream maps("/proc/self/maps");
+        std::string text(std::istreambuf_iterator<char>(maps), {});
+        CHECK(text.find("libthrows.so") == std::string::npos);
+        capi_throw = 0;
+        CHECK(memdl::library::open(throws, options).get<int()>("not_thrown")() == 3);
+    }
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 5);
+    bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
+    bytes dependent = read_file(argv[3]), throws = read_file(argv[4]);
+    test_library(plugin);
+    CHECK(started == 4 && ended == 4);
+    test_loading(plain, dependent);
+    test_exception(throws);
+    std::puts("all of memdl.hpp works");
+}

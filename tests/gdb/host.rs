@@ -1,0 +1,182 @@
+//! The program that is debugged: this test binary once more, told by an environment variable what
+//! to do. So it has debug information, and memdl linked into it as any program would.
+
+use std::collections::HashMap;
+use std::env;
+use std::ffi::c_int;
+use std::fs;
+use std::io::Write;
+use std::ops::Range;
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use memdl::{Debug, Library, Loader};
+
+/// Names the steps, each a line of words.
+pub const STEPS: &str = "MEMDL_TEST_HOST";
+/// Steps are read from this test; every run of it ends the process.
+pub const TEST: &str = "the_program_that_is_debugged";
+
+type Function = unsafe extern "C" fn(c_int) -> c_int;
+
+/// Does what the environment says, and ends the process; returns if it says nothing.
+pub fn main() {
+    let Ok(steps) = env::var(STEPS) else {
+        return;
+    };
+    // SAFETY: plain system calls. The first ends this process should nobody else; the second
+    // lets a debugger attach that is not our parent, where the kernel is strict about that.
+    unsafe {
+        libc::alarm(180);
+        libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+    }
+    let mut host = Host::default();
+    for step in steps.lines() {
+        host.step(step);
+    }
+    say("done");
+    process::exit(0);
+}
+
+/// Prints a line that the tests can tell from what the debugger and libtest print.
+fn say(what: &str) {
+    let mut out = std::io::stdout().lock();
+    // After a newline: libtest does not end its lines.
+    writeln!(out, "\n[host] {what}").unwrap();
+    out.flush().unwrap();
+}
+
+#[derive(Default)]
+struct Host {
+    libraries: HashMap<String, Library>,
+    /// Where unloaded libraries were.
+    left: HashMap<String, Range<usize>>,
+    /// What was put there since.
+    buried: Vec<Range<usize>>,
+}
+
+impl Host {
+    fn step(&mut self, step: &str) {
+        let words: Vec<&str> = step.split_whitespace().collect();
+        match words.as_slice() {
+            ["load", name, path] => self.load(name, path, Debug::default()),
+            ["load", name, path, "off"] => self.load(name, path, Debug::Off),
+            ["load", name, path, "symbols"] => self.load(name, path, Debug::Symbols),
+            ["load", name, path, "full"] => self.load(name, path, Debug::Full),
+            ["erase", path] => fs::remove_file(path).unwrap(),
+            ["call", name, symbol, number] => self.call(name, symbol, number),
+            ["repeat", name, symbol, number] => loop {
+                self.call(name, symbol, number);
+                thread::sleep(Duration::from_millis(20));
+            },
+            ["unload", name] => self.unload(name),
+            ["bury", name] => self.bury(name),
+            ["check"] => self.check(),
+            ["pause"] => host_pauses(),
+            ["await-debugger"] => await_debugger(),
+            _ => panic!("no such step: {step}"),
+        }
+    }
+
+    fn load(&mut self, name: &str, path: &str, debug: Debug) {
+        let bytes = fs::read(path).unwrap();
+        let loader = Loader::new().name(name).system_libraries(true).debug(debug);
+        // SAFETY: these are the test's own libraries.
+        let library = unsafe { loader.load(&bytes) }.unwrap();
+        say(&format!("loaded {name}"));
+        self.libraries.insert(name.to_owned(), library);
+    }
+
+    fn call(&self, name: &str, symbol: &str, number: &str) {
+        let number = number.parse().unwrap();
+        // SAFETY: the tests name functions of this type only.
+        let result = unsafe {
+            let function = self.libraries[name].get::<Function>(symbol).unwrap();
+            host_calls(*function, number)
+        };
+        say(&format!("{symbol}({number}) = {result}"));
+    }
+
+    fn unload(&mut self, name: &str) {
+        let library = self.libraries.remove(name).unwrap();
+        self.left.insert(name.to_owned(), library.address_range());
+        library.close().unwrap();
+        say(&format!("unloaded {name}"));
+    }
+
+    /// Puts other bytes where a library was; nothing else can go there then.
+    fn bury(&mut self, name: &str) {
+        let range = self.left.remove(name).unwrap();
+        // SAFETY: fails rather than replace what is there.
+        let at = unsafe {
+            libc::mmap(
+                ptr::without_provenance_mut(range.start),
+                range.len(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
+        };
+        assert_eq!(at.addr(), range.start, "the library is not gone");
+        for (i, byte) in contents(&range).iter_mut().enumerate() {
+            *byte = pattern(i);
+        }
+        self.buried.push(range);
+    }
+
+    fn check(&self) {
+        assert!(!self.buried.is_empty());
+        for range in &self.buried {
+            let bytes = contents(range).iter().enumerate();
+            let differ = bytes.filter(|&(i, &byte)| byte != pattern(i)).count();
+            say(&format!("{differ} bytes differ"));
+        }
+    }
+}
+
+/// Never the byte of a breakpoint, nor one that is often in code.
+fn pattern(i: usize) -> u8 {
+    0x11 + (i % 7) as u8
+}
+
+/// What `bury` has mapped.
+fn contents(range: &Range<usize>) -> &'static mut [u8] {
+    // SAFETY: mapped by `bury`, never unmapped; only one caller at a time looks at it.
+    unsafe {
+        std::slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(range.start), range.len())
+    }
+}
+
+/// The host's own frame in every backtrace.
+///
+/// # Safety
+/// `function` can be called with any number.
+#[inline(never)]
+unsafe fn host_calls(function: Function, number: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let result = unsafe { function(number) };
+    std::hint::black_box(result)
+}
+
+/// Where a test can stop the host while nothing is going on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn host_pauses() {
+    say("pauses");
+}
+
+/// Set by a debugger: see `await_debugger`.
+#[unsafe(no_mangle)]
+static HOST_GOES: AtomicBool = AtomicBool::new(false);
+
+/// Waits for a debugger to attach, and to say that it is ready.
+fn await_debugger() {
+    say("awaits a debugger");
+    while !HOST_GOES.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(10));
+    }
+}

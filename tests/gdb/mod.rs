@@ -1,0 +1,410 @@
+//! Running debuggers: the only place that starts one, so that every run has a time limit, is ended
+//! with all that it started, sees no configuration of the user's, and is checked for complaints.
+
+pub mod host;
+
+use std::cell::Cell;
+use std::env;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::repository;
+
+/// What a debugger that works never needs.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Set before all else: nothing asks, nothing is fetched, nothing is cut or coloured.
+const SETTINGS: &[&str] = &[
+    "set debuginfod enabled off",
+    "set confirm off",
+    "set pagination off",
+    "set width 0",
+    "set height 0",
+    "set style enabled off",
+    "set breakpoint pending on",
+    "set startup-with-shell off",
+    "set disable-randomization off",
+    // What is read is read by the thread that strace looks at.
+    "maintenance set worker-threads 0",
+];
+
+/// Lines that would be complaints, and are none about us.
+const HARMLESS: &[&str] = &[
+    // gdb's `gcore`, of any process at all.
+    "warning: target file /proc/",
+    "warning: Memory read failed for corefile section",
+    // A test says in which language an expression is.
+    "Warning: the current language does not match this frame.",
+];
+
+/// Precedes each command in a transcript.
+const MARK: &str = "@@@@ ";
+
+/// Something started by a test, and all that it starts; ended with all of that when dropped.
+pub struct Running {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Running {
+    /// Starts `command` in a process group of its own, without an input, its output in a file:
+    /// unlike a pipe, that can be read to its end even while somebody still holds it open.
+    pub fn start(mut command: Command) -> Running {
+        let output = scratch("transcript");
+        let file = File::options().create(true).append(true).open(&output).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stderr(file.try_clone().unwrap())
+            .stdout(file)
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "cannot run {command:?}: {error}; `sh tests/setup.sh` installs what tests need"
+                )
+            });
+        Running { child, output }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap()).into_owned()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until `text` is in the output, for the `count`th time.
+    pub fn await_output(&mut self, text: &str, count: usize) {
+        let start = Instant::now();
+        while self.output().matches(text).count() < count {
+            assert!(self.is_running(), "ended without `{text}`:\n{}", self.output());
+            assert!(start.elapsed() < LIMIT, "no `{text}` in time:\n{}", self.output());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for its end, or ends it at the limit.
+    fn finish(mut self, limit: Duration) -> Run {
+        let start = Instant::now();
+        while self.is_running() && start.elapsed() < limit {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let was_ended = self.is_running();
+        let reads = if was_ended { self.reads() } else { None };
+        self.end();
+        Run { was_ended, reads, took: start.elapsed(), transcript: self.output() }
+    }
+
+    /// What it waits in `read` for.
+    fn reads(&self) -> Option<PathBuf> {
+        let process = PathBuf::from(format!("/proc/{}", self.id()));
+        let call = fs::read_to_string(process.join("syscall")).ok()?;
+        let mut words = call.split_whitespace();
+        let is_read = words.next()? == libc::SYS_read.to_string();
+        let descriptor = u32::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+        let of = process.join("fd").join(descriptor.to_string());
+        is_read.then(|| fs::read_link(of).ok())?
+    }
+
+    fn end(&mut self) {
+        if self.is_running() {
+            let group = -self.child.id().cast_signed();
+            // SAFETY: a plain system call. The leader of the group has not been waited for, so
+            // the number is still its own.
+            unsafe { libc::kill(group, libc::SIGKILL) };
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+        let _ = fs::remove_file(&self.output);
+    }
+}
+
+/// A run that is over.
+pub struct Run {
+    /// Whether it had to be ended at its time limit.
+    pub was_ended: bool,
+    /// What it waited in `read` for then.
+    pub reads: Option<PathBuf>,
+    pub took: Duration,
+    pub transcript: String,
+}
+
+/// A debugger, a script of commands for it, and what is debugged.
+pub struct Gdb {
+    command: Command,
+    program: Vec<String>,
+    limit: Duration,
+}
+
+impl Gdb {
+    fn new(command: Command, program: Vec<String>) -> Gdb {
+        let mut gdb = Gdb { command, program, limit: LIMIT };
+        gdb.command
+            .args(["-nx", "--batch"])
+            .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
+            .env_remove("MEMDL_DEBUG")
+            .env_remove("DEBUGINFOD_URLS")
+            // cargo's, for this binary; gdb would look for its own libraries there.
+            .env_remove("LD_LIBRARY_PATH")
+            .env("LC_ALL", "C");
+        gdb
+    }
+
+    /// For the host, which is to do these steps.
+    pub fn of_host(steps: &[String]) -> Gdb {
+        let mut gdb = Gdb::new(Command::new("gdb"), host_command());
+        gdb.command.env(host::STEPS, steps.join("\n"));
+        gdb
+    }
+
+    /// For a program that is told all on its command line.
+    pub fn of_program(program: &Path, arguments: &[&str]) -> Gdb {
+        let words = [program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
+        Gdb::new(Command::new("gdb"), words.map(str::to_owned).collect())
+    }
+
+    /// Attached to what runs.
+    pub fn attached(to: &Running) -> Gdb {
+        Gdb::attached_by(Command::new("gdb"), to)
+    }
+
+    /// As [`Gdb::attached`]; `command` runs the debugger.
+    pub fn attached_by(command: Command, to: &Running) -> Gdb {
+        let mut gdb = Gdb::new(command, vec![]);
+        gdb.command.args(["-p", &to.id().to_string()]);
+        gdb
+    }
+
+    /// For a core file of the host.
+    pub fn of_core(core: &Path) -> Gdb {
+        let mut gdb = Gdb::new(Command::new("gdb"), vec![]);
+        gdb.command.arg(env::current_exe().unwrap()).arg(core);
+        gdb
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Gdb {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn limit(mut self, limit: Duration) -> Gdb {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs the commands, and the debugger to its end or to the limit.
+    pub fn run_to_limit(mut self, commands: &[&str]) -> Run {
+        for command in commands {
+            let mark = format!("echo \\n{MARK}{command}\\n");
+            self.command.args(["-ex", &mark, "-ex", command]);
+        }
+        if let [program, arguments @ ..] = self.program.as_slice() {
+            self.command.arg("--args").arg(program).args(arguments);
+        }
+        Running::start(self.command).finish(self.limit)
+    }
+
+    /// Runs the commands; fails if the debugger does not end by itself, or complains.
+    pub fn run(self, commands: &[&str]) -> Replies {
+        let run = self.run_to_limit(commands);
+        assert!(!run.was_ended, "gdb hangs: ended after {:?}:\n{}", run.took, run.transcript);
+        let replies = Replies::parse(&run.transcript);
+        assert_eq!(replies.list.len(), commands.len(), "gdb ended early:\n{}", run.transcript);
+        replies.assert_no_complaint();
+        replies
+    }
+}
+
+/// This binary as the host.
+fn host_command() -> Vec<String> {
+    let exe = env::current_exe().unwrap();
+    [exe.to_str().unwrap(), "--exact", host::TEST, "--ignored", "--nocapture", "--test-threads=1"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Starts the host, not debugged.
+pub fn start_host(steps: &[String]) -> Running {
+    let words = host_command();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env(host::STEPS, steps.join("\n")).env_remove("MEMDL_DEBUG");
+    Running::start(command)
+}
+
+/// What a debugger answered to each command, in their order.
+pub struct Replies {
+    list: Vec<(String, String)>,
+    next: Cell<usize>,
+}
+
+impl Replies {
+    fn parse(transcript: &str) -> Replies {
+        let mark = format!("\n{MARK}");
+        let list = transcript.split(&mark).skip(1).map(|part| {
+            let (command, reply) = part.split_once('\n').unwrap_or((part, ""));
+            (command.to_owned(), normal(reply))
+        });
+        Replies { list: list.collect(), next: Cell::new(0) }
+    }
+
+    /// The reply to the next `command`; those before it are passed over.
+    pub fn to(&self, command: &str) -> Reply<'_> {
+        let from = self.next.get();
+        let found = self.list[from..].iter().position(|(given, _)| given == command);
+        let at = from + found.unwrap_or_else(|| panic!("no further `{command}` in\n{self}"));
+        self.next.set(at + 1);
+        Reply { at, whole: self }
+    }
+
+    /// What the host printed, a line each.
+    pub fn host(&self) -> Vec<&str> {
+        let lines = self.list.iter().flat_map(|(_, reply)| reply.lines());
+        lines.filter_map(|line| line.strip_prefix("[host] ")).collect()
+    }
+
+    /// All pairs of commands and replies.
+    pub fn list(&self) -> &[(String, String)] {
+        &self.list
+    }
+
+    fn assert_no_complaint(&self) {
+        for line in self.list.iter().flat_map(|(_, reply)| reply.lines()) {
+            let lower = line.to_lowercase();
+            let complaint =
+                ["internal error", "internal-error", "warning:", "cannot insert", "cannot remove"]
+                    .iter()
+                    .any(|text| lower.contains(text));
+            let harmless = HARMLESS.iter().any(|harmless| line.contains(harmless));
+            assert!(!complaint || harmless, "gdb complains: {line}\nin\n{self}");
+        }
+    }
+}
+
+impl std::fmt::Display for Replies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.list.iter().try_for_each(|(command, reply)| writeln!(f, "(gdb) {command}\n{reply}"))
+    }
+}
+
+/// One reply. Where it says that it is not as expected, it shows the whole session.
+pub struct Reply<'r> {
+    at: usize,
+    whole: &'r Replies,
+}
+
+impl Reply<'_> {
+    pub fn text(&self) -> &str {
+        &self.whole.list[self.at].1
+    }
+
+    /// Fails unless all `texts` are there, one after the other.
+    #[track_caller]
+    pub fn has(&self, texts: &[&str]) -> &Self {
+        let mut rest = self.text();
+        for text in texts {
+            let Some((_, after)) = rest.split_once(text) else {
+                panic!("no `{text}` {}", self.place());
+            };
+            rest = after;
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn has_not(&self, text: &str) -> &Self {
+        assert!(!self.text().contains(text), "`{text}` is {}", self.place());
+        self
+    }
+
+    fn place(&self) -> String {
+        let (command, reply) = &self.whole.list[self.at];
+        format!("in the reply to `{command}`:\n{reply}\nThe whole session:\n{}", self.whole)
+    }
+}
+
+/// `text` without what differs between runs: addresses, process and thread numbers, folders, and
+/// how the library is called that something is in.
+fn normal(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.is_empty() || NOISE.iter().any(|noise| line.starts_with(noise)) {
+            continue;
+        }
+        let line = without_folders(&without_thread(&without_process(&without_addresses(line))));
+        writeln!(out, "{line}").unwrap();
+    }
+    out
+}
+
+/// Beginnings of lines that tell of threads, of how gdb came by them, and of files' times: a source
+/// that was checked out again is newer than what an earlier run compiled from the same text.
+const NOISE: &[&str] = &[
+    "[New Thread",
+    "[New LWP",
+    "[Thread ",
+    "[Switching to ",
+    "Using host libthread_db",
+    "warning: Source file is more recent than executable.",
+];
+
+fn without_addresses(line: &str) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("0x") {
+        let digits = after.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let (number, after) = after.split_at(digits);
+        out.push_str(before);
+        // Smaller numbers are offsets and constants, and do not differ.
+        out.push_str("0x");
+        out.push_str(if digits > 6 { "ADDRESS" } else { number });
+        rest = after;
+    }
+    out + rest
+}
+
+fn without_process(line: &str) -> String {
+    match line.split_once("(process ") {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{before}(process PID{after}")
+        }
+        None => line.to_owned(),
+    }
+}
+
+/// `Thread 2 "name" hit Breakpoint 1, ...` is said where there is more than one thread.
+fn without_thread(line: &str) -> String {
+    match line.split_once("\" hit ") {
+        Some((thread, rest)) if thread.starts_with("Thread ") => rest.to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+fn without_folders(line: &str) -> String {
+    line.replace(&format!("{}/", repository("testlibs/debug").display()), "")
+        .replace(&format!("{}/", repository("tests").display()), "")
+}
+
+/// A path that nobody else uses, in the folder for the output of tests.
+pub fn scratch(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("debug-{}-{number}.{name}", std::process::id());
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
