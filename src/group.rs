@@ -16,7 +16,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -25,6 +25,7 @@ use crate::addr::Vaddr;
 use crate::arch;
 use crate::host::{HostLibrary, SymbolValue};
 use crate::image::Facts;
+use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
 use crate::process;
 use crate::symbol::{Sym, SymbolTable};
@@ -50,29 +51,12 @@ pub(crate) struct Loaded {
     pub(crate) facts: Arc<Facts>,
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
-    pub(crate) link_map: OnceLock<LinkMap>,
     pub(crate) _debug: Option<debug::Registration>,
-    pub(crate) _unwind: Option<unwind::Registration>,
+    pub(crate) _unwind: unwind::Registration,
+    pub(crate) link_map: Box<LinkMap>,
     pub(crate) tls: Option<TlsModule>,
     pub(crate) mapping: Mapping<Sealed>,
 }
-
-/// The public part of `struct link_map` (`<link.h>`), for one image, in no list.
-#[repr(C)]
-pub(crate) struct LinkMap {
-    pub l_addr: usize,
-    pub l_name: *const c_char,
-    pub l_ld: usize,
-    l_next: usize,
-    l_prev: usize,
-    /// What `l_name` points to.
-    _name: CString,
-}
-
-// SAFETY: nothing is changed once it is made, and the name is owned.
-unsafe impl Send for LinkMap {}
-// SAFETY: as above.
-unsafe impl Sync for LinkMap {}
 
 /// What a group holds on to because it refers to it.
 #[derive(Clone)]
@@ -215,21 +199,6 @@ impl Loaded {
         table.exports().filter(|(_, symbol)| holds(symbol)).max_by_key(|(_, it)| it.st_value)
     }
 
-    /// What `dlinfo` and `dladdr1` call the library's map. It lives as long as the image.
-    pub(crate) fn link_map(&self) -> &LinkMap {
-        self.link_map.get_or_init(|| {
-            let name = CString::new(&*self.name).unwrap_or_default();
-            LinkMap {
-                l_addr: self.mapping.load_bias().get(),
-                l_name: name.as_ptr(),
-                l_ld: self.mapping.load_bias().apply(self.facts.dynamic.start),
-                l_next: 0,
-                l_prev: 0,
-                _name: name,
-            }
-        })
-    }
-
     /// `DT_INIT`, then `DT_INIT_ARRAY`.
     fn constructors(&self) -> impl Iterator<Item = usize> + '_ {
         let init = self.facts.init.map(|address| self.mapping.load_bias().apply(address));
@@ -315,6 +284,11 @@ fn read() -> RwLockReadGuard<'static, Live> {
 
 fn write() -> RwLockWriteGuard<'static, Live> {
     LIVE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the registry as it is while the process forks.
+pub(crate) fn lock_for_fork() -> RwLockWriteGuard<'static, impl Sized> {
+    write()
 }
 
 /// Lets a group be found, from just before its constructors run until after its destructors.

@@ -26,12 +26,14 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
-use goblin::elf64::dynamic::{DT_NEEDED, DT_SONAME};
-use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_LOAD};
+use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
+use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 
 use crate::addr::{LoadBias, Vaddr};
-use crate::arch;
+use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
+use crate::image::{RELA_SIZE, Rela};
+use crate::process;
 use crate::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
 };
@@ -47,6 +49,8 @@ pub(crate) struct HostLibrary {
     tls_module: ModuleId,
     /// Keeps the library loaded; `None` for the start-up set, which always is.
     handle: Option<Handle>,
+    relocations: [Option<Range<Vaddr>>; 2],
+    relro: Range<usize>,
     /// It was not in the process before an image needed it.
     opened_for_image: bool,
 }
@@ -173,6 +177,7 @@ struct Listed {
     load_bias: usize,
     readable: Vec<Range<Vaddr>>,
     dynamic: Option<Range<Vaddr>>,
+    relro: Range<usize>,
     tls_module: usize,
 }
 
@@ -192,6 +197,7 @@ fn listed() -> Vec<Listed> {
             load_bias: info.dlpi_addr as usize,
             readable: Vec::new(),
             dynamic: None,
+            relro: 0..0,
             tls_module: info.dlpi_tls_modid,
         };
         if !info.dlpi_phdr.is_null() {
@@ -203,6 +209,10 @@ fn listed() -> Vec<Listed> {
                 match header.p_type {
                     PT_LOAD if header.p_flags & PF_R != 0 => entry.readable.extend(range),
                     PT_DYNAMIC => entry.dynamic = range,
+                    PT_GNU_RELRO => {
+                        let start = entry.load_bias.wrapping_add(header.p_vaddr as usize);
+                        entry.relro = start..start.wrapping_add(header.p_memsz as usize);
+                    }
                     _ => {}
                 }
             }
@@ -224,7 +234,8 @@ impl HostLibrary {
             readable: listed.readable,
         };
         let dynamic = Dynamic::parse(memory.read(listed.dynamic?)?)
-            .unrelocated(ADDRESS_TAGS, listed.load_bias as u64);
+            .unrelocated(ADDRESS_TAGS, listed.load_bias as u64)
+            .unrelocated(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
         let symbols = SymbolLayout::new(&dynamic, &memory).ok()?;
         let table = SymbolTable::over(&symbols, &memory)?;
         let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
@@ -239,6 +250,11 @@ impl HostLibrary {
             symbols,
             tls_module,
             handle,
+            relocations: [
+                dynamic.table(DT_JMPREL, DT_PLTRELSZ).flatten(),
+                dynamic.table(DT_RELA, DT_RELASZ).flatten(),
+            ],
+            relro: listed.relro,
             opened_for_image: false,
         })
     }
@@ -324,6 +340,31 @@ impl HostLibrary {
         Some(self.host_symbol(&symbol))
     }
 
+    /// Points this library's references to `name` at `address`; tells whether there are any.
+    fn redirect(&self, name: &[u8], address: usize) -> bool {
+        let table = self.table();
+        let mut found = false;
+        for range in self.relocations.iter().flatten() {
+            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
+            for rela in entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse) {
+                let is_reference = matches!(
+                    (arch::MACHINE.reloc_kind)(rela.r_type),
+                    Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+                );
+                let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
+                if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
+                    let word = self.memory.load_bias.apply(rela.r_offset);
+                    // SAFETY: a word of the global offset table of a library that is held, or
+                    // always there, which `ld.so` has filled in; its code reads it whole.
+                    let written =
+                        unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
+                    found |= written.is_ok();
+                }
+            }
+        }
+        found
+    }
+
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
         let definition = if symbol.is_thread_local() {
             SymbolValue::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
@@ -340,6 +381,39 @@ impl HostLibrary {
         };
         HostSymbol { definition, st_size: symbol.st_size, is_canonical_plt: symbol.is_undefined() }
     }
+}
+
+/// How many libraries `ld.so` has loaded so far.
+pub(crate) fn loads() -> u64 {
+    unsafe extern "C" fn first(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        loads: *mut c_void,
+    ) -> c_int {
+        // SAFETY: a valid record during the call, and the local below.
+        unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
+        1
+    }
+    let mut loads = 0u64;
+    // SAFETY: the callback has the signature that is asked for and does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut loads).cast()) };
+    loads
+}
+
+/// In every library that defines `definer`, points the reference to `name` at `address`. Tells how
+/// many libraries there are whose reference was found.
+pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
+    let definer = SymbolName::new(definer);
+    let mut count = 0;
+    for listed in listed().into_iter().filter(|it| it.name.to_bytes().contains(&b'/')) {
+        let library = startup().iter().find(|library| library.name == listed.name).cloned();
+        let held = || Handle::loaded(&listed.name).and_then(HostLibrary::held).map(Arc::new);
+        let Some(library) = library.or_else(held) else { continue };
+        if library.lookup(&definer, Wanted::Default, Class::Definition).is_some() {
+            count += usize::from(library.redirect(name, address));
+        }
+    }
+    count
 }
 
 /// A symbol found in a host library.

@@ -168,6 +168,19 @@ pub(crate) struct Rela {
     pub r_addend: i64,
 }
 
+impl Rela {
+    #[inline]
+    pub(crate) fn parse(entry: &[u8]) -> Option<Rela> {
+        let info = u64_at(entry, 8)?;
+        Some(Rela {
+            r_offset: Vaddr(u64_at(entry, 0)?),
+            symbol: (info >> 32) as u32,
+            r_type: info as u32,
+            r_addend: u64_at(entry, 16)? as i64,
+        })
+    }
+}
+
 /// `PT_LOAD`s and all else that the program headers say, before the dynamic section is read.
 #[derive(Default)]
 struct Headers {
@@ -206,15 +219,7 @@ impl<'d> Image<'d> {
 
     /// The entries of a relocation table.
     pub(crate) fn relas(&self, table: &Option<Range<Vaddr>>) -> impl Iterator<Item = Rela> + '_ {
-        self.table(table).chunks_exact(RELA_SIZE as usize).map(|entry| {
-            let info = u64_at(entry, 8).unwrap_or(0);
-            Rela {
-                r_offset: Vaddr(u64_at(entry, 0).unwrap_or(0)),
-                symbol: (info >> 32) as u32,
-                r_type: info as u32,
-                r_addend: u64_at(entry, 16).unwrap_or(0) as i64,
-            }
-        })
+        self.table(table).chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse)
     }
 
     /// The words of the `DT_RELR` table.

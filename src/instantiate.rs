@@ -7,18 +7,19 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE};
 use crate::error::{Error, Place};
 use crate::group::{self, Group, Loaded, Provider};
+use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::process;
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::TlsModule;
-use crate::{debug, unique, unwind};
+use crate::{debug, fork, unique, unwind};
 
 /// Tells debuggers of the instance of a member, by its index, that lies at a bias.
 pub(crate) type Register<'a> = dyn FnMut(usize, LoadBias) -> Option<debug::Registration> + 'a;
@@ -33,6 +34,7 @@ pub(crate) unsafe fn instantiate(
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     process::stay_loaded();
+    fork::survive();
     arch::look_at_processor();
     let group = place(prepared, register)?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
@@ -126,13 +128,15 @@ impl<'p, 'd> Placed<'p, 'd> {
     ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
         let facts = &self.member.image.facts;
-        let unwind = unwind::Registration::new(facts, &mapping);
+        let load_bias = mapping.load_bias();
+        let link_map = LinkMap::new(&self.member.name, load_bias, facts.dynamic.start);
+        let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
         Ok(Loaded {
             name: self.member.name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
-            link_map: OnceLock::new(),
-            _debug: register(mapping.load_bias()),
+            link_map,
+            _debug: register(load_bias),
             _unwind: unwind,
             tls: self.tls,
             mapping,

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use region::Protection;
 
@@ -79,22 +79,42 @@ pub(crate) fn write_tls_template(
         return Err(unknown());
     }
     let start = object.tls_template + into_block;
-    let range = start..start + values.len();
+    // SAFETY: inside the initial values (checked above), which glibc reads when it creates a
+    // thread and nobody writes; the part written stands for memdl's pool only.
+    unsafe { write_relro(start, values, &object.relro) }
+}
+
+/// Writes into data of an object of `ld.so`'s that may have become read-only (its RELRO, at
+/// `relro`), and leaves it as writable as it was.
+///
+/// # Safety
+/// The bytes are data of an object that stays loaded, writable or RELRO. Whoever reads them
+/// meanwhile may see either value of each aligned word.
+pub(crate) unsafe fn write_relro(
+    start: usize,
+    bytes: &[u8],
+    relro: &Range<usize>,
+) -> Result<(), Error> {
     let page = region::page::size();
-    let pages = range.start & !(page - 1)..(range.end + page - 1) & !(page - 1);
-    let is_relro = object.relro.start < pages.end && pages.start < object.relro.end;
+    let pages = start & !(page - 1)..(start + bytes.len() + page - 1) & !(page - 1);
+    let is_relro = relro.start < pages.end && pages.start < relro.end;
     let protect = |protection| {
-        // SAFETY: pages that hold data of an object that stays loaded, writable or RELRO; more
-        // access than before takes nothing away, and what was read-only is so again below.
+        // SAFETY: more access than before takes nothing away, and what was read-only is so again
+        // below; the rest is the caller's promise.
         let result = unsafe { region::protect(pages.start as *const u8, pages.len(), protection) };
         result.map_err(|error| Error::system("mprotect", io::Error::other(error)))
     };
     if is_relro {
         protect(Protection::READ_WRITE)?;
     }
-    // SAFETY: inside the initial values (checked above), which glibc reads when it creates a
-    // thread and nobody writes; the part written stands for memdl's pool only.
-    unsafe { ptr::copy_nonoverlapping(values.as_ptr(), range.start as *mut u8, values.len()) };
+    match (<[u8; 8]>::try_from(bytes), start % 8) {
+        // SAFETY: an aligned word, in one store; the rest is the caller's promise.
+        (Ok(word), 0) => unsafe {
+            (*(start as *const AtomicU64)).store(u64::from_ne_bytes(word), Ordering::SeqCst);
+        },
+        // SAFETY: the caller's promise.
+        _ => unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()) },
+    }
     if is_relro { protect(Protection::READ) } else { Ok(()) }
 }
 

@@ -205,6 +205,11 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps the registry as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    registry()
+}
+
 /// What a thread owns. Reached through raw pointers, field by field, since its own thread reads
 /// `starts` while another, under the registry's lock, may clear an element.
 struct Thread {

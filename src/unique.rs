@@ -30,6 +30,11 @@ fn table() -> MutexGuard<'static, BTreeMap<Box<[u8]>, Unique>> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps the table as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    table()
+}
+
 /// A unique definition that a member of a load group was bound to, and nobody before it.
 pub(crate) struct FirstUse {
     pub name: Box<[u8]>,

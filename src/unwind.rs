@@ -1,20 +1,38 @@
-//! Exceptions and backtraces through images: `.eh_frame` is registered with the process's
-//! unwinder for the life of the image.
+//! Exceptions and backtraces through images.
 //!
-//! An unwinder finds the frame description of a program counter through `ld.so`'s list of
-//! libraries, or among what was registered by hand. libgcc's `__register_frame` takes the start
-//! of an `.eh_frame` section and walks it, up to a length of zero, when something is next thrown:
-//! so what is registered is walked here first, with bounds, and what does not end is not
-//! registered.
+//! An unwinder must find the frame description of a program counter. For `ld.so`'s libraries,
+//! libgcc asks the C library (`_dl_find_object`), gets the library's `PT_GNU_EH_FRAME`, and searches
+//! the sorted table in it: nothing to be done when a library is loaded, and a logarithm when
+//! something is thrown. What `__register_frame` offers is much worse: the next throw anywhere in the
+//! process sorts all descriptions that were registered, and every later one walks a list.
 //!
-//! Source: libgcc `unwind-dw2-fde.c`.
+//! So images take the first way. Each unwinder in the process reaches `_dl_find_object` through a
+//! word of its own global offset table; that word is pointed at [`find_object`], which knows images
+//! and asks the C library for all else. Nobody else's view of anything changes. Where there is no
+//! such unwinder (libgcc before 12, glibc before 2.35, or one linked statically into a stripped
+//! executable), `__register_frame` has to do; it walks an `.eh_frame` up to an entry of length zero,
+//! so one that does not end is not registered.
+//!
+//! [`find_object`] runs inside of throws, in signal handlers and in a debugger's hands, so it takes
+//! no lock: the table exists twice, writers change the copy that nobody reads, switch, and wait for
+//! the readers of the other.
+//!
+//! Sources: glibc manual "Dynamic Linker Introspection"; libgcc `unwind-dw2-fde-dip.c`,
+//! `unwind-dw2-fde.c`; P. Ramalhete, A. Correia, "Left-Right".
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::cell::UnsafeCell;
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::eh_frame::EhFrame;
+use crate::host;
 use crate::image::Facts;
+use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
 
 unsafe extern "C" {
@@ -22,29 +40,255 @@ unsafe extern "C" {
     fn __deregister_frame(begin: *const c_void);
 }
 
-/// An `.eh_frame` that the unwinder knows of; taken back when dropped, before the mapping goes.
+/// `struct dl_find_object` (`<dlfcn.h>`).
+#[repr(C)]
+pub(crate) struct FoundObject {
+    dlfo_flags: u64,
+    dlfo_map_start: *mut c_void,
+    dlfo_map_end: *mut c_void,
+    dlfo_link_map: *const LinkMap,
+    dlfo_eh_frame: *mut c_void,
+    reserved: [u64; 7],
+}
+
+/// An image that unwinders know of; taken back when dropped, before the mapping goes.
 pub(crate) struct Registration {
-    begin: usize,
+    start: usize,
+    /// The `.eh_frame` that was registered by hand.
+    by_hand: Option<usize>,
+}
+
+/// What unwinders are told of an image.
+#[derive(Clone)]
+struct Entry {
+    addresses: Range<usize>,
+    /// `PT_GNU_EH_FRAME`, or 0.
+    eh_frame_hdr: usize,
+    link_map: *const LinkMap,
+}
+
+/// The images, in two copies, each ascending.
+struct Images {
+    copies: [UnsafeCell<Vec<Entry>>; 2],
+    /// The copy that new readers take.
+    active: AtomicUsize,
+    /// How many read each copy now.
+    readers: [AtomicUsize; 2],
+    writer: Mutex<()>,
+}
+
+// SAFETY: a copy is changed only by who holds `writer`, and only while nobody reads it; the
+// pointers in it are addresses that are handed on.
+unsafe impl Sync for Images {}
+
+static IMAGES: Images = Images {
+    copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
+    active: AtomicUsize::new(0),
+    readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
+    writer: Mutex::new(()),
+};
+
+impl Images {
+    /// Calls `read` with the images. No lock, no allocation: may interrupt a writer.
+    fn read<R>(&self, read: impl FnOnce(&[Entry]) -> R) -> R {
+        loop {
+            let copy = self.active.load(Ordering::SeqCst);
+            self.readers[copy].fetch_add(1, Ordering::SeqCst);
+            // A writer that has switched meanwhile may not have seen this reader.
+            if self.active.load(Ordering::SeqCst) == copy {
+                // SAFETY: this copy was active after this reader was counted, so a writer waits
+                // for it before it changes the copy.
+                let result = read(unsafe { &*self.copies[copy].get() });
+                self.readers[copy].fetch_sub(1, Ordering::SeqCst);
+                return result;
+            }
+            self.readers[copy].fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Changes both copies in the same way.
+    fn write(&self, change: impl Fn(&mut Vec<Entry>)) {
+        let _writer = self.lock();
+        for _ in 0..2 {
+            let unread = 1 - self.active.load(Ordering::SeqCst);
+            while self.readers[unread].load(Ordering::SeqCst) != 0 {
+                std::thread::yield_now();
+            }
+            // SAFETY: the lock is held; the copy is not active, so no reader takes it, and those
+            // that had it are gone.
+            change(unsafe { &mut *self.copies[unread].get() });
+            self.active.store(unread, Ordering::SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the table as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, ()> {
+    IMAGES.lock()
+}
+
+/// In a child just after the fork: threads that were reading do not exist here.
+pub(crate) fn after_fork_in_child() {
+    for readers in &IMAGES.readers {
+        readers.store(0, Ordering::SeqCst);
+    }
 }
 
 impl Registration {
-    /// Registers an image's unwind information; `None` if it has none that can be used.
-    pub(crate) fn new(facts: &Facts, mapping: &Mapping<Sealed>) -> Option<Registration> {
-        let eh_frame = EhFrame::locate(facts.eh_frame_hdr.clone()?, mapping)?;
-        if !eh_frame.terminated {
-            return None;
+    /// Makes an image known, with or without unwind information.
+    pub(crate) fn new(
+        facts: &Facts,
+        mapping: &Mapping<Sealed>,
+        link_map: *const LinkMap,
+    ) -> Registration {
+        let addresses = mapping.address_range();
+        let hdr = facts.eh_frame_hdr.clone();
+        let eh_frame_hdr = hdr.as_ref().map_or(0, |hdr| mapping.load_bias().apply(hdr.start));
+        let entry = Entry { addresses: addresses.clone(), eh_frame_hdr, link_map };
+        IMAGES.write(|images| {
+            let at = images.partition_point(|other| other.addresses.start < addresses.start);
+            images.insert(at, entry.clone());
+        });
+        let mut by_hand = None;
+        if !unwinders_ask_us() {
+            let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, mapping));
+            by_hand = eh_frame.filter(|eh_frame| eh_frame.terminated).map(|eh_frame| {
+                let begin = mapping.load_bias().apply(eh_frame.range.start);
+                // SAFETY: `locate` walked the section up to its terminator, inside mapped memory
+                // that outlives this registration (drop order in `Loaded`) and is not written.
+                unsafe { __register_frame(begin as *const c_void) };
+                begin
+            });
         }
-        let begin = mapping.load_bias().apply(eh_frame.range.start);
-        // SAFETY: `locate` walked the section up to its terminator, inside mapped memory that
-        // outlives this registration (drop order in `Loaded`) and that is not written.
-        unsafe { __register_frame(begin as *const c_void) };
-        Some(Registration { begin })
+        Registration { start: addresses.start, by_hand }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: registered by `new`, taken back once.
-        unsafe { __deregister_frame(self.begin as *const c_void) };
+        if let Some(begin) = self.by_hand {
+            // SAFETY: registered by `new`, taken back once.
+            unsafe { __deregister_frame(begin as *const c_void) };
+        }
+        IMAGES.write(|images| images.retain(|entry| entry.addresses.start != self.start));
+    }
+}
+
+/// Points every unwinder in the process at [`find_object`], once for each set of libraries, and
+/// tells whether there is one.
+fn unwinders_ask_us() -> bool {
+    /// How often libraries had been loaded, plus 1, when this was looked at last; how many were
+    /// found so far.
+    static LOADS: AtomicU64 = AtomicU64::new(0);
+    static FOUND: AtomicUsize = AtomicUsize::new(0);
+    let loads = host::loads() + 1;
+    if LOADS.swap(loads, Ordering::SeqCst) != loads {
+        let found = host::redirect(
+            b"_Unwind_Find_FDE",
+            b"_dl_find_object",
+            find_object as *const () as usize,
+        );
+        FOUND.fetch_max(found, Ordering::SeqCst);
+    }
+    FOUND.load(Ordering::SeqCst) > 0
+}
+
+/// `_dl_find_object`, for unwinders and for images that ask themselves.
+///
+/// # Safety
+/// As the C library's function: `result` can be written to.
+pub(crate) unsafe extern "C" fn find_object(
+    address: *mut c_void,
+    result: *mut FoundObject,
+) -> c_int {
+    let found = IMAGES.read(|images| {
+        let after = images.partition_point(|entry| entry.addresses.start <= address.addr());
+        let entry = images.get(after.checked_sub(1)?)?;
+        entry.addresses.contains(&address.addr()).then_some(FoundObject {
+            dlfo_flags: 0,
+            dlfo_map_start: entry.addresses.start as *mut c_void,
+            dlfo_map_end: entry.addresses.end as *mut c_void,
+            dlfo_link_map: entry.link_map,
+            dlfo_eh_frame: entry.eh_frame_hdr as *mut c_void,
+            reserved: [0; 7],
+        })
+    });
+    match found {
+        // SAFETY: the caller's promise.
+        Some(found) => unsafe {
+            result.write(found);
+            0
+        },
+        // SAFETY: the caller's promise, passed on.
+        None => unsafe { host_find_object(address, result) },
+    }
+}
+
+/// The C library's own function.
+///
+/// # Safety
+/// As [`find_object`].
+unsafe fn host_find_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
+    type Function = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
+    /// Its address, since looking it up is not for signal handlers; 1 where there is none.
+    static FUNCTION: AtomicUsize = AtomicUsize::new(0);
+    let mut function = FUNCTION.load(Ordering::Relaxed);
+    if function == 0 {
+        // SAFETY: a C string.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        function = found.addr().max(1);
+        FUNCTION.store(function, Ordering::Relaxed);
+    }
+    if function == 1 {
+        return -1;
+    }
+    // SAFETY: the function has this type by its documentation; the rest is the caller's promise.
+    unsafe {
+        let function: Function = std::mem::transmute(ptr::without_provenance::<c_void>(function));
+        function(address, result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_see_a_whole_table_while_it_changes() {
+        let images = Images {
+            copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
+            active: AtomicUsize::new(0),
+            readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            writer: Mutex::new(()),
+        };
+        let entry = |start: usize| Entry {
+            addresses: start..start + 1,
+            eh_frame_hdr: start,
+            link_map: ptr::null(),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        images.read(|entries| {
+                            assert!(entries.len() <= 2);
+                            assert!(entries.iter().all(|it| it.addresses.start == it.eh_frame_hdr));
+                        });
+                    }
+                });
+            }
+            for number in 0..2_000 {
+                images.write(|entries| entries.push(entry(number)));
+                images.write(|entries| entries.push(entry(number + 1)));
+                images.write(Vec::clear);
+            }
+        });
+        // SAFETY: nobody else has the table any more.
+        let copies = images.copies.each_ref().map(|copy| unsafe { (*copy.get()).len() });
+        assert_eq!(copies, [0, 0]);
     }
 }

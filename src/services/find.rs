@@ -1,30 +1,19 @@
-//! Finding images by address, for those who ask the C library: `dladdr`, `dl_iterate_phdr`,
-//! `_dl_find_object`. Unwinders that are linked into an image ask the same way.
+//! Finding images by address, for those who ask the C library: `dladdr` and
+//! `dl_iterate_phdr`. Unwinders that are linked into an image ask the same way.
 //!
-//! Sources: `dladdr(3)`, `dl_iterate_phdr(3)`; glibc manual "Dynamic Linker Introspection".
+//! Sources: `dladdr(3)`, `dl_iterate_phdr(3)`.
 
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use crate::group::{self, LinkMap, Loaded};
+use crate::group::{self, Loaded};
 use crate::tls;
 
 /// `dladdr1`'s requests (`<dlfcn.h>`).
 const RTLD_DL_SYMENT: c_int = 1;
 const RTLD_DL_LINKMAP: c_int = 2;
-
-/// `struct dl_find_object` (`<dlfcn.h>`).
-#[repr(C)]
-pub(super) struct DlFindObject {
-    dlfo_flags: u64,
-    dlfo_map_start: *mut c_void,
-    dlfo_map_end: *mut c_void,
-    dlfo_link_map: *const LinkMap,
-    dlfo_eh_frame: *mut c_void,
-    reserved: [u64; 7],
-}
 
 unsafe extern "C" {
     fn dladdr1(
@@ -69,7 +58,7 @@ pub(super) unsafe extern "C" fn dladdr1_of_images(
         let entry = describe(loaded, address.addr(), info);
         match flags {
             RTLD_DL_SYMENT => *extra = entry.cast_mut(),
-            RTLD_DL_LINKMAP => *extra = ptr::from_ref(loaded.link_map()).cast_mut().cast(),
+            RTLD_DL_LINKMAP => *extra = ptr::from_ref(&*loaded.link_map).cast_mut().cast(),
             _ => {}
         }
     }
@@ -88,7 +77,7 @@ unsafe fn describe(loaded: &Loaded, address: usize, info: *mut libc::Dl_info) ->
     // SAFETY: the caller's promise. The names live as long as the image: one is its link map's,
     // the other stands in its string table, where a NUL follows.
     unsafe {
-        (*info).dli_fname = loaded.link_map().l_name;
+        (*info).dli_fname = loaded.link_map.l_name;
         (*info).dli_fbase = loaded.mapping.address_range().start as *mut c_void;
         (*info).dli_sname = name.map_or(ptr::null(), |name| name.as_ptr().cast());
         (*info).dli_saddr = value.map_or(ptr::null_mut(), |value| value as *mut c_void);
@@ -119,7 +108,7 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
         let module = loaded.tls.as_ref().map(tls::TlsModule::id);
         let mut info = libc::dl_phdr_info {
             dlpi_addr: loaded.mapping.load_bias().get() as u64,
-            dlpi_name: loaded.link_map().l_name,
+            dlpi_name: loaded.link_map.l_name,
             dlpi_phdr: loaded.facts.program_headers.as_ptr().cast(),
             dlpi_phnum: loaded.facts.program_headers.len() as u16,
             dlpi_adds: group::loads(),
@@ -134,43 +123,5 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             return result;
         }
     }
-    0
-}
-
-/// `_dl_find_object`.
-///
-/// # Safety
-/// As the C library's function: `result` can be written to.
-pub(super) unsafe extern "C" fn dl_find_object(
-    address: *mut c_void,
-    result: *mut DlFindObject,
-) -> c_int {
-    let Some((group, index)) = group::image_at(address.addr()) else {
-        // Not in glibc before 2.35, and then no image imports it.
-        type Function = unsafe extern "C" fn(*mut c_void, *mut DlFindObject) -> c_int;
-        // SAFETY: a C string; a function of that type, by its documentation.
-        return unsafe {
-            let function = libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr());
-            if function.is_null() {
-                return -1;
-            }
-            std::mem::transmute::<*mut c_void, Function>(function)(address, result)
-        };
-    };
-    let loaded = group.member(index);
-    let addresses = loaded.mapping.address_range();
-    let hdr = loaded.facts.eh_frame_hdr.as_ref();
-    let found = DlFindObject {
-        dlfo_flags: 0,
-        dlfo_map_start: addresses.start as *mut c_void,
-        dlfo_map_end: addresses.end as *mut c_void,
-        dlfo_link_map: loaded.link_map(),
-        dlfo_eh_frame: hdr.map_or(ptr::null_mut(), |hdr| {
-            loaded.mapping.load_bias().apply(hdr.start) as *mut c_void
-        }),
-        reserved: [0; 7],
-    };
-    // SAFETY: the caller's promise.
-    unsafe { result.write(found) };
     0
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::group::{self, Group};
+use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
 pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
@@ -27,7 +28,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dladdr" => Some(find::dladdr as *const () as usize),
         b"dladdr1" => Some(find::dladdr1_of_images as *const () as usize),
         b"dl_iterate_phdr" => Some(find::dl_iterate_phdr as *const () as usize),
-        b"_dl_find_object" => Some(find::dl_find_object as *const () as usize),
+        b"_dl_find_object" => Some(unwind::find_object as *const () as usize),
         b"dlopen" => Some(open::dlopen as *const () as usize),
         b"dlclose" => Some(open::dlclose as *const () as usize),
         b"dlsym" => Some(open::dlsym as *const () as usize),
