@@ -18,13 +18,17 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use crate::addr::Vaddr;
 use crate::arch;
+use crate::dynamic::ReadAt;
+use crate::error::{Error, Place};
 use crate::host::{HostLibrary, SymbolValue};
-use crate::image::Facts;
+use crate::image::{Facts, RELA_SIZE, Rela};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
 use crate::process;
@@ -42,7 +46,45 @@ pub(crate) struct Group {
     number: OnceLock<u64>,
     members: Vec<Loaded>,
     /// What members are bound to; behind `members`, so that it goes last.
-    _keep: Vec<Keep>,
+    keep: Mutex<Vec<Keep>>,
+    call_binder: Option<Arc<CallBinder>>,
+}
+
+/// Binds a call of a group's member when it is first made: from the symbol's index to the function,
+/// and what must be kept for it.
+pub(crate) type CallBinder =
+    dyn Fn(&Group, usize, u32) -> Result<(usize, Vec<Keep>), Error> + Send + Sync;
+
+/// What the first words of an image's PLT lead to ([`arch::bind_call`]): the first field is called
+/// with the address of this and the number of the entry.
+#[repr(C)]
+pub(crate) struct Plt {
+    bind: extern "C" fn(&Plt, usize) -> usize,
+    group: AtomicPtr<Group>,
+    member: usize,
+}
+
+impl Plt {
+    /// For the group's member of this index.
+    pub(crate) fn new(member: usize) -> Box<Plt> {
+        Box::new(Plt { bind: Plt::bind, group: AtomicPtr::default(), member })
+    }
+
+    extern "C" fn bind(&self, relocation: usize) -> usize {
+        let group = self.group.load(Ordering::Acquire);
+        // SAFETY: set when the group was made, before any code of its images ran; whoever calls
+        // is such code, so the group is there. (IFUNC resolvers run before: null is caught.)
+        let group = unsafe { group.as_ref() };
+        let result = group.map(|group| group.bind_call(self.member, relocation));
+        match result {
+            Some(Ok(function)) => return function,
+            // As `ld.so` does: there is nobody to report to but the user.
+            Some(Err(error)) => eprintln!("symbol lookup error: {error}"),
+            None => eprintln!("symbol lookup error: an IFUNC resolver calls through a lazy PLT"),
+        }
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(127) }
+    }
 }
 
 /// An image in place. The fields are in drop order: what refers to the mapping goes before it.
@@ -54,6 +96,8 @@ pub(crate) struct Loaded {
     pub(crate) _debug: Option<debug::Registration>,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
+    /// For an image whose calls are bound when they are first made.
+    pub(crate) plt: Option<Box<Plt>>,
     pub(crate) tls: Option<TlsModule>,
     pub(crate) mapping: Mapping<Sealed>,
 }
@@ -79,14 +123,43 @@ pub(crate) enum Provider {
 impl Group {
     /// A group of images that are relocated and sealed. Nothing of theirs has run but IFUNC
     /// resolvers, and nobody can find it yet.
-    pub(crate) fn new(members: Vec<Loaded>, init_order: Vec<usize>, keep: Vec<Keep>) -> Arc<Group> {
-        Arc::new(Group {
+    pub(crate) fn new(
+        members: Vec<Loaded>,
+        init_order: Vec<usize>,
+        keep: Vec<Keep>,
+        call_binder: Option<Arc<CallBinder>>,
+    ) -> Arc<Group> {
+        let group = Arc::new(Group {
             init_order,
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
             members,
-            _keep: keep,
-        })
+            keep: Mutex::new(keep),
+            call_binder,
+        });
+        for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
+            plt.group.store(Arc::as_ptr(&group).cast_mut(), Ordering::Release);
+        }
+        group
+    }
+
+    /// Binds a call of a member, stores the function where the next call finds it, and gives it.
+    fn bind_call(&self, member: usize, relocation: usize) -> Result<usize, Error> {
+        let loaded = &self.members[member];
+        let outside = || {
+            let what = format!("a call through PLT entry {relocation}, which does not exist");
+            Error::malformed(what, Place::Header)
+        };
+        let table = loaded.facts.relocations.jmprel.clone().ok_or_else(outside)?;
+        let entries = loaded.mapping.read(table).ok_or_else(outside)?;
+        let mut entries = entries.chunks_exact(RELA_SIZE as usize);
+        let rela = entries.nth(relocation).and_then(Rela::parse).ok_or_else(outside)?;
+        let binder = self.call_binder.as_ref().ok_or_else(outside)?;
+        let (function, keep) = binder(self, member, rela.symbol)?;
+        // What it is bound to must stay before the next call goes there unasked.
+        self.keep.lock().unwrap_or_else(PoisonError::into_inner).extend(keep);
+        loaded.mapping.store_shared(rela.r_offset, function);
+        Ok(function)
     }
 
     /// How many images there are.
@@ -174,13 +247,18 @@ impl Loaded {
             SymbolValue::Address(symbol.st_value as usize)
         } else {
             let address = self.mapping.load_bias().apply(Vaddr(symbol.st_value));
-            if symbol.is_ifunc() && self.mapping.is_code(address) {
-                // SAFETY: in executable memory of an image that is relocated.
-                SymbolValue::Address(unsafe { arch::call_ifunc_resolver(address) })
-            } else {
-                SymbolValue::Address(address)
-            }
+            let is_ifunc = symbol.is_ifunc();
+            SymbolValue::Address(if is_ifunc { self.call_ifunc(address) } else { address })
         }
+    }
+
+    /// The function that the IFUNC resolver of this image at `address` chooses.
+    pub(crate) fn call_ifunc(&self, address: usize) -> usize {
+        if !self.mapping.is_code(address) {
+            return address;
+        }
+        // SAFETY: in executable memory of an image that is relocated.
+        unsafe { arch::call_ifunc_resolver(address) }
     }
 
     /// The exported symbol that `address` lies in (glibc's `dladdr`): of those that start at or

@@ -16,9 +16,10 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use goblin::elf64::dynamic::{
-    DF_1_NODELETE, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ,
-    DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_PLTREL,
-    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
+    DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
+    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
+    DT_JMPREL, DT_NEEDED, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT,
+    DT_RELASZ, DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
 };
 use goblin::elf64::header::{
     EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC,
@@ -113,6 +114,8 @@ pub(crate) struct Facts {
     pub symbolic: bool,
     /// `DT_TEXTREL`: relocations apply to segments that are not writable.
     pub text_relocations: bool,
+    /// `DT_PLTGOT`, unless the image must not be bound lazily (`DF_BIND_NOW`).
+    pub plt_got: Option<Vaddr>,
     /// `DF_1_NODELETE`: never to be unmapped.
     pub nodelete: bool,
 }
@@ -619,6 +622,11 @@ impl Facts {
             fini_array: pointers(DT_FINI_ARRAY, DT_FINI_ARRAYSZ)?,
             symbolic: dynamic.get(DT_SYMBOLIC).is_some() || flags & DF_SYMBOLIC != 0,
             text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
+            plt_got: dynamic.address(DT_PLTGOT).filter(|_| {
+                dynamic.get(DT_BIND_NOW).is_none()
+                    && flags & DF_BIND_NOW == 0
+                    && flags_1 & DF_1_NOW == 0
+            }),
             nodelete: flags_1 & DF_1_NODELETE != 0,
             symbols,
             program_headers: headers.table,

@@ -7,12 +7,13 @@
 
 #![allow(unsafe_code)]
 
+use std::ptr;
 use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE};
 use crate::error::{Error, Place};
-use crate::group::{self, Group, Loaded, Provider};
+use crate::group::{self, Group, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
@@ -54,7 +55,9 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
     let mut placed = Vec::with_capacity(prepared.members.len());
     for (index, member) in prepared.members.iter().enumerate() {
         let static_tls = prepared.static_tls.contains(&index);
-        placed.push(Placed::new(member, static_tls).map_err(|error| error.in_image(&member.name))?);
+        placed.push(
+            Placed::new(member, index, static_tls).map_err(|error| error.in_image(&member.name))?,
+        );
     }
     let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
 
@@ -76,12 +79,18 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
         let loaded = placed.seal(&mut |load_bias| register(index, load_bias));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
-    Ok(Group::new(members, prepared.init_order.clone(), prepared.keep.clone()))
+    Ok(Group::new(
+        members,
+        prepared.init_order.clone(),
+        prepared.keep.clone(),
+        prepared.call_binder.clone(),
+    ))
 }
 
 /// A member of a group while it is put in place.
 struct Placed<'p, 'd> {
     member: &'p Member<'d>,
+    plt: Option<Box<Plt>>,
     tls: Option<TlsModule>,
     mapping: Mapping<Open>,
 }
@@ -99,12 +108,16 @@ impl Memory for Mapping<Open> {
 }
 
 impl<'p, 'd> Placed<'p, 'd> {
-    fn new(member: &'p Member<'d>, static_tls: bool) -> Result<Placed<'p, 'd>, Error> {
+    fn new(
+        member: &'p Member<'d>,
+        index: usize,
+        static_tls: bool,
+    ) -> Result<Placed<'p, 'd>, Error> {
         let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
         let segment = member.image.facts.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
-        Ok(Placed { member, tls, mapping })
+        Ok(Placed { member, plt: member.lazy.then(|| Plt::new(index)), tls, mapping })
     }
 
     fn placement(&self) -> Placement {
@@ -115,6 +128,17 @@ impl<'p, 'd> Placed<'p, 'd> {
         let Member { image, bound, .. } = self.member;
         let indirect =
             relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
+        if let (Some(plt), Some(at)) = (&self.plt, image.facts.plt_got) {
+            // The PLT's first entry pushes the first of the two words and jumps to the second.
+            let words = [ptr::from_ref(&**plt).addr(), arch::bind_call as *const () as usize];
+            for (word, skip) in words.into_iter().zip([8, 16]) {
+                let stored = at
+                    .checked_add(skip)
+                    .and_then(|at| self.mapping.store(at, (word as u64).to_le_bytes()));
+                let what = "DT_PLTGOT is not in writable memory";
+                stored.ok_or_else(|| Error::malformed(what, Place::Address(at)))?;
+            }
+        }
         self.mapping.close_text()?;
         if let Some(tls) = &self.tls {
             tls.fill_pool()?;
@@ -138,6 +162,7 @@ impl<'p, 'd> Placed<'p, 'd> {
             link_map,
             _debug: register(load_bias),
             _unwind: unwind,
+            plt: self.plt,
             tls: self.tls,
             mapping,
         })

@@ -23,10 +23,8 @@ pub enum Binding {
     /// All at load, as `RTLD_NOW`: a missing function is an error of the load.
     #[default]
     Now,
-    /// At the first call, as `RTLD_LAZY`.
-    ///
-    /// For now everything is bound at load all the same, so a function that is missing is refused
-    /// even if it would never be called.
+    /// At the first call, as `RTLD_LAZY`: a function that is missing ends the process when it is
+    /// called. An image that asks to be bound at load (`DF_BIND_NOW`) is.
     Lazy,
 }
 
@@ -48,7 +46,6 @@ pub enum Binding {
 #[derive(Clone)]
 pub struct Loader {
     pub(crate) settings: Settings,
-    binding: Binding,
 }
 
 impl Default for Loader {
@@ -60,8 +57,7 @@ impl Default for Loader {
 impl Loader {
     /// A loader that does as `dlopen(.., RTLD_NOW | RTLD_LOCAL)`, with debug entries.
     pub fn new() -> Loader {
-        let settings = Settings::new(services::replacement);
-        Loader { settings, binding: Binding::default() }
+        Loader { settings: Settings::new(services::replacement) }
     }
 
     /// What errors, debuggers, profilers and `/proc/self/maps` call the image. Default: its
@@ -132,7 +128,7 @@ impl Loader {
 
     /// When calls are bound. Default [`Binding::Now`].
     pub fn binding(mut self, binding: Binding) -> Loader {
-        self.binding = binding;
+        self.settings.lazy = binding == Binding::Lazy;
         self
     }
 
@@ -212,7 +208,7 @@ impl fmt::Debug for Loader {
             .field("global", &self.settings.global)
             .field("system_libraries", &self.settings.system_libraries)
             .field("scope", &self.settings.scope)
-            .field("binding", &self.binding)
+            .field("lazy", &self.settings.lazy)
             .field("limits", &self.settings.limits)
             .finish_non_exhaustive()
     }

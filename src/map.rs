@@ -16,6 +16,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use region::Protection;
 
@@ -198,6 +199,28 @@ impl Mapping<Open> {
         let source = self.writable(at, 8)?;
         // SAFETY: as in `store`; what can be written can be read.
         Some(unsafe { ptr::read_unaligned(source.cast()) })
+    }
+}
+
+impl Mapping<Sealed> {
+    /// Stores a word that the image's code may read at the same time, if it lies where the image
+    /// can write and is aligned; else does nothing.
+    pub(crate) fn store_shared(&self, at: Vaddr, word: usize) {
+        let Some(range) = at.range(8) else { return };
+        let in_relro = |relro: &Range<Vaddr>| relro.start < range.end && range.start < relro.end;
+        let holds = |segment: &PlannedSegment| {
+            let Range { start, end } = segment.pages;
+            segment.access.write && start <= range.start && range.end <= end
+        };
+        let address = self.load_bias.apply(at);
+        if self.segments.iter().any(holds)
+            && !self.relro.as_ref().is_some_and(in_relro)
+            && address.is_multiple_of(8)
+        {
+            // SAFETY: 8 aligned bytes inside a writable segment that is mapped as long as `self`
+            // is, and not in RELRO. One store, so that readers see the old word or the new one.
+            unsafe { (*(address as *const AtomicUsize)).store(word, Ordering::Release) };
+        }
     }
 }
 

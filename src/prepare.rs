@@ -12,21 +12,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
 use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
 use crate::eh_frame::EhFrame;
-use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion};
-use crate::group::{self, Group, Keep, Provider};
+use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
+use crate::group::{self, CallBinder, Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary};
-use crate::image::{Bytes, Image};
+use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
 use crate::plan::Plan;
 use crate::relocate::{self, Bound, Outcome};
-use crate::scope::{Resolver, Scope, SearchOrder};
+use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
 use crate::unique::FirstUse;
 
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub global: bool,
     pub system_libraries: bool,
     pub scope: Scope,
+    /// Calls are bound when they are first made, where the image allows it.
+    pub lazy: bool,
     pub debug: Debug,
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
@@ -68,6 +71,8 @@ pub(crate) struct Prepared<'d> {
     pub global: bool,
     /// By index of member: what debuggers are told of an instance.
     pub symfiles: Vec<Option<DebugTemplate>>,
+    /// Binds calls of members that are bound lazily.
+    pub call_binder: Option<Arc<CallBinder>>,
 }
 
 /// One image of a prepared group.
@@ -77,6 +82,8 @@ pub(crate) struct Member<'d> {
     pub plan: Plan,
     pub needed: Vec<Provider>,
     pub bound: Bound,
+    /// Its calls are bound when they are first made.
+    pub lazy: bool,
 }
 
 /// A member whose references are not bound yet.
@@ -98,6 +105,7 @@ impl Settings {
             global: false,
             system_libraries: false,
             scope: Scope::default(),
+            lazy: false,
             debug: Debug::default(),
             limits: Limits::default(),
             services,
@@ -109,29 +117,19 @@ impl Settings {
     pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
         let parsed = self.collect(bytes)?;
         let searchlist = searchlist(&parsed, self.scope);
-        let order = SearchOrder {
-            scope: self.scope,
-            defined: &self.defined,
-            host: GlobalScope::new(),
-            services: self.services,
-            enclosing: self
-                .enclosing
-                .iter()
-                .flat_map(|(group, index)| images(group, *index))
-                .collect(),
-            global: group::global_images(),
-            searchlist,
-            members: parsed.iter().map(|member| member.image.symbols()).collect(),
-        };
+        let members = parsed.iter().map(|member| member.image.symbols()).collect();
+        let order = self.search_order(searchlist.clone(), members);
         check_versions(&parsed, &order)?;
 
+        let page = PageSize::current();
         let mut outcome = Outcome::default();
         let mut bound = Vec::with_capacity(parsed.len());
         for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
-            let resolver = self.resolver.as_deref();
-            let result =
-                relocate::bind(image, index, name, &MACHINE, &order, resolver, &mut outcome);
-            bound.push(result.map_err(|error| error.in_image(name))?);
+            let in_image = |error: Error| error.in_image(name);
+            let plan = Plan::new(&image.facts, image.bytes().len(), page).map_err(in_image)?;
+            let lazy = self.lazy && may_bind_lazily(&image.facts, &plan);
+            let result = relocate::bind(image, index, name, &MACHINE, &order, lazy, &mut outcome);
+            bound.push((plan, lazy, result.map_err(in_image)?));
         }
         if !outcome.missing.is_empty() {
             return Err(missing(&parsed, vec![], vec![], outcome.missing));
@@ -139,16 +137,15 @@ impl Settings {
         drop(order);
 
         let init_order = init_order(&parsed);
-        let page = PageSize::current();
         let debug = self.debug.effective();
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
-        for (Parsed { name, image, needed }, bound) in parsed.into_iter().zip(bound) {
-            let plan = Plan::new(&image.facts, image.bytes().len(), page)
-                .map_err(|error| error.in_image(&name))?;
+        for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
             symfiles.push(symfile(&name, &image, debug));
-            members.push(Member { name, image, plan, needed, bound });
+            members.push(Member { name, image, plan, needed, bound, lazy });
         }
+        let any_lazy = members.iter().any(|member| member.lazy);
+        let call_binder = any_lazy.then(|| self.call_binder(searchlist));
         Ok(Prepared {
             members,
             init_order,
@@ -157,6 +154,64 @@ impl Settings {
             first_uses: outcome.first_uses,
             global: self.global,
             symfiles,
+            call_binder,
+        })
+    }
+
+    /// Where references of a load group's members are searched.
+    fn search_order<'a>(
+        &'a self,
+        searchlist: Vec<Provider>,
+        members: Vec<SymbolTable<'a>>,
+    ) -> SearchOrder<'a> {
+        let enclosing = self.enclosing.iter().flat_map(|(group, index)| images(group, *index));
+        SearchOrder {
+            scope: self.scope,
+            defined: &self.defined,
+            resolver: self.resolver.as_deref(),
+            host: GlobalScope::new(),
+            services: self.services,
+            enclosing: enclosing.collect(),
+            global: group::global_images(),
+            searchlist,
+            members,
+        }
+    }
+
+    /// What binds a call of a group that was prepared with these settings when it is first made.
+    fn call_binder(&self, searchlist: Vec<Provider>) -> Arc<CallBinder> {
+        let settings = self.clone();
+        Arc::new(move |group: &Group, member: usize, symbol: u32| {
+            let images = || (0..group.len()).map(|index| group.member(index));
+            let tables = images().map(|loaded| loaded.symbols()).collect();
+            let order = settings.search_order(searchlist.clone(), tables);
+            let Loaded { name, facts, .. } = group.member(member);
+            let mut outcome = Outcome::default();
+            let target =
+                relocate::bind_call(member, name, facts.symbolic, symbol, &order, &mut outcome)?;
+            if !outcome.missing.is_empty() {
+                let (libraries, versions) = (vec![], vec![]);
+                let symbols = outcome.missing;
+                return Err(Error::Missing {
+                    image: name.to_string(),
+                    libraries,
+                    versions,
+                    symbols,
+                });
+            }
+            let function = match target {
+                Target::Address(address) => address,
+                Target::Member { member, st_value } | Target::MemberIfunc { member, st_value } => {
+                    let address = group.member(member).mapping.load_bias().apply(st_value);
+                    let is_ifunc = matches!(target, Target::MemberIfunc { .. });
+                    if is_ifunc { group.member(member).call_ifunc(address) } else { address }
+                }
+                Target::MemberTls { .. } | Target::Tls { .. } => {
+                    let what = "a call of a thread-local variable";
+                    return Err(Error::malformed(what, Place::Symbol(symbol)));
+                }
+            };
+            Ok((function, outcome.keep))
         })
     }
 
@@ -263,6 +318,18 @@ fn missing(
 ) -> Error {
     let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
     Error::Missing { image, libraries, versions, symbols }
+}
+
+/// Whether an image's calls can be bound when they are first made: it allows it, and the words at
+/// `DT_PLTGOT` that lead there can be written while it is relocated.
+fn may_bind_lazily(facts: &Facts, plan: &Plan) -> bool {
+    let words = facts.plt_got.and_then(|start| Some(start..start.checked_add(24)?));
+    words.is_some_and(|words| {
+        plan.segments.iter().any(|segment| {
+            let Range { start, end } = segment.pages;
+            segment.access.write && start <= words.start && words.end <= end
+        })
+    })
 }
 
 /// An image and the images that it needs, directly or not, breadth first.

@@ -20,7 +20,7 @@ use crate::arch::{self, Machine, RelocKind};
 use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
 use crate::image::{Image, Rela};
-use crate::scope::{Definition, Resolver, SearchOrder, SymbolRequest, Target};
+use crate::scope::{Definition, SearchOrder, SymbolRequest, Target};
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::{Descriptor, ModuleId};
 use crate::unique::FirstUse;
@@ -32,6 +32,8 @@ pub(crate) struct Bound {
     /// What calls are bound to, where that is not what addresses are bound to: functions whose
     /// address is the executable's PLT entry.
     calls: HashMap<u32, Target>,
+    /// Calls are bound when they are first made.
+    lazy_calls: bool,
     /// `st_size` by symbol index, for the rare relocations that store it.
     sizes: HashMap<u32, u64>,
 }
@@ -56,12 +58,13 @@ pub(crate) fn bind(
     name: &str,
     machine: &Machine,
     order: &SearchOrder<'_>,
-    resolver: Option<&Resolver>,
+    lazy_calls: bool,
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
     let table = &order.members[member];
-    let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order, resolver };
-    let mut bound = Bound { symbols: Vec::new(), calls: HashMap::new(), sizes: HashMap::new() };
+    let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order };
+    let mut bound =
+        Bound { symbols: Vec::new(), calls: HashMap::new(), lazy_calls, sizes: HashMap::new() };
     let tables = &image.facts.relocations;
     for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
         let kind = checked_kind(&rela, machine)?;
@@ -71,7 +74,7 @@ pub(crate) fn bind(
         if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
             outcome.static_tls.insert(member);
         }
-        if rela.symbol == 0 {
+        if rela.symbol == 0 || kind == RelocKind::JumpSlot && lazy_calls {
             continue;
         }
         let index = rela.symbol as usize;
@@ -141,13 +144,32 @@ struct Found {
     call: Option<Target>,
 }
 
+/// Binds the function of one call: the symbol of index `symbol` of a member. What is missing is
+/// noted in `outcome`.
+pub(crate) fn bind_call(
+    member: usize,
+    name: &str,
+    symbolic: bool,
+    symbol: u32,
+    order: &SearchOrder<'_>,
+    outcome: &mut Outcome,
+) -> Result<Target, Error> {
+    let table = &order.members[member];
+    let binder = Binder { symbolic, member, name, table, order };
+    let entry = table.symbol(symbol).ok_or_else(|| {
+        Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
+    })?;
+    let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
+    outcome.keep.extend(definition.keep);
+    Ok(call.unwrap_or(definition.target))
+}
+
 struct Binder<'a> {
     symbolic: bool,
     member: usize,
     name: &'a str,
     table: &'a SymbolTable<'a>,
     order: &'a SearchOrder<'a>,
-    resolver: Option<&'a Resolver>,
 }
 
 impl Binder<'_> {
@@ -192,7 +214,7 @@ impl Binder<'_> {
             weak: symbol.is_weak(),
             requested_by: self.name,
         };
-        let supplied = self.resolver.and_then(|resolver| resolver(&request));
+        let supplied = self.order.resolver.and_then(|resolver| resolver(&request));
         if supplied.is_none() && !symbol.is_weak() {
             outcome.missing.push(MissingSymbol {
                 name: text.clone().into_owned(),
@@ -325,6 +347,14 @@ impl Applier<'_> {
         indirect: &mut Vec<Indirect>,
     ) -> Result<(), Error> {
         let place = rela.r_offset;
+        if kind == RelocKind::JumpSlot && self.bound.lazy_calls {
+            // The word leads to the second half of the PLT entry, which asks for the function.
+            let load_bias = self.placements[self.member].load_bias;
+            let stored = memory.word(place).and_then(|word| {
+                memory.store(place, (load_bias.apply(Vaddr(word)) as u64).to_le_bytes())
+            });
+            return stored.ok_or_else(|| misplaced(rela, self.machine));
+        }
         let target = self.target(kind, rela)?;
         let mut defer = |member, resolver, r_addend| {
             // The place is checked now, so that nothing can fail once code has run.

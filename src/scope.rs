@@ -110,6 +110,8 @@ pub(crate) struct Definition {
 pub(crate) struct SearchOrder<'a> {
     pub scope: Scope,
     pub defined: &'a HashMap<String, usize>,
+    /// Asked for what nothing defines.
+    pub resolver: Option<&'a Resolver>,
     pub host: GlobalScope,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,

@@ -30,15 +30,19 @@ const DT_RELRSZ: u64 = 35;
 
 /// What only `ld.so` can do for its libraries, and memdl does for its images: their imports of
 /// these are bound to memdl's versions.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 12] = [
     "__tls_get_addr",
-    "dl_iterate_phdr",
-    "dladdr",
-    "dladdr1",
-    "dlsym",
-    "_dl_find_object",
     "__cxa_thread_atexit_impl",
     "__cxa_thread_atexit",
+    "dladdr",
+    "dladdr1",
+    "dl_iterate_phdr",
+    "_dl_find_object",
+    "dlopen",
+    "dlclose",
+    "dlsym",
+    "dlvsym",
+    "dlerror",
 ];
 
 /// Why a relocated word may differ; `None` if nothing explains it.

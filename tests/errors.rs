@@ -617,7 +617,6 @@ fn a_crafted_image_is_loaded() {
 #[test]
 fn small_files_cannot_ask_for_much() {
     isolated("small_files_cannot_ask_for_much", || {
-        // SAFETY of what follows: `prepare` runs nothing.
         let long_name = vec![b'x'; 200_000];
         let strings = [&b"\0"[..], &long_name, b"\0"].concat();
         let base = |tables: &mut Vec<u8>| {

@@ -425,6 +425,29 @@ fn references_between_images_ask_for_versions() {
     load_and_run(&loader, &needs, "versions across images");
 }
 
+/// As when a library was linked before the one that it needs began to version its symbols.
+#[test]
+fn references_without_a_version_get_the_oldest_definition() {
+    let soname = "-Wl,-soname,libversions.so";
+    let unversioned = build("gcc", "loading/needs_much.c", &["-DSTUB=number", soname]);
+    let versioned = build("gcc", "loading/versions.c", &[&version_script(), soname]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unversioned");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(&versioned, folder.join("libversions.so")).unwrap();
+    let rpath = format!("-Wl,-rpath,{}", folder.display());
+    let user = build("gcc", "loading/unversioned.c", &[unversioned.to_str().unwrap(), &rpath]);
+
+    let opened = Opened::new(&user, RTLD_NOW | RTLD_LOCAL);
+    let which = opened.symbol("which", None);
+    assert!(!which.is_null());
+    // SAFETY: `int (void)`.
+    let theirs = unsafe { std::mem::transmute::<*mut c_void, Number>(which)() };
+    let loader = Loader::new().provide("libversions.so", fs::read(versioned).unwrap());
+    // SAFETY: libraries of `testlibs/`.
+    let library = unsafe { loader.load(&fs::read(&user).unwrap()) }.unwrap();
+    assert_eq!((number(&library, "which"), theirs), (1, 1));
+}
+
 #[test]
 fn symbols_of_all_bindings_and_visibilities() {
     for linker in LINKERS {
@@ -451,6 +474,35 @@ fn symbols_of_all_bindings_and_visibilities() {
             assert!(opened.symbol(name, None).is_null(), "{linker} {name}");
         }
     }
+}
+
+/// Linkers leave hidden symbols out of the table; one that is in it all the same is not found.
+#[test]
+fn a_hidden_symbol_in_the_table_is_not_found() {
+    let mut file = gcc("symbols.c", &["-Wl,--defsym=absolute=0x1234", "-Wl,-soname,libhidden.so"]);
+    let at = {
+        let elf = Elf::parse(&file).unwrap();
+        let named = |name: &str| {
+            let symbols = elf.dynsyms.iter();
+            symbols
+                .map(|symbol| elf.dynstrtab.get_at(symbol.st_name))
+                .position(|is| is == Some(name))
+        };
+        // The first segment's addresses are offsets.
+        elf.dynamic.as_ref().unwrap().info.symtab + named("default_function").unwrap() * 24 + 5
+    };
+    const STV_HIDDEN: u8 = 2;
+    assert_eq!(std::mem::replace(&mut file[at], STV_HIDDEN), 0);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libhidden.so");
+    fs::write(&path, &file).unwrap();
+    let opened = Opened::new(&path, RTLD_NOW | RTLD_LOCAL);
+    assert!(opened.symbol("default_function", None).is_null(), "dlsym finds it");
+    let library = load(&file);
+    // SAFETY: not called.
+    assert!(unsafe { library.get::<Number>("default_function") }.is_err());
+    assert!(!library.symbols().any(|symbol| symbol.name() == "default_function"));
+    // References of its own reach it.
+    assert_eq!(opened.run(), 42);
 }
 
 #[test]

@@ -91,8 +91,8 @@ fn reloc_name(r_type: u32) -> &'static str {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use native::{
-    call_ifunc_resolver, look_at_processor, static_pool_offset, thread_pointer, thread_pointer_of,
-    tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
+    bind_call, call_ifunc_resolver, look_at_processor, static_pool_offset, thread_pointer,
+    thread_pointer_of, tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
 };
 
 /// The first byte in memory of a breakpoint that a debugger has set (`int3`).
@@ -388,6 +388,36 @@ mod native {
             mask = const STATE_MASK,
             xsave = sym HAS_XSAVE,
             slow = sym descriptor_slow,
+        )
+    }
+
+    /// Where an image's PLT jumps to for a function that is not bound yet. On the stack are the two
+    /// words that the PLT has pushed: what its global offset table held (`Plt`, whose first word is
+    /// the function that binds), and the number of the entry.
+    ///
+    /// All that arguments are passed in stays as it is, `al` and the vector registers included; the
+    /// psABI leaves r11 free.
+    ///
+    /// # Safety
+    /// Reached from a PLT only.
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C" fn bind_call() {
+        naked_asm!(
+            "push rax",
+            "push rdi",
+            "mov rdi, qword ptr [rsp + 16]",
+            save_registers!(),
+            "mov rsi, qword ptr [rbp + 32]",
+            "call qword ptr [rdi]",
+            restore_registers!(),
+            "mov r11, rax",
+            "pop rdi",
+            "pop rax",
+            "lea rsp, [rsp + 16]",
+            "jmp r11",
+            state = const STATE_AREA,
+            mask = const STATE_MASK,
+            xsave = sym HAS_XSAVE,
         )
     }
 

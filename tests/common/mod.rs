@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A file of the repository.
