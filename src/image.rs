@@ -36,6 +36,7 @@ use crate::buffer::ImageBuffer;
 use crate::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::error::{Error, Place};
 use crate::limits::{self, Limits};
+use crate::packed::Packed;
 use crate::symbol::{SymbolLayout, SymbolTable};
 
 /// Size of one `Elf64_Rela`.
@@ -44,8 +45,13 @@ pub(crate) const RELA_SIZE: u64 = 24;
 const DT_RELRSZ: u64 = 35;
 const DT_RELR: u64 = 36;
 const DT_RELRENT: u64 = 37;
-/// Android's packed tables.
-const DT_ANDROID: [u64; 3] = [0x6000_000f, 0x6000_0011, 0x6fff_e000];
+/// Android's packed tables: with and without addends, and its own tags for `DT_RELR`.
+const DT_ANDROID_REL: u64 = 0x6000_000f;
+const DT_ANDROID_RELA: u64 = 0x6000_0011;
+const DT_ANDROID_RELASZ: u64 = 0x6000_0012;
+const DT_ANDROID_RELR: u64 = 0x6fff_e000;
+const DT_ANDROID_RELRSZ: u64 = 0x6fff_e001;
+const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 
 /// Where the received bytes are kept.
 #[derive(Clone)]
@@ -158,6 +164,8 @@ pub(crate) struct RelocationTables {
     pub relr: Option<Range<Vaddr>>,
     /// `DT_RELA`.
     pub rela: Option<Range<Vaddr>>,
+    /// `DT_ANDROID_RELA`: bytes of a stream that was read to its end once.
+    pub packed: Option<Range<Vaddr>>,
     /// `DT_JMPREL`, the PLT's.
     pub jmprel: Option<Range<Vaddr>>,
 }
@@ -174,13 +182,12 @@ pub(crate) struct Rela {
 impl Rela {
     #[inline]
     pub(crate) fn parse(entry: &[u8]) -> Option<Rela> {
-        let info = u64_at(entry, 8)?;
-        Some(Rela {
-            r_offset: Vaddr(u64_at(entry, 0)?),
-            symbol: (info >> 32) as u32,
-            r_type: info as u32,
-            r_addend: u64_at(entry, 16)? as i64,
-        })
+        let r_offset = Vaddr(u64_at(entry, 0)?);
+        Some(Rela::new(r_offset, u64_at(entry, 8)?, u64_at(entry, 16)? as i64))
+    }
+
+    pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {
+        Rela { r_offset, symbol: (r_info >> 32) as u32, r_type: r_info as u32, r_addend }
     }
 }
 
@@ -220,9 +227,13 @@ impl<'d> Image<'d> {
         SymbolTable::over(&self.facts.symbols, self).expect("the layout was made from these bytes")
     }
 
-    /// The entries of a relocation table.
-    pub(crate) fn relas(&self, table: &Option<Range<Vaddr>>) -> impl Iterator<Item = Rela> + '_ {
-        self.table(table).chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse)
+    /// The relocations of all tables but `DT_RELR`, the PLT's last.
+    pub(crate) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
+        let RelocationTables { rela, packed, jmprel, .. } = &self.facts.relocations;
+        let plain = |range| self.table(range).chunks_exact(RELA_SIZE as usize);
+        let packed = Packed::new(self.table(packed)).into_iter().flatten().map_while(Result::ok);
+        let first = plain(rela).filter_map(Rela::parse);
+        first.chain(packed).chain(plain(jmprel).filter_map(Rela::parse))
     }
 
     /// The words of the `DT_RELR` table.
@@ -658,8 +669,8 @@ impl RelocationTables {
                 "relocations without addends (DT_REL), which this machine does not use",
             ));
         }
-        if DT_ANDROID.iter().any(|&tag| dynamic.get(tag).is_some()) {
-            return Err(Error::unsupported("Android's packed relocations (DT_ANDROID_RELA)"));
+        if dynamic.get(DT_ANDROID_REL).is_some() {
+            return Err(Error::unsupported("packed relocations without addends (DT_ANDROID_REL)"));
         }
         let jmprel_is_rela = dynamic.get(DT_PLTREL).is_none_or(|kind| kind == DT_RELA);
         if dynamic.get(DT_JMPREL).is_some() && !jmprel_is_rela {
@@ -690,7 +701,11 @@ impl RelocationTables {
         };
         let mut rela = table(DT_RELA, DT_RELASZ, Some(DT_RELAENT), RELA_SIZE)?;
         let jmprel = table(DT_JMPREL, DT_PLTRELSZ, None, RELA_SIZE)?;
-        let relr = table(DT_RELR, DT_RELRSZ, Some(DT_RELRENT), 8)?;
+        let relr = match table(DT_RELR, DT_RELRSZ, Some(DT_RELRENT), 8)? {
+            Some(relr) => Some(relr),
+            None => table(DT_ANDROID_RELR, DT_ANDROID_RELRSZ, Some(DT_ANDROID_RELRENT), 8)?,
+        };
+        let packed = table(DT_ANDROID_RELA, DT_ANDROID_RELASZ, None, 1)?;
         // Some linkers count the PLT's entries in DT_RELASZ too; applied twice, they would be
         // right still, but IFUNC resolvers would run twice.
         if let (Some(all), Some(plt)) = (&mut rela, &jmprel)
@@ -702,8 +717,20 @@ impl RelocationTables {
         let count = |range: &Option<Range<Vaddr>>, size: u64| {
             range.as_ref().map_or(0, |range| (range.end.0 - range.start.0) / size)
         };
-        let total = count(&rela, RELA_SIZE) + count(&jmprel, RELA_SIZE) + count(&relr, 8);
+        let mut total = count(&rela, RELA_SIZE) + count(&jmprel, RELA_SIZE) + count(&relr, 8);
+        if let Some(packed) = packed.clone().and_then(|range| view.read(range)) {
+            let malformed = |_| {
+                let what = "the packed relocations contradict themselves";
+                Error::malformed(what, Place::Dynamic(DT_ANDROID_RELA))
+            };
+            let packed = Packed::new(packed).map_err(malformed)?;
+            total = total.saturating_add(packed.len());
+            limits::check("the number of relocations", total, limits.relocations)?;
+            for rela in packed {
+                rela.map_err(malformed)?;
+            }
+        }
         limits::check("the number of relocations", total, limits.relocations)?;
-        Ok(RelocationTables { relr, rela, jmprel })
+        Ok(RelocationTables { relr, rela, packed, jmprel })
     }
 }

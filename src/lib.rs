@@ -90,6 +90,7 @@ mod link_map;
 mod loader;
 mod lookup;
 mod map;
+mod packed;
 mod plan;
 mod prepare;
 mod process;

@@ -65,8 +65,7 @@ pub(crate) fn bind(
     let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order };
     let mut bound =
         Bound { symbols: Vec::new(), calls: HashMap::new(), lazy_calls, sizes: HashMap::new() };
-    let tables = &image.facts.relocations;
-    for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
+    for rela in image.relas() {
         let kind = checked_kind(&rela, machine)?;
         if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect) {
             continue;
@@ -276,8 +275,7 @@ pub(crate) fn apply(
     apply_relr(image, load_bias, memory)?;
     let applier = Applier { bound, member, machine, placements };
     let mut indirect = Vec::new();
-    let tables = &image.facts.relocations;
-    for rela in image.relas(&tables.rela).chain(image.relas(&tables.jmprel)) {
+    for rela in image.relas() {
         let kind = checked_kind(&rela, machine)?;
         // Most relocations are relative: nothing to look at but the entry.
         if kind == RelocKind::Relative {

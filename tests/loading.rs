@@ -540,9 +540,14 @@ fn relocation_types(file: &[u8]) -> BTreeSet<String> {
         })
         .collect();
     const DT_RELR: u64 = 36;
+    const DT_ANDROID_RELA: u64 = 0x6000_0011;
+    const DT_ANDROID_RELR: u64 = 0x6fff_e000;
     let dynamic = elf.dynamic.unwrap();
-    if dynamic.dyns.iter().any(|entry| entry.d_tag == DT_RELR) {
-        types.insert("RELR".to_owned());
+    for (tag, name) in [(DT_RELR, "RELR"), (DT_ANDROID_RELA, "ANDROID"), (DT_ANDROID_RELR, "RELR")]
+    {
+        if dynamic.dyns.iter().any(|entry| entry.d_tag == tag) {
+            types.insert(name.to_owned());
+        }
     }
     types
 }
@@ -562,6 +567,12 @@ fn every_relocation_type_that_linkers_emit() {
         ("everything.c", &["-fuse-ld=bfd", "-Wl,-z,pack-relative-relocs"], &["RELR"]),
         ("everything.c", &["-fuse-ld=lld", "-Wl,--pack-dyn-relocs=relr"], &["RELR"]),
         ("everything.c", &["-fuse-ld=mold", "-Wl,-z,pack-relative-relocs"], &["RELR"]),
+        ("everything.c", &["-fuse-ld=lld", "-Wl,--pack-dyn-relocs=android"], &["ANDROID"]),
+        (
+            "everything.c",
+            &["-fuse-ld=lld", "-Wl,--pack-dyn-relocs=android+relr", "-Wl,--use-android-relr-tags"],
+            &["ANDROID", "RELR"],
+        ),
         ("tls.c", &["-fuse-ld=bfd"], &tls[..2]),
         ("tls.c", &["-fuse-ld=gold", "-ftls-model=local-dynamic"], &tls[..1]),
         ("tls.c", &["-fuse-ld=lld"], &tls[..2]),
@@ -582,9 +593,10 @@ fn every_relocation_type_that_linkers_emit() {
         }
         let library = load_and_run(&Loader::new(), &file, &what);
         // `ld.so` insists on a version that only newer linkers ask for with packed relocations,
-        // and does not know R_X86_64_PC64.
+        // and does not know R_X86_64_PC64, nor Android's packed relocations.
         let has_unasked_relr = types.contains("RELR") && !flags.contains(&"-fuse-ld=bfd");
-        if !has_unasked_relr && !types.contains("R_X86_64_PC64") {
+        let is_foreign = types.contains("R_X86_64_PC64") || types.contains("ANDROID");
+        if !has_unasked_relr && !is_foreign {
             assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen, {what}");
         }
         drop(library);

@@ -1,0 +1,167 @@
+//! Android's packed relocations (`DT_ANDROID_RELA`, "APS2"), which lld writes with
+//! `--pack-dyn-relocs=android`.
+//!
+//! A stream of signed LEB128 numbers: how many relocations, the first offset, then groups. A group
+//! states once what its members share (the distance between places, `r_info`, the addend), by its
+//! flags, so a few bytes can stand for very many relocations: whoever reads them must bound them.
+//!
+//! Source: bionic `linker_reloc_iterators.h`, LLVM `AndroidPackedRelocationSection`.
+
+#![forbid(unsafe_code)]
+
+use crate::addr::Vaddr;
+use crate::image::Rela;
+
+const MAGIC: &[u8] = b"APS2";
+
+/// What the members of a group share.
+const GROUPED_BY_INFO: i64 = 1;
+const GROUPED_BY_OFFSET_DELTA: i64 = 2;
+const GROUPED_BY_ADDEND: i64 = 4;
+/// Members have addends.
+const GROUP_HAS_ADDEND: i64 = 8;
+
+/// The relocations of a packed table; `Err` once if the table is malformed.
+pub(crate) struct Packed<'a> {
+    bytes: &'a [u8],
+    /// Relocations that are to come.
+    left: u64,
+    /// Of them, in this group.
+    in_group: u64,
+    flags: i64,
+    offset_delta: i64,
+    offset: u64,
+    info: u64,
+    addend: i64,
+}
+
+/// The table contradicts itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+impl<'a> Packed<'a> {
+    /// The table in `bytes`.
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Packed<'a>, Malformed> {
+        let bytes = bytes.strip_prefix(MAGIC).ok_or(Malformed)?;
+        let mut packed = Packed {
+            bytes,
+            left: 0,
+            in_group: 0,
+            flags: 0,
+            offset_delta: 0,
+            offset: 0,
+            info: 0,
+            addend: 0,
+        };
+        packed.left = u64::try_from(packed.number()?).map_err(|_| Malformed)?;
+        packed.offset = packed.number()? as u64;
+        Ok(packed)
+    }
+
+    /// How many relocations the table says it has.
+    pub(crate) fn len(&self) -> u64 {
+        self.left
+    }
+
+    /// The next signed LEB128 number.
+    fn number(&mut self) -> Result<i64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.bytes.split_first().ok_or(Malformed)?;
+            self.bytes = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                let used = shift + 7;
+                let sign = if byte & 0x40 != 0 && used < 64 { u64::MAX << used } else { 0 };
+                return Ok((value | sign) as i64);
+            }
+        }
+        Err(Malformed)
+    }
+
+    fn has(&self, flag: i64) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn begin_group(&mut self) -> Result<(), Malformed> {
+        self.in_group = u64::try_from(self.number()?).map_err(|_| Malformed)?;
+        if self.in_group == 0 || self.in_group > self.left {
+            return Err(Malformed);
+        }
+        self.flags = self.number()?;
+        if self.has(GROUPED_BY_OFFSET_DELTA) {
+            self.offset_delta = self.number()?;
+        }
+        if self.has(GROUPED_BY_INFO) {
+            self.info = self.number()? as u64;
+        }
+        if !self.has(GROUP_HAS_ADDEND) {
+            self.addend = 0;
+        } else if self.has(GROUPED_BY_ADDEND) {
+            self.addend = self.addend.wrapping_add(self.number()?);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Rela, Malformed> {
+        if self.in_group == 0 {
+            self.begin_group()?;
+        }
+        let delta =
+            if self.has(GROUPED_BY_OFFSET_DELTA) { self.offset_delta } else { self.number()? };
+        self.offset = self.offset.wrapping_add_signed(delta);
+        if !self.has(GROUPED_BY_INFO) {
+            self.info = self.number()? as u64;
+        }
+        if self.has(GROUP_HAS_ADDEND) && !self.has(GROUPED_BY_ADDEND) {
+            self.addend = self.addend.wrapping_add(self.number()?);
+        }
+        self.in_group -= 1;
+        Ok(Rela::new(Vaddr(self.offset), self.info, self.addend))
+    }
+}
+
+impl Iterator for Packed<'_> {
+    type Item = Result<Rela, Malformed>;
+
+    fn next(&mut self) -> Option<Result<Rela, Malformed>> {
+        if self.left == 0 {
+            return None;
+        }
+        let read = self.read();
+        self.left = if read.is_ok() { self.left - 1 } else { 0 };
+        Some(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Vec<Rela>, Malformed> {
+        Packed::new(&[MAGIC, bytes].concat())?.collect()
+    }
+
+    #[test]
+    fn groups_share_what_their_flags_say() {
+        // 3 relocations from 0x100: a group of two 8 apart with r_info 8 and addends 5, 5 - 2;
+        // then one alone with everything stated and no addend.
+        let bytes = [
+            3, 0x80, 2, // count, first offset
+            2, 11, 8, 8, // group of 2: info and delta shared, with addends
+            5, 0x7e, // +5, -2
+            1, 0, 0x10, 7, // group of 1: delta 16, info 7
+        ];
+        let relas = decode(&bytes).unwrap();
+        let told: Vec<_> = relas.iter().map(|it| (it.r_offset.0, it.r_type, it.r_addend)).collect();
+        assert_eq!(told, [(0x108, 8, 5), (0x110, 8, 3), (0x120, 7, 0)]);
+    }
+
+    #[test]
+    fn what_ends_too_early_or_counts_wrong_is_malformed() {
+        for bytes in [&[][..], &[3], &[2, 0, 3, 0], &[2, 0, 0, 0], &[1, 0, 1, 0], &[0x80; 11]] {
+            assert_eq!(decode(bytes), Err(Malformed), "{bytes:?}");
+        }
+        assert!(Packed::new(b"APS1").is_err());
+    }
+}
