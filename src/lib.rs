@@ -50,7 +50,7 @@
 //! Executables, position-independent ones included; other machines, 32-bit and big-endian images;
 //! segments that are writable and executable; executable stacks (`PT_GNU_STACK` with `PF_X`; where
 //! the header is missing, the stack stays as it is); copy relocations; tables of relocations
-//! without addends. And for now: TLS descriptors and initial-exec thread-local storage.
+//! without addends.
 //!
 //! # How a load goes
 //! | phase | what comes out | module |
