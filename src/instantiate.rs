@@ -10,8 +10,9 @@
 use std::ptr;
 use std::sync::Arc;
 
-use crate::addr::{LoadBias, Vaddr};
+use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
+use crate::debug::{Instance, ThreadLocals};
 use crate::error::{Error, Place};
 use crate::group::{self, Group, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
@@ -19,11 +20,11 @@ use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::process;
 use crate::relocate::{self, Indirect, Memory, Placement};
-use crate::tls::TlsModule;
+use crate::tls::{self, BlockPlace, TlsModule};
 use crate::{debug, fork, unique, unwind};
 
-/// Tells debuggers of the instance of a member, by its index, that lies at a bias.
-pub(crate) type Register<'a> = dyn FnMut(usize, LoadBias) -> Option<debug::Registration> + 'a;
+/// Tells debuggers of the instance of a member, by its index.
+pub(crate) type Register<'a> = dyn FnMut(usize, Instance) -> Option<debug::Registration> + 'a;
 
 /// Puts an instance of the group in place and runs its constructors.
 ///
@@ -76,7 +77,7 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
     let mut members = Vec::with_capacity(placed.len());
     for (index, placed) in placed.into_iter().enumerate() {
         let name = placed.member.name.clone();
-        let loaded = placed.seal(&mut |load_bias| register(index, load_bias));
+        let loaded = placed.seal(&mut |instance| register(index, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
     Ok(Group::new(
@@ -148,24 +149,35 @@ impl<'p, 'd> Placed<'p, 'd> {
 
     fn seal(
         self,
-        register: &mut dyn FnMut(LoadBias) -> Option<debug::Registration>,
+        register: &mut dyn FnMut(Instance) -> Option<debug::Registration>,
     ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
         let facts = &self.member.image.facts;
         let load_bias = mapping.load_bias();
         let link_map = LinkMap::new(&self.member.name, load_bias, facts.dynamic.start);
+        let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
         Ok(Loaded {
             name: self.member.name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,
-            _debug: register(load_bias),
+            _debug: register(Instance { load_bias, thread_locals }),
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,
             mapping,
         })
+    }
+}
+
+/// Where debuggers, who start from the first module's block, find a module's.
+fn thread_locals(tls: &TlsModule) -> ThreadLocals {
+    let distance = |offset: isize| (offset - tls::first_module_offset()) as i64;
+    match tls.place() {
+        BlockPlace::At(offset) => ThreadLocals::AtDistance(distance(offset)),
+        BlockPlace::BehindPointerAt(offset) => ThreadLocals::BehindPointerAt(distance(offset)),
+        BlockPlace::Elsewhere => ThreadLocals::Elsewhere,
     }
 }
 

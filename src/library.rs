@@ -49,8 +49,8 @@ impl Library {
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(mut prepared: Prepared<'_>) -> Result<Library, Error> {
         let mut symfiles = std::mem::take(&mut prepared.symfiles);
-        let mut register = |index: usize, load_bias| {
-            Some(symfiles.get_mut(index)?.take()?.into_registration(load_bias))
+        let mut register = |index: usize, instance| {
+            Some(symfiles.get_mut(index)?.take()?.into_registration(instance))
         };
         // SAFETY: the caller's promise.
         Ok(Library { group: unsafe { instantiate(&prepared, &mut register)? } })
@@ -333,7 +333,7 @@ impl Template {
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
         let symfiles = &self.prepared.symfiles;
         let mut register =
-            |index: usize, load_bias| Some(symfiles.get(index)?.as_ref()?.register(load_bias));
+            |index: usize, instance| Some(symfiles.get(index)?.as_ref()?.register(instance));
         // SAFETY: the caller's promise.
         Ok(Library { group: unsafe { instantiate(&self.prepared, &mut register)? } })
     }

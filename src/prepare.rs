@@ -465,6 +465,7 @@ fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate
         bytes: image.bytes(),
         segments: &segments,
         eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
+        tls_size: image.facts.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
     };
     DebugTemplate::new(name, &source, wanted)

@@ -291,6 +291,37 @@ impl TlsModule {
     pub(crate) fn id(&self) -> ModuleId {
         ModuleId(OURS | self.index)
     }
+
+    /// Where the threads have their blocks.
+    pub(crate) fn place(&self) -> BlockPlace {
+        match &self.pool {
+            Some(range) => BlockPlace::At(arch::static_pool_offset() + range.start as isize),
+            None if self.index < SLOTS => {
+                let slots = arch::tls_slots().addr().wrapping_sub(arch::thread_pointer());
+                BlockPlace::BehindPointerAt(slots as isize + self.index as isize * 8)
+            }
+            None => BlockPlace::Elsewhere,
+        }
+    }
+}
+
+/// Where every thread has its block of a module, as a distance from the thread pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BlockPlace {
+    /// The block itself.
+    At(isize),
+    /// A pointer to it, null until the thread's first access.
+    BehindPointerAt(isize),
+    /// There is no constant distance.
+    Elsewhere,
+}
+
+/// The distance from the thread pointer of the block of the first module: the executable's, or that
+/// of the first library that has any. Memdl's own variables show that there is one.
+pub(crate) fn first_module_offset() -> isize {
+    // SAFETY: the first module is there from the start, and offset 0 is in every block.
+    let first = unsafe { ModuleId(1).address(0) }.addr();
+    first.wrapping_sub(arch::thread_pointer()) as isize
 }
 
 impl Registry {

@@ -28,6 +28,7 @@ mod elf;
 mod jit;
 mod sections;
 mod symfile;
+mod thread_local;
 mod xz;
 
 pub(crate) use jit::Registration;
@@ -84,6 +85,25 @@ impl Debug {
     }
 }
 
+/// Where an instance of an image is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instance {
+    pub load_bias: LoadBias,
+    pub thread_locals: ThreadLocals,
+}
+
+/// Where every thread has its block of an instance's thread-local variables, seen from its block
+/// of the first module's, which is where debuggers start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ThreadLocals {
+    /// The block is this far away.
+    AtDistance(i64),
+    /// A pointer to the block is this far away.
+    BehindPointerAt(i64),
+    /// There is no constant way to it, or no such block.
+    Elsewhere,
+}
+
 /// What debuggers will be told of each instance of an image.
 #[derive(Debug)]
 pub(crate) struct DebugTemplate(SymfileTemplate);
@@ -110,15 +130,14 @@ impl DebugTemplate {
         }
     }
 
-    /// Tells debuggers of the instance with this bias: it is mapped, relocated, and outlives the
-    /// registration.
-    pub(crate) fn register(&self, load_bias: LoadBias) -> Registration {
-        Registration::new(self.0.at(load_bias))
+    /// Tells debuggers of this instance: it is mapped, relocated, and outlives the registration.
+    pub(crate) fn register(&self, instance: Instance) -> Registration {
+        Registration::new(self.0.at(instance))
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
-    pub(crate) fn into_registration(self, load_bias: LoadBias) -> Registration {
-        Registration::new(self.0.into_symfile(load_bias))
+    pub(crate) fn into_registration(self, instance: Instance) -> Registration {
+        Registration::new(self.0.into_symfile(instance))
     }
 }
 

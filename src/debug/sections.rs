@@ -37,6 +37,8 @@ pub(crate) struct Source<'a> {
     pub segments: &'a [SourceSegment],
     /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it.
     pub eh_frame: Option<Range<Vaddr>>,
+    /// The size of a thread's block of its thread-local variables; 0 if it has none.
+    pub tls_size: u64,
     /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
     /// only where no section header tells of a symbol table.
     pub dynamic_symbols: &'a DynamicSymbols<'a>,
@@ -370,6 +372,14 @@ impl<'a> Sections<'a> {
                 self.list.push(Section { role: Role::Loaded, header, contents: &[] });
             }
         }
+    }
+
+    /// Whether this is a section of debugging information entries, not compressed.
+    pub(super) fn has_entries(&self, section: &Section<'_>) -> bool {
+        let name = section.header.sh_name;
+        section.role == Role::Debug
+            && section.header.sh_flags & u64::from(SHF_COMPRESSED) == 0
+            && (self.names.is(name, ".debug_info") || self.names.is(name, ".debug_types"))
     }
 
     pub(super) fn has_dwarf(&self) -> bool {

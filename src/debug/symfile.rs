@@ -7,7 +7,8 @@
 //! came. gdb made that section for small symbol tables of stripped files, but reads a whole ELF
 //! file from it, and slides it: the distance is that between sections of the same name outside
 //! and inside. So the DWARF is never parsed here, whatever gdb can read works, compressed sections
-//! included, and no byte of it depends on where the image lies.
+//! included, and no byte of it depends on where the image lies, but for the locations of thread-local
+//! variables ([`super::thread_local`]).
 //!
 //! An image whose section headers are missing or cannot be trusted is served by its segments and
 //! its dynamic symbols: names and backtraces, no lines.
@@ -34,10 +35,12 @@ use goblin::elf64::section_header::SectionHeader;
 use goblin::elf64::sym::Sym;
 use scroll::{LE, Pread};
 
+use super::Instance;
 use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
 use super::sections::{Role, Sections, Source};
+use super::thread_local::{self, LOCATION, Site};
 use super::xz::StoredXz;
-use crate::addr::{FileOffset, LoadBias, Vaddr};
+use crate::addr::{FileOffset, Vaddr};
 
 /// How much a symfile tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +79,8 @@ pub(crate) struct SymfileTemplate {
     sections: Range<usize>,
     /// Where in `bytes` its symbols are: of those that [`moves`], `st_value` moves.
     symbols: Range<usize>,
+    /// The locations of thread-local variables: each with where its bytes are in `bytes`.
+    thread_locals: Vec<(Site, [usize; LOCATION])>,
 }
 
 impl SymfileTemplate {
@@ -119,6 +124,8 @@ impl SymfileTemplate {
             None => Contents::Bytes(sections.debugdata.unwrap_or_default()),
         };
 
+        let sites = if inner.is_some() { sites(&sections, source.tls_size) } else { Vec::new() };
+
         let mut outer = Elf::new(header, ET_DYN);
         for section in &sections.list {
             match section.role {
@@ -158,24 +165,41 @@ impl SymfileTemplate {
             contents.write(&mut bytes);
         }
         let start = outer.sections.get(usize::from(symtab))?.0.sh_offset as usize;
-        Some(SymfileTemplate { bytes, sections, symbols: start..start + symbols.entries.len() })
+        let thread_locals = match outer.sections.last() {
+            Some((header, Contents::Xz(xz))) => places(sites, xz, header.sh_offset as usize),
+            _ => Vec::new(),
+        };
+        Some(SymfileTemplate {
+            bytes,
+            sections,
+            symbols: start..start + symbols.entries.len(),
+            thread_locals,
+        })
     }
 
-    /// The symfile of the instance with this bias.
-    pub(crate) fn at(&self, load_bias: LoadBias) -> Vec<u8> {
+    /// The symfile of this instance.
+    pub(crate) fn at(&self, instance: Instance) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        self.move_by(load_bias, &mut bytes);
+        self.adapt_to(instance, &mut bytes);
         bytes
     }
 
     /// As [`SymfileTemplate::at`], for the only instance: copies nothing.
-    pub(crate) fn into_symfile(mut self, load_bias: LoadBias) -> Vec<u8> {
+    pub(crate) fn into_symfile(mut self, instance: Instance) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
-        self.move_by(load_bias, &mut bytes);
+        self.adapt_to(instance, &mut bytes);
         bytes
     }
 
-    fn move_by(&self, load_bias: LoadBias, bytes: &mut [u8]) {
+    fn adapt_to(&self, instance: Instance, bytes: &mut [u8]) {
+        let Instance { load_bias, thread_locals } = instance;
+        for (site, places) in &self.thread_locals {
+            for (place, byte) in places.iter().zip(site.location(thread_locals)) {
+                if let Some(at) = bytes.get_mut(*place) {
+                    *at = byte;
+                }
+            }
+        }
         let moved = |stated: u64| load_bias.apply(Vaddr(stated)) as u64;
         let sections = bytes.get_mut(self.sections.clone()).unwrap_or_default();
         for place in sections.chunks_exact_mut(SECTION_SIZE) {
@@ -200,6 +224,40 @@ impl SymfileTemplate {
 fn moves(symbol: &Sym) -> bool {
     let section = u32::from(symbol.st_shndx);
     section != SHN_UNDEF && section < SHN_LORESERVE && st_type(symbol.st_info) != STT_TLS
+}
+
+/// The locations of thread-local variables, each with the index of its section among the debug
+/// sections.
+fn sites(sections: &Sections<'_>, tls_size: u64) -> Vec<(usize, Site)> {
+    if tls_size == 0 {
+        return Vec::new();
+    }
+    let debug = sections.list.iter().filter(|section| section.role == Role::Debug);
+    debug
+        .enumerate()
+        .filter(|(_, section)| sections.has_entries(section))
+        .flat_map(|(index, section)| {
+            let sites = thread_local::sites(section.contents, tls_size);
+            sites.into_iter().map(move |site| (index, site))
+        })
+        .collect()
+}
+
+/// Each site with the places of its bytes in the outer file, of which the .xz file starts at
+/// `start`. The first piece in that is the inner file's beginning, the others are its sections.
+fn places(
+    sites: Vec<(usize, Site)>,
+    xz: &StoredXz<'_>,
+    start: usize,
+) -> Vec<(Site, [usize; LOCATION])> {
+    let place = |(index, site): (usize, Site)| {
+        let mut places = [0; LOCATION];
+        for (skip, place) in places.iter_mut().enumerate() {
+            *place = start.checked_add(xz.position(index + 1, site.at + skip)?)?;
+        }
+        Some((site, places))
+    };
+    sites.into_iter().filter_map(place).collect()
 }
 
 /// The inner file: its beginning, and what follows on it.
@@ -320,6 +378,8 @@ fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
 mod tests {
     use super::super::sections::{DynamicSymbol, SourceSegment};
     use super::*;
+    use crate::addr::LoadBias;
+    use crate::debug::ThreadLocals;
     use crate::dynamic::ReadAt;
     use crate::eh_frame::EhFrame;
     use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader};
@@ -434,8 +494,13 @@ mod tests {
             }
         }
         let eh_frame = eh_frame_hdr.and_then(|hdr| {
-            let source =
-                Source { bytes, segments: &segments, eh_frame: None, dynamic_symbols: &|_| {} };
+            let source = Source {
+                bytes,
+                segments: &segments,
+                eh_frame: None,
+                tls_size: 0,
+                dynamic_symbols: &|_| {},
+            };
             Some(EhFrame::locate(hdr, &source)?.range)
         });
         (segments, eh_frame)
@@ -470,6 +535,7 @@ mod tests {
             bytes,
             segments: &segments,
             eh_frame,
+            tls_size: 0,
             dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
         };
         SymfileTemplate::new(&source, detail)
@@ -495,8 +561,9 @@ mod tests {
         bytes
     }
 
-    fn bias(bytes: usize) -> LoadBias {
-        LoadBias::between(Vaddr(0), bytes)
+    fn bias(bytes: usize) -> Instance {
+        let load_bias = LoadBias::between(Vaddr(0), bytes);
+        Instance { load_bias, thread_locals: ThreadLocals::Elsewhere }
     }
 
     #[test]
@@ -634,6 +701,7 @@ mod tests {
                 bytes: &bytes,
                 segments: &segments,
                 eh_frame: None,
+                tls_size: 0,
                 dynamic_symbols: &|_| {},
             };
             let error = SymfileTemplate::new(&source, Detail::Full).unwrap_err();

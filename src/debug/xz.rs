@@ -58,6 +58,17 @@ impl<'a> StoredXz<'a> {
         self.len
     }
 
+    /// Where in the file the byte at `offset` of a piece will be.
+    pub(crate) fn position(&self, piece: usize, offset: usize) -> Option<usize> {
+        let mut start = 12usize;
+        for piece in self.pieces.get(..piece)? {
+            start =
+                start.checked_add(unpadded_block_len(piece.len())?.checked_next_multiple_of(4)?)?;
+        }
+        let chunk_heads = (offset / CHUNK + 1) * 3;
+        start.checked_add(BLOCK_HEADER.len() + 4 + chunk_heads)?.checked_add(offset)
+    }
+
     /// Appends the file to `out`, which had better have room for [`StoredXz::len`] bytes.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend(b"\xfd7zXZ\0");
@@ -145,6 +156,20 @@ mod tests {
 
     fn bytes(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+    }
+
+    #[test]
+    fn every_byte_is_where_its_position_says() {
+        let pieces = [vec![1u8; 70_000], vec![2], (0..140_000).map(|i| i as u8).collect()];
+        let xz = StoredXz::new(pieces.iter().map(|piece| &piece[..]).collect()).unwrap();
+        let mut file = Vec::new();
+        xz.write(&mut file);
+        for (index, piece) in pieces.iter().enumerate() {
+            for (offset, byte) in piece.iter().enumerate() {
+                assert_eq!(file[xz.position(index, offset).unwrap()], *byte);
+            }
+        }
+        assert_eq!(xz.position(4, 0), None);
     }
 
     #[test]
