@@ -7,9 +7,9 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{group, tls, unique, unwind};
+use crate::{arch, group, handles, host, process, tls, unique, unwind};
 
 /// The locks, held from just before a fork until just after.
 struct Held(UnsafeCell<Vec<Box<dyn Any>>>);
@@ -19,19 +19,45 @@ unsafe impl Sync for Held {}
 
 static HELD: Held = Held(UnsafeCell::new(Vec::new()));
 
-/// Sees to it that memdl works in children.
-pub(crate) fn survive() {
-    static ONCE: Once = Once::new();
+/// Registered when the program starts, so that not even the first load is interrupted by a fork.
+unsafe extern "C" fn survive() {
     // SAFETY: three functions of the type that is asked for. Should there be no memory to note
     // them, forks are as dangerous as without.
-    ONCE.call_once(|| unsafe {
-        libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child));
-    });
+    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static SURVIVE: unsafe extern "C" fn() = survive;
+
+/// What is found out or made once, here, since a thread that is forked away in the middle of it
+/// would leave the child waiting.
+static SET_UP: Mutex<bool> = Mutex::new(false);
+
+fn lock_set_up() -> MutexGuard<'static, bool> {
+    SET_UP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets up all that memdl needs once in a process. The first thing that a load does.
+pub(crate) fn set_up() {
+    let mut done = lock_set_up();
+    if !*done {
+        // The static is reached by the linker only through this object file; a look at it makes
+        // sure that it is part of the link.
+        std::hint::black_box(&SURVIVE);
+        process::stay_loaded();
+        arch::look_at_processor();
+        tls::set_up();
+        host::set_up();
+        *done = true;
+    }
 }
 
 unsafe extern "C" fn before() {
     // In the order in which they are taken together anywhere: none is, so any order will do.
     let held: Vec<Box<dyn Any>> = vec![
+        Box::new(lock_set_up()),
+        Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),
         Box::new(tls::lock_for_fork()),
         Box::new(unique::lock_for_fork()),

@@ -21,8 +21,10 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
@@ -276,11 +278,23 @@ impl HostLibrary {
         HostLibrary::held(Handle::loaded(name)?).map(Arc::new)
     }
 
-    /// The library of this name, opened by the system's loader if need be; or what it said.
-    pub(crate) fn open(name: &CStr) -> Result<Arc<HostLibrary>, String> {
-        let refused = || last_dl_error().unwrap_or_else(|| "refused by the system's loader".into());
-        let handle = Handle::open(name, libc::RTLD_NOW | libc::RTLD_LOCAL).ok_or_else(refused)?;
-        let library = HostLibrary::held(handle).ok_or("it has no symbol table")?;
+    /// The library of this name, opened by the system's loader: from one of these folders, or
+    /// else from where it searches.
+    pub(crate) fn open(name: &CStr, folders: &[PathBuf]) -> Result<Arc<HostLibrary>, Refusal> {
+        let file = find_file(name, folders);
+        let path = file.as_ref().and_then(|file| CString::new(file.as_os_str().as_bytes()).ok());
+        let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
+        let Some(handle) = Handle::open(path.as_deref().unwrap_or(name), flags) else {
+            let unknown = || "refused by the system's loader".into();
+            let text = last_dl_error().unwrap_or_else(unknown);
+            // No other way tells why. The message is not translated (it would be in glibc's
+            // catalogue, and there is none for `ld.so`).
+            let unbound = text.contains("undefined symbol");
+            let file = file.or_else(|| find_file(name, &search_folders()));
+            return Err(Refusal { file: file.filter(|_| unbound), text });
+        };
+        let no_table = || Refusal { text: "it has no symbol table".into(), file: None };
+        let library = HostLibrary::held(handle).ok_or_else(no_table)?;
         Ok(Arc::new(HostLibrary { opened_for_image: true, ..library }))
     }
 
@@ -365,6 +379,21 @@ impl HostLibrary {
         found
     }
 
+    /// The one definition of a unique symbol (`STB_GNU_UNIQUE`) that this library has one of: what
+    /// `ld.so`'s own table says, which `dlsym` looks into.
+    pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<HostSymbol> {
+        let table = self.table();
+        let (index, symbol) = table.lookup(name, Wanted::Any, Class::Definition)?;
+        if !symbol.is_unique() || symbol.is_thread_local() {
+            return None;
+        }
+        let handle = self.handle.as_ref().unwrap_or_else(|| Handle::global_scope());
+        let c_name = CString::new(name.bytes()).ok()?;
+        let version = table.version(index).and_then(|it| CString::new(it.name()).ok());
+        let address = handle.symbol(&c_name, version.as_deref())?;
+        Some(HostSymbol { definition: SymbolValue::Address(address), ..self.host_symbol(&symbol) })
+    }
+
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
         let definition = if symbol.is_thread_local() {
             SymbolValue::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
@@ -380,6 +409,67 @@ impl HostLibrary {
             }
         };
         HostSymbol { definition, st_size: symbol.st_size, is_canonical_plt: symbol.is_undefined() }
+    }
+}
+
+/// Whether this is the handle that `dlopen(NULL)` gives.
+pub(crate) fn is_executable(handle: *mut c_void) -> bool {
+    handle == Handle::global_scope().0
+}
+
+/// Why the system's loader did not open a library.
+pub(crate) struct Refusal {
+    pub text: String,
+    /// The library's file, if it is there and only could not be bound.
+    pub file: Option<PathBuf>,
+}
+
+/// The file of this name in the first of these folders that has one.
+fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
+    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+    if name.components().nth(1).is_some() {
+        return name.is_file().then(|| name.to_owned());
+    }
+    folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Where the system's loader searches for libraries of the executable (`LD_LIBRARY_PATH` and the
+/// standard folders).
+fn search_folders() -> Vec<PathBuf> {
+    const RTLD_DI_SERINFO: c_int = 4;
+    const RTLD_DI_SERINFOSIZE: c_int = 5;
+    /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
+    #[repr(C)]
+    struct SearchInfo {
+        dls_size: usize,
+        dls_cnt: u32,
+    }
+    #[repr(C)]
+    struct SearchPath {
+        dls_name: *const libc::c_char,
+        dls_flags: u32,
+    }
+    let executable = Handle::global_scope().0;
+    let mut size = SearchInfo { dls_size: 0, dls_cnt: 0 };
+    // SAFETY: an open handle; the first request fills the size in, the second the room of that size,
+    // which begins with the size. Names point into the same room, or to strings of `ld.so`'s.
+    unsafe {
+        if executable.is_null()
+            || libc::dlinfo(executable, RTLD_DI_SERINFOSIZE, (&raw mut size).cast()) != 0
+        {
+            return Vec::new();
+        }
+        let mut room = vec![0u64; size.dls_size.div_ceil(8)];
+        let info = room.as_mut_ptr().cast::<SearchInfo>();
+        info.write(SearchInfo { dls_size: size.dls_size, dls_cnt: size.dls_cnt });
+        if libc::dlinfo(executable, RTLD_DI_SERINFO, info.cast()) != 0 {
+            return Vec::new();
+        }
+        let paths = info.add(1).cast::<SearchPath>();
+        let names = (0..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
+        names
+            .map(|name| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))
+            .collect()
     }
 }
 
@@ -423,6 +513,12 @@ pub(crate) struct HostSymbol {
     pub st_size: u64,
     /// The executable's PLT entry for a function that is defined elsewhere.
     pub is_canonical_plt: bool,
+}
+
+/// Finds out what is found out once in a process.
+pub(crate) fn set_up() {
+    startup();
+    Handle::global_scope();
 }
 
 /// The start-up set in search order.
@@ -519,7 +615,7 @@ impl GlobalScope {
         let c_name = CString::new(name.bytes()).ok()?;
         let version = match wanted {
             Wanted::Version(version) => Some(CString::new(version.name()).ok()?),
-            Wanted::Unversioned | Wanted::Default => None,
+            Wanted::Unversioned | Wanted::Default | Wanted::Any => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
         for listed in listed().into_iter().filter(|listed| listed.name.to_bytes().contains(&b'/')) {

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use goblin::elf64::dynamic::{
     DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
-    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
-    DT_JMPREL, DT_NEEDED, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT,
-    DT_RELASZ, DT_SONAME, DT_SYMBOLIC, DT_TEXTREL,
+    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
+    DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
+    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
+    DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL, DT_VERSYM,
 };
 use goblin::elf64::header::{
     EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC,
@@ -41,6 +42,8 @@ use crate::symbol::{SymbolLayout, SymbolTable};
 
 /// Size of one `Elf64_Rela`.
 pub(crate) const RELA_SIZE: u64 = 24;
+/// The longest name of a library, or list of folders, that is believed.
+const MOST_NAME: usize = libc::PATH_MAX as usize;
 /// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
 const DT_RELRSZ: u64 = 35;
 const DT_RELR: u64 = 36;
@@ -106,6 +109,8 @@ pub(crate) struct Facts {
     pub soname: Option<CString>,
     /// The `DT_NEEDED` strings in order.
     pub needed: Vec<CString>,
+    /// `DT_RUNPATH`, or else `DT_RPATH`: where needed libraries are searched first.
+    pub run_path: Option<CString>,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
     /// `PT_GNU_RELRO`, as stated; in a writable segment but for padding behind it.
@@ -225,6 +230,20 @@ impl<'d> Image<'d> {
     /// The image's dynamic symbols, as received.
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {
         SymbolTable::over(&self.facts.symbols, self).expect("the layout was made from these bytes")
+    }
+
+    /// The entries of the dynamic section whose values are addresses that `ld.so` moves in place:
+    /// where the value stands, and what it is. Some runtimes read them.
+    pub(crate) fn moved_dynamic_entries(&self) -> impl Iterator<Item = (Vaddr, Vaddr)> + '_ {
+        const MOVED: [u64; 8] =
+            [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
+        let section = self.read(self.facts.dynamic.clone()).unwrap_or(&[]);
+        let tag = |entry: &[u8]| u64_at(entry, 0).unwrap_or(DT_NULL);
+        let entries = section.chunks_exact(16).take_while(move |entry| tag(entry) != DT_NULL);
+        entries.zip((self.facts.dynamic.start.0..).step_by(16)).filter_map(move |(entry, at)| {
+            let value = u64_at(entry, 8)?;
+            MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
+        })
     }
 
     /// The relocations of all tables but `DT_RELR`, the PLT's last.
@@ -579,7 +598,7 @@ impl Facts {
         let string = |tag: u64, offset: u64| {
             let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
             let name = name.ok_or("a name lies outside the string table").and_then(|name| {
-                let is_path = name.len() < libc::PATH_MAX as usize;
+                let is_path = name.len() < MOST_NAME;
                 if is_path { Ok(name) } else { Err("a library's name is longer than any path") }
             });
             let name = name.map_err(|what| Error::malformed(what, Place::Dynamic(tag)))?;
@@ -592,6 +611,11 @@ impl Facts {
             .all(DT_NEEDED)
             .map(|offset| string(DT_NEEDED, offset))
             .collect::<Result<Vec<_>, _>>()?;
+
+        let run_path = match dynamic.get(DT_RUNPATH) {
+            Some(offset) => Some(string(DT_RUNPATH, offset)?),
+            None => dynamic.get(DT_RPATH).map(|offset| string(DT_RPATH, offset)).transpose()?,
+        };
 
         let code = |tag: u64| match dynamic.address(tag) {
             None | Some(Vaddr(0)) => Ok(None),
@@ -626,6 +650,7 @@ impl Facts {
             dynamic: section,
             soname,
             needed,
+            run_path,
             relocations: RelocationTables::parse(&dynamic, &view, limits)?,
             init: code(DT_INIT)?,
             init_array: pointers(DT_INIT_ARRAY, DT_INIT_ARRAYSZ)?,

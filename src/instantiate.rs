@@ -18,10 +18,9 @@ use crate::group::{self, Group, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
-use crate::process;
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
-use crate::{debug, fork, unique, unwind};
+use crate::{debug, unique, unwind};
 
 /// Tells debuggers of the instance of a member, by its index.
 pub(crate) type Register<'a> = dyn FnMut(usize, Instance) -> Option<debug::Registration> + 'a;
@@ -35,9 +34,6 @@ pub(crate) unsafe fn instantiate(
     prepared: &Prepared<'_>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
-    process::stay_loaded();
-    fork::survive();
-    arch::look_at_processor();
     let group = place(prepared, register)?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -129,6 +125,11 @@ impl<'p, 'd> Placed<'p, 'd> {
         let Member { image, bound, .. } = self.member;
         let indirect =
             relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
+        for (at, value) in image.moved_dynamic_entries() {
+            // Where the dynamic section is read-only, `ld.so` leaves it alone too.
+            let moved = self.mapping.load_bias().apply(value) as u64;
+            let _ = self.mapping.store(at, moved.to_le_bytes());
+        }
         if let (Some(plt), Some(at)) = (&self.plt, image.facts.plt_got) {
             // The PLT's first entry pushes the first of the two words and jumps to the second.
             let words = [ptr::from_ref(&**plt).addr(), arch::bind_call as *const () as usize];

@@ -81,6 +81,7 @@ mod eh_frame;
 mod error;
 mod fork;
 mod group;
+mod handles;
 mod host;
 mod image;
 mod instantiate;

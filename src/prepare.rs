@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::addr::PageSize;
@@ -20,6 +21,7 @@ use crate::arch::MACHINE;
 use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
+use crate::fork;
 use crate::group::{self, CallBinder, Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Facts, Image};
@@ -115,6 +117,7 @@ impl Settings {
 
     /// From bytes to a bound group: parse, find what is needed, bind.
     pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
+        fork::set_up();
         let parsed = self.collect(bytes)?;
         let searchlist = searchlist(&parsed, self.scope);
         let members = parsed.iter().map(|member| member.image.symbols()).collect();
@@ -158,20 +161,36 @@ impl Settings {
         })
     }
 
+    /// The image that encloses what is loaded, and the images that it needs.
+    fn enclosing_images(&self) -> Vec<(Arc<Group>, usize)> {
+        self.enclosing.iter().flat_map(|(group, index)| images(group, *index)).collect()
+    }
+
+    /// Whether these bytes are a library that needs, by name, an image that would enclose it.
+    pub(crate) fn needs_enclosing(&self, bytes: &[u8]) -> bool {
+        let parsed = self.parse(None, Bytes::Borrowed(bytes));
+        let enclosing = self.enclosing_images();
+        parsed.is_ok_and(|parsed| {
+            parsed.image.facts.needed.iter().any(|name| {
+                let name = name.to_bytes();
+                enclosing.iter().any(|(group, index)| group.member(*index).is_called(name))
+            })
+        })
+    }
+
     /// Where references of a load group's members are searched.
     fn search_order<'a>(
         &'a self,
         searchlist: Vec<Provider>,
         members: Vec<SymbolTable<'a>>,
     ) -> SearchOrder<'a> {
-        let enclosing = self.enclosing.iter().flat_map(|(group, index)| images(group, *index));
         SearchOrder {
             scope: self.scope,
             defined: &self.defined,
             resolver: self.resolver.as_deref(),
             host: GlobalScope::new(),
             services: self.services,
-            enclosing: enclosing.collect(),
+            enclosing: self.enclosing_images(),
             global: group::global_images(),
             searchlist,
             members,
@@ -223,9 +242,19 @@ impl Settings {
         while index < parsed.len() {
             let needed_by = parsed[index].name.clone();
             let facts = parsed[index].image.facts.clone();
+            let folders = run_path(&facts, &needed_by);
+            let mut providers = Vec::with_capacity(facts.needed.len());
             for name in &facts.needed {
-                match self.find_needed(name, &mut parsed) {
-                    Ok(provider) => parsed[index].needed.push(provider),
+                providers.push(self.find_needed(name, &mut parsed)?);
+            }
+            // What the system has to open, from the last to the first, which is how `ld.so` relocates
+            // them: the last ones are those that the others use.
+            for (name, provider) in facts.needed.iter().zip(&mut providers).rev() {
+                if provider.is_some() {
+                    continue;
+                }
+                match self.open_needed(name, &folders, &mut parsed) {
+                    Ok(opened) => *provider = Some(opened),
                     Err(NotFound::Missing(reason)) => missing_libraries.push(MissingLibrary {
                         name: name.to_string_lossy().into_owned(),
                         needed_by: needed_by.to_string(),
@@ -234,8 +263,10 @@ impl Settings {
                     Err(NotFound::Bad(error)) => return Err(error),
                 }
             }
+            parsed[index].needed = providers.into_iter().flatten().collect();
             index += 1;
         }
+        missing_libraries.reverse();
         if missing_libraries.is_empty() {
             Ok(parsed)
         } else {
@@ -243,51 +274,75 @@ impl Settings {
         }
     }
 
-    /// Who satisfies a `DT_NEEDED` entry; parses one more member where that is provided bytes.
+    /// Who satisfies a `DT_NEEDED` entry, if it need not be opened; parses one more member where
+    /// that is provided bytes.
     fn find_needed(
         &self,
         needed: &CStr,
         parsed: &mut Vec<Parsed<'_>>,
-    ) -> Result<Provider, NotFound> {
+    ) -> Result<Option<Provider>, Error> {
         let name = needed.to_bytes();
-        if let Some(index) =
-            parsed.iter().position(|member| member.image.facts.is_called(&member.name, name))
-        {
-            return Ok(Provider::Member(index));
+        let is_it = |member: &Parsed<'_>| member.image.facts.is_called(&member.name, name);
+        if let Some(index) = parsed.iter().position(is_it) {
+            return Ok(Some(Provider::Member(index)));
         }
-        for group in &self.depends_on {
-            if let Some(index) = (0..group.len()).find(|&index| group.member(index).is_called(name))
-            {
-                return Ok(Provider::Loaded(group.clone(), index));
-            }
+        let in_group = |group: &Arc<Group>| {
+            let index = (0..group.len()).find(|&index| group.member(index).is_called(name))?;
+            Some(Provider::Loaded(group.clone(), index))
+        };
+        if let Some(loaded) = self.depends_on.iter().find_map(in_group) {
+            return Ok(Some(loaded));
         }
-        if let Some((provided, bytes)) =
-            self.provided.iter().find(|(provided, _)| provided.as_bytes() == name)
-        {
-            let count = parsed.len() as u64 + 1;
-            limits::check("the number of images in one load", count, self.limits.images)
-                .map_err(NotFound::Bad)?;
-            parsed.push(
-                self.parse(Some(provided.clone()), Bytes::Shared(bytes.clone()))
-                    .map_err(NotFound::Bad)?,
-            );
-            return Ok(Provider::Member(parsed.len() - 1));
-        }
-        let global = group::global_images();
+        let mut enclosing = self.enclosing_images().into_iter();
         if let Some((group, index)) =
-            global.into_iter().find(|(group, index)| group.member(*index).is_called(name))
+            enclosing.find(|(group, index)| group.member(*index).is_called(name))
         {
-            return Ok(Provider::Loaded(group, index));
+            return Ok(Some(Provider::Loaded(group, index)));
         }
-        if let Some(library) = HostLibrary::loaded(needed) {
-            return Ok(Provider::Host(library));
+        let mut provided = self.provided.iter();
+        if let Some((provided, bytes)) = provided.find(|(it, _)| it.as_bytes() == name) {
+            return self.add_member(provided.clone(), bytes.clone(), parsed).map(Some);
         }
-        if self.system_libraries {
-            return HostLibrary::open(needed)
-                .map(Provider::Host)
-                .map_err(|reason| NotFound::Missing(Some(reason)));
+        let mut global = group::global_images().into_iter();
+        if let Some((group, index)) =
+            global.find(|(group, index)| group.member(*index).is_called(name))
+        {
+            return Ok(Some(Provider::Loaded(group, index)));
         }
-        Err(NotFound::Missing(None))
+        Ok(HostLibrary::loaded(needed).map(Provider::Host))
+    }
+
+    /// Has the system open a needed library, if the caller allows that.
+    fn open_needed(
+        &self,
+        needed: &CStr,
+        folders: &[PathBuf],
+        parsed: &mut Vec<Parsed<'_>>,
+    ) -> Result<Provider, NotFound> {
+        if !self.system_libraries {
+            return Err(NotFound::Missing(None));
+        }
+        let refusal = match HostLibrary::open(needed, folders) {
+            Ok(library) => return Ok(Provider::Host(library)),
+            Err(refusal) => refusal,
+        };
+        // A library that is there, but needs symbols of those that it is needed with, cannot be
+        // opened alone: it becomes a member, and sees what the others see.
+        let bytes = refusal.file.and_then(|file| Some((std::fs::read(&file).ok()?, file)));
+        let (bytes, file) = bytes.ok_or(NotFound::Missing(Some(refusal.text)))?;
+        self.add_member(file.to_string_lossy().into(), bytes.into(), parsed).map_err(NotFound::Bad)
+    }
+
+    fn add_member(
+        &self,
+        name: Arc<str>,
+        bytes: Arc<[u8]>,
+        parsed: &mut Vec<Parsed<'_>>,
+    ) -> Result<Provider, Error> {
+        let count = parsed.len() as u64 + 1;
+        limits::check("the number of images in one load", count, self.limits.images)?;
+        parsed.push(self.parse(Some(name), Bytes::Shared(bytes))?);
+        Ok(Provider::Member(parsed.len() - 1))
     }
 
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
@@ -300,6 +355,24 @@ impl Settings {
         });
         Ok(Parsed { name, image, needed: Vec::new() })
     }
+}
+
+/// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the folder that the image came from, which
+/// is known only if it is called by an absolute path.
+fn run_path(facts: &Facts, name: &str) -> Vec<PathBuf> {
+    let Some(list) = &facts.run_path else { return Vec::new() };
+    let origin = Path::new(name).parent().filter(|folder| folder.is_absolute());
+    let origin = origin.map(|folder| folder.to_string_lossy());
+    let expand = |folder: String| match &origin {
+        Some(origin) => Some(folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)),
+        None => (!folder.contains("ORIGIN")).then_some(folder),
+    };
+    let folders = list.to_bytes().split(|&byte| byte == b':');
+    folders
+        .filter_map(|folder| expand(String::from_utf8_lossy(folder).into_owned()))
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute())
+        .collect()
 }
 
 /// Why a needed library could not be had.

@@ -9,7 +9,6 @@ use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::ops::Range;
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use region::Protection;
@@ -45,18 +44,15 @@ static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char)
 /// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
 /// debuggers refer to its code. Nothing to do where that is the executable.
 pub(crate) fn stay_loaded() {
-    static STAY: Once = Once::new();
-    STAY.call_once(|| {
-        // SAFETY: `Dl_info` is plain data that `dladdr` fills in; its name is a C string of
-        // `ld.so`'s that outlives this call. The flags load nothing: they mark what is loaded.
-        unsafe {
-            let mut info: libc::Dl_info = std::mem::zeroed();
-            if libc::dladdr(stay_loaded as *const c_void, &mut info) != 0 {
-                let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-                libc::dlopen(info.dli_fname, flags);
-            }
+    // SAFETY: `Dl_info` is plain data that `dladdr` fills in; its name is a C string of `ld.so`'s
+    // that outlives this call. The flags load nothing: they mark what is loaded.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(stay_loaded as *const c_void, &mut info) != 0 {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            libc::dlopen(info.dli_fname, flags);
         }
-    });
+    }
 }
 
 /// Writes `values` into the initial values that new threads get, `offset` bytes into the

@@ -140,7 +140,9 @@ impl SearchOrder<'_> {
         // There must be but one in the process: that of a library of `ld.so`'s, or of the image
         // that had it first, wherever in the order they are.
         let of_host = self.searchlist.iter().find_map(|provider| match provider {
-            Provider::Host(_) => self.in_provider(provider, name, wanted, class),
+            Provider::Host(library) => {
+                Some(self.of_host(name, &library.unique(name)?, Some(library.clone())))
+            }
             Provider::Member(_) | Provider::Loaded(..) => None,
         });
         of_host.or_else(|| Definition::of_unique(name)).or(Some(found))

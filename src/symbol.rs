@@ -200,6 +200,8 @@ pub(crate) enum Wanted<'a> {
     Default,
     /// This version.
     Version(Version<'a>),
+    /// Any definition, whatever its version.
+    Any,
 }
 
 /// What the result of a lookup is for.
@@ -665,6 +667,7 @@ impl<'a> SymbolTable<'a> {
                     || !version.exact && entry.is_none() && visible;
                 return matches.then_some(symbol);
             }
+            Wanted::Any => return Some(symbol),
             Wanted::Default => 2,
             Wanted::Unversioned => 3,
         };

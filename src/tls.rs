@@ -52,7 +52,7 @@ use crate::{process, threads};
 pub(crate) const SLOTS: usize = 32;
 /// How many bytes of static thread-local storage are kept for images that need initial exec. As
 /// above; the feature `large-static-tls` is for executables, which have no such limit.
-pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 512 };
+pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 1024 };
 /// The largest alignment of a block in the pool: what glibc gives the executable's own.
 pub(crate) const POOL_ALIGN: usize = 64;
 /// How many bits of a [`Descriptor`] are the offset.
@@ -508,6 +508,12 @@ fn abort(what: &str) -> ! {
     // SAFETY: writes a string that is alive to standard error.
     unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     std::process::abort()
+}
+
+/// Makes what is made once in a process.
+pub(crate) fn set_up() {
+    let _ = thread_exit_key();
+    host_static_size();
 }
 
 /// The key whose destructor frees a thread's blocks when it ends.

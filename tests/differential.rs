@@ -30,7 +30,7 @@ const DT_RELRSZ: u64 = 35;
 
 /// What only `ld.so` can do for its libraries, and memdl does for its images: their imports of
 /// these are bound to memdl's versions.
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "__tls_get_addr",
     "__cxa_thread_atexit_impl",
     "__cxa_thread_atexit",
@@ -39,6 +39,7 @@ const SERVICES: [&str; 12] = [
     "dl_iterate_phdr",
     "_dl_find_object",
     "dlopen",
+    "dlinfo",
     "dlclose",
     "dlsym",
     "dlvsym",

@@ -247,7 +247,7 @@ const CORRUPTIONS: &[(&str, Change, bool, Kind, &[&str])] = &[
     ("DT_REL", |e| e.set_tag(DT_RELACOUNT, DT_REL), false, Unsupported, &["DT_REL", "without addends"]),
     ("DT_PLTREL", |e| e.set_value(DT_PLTREL, DT_REL), false, Unsupported, &["DT_PLTREL", "without addends"]),
     ("DT_JMPREL", |e| e.set_value(DT_JMPREL, NOWHERE), false, Malformed, &["relocation table", "d_tag 0x17"]),
-    ("DT_ANDROID_RELA", |e| e.set_tag(DT_RELACOUNT, 0x6000_0011), false, Unsupported, &["Android"]),
+    ("DT_ANDROID_REL", |e| e.set_tag(DT_RELACOUNT, 0x6000_000f), false, Unsupported, &["DT_ANDROID_REL", "without addends"]),
     ("DT_INIT", |e| e.set_value(DT_INIT, e.word(e.value(DT_INIT_ARRAY))), false, Malformed, &["not in executable memory", "d_tag 0xc"]),
     ("DT_FINI", |e| e.set_value(DT_FINI, NOWHERE), false, Malformed, &["not in executable memory", "d_tag 0xd"]),
     ("DT_INIT_ARRAY", |e| e.set_value(DT_INIT_ARRAY, NOWHERE), false, Malformed, &["array of functions", "d_tag 0x19"]),

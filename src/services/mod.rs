@@ -33,6 +33,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlclose" => Some(open::dlclose as *const () as usize),
         b"dlsym" => Some(open::dlsym as *const () as usize),
         b"dlvsym" => Some(open::dlvsym as *const () as usize),
+        b"dlinfo" => Some(open::dlinfo as *const () as usize),
         b"dlerror" => Some(open::dlerror as *const () as usize),
         _ => None,
     }

@@ -1,9 +1,11 @@
-//! Opening and looking up from inside an image: `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror`.
+//! Opening and looking up from inside an image: `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror`,
+//! `dlinfo`.
 //!
 //! Handles of `ld.so`'s pass through. What differs for an image:
 //!
 //! * `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller, which is told by its return
 //!   address; `ld.so` would take the address for one that is in no library.
+//! * An image is found under its own name, and under the names of those that it needs.
 //! * A library that the system's loader finds but cannot bind, since it needs symbols of the very
 //!   image that opens it (an extension module of an interpreter that runs from memory), is read
 //!   and loaded here, with that image before everything else in its scope.
@@ -13,40 +15,23 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::arch;
 use crate::group::{self, Group, Provider};
-use crate::host::GlobalScope;
+use crate::handles;
+use crate::host::{self, GlobalScope};
 use crate::image::Bytes;
 use crate::library::Library;
+use crate::link_map::LinkMap;
 use crate::lookup;
 use crate::prepare::Settings;
 use crate::symbol::{Class, SymbolName, Version, Wanted};
-
-/// A library that was opened here.
-struct Opened {
-    library: Library,
-    /// By whom, and under which path: opening it again gives the same.
-    caller: *const Group,
-    path: CString,
-    count: usize,
-}
-
-// SAFETY: `caller` is only compared.
-unsafe impl Send for Opened {}
-
-/// By handle.
-static OPENED: Mutex<BTreeMap<usize, Opened>> = Mutex::new(BTreeMap::new());
-
-fn opened() -> MutexGuard<'static, BTreeMap<usize, Opened>> {
-    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::tls::TlsModule;
 
 thread_local! {
     /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
@@ -91,61 +76,68 @@ unsafe extern "C-unwind" fn dlopen_for(
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
     let caller = group::image_at(caller);
-    if let Some((group, _)) = &caller
-        && let Some(handle) = open_again(group, name)
+    if let Some(caller) = &caller
+        && let Some(handle) = handles::open_again(caller, name).or_else(|| open_image(caller, name))
     {
         return handle;
     }
-    // Bound at once, so that what cannot be bound is found out here.
-    let flags = if caller.is_some() { flags & !libc::RTLD_LAZY | libc::RTLD_NOW } else { flags };
-    // SAFETY: the caller's promise, passed on.
-    let handle = unsafe { libc::dlopen(path, flags) };
-    let Some(caller) = caller.filter(|_| handle.is_null() && flags & libc::RTLD_NOLOAD == 0) else {
+    let Some(caller) = caller else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dlopen(path, flags) };
+    };
+    // SAFETY: the caller's promise. What is loaded already is not loaded again, by anyone.
+    let handle = unsafe { libc::dlopen(path, flags | libc::RTLD_NOLOAD) };
+    if !handle.is_null() || flags & libc::RTLD_NOLOAD != 0 {
         return handle;
-    };
-    // SAFETY: there is an error, whose text is valid until the next call in this thread.
-    let refusal = unsafe { CStr::from_ptr(libc::dlerror()).to_owned() };
-    if !name.to_bytes().contains(&b'/') {
-        return fail(refusal);
     }
-    let Ok(bytes) = std::fs::read(Path::new(OsStr::from_bytes(name.to_bytes()))) else {
-        return fail(refusal);
-    };
-    let group = Arc::as_ptr(&caller.0);
+    let is_path = name.to_bytes().contains(&b'/');
+    let path_of_file = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let bytes = if is_path { std::fs::read(path_of_file).ok() } else { None };
     let settings = Settings {
         name: Some(name.to_string_lossy().into()),
         global: flags & libc::RTLD_GLOBAL != 0,
+        lazy: flags & libc::RTLD_LAZY != 0,
         system_libraries: true,
-        enclosing: Some(caller),
+        enclosing: Some(caller.clone()),
         ..Settings::new(super::replacement)
     };
+    // If it names the very image that opens it, `ld.so` would look for another one.
+    let is_ours = bytes.as_ref().is_some_and(|bytes| settings.needs_enclosing(bytes));
+    let refusal = if is_ours {
+        CString::default()
+    } else {
+        // Bound at once, so that what cannot be bound is found out here.
+        let now = flags & !libc::RTLD_LAZY | libc::RTLD_NOW;
+        // SAFETY: the caller's promise, passed on.
+        let handle = unsafe { libc::dlopen(path, now) };
+        if !handle.is_null() {
+            return handle;
+        }
+        // SAFETY: there is an error, whose text is valid until the next call in this thread.
+        unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
+    };
+    let Some(bytes) = bytes else { return fail(refusal) };
     let library = match settings.prepare(Bytes::Borrowed(&bytes)) {
         // SAFETY: the caller's promise: it wants the library's constructors run.
         Ok(prepared) => unsafe { Library::only(prepared) },
         Err(error) => Err(error),
     };
     match library {
-        Ok(library) => {
-            let handle = Arc::as_ptr(library.group()).addr();
-            let path = name.to_owned();
-            opened().insert(handle, Opened { library, caller: group, path, count: 1 });
-            handle as *mut c_void
-        }
+        Ok(library) => handles::open(&caller, name, library.group().clone(), 0),
         Err(error) => fail(format!("{}; {error}", refusal.to_string_lossy())),
     }
 }
 
-/// The handle of what this caller has opened under this path before.
-fn open_again(caller: &Arc<Group>, path: &CStr) -> Option<*mut c_void> {
-    let mut opened = opened();
-    let caller = Arc::as_ptr(caller);
-    let same = |opened: &&mut Opened| opened.caller == caller && *opened.path == *path;
-    let (handle, opened) = opened
-        .iter_mut()
-        .map(|(handle, opened)| (*handle, opened))
-        .find(|(_, opened)| same(opened))?;
-    opened.count += 1;
-    Some(handle as *mut c_void)
+/// The handle of an image of the caller's own that has this name: itself, or one that it needs.
+fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Option<*mut c_void> {
+    let list = lookup::searchlist(Provider::Loaded(caller.0.clone(), 0));
+    let (group, index) = list.into_iter().find_map(|provider| match provider {
+        Provider::Loaded(group, index) => {
+            group.member(index).is_called(name.to_bytes()).then_some((group, index))
+        }
+        Provider::Member(_) | Provider::Host(_) => None,
+    })?;
+    Some(handles::open(caller, name, group, index))
 }
 
 /// `dlclose`.
@@ -153,18 +145,12 @@ fn open_again(caller: &Arc<Group>, path: &CStr) -> Option<*mut c_void> {
 /// # Safety
 /// As the C library's function. Runs the library's destructors if nobody else has it open.
 pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    let closed = {
-        let mut opened = opened();
-        let Some(entry) = opened.get_mut(&handle.addr()) else {
-            drop(opened);
-            // SAFETY: the caller's promise, passed on.
-            return unsafe { libc::dlclose(handle) };
-        };
-        entry.count -= 1;
-        if entry.count == 0 { opened.remove(&handle.addr()) } else { None }
-    };
-    // Its destructors may open and close: the lock is free again.
-    drop(closed.map(|opened| opened.library));
+    match handles::close(handle) {
+        // Its destructors may open and close: no lock is held.
+        Some(closed) => drop(closed),
+        // SAFETY: the caller's promise, passed on.
+        None => return unsafe { libc::dlclose(handle) },
+    }
     0
 }
 
@@ -242,6 +228,14 @@ fn find(
         // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
         Some(unsafe { lookup::address_of(found.symbol.definition) })
     };
+    let in_global_images = || {
+        let images = group::global_images().into_iter();
+        let images: Vec<_> = images.map(|(group, index)| Provider::Loaded(group, index)).collect();
+        lookup::in_list(&images, &symbol, wanted)
+    };
+    if host::is_executable(handle) {
+        return Some(in_global().or_else(in_global_images).unwrap_or_else(not_found));
+    }
     if handle == libc::RTLD_DEFAULT || handle == libc::RTLD_NEXT {
         let (group, index) = group::image_at(caller)?;
         let list = lookup::searchlist(Provider::Loaded(group.clone(), 0));
@@ -250,15 +244,50 @@ fn find(
             let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
             lookup::in_list(&list[after..], &symbol, wanted).or_else(in_global)
         } else {
-            let images = group::global_images().into_iter();
-            let images: Vec<_> =
-                images.map(|(group, index)| Provider::Loaded(group, index)).collect();
-            in_global()
-                .or_else(|| lookup::in_list(&images, &symbol, wanted))
-                .or_else(|| lookup::in_list(&list, &symbol, wanted))
+            let in_scope = || lookup::in_list(&list, &symbol, wanted);
+            in_global().or_else(in_global_images).or_else(in_scope)
         };
         return Some(found.unwrap_or_else(not_found));
     }
-    let group = opened().get(&handle.addr())?.library.group().clone();
-    Some(lookup::in_library(&group, 0, &symbol, wanted).unwrap_or_else(not_found))
+    let (group, index) = handles::image(handle)?;
+    Some(lookup::in_library(&group, index, &symbol, wanted).unwrap_or_else(not_found))
+}
+
+/// `dlinfo`.
+///
+/// # Safety
+/// As the C library's function: `info` points to what `request` writes.
+pub(super) unsafe extern "C" fn dlinfo(
+    handle: *mut c_void,
+    request: c_int,
+    info: *mut c_void,
+) -> c_int {
+    const RTLD_DI_LMID: c_int = 1;
+    const RTLD_DI_LINKMAP: c_int = 2;
+    const RTLD_DI_TLS_MODID: c_int = 9;
+    const RTLD_DI_TLS_DATA: c_int = 10;
+    let Some((group, index)) = handles::image(handle) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dlinfo(handle, request, info) };
+    };
+    let loaded = group.member(index);
+    let module = loaded.tls.as_ref().map(TlsModule::id);
+    // SAFETY: the caller's promise. The map lives as long as the image; the image is in place, and
+    // offset 0 is in every block.
+    unsafe {
+        match request {
+            RTLD_DI_LMID => info.cast::<libc::c_long>().write(0),
+            RTLD_DI_LINKMAP => info.cast::<*const LinkMap>().write(&*loaded.link_map),
+            RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
+            RTLD_DI_TLS_DATA => {
+                let block = module.map_or(ptr::null_mut(), |module| module.address(0));
+                info.cast::<*mut c_void>().write(block);
+            }
+            _ => {
+                fail(format!("dlinfo: request {request} is not known for an image in memory"));
+                return -1;
+            }
+        }
+    }
+    0
 }
