@@ -622,17 +622,19 @@ impl GlobalScope {
             let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
                 continue;
             };
-            let Some(symbol) = library.lookup(name, wanted, class) else {
-                continue;
-            };
-            let is_it = match symbol.definition {
-                SymbolValue::Address(found) => found == address,
-                // SAFETY: the library is held, and the offset is its own symbol's.
-                SymbolValue::ThreadLocal { module, offset } => unsafe {
-                    module.address(offset).addr() == address
-                },
-            };
-            if is_it {
+            // `dlsym` has its own idea of which definition an unversioned name means: it tells
+            // which library, and the reference's rules which of that library's definitions.
+            let told = if version.is_some() { wanted } else { Wanted::Default };
+            let is_it = library.lookup(name, told, Class::Address).is_some_and(|symbol| {
+                match symbol.definition {
+                    SymbolValue::Address(found) => found == address,
+                    // SAFETY: the library is held, and the offset is its own symbol's.
+                    SymbolValue::ThreadLocal { module, offset } => unsafe {
+                        module.address(offset).addr() == address
+                    },
+                }
+            });
+            if is_it && let Some(symbol) = library.lookup(name, wanted, class) {
                 return Some(GlobalSymbol { symbol, library: Some(Arc::new(library)) });
             }
         }

@@ -608,6 +608,56 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
     ]);
 }
 
+/// gdb looks for the block of a library that has no file in the wrong place, and writes there: the
+/// locations have to lead it to the right one, wherever the block lies.
+#[test]
+fn thread_locals_are_printed_and_set_where_they_are() {
+    for model in ["global-dynamic", "local-dynamic", "initial-exec"] {
+        for dwarf in ["-gdwarf-4", "-gdwarf-5"] {
+            let model = format!("-ftls-model={model}");
+            let path = library("gcc", "clib.c", &[dwarf, "-O0", &model]);
+            let session = Gdb::of_host(&steps(&[
+                &format!("load a {}", path.display()),
+                "call a entry 5",
+                "call a entry 5",
+            ]))
+            .run(&[
+                "break leaf",
+                "run",
+                "next",
+                "next",
+                "next",
+                "next",
+                "next",
+                "print lib_thread",
+                "set var lib_thread = 5",
+                "print lib_thread",
+                "print *&lib_thread",
+                "print lib_global",
+                "delete",
+                "continue",
+            ]);
+            session.to("print lib_thread").has(&["$1 = 100\n"]);
+            session.to("print *&lib_thread").has(&["$3 = 5\n"]);
+            // What the library computes with it says that it was set, and set there: 514 without.
+            session.to("continue").has(&["entry(5) = 704"]);
+        }
+    }
+}
+
+/// Where a block is reached by no constant way, nothing is better than another variable's value.
+#[test]
+fn a_thread_local_that_cannot_be_found_reads_as_unavailable() {
+    let path = clib();
+    let mut all: Vec<String> =
+        (0..40).map(|number| format!("load a{number} {}", path.display())).collect();
+    all.push("call a39 entry 5".to_owned());
+    let session =
+        Gdb::of_host(&all).run(&["break leaf", "run", "print lib_thread", "print lib_global"]);
+    session.to("print lib_thread").has(&["$1 = <optimized out>\n"]);
+    session.to("print lib_global").has(&["$2 = 7\n"]);
+}
+
 #[test]
 fn two_libraries_with_the_same_names_are_both_seen() {
     let (first, second) = (clib(), library("gcc", "twin.c", &["-g", "-O0"]));

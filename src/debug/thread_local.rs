@@ -106,10 +106,11 @@ impl Site {
     }
 }
 
-/// A piece without a place, larger than any variable: gdb says that it was optimised out.
+/// A piece without a place, of 1 MiB: gdb says that a variable which is no larger was optimised
+/// out, and shows no larger one either (it counts bits, so that not much more can be stated).
 fn unavailable() -> [u8; LOCATION] {
     let mut location = [DW_OP_NOP; LOCATION];
-    location[..6].copy_from_slice(&[DW_OP_PIECE, 0x80, 0x80, 0x80, 0x80, 0x01]);
+    location[..4].copy_from_slice(&[DW_OP_PIECE, 0x80, 0x80, 0x40]);
     location
 }
 
