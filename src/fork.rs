@@ -57,6 +57,7 @@ unsafe extern "C" fn before() {
     // In the order in which they are taken together anywhere: none is, so any order will do.
     let held: Vec<Box<dyn Any>> = vec![
         Box::new(lock_set_up()),
+        Box::new(process::lock_for_fork()),
         Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),
         Box::new(tls::lock_for_fork()),

@@ -225,7 +225,7 @@ fn listed() -> Vec<Listed> {
     let mut list: Vec<Listed> = Vec::new();
     // SAFETY: the callback has the signature that is asked for and does not unwind (it can only
     // fail to allocate, which aborts).
-    unsafe { libc::dl_iterate_phdr(Some(add), (&raw mut list).cast()) };
+    unsafe { process::visit_libraries(add, (&raw mut list).cast()) };
     list
 }
 
@@ -486,7 +486,7 @@ pub(crate) fn loads() -> u64 {
     }
     let mut loads = 0u64;
     // SAFETY: the callback has the signature that is asked for and does not unwind.
-    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut loads).cast()) };
+    unsafe { process::visit_libraries(first, (&raw mut loads).cast()) };
     loads
 }
 

@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
@@ -41,6 +42,10 @@ use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
 pub struct Library {
     group: Arc<Group>,
 }
+
+// A panic in a resolver of the caller's leaves a library as it was.
+impl UnwindSafe for Library {}
+impl RefUnwindSafe for Library {}
 
 impl Library {
     /// The only instance there will be of what is prepared.

@@ -9,7 +9,7 @@
 //! * block at a constant distance from the first module's: the distance is added to the offset;
 //! * block behind a pointer at a constant distance (one of memdl's slots): distance, ask, load the
 //!   pointer, add the offset;
-//! * anything else: the variable reads as optimised out. A wrong value is never shown.
+//! * anything else: the location computes nothing, and gdb says so. A wrong value is never shown.
 //!
 //! Compilers emit `DW_OP_const8u <offset>` and `DW_OP_GNU_push_tls_address` (or
 //! `DW_OP_form_tls_address`), ten bytes, and each replacement fits into ten. The places are found
@@ -28,7 +28,6 @@ const DW_OP_CONST2S: u8 = 0x0b;
 const DW_OP_CONST4S: u8 = 0x0d;
 const DW_OP_CONST8U: u8 = 0x0e;
 const DW_OP_PLUS_UCONST: u8 = 0x23;
-const DW_OP_PIECE: u8 = 0x93;
 const DW_OP_NOP: u8 = 0x96;
 const DW_OP_FORM_TLS_ADDRESS: u8 = 0x9b;
 const DW_OP_GNU_PUSH_TLS_ADDRESS: u8 = 0xe0;
@@ -106,12 +105,10 @@ impl Site {
     }
 }
 
-/// A piece without a place, of 1 MiB: gdb says that a variable which is no larger was optimised
-/// out, and shows no larger one either (it counts bits, so that not much more can be stated).
+/// A location that computes nothing: gdb says that it cannot be evaluated. (A piece without a place
+/// would read as optimised out, but must not be larger than the variable, whose size is elsewhere.)
 fn unavailable() -> [u8; LOCATION] {
-    let mut location = [DW_OP_NOP; LOCATION];
-    location[..4].copy_from_slice(&[DW_OP_PIECE, 0x80, 0x80, 0x40]);
-    location
+    [DW_OP_NOP; LOCATION]
 }
 
 /// Appends `value` as unsigned LEB128.
