@@ -80,13 +80,7 @@ impl Reservation {
 
     /// Gives the memory a name in `/proc/self/maps`, where the kernel can do that.
     pub(crate) fn set_name(&self, name: &str) {
-        // The kernel takes up to 80 bytes, printable and without these.
-        let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
-        let name: String =
-            name.chars().map(|c| if allowed(c) { c } else { '_' }).take(72).collect();
-        let Ok(name) = CString::new(format!("memdl:{name}")) else {
-            return;
-        };
+        let Ok(name) = CString::new(printable(name)) else { return };
         // SAFETY: the range is this reservation's and the name a C string, which the kernel copies.
         // A kernel without the feature says EINVAL, and the name is only a convenience.
         unsafe {
@@ -101,9 +95,26 @@ impl Reservation {
     }
 }
 
+/// As much of a name as the kernel takes: up to 79 bytes, printable and without a few.
+fn printable(name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
+    name.chars().map(|c| if allowed(c) { c } else { '_' }).take(79).collect()
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is owned by `self`, which is going away.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_every_name() {
+        assert_eq!(printable("memdl:lib$[x] \u{e9}.so"), "memdl:lib__x___.so");
+        assert_eq!(printable(&"x".repeat(200)).len(), 79);
     }
 }
