@@ -48,6 +48,8 @@ pub(crate) struct Group {
     /// What members are bound to; behind `members`, so that it goes last.
     keep: Mutex<Vec<Keep>>,
     call_binder: Option<Arc<CallBinder>>,
+    /// The image that opened the group, whose scope it is in.
+    enclosing: Option<(Arc<Group>, usize)>,
 }
 
 /// Binds a call of a group's member when it is first made: from the symbol's index to the function,
@@ -128,6 +130,7 @@ impl Group {
         init_order: Vec<usize>,
         keep: Vec<Keep>,
         call_binder: Option<Arc<CallBinder>>,
+        enclosing: Option<(Arc<Group>, usize)>,
     ) -> Arc<Group> {
         let group = Arc::new(Group {
             init_order,
@@ -136,11 +139,17 @@ impl Group {
             members,
             keep: Mutex::new(keep),
             call_binder,
+            enclosing,
         });
         for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
             plt.group.store(Arc::as_ptr(&group).cast_mut(), Ordering::Release);
         }
         group
+    }
+
+    /// The image that opened the group, whose scope it is in.
+    pub(crate) fn enclosing(&self) -> Option<&(Arc<Group>, usize)> {
+        self.enclosing.as_ref()
     }
 
     /// Binds a call of a member, stores the function where the next call finds it, and gives it.

@@ -13,8 +13,7 @@ use crate::group::Group;
 struct Opened {
     group: Arc<Group>,
     index: usize,
-    /// The address of the group that opened it, only to be compared, and under which path: opening
-    /// it again gives the same.
+    /// By whom ([`opener`]), and under which path: opening it again gives the same.
     caller: usize,
     path: CString,
     count: usize,
@@ -32,6 +31,16 @@ pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
     opened()
 }
 
+/// Whom a group opens libraries for: the outermost image that encloses it (an interpreter, of whose
+/// modules many may open the same). An address that is only compared.
+fn opener(group: &Arc<Group>) -> usize {
+    let mut outermost = group;
+    while let Some((group, _)) = outermost.enclosing() {
+        outermost = group;
+    }
+    Arc::as_ptr(outermost).addr()
+}
+
 /// Notes what an image of the group `caller` has opened, and gives its handle.
 pub(crate) fn open(
     (caller, _): &(Arc<Group>, usize),
@@ -40,7 +49,7 @@ pub(crate) fn open(
     index: usize,
 ) -> *mut c_void {
     let handle = ptr::from_ref(group.member(index)).addr();
-    let caller = Arc::as_ptr(caller).addr();
+    let caller = opener(caller);
     let new = Opened { group, index, caller, path: path.to_owned(), count: 0 };
     opened().entry(handle).or_insert(new).count += 1;
     handle as *mut c_void
@@ -49,7 +58,7 @@ pub(crate) fn open(
 /// The handle of what this caller has opened under this path before.
 pub(crate) fn open_again((caller, _): &(Arc<Group>, usize), path: &CStr) -> Option<*mut c_void> {
     let mut opened = opened();
-    let caller = Arc::as_ptr(caller).addr();
+    let caller = opener(caller);
     let (handle, opened) =
         opened.iter_mut().find(|(_, it)| it.caller == caller && *it.path == *path)?;
     opened.count += 1;

@@ -113,7 +113,7 @@ pub(crate) struct Facts {
     pub run_path: Option<CString>,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
-    /// `PT_GNU_RELRO`, as stated; in a writable segment but for padding behind it.
+    /// `PT_GNU_RELRO`, as stated; it starts in a writable segment, and ends no later than the last.
     pub relro: Option<Range<Vaddr>>,
     /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
     pub eh_frame_hdr: Option<Range<Vaddr>>,
@@ -555,15 +555,16 @@ impl Headers {
                 at,
             ));
         }
-        // Linkers pad RELRO up to a page boundary of theirs, which may lie behind the segment.
-        let holds = |segment: &Segment, relro: &Range<Vaddr>| {
-            let end = segment.addresses.end.0.div_ceil(segment.align).saturating_mul(segment.align);
-            segment.access.write
-                && segment.addresses.contains(&relro.start)
-                && relro.end <= Vaddr(end)
+        // It may span several segments; linkers pad it up to a page boundary of theirs, which may
+        // lie behind the last.
+        let mut writable = self.segments.iter().filter(|segment| segment.access.write);
+        let end = |segment: &Segment| {
+            segment.addresses.end.0.div_ceil(segment.align).saturating_mul(segment.align)
         };
+        let last_end = writable.clone().map(end).max().unwrap_or(0);
         if let Some(relro) = &self.relro
-            && !self.segments.iter().any(|segment| holds(segment, relro))
+            && (relro.end > Vaddr(last_end)
+                || !writable.any(|segment| segment.addresses.contains(&relro.start)))
         {
             let at = Place::Address(relro.start);
             return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));

@@ -81,6 +81,7 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
         prepared.init_order.clone(),
         prepared.keep.clone(),
         prepared.call_binder.clone(),
+        prepared.enclosing.clone(),
     ))
 }
 

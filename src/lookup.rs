@@ -65,6 +65,31 @@ pub(crate) unsafe fn address_of(value: SymbolValue) -> *mut c_void {
     }
 }
 
+/// What an image of this group sees besides the host: the group's first member and all that it
+/// needs, then the same of the image that opened it, and so on.
+pub(crate) fn scope(group: &Arc<Group>) -> Vec<Provider> {
+    let mut list = searchlist(Provider::Loaded(group.clone(), 0));
+    let mut enclosing = group.enclosing();
+    while let Some((group, _)) = enclosing {
+        for provider in searchlist(Provider::Loaded(group.clone(), 0)) {
+            if !list.iter().any(|known| known.is(&provider)) {
+                list.push(provider);
+            }
+        }
+        enclosing = group.enclosing();
+    }
+    list
+}
+
+/// The images in [`scope`].
+pub(crate) fn images_in_scope(group: &Arc<Group>) -> Vec<(Arc<Group>, usize)> {
+    let of_image = |provider| match provider {
+        Provider::Loaded(group, index) => Some((group, index)),
+        Provider::Member(_) | Provider::Host(_) => None,
+    };
+    scope(group).into_iter().filter_map(of_image).collect()
+}
+
 /// A library that is in place and all that it needs, breadth first, each once.
 pub(crate) fn searchlist(first: Provider) -> Vec<Provider> {
     let mut list = vec![first];

@@ -37,7 +37,7 @@ pub(crate) struct Mapping<State> {
     reservation: Reservation,
     load_bias: LoadBias,
     segments: Vec<PlannedSegment>,
-    relro: Option<Range<Vaddr>>,
+    relro: Vec<Range<Vaddr>>,
     /// Segments that are not writable in the end are writable still (and not yet executable).
     text_open: bool,
     state: PhantomData<State>,
@@ -143,7 +143,7 @@ impl Mapping<Open> {
     /// Makes RELRO read-only: relocating is over.
     pub(crate) fn seal(mut self) -> Result<Mapping<Sealed>, Error> {
         self.close_text()?;
-        if let Some(relro) = &self.relro {
+        for relro in &self.relro {
             self.protect(relro, Protection::READ)?;
         }
         Ok(Mapping {
@@ -214,7 +214,7 @@ impl Mapping<Sealed> {
         };
         let address = self.load_bias.apply(at);
         if self.segments.iter().any(holds)
-            && !self.relro.as_ref().is_some_and(in_relro)
+            && !self.relro.iter().any(in_relro)
             && address.is_multiple_of(8)
         {
             // SAFETY: 8 aligned bytes inside a writable segment that is mapped as long as `self`

@@ -26,8 +26,8 @@ pub(crate) struct Plan {
     pub align: u64,
     /// Ascending; they share no page.
     pub segments: Vec<PlannedSegment>,
-    /// Page-exact, inside one writable segment's pages; not empty.
-    pub relro: Option<Range<Vaddr>>,
+    /// Page-exact, each inside one writable segment's pages, none empty.
+    pub relro: Vec<Range<Vaddr>>,
     /// Segments that are not writable in the end have to be written while relocating.
     pub text_relocations: bool,
 }
@@ -80,20 +80,17 @@ impl Plan {
         };
         let span = first.pages.start..last.pages.end;
         // Both ends are rounded down: what shares its page with data that stays writable cannot
-        // be protected. Linkers pad RELRO up to a page boundary of theirs, which may lie behind
-        // the segment: nothing that is not the segment's is protected.
-        let relro = facts.relro.as_ref().and_then(|stated| {
-            let start = stated.start.page_floor(page);
-            let segment = segments.iter().find(|segment| segment.pages.contains(&start))?;
-            Some(start..stated.end.page_floor(page).min(segment.pages.end))
+        // be protected. It may span several segments and the gaps between them, and linkers pad
+        // it up to a page boundary of theirs: only the segments' own pages are protected.
+        let relro = facts.relro.as_ref().map_or(Vec::new(), |stated| {
+            let (start, end) = (stated.start.page_floor(page), stated.end.page_floor(page));
+            let writable = segments.iter().filter(|segment| segment.access.write);
+            writable
+                .map(|segment| segment.pages.start.max(start)..segment.pages.end.min(end))
+                .filter(|pages| pages.start < pages.end)
+                .collect()
         });
-        Ok(Plan {
-            span,
-            align,
-            segments,
-            relro: relro.filter(|relro| relro.start < relro.end),
-            text_relocations: facts.text_relocations,
-        })
+        Ok(Plan { span, align, segments, relro, text_relocations: facts.text_relocations })
     }
 
     /// The length of the span in bytes.

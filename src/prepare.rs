@@ -75,6 +75,8 @@ pub(crate) struct Prepared<'d> {
     pub symfiles: Vec<Option<DebugTemplate>>,
     /// Binds calls of members that are bound lazily.
     pub call_binder: Option<Arc<CallBinder>>,
+    /// The image that opens the group.
+    pub enclosing: Option<(Arc<Group>, usize)>,
 }
 
 /// One image of a prepared group.
@@ -158,12 +160,13 @@ impl Settings {
             global: self.global,
             symfiles,
             call_binder,
+            enclosing: self.enclosing.clone(),
         })
     }
 
     /// The image that encloses what is loaded, and the images that it needs.
     fn enclosing_images(&self) -> Vec<(Arc<Group>, usize)> {
-        self.enclosing.iter().flat_map(|(group, index)| images(group, *index)).collect()
+        self.enclosing.iter().flat_map(|(group, _)| lookup::images_in_scope(group)).collect()
     }
 
     /// Whether these bytes are a library that needs, by name, an image that would enclose it.
@@ -403,16 +406,6 @@ fn may_bind_lazily(facts: &Facts, plan: &Plan) -> bool {
             segment.access.write && start <= words.start && words.end <= end
         })
     })
-}
-
-/// An image and the images that it needs, directly or not, breadth first.
-fn images(group: &Arc<Group>, index: usize) -> Vec<(Arc<Group>, usize)> {
-    let list = lookup::searchlist(Provider::Loaded(group.clone(), index));
-    let of_image = |provider| match provider {
-        Provider::Loaded(group, index) => Some((group, index)),
-        Provider::Member(_) | Provider::Host(_) => None,
-    };
-    list.into_iter().filter_map(of_image).collect()
 }
 
 /// The image and all that it needs, directly or not, breadth first, each once.

@@ -128,15 +128,12 @@ unsafe extern "C-unwind" fn dlopen_for(
     }
 }
 
-/// The handle of an image of the caller's own that has this name: itself, or one that it needs.
+/// The handle of an image of this name that the caller sees.
 fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Option<*mut c_void> {
-    let list = lookup::searchlist(Provider::Loaded(caller.0.clone(), 0));
-    let (group, index) = list.into_iter().find_map(|provider| match provider {
-        Provider::Loaded(group, index) => {
-            group.member(index).is_called(name.to_bytes()).then_some((group, index))
-        }
-        Provider::Member(_) | Provider::Host(_) => None,
-    })?;
+    let images = lookup::images_in_scope(&caller.0).into_iter().chain(group::global_images());
+    let is_it =
+        |(group, index): &(Arc<Group>, usize)| group.member(*index).is_called(name.to_bytes());
+    let (group, index) = { images }.find(is_it)?;
     Some(handles::open(caller, name, group, index))
 }
 
@@ -238,7 +235,7 @@ fn find(
     }
     if handle == libc::RTLD_DEFAULT || handle == libc::RTLD_NEXT {
         let (group, index) = group::image_at(caller)?;
-        let list = lookup::searchlist(Provider::Loaded(group.clone(), 0));
+        let list = lookup::scope(&group);
         let found = if handle == libc::RTLD_NEXT {
             let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), index));
             let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
