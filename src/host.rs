@@ -298,6 +298,16 @@ impl HostLibrary {
         Ok(Arc::new(HostLibrary { opened_for_image: true, ..library }))
     }
 
+    /// The name that a `DT_NEEDED` entry has for it, and its file, if it was opened for an image.
+    pub(crate) fn opened_file(&self) -> Option<(String, PathBuf)> {
+        let path = PathBuf::from(OsStr::from_bytes(self.name.to_bytes()));
+        let name = match &self.soname {
+            Some(soname) => soname.to_string_lossy().into_owned(),
+            None => path.file_name()?.to_string_lossy().into_owned(),
+        };
+        self.opened_for_image.then_some((name, path))
+    }
+
     /// Keeps a library that was opened for an image, now that the image is in place. Such a
     /// library may have threads of its own that outlive every call into it (libgomp's pool does),
     /// and the next load of the image finds it there.

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::group::{Group, Loaded, Provider};
+use crate::group::{Group, Provider};
 use crate::host::SymbolValue;
 use crate::symbol::{Class, SymbolName, Wanted};
 use crate::unique;
@@ -18,7 +18,7 @@ pub(crate) fn in_library(
     wanted: Wanted<'_>,
 ) -> Option<*mut c_void> {
     // Nearly always it is the image's own: nothing is allocated for it.
-    in_image(group.member(index), name, wanted).or_else(|| {
+    in_image(group, index, name, wanted).or_else(|| {
         let list = searchlist(Provider::Loaded(group.clone(), index));
         in_list(list.get(1..)?, name, wanted)
     })
@@ -31,7 +31,7 @@ pub(crate) fn in_list(
     wanted: Wanted<'_>,
 ) -> Option<*mut c_void> {
     list.iter().find_map(|provider| match provider {
-        Provider::Loaded(group, index) => in_image(group.member(*index), name, wanted),
+        Provider::Loaded(group, index) => in_image(group, *index, name, wanted),
         Provider::Host(library) => {
             let found = library.lookup(name, wanted, Class::Address)?;
             // SAFETY: a value of the library's own symbol, and the library is held.
@@ -41,16 +41,33 @@ pub(crate) fn in_list(
     })
 }
 
-fn in_image(loaded: &Loaded, name: &SymbolName<'_>, wanted: Wanted<'_>) -> Option<*mut c_void> {
+fn in_image(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+) -> Option<*mut c_void> {
+    let loaded = group.member(index);
     let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
-    let the_only = if symbol.is_unique() { unique::definition(name.bytes()) } else { None };
-    let value = match the_only {
-        Some((group, index, symbol)) => group.member(index).value(&symbol),
-        None => loaded.value(&symbol),
-    };
-    // SAFETY: a value of the image's own symbol, or that of the image which is bound to it; both
-    // are in place.
+    let the_only = if symbol.is_unique() { unique_value(group, index, name) } else { None };
+    let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
+    // SAFETY: a value of the image's own symbol, or of the library's that has the one definition;
+    // both are in place.
     Some(unsafe { address_of(value) })
+}
+
+/// The one definition of a unique symbol, where that is another library's: as references of the
+/// image are bound.
+fn unique_value(group: &Arc<Group>, index: usize, name: &SymbolName<'_>) -> Option<SymbolValue> {
+    let list = searchlist(Provider::Loaded(group.clone(), index));
+    let of_host = list.iter().find_map(|provider| match provider {
+        Provider::Host(library) => Some(library.unique(name)?.definition),
+        Provider::Member(_) | Provider::Loaded(..) => None,
+    });
+    of_host.or_else(|| {
+        let (group, index, symbol) = unique::definition(name.bytes())?;
+        Some(group.member(index).value(&symbol))
+    })
 }
 
 /// The address that a symbol's value means for the calling thread.

@@ -120,7 +120,7 @@ impl Settings {
     /// From bytes to a bound group: parse, find what is needed, bind.
     pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
         fork::set_up();
-        let parsed = self.collect(bytes)?;
+        let parsed = self.collect(bytes.clone())?;
         let searchlist = searchlist(&parsed, self.scope);
         let members = parsed.iter().map(|member| member.image.symbols()).collect();
         let order = self.search_order(searchlist.clone(), members);
@@ -140,6 +140,12 @@ impl Settings {
             return Err(missing(&parsed, vec![], vec![], outcome.missing));
         }
         drop(order);
+        if !outcome.without_static_tls.is_empty() {
+            let as_members = self.with_members(&outcome.without_static_tls);
+            if as_members.provided.len() > self.provided.len() {
+                return as_members.prepare(bytes);
+            }
+        }
 
         let init_order = init_order(&parsed);
         let debug = self.debug.effective();
@@ -162,6 +168,22 @@ impl Settings {
             call_binder,
             enclosing: self.enclosing.clone(),
         })
+    }
+
+    /// The same with these libraries, which the system opened for the group, provided from their
+    /// files: as members they get the room in every thread that `ld.so` would have given them, had
+    /// it seen who needs it.
+    fn with_members(&self, libraries: &[Arc<HostLibrary>]) -> Settings {
+        let mut settings = self.clone();
+        for library in libraries {
+            if let Some((name, path)) = library.opened_file()
+                && !settings.provided.iter().any(|(provided, _)| **provided == *name)
+                && let Ok(bytes) = std::fs::read(path)
+            {
+                settings.provided.push((name.into(), bytes.into()));
+            }
+        }
+        settings
     }
 
     /// The image that encloses what is loaded, and the images that it needs.

@@ -14,11 +14,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, Machine, RelocKind};
 use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
+use crate::host::HostLibrary;
 use crate::image::{Image, Rela};
 use crate::scope::{Definition, SearchOrder, SymbolRequest, Target};
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
@@ -47,6 +49,9 @@ pub(crate) struct Outcome {
     pub keep: Vec<Keep>,
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
     pub static_tls: BTreeSet<usize>,
+    /// Libraries that were opened for the group, and have no room in every thread for thread-locals
+    /// that it reaches by initial exec.
+    pub without_static_tls: Vec<Arc<HostLibrary>>,
     /// Definitions of the group's own that are to be the only ones in the process.
     pub first_uses: Vec<FirstUse>,
 }
@@ -108,6 +113,13 @@ pub(crate) fn bind(
             && let Target::MemberTls { member, .. } = found.definition.target
         {
             outcome.static_tls.insert(member);
+        }
+        if kind == RelocKind::TlsThreadPointerOffset
+            && let Target::Tls { module, .. } = found.definition.target
+            && let Some(Keep::Host(library)) = &found.definition.keep
+            && module.static_offset().is_none()
+        {
+            outcome.without_static_tls.push(library.clone());
         }
         bound.calls.extend(found.call.map(|call| (rela.symbol, call)));
         if wants_size {
