@@ -77,4 +77,5 @@ unsafe extern "C" fn after_in_child() {
     unwind::after_fork_in_child();
     // SAFETY: the child's only thread is the one that forked: as above.
     drop(unsafe { std::mem::take(&mut *HELD.0.get()) });
+    tls::after_fork_in_child();
 }

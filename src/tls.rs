@@ -210,6 +210,14 @@ pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
     registry()
 }
 
+/// In a child just after the fork: the records of threads that do not exist here are forgotten,
+/// since their slots lie on stacks that glibc gives to others. What they own is leaked.
+pub(crate) fn after_fork_in_child() {
+    let slots = arch::tls_slots();
+    // SAFETY: records in the registry are alive, and the lock is held.
+    registry().threads.retain(|thread| unsafe { (*thread.as_ptr()).slots } == slots);
+}
+
 /// What a thread owns. Reached through raw pointers, field by field, since its own thread reads
 /// `starts` while another, under the registry's lock, may clear an element.
 struct Thread {
