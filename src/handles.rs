@@ -3,19 +3,36 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, OsStr, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::group::Group;
 
+/// A file, whatever its path: device and inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// Of the file at this path; a name without a slash is none.
+    pub(crate) fn of(path: &CStr) -> Option<FileId> {
+        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let file = path.to_str().is_none_or(|path| path.contains('/')).then_some(path)?;
+        let metadata = std::fs::metadata(file).ok()?;
+        Some(FileId(metadata.dev(), metadata.ino()))
+    }
+}
+
 /// An image that is open.
 struct Opened {
     group: Arc<Group>,
     index: usize,
-    /// By whom ([`opener`]), and under which path: opening it again gives the same.
+    /// By whom ([`opener`]), and from which file: opening it again gives the same.
     caller: usize,
-    path: CString,
+    file: Option<FileId>,
     count: usize,
 }
 
@@ -44,23 +61,27 @@ fn opener(group: &Arc<Group>) -> usize {
 /// Notes what an image of the group `caller` has opened, and gives its handle.
 pub(crate) fn open(
     (caller, _): &(Arc<Group>, usize),
-    path: &CStr,
+    file: Option<FileId>,
     group: Arc<Group>,
     index: usize,
 ) -> *mut c_void {
     let handle = ptr::from_ref(group.member(index)).addr();
     let caller = opener(caller);
-    let new = Opened { group, index, caller, path: path.to_owned(), count: 0 };
+    let new = Opened { group, index, caller, file, count: 0 };
     opened().entry(handle).or_insert(new).count += 1;
     handle as *mut c_void
 }
 
-/// The handle of what this caller has opened under this path before.
-pub(crate) fn open_again((caller, _): &(Arc<Group>, usize), path: &CStr) -> Option<*mut c_void> {
+/// The handle of what this caller has opened from this file before.
+pub(crate) fn open_again(
+    (caller, _): &(Arc<Group>, usize),
+    file: Option<FileId>,
+) -> Option<*mut c_void> {
     let mut opened = opened();
     let caller = opener(caller);
+    let mut known = opened.iter_mut();
     let (handle, opened) =
-        opened.iter_mut().find(|(_, it)| it.caller == caller && *it.path == *path)?;
+        known.find(|(_, it)| file.is_some() && it.caller == caller && it.file == file)?;
     opened.count += 1;
     Some(*handle as *mut c_void)
 }

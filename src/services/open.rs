@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::group::{self, Group, Provider};
-use crate::handles;
+use crate::handles::{self, FileId};
 use crate::host::{self, GlobalScope};
 use crate::image::Bytes;
 use crate::library::Library;
@@ -76,8 +76,9 @@ unsafe extern "C-unwind" fn dlopen_for(
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
     let caller = group::image_at(caller);
+    let file = FileId::of(name);
     if let Some(caller) = &caller
-        && let Some(handle) = handles::open_again(caller, name).or_else(|| open_image(caller, name))
+        && let Some(handle) = handles::open_again(caller, file).or_else(|| open_image(caller, name))
     {
         return handle;
     }
@@ -123,7 +124,7 @@ unsafe extern "C-unwind" fn dlopen_for(
         Err(error) => Err(error),
     };
     match library {
-        Ok(library) => handles::open(&caller, name, library.group().clone(), 0),
+        Ok(library) => handles::open(&caller, file, library.group().clone(), 0),
         Err(error) => fail(format!("{}; {error}", refusal.to_string_lossy())),
     }
 }
@@ -134,7 +135,7 @@ fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Option<*mut c_void> 
     let is_it =
         |(group, index): &(Arc<Group>, usize)| group.member(*index).is_called(name.to_bytes());
     let (group, index) = { images }.find(is_it)?;
-    Some(handles::open(caller, name, group, index))
+    Some(handles::open(caller, None, group, index))
 }
 
 /// `dlclose`.
