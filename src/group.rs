@@ -228,7 +228,17 @@ impl Drop for Group {
             live.groups.remove(&number);
             live.global.retain(|&other| other != number);
             for loaded in &self.members {
-                live.images.remove(&loaded.mapping.address_range().start);
+                let addresses = loaded.mapping.address_range();
+                live.images.remove(&addresses.start);
+                live.keys.retain(|&key, destructor| {
+                    let is_ours = addresses.contains(destructor);
+                    if is_ours {
+                        // SAFETY: a key of the image's that it has not deleted. Threads that still
+                        // have a value would call its destructor when they end.
+                        unsafe { libc::pthread_key_delete(key) };
+                    }
+                    !is_ours
+                });
             }
         }
     }
@@ -345,6 +355,8 @@ struct Live {
     images: BTreeMap<usize, LiveImage>,
     /// Numbers of those whose exports later images see.
     global: Vec<u64>,
+    /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
+    keys: BTreeMap<libc::pthread_key_t, usize>,
     /// Those that must stay (`DF_1_NODELETE`).
     pinned: Vec<Arc<Group>>,
     /// How many groups were ever entered; the number of the next.
@@ -361,6 +373,7 @@ static LIVE: RwLock<Live> = RwLock::new(Live {
     groups: BTreeMap::new(),
     images: BTreeMap::new(),
     global: Vec::new(),
+    keys: BTreeMap::new(),
     pinned: Vec::new(),
     next: 0,
 });
@@ -408,6 +421,18 @@ pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
     let live = read();
     let (_, image) = live.images.range(..=address).next_back()?;
     (address < image.end).then(|| Some((image.group.upgrade()?, image.index)))?
+}
+
+/// Notes a key whose destructor may be an image's.
+pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) {
+    if image_at(destructor).is_some() {
+        write().keys.insert(key, destructor);
+    }
+}
+
+/// Forgets a key that is deleted.
+pub(crate) fn forget_key(key: libc::pthread_key_t) {
+    write().keys.remove(&key);
 }
 
 /// All images, in load order.

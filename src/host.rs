@@ -82,7 +82,7 @@ impl Drop for Handle {
 impl Handle {
     /// A library that the process has loaded already.
     fn loaded(name: &CStr) -> Option<Handle> {
-        Handle::open(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD)
+        Handle::try_open(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD)
     }
 
     fn open(name: &CStr, flags: c_int) -> Option<Handle> {
@@ -90,6 +90,15 @@ impl Handle {
         // allowed; with RTLD_NOLOAD it does not.
         let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
         (!handle.is_null()).then(|| Handle(handle))
+    }
+
+    /// As [`Handle::open`]; a failure leaves no error behind that somebody else would be told.
+    fn try_open(name: &CStr, flags: c_int) -> Option<Handle> {
+        let handle = Handle::open(name, flags);
+        if handle.is_none() {
+            last_dl_error();
+        }
+        handle
     }
 
     /// The executable, whose scope is the global one.
@@ -111,6 +120,9 @@ impl Handle {
                 None => libc::dlsym(self.0, name.as_ptr()),
             }
         };
+        if address.is_null() {
+            last_dl_error();
+        }
         (!address.is_null()).then_some(address.addr())
     }
 
@@ -284,9 +296,26 @@ impl HostLibrary {
         let file = find_file(name, folders);
         let path = file.as_ref().and_then(|file| CString::new(file.as_os_str().as_bytes()).ok());
         let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
-        let Some(handle) = Handle::open(path.as_deref().unwrap_or(name), flags) else {
-            let unknown = || "refused by the system's loader".into();
-            let text = last_dl_error().unwrap_or_else(unknown);
+        // What it needs itself may lie in these folders too (`DT_RPATH` holds for all that is
+        // loaded on behalf of an image): then that is opened first.
+        let mut needed = Vec::new();
+        let mut text = String::new();
+        let handle = (0..MOST_NEEDED).find_map(|_| {
+            let handle = Handle::open(path.as_deref().unwrap_or(name), flags);
+            if handle.is_none() {
+                text = last_dl_error().unwrap_or_default();
+                let missing = text.split_once(": cannot open shared object file");
+                let missing = missing.and_then(|(missing, _)| CString::new(missing).ok());
+                let file = missing.and_then(|missing| find_file(&missing, folders));
+                let file = file.and_then(|it| CString::new(it.as_os_str().as_bytes()).ok());
+                match file.and_then(|file| Handle::try_open(&file, flags)) {
+                    Some(opened) => needed.push(opened),
+                    None => return Some(None),
+                }
+            }
+            handle.map(Some)
+        });
+        let Some(handle) = handle.flatten() else {
             // No other way tells why. The message is not translated (it would be in glibc's
             // catalogue, and there is none for `ld.so`).
             let unbound = text.contains("undefined symbol");
@@ -314,7 +343,7 @@ impl HostLibrary {
     pub(crate) fn stay_loaded(&self) {
         if self.opened_for_image {
             let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-            drop(Handle::open(&self.name, flags));
+            drop(Handle::try_open(&self.name, flags));
         }
     }
 
@@ -426,6 +455,9 @@ impl HostLibrary {
 pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0
 }
+
+/// How many libraries are opened first because another needs them.
+const MOST_NEEDED: usize = 64;
 
 /// Why the system's loader did not open a library.
 pub(crate) struct Refusal {

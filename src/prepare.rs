@@ -11,8 +11,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -268,13 +269,17 @@ impl Settings {
             let needed_by = parsed[index].name.clone();
             let facts = parsed[index].image.facts.clone();
             let folders = run_path(&facts, &needed_by);
-            let mut providers = Vec::with_capacity(facts.needed.len());
-            for name in &facts.needed {
+            let origin = origin(&needed_by);
+            let expanded = facts.needed.iter().map(|name| expand(name, origin.as_deref()));
+            let needed: Vec<CString> =
+                expanded.zip(&facts.needed).map(|(it, name)| it.unwrap_or(name.clone())).collect();
+            let mut providers = Vec::with_capacity(needed.len());
+            for name in &needed {
                 providers.push(self.find_needed(name, &mut parsed)?);
             }
             // What the system has to open, from the last to the first, which is how `ld.so` relocates
             // them: the last ones are those that the others use.
-            for (name, provider) in facts.needed.iter().zip(&mut providers).rev() {
+            for (name, provider) in needed.iter().zip(&mut providers).rev() {
                 if provider.is_some() {
                     continue;
                 }
@@ -386,18 +391,29 @@ impl Settings {
 /// is known only if it is called by an absolute path.
 fn run_path(facts: &Facts, name: &str) -> Vec<PathBuf> {
     let Some(list) = &facts.run_path else { return Vec::new() };
-    let origin = Path::new(name).parent().filter(|folder| folder.is_absolute());
-    let origin = origin.map(|folder| folder.to_string_lossy());
-    let expand = |folder: String| match &origin {
-        Some(origin) => Some(folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)),
-        None => (!folder.contains("ORIGIN")).then_some(folder),
-    };
+    let origin = origin(name);
     let folders = list.to_bytes().split(|&byte| byte == b':');
     folders
-        .filter_map(|folder| expand(String::from_utf8_lossy(folder).into_owned()))
-        .map(PathBuf::from)
+        .filter_map(|folder| expand(&CString::new(folder).ok()?, origin.as_deref()))
+        .map(|folder| PathBuf::from(OsStr::from_bytes(folder.to_bytes())))
         .filter(|folder| folder.is_absolute())
         .collect()
+}
+
+/// The folder that an image came from, which is known only if it is called by an absolute path.
+fn origin(name: &str) -> Option<String> {
+    let folder = Path::new(name).parent().filter(|folder| folder.is_absolute())?;
+    Some(folder.to_str()?.to_owned())
+}
+
+/// With the folder of the image for `$ORIGIN`; `None` if that is asked for and not known.
+fn expand(text: &CStr, origin: Option<&str>) -> Option<CString> {
+    let Ok(text) = text.to_str() else { return Some(text.to_owned()) };
+    if !text.contains("$ORIGIN") && !text.contains("${ORIGIN}") {
+        return CString::new(text).ok();
+    }
+    let origin = origin?;
+    CString::new(text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)).ok()
 }
 
 /// Why a needed library could not be had.

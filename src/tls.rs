@@ -35,6 +35,7 @@
 
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
@@ -210,6 +211,13 @@ pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
     registry()
 }
 
+/// Keeps something until the calling thread has ended, after the destructors of its keys (as far as
+/// POSIX promises rounds of those). In the main thread, which does not end, for good.
+pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) {
+    // SAFETY: the calling thread's own record, and a field that nobody else reaches.
+    unsafe { (*Thread::current().as_ptr()).kept.push(what) };
+}
+
 /// In a child just after the fork: the records of threads that do not exist here are forgotten,
 /// since their slots lie on stacks that glibc gives to others. What they own is leaked.
 pub(crate) fn after_fork_in_child() {
@@ -220,17 +228,29 @@ pub(crate) fn after_fork_in_child() {
 
 /// What a thread owns. Reached through raw pointers, field by field, since its own thread reads
 /// `starts` while another, under the registry's lock, may clear an element.
+///
+/// The first two fields are where [`arch`] expects them ([`STARTS`], [`STARTS_LEN`]).
+#[repr(C)]
 struct Thread {
-    /// The thread's static slots.
-    slots: *mut *mut u8,
     /// Where the block of each module starts, by index; null if there is none. Grown only by its
     /// own thread and under the lock; elements are cleared by others.
-    starts: Vec<AtomicPtr<u8>>,
+    starts: *const AtomicPtr<u8>,
+    starts_len: usize,
+    /// What `starts` points to.
+    room: Vec<AtomicPtr<u8>>,
+    /// The thread's static slots.
+    slots: *mut *mut u8,
     /// The memory of the blocks, by index. Only under the lock.
     blocks: Vec<Option<Block>>,
+    /// What is to be kept until nothing of the thread runs any more. Only its own thread's.
+    kept: Vec<Box<dyn Any>>,
     /// How often the end of the thread was put off. Only its own thread's.
     farewells: u32,
 }
+
+/// Offsets in a thread's record.
+pub(crate) const STARTS: usize = std::mem::offset_of!(Thread, starts);
+pub(crate) const STARTS_LEN: usize = std::mem::offset_of!(Thread, starts_len);
 
 /// Memory for one thread's copy of one module's variables.
 struct Block {
@@ -383,9 +403,12 @@ impl Thread {
             return thread;
         }
         let thread = Box::leak(Box::new(Thread {
+            starts: ptr::null(),
+            starts_len: 0,
+            room: Vec::new(),
             slots,
-            starts: Vec::new(),
             blocks: Vec::new(),
+            kept: Vec::new(),
             farewells: 0,
         }));
         let thread = NonNull::from(thread);
@@ -402,8 +425,8 @@ impl Thread {
     unsafe fn start(thread: NonNull<Thread>, index: usize) -> *mut u8 {
         // SAFETY: alive, and this field is changed by the calling thread only, but for elements,
         // which are atomic.
-        let starts = unsafe { &(*thread.as_ptr()).starts };
-        starts.get(index).map_or(ptr::null_mut(), |start| start.load(Ordering::Acquire))
+        let room = unsafe { &(*thread.as_ptr()).room };
+        room.get(index).map_or(ptr::null_mut(), |start| start.load(Ordering::Acquire))
     }
 
     /// Makes room for a module's entry.
@@ -412,11 +435,15 @@ impl Thread {
     /// `thread` is the calling thread's own record, and the registry's lock is held.
     unsafe fn grow(thread: NonNull<Thread>, index: usize) {
         // SAFETY: others reach the fields under the lock only.
-        let (starts, blocks) =
-            unsafe { (&mut (*thread.as_ptr()).starts, &mut (*thread.as_ptr()).blocks) };
-        if starts.len() <= index {
-            starts.resize_with(index + 1, AtomicPtr::default);
-            blocks.resize_with(index + 1, || None);
+        unsafe {
+            let thread = thread.as_ptr();
+            let (room, blocks) = (&mut (*thread).room, &mut (*thread).blocks);
+            if room.len() <= index {
+                room.resize_with(index + 1, AtomicPtr::default);
+                blocks.resize_with(index + 1, || None);
+                (*thread).starts = room.as_ptr();
+                (*thread).starts_len = room.len();
+            }
         }
     }
 
@@ -429,8 +456,8 @@ impl Thread {
         // array, and the array lives as long as its thread, which removes this record first.
         unsafe {
             let thread = thread.as_ptr();
-            let (starts, blocks) = (&(*thread).starts, &mut (*thread).blocks);
-            if let Some(entry) = starts.get(index) {
+            let (room, blocks) = (&(*thread).room, &mut (*thread).blocks);
+            if let Some(entry) = room.get(index) {
                 entry.store(start, Ordering::Release);
             }
             if index < SLOTS {
@@ -564,6 +591,7 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
         let slots = (*thread).slots;
         registry().threads.retain(|other| other.as_ptr() != thread);
         ptr::write_bytes(slots, 0, SLOTS);
+        // What was kept may be an image, whose end runs code: with no record, that gets a new one.
         drop(Box::from_raw(thread));
     }
 }

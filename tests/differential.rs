@@ -30,7 +30,7 @@ const DT_RELRSZ: u64 = 35;
 
 /// What only `ld.so` can do for its libraries, and memdl does for its images: their imports of
 /// these are bound to memdl's versions.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 17] = [
     "__tls_get_addr",
     "__cxa_thread_atexit_impl",
     "__cxa_thread_atexit",
@@ -40,6 +40,10 @@ const SERVICES: [&str; 13] = [
     "_dl_find_object",
     "dlopen",
     "dlinfo",
+    "pthread_key_create",
+    "pthread_key_delete",
+    "tss_create",
+    "tss_delete",
     "dlclose",
     "dlsym",
     "dlvsym",

@@ -137,7 +137,8 @@ mod native {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     use crate::tls::{
-        DESCRIPTOR_OFFSET_BITS, POOL, POOL_ALIGN, SLOTS, TlsIndex, address_slow, descriptor_slow,
+        DESCRIPTOR_OFFSET_BITS, POOL, POOL_ALIGN, SLOTS, STARTS, STARTS_LEN, TlsIndex,
+        address_slow, descriptor_slow,
     };
 
     /// Room for the extended state of the components in [`STATE_MASK`], in the standard form, whose
@@ -287,9 +288,9 @@ mod native {
             "mov rax, qword ptr [rdi]",
             "btr rax, 63",
             "jnc 2f",
-            "cmp rax, {slots}",
-            "jae 3f",
             "mov rcx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "cmp rax, {slots}",
+            "jae 4f",
             "mov rax, qword ptr fs:[rcx + rax * 8]",
             "test rax, rax",
             "jz 3f",
@@ -297,6 +298,19 @@ mod native {
             "ret",
             "2:",
             "jmp qword ptr [rip + __tls_get_addr@GOTPCREL]",
+            // Beyond the slots: the thread's record, in slot 0, has the rest.
+            "4:",
+            "mov rcx, qword ptr fs:[rcx]",
+            "test rcx, rcx",
+            "jz 3f",
+            "cmp rax, qword ptr [rcx + {len}]",
+            "jae 3f",
+            "mov rcx, qword ptr [rcx + {starts}]",
+            "mov rax, qword ptr [rcx + rax * 8]",
+            "test rax, rax",
+            "jz 3f",
+            "add rax, qword ptr [rdi + 8]",
+            "ret",
             "3:",
             "push rbp",
             "mov rbp, rsp",
@@ -305,6 +319,8 @@ mod native {
             "leave",
             "ret",
             slots = const SLOTS,
+            starts = const STARTS,
+            len = const STARTS_LEN,
             slow = sym address_slow,
         )
     }
@@ -348,10 +364,11 @@ mod native {
             "jnc 3f",
             "shr rcx, {bits}",
             "cmp rcx, {slots}",
-            "jae 3f",
+            "jae 4f",
             "shl rcx, 3",
             "add rcx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
             "mov rcx, qword ptr fs:[rcx]",
+            "2:",
             "test rcx, rcx",
             "jz 3f",
             // The offset is the low bits, sign-extended.
@@ -361,6 +378,21 @@ mod native {
             "sub rax, qword ptr fs:0",
             "pop rcx",
             "ret",
+            // Beyond the slots: the thread's record, in slot 0, has the rest.
+            "4:",
+            "push rdx",
+            "mov rdx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "mov rdx, qword ptr fs:[rdx]",
+            "test rdx, rdx",
+            "jz 5f",
+            "cmp rcx, qword ptr [rdx + {len}]",
+            "jae 5f",
+            "mov rdx, qword ptr [rdx + {starts}]",
+            "mov rcx, qword ptr [rdx + rcx * 8]",
+            "pop rdx",
+            "jmp 2b",
+            "5:",
+            "pop rdx",
             // The thread's first access. What is called may use any register.
             "3:",
             "push rdi",
@@ -372,6 +404,8 @@ mod native {
             "ret",
             bits = const DESCRIPTOR_OFFSET_BITS,
             slots = const SLOTS,
+            starts = const STARTS,
+            len = const STARTS_LEN,
             preserving = sym descriptor_slow_preserving,
         )
     }

@@ -24,7 +24,6 @@
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
 use std::ptr::{self, NonNull};
-use std::sync::Once;
 
 use crate::arch;
 
@@ -170,17 +169,25 @@ unsafe impl Sync for Lock {}
 
 static LOCK: Lock = Lock(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
 
+/// Registered when the program starts: a thread may hold the lock for long (a debugger reads a big
+/// symfile) while another forks, and the child would have a locked lock and nobody to unlock it. So
+/// forking waits.
+unsafe extern "C" fn survive_fork() {
+    // SAFETY: the three functions are safe to call at any fork: they lock and unlock `LOCK`, in
+    // that order, in the forking thread, which does not hold it since nothing forks under the
+    // lock. If registering fails for want of memory, forks are as unsafe as before.
+    unsafe { libc::pthread_atfork(Some(lock_list), Some(unlock_list), Some(unlock_list)) };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static SURVIVE_FORK: unsafe extern "C" fn() = survive_fork;
+
 impl List {
     fn lock() -> List {
-        // A thread may hold the lock for long (a debugger reads a big symfile) while another
-        // forks; the child would have a locked lock and nobody to unlock it. So forking waits.
-        static SURVIVE_FORK: Once = Once::new();
-        // SAFETY: the three functions are safe to call at any fork: they lock and unlock `LOCK`,
-        // in that order, in the forking thread, which does not hold it since nothing forks under
-        // the lock. If registering fails for want of memory, forks are as unsafe as before.
-        SURVIVE_FORK.call_once(|| unsafe {
-            libc::pthread_atfork(Some(lock_list), Some(unlock_list), Some(unlock_list));
-        });
+        // The static is reached by the linker only through this object file; a look at it makes
+        // sure that it is part of the link.
+        std::hint::black_box(&SURVIVE_FORK);
         lock_list();
         List(())
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::group::{self, Group};
+use crate::tls;
 use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
@@ -25,6 +26,8 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
             Some(thread_atexit as *const () as usize)
         }
+        b"pthread_key_create" | b"tss_create" => Some(key_create as *const () as usize),
+        b"pthread_key_delete" | b"tss_delete" => Some(key_delete as *const () as usize),
         b"dladdr" => Some(find::dladdr as *const () as usize),
         b"dladdr1" => Some(find::dladdr1_of_images as *const () as usize),
         b"dl_iterate_phdr" => Some(find::dl_iterate_phdr as *const () as usize),
@@ -96,5 +99,35 @@ unsafe extern "C-unwind" fn run_at_thread_exit(pending: *mut c_void) {
     unsafe {
         let pending = Box::from_raw(pending.cast::<AtThreadExit>());
         (pending.destructor)(pending.object);
+        // Destructors of the thread's keys come after this, and may be the image's.
+        tls::keep_until_thread_ends(pending);
     }
+}
+
+/// `pthread_key_create`, and `tss_create`, which differ by the names of their types: notes whose
+/// destructor it is, so that no thread calls it once the image is gone.
+///
+/// # Safety
+/// As the C library's function.
+unsafe extern "C" fn key_create(
+    key: *mut libc::pthread_key_t,
+    destructor: Option<unsafe extern "C" fn(*mut c_void)>,
+) -> c_int {
+    // SAFETY: the caller's promise, passed on.
+    let result = unsafe { libc::pthread_key_create(key, destructor) };
+    if let (0, Some(destructor)) = (result, destructor) {
+        // SAFETY: it was just written.
+        group::note_key(destructor as *const () as usize, unsafe { *key });
+    }
+    result
+}
+
+/// `pthread_key_delete`, and `tss_delete`.
+///
+/// # Safety
+/// As the C library's function.
+unsafe extern "C" fn key_delete(key: libc::pthread_key_t) -> c_int {
+    group::forget_key(key);
+    // SAFETY: the caller's promise, passed on.
+    unsafe { libc::pthread_key_delete(key) }
 }

@@ -1,0 +1,2 @@
+// Defines it.
+int late(int x) { return x + 1; }

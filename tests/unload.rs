@@ -1,0 +1,390 @@
+//! Unloading: what is left, what must wait, and in which order it goes.
+
+mod common;
+
+use std::ffi::{c_int, c_void};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::thread;
+
+use common::{Opened, build, call_run, isolated, isolated_output, load_and_run, maps, notes};
+use libc::RTLD_NOW;
+use memdl::{Debug, Library, Loader};
+
+type Number = extern "C" fn() -> c_int;
+
+fn gcc(source: &str, flags: &[&str]) -> PathBuf {
+    let compiler = if source.ends_with(".cpp") { "g++" } else { "gcc" };
+    build(compiler, &format!("unload/{source}"), &[&["-O1"], flags].concat())
+}
+
+/// `name` keeps compilers that run at once from each other's files.
+fn rust_library(name: &str) -> PathBuf {
+    build("rustc", "unload/library.rs", &["-O", &format!("-Cmetadata={name}")])
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+fn loader() -> Loader {
+    Loader::new().system_libraries(true)
+}
+
+fn load(path: &Path) -> Library {
+    // SAFETY: a library of `testlibs/`.
+    unsafe { loader().load(&read(path)) }.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A function that stays callable as long as `library` does.
+fn function<T: Copy>(library: &Library, name: &str) -> T {
+    // SAFETY: the tests name functions of the sources with their types.
+    unsafe { *library.get::<T>(name).unwrap() }
+}
+
+/// Kilobytes of memory that the process has resident.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn is_mapped(address: usize) -> bool {
+    maps().iter().any(|line| line.range.contains(&address))
+}
+
+#[test]
+fn a_thousand_rounds_leave_nothing() {
+    isolated("a_thousand_rounds_leave_nothing", || {
+        let everything = read(&gcc("everything.cpp", &["-g"]));
+        let rust = read(&rust_library("rounds"));
+        let plain = read(&gcc("noisy.c", &["-DNAME=plain"]));
+        let threads = read(&gcc("threads.c", &[]));
+        // Nobody reads what the plain one notes.
+        // SAFETY: a descriptor that is nobody's in this process.
+        unsafe {
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY);
+            assert_eq!(libc::dup2(null, 199), 199);
+        }
+        let round = |number: usize| {
+            let debug = if number.is_multiple_of(2) { Debug::Full } else { Debug::Off };
+            for (file, every) in [(&everything, 1), (&plain, 1), (&threads, 5), (&rust, 20)] {
+                // In a thread of its own: what thread-local objects keep goes with that.
+                let body = || {
+                    load_and_run(&loader().debug(debug), file, "round").close().unwrap();
+                };
+                if number.is_multiple_of(every) {
+                    thread::scope(|scope| scope.spawn(body).join()).unwrap();
+                }
+            }
+        };
+        (0..100).for_each(round);
+        let (mappings, before) = (maps().len(), resident());
+        (0..1000).for_each(round);
+        let (mappings_after, after) = (maps().len(), resident());
+        // The heap, and stacks of threads, may take another piece or two.
+        assert!(mappings_after <= mappings + 4, "{mappings} mappings became {mappings_after}");
+        assert!(after < before + 4_000, "{before} kB became {after} kB");
+        let of_images = maps().into_iter().filter(|line| line.name.contains("memdl:"));
+        assert_eq!(of_images.map(|line| line.name).collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
+/// As glibc keeps a library for destructors of threads that have not ended.
+#[test]
+fn pending_destructors_of_threads_keep_an_image() {
+    isolated("pending_destructors_of_threads_keep_an_image", || {
+        let path = gcc("pending.cpp", &[]);
+        let library = load(&path);
+        let inside = library.address_range().start;
+        type Tell = extern "C" fn(*const AtomicI32);
+        let tell: Tell = function(&library, "tell");
+        let report: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(0)));
+        let (told, is_told) = mpsc::channel();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (end, ended) = mpsc::channel::<()>();
+                let told = told.clone();
+                let thread = thread::spawn(move || {
+                    tell(report);
+                    told.send(()).unwrap();
+                    let _ = ended.recv();
+                });
+                is_told.recv().unwrap();
+                (end, thread)
+            })
+            .collect();
+        library.close().unwrap();
+        for (number, (end, thread)) in threads.into_iter().enumerate() {
+            assert!(is_mapped(inside), "gone before thread {number} ended");
+            assert_eq!(report.load(Ordering::SeqCst), 2 * number as i32);
+            drop(end);
+            thread.join().unwrap();
+        }
+        assert_eq!(report.load(Ordering::SeqCst), 6);
+        assert!(!is_mapped(inside), "it stays");
+    });
+}
+
+/// The main thread's run at the end of the process.
+#[test]
+fn pending_destructors_of_the_main_thread_run_at_exit() {
+    const TEST: &str = "pending_destructors_of_the_main_thread_run_at_exit";
+    let output = isolated_output(TEST, || {
+        let library = load(&gcc("pending.cpp", &[]));
+        type Tell = extern "C" fn(*const AtomicI32);
+        static REPORT: AtomicI32 = AtomicI32::new(0);
+        function::<Tell>(&library, "tell")(&REPORT);
+        extern "C" fn last() {
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(40 + REPORT.load(Ordering::SeqCst)) };
+        }
+        // SAFETY: a function of this program. Handlers run after the thread's destructors.
+        unsafe { libc::atexit(last) };
+        drop(library);
+        std::process::exit(1);
+    });
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(42), "{text}");
+}
+
+#[test]
+fn constructors_that_start_threads() {
+    isolated("constructors_that_start_threads", || {
+        let path = gcc("threads.c", &[]);
+        for _ in 0..50 {
+            load_and_run(&loader(), &read(&path), "threads.c").close().unwrap();
+        }
+        assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
+    });
+}
+
+static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+static WORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// Loads and unloads.
+extern "C" fn host_works() {
+    let file = FILE.get().unwrap();
+    load_and_run(&loader(), file, "from a constructor").close().unwrap();
+    WORKS.fetch_add(1, Ordering::SeqCst);
+}
+
+#[test]
+fn constructors_and_destructors_that_load_and_unload() {
+    isolated("constructors_and_destructors_that_load_and_unload", || {
+        FILE.set(read(&gcc("everything.cpp", &[]))).unwrap();
+        let loader = loader().define("host_works", host_works as *const c_void);
+        let file = read(&gcc("loads.c", &[]));
+        for _ in 0..10 {
+            load_and_run(&loader, &file, "loads.c").close().unwrap();
+        }
+        assert_eq!(WORKS.load(Ordering::SeqCst), 40);
+        // From many threads.
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    (0..5).for_each(|_| drop(load_and_run(&loader, &file, "loads.c")));
+                });
+            }
+        });
+        assert_eq!(WORKS.load(Ordering::SeqCst), 40 + 4 * 5 * 4);
+    });
+}
+
+#[test]
+fn a_rust_library_survives_load_use_and_unload() {
+    isolated("a_rust_library_survives_load_use_and_unload", || {
+        let path = rust_library("threads");
+        for round in 0..5 {
+            let library = load(&path);
+            assert_eq!((call_run(&library), call_run(&library)), (42, 42), "round {round}");
+            let report: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(0)));
+            function::<extern "C" fn(*const AtomicI32)>(&library, "report_to")(report);
+            // A thread of ours that outlives it, whose thread-locals of the library do not.
+            let touch: Number = function(&library, "touch");
+            let (end, ended) = mpsc::channel::<()>();
+            let (to_main, touched) = mpsc::channel();
+            let thread = thread::spawn(move || {
+                to_main.send(touch()).unwrap();
+                let _ = ended.recv();
+            });
+            assert_eq!(touched.recv().unwrap(), 10);
+            library.close().unwrap();
+            assert_eq!(report.load(Ordering::SeqCst), 0, "round {round}");
+            drop(end);
+            thread.join().unwrap();
+            assert_eq!(report.load(Ordering::SeqCst), 10, "round {round}");
+        }
+        assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
+    });
+}
+
+/// Loads the Rust library, and ends the process with it in place, or closed but for what is
+/// pending in this thread.
+fn ends_with_a_rust_library(test: &str, keep: bool) {
+    let output = isolated_output(test, || {
+        let library = load(&rust_library(test));
+        assert_eq!(call_run(&library), 42);
+        // A thread that never ends has destructors pending too.
+        let touch: Number = function(&library, "touch");
+        let (touched, is_touched) = mpsc::channel();
+        thread::spawn(move || {
+            touched.send(touch()).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        assert_eq!(is_touched.recv().unwrap(), 10);
+        if keep {
+            std::mem::forget(library);
+        } else {
+            drop(library);
+        }
+        std::process::exit(42);
+    });
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(42), "{}: {text}", output.status);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("printed by the library"), "{out}");
+}
+
+#[test]
+fn a_rust_library_in_place_when_the_process_ends() {
+    ends_with_a_rust_library("a_rust_library_in_place_when_the_process_ends", true);
+}
+
+#[test]
+fn a_closed_rust_library_when_the_process_ends() {
+    ends_with_a_rust_library("a_closed_rust_library_when_the_process_ends", false);
+}
+
+/// The end of one thread lets many images go, while their destructors are running.
+#[test]
+fn many_images_wait_for_one_thread() {
+    isolated("many_images_wait_for_one_thread", || {
+        let everything = loader().prepare(&read(&gcc("everything.cpp", &[]))).unwrap();
+        let rust = loader().prepare(&read(&rust_library("many"))).unwrap();
+        // Their code: threads and their heaps come and go with mappings of other kinds.
+        let code =
+            || maps().iter().filter(|it| it.access.contains('x') && it.name.is_empty()).count();
+        let before = code();
+        let body = || {
+            for number in 0..200 {
+                let template = if usize::is_multiple_of(number, 20) { &rust } else { &everything };
+                // SAFETY: a library of `testlibs/`.
+                let library = unsafe { template.instantiate() }.unwrap();
+                assert_eq!(call_run(&library), 42);
+            }
+            code()
+        };
+        let meanwhile = thread::scope(|scope| scope.spawn(body).join()).unwrap();
+        assert_eq!(meanwhile, before + 200, "they did not wait");
+        assert_eq!(code(), before);
+    });
+}
+
+#[test]
+fn nodelete_stays() {
+    isolated("nodelete_stays", || {
+        let path = gcc("noisy.c", &["-DNAME=stays", "-Wl,-z,nodelete"]);
+        let mut inside = 0;
+        let noted = notes(|| {
+            let library = load(&path);
+            inside = library.address_range().start;
+            let run: Number = function(&library, "run");
+            library.close().unwrap();
+            assert_eq!(run(), 42);
+        });
+        assert!(is_mapped(inside));
+        assert_eq!(noted, "+stays ");
+        // What it notes at the end of the process.
+        // SAFETY: descriptors of this process.
+        assert_eq!(unsafe { libc::dup2(2, 199) }, 199);
+    });
+}
+
+/// What is needed is there before and goes after what needs it, and once.
+#[test]
+fn groups_go_in_reverse_order() {
+    isolated("groups_go_in_reverse_order", || {
+        let noisy = |name: &str, more: &[&str]| {
+            let soname = format!("-Wl,-soname,lib{name}.so");
+            let name = format!("-DNAME={name}");
+            gcc("noisy.c", &[&[&*name, &soname], more].concat())
+        };
+        // A diamond: top needs left and right, both need base.
+        let base = noisy("base", &[]);
+        let left = noisy("left", &["-DNEEDS=base", base.to_str().unwrap()]);
+        let right = noisy("right", &["-DNEEDS=base", base.to_str().unwrap()]);
+        let (l, r) = (left.to_str().unwrap(), right.to_str().unwrap());
+        let top = noisy("top", &["-DNEEDS=left", "-DNEEDS_TOO=right", "-Wl,--no-as-needed", l, r]);
+        let together = loader()
+            .provide("libbase.so", read(&base))
+            .provide("libleft.so", read(&left))
+            .provide("libright.so", read(&right));
+        let noted = notes(|| {
+            load_and_run(&together, &read(&top), "top").close().unwrap();
+        });
+        // dlopen's, of the same files.
+        let reference = notes(|| {
+            let opened: Vec<Opened> =
+                [&base, &left, &right, &top].map(|path| Opened::new(path, RTLD_NOW)).into();
+            assert_eq!(opened[3].run(), 42);
+            // The last handle of each but the top goes first: all stay until the top does.
+            let mut opened = opened;
+            let top = opened.pop();
+            drop(opened);
+            drop(top);
+        });
+        let (up, down) = (noted.find('-').unwrap(), reference.find('-').unwrap());
+        assert!(noted.starts_with("+base ") && noted[..up].ends_with("+top "), "{noted}");
+        assert!(noted[up..].starts_with("-top ") && noted.ends_with("-base "), "{noted}");
+        assert_eq!(noted.split(' ').count(), reference.split(' ').count(), "{noted}; {reference}");
+        assert!(reference[down..].starts_with("-top ") && reference.ends_with("-base "));
+
+        // One after the other: dependents keep their providers.
+        let noted = notes(|| {
+            let base = load(&base);
+            // SAFETY: as in `load`.
+            let left = unsafe { loader().depends_on(&base).load(&read(&left)) }.unwrap();
+            // SAFETY: as above.
+            let right = unsafe { loader().depends_on(&base).load(&read(&right)) }.unwrap();
+            base.close().unwrap();
+            let both = loader().depends_on(&left).depends_on(&right);
+            // SAFETY: as above.
+            let top = unsafe { both.load(&read(&top)) }.unwrap();
+            left.close().unwrap();
+            assert_eq!(call_run(&top), 42);
+            top.close().unwrap();
+            assert_eq!(call_run(&right), 42);
+            right.close().unwrap();
+        });
+        assert_eq!(noted, "+base +left +right +top -top -left -right -base ");
+    });
+}
+
+/// What is left at the end of the process is finalised then, the last loaded first.
+#[test]
+fn what_is_left_goes_at_the_end_of_the_process() {
+    const TEST: &str = "what_is_left_goes_at_the_end_of_the_process";
+    let output = isolated_output(TEST, || {
+        // SAFETY: descriptors of this process: what is noted goes to standard error.
+        assert_eq!(unsafe { libc::dup2(2, 199) }, 199);
+        for name in ["first", "second", "third"] {
+            let library = load(&gcc("noisy.c", &[&format!("-DNAME={name}")]));
+            static KEEP: Mutex<Vec<Library>> = Mutex::new(Vec::new());
+            if name != "second" {
+                KEEP.lock().unwrap().push(library);
+            }
+        }
+        std::process::exit(0);
+    });
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("+first +second -second +third -third -first "), "{text}");
+}
