@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! cargo run --release --example corpus -- FOLDER... [--recursive] [--only NAME] [--json FILE]
-//!                                         [--jobs N] [--seconds N]
+//!                                         [--jobs N] [--seconds N] [--with LIBRARY]
 //! ```
+//!
+//! `--with LIBRARY`, which may be repeated, has `dlopen` open that library with `RTLD_GLOBAL` in both
+//! processes first: extension modules need the symbols of their interpreter.
 //!
 //! Each library is loaded in two child processes (this program again; nothing else is in them):
 //! one calls `dlopen(path, RTLD_NOW | RTLD_LOCAL)`, the other
@@ -26,8 +29,11 @@
 //! | thread-local storage | both lie in the image's own block, and the distance between the two loaders' offsets is the same for all of the image |
 //! | TLS descriptor | as above; the descriptor was called in both processes to learn its place |
 //! | copy in the process | the same offset, in the copy of the same library that the process had before, or that a library which needs it in turn brought in |
+//! | member | the same offset, in a needed library that memdl had to load itself, since it cannot be opened alone (found in memory by its ELF header, known by its `DT_SONAME`) |
 //! | anonymous memory | both point to memory that belongs to no library (heap, stacks) |
 //! | constructors | equal, once both load a copy of the library without `DT_INIT` and `DT_INIT_ARRAY` |
+//! | needed libraries first | equal to a third process, where `dlopen` opens the libraries that this one needs before it opens the library itself: memdl must do so, and `ld.so` gives unique symbols (`STB_GNU_UNIQUE`) to whoever comes first |
+//! | another unique definition | memdl took a definition (`STB_GNU_UNIQUE`, checked in that library's table) which `ld.so` passed over, since no reference had been bound to it; there is no way to ask it |
 //! | unsteady | two runs of `dlopen` differ from each other in this place |
 //!
 //! Everything else is listed. The exit status is 1 if something is, or if `dlopen` loads a library
@@ -43,9 +49,10 @@ use std::env;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::ops::Range;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -56,7 +63,8 @@ use std::time::{Duration, Instant};
 
 use goblin::elf::Elf;
 use goblin::elf::dynamic::{
-    DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
+    DF_1_PIE, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS_1, DT_INIT, DT_INIT_ARRAY,
+    DT_INIT_ARRAYSZ, DT_SONAME, DT_STRTAB, DT_SYMTAB,
 };
 use goblin::elf::header::{ELFCLASS64, EM_X86_64, ET_DYN};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_TLS};
@@ -81,11 +89,14 @@ const SERVICES: &[&str] = &[
     "dladdr1",
     "dlclose",
     "dlerror",
+    "dlinfo",
     "dlopen",
     "dlsym",
     "dlvsym",
-    "pthread_atfork",
-    "__register_atfork",
+    "pthread_key_create",
+    "pthread_key_delete",
+    "tss_create",
+    "tss_delete",
 ];
 
 const DT_RELRSZ: u64 = 35;
@@ -115,6 +126,9 @@ struct Facts {
     span: Range<u64>,
     has_tls: bool,
     sections: Vec<(String, Range<u64>)>,
+    needed: Vec<String>,
+    /// `DT_RUNPATH`, or else `DT_RPATH`.
+    folders: Vec<String>,
 }
 
 /// A symbol that other libraries can bind to.
@@ -146,7 +160,11 @@ impl Facts {
             let name = elf.shdr_strtab.get_at(section.sh_name)?.to_owned();
             Some((name, section.sh_addr..section.sh_addr.checked_add(section.sh_size)?))
         });
+        let paths = if elf.runpaths.is_empty() { &elf.rpaths } else { &elf.runpaths };
+        let folders = paths.iter().flat_map(|paths| paths.split(':')).map(str::to_owned);
         Ok(Facts {
+            needed: elf.libraries.iter().map(|&name| name.to_owned()).collect(),
+            folders: folders.collect(),
             exports: exports(&elf),
             places: places(&elf, bytes),
             span: (start & !0xfff)..(end.unwrap_or(start).saturating_add(0xfff) & !0xfff),
@@ -405,15 +423,28 @@ impl Dump {
 /// Arguments: how (`dlopen` or `memdl`), the library, the path that it is called by, and where to
 /// write what is found.
 fn child(args: &[std::ffi::OsString]) -> Result<()> {
-    let [how, path, out] = args else { return Err("not meant to be called by hand".into()) };
+    let [how, path, out, global @ ..] = args else {
+        return Err("not meant to be called by hand".into());
+    };
     let (path, out) = (Path::new(path), Path::new(out));
     let mut progress = File::create(out.with_extension("progress"))?;
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a valid record; crashes are expected here and need no core file.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &no_core) };
+    for global in global {
+        let global = CString::new(global.as_bytes())?;
+        // SAFETY: a C string; never closed. The constructors are what this process is for.
+        let handle = unsafe { libc::dlopen(global.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            return Err(dl_error().into());
+        }
+    }
     let bytes = fs::read(path)?;
     let facts = Facts::read(&bytes)?;
-    if how == "dlopen" {
+    if how != "memdl" {
+        if how == "needed-first" {
+            open_needed(&facts, path);
+        }
         let before = objects();
         let name = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a C string. The constructors are what this process is for.
@@ -449,6 +480,19 @@ fn child(args: &[std::ffi::OsString]) -> Result<()> {
     Ok(())
 }
 
+/// Opens what the library needs, one after the other, from the last to the first, as memdl does.
+fn open_needed(facts: &Facts, path: &Path) {
+    let origin = path.parent().and_then(Path::to_str).unwrap_or("/");
+    for name in facts.needed.iter().rev() {
+        let folders = facts.folders.iter().map(|folder| folder.replace("$ORIGIN", origin));
+        let found =
+            folders.map(|folder| format!("{folder}/{name}")).find(|at| Path::new(at).exists());
+        let Ok(name) = CString::new(found.unwrap_or_else(|| name.clone())) else { continue };
+        // SAFETY: a C string; never closed. The constructors are what this process is for.
+        unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    }
+}
+
 fn dl_error() -> String {
     // SAFETY: the message lives until the next call of this family on this thread.
     unsafe {
@@ -465,7 +509,8 @@ fn dl_error() -> String {
 trait Loaded {
     fn load_bias(&self) -> u64;
     fn symbol(&self, name: &str, version: Option<&str>) -> Option<u64>;
-    /// What `ld.so` calls it, if that knows it.
+    fn is_memdl(&self) -> bool;
+    /// The number of its thread-local module, if `ld.so` knows it.
     fn system_module(&self) -> Option<u64>;
 }
 
@@ -509,6 +554,10 @@ impl Loaded for System {
         (!address.is_null()).then_some(address as u64)
     }
 
+    fn is_memdl(&self) -> bool {
+        false
+    }
+
     fn system_module(&self) -> Option<u64> {
         let module = self.ask(libc::RTLD_DI_TLS_MODID, 0_usize);
         (module != 0).then_some(module as u64)
@@ -529,6 +578,10 @@ impl Loaded for Library {
             }
         };
         symbol.ok().map(|symbol| symbol.as_raw_ptr() as u64)
+    }
+
+    fn is_memdl(&self) -> bool {
+        true
     }
 
     fn system_module(&self) -> Option<u64> {
@@ -596,7 +649,8 @@ struct Places<'a> {
 impl Places<'_> {
     fn pointer(&self, value: u64) -> Value {
         let own = value.wrapping_sub(self.load_bias);
-        if self.span.contains(&own) {
+        // Its end counts (`_end`); by chance it is where the next library starts.
+        if self.span.contains(&own) || own == self.span.end {
             return Value::Own(own);
         }
         let next = self.segments.partition_point(|(range, _)| range.start <= value);
@@ -607,9 +661,7 @@ impl Places<'_> {
             let base = self.objects[*object as usize].load_bias;
             return Value::Library(*object, value.wrapping_sub(base));
         }
-        if own == self.span.end {
-            Value::Own(own)
-        } else if self.mapped.iter().any(|range| range.contains(&value)) {
+        if self.mapped.iter().any(|range| range.contains(&value)) {
             Value::Anonymous
         } else {
             Value::Number(value)
@@ -717,13 +769,79 @@ unsafe fn called_descriptor(at: u64) -> u64 {
     thread_pointer().wrapping_add(offset)
 }
 
-fn mapped() -> Vec<Range<u64>> {
+/// All that is mapped, and whether it is readable and of no file.
+fn mappings() -> Vec<(Range<u64>, bool)> {
     let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let range = |line: &str| {
-        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-        Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+    let mapping = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+        let is_readable = fields.next()?.starts_with('r');
+        let file = fields.nth(3);
+        let is_anonymous = file.is_none_or(|file| file.starts_with("[anon"));
+        Some((range, is_readable && is_anonymous))
     };
-    text.lines().filter_map(range).collect()
+    text.lines().filter_map(mapping).collect()
+}
+
+/// What a library that memdl loaded is called here, before its `DT_SONAME`.
+const MEMBER: &str = "memdl:";
+
+/// The libraries that memdl loaded itself, but for the one that starts at `own`.
+fn members(own: u64, first_index: u32) -> Vec<Object> {
+    let Ok(memory) = File::open("/proc/self/mem") else { return Vec::new() };
+    let starts =
+        mappings().into_iter().filter(|(range, is_candidate)| *is_candidate && range.start != own);
+    let found = starts.filter_map(|(range, _)| member(&memory, range.start));
+    let number = |(index, object)| Object { index: first_index + index as u32, ..object };
+    found.enumerate().map(number).collect()
+}
+
+/// The library whose ELF header is at `start`.
+fn member(memory: &File, start: u64) -> Option<Object> {
+    let read = |at: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        memory.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+    };
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
+    };
+    let header = read(start, 64).filter(|header| header.starts_with(b"\x7fELF"))?;
+    let count = usize::from(u16::from_le_bytes([header[56], header[57]]));
+    let table = read(start.checked_add(word(&header, 32)?)?, count * 56)?;
+    let headers = || table.chunks_exact(56);
+    let of_kind = |header: &&[u8], kind: u32| header.starts_with(&kind.to_le_bytes());
+    let spans = headers().filter(|header| of_kind(header, PT_LOAD)).filter_map(|header| {
+        let from = word(header, 16)?;
+        Some(from..from.checked_add(word(header, 40)?)?)
+    });
+    let spans: Vec<Range<u64>> = spans.collect();
+    let load_bias = start.wrapping_sub(spans.first()?.start & !0xfff);
+    let dynamic = headers().find(|header| of_kind(header, PT_DYNAMIC))?;
+    let dynamic = read(load_bias.wrapping_add(word(dynamic, 16)?), word(dynamic, 40)? as usize)?;
+    let value = |tag| {
+        let mut entries = dynamic.chunks_exact(16);
+        entries.find(|entry| word(entry, 0) == Some(tag)).and_then(|entry| word(entry, 8))
+    };
+    // The entry may or may not be relocated.
+    let strings = value(DT_STRTAB)?;
+    let strings = if strings < load_bias { strings.wrapping_add(load_bias) } else { strings };
+    let soname = (0..256).map_while(|index| {
+        let byte = read(strings.wrapping_add(value(DT_SONAME)? + index), 1)?[0];
+        (byte != 0).then_some(byte)
+    });
+    let soname: Vec<u8> = soname.collect();
+    Some(Object {
+        index: 0,
+        path: format!("{MEMBER}{}", String::from_utf8_lossy(&soname)),
+        load_bias,
+        segments: spans
+            .iter()
+            .map(|span| load_bias.wrapping_add(span.start)..load_bias.wrapping_add(span.end))
+            .collect(),
+        tls_module: 0,
+        tls_block: 0..0,
+    })
 }
 
 unsafe extern "C" {
@@ -734,19 +852,28 @@ fn dump(library: &impl Loaded, facts: &Facts, path: &Path) -> Dump {
     let own_module = library.system_module().filter(|_| facts.has_tls);
     // SAFETY: a module of `ld.so`'s that is loaded; offset 0 is in its block.
     let own_block = own_module.map(|module| unsafe { __tls_get_addr(&[module, 0]) } as u64);
-    let objects = objects();
+    for module in objects().iter().map(|object| object.tls_module).filter(|&module| module != 0) {
+        // SAFETY: as above. Blocks are listed once this thread has asked for them.
+        unsafe { __tls_get_addr(&[module, 0]) };
+    }
+    let load_bias = library.load_bias();
+    let mut objects = objects();
+    if library.is_memdl() {
+        let own = load_bias.wrapping_add(facts.span.start);
+        objects.extend(members(own, objects.len() as u32));
+    }
+    let objects = objects;
     let mut segments: Vec<(Range<u64>, u32)> = objects
         .iter()
         .flat_map(|object| object.segments.iter().map(|range| (range.clone(), object.index)))
         .collect();
     segments.sort_by_key(|(range, _)| range.start);
-    let load_bias = library.load_bias();
     let places = Places {
         load_bias,
         span: facts.span.clone(),
         objects: &objects,
         segments,
-        mapped: mapped(),
+        mapped: mappings().into_iter().map(|(range, _)| range).collect(),
         own_module,
         own_block,
     };
@@ -756,6 +883,9 @@ fn dump(library: &impl Loaded, facts: &Facts, path: &Path) -> Dump {
     {
         None => Value::Missing,
         Some(address) if export.kind == STT_TLS => places.thread_local(address),
+        Some(address) if address == load_bias.wrapping_add(export.value) && !export.is_absolute => {
+            Value::Own(export.value)
+        }
         Some(address) => places.pointer(address),
     };
     let symbols = facts.exports.iter().flat_map(|export| {
@@ -833,6 +963,7 @@ struct Options {
     json: Option<PathBuf>,
     jobs: usize,
     limit: Duration,
+    with: Vec<std::ffi::OsString>,
 }
 
 impl Options {
@@ -844,6 +975,7 @@ impl Options {
             json: None,
             jobs: thread::available_parallelism().map_or(1, usize::from),
             limit: Duration::from_secs(20),
+            with: Vec::new(),
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -856,6 +988,7 @@ impl Options {
                 Some("--only") => options.only = Some(value()?.to_string_lossy().into_owned()),
                 Some("--json") => options.json = Some(value()?.into()),
                 Some("--jobs") => options.jobs = number(value()?)?.max(1) as usize,
+                Some("--with") => options.with.push(value()?),
                 Some("--seconds") => options.limit = Duration::from_secs(number(value()?)?),
                 Some(flag) if flag.starts_with('-') => {
                     return Err(format!("no such option: {flag}").into());
@@ -891,9 +1024,12 @@ fn collect(folder: &Path, options: &Options, found: &mut Vec<PathBuf>) -> Result
     Ok(())
 }
 
+/// Whether a file is an ELF shared library for this machine: not an executable that says so
+/// (`DF_1_PIE`), and not what is left of a library in a file of debug information.
 fn is_shared_library(path: &Path) -> bool {
     let mut start = [0; 4096];
-    let Ok(len) = File::open(path).and_then(|mut file| file.read(&mut start)) else { return false };
+    let Ok(file) = File::open(path) else { return false };
+    let Ok(len) = file.read_at(&mut start, 0) else { return false };
     let Some(header) = start[..len].first_chunk::<64>() else { return false };
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if !header.starts_with(b"\x7fELF")
@@ -903,12 +1039,26 @@ fn is_shared_library(path: &Path) -> bool {
     {
         return false;
     }
-    let table = u64::from_le_bytes(header[32..40].try_into().unwrap_or_default()) as usize;
-    (0..usize::from(half(56))).any(|index| {
-        let at = table + index * usize::from(half(54));
-        let p_type = start[..len].get(at..at + 4);
-        p_type.is_some_and(|p_type| p_type == PT_DYNAMIC.to_le_bytes())
-    })
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
+    };
+    let table = word(header, 32).unwrap_or(0) as usize;
+    let dynamic = (0..usize::from(half(56)))
+        .filter_map(|index| start[..len].get(table + index * usize::from(half(54))..)?.get(..56))
+        .find(|entry| entry.starts_with(&PT_DYNAMIC.to_le_bytes()));
+    let Some((offset, size)) = dynamic.and_then(|entry| Some((word(entry, 8)?, word(entry, 32)?)))
+    else {
+        return false;
+    };
+    let mut entries = vec![0; size.min(1 << 16) as usize];
+    if file.read_exact_at(&mut entries, offset).is_err() {
+        return false;
+    }
+    let value = |tag| {
+        let mut entries = entries.chunks_exact(16);
+        entries.find(|entry| word(entry, 0) == Some(tag)).and_then(|entry| word(entry, 8))
+    };
+    value(DT_SYMTAB).is_some() && value(DT_FLAGS_1).unwrap_or(0) & DF_1_PIE == 0
 }
 
 /// How a child ended.
@@ -946,7 +1096,7 @@ impl Ended {
     }
 }
 
-fn spawn(how: &str, path: &Path, folder: &Path, limit: Duration) -> Result<Ended> {
+fn spawn(how: &str, path: &Path, folder: &Path, options: &Options) -> Result<Ended> {
     fs::create_dir_all(folder)?;
     let (out, stderr) = (folder.join("found"), folder.join("stderr"));
     let progress = out.with_extension("progress");
@@ -955,6 +1105,7 @@ fn spawn(how: &str, path: &Path, folder: &Path, limit: Duration) -> Result<Ended
     let mut child = Command::new(env::current_exe()?)
         .arg("--child")
         .args([how.as_ref(), path.as_os_str(), out.as_os_str()])
+        .args(&options.with)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", folder)
@@ -983,7 +1134,7 @@ fn spawn(how: &str, path: &Path, folder: &Path, limit: Duration) -> Result<Ended
         if waited != 0 || unsafe { info.si_pid() } != 0 {
             break;
         }
-        if started.elapsed() > limit {
+        if started.elapsed() > options.limit {
             in_time = false;
             break;
         }
@@ -1016,8 +1167,11 @@ enum Reason {
     ThreadLocal,
     Descriptor,
     Copy,
+    Member,
     Anonymous,
     Constructors,
+    NeededFirst,
+    Unique,
     Unsteady,
 }
 
@@ -1028,8 +1182,11 @@ impl fmt::Display for Reason {
             Reason::ThreadLocal => "thread-local storage",
             Reason::Descriptor => "TLS descriptor",
             Reason::Copy => "copy in the process",
+            Reason::Member => "member",
             Reason::Anonymous => "anonymous memory",
             Reason::Constructors => "constructors",
+            Reason::NeededFirst => "needed libraries first",
+            Reason::Unique => "another unique definition",
             Reason::Unsteady => "unsteady",
         })
     }
@@ -1047,9 +1204,15 @@ struct Pair<'a> {
     memdl: &'a Dump,
     /// memdl's address of the block minus nothing: learned from the first thread-local met.
     block: Option<u64>,
+    /// The same of members, by `dlopen`'s number of the library.
+    member_blocks: HashMap<u32, u64>,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    fn new(system: &'a Dump, memdl: &'a Dump) -> Pair<'a> {
+        Pair { system, memdl, block: None, member_blocks: HashMap::new() }
+    }
+
     fn object(dump: &Dump, index: u32) -> &str {
         dump.objects.get(index as usize).map_or("?", String::as_str)
     }
@@ -1063,7 +1226,27 @@ impl Pair<'_> {
     ) -> Verdict {
         let same_object = |a, b| Pair::object(self.system, a) == Pair::object(self.memdl, b);
         let is_copy = |dump: &Dump, index| Pair::object(dump, index) == "the copy in the process";
+        let is_member = |system: &str, memdl: &str| {
+            memdl.strip_prefix(MEMBER).is_some_and(|name| system.rsplit('/').next() == Some(name))
+        };
+        let has_member = |index| {
+            let system = Pair::object(self.system, index);
+            self.memdl.objects.iter().any(|memdl| is_member(system, memdl))
+        };
         match (a, b) {
+            (Value::LibraryThreadLocal(library, offset), Value::OwnThreadLocal(address))
+                if has_member(library) =>
+            {
+                let block = address.wrapping_sub(offset);
+                if *self.member_blocks.entry(library).or_insert(block) == block {
+                    Verdict::Explained(Reason::Member)
+                } else {
+                    Verdict::Different
+                }
+            }
+            (Value::LibraryModule(library), Value::OwnModule) if has_member(library) => {
+                Verdict::Explained(Reason::Member)
+            }
             (Value::Anonymous, Value::Anonymous) => Verdict::Explained(Reason::Anonymous),
             (Value::Library(a, x), Value::Library(b, y)) if same_object(a, b) && x == y => {
                 Verdict::Equal
@@ -1086,6 +1269,12 @@ impl Pair<'_> {
                 } else {
                     Verdict::Explained(Reason::ThreadLocal)
                 }
+            }
+            (Value::Library(a, x), Value::Library(b, y))
+                if x == y
+                    && is_member(Pair::object(self.system, a), Pair::object(self.memdl, b)) =>
+            {
+                Verdict::Explained(Reason::Member)
             }
             (Value::Own(x), Value::Library(copy, y)) if x == y && is_copy(self.memdl, copy) => {
                 Verdict::Explained(Reason::Copy)
@@ -1133,10 +1322,10 @@ struct Outcome {
     time: Duration,
 }
 
-fn compare(path: &Path, folder: &Path, limit: Duration) -> Result<Outcome> {
+fn compare(path: &Path, folder: &Path, options: &Options) -> Result<Outcome> {
     let started = Instant::now();
-    let system = spawn("dlopen", path, &folder.join("dlopen"), limit)?;
-    let memdl = spawn("memdl", path, &folder.join("memdl"), limit)?;
+    let system = spawn("dlopen", path, &folder.join("dlopen"), options)?;
+    let memdl = spawn("memdl", path, &folder.join("memdl"), options)?;
     let side = |ended: &Ended| if ended.loaded { Ok(()) } else { Err(ended.reason()) };
     let mut outcome = Outcome {
         path: path.to_owned(),
@@ -1152,6 +1341,14 @@ fn compare(path: &Path, folder: &Path, limit: Duration) -> Result<Outcome> {
         time: started.elapsed(),
     };
     if !(system.loaded && memdl.loaded) {
+        if system.loaded {
+            let ordered = spawn("needed-first", path, &folder.join("needed-first"), options)?;
+            if !ordered.loaded {
+                let told =
+                    format!("; so fails dlopen, needed libraries first: {}", ordered.reason());
+                outcome.memdl = outcome.memdl.map_err(|reason| reason + &told);
+            }
+        }
         return Ok(outcome);
     }
     if system.dumped != memdl.dumped {
@@ -1169,23 +1366,35 @@ fn compare(path: &Path, folder: &Path, limit: Duration) -> Result<Outcome> {
     }
     if let (Some(system), Some(memdl)) = (&system.dump, &memdl.dump) {
         let facts = Facts::read(&fs::read(path)?)?;
-        differences(path, folder, limit, &facts, system, memdl, &mut outcome)?;
+        differences(path, folder, options, &facts, system, memdl, &mut outcome)?;
     }
     outcome.time = started.elapsed();
     Ok(outcome)
 }
 
+/// Whether a value is where another library defines this symbol as `STB_GNU_UNIQUE`.
+fn is_unique(dump: &Dump, value: Value, name: Option<&str>) -> bool {
+    let (Value::Library(object, offset), Some(name)) = (value, name) else { return false };
+    let Ok(bytes) = fs::read(Pair::object(dump, object)) else { return false };
+    let Ok(elf) = Elf::parse(&bytes) else { return false };
+    elf.dynsyms.iter().any(|symbol| {
+        symbol.st_bind() == STB_GNU_UNIQUE
+            && symbol.st_value == offset
+            && elf.dynstrtab.get_at(symbol.st_name) == Some(name)
+    })
+}
+
 fn differences(
     path: &Path,
     folder: &Path,
-    limit: Duration,
+    options: &Options,
     facts: &Facts,
     system: &Dump,
     memdl: &Dump,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    let mut pair = Pair { system, memdl, block: None };
-    let mut open = Vec::new();
+    let mut pair = Pair::new(system, memdl);
+    let (mut open, mut open_symbols) = (Vec::new(), Vec::new());
     for (index, place) in facts.places.iter().enumerate() {
         let (Some(&a), Some(&b)) = (system.words.get(index), memdl.words.get(index)) else {
             outcome.word_differences.push(format!("word {index} is not there"));
@@ -1211,66 +1420,110 @@ fn differences(
             match pair.verdict(a, b, Some(&export.name), None) {
                 Verdict::Equal => {}
                 Verdict::Explained(reason) => *outcome.reasons.entry(reason).or_default() += 1,
-                Verdict::Different => outcome.symbol_differences.push(format!(
-                    "{}{}: dlsym {}, get {}",
-                    export.name,
-                    version.map_or(String::new(), |version| format!("@{version}")),
-                    system.tell(a),
-                    memdl.tell(b)
-                )),
+                Verdict::Different => {
+                    let told = format!(
+                        "{}{}: dlsym {}, get {}",
+                        export.name,
+                        version.map_or(String::new(), |version| format!("@{version}")),
+                        system.tell(a),
+                        memdl.tell(b)
+                    );
+                    open_symbols.push((at, export.name.as_str(), told));
+                }
             }
         }
     }
     outcome.symbol_differences.extend(memdl.listing.iter().cloned());
-    if open.is_empty() {
+    if open.is_empty() && open_symbols.is_empty() {
         return Ok(());
     }
 
-    // Written by constructors? Then there is no difference without them.
+    // Written by constructors? Then there is no difference without them. Decided by the order in
+    // which libraries came? Then there is none to a `dlopen` with that order.
     let bare = folder.join("bare").join(path.file_name().ok_or("no file name")?);
     fs::create_dir_all(folder.join("bare"))?;
     fs::write(&bare, without_constructors(fs::read(path)?)?)?;
-    let bare_system = spawn("dlopen", &bare, &folder.join("dlopen"), limit)?;
-    let bare_memdl = spawn("memdl", &bare, &folder.join("memdl"), limit)?;
+    let dump = |how: &str, path: &Path| {
+        spawn(how, path, &folder.join(how), options).map(|ended| ended.dump)
+    };
+    let bare_pair = (dump("dlopen", &bare)?, dump("memdl", &bare)?);
+    let bare_ordered = dump("needed-first", &bare)?;
     fs::remove_file(&bare)?;
-    let again = spawn("dlopen", path, &folder.join("dlopen"), limit)?;
-    for index in open {
-        let place = &facts.places[index];
-        let without = match (&bare_system.dump, &bare_memdl.dump) {
-            (Some(system), Some(memdl)) => {
-                match (system.words.get(index), memdl.words.get(index)) {
-                    (Some(&a), Some(&b)) => Pair { system, memdl, block: None }.verdict(
-                        a,
-                        b,
-                        place.symbol.as_deref(),
-                        Some(place.r_type),
-                    ),
-                    _ => Verdict::Different,
-                }
-            }
-            _ => Verdict::Different,
+    let (again, ordered) = (dump("dlopen", path)?, dump("needed-first", path)?);
+    let settles = |system: &Option<Dump>, memdl: &Option<Dump>, index: usize| {
+        let (Some(system), Some(memdl)) = (system, memdl) else { return false };
+        let (Some(&a), Some(&b)) = (system.words.get(index), memdl.words.get(index)) else {
+            return false;
         };
-        if !matches!(without, Verdict::Different) {
-            *outcome.reasons.entry(Reason::Constructors).or_default() += 1;
-            continue;
-        }
-        let is_steady = again.dump.as_ref().is_none_or(|again| {
-            system.words.get(index).map(|value| system.tell(*value))
-                == again.words.get(index).map(|value| again.tell(*value))
-        });
-        if !is_steady {
-            *outcome.reasons.entry(Reason::Unsteady).or_default() += 1;
-            continue;
-        }
+        let place = &facts.places[index];
+        let mut pair = Pair::new(system, memdl);
+        let verdict = pair.verdict(a, b, place.symbol.as_deref(), Some(place.r_type));
+        !matches!(verdict, Verdict::Different)
+    };
+    let same_order = |values: fn(&Dump) -> &Vec<Value>, index: usize, name: Option<&str>| {
+        let Some(ordered) = &ordered else { return false };
+        let (Some(&a), Some(&b)) = (values(ordered).get(index), values(memdl).get(index)) else {
+            return false;
+        };
+        let mut pair = Pair::new(ordered, memdl);
+        !matches!(pair.verdict(a, b, name, None), Verdict::Different)
+    };
+    // One thread-local alone says nothing about its block: what was not consistent stays so.
+    let (inconsistent, open): (Vec<usize>, Vec<usize>) =
+        open.into_iter().partition(|&index| matches!(memdl.words[index], Value::OwnThreadLocal(_)));
+    for index in inconsistent {
         outcome.word_differences.push(format!(
-            "{:#x} ({}) {} {}: dlopen {}, memdl {}",
-            place.at,
-            facts.section(place.at),
-            goblin::elf::reloc::r_to_str(place.r_type, EM_X86_64),
-            place.symbol.as_deref().unwrap_or(""),
+            "{:#x} ({}) {}: dlopen {}, memdl {}",
+            facts.places[index].at,
+            facts.section(facts.places[index].at),
+            facts.places[index].symbol.as_deref().unwrap_or(""),
             system.tell(system.words[index]),
             memdl.tell(memdl.words[index])
         ));
+    }
+    for index in open {
+        let place = &facts.places[index];
+        let is_steady = again.as_ref().is_none_or(|again| {
+            system.words.get(index).map(|value| system.tell(*value))
+                == again.words.get(index).map(|value| again.tell(*value))
+        });
+        let reason = if settles(&bare_pair.0, &bare_pair.1, index) {
+            Reason::Constructors
+        } else if same_order(|dump| &dump.words, index, place.symbol.as_deref())
+            || settles(&bare_ordered, &bare_pair.1, index)
+        {
+            Reason::NeededFirst
+        } else if is_unique(memdl, memdl.words[index], place.symbol.as_deref()) {
+            Reason::Unique
+        } else if !is_steady {
+            Reason::Unsteady
+        } else {
+            outcome.word_differences.push(format!(
+                "{:#x} ({}) {} {}: dlopen {} (needed libraries first {}), memdl {}",
+                place.at,
+                facts.section(place.at),
+                goblin::elf::reloc::r_to_str(place.r_type, EM_X86_64),
+                place.symbol.as_deref().unwrap_or(""),
+                system.tell(system.words[index]),
+                ordered
+                    .as_ref()
+                    .and_then(|ordered| Some(ordered.tell(*ordered.words.get(index)?)))
+                    .unwrap_or_else(|| "?".into()),
+                memdl.tell(memdl.words[index])
+            ));
+            continue;
+        };
+        *outcome.reasons.entry(reason).or_default() += 1;
+    }
+    for (index, name, told) in open_symbols {
+        let is_thread_local = matches!(memdl.symbols[index], Value::OwnThreadLocal(_));
+        if !is_thread_local && same_order(|dump| &dump.symbols, index, Some(name)) {
+            *outcome.reasons.entry(Reason::NeededFirst).or_default() += 1;
+        } else if is_unique(memdl, memdl.symbols[index], Some(name)) {
+            *outcome.reasons.entry(Reason::Unique).or_default() += 1;
+        } else {
+            outcome.symbol_differences.push(told);
+        }
     }
     Ok(())
 }
@@ -1288,7 +1541,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             let folder = scratch.join(worker.to_string());
             scope.spawn(move || {
                 while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = compare(path, &folder, options.limit);
+                    let outcome = compare(path, &folder, options);
                     let mut outcomes = outcomes.lock().expect("no worker panics");
                     outcomes.push((path.clone(), outcome));
                     if outcomes.len().is_multiple_of(100) {
