@@ -186,6 +186,7 @@ impl ReadAt for HostMemory {
 }
 
 /// One entry of `dl_iterate_phdr`'s list.
+#[derive(Clone)]
 struct Listed {
     name: CString,
     load_bias: usize,
@@ -197,14 +198,36 @@ struct Listed {
 
 /// All libraries of the process, in `ld.so`'s order.
 fn listed() -> Vec<Listed> {
+    listed_if(&mut |_| true)
+}
+
+/// The libraries that define `name`, but for the executable.
+///
+/// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
+/// that moment, keep others from unloading what they close.
+fn listed_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
+    listed_if(&mut |listed| {
+        listed.name.to_bytes().contains(&b'/')
+            && HostLibrary::new(listed.clone(), None).is_some_and(|library| {
+                library.table().lookup(name, wanted, Class::Definition).is_some()
+            })
+    })
+}
+
+/// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
+fn listed_if(keep: &mut dyn FnMut(&Listed) -> bool) -> Vec<Listed> {
+    struct Visit<'a> {
+        keep: &'a mut dyn FnMut(&Listed) -> bool,
+        list: Vec<Listed>,
+    }
     unsafe extern "C" fn add(
         info: *mut libc::dl_phdr_info,
         _size: usize,
-        list: *mut c_void,
+        visit: *mut c_void,
     ) -> c_int {
         // SAFETY: `dl_iterate_phdr` gives a valid record, whose name and program headers live
-        // during the call; `list` is the vector below, which nobody else uses meanwhile.
-        let (info, list) = unsafe { (&*info, &mut *list.cast::<Vec<Listed>>()) };
+        // during the call; `visit` is the local below, which nobody else uses meanwhile.
+        let (info, visit) = unsafe { (&*info, &mut *visit.cast::<Visit<'_>>()) };
         let mut entry = Listed {
             // SAFETY: as above.
             name: unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned(),
@@ -231,14 +254,16 @@ fn listed() -> Vec<Listed> {
                 }
             }
         }
-        list.push(entry);
+        if (visit.keep)(&entry) {
+            visit.list.push(entry);
+        }
         0
     }
-    let mut list: Vec<Listed> = Vec::new();
+    let mut visit = Visit { keep, list: Vec::new() };
     // SAFETY: the callback has the signature that is asked for and does not unwind (it can only
     // fail to allocate, which aborts).
-    unsafe { process::visit_libraries(add, (&raw mut list).cast()) };
-    list
+    unsafe { process::visit_libraries(add, (&raw mut visit).cast()) };
+    visit.list
 }
 
 impl HostLibrary {
@@ -537,13 +562,11 @@ pub(crate) fn loads() -> u64 {
 pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
     let definer = SymbolName::new(definer);
     let mut count = 0;
-    for listed in listed().into_iter().filter(|it| it.name.to_bytes().contains(&b'/')) {
+    for listed in listed_defining(&definer, Wanted::Default) {
         let library = startup().iter().find(|library| library.name == listed.name).cloned();
         let held = || Handle::loaded(&listed.name).and_then(HostLibrary::held).map(Arc::new);
         let Some(library) = library.or_else(held) else { continue };
-        if library.lookup(&definer, Wanted::Default, Class::Definition).is_some() {
-            count += usize::from(library.redirect(name, address));
-        }
+        count += usize::from(library.redirect(name, address));
     }
     count
 }
@@ -660,7 +683,7 @@ impl GlobalScope {
             Wanted::Unversioned | Wanted::Default | Wanted::Any => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
-        for listed in listed().into_iter().filter(|listed| listed.name.to_bytes().contains(&b'/')) {
+        for listed in listed_defining(name, Wanted::Any) {
             let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
                 continue;
             };
