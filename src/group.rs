@@ -23,11 +23,13 @@ use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
+use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
+
 use crate::addr::Vaddr;
 use crate::arch;
 use crate::dynamic::ReadAt;
 use crate::error::{Error, Place};
-use crate::host::{HostLibrary, SymbolValue};
+use crate::host::{self, HostLibrary, SymbolValue};
 use crate::image::{Facts, RELA_SIZE, Rela};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
@@ -145,6 +147,16 @@ impl Group {
             plt.group.store(Arc::as_ptr(&group).cast_mut(), Ordering::Release);
         }
         group
+    }
+
+    /// Checks what only shows when all members are relocated, and before anything of theirs runs.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let is_code = |function: usize| {
+            self.members.iter().any(|loaded| loaded.mapping.is_code(function))
+                || image_at(function).is_some()
+                || host::has_address(function)
+        };
+        self.members.iter().try_for_each(|loaded| loaded.check_functions(is_code))
     }
 
     /// The image that opened the group, whose scope it is in.
@@ -294,6 +306,20 @@ impl Loaded {
         };
         let table = self.symbols();
         table.exports().filter(|(_, symbol)| holds(symbol)).max_by_key(|(_, it)| it.st_value)
+    }
+
+    /// Checks that what will be called as a constructor or destructor is code: the group's own, as
+    /// it nearly always is, or another library's.
+    fn check_functions(&self, is_code: impl Fn(usize) -> bool) -> Result<(), Error> {
+        for (tag, array) in
+            [(DT_INIT_ARRAY, &self.facts.init_array), (DT_FINI_ARRAY, &self.facts.fini_array)]
+        {
+            if let Some(function) = self.functions(array).find(|&function| !is_code(function)) {
+                let what = format!("{function:#x}, which is to be called, is in no library");
+                return Err(Error::malformed(what, Place::Dynamic(tag)).in_image(&self.name));
+            }
+        }
+        Ok(())
     }
 
     /// `DT_INIT`, then `DT_INIT_ARRAY`.

@@ -476,6 +476,15 @@ impl HostLibrary {
     }
 }
 
+/// Whether a library of `ld.so`'s, or the executable, lies at this address.
+pub(crate) fn has_address(address: usize) -> bool {
+    // SAFETY: `Dl_info` is plain data that `dladdr` fills in; any address may be asked for.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        libc::dladdr(address as *const c_void, &mut info) != 0
+    }
+}
+
 /// Whether this is the handle that `dlopen(NULL)` gives.
 pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0

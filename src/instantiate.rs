@@ -35,6 +35,7 @@ pub(crate) unsafe fn instantiate(
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     let group = place(prepared, register)?;
+    group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
             library.stay_loaded();

@@ -297,6 +297,27 @@ fn each_corruption_is_told() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CORRUPTIONS.len(), wrong.join("\n"));
 }
 
+/// A constructor that is no code is found out before anything runs, where `dlopen` would crash.
+#[test]
+fn constructors_and_destructors_are_code() {
+    let file = everything(&[]);
+    let elf = goblin::elf::Elf::parse(&file).unwrap();
+    let (dynamic, rela) = (elf.dynamic.as_ref().unwrap(), elf.dynamic.as_ref().unwrap().info.rela);
+    for tag in [DT_INIT_ARRAY, DT_FINI_ARRAY] {
+        let array = dynamic.dyns.iter().find(|entry| entry.d_tag == tag).unwrap().d_val;
+        let index = elf.dynrelas.iter().position(|rela| rela.r_offset == array).unwrap();
+        // In the image, but in its data; and nowhere.
+        for addend in [array, 1 << 44] {
+            let mut bad = file.clone();
+            let at = rela + index * RELA + 16;
+            bad[at..at + 8].copy_from_slice(&addend.to_le_bytes());
+            let error = refused(&Loader::new(), &bad, "no code");
+            assert_eq!(kind(&error), Malformed, "{error}");
+            assert_says(&error, &["which is to be called, is in no library"], "no code");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_shared_library() {
     let source = "testlibs/loading/everything.c";
