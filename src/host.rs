@@ -34,8 +34,8 @@ use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
-use crate::image::{RELA_SIZE, Rela};
 use crate::process;
+use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
 };

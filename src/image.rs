@@ -37,11 +37,9 @@ use crate::buffer::ImageBuffer;
 use crate::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::error::{Error, Place};
 use crate::limits::{self, Limits};
-use crate::packed::Packed;
+use crate::rela::{Packed, RELA_SIZE, Rela};
 use crate::symbol::{SymbolLayout, SymbolTable};
 
-/// Size of one `Elf64_Rela`.
-pub(crate) const RELA_SIZE: u64 = 24;
 /// The longest name of a library, or list of folders, that is believed.
 const MOST_NAME: usize = libc::PATH_MAX as usize;
 /// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
@@ -173,27 +171,6 @@ pub(crate) struct RelocationTables {
     pub packed: Option<Range<Vaddr>>,
     /// `DT_JMPREL`, the PLT's.
     pub jmprel: Option<Range<Vaddr>>,
-}
-
-/// One `Elf64_Rela`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rela {
-    pub r_offset: Vaddr,
-    pub symbol: u32,
-    pub r_type: u32,
-    pub r_addend: i64,
-}
-
-impl Rela {
-    #[inline]
-    pub(crate) fn parse(entry: &[u8]) -> Option<Rela> {
-        let r_offset = Vaddr(u64_at(entry, 0)?);
-        Some(Rela::new(r_offset, u64_at(entry, 8)?, u64_at(entry, 16)? as i64))
-    }
-
-    pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {
-        Rela { r_offset, symbol: (r_info >> 32) as u32, r_type: r_info as u32, r_addend }
-    }
 }
 
 /// `PT_LOAD`s and all else that the program headers say, before the dynamic section is read.

@@ -1,16 +1,42 @@
-//! Android's packed relocations (`DT_ANDROID_RELA`, "APS2"), which lld writes with
-//! `--pack-dyn-relocs=android`.
+//! Relocation entries: plain ones (gABI `Elf64_Rela`), and Android's packed ones
+//! (`DT_ANDROID_RELA`, "APS2"), which lld writes with `--pack-dyn-relocs=android`.
 //!
-//! A stream of signed LEB128 numbers: how many relocations, the first offset, then groups. A group
-//! states once what its members share (the distance between places, `r_info`, the addend), by its
-//! flags, so a few bytes can stand for very many relocations: whoever reads them must bound them.
+//! The packed form is a stream of signed LEB128 numbers: how many relocations, the first offset,
+//! then groups. A group states once what its members share (the distance between places, `r_info`,
+//! the addend), by its flags, so a few bytes can stand for very many relocations: whoever reads them
+//! must bound them.
 //!
-//! Source: bionic `linker_reloc_iterators.h`, LLVM `AndroidPackedRelocationSection`.
+//! Sources: gABI "Relocation"; bionic `linker_reloc_iterators.h`, LLVM
+//! `AndroidPackedRelocationSection`.
 
 #![forbid(unsafe_code)]
 
 use crate::addr::Vaddr;
-use crate::image::Rela;
+use crate::dynamic::u64_at;
+
+/// Size of one `Elf64_Rela`.
+pub(crate) const RELA_SIZE: u64 = 24;
+
+/// One `Elf64_Rela`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rela {
+    pub r_offset: Vaddr,
+    pub symbol: u32,
+    pub r_type: u32,
+    pub r_addend: i64,
+}
+
+impl Rela {
+    #[inline]
+    pub(crate) fn parse(entry: &[u8]) -> Option<Rela> {
+        let r_offset = Vaddr(u64_at(entry, 0)?);
+        Some(Rela::new(r_offset, u64_at(entry, 8)?, u64_at(entry, 16)? as i64))
+    }
+
+    pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {
+        Rela { r_offset, symbol: (r_info >> 32) as u32, r_type: r_info as u32, r_addend }
+    }
+}
 
 const MAGIC: &[u8] = b"APS2";
 
