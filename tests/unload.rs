@@ -84,8 +84,11 @@ fn a_thousand_rounds_leave_nothing() {
         let (mappings, before) = (maps().len(), resident());
         (0..1000).for_each(round);
         let (mappings_after, after) = (maps().len(), resident());
-        // The heap, and stacks of threads, may take another piece or two.
-        assert!(mappings_after <= mappings + 4, "{mappings} mappings became {mappings_after}");
+        // Heaps and stacks of threads take and keep some more, whichever threads come first. An
+        // image that stayed behind in one of the rounds shows as code that has no file.
+        assert!(mappings_after <= mappings + 24, "{mappings} mappings became {mappings_after}");
+        let code = maps().into_iter().filter(|it| it.access.contains('x') && it.name.is_empty());
+        assert_eq!(code.collect::<Vec<_>>(), []);
         assert!(after < before + 4_000, "{before} kB became {after} kB");
         let of_images = maps().into_iter().filter(|line| line.name.contains("memdl:"));
         assert_eq!(of_images.map(|line| line.name).collect::<Vec<_>>(), [""; 0]);
