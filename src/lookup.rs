@@ -85,15 +85,12 @@ pub(crate) unsafe fn address_of(value: SymbolValue) -> *mut c_void {
 /// What an image of this group sees besides the host: the group's first member and all that it
 /// needs, then the same of the image that opened it, and so on.
 pub(crate) fn scope(group: &Arc<Group>) -> Vec<Provider> {
-    let mut list = searchlist(Provider::Loaded(group.clone(), 0));
-    let mut enclosing = group.enclosing();
-    while let Some((group, _)) = enclosing {
-        for provider in searchlist(Provider::Loaded(group.clone(), 0)) {
-            if !list.iter().any(|known| known.is(&provider)) {
-                list.push(provider);
-            }
-        }
-        enclosing = group.enclosing();
+    let mut list = Vec::new();
+    let mut next = Some(group);
+    while let Some(group) = next {
+        let more = searchlist(Provider::Loaded(group.clone(), 0));
+        more.into_iter().for_each(|provider| push_new(&mut list, provider));
+        next = group.enclosing().map(|(enclosing, _)| enclosing);
     }
     list
 }
@@ -109,15 +106,28 @@ pub(crate) fn images_in_scope(group: &Arc<Group>) -> Vec<(Arc<Group>, usize)> {
 
 /// A library that is in place and all that it needs, breadth first, each once.
 pub(crate) fn searchlist(first: Provider) -> Vec<Provider> {
+    breadth_first(first, |_| Vec::new(), |_| true)
+}
+
+/// A library and all that it needs and `wanted` says, breadth first, each once. `own` tells what
+/// members of a group at hand need.
+pub(crate) fn breadth_first(
+    first: Provider,
+    own: impl Fn(usize) -> Vec<Provider>,
+    wanted: impl Fn(&Provider) -> bool,
+) -> Vec<Provider> {
     let mut list = vec![first];
     let mut index = 0;
     while let Some(provider) = list.get(index) {
-        for needed in provider.needed(|_| Vec::new()) {
-            if !list.iter().any(|known| known.is(&needed)) {
-                list.push(needed);
-            }
-        }
+        let needed = provider.needed(&own);
+        needed.into_iter().filter(&wanted).for_each(|provider| push_new(&mut list, provider));
         index += 1;
     }
     list
+}
+
+fn push_new(list: &mut Vec<Provider>, provider: Provider) {
+    if !list.iter().any(|known| known.is(&provider)) {
+        list.push(provider);
+    }
 }

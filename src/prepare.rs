@@ -448,20 +448,13 @@ fn may_bind_lazily(facts: &Facts, plan: &Plan) -> bool {
 
 /// The image and all that it needs, directly or not, breadth first, each once.
 fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
-    let mut list = vec![Provider::Member(0)];
-    let mut index = 0;
-    while index < list.len() {
-        for needed in list[index].needed(|member| parsed[member].needed.clone()) {
-            // The start-up libraries are all in the global scope, which was searched before.
-            let searched = matches!(&needed, Provider::Host(library) if library.is_startup());
-            let skip = searched && scope == Scope::HostFirst;
-            if !skip && !list.iter().any(|known| known.is(&needed)) {
-                list.push(needed);
-            }
-        }
-        index += 1;
-    }
-    list
+    // The start-up libraries are all in the global scope, which comes before.
+    let is_searched = |needed: &Provider| {
+        matches!(needed, Provider::Host(library) if library.is_startup())
+            && scope == Scope::HostFirst
+    };
+    let own = |member: usize| parsed[member].needed.clone();
+    lookup::breadth_first(Provider::Member(0), own, |needed| !is_searched(needed))
 }
 
 /// Every version that a member needs from a library must be defined there (glibc's
