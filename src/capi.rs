@@ -26,6 +26,7 @@ use std::slice;
 use std::sync::Arc;
 use std::thread;
 
+use crate::debug::Instances;
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::{
@@ -288,7 +289,7 @@ pub unsafe extern "C-unwind" fn memdl_open(
     let prepared = caught(|| {
         // SAFETY: the header's contract.
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
-        Ok(loader.settings.prepare(Bytes::Borrowed(bytes))?)
+        Ok(loader.settings.prepare(Bytes::Borrowed(bytes), Instances::One)?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }
@@ -306,7 +307,7 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
     let prepared = caught(|| {
         // SAFETY: the header's contract.
         let (buffer, loader) = unsafe { (take(buffer, "buffer")?.buffer, loader_of(options)) };
-        Ok(loader.settings.prepare(Bytes::Buffer(Arc::new(buffer)))?)
+        Ok(loader.settings.prepare(Bytes::Buffer(Arc::new(buffer)), Instances::One)?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }

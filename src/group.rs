@@ -27,6 +27,7 @@ use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 
 use crate::addr::Vaddr;
 use crate::arch;
+use crate::debug::Presence;
 use crate::dynamic::ReadAt;
 use crate::error::{Error, Place};
 use crate::host::{self, HostLibrary, SymbolValue};
@@ -37,7 +38,7 @@ use crate::process;
 use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
-use crate::{debug, unwind};
+use crate::unwind;
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -98,7 +99,7 @@ pub(crate) struct Loaded {
     pub(crate) facts: Arc<Facts>,
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
-    pub(crate) _debug: Option<debug::Registration>,
+    pub(crate) debug: Presence,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
     /// For an image whose calls are bound when they are first made.
@@ -467,6 +468,13 @@ pub(crate) fn all_images() -> Vec<(Arc<Group>, usize)> {
     let live = read();
     let groups = live.groups.values().filter_map(Weak::upgrade);
     groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
+}
+
+/// As [`all_images`]; `None` if the registry is being changed just now, perhaps by the very thread
+/// that asks.
+pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<Group>, usize)>> {
+    drop(LIVE.try_read().ok()?);
+    Some(all_images())
 }
 
 /// How many groups were loaded so far.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
-use crate::debug::{Instance, ThreadLocals};
+use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
 use crate::group::{self, Group, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
@@ -20,10 +20,10 @@ use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
-use crate::{debug, unique, unwind};
+use crate::{tell, unique, unwind};
 
-/// Tells debuggers of the instance of a member, by its index.
-pub(crate) type Register<'a> = dyn FnMut(usize, Instance) -> Option<debug::Registration> + 'a;
+/// Tells debuggers of the instance of a member, by its index and name.
+pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
 
 /// Puts an instance of the group in place and runs its constructors.
 ///
@@ -34,6 +34,7 @@ pub(crate) unsafe fn instantiate(
     prepared: &Prepared<'_>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
+    tell::keep();
     let group = place(prepared, register)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
@@ -74,7 +75,7 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
     let mut members = Vec::with_capacity(placed.len());
     for (index, placed) in placed.into_iter().enumerate() {
         let name = placed.member.name.clone();
-        let loaded = placed.seal(&mut |instance| register(index, instance));
+        let loaded = placed.seal(&mut |name, instance| register(index, name, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
     Ok(Group::new(
@@ -152,7 +153,7 @@ impl<'p, 'd> Placed<'p, 'd> {
 
     fn seal(
         self,
-        register: &mut dyn FnMut(Instance) -> Option<debug::Registration>,
+        register: &mut dyn FnMut(Arc<str>, Instance) -> Presence,
     ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
         let facts = &self.member.image.facts;
@@ -160,12 +161,13 @@ impl<'p, 'd> Placed<'p, 'd> {
         let link_map = LinkMap::new(&self.member.name, load_bias, facts.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
+        let name = self.member.name.clone();
         Ok(Loaded {
-            name: self.member.name.clone(),
+            name: name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,
-            _debug: register(Instance { load_bias, thread_locals }),
+            debug: register(name, Instance { load_bias, thread_locals }),
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,

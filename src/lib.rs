@@ -100,6 +100,7 @@ mod reserve;
 mod scope;
 mod services;
 mod symbol;
+mod tell;
 mod threads;
 mod tls;
 mod unique;

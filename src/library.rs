@@ -13,12 +13,14 @@ use std::sync::Arc;
 use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 
 use crate::addr::Vaddr;
+use crate::debug::{Debug, Presence};
 use crate::error::Error;
 use crate::group::{Group, Loaded};
 use crate::instantiate::instantiate;
 use crate::lookup;
 use crate::prepare::Prepared;
 use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
+use crate::tell;
 
 /// A shared library that runs from memory.
 ///
@@ -54,8 +56,12 @@ impl Library {
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(mut prepared: Prepared<'_>) -> Result<Library, Error> {
         let mut symfiles = std::mem::take(&mut prepared.symfiles);
-        let mut register = |index: usize, instance| {
-            Some(symfiles.get_mut(index)?.take()?.into_registration(instance))
+        let mut register = |index: usize, name: Arc<str>, instance| match symfiles
+            .get_mut(index)
+            .and_then(Option::take)
+        {
+            Some(symfile) => symfile.into_registration(name, instance),
+            None => Presence::none(name, instance),
         };
         // SAFETY: the caller's promise.
         Ok(Library { group: unsafe { instantiate(&prepared, &mut register)? } })
@@ -156,6 +162,31 @@ impl Library {
         let loaded = self.loaded();
         let (index, symbol) = loaded.symbol_at(address)?;
         Some(ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol))
+    }
+
+    /// How much debuggers are told of the library now. Not [`Debug::Portable`] if that could not be
+    /// had, and [`Debug::Full`] is told instead.
+    pub fn debug(&self) -> Debug {
+        self.loaded().debug.debug()
+    }
+
+    /// Tells debuggers this much of the library, and of what was loaded with it, from now on.
+    ///
+    /// So a fleet can run with [`Debug::Symbols`], or its idle instances with [`Debug::Off`], and be
+    /// told of in full when somebody looks: breakpoints of a debugger that is attached move to source
+    /// lines. Whoever is at a debugger's prompt can do it too, for all libraries at once:
+    /// `print memdl_debug_full()`, or in lldb `expression memdl_debug_portable()`.
+    ///
+    /// The environment variable `MEMDL_DEBUG` overrides `debug`, as it does for
+    /// [`Loader::debug`](crate::Loader::debug).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug
+    /// sections are gone: then [`Debug::Symbols`] is all that can be told.
+    pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
+        let debug = debug.effective();
+        let members = (0..self.group.len()).map(|index| self.group.member(index));
+        members.into_iter().try_for_each(|loaded| tell::set_debug(loaded, debug))
     }
 
     /// Unloads the library: runs its destructors and gives back its memory.
@@ -337,8 +368,13 @@ impl Template {
     /// As [`Library::from_bytes`].
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
         let symfiles = &self.prepared.symfiles;
-        let mut register =
-            |index: usize, instance| Some(symfiles.get(index)?.as_ref()?.register(instance));
+        let mut register = |index: usize, name: Arc<str>, instance| match symfiles
+            .get(index)
+            .and_then(Option::as_ref)
+        {
+            Some(symfile) => symfile.register(name, instance),
+            None => Presence::none(name, instance),
+        };
         // SAFETY: the caller's promise.
         Ok(Library { group: unsafe { instantiate(&self.prepared, &mut register)? } })
     }

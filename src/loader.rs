@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::buffer::ImageBuffer;
-use crate::debug::Debug;
+use crate::debug::{Debug, Instances};
 use crate::error::Error;
 use crate::image::Bytes;
 use crate::library::{Library, Template};
@@ -154,7 +154,7 @@ impl Loader {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
-        let prepared = self.settings.prepare(Bytes::Borrowed(bytes))?;
+        let prepared = self.settings.prepare(Bytes::Borrowed(bytes), Instances::One)?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -167,7 +167,7 @@ impl Loader {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn load_buffer(&self, buffer: ImageBuffer) -> Result<Library, Error> {
-        let prepared = self.settings.prepare(Bytes::Buffer(Arc::new(buffer)))?;
+        let prepared = self.settings.prepare(Bytes::Buffer(Arc::new(buffer)), Instances::One)?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -177,7 +177,8 @@ impl Loader {
     /// # Errors
     /// As [`Loader::load`].
     pub fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
-        Ok(Template::new(self.settings.prepare(Bytes::Borrowed(bytes).into_owned())?))
+        let bytes = Bytes::Borrowed(bytes).into_owned();
+        Ok(Template::new(self.settings.prepare(bytes, Instances::Many)?))
     }
 }
 

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
-use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Source, SourceSegment};
+use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
+use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 use crate::fork;
@@ -119,7 +120,11 @@ impl Settings {
     }
 
     /// From bytes to a bound group: parse, find what is needed, bind.
-    pub(crate) fn prepare<'d>(&self, bytes: Bytes<'d>) -> Result<Prepared<'d>, Error> {
+    pub(crate) fn prepare<'d>(
+        &self,
+        bytes: Bytes<'d>,
+        instances: Instances,
+    ) -> Result<Prepared<'d>, Error> {
         fork::set_up();
         let parsed = self.collect(bytes.clone())?;
         let searchlist = searchlist(&parsed, self.scope);
@@ -144,7 +149,7 @@ impl Settings {
         if !outcome.without_static_tls.is_empty() {
             let as_members = self.with_members(&outcome.without_static_tls);
             if as_members.provided.len() > self.provided.len() {
-                return as_members.prepare(bytes);
+                return as_members.prepare(bytes, instances);
             }
         }
 
@@ -153,7 +158,7 @@ impl Settings {
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            symfiles.push(symfile(&name, &image, debug));
+            symfiles.push(symfile(&name, &image, debug, instances));
             members.push(Member { name, image, plan, needed, bound, lazy });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
@@ -528,26 +533,41 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
 }
 
 /// What debuggers will be told of each instance of `image`.
-fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate> {
+fn symfile(
+    name: &str,
+    image: &Image<'_>,
+    wanted: Debug,
+    instances: Instances,
+) -> Option<DebugTemplate> {
     if wanted == Debug::Off {
         return None;
     }
-    let segments: Vec<SourceSegment> = image
-        .facts
+    let make = |source: &Source<'_>| DebugTemplate::new(name, source, wanted, instances);
+    with_debug_source(&image.facts, Some(image.bytes()), image, &image.symbols(), make)
+}
+
+/// Has `make` make something of what debuggers could be told of an image. `file` has its debug
+/// sections, if there is such a file; `memory` is the image as it is, or will be, in place.
+pub(crate) fn with_debug_source<M: ReadAt, T>(
+    facts: &Facts,
+    file: Option<&[u8]>,
+    memory: &M,
+    symbols: &SymbolTable<'_>,
+    make: impl FnOnce(&Source<'_>) -> T,
+) -> T {
+    let segments: Vec<SourceSegment> = facts
         .segments
         .iter()
         .map(|segment| SourceSegment {
             addresses: segment.addresses.clone(),
-            file: segment.file.clone(),
             executable: segment.access.execute,
             writable: segment.access.write,
         })
         .collect();
-    let table = image.symbols();
     let dynamic_symbols = |visit: &mut dyn FnMut(DynamicSymbol<'_>)| {
-        for (_, symbol) in table.iter() {
+        for (_, symbol) in symbols.iter() {
             visit(DynamicSymbol {
-                name: table.string(symbol.st_name).unwrap_or(b""),
+                name: symbols.string(symbol.st_name).unwrap_or(b""),
                 st_value: symbol.st_value,
                 st_size: symbol.st_size,
                 st_info: symbol.st_info,
@@ -556,16 +576,16 @@ fn symfile(name: &str, image: &Image<'_>, wanted: Debug) -> Option<DebugTemplate
             });
         }
     };
-    let hdr = image.facts.eh_frame_hdr.clone();
-    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, image));
-    let source = Source {
-        bytes: image.bytes(),
+    let hdr = facts.eh_frame_hdr.clone();
+    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, memory));
+    make(&Source {
+        file,
+        memory,
         segments: &segments,
         eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
-        tls_size: image.facts.tls.as_ref().map_or(0, |tls| tls.size),
+        tls_size: facts.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
-    };
-    DebugTemplate::new(name, &source, wanted)
+    })
 }
 
 /// Each thing that is kept, once.

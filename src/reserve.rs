@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
 
 use crate::error::Error;
@@ -101,6 +102,113 @@ fn printable(name: &str) -> String {
     name.chars().map(|c| if allowed(c) { c } else { '_' }).take(79).collect()
 }
 
+/// Anonymous memory whose pages can be at several places at once. Read-only once it is filled.
+pub(crate) struct SharedPages(Reservation);
+
+impl SharedPages {
+    /// `len` bytes (a multiple of the page, not 0), zeroed, then filled by `fill`.
+    pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<SharedPages, Error> {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing
+        // that exists.
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(Error::last_os_error(format!("mmap of {len:#x} shared bytes")));
+        }
+        let start = NonNull::new(start.cast())
+            .ok_or_else(|| Error::system("mmap", io::ErrorKind::OutOfMemory.into()))?;
+        let memory = Reservation { start, len };
+        // SAFETY: `len` bytes that were just mapped, zeroed, and are known to nobody else.
+        fill(unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) });
+        // SAFETY: the whole of a mapping that nobody else knows, no reference into which is left.
+        // Should it fail, the pages stay writable, and nobody writes to them all the same.
+        unsafe { libc::mprotect(memory.as_ptr().cast(), len, libc::PROT_READ) };
+        Ok(SharedPages(memory))
+    }
+
+    /// Memory of the same length and contents, of which the `own` ranges (whole pages, ascending,
+    /// none overlapping another) can be written, and all the rest is these very pages.
+    pub(crate) fn view(&self, own: Vec<Range<usize>>) -> Result<View, Error> {
+        let len = self.0.len();
+        let view = Reservation::new(len, region::page::size(), 0)?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let mut shared = 0;
+        for range in own.iter().chain([&(len..len)]) {
+            assert!(shared <= range.start && range.start <= range.end && range.end <= len);
+            if shared < range.start {
+                // SAFETY: an old length of 0 leaves the shared pages where they are and maps them
+                // once more, over a part of `view`, which nobody else knows yet.
+                let mapped = unsafe {
+                    libc::mremap(
+                        self.0.as_ptr().add(shared).cast(),
+                        0,
+                        range.start - shared,
+                        flags,
+                        view.as_ptr().add(shared),
+                    )
+                };
+                if mapped == libc::MAP_FAILED {
+                    return Err(Error::last_os_error("mremap of shared memory"));
+                }
+            }
+            // SAFETY: the range is inside both, and here `view` is still its own writable memory.
+            unsafe {
+                ptr::copy_nonoverlapping(
+                    self.0.as_ptr().add(range.start),
+                    view.as_ptr().add(range.start),
+                    range.len(),
+                );
+            }
+            shared = range.end;
+        }
+        Ok(View { memory: view, own })
+    }
+}
+
+/// What [`SharedPages::view`] gives.
+pub(crate) struct View {
+    memory: Reservation,
+    /// What can be written.
+    own: Vec<Range<usize>>,
+}
+
+impl View {
+    /// These bytes, if they can be written.
+    pub(crate) fn get_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
+        let holds = |own: &Range<usize>| own.start <= range.start && range.end <= own.end;
+        if range.start > range.end || !self.own.iter().any(holds) {
+            return None;
+        }
+        // SAFETY: inside a part of the mapping that is private and writable, borrowed as `self` is.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(
+                self.memory.as_ptr().add(range.start),
+                range.end - range.start,
+            )
+        })
+    }
+}
+
+impl Deref for View {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped, readable, and changed through `get_mut` only.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.memory.len()) }
+    }
+}
+
+impl Deref for SharedPages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped for as long as `self` is, filled, and written by nobody since.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is owned by `self`, which is going away.
@@ -111,6 +219,27 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_has_its_own_pages_where_it_is_to_and_the_same_pages_elsewhere() {
+        let page = region::page::size();
+        let pages = SharedPages::filled(6 * page, |bytes| {
+            bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / page) as u8 + 1);
+        })
+        .unwrap();
+        let own = vec![0..page, 3 * page..4 * page];
+        let [mut a, mut b] = [(); 2].map(|()| pages.view(own.clone()).unwrap());
+        a.get_mut(3 * page..3 * page + 1).unwrap().fill(77);
+        assert_eq!(b[..], pages[..]);
+        let mut expected = pages.to_vec();
+        expected[3 * page] = 77;
+        assert_eq!(a[..], expected);
+        for not_own in [page..page + 1, 4 * page - 1..4 * page + 1] {
+            assert_eq!(b.get_mut(not_own), None);
+        }
+        drop(pages);
+        assert_eq!(b[5 * page], 6);
+    }
 
     #[test]
     fn the_kernel_takes_every_name() {

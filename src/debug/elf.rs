@@ -1,7 +1,8 @@
-//! An ELF file being written: header, section headers, contents, without gaps.
+//! An ELF file being written: header, section headers, contents.
 //!
-//! It knows what every ELF file must have and nothing about symfiles. Nothing is padded: no
-//! reader of a symfile maps it, and the alignment that a section states is that of its address.
+//! It knows what every ELF file must have and nothing about symfiles. Nothing is padded for a
+//! reader's sake: none maps a symfile, and the alignment that a section states is that of its
+//! address.
 //!
 //! Source: gABI chapter 4, "ELF Header" and "Sections".
 
@@ -34,18 +35,43 @@ impl Contents<'_> {
         }
     }
 
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Filler<'_>) {
         match self {
-            Contents::Bytes(bytes) => out.extend_from_slice(bytes),
+            Contents::Bytes(bytes) => out.put(bytes),
             Contents::Xz(xz) => xz.write(out),
         }
     }
 }
 
-/// An ELF file to be: its header, its section headers, then the contents in the order of these.
+/// An ELF file to be: its header, its section headers, then the contents in the order of these, but
+/// for one that may come first.
 pub(super) struct Elf<'a> {
     pub(super) header: Header,
     pub(super) sections: Vec<(SectionHeader, Contents<'a>)>,
+}
+
+/// Memory being filled from its start. Its length was told by [`Elf::lay_out`]; what would not fit is
+/// not written.
+pub(super) struct Filler<'m> {
+    rest: &'m mut [u8],
+}
+
+impl<'m> Filler<'m> {
+    pub(super) fn new(memory: &'m mut [u8]) -> Filler<'m> {
+        Filler { rest: memory }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(self.rest.len());
+        let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
+        now.copy_from_slice(&bytes[..len]);
+        self.rest = rest;
+    }
+
+    pub(super) fn skip(&mut self, len: usize) {
+        let rest = std::mem::take(&mut self.rest);
+        self.rest = rest.get_mut(len..).unwrap_or_default();
+    }
 }
 
 impl<'a> Elf<'a> {
@@ -75,31 +101,65 @@ impl<'a> Elf<'a> {
         index
     }
 
-    /// Gives each section with contents its place, and tells the length of the file.
-    pub(super) fn lay_out(&mut self) -> Option<usize> {
+    /// Gives each section with contents its place, and tells the length of the file. `first` is the
+    /// index of the section whose contents come first, and `align` what the place of the second is
+    /// a multiple of.
+    pub(super) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
         self.header.e_shnum = u16::try_from(self.sections.len()).ok()?;
         let mut end = HEADER_SIZE + self.sections.len() * SECTION_SIZE;
-        for (header, contents) in &mut self.sections {
+        for index in in_order(first, self.sections.len()) {
+            let (header, contents) = self.sections.get_mut(index)?;
             // No section without contents may have an offset: BFD warns if it is past the end.
             if header.sh_type != SHT_NULL && header.sh_type != SHT_NOBITS {
                 header.sh_offset = end as u64;
                 header.sh_size = contents.len() as u64;
                 end = end.checked_add(contents.len())?;
             }
+            if index == usize::from(first) {
+                end = end.checked_next_multiple_of(align)?;
+            }
         }
         Some(end)
     }
 
-    pub(super) fn write_headers(&self, out: &mut Vec<u8>) {
+    /// The length of the headers, which come before all contents.
+    pub(super) fn headers_len(&self) -> usize {
+        HEADER_SIZE + self.sections.len() * SECTION_SIZE
+    }
+
+    /// Writes the file, laid out with these arguments, to zeroed memory.
+    pub(super) fn write(&self, first: u16, align: usize, memory: &mut [u8]) {
+        let mut out = Filler::new(memory);
+        self.write_headers(&mut out);
+        let mut end = self.headers_len();
+        for index in in_order(first, self.sections.len()) {
+            let Some((_, contents)) = self.sections.get(index) else { continue };
+            contents.write(&mut out);
+            end += contents.len();
+            if index == usize::from(first) {
+                let padding = end.next_multiple_of(align) - end;
+                out.skip(padding);
+                end += padding;
+            }
+        }
+    }
+
+    fn write_headers(&self, out: &mut Filler<'_>) {
         let mut bytes = [0; HEADER_SIZE];
         put(&mut bytes, self.header);
-        out.extend_from_slice(&bytes);
+        out.put(&bytes);
         for (section, _) in &self.sections {
             let mut bytes = [0; SECTION_SIZE];
             put(&mut bytes, *section);
-            out.extend_from_slice(&bytes);
+            out.put(&bytes);
         }
     }
+}
+
+/// The indices below `count`, `first` first.
+fn in_order(first: u16, count: usize) -> impl Iterator<Item = usize> {
+    let first = usize::from(first);
+    std::iter::once(first).chain((0..count).filter(move |&index| index != first))
 }
 
 /// The structure that fills `place`.

@@ -17,7 +17,7 @@
 //!
 //! Source: "JIT Compilation Interface" in the gdb manual. That gdb (8.1 to 18.1) and lldb put the
 //! breakpoint on the very first byte of the function, and that gdb does not take breakpoints out
-//! of an image when its entry goes, was found by experiment; see [`Registration`]'s drop.
+//! of an image when its entry goes, was found by experiment; see the drop of [`Listed`].
 
 #![allow(unsafe_code)]
 
@@ -80,39 +80,73 @@ const NO_ACTION: u32 = 0;
 const REGISTER: u32 = 1;
 const UNREGISTER: u32 = 2;
 
+/// A symfile, or what owns one: its bytes stay where they are when it is moved.
+pub(crate) trait StableBytes {
+    /// The symfile.
+    fn bytes(&self) -> &[u8];
+}
+
 /// A symfile in the list that debuggers read; out of it when dropped.
 ///
 /// The image that it describes must still be mapped, and its text be as it was, when this is
 /// dropped. A debugger reads the symfile when it needs it, not only at registration, so the bytes
-/// stay where they are, unchanged, for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Registration {
-    /// From `Box::into_raw`; owned. Its neighbours in the list write to it, so no `Box` here.
-    entry: NonNull<Entry>,
-    /// Only held: what `entry` points to. A `Vec`'s bytes stay in place when it is moved.
-    _symfile: Vec<u8>,
+/// stay where they are, unchanged, for as long as they are in the list.
+pub(crate) struct Registration<S> {
+    /// Before what it points to.
+    entry: Listed,
+    symfile: S,
 }
 
-// SAFETY: `entry` is read and written under the list's lock only, by whichever thread; it and the
-// bytes it points to are plain memory from the global allocator, bound to no thread.
-unsafe impl Send for Registration {}
-// SAFETY: as above; and nothing can be done with a `&Registration`.
-unsafe impl Sync for Registration {}
+/// An entry in the list; out of it when dropped.
+///
+/// From `Box::into_raw`; owned. Its neighbours in the list write to it, so no `Box` here.
+struct Listed(NonNull<Entry>);
 
-impl Registration {
+// SAFETY: the entry is read and written under the list's lock only, by whichever thread; it is plain
+// memory from the global allocator, bound to no thread.
+unsafe impl Send for Listed {}
+// SAFETY: as above; and nothing can be done with a `&Listed`.
+unsafe impl Sync for Listed {}
+
+impl<S: StableBytes> Registration<S> {
     /// Puts `symfile` into the list and tells a debugger, if one listens: then this takes as long
     /// as the debugger does to read the symfile.
-    pub(crate) fn new(symfile: Vec<u8>) -> Registration {
-        let entry = NonNull::from(Box::leak(Box::new(Entry::of(&symfile))));
+    pub(crate) fn new(symfile: S) -> Registration<S> {
+        let entry = NonNull::from(Box::leak(Box::new(Entry::of(symfile.bytes()))));
         let list = List::lock();
         // SAFETY: `entry` is valid and in no list, and lives until `drop` has taken it out; the
-        // symfile lives in the same struct.
+        // symfile lives in the same struct, behind it.
         unsafe { list.insert(entry.as_ptr()) };
-        Registration { entry, _symfile: symfile }
+        Registration { entry: Listed(entry), symfile }
+    }
+
+    /// What is in the list.
+    pub(crate) fn symfile(&self) -> &S {
+        &self.symfile
+    }
+
+    /// Takes the symfile out of the list, changes it, and puts it in again. Allocates nothing.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut S)) {
+        let entry = self.entry.0.as_ptr();
+        let list = List::lock();
+        // SAFETY: `new` put it in; between the calls it is in no list and ours alone, and its new
+        // contents are valid: as in `new`.
+        unsafe {
+            list.remove(entry);
+            change(&mut self.symfile);
+            *entry = Entry::of(self.symfile.bytes());
+            list.insert(entry);
+        }
+    }
+
+    /// Takes the symfile out of the list for good.
+    pub(crate) fn withdraw(self) -> S {
+        drop(self.entry);
+        self.symfile
     }
 }
 
-impl Drop for Registration {
+impl Drop for Listed {
     /// Takes the entry out of the list and tells a debugger.
     ///
     /// gdb forgets the symbols then, but its breakpoints stay in the image, and in its books, until
@@ -122,7 +156,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let list = List::lock();
         // SAFETY: `new` put it in, and nobody else takes it out.
-        unsafe { list.remove(self.entry.as_ptr()) };
+        unsafe { list.remove(self.0.as_ptr()) };
         if debugger_listens() {
             let mut nothing = Entry::of(&EMPTY_SYMFILE);
             // SAFETY: a local that is in the list only between the two calls, and not touched
@@ -135,8 +169,18 @@ impl Drop for Registration {
         }
         drop(list);
         // SAFETY: it came from a `Box` in `new`, is in no list any more and this is its only owner.
-        drop(unsafe { Box::from_raw(self.entry.as_ptr()) });
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
+}
+
+/// Whether some thread is changing the list just now, perhaps the one that asks.
+pub(crate) fn is_busy() -> bool {
+    // SAFETY: the mutex was initialised statically, never moves and is never destroyed.
+    let taken = unsafe { libc::pthread_mutex_trylock(LOCK.0.get()) } == 0;
+    if taken {
+        unlock_list();
+    }
+    !taken
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
@@ -311,6 +355,31 @@ mod tests {
             }
         }
         found
+    }
+
+    impl StableBytes for Vec<u8> {
+        fn bytes(&self) -> &[u8] {
+            self
+        }
+    }
+
+    #[test]
+    fn a_changed_symfile_is_in_the_list_as_it_is_now() {
+        let mut registration = Registration::new(EMPTY_SYMFILE.to_vec());
+        let before = registration.symfile().as_ptr();
+        registration.change(|symfile| symfile.resize(1 << 16, 0));
+        let after = registration.symfile().as_ptr();
+        assert!(before != after && listed().contains(&after) && !listed().contains(&before));
+        let symfile = registration.withdraw();
+        assert_eq!(symfile.as_ptr(), after);
+        assert!(!listed().contains(&after));
+    }
+
+    #[test]
+    fn the_list_is_busy_while_somebody_changes_it() {
+        let list = List::lock();
+        assert!(is_busy());
+        drop(list);
     }
 
     #[test]

@@ -24,18 +24,26 @@
 //!
 //! A load never fails because of all this: what cannot be told is logged and left out.
 
+mod dwarf;
 mod elf;
 mod jit;
+mod portable;
 mod sections;
 mod symfile;
 mod thread_local;
 mod xz;
 
-pub(crate) use jit::Registration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+pub(crate) use jit::is_busy;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
+pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;
-use symfile::{Detail, SymfileTemplate};
+use crate::error::Error;
+use jit::Registration;
+use portable::PortableSymfile;
+use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
@@ -104,25 +112,26 @@ pub(crate) enum ThreadLocals {
     Elsewhere,
 }
 
-/// What debuggers will be told of each instance of an image.
-#[derive(Debug)]
-pub(crate) struct DebugTemplate(SymfileTemplate);
+/// What debuggers can be told of each instance of an image.
+pub(crate) struct DebugTemplate {
+    symfile: SymfileTemplate,
+    wanted: Debug,
+}
 
 impl DebugTemplate {
-    /// As much of `wanted` as can be had, which is [`Debug::effective`] already; `None` if it is
-    /// [`Debug::Off`] or nothing can be had. `image` names the image in the log.
-    pub(crate) fn new(image: &str, source: &Source<'_>, wanted: Debug) -> Option<DebugTemplate> {
-        let detail = match wanted {
-            Debug::Off => return None,
-            Debug::Symbols => Detail::Symbols,
-            Debug::Full => Detail::Full,
-            Debug::Portable => {
-                log::warn!("{image}: lldb will see names and backtraces only");
-                Detail::Full
-            }
-        };
-        match SymfileTemplate::new(source, detail) {
-            Ok(symfile) => Some(DebugTemplate(symfile)),
+    /// Of an image that is called `image` in the log; `None` if debuggers are to be told nothing, or
+    /// nothing can be had. `wanted` is [`Debug::effective`] already.
+    pub(crate) fn new(
+        image: &str,
+        source: &Source<'_>,
+        wanted: Debug,
+        instances: Instances,
+    ) -> Option<DebugTemplate> {
+        if wanted == Debug::Off {
+            return None;
+        }
+        match SymfileTemplate::new(source, instances) {
+            Ok(symfile) => Some(DebugTemplate { symfile, wanted }),
             Err(error) => {
                 log::warn!("{image}: debuggers will not see it: {error}");
                 None
@@ -130,14 +139,135 @@ impl DebugTemplate {
         }
     }
 
-    /// Tells debuggers of this instance: it is mapped, relocated, and outlives the registration.
-    pub(crate) fn register(&self, instance: Instance) -> Registration {
-        Registration::new(self.0.at(instance))
+    /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
+    pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> Presence {
+        Presence::new(image, instance, self.symfile.at(instance), self.wanted)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
-    pub(crate) fn into_registration(self, instance: Instance) -> Registration {
-        Registration::new(self.0.into_symfile(instance))
+    pub(crate) fn into_registration(self, image: Arc<str>, instance: Instance) -> Presence {
+        Presence::new(image, instance, self.symfile.into_symfile(instance), self.wanted)
+    }
+}
+
+/// What debuggers are told of an instance, from when it is relocated until it goes.
+pub(crate) struct Presence {
+    image: Arc<str>,
+    instance: Instance,
+    /// Whether the image's debug sections, if it has any, were kept.
+    has_all: bool,
+    told: Mutex<Told>,
+}
+
+/// The form, and what it needs.
+enum Told {
+    /// [`Debug::Off`]: nothing. The symfile, if it was made, is kept.
+    Nothing(Option<Symfile>),
+    /// [`Debug::Symbols`] or [`Debug::Full`], by what the symfile shows.
+    Wrapped(Registration<Symfile>),
+    /// [`Debug::Portable`]; the other form is kept, for whoever wants that again.
+    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
+}
+
+impl Presence {
+    /// Of an instance that debuggers are told nothing of.
+    pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
+        Presence { image, instance, has_all: false, told: Mutex::new(Told::Nothing(None)) }
+    }
+
+    fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
+        let told = Told::Nothing(Some(symfile)).changed_to(wanted, &image, instance);
+        Presence { image, instance, has_all: true, told: Mutex::new(told) }
+    }
+
+    /// How much debuggers are told now.
+    pub(crate) fn debug(&self) -> Debug {
+        self.lock().debug()
+    }
+
+    /// Tells debuggers this much from now on. `source` is asked where nothing was kept to tell from.
+    pub(crate) fn set(
+        &self,
+        wanted: Debug,
+        symfile: impl FnOnce() -> Result<SymfileTemplate, SymfileError>,
+    ) -> Result<(), Error> {
+        if !self.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
+            let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
+                        Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
+                        able to tell more later";
+            return Err(Error::unsupported(what).in_image(&self.image));
+        }
+        let mut told = self.lock();
+        if matches!(*told, Told::Nothing(None)) && wanted != Debug::Off {
+            let symfile = symfile().map_err(|error| {
+                Error::unsupported(format!("telling debuggers of it: {error}"))
+                    .in_image(&self.image)
+            })?;
+            *told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
+        }
+        let before = std::mem::replace(&mut *told, Told::Nothing(None));
+        *told = before.changed_to(wanted, &self.image, self.instance);
+        Ok(())
+    }
+
+    /// Whether some thread is changing it just now.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.told.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn debug(&self) -> Debug {
+        match self {
+            Told::Nothing(_) => Debug::Off,
+            Told::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
+            Told::Wrapped(_) => Debug::Symbols,
+            Told::Portable { .. } => Debug::Portable,
+        }
+    }
+
+    /// The same symfile, told as wanted. Where there is none, nothing is told.
+    fn changed_to(self, wanted: Debug, image: &str, instance: Instance) -> Told {
+        if self.debug() == wanted {
+            return self;
+        }
+        let with_dwarf = wanted == Debug::Full;
+        let mut symfile = match (self, wanted) {
+            (Told::Wrapped(mut registration), Debug::Symbols | Debug::Full) => {
+                registration.change(|symfile| symfile.show_dwarf(with_dwarf));
+                return Told::Wrapped(registration);
+            }
+            (Told::Nothing(None), _) => return Told::Nothing(None),
+            (Told::Nothing(Some(symfile)), _) => symfile,
+            (Told::Wrapped(registration), _) => registration.withdraw(),
+            (Told::Portable { portable, wrapped }, _) => {
+                portable.withdraw();
+                wrapped
+            }
+        };
+        match wanted {
+            Debug::Off => Told::Nothing(Some(symfile)),
+            Debug::Symbols | Debug::Full => {
+                symfile.show_dwarf(with_dwarf);
+                Told::Wrapped(Registration::new(symfile))
+            }
+            Debug::Portable => match symfile.portable(instance.load_bias) {
+                Ok(portable) => {
+                    let portable = Registration::new(portable);
+                    Told::Portable { portable, wrapped: symfile }
+                }
+                // Half of the addresses moved would be worse than what lldb does not read.
+                Err(error) => {
+                    log::warn!("{image}: lldb will see names and backtraces only: {error}");
+                    symfile.show_dwarf(true);
+                    Told::Wrapped(Registration::new(symfile))
+                }
+            },
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use crate::addr::Vaddr;
+use crate::dynamic::ReadAt;
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.
@@ -31,8 +32,11 @@ const MOST_SECTIONS: u16 = 0xf000;
 
 /// What a symfile is made from.
 pub(crate) struct Source<'a> {
-    /// The image as received: the whole file.
-    pub bytes: &'a [u8],
+    /// The file that has its section headers and debug sections, if there is one at hand: the
+    /// image as received, or what was split off it.
+    pub file: Option<&'a [u8]>,
+    /// The image's memory, as the file states it or as it is in place.
+    pub memory: &'a dyn ReadAt,
     /// Its `PT_LOAD`s, ascending.
     pub segments: &'a [SourceSegment],
     /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it.
@@ -52,8 +56,6 @@ pub(crate) type DynamicSymbols<'a> = dyn Fn(&mut dyn FnMut(DynamicSymbol<'_>)) +
 pub(crate) struct SourceSegment {
     /// `p_vaddr` and `p_memsz`.
     pub addresses: Range<Vaddr>,
-    /// `p_offset` and `p_filesz`: where in the received bytes.
-    pub file: Range<usize>,
     /// `PF_X`.
     pub executable: bool,
     /// `PF_W`.
@@ -127,6 +129,7 @@ impl<'a> Sections<'a> {
     /// As the section headers say, or what is wrong with those.
     pub(super) fn stated(
         header: &Header,
+        file: &'a [u8],
         source: &Source<'a>,
     ) -> Result<Sections<'a>, &'static str> {
         let count = header.e_shnum;
@@ -136,14 +139,13 @@ impl<'a> Sections<'a> {
         if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
             return Err("their size or number is none that we know");
         }
-        let table =
-            file_range(source.bytes, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
-                .ok_or("they lie outside the file")?;
+        let table = file_range(file, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
+            .ok_or("they lie outside the file")?;
         let headers: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
         let names = headers
             .get(usize::from(header.e_shstrndx))
             .filter(|names| names.sh_type == SHT_STRTAB)
-            .and_then(|names| file_range(source.bytes, names.sh_offset, names.sh_size))
+            .and_then(|names| file_range(file, names.sh_offset, names.sh_size))
             .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
             .ok_or("their names are not in the file")?;
         let mut names = Names(names.to_vec());
@@ -151,15 +153,15 @@ impl<'a> Sections<'a> {
 
         let mut sections = Sections {
             list: Vec::with_capacity(headers.len() + 1),
-            symbols: symbol_table(SHT_SYMTAB, &headers, source.bytes)
-                .or_else(|| symbol_table(SHT_DYNSYM, &headers, source.bytes)),
+            symbols: symbol_table(SHT_SYMTAB, &headers, file)
+                .or_else(|| symbol_table(SHT_DYNSYM, &headers, file)),
             debugdata: None,
             names,
             stated: true,
         };
         let (mut debug_len, mut has_code) = (0u64, false);
         for header in &headers {
-            let section = sections.classify(header, source)?;
+            let section = sections.classify(header, file, source)?;
             if section.role == Role::Debug {
                 debug_len = debug_len.saturating_add(section.header.sh_size);
             }
@@ -167,7 +169,7 @@ impl<'a> Sections<'a> {
             sections.list.push(section);
         }
         // Sections do not overlap in a file. If they did, a small file could ask for much memory.
-        if debug_len > source.bytes.len() as u64 {
+        if debug_len > file.len() as u64 {
             return Err("debug sections overlap");
         }
         if !has_code && source.segments.iter().any(|segment| segment.executable) {
@@ -182,6 +184,7 @@ impl<'a> Sections<'a> {
     fn classify(
         &mut self,
         stated: &SectionHeader,
+        file: &'a [u8],
         source: &Source<'a>,
     ) -> Result<Section<'a>, &'static str> {
         const OF_LOADED: u32 = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR | SHF_TLS;
@@ -224,7 +227,7 @@ impl<'a> Sections<'a> {
         }
         let is_debugdata = self.names.is(stated.sh_name, ".gnu_debugdata");
         if in_file && (is_debugdata || is_dwarf(&self.names, stated.sh_name)) {
-            let contents = file_range(source.bytes, stated.sh_offset, stated.sh_size)
+            let contents = file_range(file, stated.sh_offset, stated.sh_size)
                 .ok_or("a debug section lies outside the file")?;
             if is_debugdata {
                 self.debugdata = Some(contents);
@@ -432,6 +435,14 @@ fn symbol_table<'a>(
 }
 
 impl<'a> Source<'a> {
+    /// How many bytes there are to make a symfile from: a measure of what it may be as large as.
+    pub(super) fn len(&self) -> usize {
+        let in_memory =
+            |segment: &SourceSegment| segment.addresses.end.0 - segment.addresses.start.0;
+        let memory = self.segments.iter().map(in_memory).sum::<u64>();
+        self.file.map_or(memory as usize, <[u8]>::len)
+    }
+
     /// The last segment that starts at or before `address`, if that is inside.
     fn segment_at(&self, address: Vaddr) -> Option<&'a SourceSegment> {
         let after = self.segments.partition_point(|segment| segment.addresses.start <= address);
@@ -444,18 +455,9 @@ impl<'a> Source<'a> {
         self.segment_at(range.start).is_some_and(|segment| range.end <= segment.addresses.end)
     }
 
-    /// From `address` to the end of what the file has of its segment.
-    pub(super) fn contents_from(&self, address: Vaddr) -> Option<&'a [u8]> {
-        let segment = self.segment_at(address)?;
-        let skipped = address.checked_sub(segment.addresses.start)?;
-        let contents = self.bytes.get(segment.file.clone())?;
-        contents.get(usize::try_from(skipped).ok()?..)
-    }
-
-    /// The bytes of the file that are loaded at the range, if all of it comes from the file.
-    pub(super) fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
-        let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
-        self.contents_from(range.start)?.get(..len)
+    /// The bytes of the image at the range.
+    fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
+        self.memory.read(range.clone())
     }
 }
 

@@ -24,8 +24,11 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, SELFMAG};
+use goblin::elf::header::{
+    EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, EV_CURRENT, SELFMAG,
+};
 use goblin::elf::section_header::{
     SHF_ALLOC, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
 };
@@ -36,20 +39,15 @@ use goblin::elf64::sym::Sym;
 use scroll::{LE, Pread};
 
 use super::Instance;
+use super::dwarf::DwarfSection;
 use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
+use super::jit::StableBytes;
 use super::sections::{Role, Sections, Source};
 use super::thread_local::{self, LOCATION, Site};
-use super::xz::StoredXz;
+use super::xz::{Piece, StoredXz};
 use crate::addr::{FileOffset, Vaddr};
-
-/// How much a symfile tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Detail {
-    /// Names of functions and variables, and how to walk the stack.
-    Symbols,
-    /// The image's own debug sections too.
-    Full,
-}
+use crate::arch;
+use crate::reserve::{SharedPages, View};
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -68,42 +66,111 @@ pub(crate) enum SymfileError {
         /// The image's length.
         len: usize,
     },
+    /// The system has no memory to give.
+    #[error("no memory for a symfile: {0}")]
+    Memory(String),
 }
 
+/// For how many instances of an image a symfile is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Instances {
+    /// It is made in place.
+    One,
+    /// What is the same for all is kept once, if it is worth a mapping.
+    Many,
+}
+
+/// What is common to instances is mapped and not copied from this size on, in bytes: two system
+/// calls and as many mappings for each instance cost as much as copying this.
+const WORTH_SHARING: usize = 1 << 16;
+
+/// The most parts that a symfile may have pages of its own in, besides its beginning; one with
+/// more is copied whole.
+const MOST_OWN: usize = 8;
+
 /// A symfile but for where the image lies.
-#[derive(Clone, Debug)]
 pub(crate) struct SymfileTemplate {
-    /// The outer file, with addresses as the image states them.
-    bytes: Vec<u8>,
-    /// Where in `bytes` its section headers are: of those with `SHF_ALLOC`, `sh_addr` moves.
+    memory: Master,
+    layout: Arc<Layout>,
+}
+
+/// The outer file, with addresses as the image states them.
+enum Master {
+    Heap(Vec<u8>),
+    Shared(SharedPages),
+}
+
+/// Where things are in a symfile, in bytes from its start.
+#[derive(Debug)]
+struct Layout {
+    /// The section headers: of those with `SHF_ALLOC`, `sh_addr` moves.
     sections: Range<usize>,
-    /// Where in `bytes` its symbols are: of those that [`moves`], `st_value` moves.
+    /// The symbols: of those that [`moves`], `st_value` moves.
     symbols: Range<usize>,
-    /// The locations of thread-local variables: each with where its bytes are in `bytes`.
+    /// The names of the sections, in both files.
+    names: Range<usize>,
+    /// The inner file, if there is one: the last section's contents.
+    inner: Option<Inner>,
+    /// What the file is as long as.
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    start: usize,
+    debug_sections: Vec<DebugSection>,
+    /// The locations of thread-local variables, and where their bytes are.
     thread_locals: Vec<(Site, [usize; LOCATION])>,
+}
+
+/// A section of the inner file that has contents.
+#[derive(Debug)]
+struct DebugSection {
+    header: SectionHeader,
+    /// In the .xz file.
+    piece: Piece,
+}
+
+/// The symfile of an instance: what a debugger is given.
+pub(crate) struct Symfile {
+    memory: Memory,
+    layout: Arc<Layout>,
+    shows_dwarf: bool,
+}
+
+enum Memory {
+    Heap(Vec<u8>),
+    View(View),
 }
 
 impl SymfileTemplate {
     /// What is the same for all instances of the image. Copies its debug sections once.
     pub(crate) fn new(
         source: &Source<'_>,
-        detail: Detail,
+        instances: Instances,
     ) -> Result<SymfileTemplate, SymfileError> {
-        let header = image_header(source.bytes)?;
-        let too_large = SymfileError::TooLarge { len: source.bytes.len() };
-        let sections = Sections::stated(&header, source).unwrap_or_else(|fault| {
-            log::debug!("section headers of an image are disregarded: {fault}");
-            Sections::made_up(source)
-        });
-        Self::from_sections(&header, sections, source, detail).ok_or(too_large)
+        let (header, sections) = match source.file {
+            Some(file) => {
+                let header = image_header(file)?;
+                let stated = Sections::stated(&header, file, source);
+                let sections = stated.unwrap_or_else(|fault| {
+                    log::debug!("section headers of an image are disregarded: {fault}");
+                    Sections::made_up(source)
+                });
+                (header, sections)
+            }
+            None => (header_of_memory(), Sections::made_up(source)),
+        };
+        Self::from_sections(&header, sections, source, instances)
     }
 
     fn from_sections(
         header: &Header,
         mut sections: Sections<'_>,
         source: &Source<'_>,
-        detail: Detail,
-    ) -> Option<SymfileTemplate> {
+        instances: Instances,
+    ) -> Result<SymfileTemplate, SymfileError> {
+        let too_large = || SymfileError::TooLarge { len: source.len() };
         sections.provide_text();
         let symbols = match sections.symbols {
             Some((entries, strings)) => Symbols::copied(entries, strings),
@@ -112,19 +179,18 @@ impl SymfileTemplate {
         let name = [".symtab", ".strtab", ".gnu_debugdata", ".shstrtab"]
             .map(|name| sections.names.add(name));
 
-        let inner = match detail {
-            Detail::Full if sections.has_dwarf() => Some(inner(header, &sections)?),
-            _ => None,
+        let inner = if sections.has_dwarf() {
+            Some(inner(header, &sections).ok_or_else(too_large)?)
+        } else {
+            None
         };
         let debugdata = match &inner {
             Some((head, contents)) => {
                 let pieces = [&head[..]].into_iter().chain(contents.iter().copied());
-                Contents::Xz(StoredXz::new(pieces.collect())?)
+                Contents::Xz(StoredXz::new(pieces.collect()).ok_or_else(too_large)?)
             }
             None => Contents::Bytes(sections.debugdata.unwrap_or_default()),
         };
-
-        let sites = if inner.is_some() { sites(&sections, source.tls_size) } else { Vec::new() };
 
         let mut outer = Elf::new(header, ET_DYN);
         for section in &sections.list {
@@ -151,66 +217,211 @@ impl SymfileTemplate {
             },
             Contents::Bytes(&symbols.entries),
         );
-        outer.header.e_shstrndx =
-            outer.push(section(name[3], SHT_STRTAB), Contents::Bytes(&sections.names.0));
+        let shstrtab = outer.push(section(name[3], SHT_STRTAB), Contents::Bytes(&sections.names.0));
+        outer.header.e_shstrndx = shstrtab;
         if debugdata.len() != 0 {
             outer.push(section(name[2], SHT_PROGBITS), debugdata);
         }
 
-        let len = outer.lay_out()?;
-        let mut bytes = Vec::with_capacity(len);
-        outer.write_headers(&mut bytes);
-        let sections = HEADER_SIZE..bytes.len();
-        for (_, contents) in &outer.sections {
-            contents.write(&mut bytes);
+        // What depends on the instance comes first, then what does not.
+        let page = region::page::size();
+        let own_len = outer.headers_len() + symbols.entries.len();
+        let mut align = 1;
+        let mut len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
+        let share = instances == Instances::Many && len - own_len >= WORTH_SHARING;
+        if share {
+            align = page;
+            len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
         }
-        let start = outer.sections.get(usize::from(symtab))?.0.sh_offset as usize;
-        let thread_locals = match outer.sections.last() {
-            Some((header, Contents::Xz(xz))) => places(sites, xz, header.sh_offset as usize),
-            _ => Vec::new(),
+        let place = |index: u16| {
+            let header = outer.sections.get(usize::from(index)).map(|(header, _)| *header);
+            let SectionHeader { sh_offset, sh_size, .. } = header.unwrap_or_default();
+            sh_offset as usize..sh_offset.saturating_add(sh_size) as usize
         };
-        Some(SymfileTemplate {
-            bytes,
-            sections,
-            symbols: start..start + symbols.entries.len(),
-            thread_locals,
-        })
+        let layout = Arc::new(Layout {
+            sections: HEADER_SIZE..outer.headers_len(),
+            symbols: place(symtab),
+            names: place(shstrtab),
+            inner: match outer.sections.last() {
+                Some((header, Contents::Xz(xz))) => {
+                    Some(Inner::new(&sections, xz, header.sh_offset as usize, source.tls_size))
+                }
+                _ => None,
+            },
+            len,
+        });
+        let memory = if share {
+            let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
+            let fill = |memory: &mut [u8]| outer.write(symtab, align, memory);
+            let pages = SharedPages::filled(padded, fill);
+            Master::Shared(pages.map_err(|error| SymfileError::Memory(error.to_string()))?)
+        } else {
+            let mut memory = vec![0; len];
+            outer.write(symtab, align, &mut memory);
+            Master::Heap(memory)
+        };
+        Ok(SymfileTemplate { memory, layout })
     }
 
     /// The symfile of this instance.
-    pub(crate) fn at(&self, instance: Instance) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        self.adapt_to(instance, &mut bytes);
-        bytes
+    pub(crate) fn at(&self, instance: Instance) -> Symfile {
+        let memory = match &self.memory {
+            Master::Heap(bytes) => Memory::Heap(bytes.clone()),
+            Master::Shared(pages) => match self.layout.own_pages().map(|own| pages.view(own)) {
+                Some(Ok(view)) => Memory::View(view),
+                // Too many parts, or mappings: the copy is the same, and only larger.
+                _ => Memory::Heap(pages.get(..self.layout.len).unwrap_or_default().to_vec()),
+            },
+        };
+        Symfile::new(memory, self.layout.clone(), instance)
     }
 
     /// As [`SymfileTemplate::at`], for the only instance: copies nothing.
-    pub(crate) fn into_symfile(mut self, instance: Instance) -> Vec<u8> {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        self.adapt_to(instance, &mut bytes);
-        bytes
+    pub(crate) fn into_symfile(self, instance: Instance) -> Symfile {
+        match self.memory {
+            Master::Heap(bytes) => Symfile::new(Memory::Heap(bytes), self.layout, instance),
+            Master::Shared(_) => self.at(instance),
+        }
+    }
+}
+
+impl Layout {
+    /// What an instance has for itself, in whole pages; `None` if it is in too many places.
+    fn own_pages(&self) -> Option<Vec<Range<usize>>> {
+        let page = region::page::size();
+        let sites = self.inner.iter().flat_map(|inner| &inner.thread_locals);
+        let mut pages: Vec<usize> =
+            sites.flat_map(|(_, places)| places.map(|place| place / page)).collect();
+        pages.sort_unstable();
+        let mut own = vec![0..self.symbols.end.max(self.sections.end).next_multiple_of(page)];
+        for start in pages.into_iter().map(|number| number * page) {
+            match own.last_mut() {
+                Some(last) if start < last.end => {}
+                Some(last) if start == last.end => last.end += page,
+                _ => own.push(start..start + page),
+            }
+        }
+        (own.len() <= MOST_OWN + 1).then_some(own)
+    }
+}
+
+impl Inner {
+    /// What is noted of an inner file that starts at `start`. The first piece of the .xz file is the
+    /// inner file's beginning, the others are its debug sections.
+    fn new(sections: &Sections<'_>, xz: &StoredXz<'_>, start: usize, tls_size: u64) -> Inner {
+        let debug = || sections.list.iter().filter(|section| section.role == Role::Debug);
+        let pieces = xz.places();
+        let mut thread_locals = Vec::new();
+        for (section, piece) in debug().zip(pieces.iter().skip(1)) {
+            if tls_size == 0 || !sections.has_entries(section) {
+                continue;
+            }
+            for site in thread_local::sites(section.contents, tls_size) {
+                let mut places = [0; LOCATION];
+                for (skip, place) in places.iter_mut().enumerate() {
+                    *place = start + piece.position(site.at + skip);
+                }
+                thread_locals.push((site, places));
+            }
+        }
+        let debug_sections = debug()
+            .zip(pieces.into_iter().skip(1))
+            .map(|(section, piece)| DebugSection { header: section.header, piece })
+            .collect();
+        Inner { start, debug_sections, thread_locals }
+    }
+}
+
+impl Symfile {
+    /// All of it, adapted to the instance, from a template's bytes.
+    fn new(memory: Memory, layout: Arc<Layout>, instance: Instance) -> Symfile {
+        let mut symfile = Symfile { memory, layout, shows_dwarf: true };
+        symfile.adapt_to(instance);
+        symfile
     }
 
-    fn adapt_to(&self, instance: Instance, bytes: &mut [u8]) {
-        let Instance { load_bias, thread_locals } = instance;
-        for (site, places) in &self.thread_locals {
-            for (place, byte) in places.iter().zip(site.location(thread_locals)) {
-                if let Some(at) = bytes.get_mut(*place) {
-                    *at = byte;
+    /// Whether a debugger sees the DWARF in it.
+    pub(crate) fn shows_dwarf(&self) -> bool {
+        self.shows_dwarf
+    }
+
+    /// Shows the DWARF in it, or no longer does: its section is the last, and so are its contents.
+    pub(crate) fn show_dwarf(&mut self, shown: bool) {
+        let count = self.layout.sections.len() / SECTION_SIZE;
+        let hidden = usize::from(!shown && self.layout.inner.is_some());
+        let at = std::mem::offset_of!(Header, e_shnum);
+        // There are fewer than 2^16, see `Elf::lay_out`.
+        self.write(at, &((count - hidden) as u16).to_le_bytes());
+        self.shows_dwarf = shown;
+    }
+
+    /// The debug sections as the image has them, but for the locations of thread-local variables;
+    /// inflated. None, if it has none.
+    pub(super) fn debug_sections(&self) -> Result<Vec<DwarfSection>, SymfileError> {
+        let Some(inner) = &self.layout.inner else { return Ok(Vec::new()) };
+        let malformed =
+            || SymfileError::Malformed { what: "symfile", at: FileOffset(inner.start as u64) };
+        let file = self.bytes().get(inner.start..).ok_or_else(malformed)?;
+        let names = self.names().ok_or_else(malformed)?;
+        let sections = inner.debug_sections.iter().map(|section| {
+            let name = names.get(section.header.sh_name as usize..).ok_or_else(malformed)?;
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            Ok(DwarfSection {
+                name: String::from_utf8_lossy(name).into_owned(),
+                sh_flags: section.header.sh_flags,
+                sh_entsize: section.header.sh_entsize,
+                contents: section.piece.read(file).ok_or_else(malformed)?,
+            })
+        });
+        sections.collect()
+    }
+
+    /// The header and the sections of the outer file, each with its contents, but for the inner
+    /// file.
+    pub(super) fn outer_sections(&self) -> Option<(Header, Vec<(SectionHeader, &[u8])>)> {
+        let bytes = self.bytes();
+        let header = get(bytes.get(..HEADER_SIZE)?);
+        let table = bytes.get(self.layout.sections.clone())?;
+        let mut sections = Vec::with_capacity(table.len() / SECTION_SIZE);
+        for place in table.chunks_exact(SECTION_SIZE) {
+            let section: SectionHeader = get(place);
+            let contents = match section.sh_type {
+                SHT_NOBITS => &[],
+                _ => {
+                    let start = section.sh_offset as usize;
+                    bytes.get(start..start.checked_add(section.sh_size as usize)?)?
                 }
+            };
+            sections.push((section, contents));
+        }
+        if self.layout.inner.is_some() {
+            sections.pop();
+        }
+        Some((header, sections))
+    }
+
+    /// The names of all sections.
+    pub(super) fn names(&self) -> Option<&[u8]> {
+        self.bytes().get(self.layout.names.clone())
+    }
+
+    fn adapt_to(&mut self, instance: Instance) {
+        let Instance { load_bias, thread_locals } = instance;
+        let layout = self.layout.clone();
+        for (site, places) in layout.inner.iter().flat_map(|inner| &inner.thread_locals) {
+            for (place, byte) in places.iter().zip(site.location(thread_locals)) {
+                self.write(*place, &[byte]);
             }
         }
         let moved = |stated: u64| load_bias.apply(Vaddr(stated)) as u64;
-        let sections = bytes.get_mut(self.sections.clone()).unwrap_or_default();
-        for place in sections.chunks_exact_mut(SECTION_SIZE) {
+        for place in self.get_mut(layout.sections.clone()).chunks_exact_mut(SECTION_SIZE) {
             let mut section: SectionHeader = get(place);
             if section.sh_flags & u64::from(SHF_ALLOC) != 0 {
                 section.sh_addr = moved(section.sh_addr);
                 put(place, section);
             }
         }
-        let symbols = bytes.get_mut(self.symbols.clone()).unwrap_or_default();
-        for place in symbols.chunks_exact_mut(SYMBOL_SIZE) {
+        for place in self.get_mut(layout.symbols.clone()).chunks_exact_mut(SYMBOL_SIZE) {
             let mut symbol: Sym = get(place);
             if moves(&symbol) {
                 symbol.st_value = moved(symbol.st_value);
@@ -218,46 +429,47 @@ impl SymfileTemplate {
             }
         }
     }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        // Empty, where it is no part of the file.
+        let place = self.get_mut(at..at + bytes.len());
+        if place.len() == bytes.len() {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    fn get_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        let place = match &mut self.memory {
+            Memory::Heap(bytes) => bytes.get_mut(range),
+            Memory::View(view) => view.get_mut(range),
+        };
+        place.unwrap_or_default()
+    }
+
+    /// All of it, whatever is shown.
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::View(view) => view,
+        }
+    }
+}
+
+/// What a debugger is shown. The bytes stay in place when the value is moved.
+impl StableBytes for Symfile {
+    fn bytes(&self) -> &[u8] {
+        let shown = match &self.layout.inner {
+            Some(inner) if !self.shows_dwarf => inner.start,
+            _ => self.layout.len,
+        };
+        Symfile::bytes(self).get(..shown).unwrap_or_default()
+    }
 }
 
 /// Whether the value of `symbol` is an address in the image, and not an offset or a plain number.
 fn moves(symbol: &Sym) -> bool {
     let section = u32::from(symbol.st_shndx);
     section != SHN_UNDEF && section < SHN_LORESERVE && st_type(symbol.st_info) != STT_TLS
-}
-
-/// The locations of thread-local variables, each with the index of its section among the debug
-/// sections.
-fn sites(sections: &Sections<'_>, tls_size: u64) -> Vec<(usize, Site)> {
-    if tls_size == 0 {
-        return Vec::new();
-    }
-    let debug = sections.list.iter().filter(|section| section.role == Role::Debug);
-    debug
-        .enumerate()
-        .filter(|(_, section)| sections.has_entries(section))
-        .flat_map(|(index, section)| {
-            let sites = thread_local::sites(section.contents, tls_size);
-            sites.into_iter().map(move |site| (index, site))
-        })
-        .collect()
-}
-
-/// Each site with the places of its bytes in the outer file, of which the .xz file starts at
-/// `start`. The first piece in that is the inner file's beginning, the others are its sections.
-fn places(
-    sites: Vec<(usize, Site)>,
-    xz: &StoredXz<'_>,
-    start: usize,
-) -> Vec<(Site, [usize; LOCATION])> {
-    let place = |(index, site): (usize, Site)| {
-        let mut places = [0; LOCATION];
-        for (skip, place) in places.iter_mut().enumerate() {
-            *place = start.checked_add(xz.position(index + 1, site.at + skip)?)?;
-        }
-        Some((site, places))
-    };
-    sites.into_iter().filter_map(place).collect()
 }
 
 /// The inner file: its beginning, and what follows on it.
@@ -289,10 +501,11 @@ fn inner<'a>(header: &Header, sections: &Sections<'a>) -> Option<(Vec<u8>, Vec<&
             Role::LeftOut => {}
         }
     }
-    inner.lay_out()?;
-    let mut head = Vec::new();
-    inner.write_headers(&mut head);
-    head.extend_from_slice(&sections.names.0);
+    // Its names, the first contents, are a part of the beginning.
+    let names = inner.header.e_shstrndx;
+    inner.lay_out(names, 1)?;
+    let mut head = vec![0; inner.headers_len() + sections.names.0.len()];
+    inner.write(names, 1, &mut head);
     Some((head, contents))
 }
 
@@ -326,7 +539,7 @@ impl Symbols {
     fn from_dynamic(source: &Source<'_>, sections: &Sections<'_>) -> Symbols {
         let mut symbols = Symbols { entries: vec![0; SYMBOL_SIZE], strings: vec![0], locals: 1 };
         // Each has an entry of its own in the file, and names may share their ends but seldom do.
-        let most = source.bytes.len();
+        let most = source.len();
         (source.dynamic_symbols)(&mut |dynamic| {
             let full = symbols.entries.len() > most
                 || symbols.strings.len().saturating_add(dynamic.name.len()) > most;
@@ -372,6 +585,18 @@ fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
         }
     }
     Ok(header)
+}
+
+/// For an image of which nothing but its memory is at hand.
+fn header_of_memory() -> Header {
+    let mut header = Header { e_machine: arch::E_MACHINE, e_version: 1, ..Header::default() };
+    for (place, byte) in header.e_ident.iter_mut().zip(ELFMAG) {
+        *place = *byte;
+    }
+    header.e_ident[EI_CLASS] = ELFCLASS64;
+    header.e_ident[EI_DATA] = ELFDATA2LSB;
+    header.e_ident[EI_VERSION] = EV_CURRENT;
+    header
 }
 
 #[cfg(test)]
@@ -463,60 +688,63 @@ mod tests {
             .unwrap_or_else(|error| panic!("{tool}: {error}: install the package {package}"))
     }
 
-    impl ReadAt for Source<'_> {
+    /// What the loader would tell of an image it trusts.
+    struct Segments<'a> {
+        bytes: &'a [u8],
+        list: Vec<SourceSegment>,
+        /// Where each is in the bytes.
+        files: Vec<Range<usize>>,
+        eh_frame: Option<Range<Vaddr>>,
+    }
+
+    impl ReadAt for Segments<'_> {
         fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
-            self.contents(&range)
+            let len = range.end.checked_sub(range.start)?;
+            self.read_to_end(range.start)?.get(..len as usize)
         }
 
         fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
-            self.contents_from(start)
+            let holds = |segment: &SourceSegment| segment.addresses.contains(&start);
+            let index = self.list.iter().position(holds)?;
+            let skipped = start.checked_sub(self.list[index].addresses.start)?;
+            self.bytes.get(self.files[index].clone())?.get(skipped as usize..)
         }
     }
 
-    /// What the loader would tell of an image it trusts.
-    fn program_headers(bytes: &[u8]) -> (Vec<SourceSegment>, Option<Range<Vaddr>>) {
+    fn segments(bytes: &[u8]) -> Segments<'_> {
         let header: Header = bytes.pread_with(0, LE).unwrap();
-        let (mut segments, mut eh_frame_hdr) = (vec![], None);
+        let mut segments = Segments { bytes, list: vec![], files: vec![], eh_frame: None };
+        let mut eh_frame_hdr = None;
         for i in 0..usize::from(header.e_phnum) {
             let at = header.e_phoff as usize + i * 56;
             let segment: ProgramHeader = bytes.pread_with(at, LE).unwrap();
             let addresses = Vaddr(segment.p_vaddr).range(segment.p_memsz).unwrap();
             let start = segment.p_offset as usize;
             match segment.p_type {
-                PT_LOAD => segments.push(SourceSegment {
-                    addresses,
-                    file: start..start + segment.p_filesz as usize,
-                    executable: segment.p_flags & PF_X != 0,
-                    writable: segment.p_flags & PF_W != 0,
-                }),
+                PT_LOAD => {
+                    segments.files.push(start..start + segment.p_filesz as usize);
+                    segments.list.push(SourceSegment {
+                        addresses,
+                        executable: segment.p_flags & PF_X != 0,
+                        writable: segment.p_flags & PF_W != 0,
+                    });
+                }
                 PT_GNU_EH_FRAME => eh_frame_hdr = Some(addresses),
                 _ => {}
             }
         }
-        let eh_frame = eh_frame_hdr.and_then(|hdr| {
-            let source = Source {
-                bytes,
-                segments: &segments,
-                eh_frame: None,
-                tls_size: 0,
-                dynamic_symbols: &|_| {},
-            };
-            Some(EhFrame::locate(hdr, &source)?.range)
-        });
-        (segments, eh_frame)
+        segments.eh_frame =
+            eh_frame_hdr.and_then(|hdr| Some(EhFrame::locate(hdr, &segments)?.range));
+        segments
     }
 
-    fn template(bytes: &[u8], detail: Detail) -> SymfileTemplate {
-        template_by(bytes, bytes, detail).unwrap()
+    fn template(bytes: &[u8]) -> SymfileTemplate {
+        template_by(bytes, bytes).unwrap()
     }
 
     /// As of `bytes`, with what the dynamic section says taken from `sound`.
-    fn template_by(
-        bytes: &[u8],
-        sound: &[u8],
-        detail: Detail,
-    ) -> Result<SymfileTemplate, SymfileError> {
-        let (segments, eh_frame) = program_headers(sound);
+    fn template_by(bytes: &[u8], sound: &[u8]) -> Result<SymfileTemplate, SymfileError> {
+        let memory = segments(sound);
         let visible = DynamicSymbol {
             name: b"visible",
             st_value: goblin::elf::Elf::parse(sound)
@@ -532,13 +760,18 @@ mod tests {
             st_shndx: 12,
         };
         let source = Source {
-            bytes,
-            segments: &segments,
-            eh_frame,
+            file: Some(bytes),
+            memory: &memory,
+            segments: &memory.list,
+            eh_frame: memory.eh_frame.clone(),
             tls_size: 0,
             dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
         };
-        SymfileTemplate::new(&source, detail)
+        SymfileTemplate::new(&source, Instances::One)
+    }
+
+    fn shown(symfile: &Symfile) -> Vec<u8> {
+        StableBytes::bytes(symfile).to_vec()
     }
 
     fn section<'a>(bytes: &'a [u8], name: &str) -> Option<(SectionHeader, &'a [u8])> {
@@ -577,11 +810,15 @@ mod tests {
             without_section_headers(&scratch.compiled(CODE, &["-O2"])),
         ];
         for image in &images {
-            for detail in [Detail::Full, Detail::Symbols] {
-                let template = template(image, detail);
-                assert_eq!(template.bytes.len(), template.bytes.capacity());
-                let symfile = template.at(bias(0x7f12_3456_7000));
-                assert_eq!(symfile, template.into_symfile(bias(0x7f12_3456_7000)));
+            for with_dwarf in [true, false] {
+                let template = template(image);
+                let instance = bias(0x7f12_3456_7000);
+                let symfiles = [template.at(instance), template.into_symfile(instance)];
+                let [symfile, same] = symfiles.map(|mut symfile| {
+                    symfile.show_dwarf(with_dwarf);
+                    shown(&symfile)
+                });
+                assert_eq!(symfile, same);
                 scratch.assert_well_formed(&symfile);
                 assert!(section(&symfile, ".text").is_some());
                 let Some(inner) = scratch.inner(&symfile) else {
@@ -598,7 +835,7 @@ mod tests {
     fn addresses_move_outside_and_stay_inside() {
         let scratch = Scratch::new("moves");
         let image = scratch.compiled(CODE, &["-g"]);
-        let symfile = template(&image, Detail::Full).at(bias(0x1000_0000));
+        let symfile = shown(&template(&image).at(bias(0x1000_0000)));
         let inner = scratch.inner(&symfile).unwrap();
         for name in [".text", ".data", ".bss", ".eh_frame", ".tdata"] {
             let stated = section(&image, name).unwrap().0;
@@ -629,7 +866,7 @@ mod tests {
         let scratch = Scratch::new("build-id");
         for (flag, told) in [("-g", false), ("-g0", true)] {
             let image = scratch.compiled(CODE, &[flag, "-Wl,--build-id"]);
-            let symfile = template(&image, Detail::Full).at(bias(0));
+            let symfile = shown(&template(&image).at(bias(0)));
             let (_, contents) = section(&symfile, ".note.gnu.build-id").unwrap();
             assert_eq!(!contents.is_empty(), told);
         }
@@ -640,7 +877,7 @@ mod tests {
         let scratch = Scratch::new("no-headers");
         let image = scratch.compiled(CODE, &["-O2"]);
         let bytes = without_section_headers(&image);
-        let symfile = template_by(&bytes, &image, Detail::Full).unwrap().at(bias(0x1000));
+        let symfile = shown(&template_by(&bytes, &image).unwrap().at(bias(0x1000)));
         let (stated, made_up) = (section(&image, ".eh_frame"), section(&symfile, ".eh_frame"));
         let (stated, made_up) = (stated.unwrap(), made_up.unwrap());
         assert_eq!(made_up.0.sh_addr, stated.0.sh_addr + 0x1000);
@@ -658,7 +895,7 @@ mod tests {
     fn dwarf_that_needs_a_second_file_is_left_out() {
         let scratch = Scratch::new("altlink");
         let image = scratch.compiled(CODE, &["-g"]);
-        assert!(section(&template(&image, Detail::Full).bytes, ".gnu_debugdata").is_some());
+        assert!(section(&shown(&template(&image).at(bias(0))), ".gnu_debugdata").is_some());
         let library = scratch.file("image.so", &image);
         let note = scratch.file("note", b"/nowhere\0");
         let mut add = std::ffi::OsString::from("--add-section=.gnu_debugaltlink=");
@@ -667,7 +904,7 @@ mod tests {
         assert!(output.status.success(), "{output:?}");
         let image = std::fs::read(library).unwrap();
         assert!(section(&image, ".gnu_debugaltlink").is_some());
-        assert!(section(&template(&image, Detail::Full).bytes, ".gnu_debugdata").is_none());
+        assert!(section(&shown(&template(&image).at(bias(0))), ".gnu_debugdata").is_none());
     }
 
     #[test]
@@ -684,7 +921,7 @@ mod tests {
                 put(place, section);
             }
         }
-        let symfile = template(&image, Detail::Full).into_symfile(bias(0));
+        let symfile = shown(&template(&image).into_symfile(bias(0)));
         // There are seven or more such sections.
         assert!(symfile.len() < 3 * len);
     }
@@ -693,18 +930,19 @@ mod tests {
     fn what_is_no_elf_file_of_ours_is_an_error() {
         let scratch = Scratch::new("error");
         let image = scratch.compiled(DATA, &[]);
-        let (segments, _) = program_headers(&image);
+        let memory = segments(&image);
         for (at, value) in [(0, 0), (EI_CLASS, 1), (EI_DATA, 2)] {
             let mut bytes = image.clone();
             bytes[at] = value;
             let source = Source {
-                bytes: &bytes,
-                segments: &segments,
+                file: Some(&bytes),
+                memory: &memory,
+                segments: &memory.list,
                 eh_frame: None,
                 tls_size: 0,
                 dynamic_symbols: &|_| {},
             };
-            let error = SymfileTemplate::new(&source, Detail::Full).unwrap_err();
+            let error = SymfileTemplate::new(&source, Instances::One).err().unwrap();
             assert!(matches!(error, SymfileError::Malformed { at: found, .. }
                 if found == FileOffset(at as u64)));
         }
@@ -739,8 +977,8 @@ mod tests {
             if round % 10 == 9 {
                 bytes.truncate(64 + random(image.len() - 64));
             }
-            if let Ok(template) = template_by(&bytes, &image, Detail::Full) {
-                let symfile = template.into_symfile(bias(usize::MAX - 5));
+            if let Ok(template) = template_by(&bytes, &image) {
+                let symfile = shown(&template.into_symfile(bias(usize::MAX - 5)));
                 assert!(symfile.len() < 8 * image.len(), "round {round}");
             }
         }

@@ -15,6 +15,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::elf::Filler;
+
 /// The most bytes an LZMA2 chunk can hold as they are.
 const CHUNK: usize = 1 << 16;
 
@@ -58,35 +60,63 @@ impl<'a> StoredXz<'a> {
         self.len
     }
 
-    /// Where in the file the byte at `offset` of a piece will be.
-    pub(crate) fn position(&self, piece: usize, offset: usize) -> Option<usize> {
-        let mut start = 12usize;
-        for piece in self.pieces.get(..piece)? {
-            start =
-                start.checked_add(unpadded_block_len(piece.len())?.checked_next_multiple_of(4)?)?;
-        }
-        let chunk_heads = (offset / CHUNK + 1) * 3;
-        start.checked_add(BLOCK_HEADER.len() + 4 + chunk_heads)?.checked_add(offset)
+    /// The pieces as they will be in the file.
+    pub(super) fn places(&self) -> Vec<Piece> {
+        let mut block = 12;
+        let place = |piece: &&[u8]| {
+            let place = Piece { block, len: piece.len() };
+            // `new` has added all of this up.
+            block += unpadded_block_len(piece.len()).map_or(0, |len| len.next_multiple_of(4));
+            place
+        };
+        self.pieces.iter().map(place).collect()
     }
 
-    /// Appends the file to `out`, which had better have room for [`StoredXz::len`] bytes.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend(b"\xfd7zXZ\0");
-        out.extend(STREAM_FLAGS);
-        out.extend(crc32(&STREAM_FLAGS).to_le_bytes());
+    /// Writes the file, [`StoredXz::len`] bytes.
+    pub(super) fn write(&self, out: &mut Filler<'_>) {
+        out.put(b"\xfd7zXZ\0");
+        out.put(&STREAM_FLAGS);
+        out.put(&crc32(&STREAM_FLAGS).to_le_bytes());
         for piece in &self.pieces {
             write_block(piece, out);
         }
-        out.extend(&self.index);
+        out.put(&self.index);
         // The footer repeats the flags and tells the length of the index, so that a file can be
         // read from its end, as gdb does.
         let words = self.index.len() / 4 - 1;
         let mut footer = [0; 6];
         footer[..4].copy_from_slice(&(words as u32).to_le_bytes());
         footer[4..].copy_from_slice(&STREAM_FLAGS);
-        out.extend(crc32(&footer).to_le_bytes());
-        out.extend(footer);
-        out.extend(b"YZ");
+        out.put(&crc32(&footer).to_le_bytes());
+        out.put(&footer);
+        out.put(b"YZ");
+    }
+}
+
+/// A piece in an .xz file that this module has made.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// Where its block starts in the file.
+    block: usize,
+    len: usize,
+}
+
+impl Piece {
+    /// Where in the file the byte at `offset` of the piece is.
+    pub(super) fn position(&self, offset: usize) -> usize {
+        let chunk_heads = (offset / CHUNK + 1) * 3;
+        self.block + BLOCK_HEADER.len() + 4 + chunk_heads + offset
+    }
+
+    /// A copy of the piece, from the file that it is in.
+    pub(super) fn read(&self, file: &[u8]) -> Option<Vec<u8>> {
+        let mut piece = Vec::with_capacity(self.len);
+        for offset in (0..self.len).step_by(CHUNK) {
+            let start = self.position(offset);
+            let len = CHUNK.min(self.len - offset);
+            piece.extend_from_slice(file.get(start..start.checked_add(len)?)?);
+        }
+        Some(piece)
     }
 }
 
@@ -97,17 +127,16 @@ fn unpadded_block_len(piece: usize) -> Option<usize> {
     piece.checked_add(chunk_heads)?.checked_add(header + 1)
 }
 
-fn write_block(piece: &[u8], out: &mut Vec<u8>) {
-    out.extend(BLOCK_HEADER);
-    out.extend(crc32(&BLOCK_HEADER).to_le_bytes());
+fn write_block(piece: &[u8], out: &mut Filler<'_>) {
+    out.put(&BLOCK_HEADER);
+    out.put(&crc32(&BLOCK_HEADER).to_le_bytes());
     for (i, chunk) in piece.chunks(CHUNK).enumerate() {
-        out.push(if i == 0 { 1 } else { 2 });
-        out.extend(((chunk.len() - 1) as u16).to_be_bytes());
-        out.extend_from_slice(chunk);
+        out.put(&[if i == 0 { 1 } else { 2 }]);
+        out.put(&((chunk.len() - 1) as u16).to_be_bytes());
+        out.put(chunk);
     }
-    out.push(0);
     let padded = unpadded_block_len(piece.len()).map_or(0, |len| len.next_multiple_of(4) - len);
-    out.resize(out.len() + padded, 0);
+    out.put(&[0; 4][..1 + padded]);
 }
 
 /// Appends `value`, seven bits to a byte, the least significant first.
@@ -124,7 +153,7 @@ fn pad(out: &mut Vec<u8>) {
 }
 
 /// The CRC32 of `bytes`. Bit by bit: only headers and the index, never a piece, go through here.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
@@ -158,18 +187,24 @@ mod tests {
         (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
     }
 
+    fn written(xz: &StoredXz<'_>) -> Vec<u8> {
+        let mut file = vec![0; xz.len()];
+        xz.write(&mut Filler::new(&mut file));
+        file
+    }
+
     #[test]
-    fn every_byte_is_where_its_position_says() {
-        let pieces = [vec![1u8; 70_000], vec![2], (0..140_000).map(|i| i as u8).collect()];
+    fn every_piece_is_where_its_place_says() {
+        let pieces = [vec![1u8; 70_000], vec![2], vec![], (0..140_000).map(|i| i as u8).collect()];
         let xz = StoredXz::new(pieces.iter().map(|piece| &piece[..]).collect()).unwrap();
-        let mut file = Vec::new();
-        xz.write(&mut file);
-        for (index, piece) in pieces.iter().enumerate() {
-            for (offset, byte) in piece.iter().enumerate() {
-                assert_eq!(file[xz.position(index, offset).unwrap()], *byte);
-            }
+        let file = written(&xz);
+        let places = xz.places();
+        assert_eq!(places.len(), pieces.len());
+        for (place, piece) in places.iter().zip(&pieces) {
+            assert!((0..piece.len()).all(|offset| file[place.position(offset)] == piece[offset]));
+            assert_eq!(place.read(&file).as_ref(), Some(piece));
         }
-        assert_eq!(xz.position(4, 0), None);
+        assert_eq!(places[3].read(&file[..file.len() / 2]), None);
     }
 
     #[test]
@@ -186,10 +221,7 @@ mod tests {
         for lengths in lengths {
             let pieces: Vec<_> = lengths.iter().map(|&len| bytes(len)).collect();
             let xz = StoredXz::new(pieces.iter().map(|piece| &piece[..]).collect()).unwrap();
-            let mut packed = Vec::with_capacity(xz.len());
-            xz.write(&mut packed);
-            assert_eq!(packed.len(), xz.len(), "{lengths:?}");
-            assert_eq!(unpack(packed), pieces.concat(), "{lengths:?}");
+            assert_eq!(unpack(written(&xz)), pieces.concat(), "{lengths:?}");
         }
     }
 

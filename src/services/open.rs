@@ -22,6 +22,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::arch;
+use crate::debug::Instances;
 use crate::group::{self, Group, Provider};
 use crate::handles::{self, FileId};
 use crate::host::{self, GlobalScope};
@@ -118,7 +119,7 @@ unsafe extern "C-unwind" fn dlopen_for(
         unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
     };
     let Some(bytes) = bytes else { return fail(refusal) };
-    let library = match settings.prepare(Bytes::Borrowed(&bytes)) {
+    let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One) {
         // SAFETY: the caller's promise: it wants the library's constructors run.
         Ok(prepared) => unsafe { Library::only(prepared) },
         Err(error) => Err(error),
