@@ -20,6 +20,64 @@ use crate::error::Error;
 use crate::group::{self, Group, Loaded};
 use crate::prepare::with_debug_source;
 
+// The description of the functions below. In sections of its own, since those of the same name that
+// the compiler fills must begin with what it puts there; linkers join them.
+std::arch::global_asm!(
+    ".pushsection .debug_abbrev,\"\",@progbits,unique,1",
+    ".Lmemdl_abbrev:",
+    // 1: DW_TAG_compile_unit with children: DW_AT_language data1, DW_AT_name string
+    ".byte 1, 0x11, 1, 0x13, 0x0b, 0x03, 0x08, 0, 0",
+    // 2: DW_TAG_base_type: DW_AT_name string, DW_AT_byte_size data1, DW_AT_encoding data1
+    ".byte 2, 0x24, 0, 0x03, 0x08, 0x0b, 0x0b, 0x3e, 0x0b, 0, 0",
+    // 3: DW_TAG_pointer_type, to void: DW_AT_byte_size data1
+    ".byte 3, 0x0f, 0, 0x0b, 0x0b, 0, 0",
+    // 4: DW_TAG_subprogram with children: DW_AT_external, DW_AT_prototyped flag_present,
+    // DW_AT_type ref4, DW_AT_high_pc data1, DW_AT_low_pc addr, DW_AT_name string
+    ".byte 4, 0x2e, 1, 0x3f, 0x19, 0x27, 0x19, 0x49, 0x13, 0x12, 0x0b, 0x11, 0x01, 0x03, 0x08, 0, 0",
+    // 5: DW_TAG_formal_parameter: DW_AT_type ref4
+    ".byte 5, 0x05, 0, 0x49, 0x13, 0, 0",
+    ".byte 0",
+    ".popsection",
+    ".pushsection .debug_info,\"\",@progbits,unique,1",
+    ".Lmemdl_unit:",
+    ".4byte .Lmemdl_unit_end - .Lmemdl_version",
+    ".Lmemdl_version:",
+    ".2byte 4",
+    ".4byte .Lmemdl_abbrev",
+    ".byte 8",
+    // DW_LANG_C99
+    ".byte 1, 0x0c",
+    ".asciz \"memdl\"",
+    // DW_ATE_signed
+    ".Lmemdl_int:",
+    ".byte 2",
+    ".asciz \"int\"",
+    ".byte 4, 5",
+    ".Lmemdl_pointer:",
+    ".byte 3, 8",
+    ".macro memdl_describe function",
+    ".byte 4",
+    ".4byte .Lmemdl_int - .Lmemdl_unit",
+    ".byte 1",
+    ".8byte \\function",
+    ".asciz \"\\function\"",
+    ".endm",
+    "memdl_describe memdl_debug_full",
+    ".byte 0",
+    "memdl_describe memdl_debug_portable",
+    ".byte 0",
+    "memdl_describe memdl_debug_symbols",
+    ".byte 0",
+    "memdl_describe memdl_debug_full_at",
+    ".byte 5",
+    ".4byte .Lmemdl_pointer - .Lmemdl_unit",
+    ".byte 0",
+    // The end of the unit's children.
+    ".byte 0",
+    ".Lmemdl_unit_end:",
+    ".popsection",
+);
+
 /// Tells debuggers this much of an image.
 pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
     loaded.debug.set(debug, || {
