@@ -174,6 +174,33 @@ uintptr_t memdl_load_bias(const memdl_library *library);
  * 0, or -1 if the library is null. */
 int memdl_address_range(const memdl_library *library, uintptr_t *start, uintptr_t *end);
 
+/* ---- What debuggers are told --------------------------------------------------------------- */
+
+/* How much they are told. The environment variable MEMDL_DEBUG=off|symbols|full|portable
+ * overrides what the program says. */
+typedef enum memdl_debug {
+    MEMDL_DEBUG_OFF = 0,
+    /* Names of functions and variables, and how to walk the stack; more can be told later. */
+    MEMDL_DEBUG_SYMBOLS = 1,
+    /* Lines, types, variables as well, for gdb. The default. */
+    MEMDL_DEBUG_FULL = 2,
+    /* The same for lldb too. */
+    MEMDL_DEBUG_PORTABLE = 3
+} memdl_debug;
+/* Tells debuggers this much of a library from now on: so that a fleet can run with
+ * MEMDL_DEBUG_SYMBOLS and be told of in full when somebody looks.
+ * 0, or -1 for an error: a library that was loaded with MEMDL_DEBUG_OFF has no more to tell than
+ * MEMDL_DEBUG_SYMBOLS. */
+int memdl_set_debug(const memdl_library *library, memdl_debug debug);
+
+/* For the prompt of a debugger: `print memdl_debug_full()`. Each tells debuggers this much of every
+ * library in the process and returns of how many, or -1 if a thread is in the middle of a load or
+ * an unload. `..._full_at` does so for the one that an address lies in. */
+int memdl_debug_full(void);
+int memdl_debug_portable(void);
+int memdl_debug_symbols(void);
+int memdl_debug_full_at(const void *address);
+
 /* ---- Options ----------------------------------------------------------------------------- */
 
 /* The defaults.
@@ -247,18 +274,12 @@ typedef enum memdl_binding {
 } memdl_binding;
 int memdl_options_set_binding(memdl_options *options, memdl_binding binding);
 
-/* What debuggers are told. The environment variable MEMDL_DEBUG=off|symbols|full|portable
- * overrides it. */
-typedef enum memdl_debug {
-    MEMDL_DEBUG_OFF = 0,
-    /* Names of functions and variables, and how to walk the stack. */
-    MEMDL_DEBUG_SYMBOLS = 1,
-    /* Lines, types, variables as well, for gdb. The default. */
-    MEMDL_DEBUG_FULL = 2,
-    /* The same for lldb too. */
-    MEMDL_DEBUG_PORTABLE = 3
-} memdl_debug;
+/* What debuggers are told from the start. */
 int memdl_options_set_debug(memdl_options *options, memdl_debug debug);
+
+/* The debug information of a stripped library: the bytes of the file that was split off it. Debuggers
+ * see it as if it were inside. A load fails if it is not the library's, by the build-id of both. */
+int memdl_options_set_debug_info(memdl_options *options, const void *bytes, size_t len);
 
 /* How much a library may ask for before it is refused. */
 typedef enum memdl_limit {

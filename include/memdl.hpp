@@ -137,6 +137,14 @@ class options {
         return checked(memdl_options_set_binding(get(), binding));
     }
     options &debug(memdl_debug debug) { return checked(memdl_options_set_debug(get(), debug)); }
+    options &debug_info(const void *bytes, std::size_t size) {
+        return checked(memdl_options_set_debug_info(get(), bytes, size));
+    }
+    /// From any contiguous container of bytes.
+    template <class Bytes> options &debug_info(const Bytes &bytes) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+        return debug_info(bytes.data(), bytes.size());
+    }
     options &limit(memdl_limit limit, std::uint64_t value) {
         return checked(memdl_options_set_limit(get(), limit, value));
     }
@@ -204,6 +212,7 @@ class library {
         return typed<T>(found);
     }
 
+    void set_debug(memdl_debug debug) { detail::check(memdl_set_debug(get(), debug)); }
     std::string name() const { return detail::check(memdl_name(get())); }
     std::optional<std::string> soname() const {
         const char *soname = memdl_soname(get());

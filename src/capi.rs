@@ -325,6 +325,19 @@ pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_in
     status(noted(closed.map_err(Failure::from)))
 }
 
+/// [`Library::set_debug`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_set_debug(library: *const LibraryHandle, debug: c_int) -> c_int {
+    status(caught(|| {
+        // SAFETY: the header's contract.
+        let library = unsafe { &handle(library, "library")?.library };
+        Ok(library.set_debug(debug_of(debug)?)?)
+    }))
+}
+
 /// Parses and binds a library, for many instances.
 ///
 /// # Safety
@@ -856,14 +869,38 @@ pub unsafe extern "C" fn memdl_options_set_debug(options: *mut Options, debug: c
 
 impl Options {
     fn set_debug(&mut self, debug: c_int) -> Result<(), Failure> {
-        let debug = match debug {
-            0 => Debug::Off,
-            1 => Debug::Symbols,
-            2 => Debug::Full,
-            3 => Debug::Portable,
-            other => return Err(format!("there is no memdl_debug {other}").into()),
-        };
+        let debug = debug_of(debug)?;
         self.change(|loader| loader.debug(debug))
+    }
+}
+
+/// A `memdl_debug` of the header's.
+fn debug_of(debug: c_int) -> Result<Debug, Failure> {
+    Ok(match debug {
+        0 => Debug::Off,
+        1 => Debug::Symbols,
+        2 => Debug::Full,
+        3 => Debug::Portable,
+        other => return Err(format!("there is no memdl_debug {other}").into()),
+    })
+}
+
+/// [`Loader::debug_info`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_debug_info(
+    options: *mut Options,
+    bytes: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let bytes = bytes_of(bytes, len)?;
+            options.change(|loader| loader.debug_info(bytes))
+        })
     }
 }
 

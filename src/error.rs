@@ -72,6 +72,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// What was given to [`Loader::debug_info`](crate::Loader::debug_info) is not the image's.
+    #[error("{image}: the separate debug information is not this image's: {what}")]
+    DebugInfo {
+        /// What the image is called.
+        image: String,
+        /// How that was found out.
+        what: String,
+    },
+
     /// The image wants more than the caller's [`Limits`](crate::Limits) allow.
     #[error("{image}: limit exceeded: {what} is {needed}, the limit is {limit}")]
     Limit {
@@ -171,6 +180,7 @@ impl Error {
         | Error::Missing { image, .. }
         | Error::SymbolNotFound { image, .. }
         | Error::System { image, .. }
+        | Error::DebugInfo { image, .. }
         | Error::Limit { image, .. }) = &mut self;
         if image.is_empty() {
             image.push_str(name);

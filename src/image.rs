@@ -27,8 +27,8 @@ use goblin::elf64::header::{
     ET_REL, EV_CURRENT, SIZEOF_EHDR,
 };
 use goblin::elf64::program_header::{
-    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS,
-    ProgramHeader, SIZEOF_PHDR,
+    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_NOTE,
+    PT_TLS, ProgramHeader, SIZEOF_PHDR,
 };
 
 use crate::addr::{PageSize, Vaddr};
@@ -202,6 +202,12 @@ impl<'d> Image<'d> {
     /// The received bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The contents of each `PT_NOTE`.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = &[u8]> {
+        let notes = self.facts.program_headers.iter().filter(|header| header.p_type == PT_NOTE);
+        notes.filter_map(|note| self.read(Vaddr(note.p_vaddr).range(note.p_filesz)?))
     }
 
     /// The image's dynamic symbols, as received.

@@ -139,6 +139,17 @@ impl Loader {
         self
     }
 
+    /// The debug information of a stripped image: the bytes of the file that was split off it (by
+    /// `objcopy --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see
+    /// it as if it were inside the image. Images that the one asked for needs are not concerned.
+    ///
+    /// A load fails with [`Error::DebugInfo`] if it is not the image's, by the build-id of both or, in
+    /// an image without one, by the checksum in its `.gnu_debuglink`.
+    pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
+        self.settings.debug_info = Some(bytes.into());
+        self
+    }
+
     /// How much an image may ask for.
     pub fn limits(mut self, limits: Limits) -> Loader {
         self.settings.limits = limits;
@@ -210,6 +221,8 @@ impl fmt::Debug for Loader {
             .field("system_libraries", &self.settings.system_libraries)
             .field("scope", &self.settings.scope)
             .field("lazy", &self.settings.lazy)
+            .field("debug", &self.settings.debug)
+            .field("debug_info", &self.settings.debug_info.as_ref().map(|bytes| bytes.len()))
             .field("limits", &self.settings.limits)
             .finish_non_exhaustive()
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
-use crate::debug::{Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
+use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     /// Calls are bound when they are first made, where the image allows it.
     pub lazy: bool,
     pub debug: Debug,
+    /// What was split off the image that is asked for.
+    pub debug_info: Option<Arc<[u8]>>,
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
@@ -113,6 +115,7 @@ impl Settings {
             scope: Scope::default(),
             lazy: false,
             debug: Debug::default(),
+            debug_info: None,
             limits: Limits::default(),
             services,
             enclosing: None,
@@ -158,7 +161,8 @@ impl Settings {
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            symfiles.push(symfile(&name, &image, debug, instances));
+            let separate = self.debug_info.as_deref().filter(|_| members.is_empty());
+            symfiles.push(symfile(&name, &image, separate, debug, instances)?);
             members.push(Member { name, image, plan, needed, bound, lazy });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
@@ -532,18 +536,25 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
     order
 }
 
-/// What debuggers will be told of each instance of `image`.
+/// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
+/// off it.
 fn symfile(
     name: &str,
     image: &Image<'_>,
+    separate: Option<&[u8]>,
     wanted: Debug,
     instances: Instances,
-) -> Option<DebugTemplate> {
-    if wanted == Debug::Off {
-        return None;
+) -> Result<Option<DebugTemplate>, Error> {
+    if let Some(separate) = separate {
+        debug::check_separate(image.bytes(), image.notes(), separate)
+            .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
     }
+    if wanted == Debug::Off {
+        return Ok(None);
+    }
+    let file = Some(separate.unwrap_or(image.bytes()));
     let make = |source: &Source<'_>| DebugTemplate::new(name, source, wanted, instances);
-    with_debug_source(&image.facts, Some(image.bytes()), image, &image.symbols(), make)
+    Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
 }
 
 /// Has `make` make something of what debuggers could be told of an image. `file` has its debug

@@ -29,6 +29,7 @@ mod elf;
 mod jit;
 mod portable;
 mod sections;
+mod separate;
 mod symfile;
 mod thread_local;
 mod xz;
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(crate) use jit::is_busy;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
+pub(crate) use separate::check as check_separate;
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;

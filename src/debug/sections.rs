@@ -120,8 +120,39 @@ impl Names {
         name.starts_with(prefix.as_bytes())
     }
 
-    fn is(&self, name: u32, whole: &str) -> bool {
+    pub(super) fn is(&self, name: u32, whole: &str) -> bool {
         self.starts_with(name, whole) && self.0.get(name as usize + whole.len()).copied() == Some(0)
+    }
+}
+
+/// The section headers of a file, and the names that they refer to.
+pub(super) struct Headers {
+    pub(super) list: Vec<SectionHeader>,
+    pub(super) names: Names,
+}
+
+impl Headers {
+    /// Those of `file`, which has this header; or what is wrong with them.
+    pub(super) fn parse(header: &Header, file: &[u8]) -> Result<Headers, &'static str> {
+        let count = header.e_shnum;
+        if header.e_shoff == 0 || count == 0 {
+            return Err("there are none");
+        }
+        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
+            return Err("their size or number is none that we know");
+        }
+        let table = file_range(file, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
+            .ok_or("they lie outside the file")?;
+        let list: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
+        let names = list
+            .get(usize::from(header.e_shstrndx))
+            .filter(|names| names.sh_type == SHT_STRTAB)
+            .and_then(|names| file_range(file, names.sh_offset, names.sh_size))
+            .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
+            .ok_or("their names are not in the file")?;
+        let mut names = Names(names.to_vec());
+        names.0.push(0);
+        Ok(Headers { list, names })
     }
 }
 
@@ -132,25 +163,7 @@ impl<'a> Sections<'a> {
         file: &'a [u8],
         source: &Source<'a>,
     ) -> Result<Sections<'a>, &'static str> {
-        let count = header.e_shnum;
-        if header.e_shoff == 0 || count == 0 {
-            return Err("there are none");
-        }
-        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
-            return Err("their size or number is none that we know");
-        }
-        let table = file_range(file, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
-            .ok_or("they lie outside the file")?;
-        let headers: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
-        let names = headers
-            .get(usize::from(header.e_shstrndx))
-            .filter(|names| names.sh_type == SHT_STRTAB)
-            .and_then(|names| file_range(file, names.sh_offset, names.sh_size))
-            .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
-            .ok_or("their names are not in the file")?;
-        let mut names = Names(names.to_vec());
-        names.0.push(0);
-
+        let Headers { list: headers, names } = Headers::parse(header, file)?;
         let mut sections = Sections {
             list: Vec::with_capacity(headers.len() + 1),
             symbols: symbol_table(SHT_SYMTAB, &headers, file)
@@ -462,7 +475,7 @@ impl<'a> Source<'a> {
 }
 
 /// `len` bytes at `offset` of the file.
-fn file_range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+pub(super) fn file_range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     let end = usize::try_from(offset.checked_add(len)?).ok()?;
     bytes.get(usize::try_from(offset).ok()?..end)
 }

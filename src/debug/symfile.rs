@@ -131,6 +131,9 @@ struct DebugSection {
     piece: Piece,
 }
 
+/// A section with its contents.
+pub(super) type Filled<'s> = (SectionHeader, &'s [u8]);
+
 /// The symfile of an instance: what a debugger is given.
 pub(crate) struct Symfile {
     memory: Memory,
@@ -293,7 +296,8 @@ impl Layout {
         let mut pages: Vec<usize> =
             sites.flat_map(|(_, places)| places.map(|place| place / page)).collect();
         pages.sort_unstable();
-        let mut own = vec![0..self.symbols.end.max(self.sections.end).next_multiple_of(page)];
+        let beginning = self.symbols.end.max(self.sections.end).next_multiple_of(page);
+        let mut own: Vec<Range<usize>> = std::iter::once(0..beginning).collect();
         for start in pages.into_iter().map(|number| number * page) {
             match own.last_mut() {
                 Some(last) if start < last.end => {}
@@ -378,7 +382,7 @@ impl Symfile {
 
     /// The header and the sections of the outer file, each with its contents, but for the inner
     /// file.
-    pub(super) fn outer_sections(&self) -> Option<(Header, Vec<(SectionHeader, &[u8])>)> {
+    pub(super) fn outer_sections(&self) -> Option<(Header, Vec<Filled<'_>>)> {
         let bytes = self.bytes();
         let header = get(bytes.get(..HEADER_SIZE)?);
         let table = bytes.get(self.layout.sections.clone())?;
@@ -570,7 +574,7 @@ impl Symbols {
 }
 
 /// The header of the image, if it is an ELF file of the kind we make.
-fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
+pub(super) fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
     let malformed = |what, at| SymfileError::Malformed { what, at: FileOffset(at) };
     let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
     if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {

@@ -101,6 +101,8 @@ unsafe extern "C-unwind" fn dlopen_for(
         lazy: flags & libc::RTLD_LAZY != 0,
         system_libraries: true,
         enclosing: Some(caller.clone()),
+        // Whoever made the caller visible, or not, would have this one the same way.
+        debug: caller.0.member(caller.1).debug.debug(),
         ..Settings::new(super::replacement)
     };
     // If it names the very image that opens it, `ld.so` would look for another one.

@@ -1,0 +1,100 @@
+//! Debug information in a file of its own, split off an image.
+//!
+//! Distributions strip their libraries and keep what they stripped in a second file, with the same
+//! section headers. An executor that received that file too can hand it over, and debuggers see
+//! the image as if it had never been stripped. It must be the file that belongs to the image:
+//! DWARF of another build shows wrong lines and wrong variables. So it is checked by the build-id,
+//! which is the same in both, or, where the image has none, by the checksum of the file that the
+//! image's `.gnu_debuglink` states.
+//!
+//! Sources: gABI chapter 5 "Note Section"; gdb manual "Separate Debug Files".
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use goblin::elf::note::NT_GNU_BUILD_ID;
+use goblin::elf::section_header::SHT_NOTE;
+
+use super::sections::{Headers, file_range};
+use super::symfile::image_header;
+use super::xz::crc32;
+use crate::dynamic::u32_at;
+
+/// Why a file is not accepted as an image's debug information.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotSeparate {
+    #[error("it is not an ELF file with sections: {0}")]
+    NoSections(String),
+    #[error("it belongs to build-id {theirs}, the image has {ours}")]
+    OtherBuildId { ours: BuildId, theirs: BuildId },
+    #[error("the image has build-id {ours}, and it has none")]
+    NoBuildId { ours: BuildId },
+    #[error("its checksum is {theirs:#010x}, the image's .gnu_debuglink wants {ours:#010x}")]
+    OtherChecksum { ours: u32, theirs: u32 },
+    #[error("the image has neither a build-id nor a .gnu_debuglink to know it by")]
+    NothingToCheck,
+}
+
+/// What a linker calls a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BuildId(Vec<u8>);
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Accepts `file` as what was split off the image: `image` is its file, `notes` are the contents of
+/// its `PT_NOTE`s.
+pub(crate) fn check<'a>(
+    image: &[u8],
+    notes: impl Iterator<Item = &'a [u8]>,
+    file: &[u8],
+) -> Result<(), NotSeparate> {
+    let no_sections = |fault: &dyn fmt::Display| NotSeparate::NoSections(fault.to_string());
+    let header = image_header(file).map_err(|fault| no_sections(&fault))?;
+    let headers = Headers::parse(&header, file).map_err(|fault| no_sections(&fault))?;
+    let mut notes = notes;
+    if let Some(ours) = notes.find_map(build_id) {
+        let notes = headers.list.iter().filter(|header| header.sh_type == SHT_NOTE);
+        let contents = notes.filter_map(|note| file_range(file, note.sh_offset, note.sh_size));
+        return match contents.into_iter().find_map(build_id) {
+            Some(theirs) if theirs == ours => Ok(()),
+            Some(theirs) => Err(NotSeparate::OtherBuildId { ours, theirs }),
+            None => Err(NotSeparate::NoBuildId { ours }),
+        };
+    }
+    match stated_checksum(image) {
+        Some(ours) if ours == crc32(file) => Ok(()),
+        Some(ours) => Err(NotSeparate::OtherChecksum { ours, theirs: crc32(file) }),
+        None => Err(NotSeparate::NothingToCheck),
+    }
+}
+
+/// The build-id among these notes.
+fn build_id(mut notes: &[u8]) -> Option<BuildId> {
+    // Every turn takes the note's header, 12 bytes.
+    loop {
+        let [name_len, len, kind] = [0, 4, 8].map(|at| u32_at(notes, at));
+        let (name_len, len, kind) = (name_len? as usize, len? as usize, kind?);
+        let name = notes.get(12..12usize.checked_add(name_len)?)?;
+        let start = 12 + name_len.checked_next_multiple_of(4)?;
+        let end = start.checked_add(len)?;
+        let contents = notes.get(start..end)?;
+        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && !contents.is_empty() {
+            return Some(BuildId(contents.to_vec()));
+        }
+        notes = notes.get(end.checked_next_multiple_of(4)?..)?;
+    }
+}
+
+/// The checksum in the image's `.gnu_debuglink`: a name, padded to a multiple of four, precedes it.
+fn stated_checksum(image: &[u8]) -> Option<u32> {
+    let headers = Headers::parse(&image_header(image).ok()?, image).ok()?;
+    let link = headers.list.iter().find(|it| headers.names.is(it.sh_name, ".gnu_debuglink"))?;
+    let contents = file_range(image, link.sh_offset, link.sh_size)?;
+    let name = contents.iter().position(|&byte| byte == 0)? + 1;
+    u32_at(contents, name.checked_next_multiple_of(4)?)
+}
