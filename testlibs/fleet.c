@@ -1,0 +1,8 @@
+// The library that examples/fleet.rs loads many times: a function, an argument, a local, a global.
+int fleet_calls = 0;
+
+int foo(int number) {
+    int result = number * 2;
+    fleet_calls += result;
+    return result;
+}
