@@ -24,7 +24,11 @@
 //!
 //! A load never fails because of all this: what cannot be told is logged and left out.
 
+#[allow(dead_code)]
+mod dwarf;
 mod elf;
+#[allow(dead_code)]
+mod inflate;
 mod jit;
 mod sections;
 mod symfile;
