@@ -36,8 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for library in &fleet {
         // SAFETY: the library is one that has such a function.
         unsafe {
-            let foo = library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")?;
-            foo(1);
+            let function = library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")?;
+            function(1);
         }
     }
     let called = start.elapsed();

@@ -26,6 +26,7 @@
 
 mod dwarf;
 mod elf;
+mod inflate;
 mod jit;
 mod portable;
 mod sections;

@@ -11,14 +11,14 @@
 #![forbid(unsafe_code)]
 
 use goblin::elf::header::ET_DYN;
-use goblin::elf::section_header::{SHF_COMPRESSED, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_SYMTAB};
+use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_SYMTAB};
 use goblin::elf64::section_header::SectionHeader;
 
-use super::dwarf::{self, DwarfSection, NotRelocated};
+use super::dwarf::{Addresses, DwarfSection, NotRelocated, is_index};
 use super::elf::{Contents, Elf, NOTHING};
 use super::jit::StableBytes;
 use super::sections::Names;
-use super::symfile::{Symfile, SymfileError};
+use super::symfile::{DebugSection, Symfile, SymfileError};
 use crate::addr::LoadBias;
 
 /// The file.
@@ -45,12 +45,20 @@ impl Symfile {
     /// The same in the other form.
     pub(super) fn portable(&self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
         let mut debug_sections = self.debug_sections()?;
-        dwarf::relocate(&mut debug_sections, load_bias)?;
+        debug_sections.retain(|section| !is_index(&section.name));
+        let read: Vec<DwarfSection<'_>> = debug_sections
+            .iter()
+            .map(|section| DwarfSection { name: &section.name, contents: &section.contents })
+            .collect();
+        let addresses = Addresses::find(&read)?;
+        for (index, section) in debug_sections.iter_mut().enumerate() {
+            addresses.relocate(index, &mut section.contents, load_bias);
+        }
         self.with_sections(&debug_sections).ok_or(NotPortable::Unreadable).map(PortableSymfile)
     }
 
     /// This symfile with these debug sections in the place of its inner file.
-    fn with_sections(&self, debug_sections: &[DwarfSection]) -> Option<Vec<u8>> {
+    fn with_sections(&self, debug_sections: &[DebugSection]) -> Option<Vec<u8>> {
         let (header, sections) = self.outer_sections()?;
         let mut names = Names(self.names()?.to_vec());
         let debug_sections: Vec<(SectionHeader, &[u8])> = debug_sections
@@ -59,7 +67,7 @@ impl Symfile {
                 let header = SectionHeader {
                     sh_name: names.add(&section.name),
                     sh_type: SHT_PROGBITS,
-                    sh_flags: section.sh_flags & !u64::from(SHF_COMPRESSED),
+                    sh_flags: section.sh_flags,
                     sh_addralign: 1,
                     sh_entsize: section.sh_entsize,
                     ..SectionHeader::default()

@@ -12,8 +12,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use gimli::{DebugInfo, LittleEndian, UnitType};
 use goblin::elf::section_header::{
     SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHF_TLS, SHF_WRITE, SHN_ABS,
     SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
@@ -23,6 +25,8 @@ use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
+use super::inflate;
+use super::thread_local::{self, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
 
@@ -88,7 +92,7 @@ pub(super) enum Role {
 pub(super) struct Section<'a> {
     pub(super) role: Role,
     pub(super) header: SectionHeader,
-    pub(super) contents: &'a [u8],
+    pub(super) contents: Cow<'a, [u8]>,
 }
 
 /// What to make a symfile from: sections, stated by the image or made up from its segments.
@@ -101,6 +105,8 @@ pub(super) struct Sections<'a> {
     pub(super) debugdata: Option<&'a [u8]>,
     /// Whether `list` has the image's numbering, which is that of its symbols.
     stated: bool,
+    /// Whether some unit's entries are in another file.
+    split: bool,
 }
 
 /// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
@@ -113,6 +119,13 @@ impl Names {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(0);
         at as u32
+    }
+
+    /// One name.
+    fn get(&self, name: u32) -> String {
+        let text = self.0.get(name as usize..).unwrap_or_default();
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
     }
 
     fn starts_with(&self, name: u32, prefix: &str) -> bool {
@@ -171,6 +184,7 @@ impl<'a> Sections<'a> {
             debugdata: None,
             names,
             stated: true,
+            split: false,
         };
         let (mut debug_len, mut has_code) = (0u64, false);
         for header in &headers {
@@ -203,8 +217,11 @@ impl<'a> Sections<'a> {
         const OF_LOADED: u32 = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR | SHF_TLS;
         const OF_DEBUG: u32 = SHF_COMPRESSED | SHF_MERGE | SHF_STRINGS;
 
-        let mut section =
-            Section { role: Role::LeftOut, header: SectionHeader::default(), contents: &[] };
+        let mut section = Section {
+            role: Role::LeftOut,
+            header: SectionHeader::default(),
+            contents: Cow::default(),
+        };
         let in_file = stated.sh_type != SHT_NULL && stated.sh_type != SHT_NOBITS;
         if stated.sh_type == SHT_NULL {
             return Ok(section);
@@ -247,7 +264,7 @@ impl<'a> Sections<'a> {
                 return Ok(section);
             }
             section.role = Role::Debug;
-            section.contents = contents;
+            section.contents = contents.into();
             section.header = SectionHeader {
                 sh_type: SHT_PROGBITS,
                 sh_flags: stated.sh_flags & u64::from(OF_DEBUG),
@@ -266,10 +283,14 @@ impl<'a> Sections<'a> {
             header.sh_type != SHT_NULL && self.names.is(header.sh_name, ".gnu_debugaltlink")
         });
         if needs_file {
-            for section in &mut self.list {
-                if section.role == Role::Debug {
-                    section.role = Role::LeftOut;
-                }
+            self.leave_dwarf();
+        }
+    }
+
+    fn leave_dwarf(&mut self) {
+        for section in &mut self.list {
+            if section.role == Role::Debug {
+                section.role = Role::LeftOut;
             }
         }
     }
@@ -300,7 +321,7 @@ impl<'a> Sections<'a> {
             }
             let range = Vaddr(section.header.sh_addr).range(section.header.sh_size);
             if let Some(contents) = range.and_then(|range| source.contents(&range)) {
-                section.contents = contents;
+                section.contents = contents.into();
                 section.header.sh_type = sh_type;
             }
         }
@@ -315,8 +336,11 @@ impl<'a> Sections<'a> {
             let contents = source.contents(&range)?;
             Some((range, contents))
         });
-        let mut list =
-            vec![Section { role: Role::LeftOut, header: SectionHeader::default(), contents: &[] }];
+        let mut list = vec![Section {
+            role: Role::LeftOut,
+            header: SectionHeader::default(),
+            contents: Cow::default(),
+        }];
         let mut push = |name, flags, addresses: Range<Vaddr>, contents: &'a [u8]| {
             let Some(size) = addresses.end.checked_sub(addresses.start) else {
                 return;
@@ -335,7 +359,7 @@ impl<'a> Sections<'a> {
                     sh_addralign: 1,
                     ..SectionHeader::default()
                 },
-                contents,
+                contents: contents.into(),
             });
         };
         for segment in source.segments {
@@ -357,7 +381,7 @@ impl<'a> Sections<'a> {
         }
         // The headers' number is a `u16`; such an image has nothing that is worth a look.
         list.truncate(usize::from(MOST_SECTIONS));
-        Sections { names, list, symbols: None, debugdata: None, stated: false }
+        Sections { names, list, symbols: None, debugdata: None, stated: false, split: false }
     }
 
     /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
@@ -385,17 +409,78 @@ impl<'a> Sections<'a> {
                     sh_addralign: 1,
                     ..SectionHeader::default()
                 };
-                self.list.push(Section { role: Role::Loaded, header, contents: &[] });
+                self.list.push(Section { role: Role::Loaded, header, contents: Cow::default() });
             }
         }
     }
 
-    /// Whether this is a section of debugging information entries, not compressed.
-    pub(super) fn has_entries(&self, section: &Section<'_>) -> bool {
-        let name = section.header.sh_name;
-        section.role == Role::Debug
-            && section.header.sh_flags & u64::from(SHF_COMPRESSED) == 0
-            && (self.names.is(name, ".debug_info") || self.names.is(name, ".debug_types"))
+    /// Sees to it that what tells where the thread-local variables of an image are can be found and
+    /// changed: unpacks it. If it cannot be found, the DWARF is left out, since a debugger would
+    /// show wrong memory.
+    pub(super) fn open_thread_locals(&mut self, tls_size: u64) {
+        if tls_size == 0 {
+            return;
+        }
+        let opened = self.unpack(".debug_info", tls_size).and_then(|()| {
+            self.unpack(".debug_types", tls_size)?;
+            if !self.split {
+                return Ok(());
+            }
+            // Addresses of variables and functions, none of which lies in front of the first section
+            // that has such.
+            let has_some =
+                |it: &&Section<'_>| it.header.sh_flags & u64::from(SHF_WRITE | SHF_EXECINSTR) != 0;
+            let loaded = self.list.iter().filter(|section| section.role == Role::Loaded);
+            let is_rodata =
+                |it: &&Section<'_>| self.names.starts_with(it.header.sh_name, ".rodata");
+            let first =
+                loaded.filter(|it| has_some(it) || is_rodata(it)).map(|it| it.header.sh_addr).min();
+            if first.is_some_and(|first| first < tls_size) {
+                return Err("offsets in .debug_addr cannot be told from addresses".to_owned());
+            }
+            self.unpack(".debug_addr", tls_size)
+        });
+        if let Err(fault) = opened {
+            log::warn!("debuggers will see names and backtraces only: {fault}");
+            self.leave_dwarf();
+        }
+    }
+
+    /// Unpacks the debug sections of this name that are compressed and tell where thread-local
+    /// variables are.
+    fn unpack(&mut self, wanted: &str, tls_size: u64) -> Result<(), String> {
+        let has_addresses = self.has_debug(".debug_addr") || self.has_debug(".zdebug_addr");
+        let Sections { list, names, split, .. } = self;
+        for section in list.iter_mut().filter(|section| section.role == Role::Debug) {
+            let name = names.get(section.header.sh_name);
+            if name.replacen(".z", ".", 1) != wanted {
+                continue;
+            }
+            let unpacked = inflate::section(&name, &section.header, &section.contents);
+            let unpacked = unpacked.transpose().map_err(|error| format!("{name}: {error}"))?;
+            let entries = unpacked.as_deref().unwrap_or(&section.contents);
+            *split |= has_addresses && wanted == ".debug_info" && has_split_unit(entries);
+            if thread_locals(wanted, *split, entries, tls_size).is_empty() {
+                continue;
+            }
+            if let Some(unpacked) = unpacked {
+                section.header.sh_name = names.add(wanted);
+                section.header.sh_flags &= !u64::from(SHF_COMPRESSED);
+                section.contents = unpacked.into();
+            }
+        }
+        Ok(())
+    }
+
+    /// What in this debug section tells where thread-local variables are.
+    pub(super) fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Vec<Site> {
+        let name = self.names.get(section.header.sh_name);
+        thread_locals(&name, self.split, &section.contents, tls_size)
+    }
+
+    fn has_debug(&self, name: &str) -> bool {
+        let mut debug = self.list.iter().filter(|section| section.role == Role::Debug);
+        debug.any(|section| self.names.is(section.header.sh_name, name))
     }
 
     pub(super) fn has_dwarf(&self) -> bool {
@@ -418,6 +503,28 @@ impl<'a> Sections<'a> {
         let inside = symbol.st_value.checked_sub(header.sh_addr)? <= header.sh_size;
         inside.then_some(u16::try_from(index).ok()?)
     }
+}
+
+/// What in the debug section of this name, not compressed, tells where thread-local variables are.
+fn thread_locals(name: &str, split: bool, contents: &[u8], tls_size: u64) -> Vec<Site> {
+    match name {
+        ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size).collect(),
+        ".debug_addr" if split => thread_local::slots(contents, tls_size).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a unit's entries are in another file, as far as its header tells. One of DWARF 4 does not
+/// tell, but has nothing in `.debug_addr` otherwise.
+fn has_split_unit(entries: &[u8]) -> bool {
+    // Every unit has a header.
+    let mut units = DebugInfo::new(entries, LittleEndian).units();
+    while let Ok(Some(unit)) = units.next() {
+        if unit.version() < 5 || matches!(unit.type_(), UnitType::Skeleton(_)) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a section of this name, not loaded, is one of those that gdb reads DWARF from.

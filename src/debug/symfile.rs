@@ -30,7 +30,8 @@ use goblin::elf::header::{
     EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, EV_CURRENT, SELFMAG,
 };
 use goblin::elf::section_header::{
-    SHF_ALLOC, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
+    SHF_ALLOC, SHF_COMPRESSED, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, SHT_STRTAB,
+    SHT_SYMTAB,
 };
 use goblin::elf::sym::{STB_LOCAL, STT_TLS, st_bind, st_type};
 use goblin::elf64::header::Header;
@@ -39,11 +40,11 @@ use goblin::elf64::sym::Sym;
 use scroll::{LE, Pread};
 
 use super::Instance;
-use super::dwarf::DwarfSection;
 use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
+use super::inflate::{self, NotInflated};
 use super::jit::StableBytes;
 use super::sections::{Role, Sections, Source};
-use super::thread_local::{self, LOCATION, Site};
+use super::thread_local::Site;
 use super::xz::{Piece, StoredXz};
 use crate::addr::{FileOffset, Vaddr};
 use crate::arch;
@@ -59,6 +60,14 @@ pub(crate) enum SymfileError {
         what: &'static str,
         /// Where it is.
         at: FileOffset,
+    },
+    /// A debug section cannot be unpacked.
+    #[error("{section}: {error}")]
+    Compressed {
+        /// Its name.
+        section: String,
+        /// Why.
+        error: NotInflated,
     },
     /// Only from an image that is nearly as large as the address space.
     #[error("a symfile for an image of {len} bytes would be too large")]
@@ -118,17 +127,19 @@ struct Layout {
 #[derive(Debug)]
 struct Inner {
     start: usize,
-    debug_sections: Vec<DebugSection>,
-    /// The locations of thread-local variables, and where their bytes are.
-    thread_locals: Vec<(Site, [usize; LOCATION])>,
+    /// Those of its sections that have contents, each with its place in the .xz file.
+    debug_sections: Vec<(SectionHeader, Piece)>,
+    /// What tells where thread-local variables are, and where in the file its bytes are.
+    thread_locals: Vec<(Site, Vec<usize>)>,
 }
 
-/// A section of the inner file that has contents.
-#[derive(Debug)]
-struct DebugSection {
-    header: SectionHeader,
-    /// In the .xz file.
-    piece: Piece,
+/// A debug section of the image, not compressed.
+pub(crate) struct DebugSection {
+    /// `.debug_info`, ...
+    pub(crate) name: String,
+    pub(super) sh_flags: u64,
+    pub(super) sh_entsize: u64,
+    pub(crate) contents: Vec<u8>,
 }
 
 /// A section with its contents.
@@ -175,6 +186,7 @@ impl SymfileTemplate {
     ) -> Result<SymfileTemplate, SymfileError> {
         let too_large = || SymfileError::TooLarge { len: source.len() };
         sections.provide_text();
+        sections.open_thread_locals(source.tls_size);
         let symbols = match sections.symbols {
             Some((entries, strings)) => Symbols::copied(entries, strings),
             None => Symbols::from_dynamic(source, &sections),
@@ -198,7 +210,7 @@ impl SymfileTemplate {
         let mut outer = Elf::new(header, ET_DYN);
         for section in &sections.list {
             match section.role {
-                Role::Loaded => outer.push(section.header, Contents::Bytes(section.contents)),
+                Role::Loaded => outer.push(section.header, Contents::Bytes(&section.contents)),
                 // A slot is left where a section was, for the sake of the symbols' `st_shndx`.
                 Role::LeftOut | Role::Debug => outer.push(SectionHeader::default(), NOTHING),
             };
@@ -294,7 +306,7 @@ impl Layout {
         let page = region::page::size();
         let sites = self.inner.iter().flat_map(|inner| &inner.thread_locals);
         let mut pages: Vec<usize> =
-            sites.flat_map(|(_, places)| places.map(|place| place / page)).collect();
+            sites.flat_map(|(_, places)| places.iter().map(|place| place / page)).collect();
         pages.sort_unstable();
         let beginning = self.symbols.end.max(self.sections.end).next_multiple_of(page);
         let mut own: Vec<Range<usize>> = std::iter::once(0..beginning).collect();
@@ -316,22 +328,17 @@ impl Inner {
         let debug = || sections.list.iter().filter(|section| section.role == Role::Debug);
         let pieces = xz.places();
         let mut thread_locals = Vec::new();
-        for (section, piece) in debug().zip(pieces.iter().skip(1)) {
-            if tls_size == 0 || !sections.has_entries(section) {
-                continue;
-            }
-            for site in thread_local::sites(section.contents, tls_size) {
-                let mut places = [0; LOCATION];
-                for (skip, place) in places.iter_mut().enumerate() {
-                    *place = start + piece.position(site.at + skip);
+        if tls_size != 0 {
+            for (section, piece) in debug().zip(pieces.iter().skip(1)) {
+                for site in sections.thread_locals(section, tls_size) {
+                    let places =
+                        (site.at..site.at + site.len()).map(|at| start + piece.position(at));
+                    thread_locals.push((site, places.collect()));
                 }
-                thread_locals.push((site, places));
             }
         }
-        let debug_sections = debug()
-            .zip(pieces.into_iter().skip(1))
-            .map(|(section, piece)| DebugSection { header: section.header, piece })
-            .collect();
+        let debug_sections =
+            debug().map(|section| section.header).zip(pieces.into_iter().skip(1)).collect();
         Inner { start, debug_sections, thread_locals }
     }
 }
@@ -361,21 +368,28 @@ impl Symfile {
 
     /// The debug sections as the image has them, but for the locations of thread-local variables;
     /// inflated. None, if it has none.
-    pub(super) fn debug_sections(&self) -> Result<Vec<DwarfSection>, SymfileError> {
+    pub(super) fn debug_sections(&self) -> Result<Vec<DebugSection>, SymfileError> {
         let Some(inner) = &self.layout.inner else { return Ok(Vec::new()) };
         let malformed =
             || SymfileError::Malformed { what: "symfile", at: FileOffset(inner.start as u64) };
         let file = self.bytes().get(inner.start..).ok_or_else(malformed)?;
         let names = self.names().ok_or_else(malformed)?;
-        let sections = inner.debug_sections.iter().map(|section| {
-            let name = names.get(section.header.sh_name as usize..).ok_or_else(malformed)?;
+        let sections = inner.debug_sections.iter().map(|(header, piece)| {
+            let name = names.get(header.sh_name as usize..).ok_or_else(malformed)?;
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-            Ok(DwarfSection {
+            let mut section = DebugSection {
                 name: String::from_utf8_lossy(name).into_owned(),
-                sh_flags: section.header.sh_flags,
-                sh_entsize: section.header.sh_entsize,
-                contents: section.piece.read(file).ok_or_else(malformed)?,
-            })
+                sh_flags: header.sh_flags,
+                sh_entsize: header.sh_entsize,
+                contents: piece.read(file).ok_or_else(malformed)?,
+            };
+            if let Some(unpacked) = inflate::section(&section.name, header, &section.contents) {
+                let of = |error| SymfileError::Compressed { section: section.name.clone(), error };
+                section.contents = unpacked.map_err(of)?;
+                section.name = section.name.replacen(".zdebug_", ".debug_", 1);
+                section.sh_flags &= !u64::from(SHF_COMPRESSED);
+            }
+            Ok(section)
         });
         sections.collect()
     }
@@ -413,7 +427,7 @@ impl Symfile {
         let Instance { load_bias, thread_locals } = instance;
         let layout = self.layout.clone();
         for (site, places) in layout.inner.iter().flat_map(|inner| &inner.thread_locals) {
-            for (place, byte) in places.iter().zip(site.location(thread_locals)) {
+            for (place, byte) in places.iter().zip(site.bytes(thread_locals)) {
                 self.write(*place, &[byte]);
             }
         }
@@ -477,7 +491,7 @@ fn moves(symbol: &Sym) -> bool {
 }
 
 /// The inner file: its beginning, and what follows on it.
-fn inner<'a>(header: &Header, sections: &Sections<'a>) -> Option<(Vec<u8>, Vec<&'a [u8]>)> {
+fn inner<'s>(header: &Header, sections: &'s Sections<'_>) -> Option<(Vec<u8>, Vec<&'s [u8]>)> {
     let mut inner = Elf::new(header, header.e_type);
     inner.push(SectionHeader::default(), NOTHING);
     inner.header.e_shstrndx = inner.push(
@@ -499,8 +513,8 @@ fn inner<'a>(header: &Header, sections: &Sections<'a>) -> Option<(Vec<u8>, Vec<&
                 inner.push(header, NOTHING);
             }
             Role::Debug => {
-                inner.push(section.header, Contents::Bytes(section.contents));
-                contents.push(section.contents);
+                inner.push(section.header, Contents::Bytes(&section.contents));
+                contents.push(&*section.contents);
             }
             Role::LeftOut => {}
         }

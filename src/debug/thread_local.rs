@@ -12,11 +12,16 @@
 //! * anything else: the location computes nothing, and gdb says so. A wrong value is never shown.
 //!
 //! Compilers emit `DW_OP_const8u <offset>` and `DW_OP_GNU_push_tls_address` (or
-//! `DW_OP_form_tls_address`), ten bytes, and each replacement fits into ten. The places are found
-//! by their bytes, length included, and by the offset lying in the block; walking all DWARF finds
-//! the very same (tried on C, C++ and Rust libraries), at many times the cost.
+//! `DW_OP_form_tls_address`), ten bytes, and for a part of a Fortran common block
+//! `DW_OP_plus_uconst` behind that; each replacement fits into the ten. The places are found by
+//! their bytes, length included, and by the offset lying in the block; walking all DWARF finds the
+//! very same (tried on C, C++ and Rust libraries), at many times the cost.
 //!
-//! Sources: DWARF 5, 2.5.1 (operations); gdb `dwarf2/loc.c`, `target.c`
+//! With split DWARF the location is in a file that only the debugger has, and takes the offset from a
+//! slot of `.debug_addr` ([`slots`]). There the distance can be added, but no pointer followed: then
+//! the offset is made to lead outside all memory.
+//!
+//! Sources: DWARF 5, 2.5.1 (operations), 7.27 (`.debug_addr`); gdb `dwarf2/loc.c`, `target.c`
 //! (`target_translate_tls_address`); the behaviour of gdb 12 to 18 was found by experiment.
 
 #![forbid(unsafe_code)]
@@ -33,51 +38,86 @@ const DW_OP_FORM_TLS_ADDRESS: u8 = 0x9b;
 const DW_OP_GNU_PUSH_TLS_ADDRESS: u8 = 0xe0;
 
 /// The length of each location, before and after.
-pub(super) const LOCATION: usize = 10;
+const LOCATION: usize = 10;
+/// The length of an entry of `.debug_addr`.
+const SLOT: usize = 8;
 
-/// A thread-local variable's location.
+/// What tells where a thread-local variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Site {
     /// Where its bytes begin in the section.
     pub at: usize,
     /// The variable's offset in its block.
     pub offset: u64,
-    /// The operation that asks for the block.
-    ask: u8,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A location, with the operation that asks for the block.
+    Location { ask: u8 },
+    /// An offset that a location elsewhere refers to.
+    Slot,
 }
 
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
 /// many bytes.
-pub(super) fn sites(section: &[u8], block_size: u64) -> Vec<Site> {
-    let mut sites = Vec::new();
-    let mut rest = 0;
-    while let Some(skip) = section.get(rest..).and_then(|tail| find(tail, LOCATION as u8)) {
-        let at = rest + skip + 1;
-        if let Some(&[DW_OP_CONST8U, ref offset @ .., ask]) = section.get(at..at + LOCATION)
-            && matches!(ask, DW_OP_FORM_TLS_ADDRESS | DW_OP_GNU_PUSH_TLS_ADDRESS)
-            && let Ok(offset) = offset.try_into().map(u64::from_le_bytes)
-            && offset < block_size
-        {
-            sites.push(Site { at, offset, ask });
+pub(super) fn locations(section: &[u8], block_size: u64) -> impl Iterator<Item = Site> {
+    memchr::memchr_iter(DW_OP_CONST8U, section).filter_map(move |at| {
+        let Some(&[_, ref offset @ .., ask]) = section.get(at..at + LOCATION) else { return None };
+        if !matches!(ask, DW_OP_FORM_TLS_ADDRESS | DW_OP_GNU_PUSH_TLS_ADDRESS) {
+            return None;
         }
-        rest = at;
-    }
-    sites
+        let len = usize::from(*section.get(at.checked_sub(1)?)?);
+        let offset = u64::from_le_bytes(offset.try_into().ok()?);
+        let is_part = || section.get(at + LOCATION) == Some(&DW_OP_PLUS_UCONST);
+        let is_whole = len == LOCATION || (len > LOCATION + 1 && len < 0x80 && is_part());
+        let site = Site { at, offset, form: Form::Location { ask } };
+        (is_whole && offset < block_size).then_some(site)
+    })
 }
 
-fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
-    bytes.iter().position(|&byte| byte == wanted)
+/// The offsets of thread-local variables in `.debug_addr`, beside addresses, none of which is below
+/// `block_size`, and headers, which are larger too.
+pub(super) fn slots(section: &[u8], block_size: u64) -> impl Iterator<Item = Site> {
+    section.chunks_exact(SLOT).enumerate().filter_map(move |(index, slot)| {
+        let offset = u64::from_le_bytes(slot.try_into().ok()?);
+        let site = Site { at: index * SLOT, offset, form: Form::Slot };
+        (offset < block_size).then_some(site)
+    })
 }
 
 impl Site {
-    /// The location in an instance.
-    pub(super) fn location(&self, place: ThreadLocals) -> [u8; LOCATION] {
+    /// How many bytes it has, before and after.
+    pub(super) fn len(&self) -> usize {
+        match self.form {
+            Form::Location { .. } => LOCATION,
+            Form::Slot => SLOT,
+        }
+    }
+
+    /// Its bytes in an instance.
+    pub(super) fn bytes(&self, place: ThreadLocals) -> Vec<u8> {
+        match self.form {
+            Form::Location { ask } => self.location(ask, place).to_vec(),
+            Form::Slot => {
+                let offset = match place {
+                    ThreadLocals::AtDistance(distance) => self.offset.wrapping_add_signed(distance),
+                    // Added to any address that a process can have, this gives one that none has.
+                    _ => 1 << 62,
+                };
+                offset.to_le_bytes().to_vec()
+            }
+        }
+    }
+
+    fn location(&self, ask: u8, place: ThreadLocals) -> [u8; LOCATION] {
         let mut location = Vec::with_capacity(LOCATION);
         match place {
             ThreadLocals::AtDistance(distance) => {
                 location.push(DW_OP_CONST8U);
                 location.extend(self.offset.wrapping_add_signed(distance).to_le_bytes());
-                location.push(self.ask);
+                location.push(ask);
             }
             ThreadLocals::BehindPointerAt(distance) => {
                 if let Ok(distance) = i16::try_from(distance) {
@@ -89,7 +129,7 @@ impl Site {
                 } else {
                     return unavailable();
                 }
-                location.extend([self.ask, DW_OP_DEREF]);
+                location.extend([ask, DW_OP_DEREF]);
                 if self.offset != 0 {
                     location.push(DW_OP_PLUS_UCONST);
                     push_uleb(&mut location, self.offset);
@@ -132,21 +172,43 @@ mod tests {
     fn locations_are_found_by_length_operations_and_an_offset_in_the_block() {
         let found = original(4, 0xe0);
         let section = [&[10, 10][..], &found, &original(16, 0xe0), &original(8, 0x9b)].concat();
-        let sites = sites(&section, 16);
-        let told: Vec<_> = sites.iter().map(|site| (site.at, site.offset, site.ask)).collect();
-        assert_eq!(told, [(3, 4, 0xe0), (25, 8, 0x9b)]);
-        assert_eq!(super::sites(&original(0, 0xe1), 16), []);
-        assert_eq!(super::sites(&found[..10], 16), []);
+        let told: Vec<_> =
+            locations(&section, 16).map(|site| (site.at, site.offset, site.form)).collect();
+        let location = |ask| Form::Location { ask };
+        assert_eq!(told, [(3, 4, location(0xe0)), (25, 8, location(0x9b))]);
+        assert_eq!(locations(&original(0, 0xe1), 16).count(), 0);
+        assert_eq!(locations(&found[..10], 16).count(), 0);
+        assert_eq!(locations(&found[1..], 16).count(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_common_block_is_found() {
+        let mut part = original(4, 0xe0);
+        part[0] = 12;
+        assert_eq!(locations(&part, 16).count(), 0);
+        part.extend([DW_OP_PLUS_UCONST, 3]);
+        assert_eq!(locations(&part, 16).count(), 1);
+    }
+
+    #[test]
+    fn slots_are_told_from_addresses_and_headers_by_their_values() {
+        let section = [0x0008_0005_0000_0024_u64, 0x1139, 4, 0x4010, 16, 15].map(u64::to_le_bytes);
+        let found: Vec<_> = slots(section.as_flattened(), 16).collect();
+        assert_eq!(found.iter().map(|site| site.at).collect::<Vec<_>>(), [16, 40]);
+        assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
+        for place in [ThreadLocals::BehindPointerAt(8), ThreadLocals::Elsewhere] {
+            assert_eq!(found[0].bytes(place), (1_u64 << 62).to_le_bytes());
+        }
     }
 
     #[test]
     fn every_place_fits_into_ten_bytes_or_reads_as_unavailable() {
-        let site = |offset| Site { at: 0, offset, ask: 0xe0 };
-        let near = site(300).location(ThreadLocals::BehindPointerAt(-8));
+        let site = |offset| Site { at: 0, offset, form: Form::Location { ask: 0xe0 } };
+        let near = site(300).bytes(ThreadLocals::BehindPointerAt(-8));
         assert_eq!(near, [0x0b, 0xf8, 0xff, 0xe0, 0x06, 0x23, 0xac, 0x02, 0x96, 0x96]);
-        let first = site(0).location(ThreadLocals::BehindPointerAt(0x12345));
+        let first = site(0).bytes(ThreadLocals::BehindPointerAt(0x12345));
         assert_eq!(first, [0x0d, 0x45, 0x23, 0x01, 0, 0xe0, 0x06, 0x96, 0x96, 0x96]);
-        let fixed = site(4).location(ThreadLocals::AtDistance(0x100));
+        let fixed = site(4).bytes(ThreadLocals::AtDistance(0x100));
         assert_eq!(fixed, [0x0e, 4, 1, 0, 0, 0, 0, 0, 0, 0xe0]);
         for (site, place) in [
             (site(1 << 28), ThreadLocals::BehindPointerAt(8)),
@@ -154,7 +216,7 @@ mod tests {
             (site(0), ThreadLocals::BehindPointerAt(1 << 40)),
             (site(0), ThreadLocals::Elsewhere),
         ] {
-            assert_eq!(site.location(place), unavailable());
+            assert_eq!(site.bytes(place), unavailable());
         }
     }
 }

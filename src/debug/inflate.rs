@@ -1,0 +1,307 @@
+//! Debug sections that are compressed, unpacked.
+//!
+//! Two ways to say so exist: a section with `SHF_COMPRESSED` begins with an `Elf64_Chdr`, which
+//! tells the algorithm and the size; one whose name begins with `.zdebug_` begins with `ZLIB` and
+//! the size. What is behind that header is one zlib stream, or Zstandard frames (mold writes
+//! several).
+//!
+//! Both the size and the data may lie: nothing is reserved because of the size alone, nothing
+//! longer than it is made, and what is shorter is an error. It knows nothing of DWARF.
+//!
+//! Sources: gABI chapter 4, "Section Compression"; RFC 1950; RFC 8878; binutils `bfd/compress.c`
+//! for `.zdebug_`.
+
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+
+use goblin::elf::compression_header::compression_header64::CompressionHeader;
+use goblin::elf::compression_header::{ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
+use goblin::elf::section_header::SHF_COMPRESSED;
+use goblin::elf64::section_header::SectionHeader;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use scroll::{BE, LE, Pread};
+
+/// How a section says that it is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    /// By its flag `SHF_COMPRESSED`.
+    Flag,
+    /// By its name, which begins with `.zdebug_`.
+    Name,
+}
+
+/// Why a section cannot be unpacked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotInflated {
+    /// The header is cut off, or none.
+    #[error("no header that tells how it is compressed")]
+    Header,
+    /// `ch_type`.
+    #[error("compressed in a way that is not known: {0:#x}")]
+    Algorithm(u32),
+    /// By its own word it is too large.
+    #[error("unpacked it has {size} bytes, and {limit} are allowed")]
+    Limit { size: u64, limit: usize },
+    /// Cut off, or damaged.
+    #[error("the compressed data are damaged: {0}")]
+    Damaged(String),
+    /// It is not as large as the header says.
+    #[error("the header tells a wrong size")]
+    Size,
+}
+
+/// What the debug section has when unpacked; `None` if it is not compressed.
+pub(super) fn section(
+    name: &str,
+    header: &SectionHeader,
+    contents: &[u8],
+) -> Option<Result<Vec<u8>, NotInflated>> {
+    /// DWARF packs to a fifth; nobody needs this much, and nobody who lies gets more.
+    const MOST: usize = 64;
+    const ALWAYS: usize = 64 << 20;
+
+    let packing = if header.sh_flags & u64::from(SHF_COMPRESSED) != 0 {
+        Packing::Flag
+    } else if name.starts_with(".zdebug_") {
+        Packing::Name
+    } else {
+        return None;
+    };
+    Some(inflate(contents, packing, contents.len().saturating_mul(MOST).max(ALWAYS)))
+}
+
+/// What `section` has when unpacked, which may have `limit` bytes.
+fn inflate(section: &[u8], packing: Packing, limit: usize) -> Result<Vec<u8>, NotInflated> {
+    let mut at = 0;
+    let (algorithm, stated) = match packing {
+        Packing::Flag => {
+            let header: CompressionHeader =
+                section.gread_with(&mut at, LE).map_err(|_| NotInflated::Header)?;
+            (header.ch_type, header.ch_size)
+        }
+        Packing::Name => {
+            if !section.starts_with(b"ZLIB") {
+                return Err(NotInflated::Header);
+            }
+            at = 4;
+            let size = section.gread_with(&mut at, BE).map_err(|_| NotInflated::Header)?;
+            (ELFCOMPRESS_ZLIB, size)
+        }
+    };
+    let size = usize::try_from(stated)
+        .ok()
+        .filter(|&size| size <= limit)
+        .ok_or(NotInflated::Limit { size: stated, limit })?;
+    let data = section.get(at..).unwrap_or_default();
+    let unpacked = match algorithm {
+        ELFCOMPRESS_ZLIB => zlib(data, size)?,
+        ELFCOMPRESS_ZSTD => zstd(data, size)?,
+        _ => return Err(NotInflated::Algorithm(algorithm)),
+    };
+    if unpacked.len() == size { Ok(unpacked) } else { Err(NotInflated::Size) }
+}
+
+fn zlib(data: &[u8], size: usize) -> Result<Vec<u8>, NotInflated> {
+    use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
+    decompress_to_vec_zlib_with_limit(data, size).map_err(|error| match error.status {
+        TINFLStatus::HasMoreOutput => NotInflated::Size,
+        _ => NotInflated::Damaged(error.to_string()),
+    })
+}
+
+fn zstd(mut data: &[u8], size: usize) -> Result<Vec<u8>, NotInflated> {
+    /// Of the strongest level that is not asked for as "ultra"; a frame that knows its size, as
+    /// linkers write it, may have one as large as that.
+    const WINDOW: usize = 8 << 20;
+    let damaged = |error: &dyn std::fmt::Display| NotInflated::Damaged(error.to_string());
+
+    let mut frames = FrameDecoder::new();
+    frames.set_max_window_size(size.max(WINDOW) as u64);
+    let mut unpacked = Vec::new();
+    while !data.is_empty() {
+        let mut frame = StreamingDecoder::new_with_decoder(&mut data, &mut frames)
+            .map_err(|error| damaged(&error))?;
+        let room = size - unpacked.len();
+        frame
+            .by_ref()
+            .take(room as u64)
+            .read_to_end(&mut unpacked)
+            .map_err(|error| damaged(&error))?;
+        if frame.read(&mut [0]).map_err(|error| damaged(&error))? != 0 {
+            return Err(NotInflated::Size);
+        }
+        let stated = frames.get_checksum_from_data();
+        if stated.is_some() && stated != frames.get_calculated_checksum() {
+            return Err(damaged(&"wrong checksum"));
+        }
+    }
+    Ok(unpacked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const TEXT: &[u8] = b"a section, a section, a section, and another section";
+
+    fn flagged(algorithm: u32, size: u64, data: &[u8]) -> Vec<u8> {
+        let header = [&algorithm.to_le_bytes()[..], &[0; 4], &size.to_le_bytes(), &[1], &[0; 7]];
+        [&header.concat(), data].concat()
+    }
+
+    fn named(size: u64, data: &[u8]) -> Vec<u8> {
+        [b"ZLIB", &size.to_be_bytes()[..], data].concat()
+    }
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        miniz_oxide::deflate::compress_to_vec_zlib(text, 6)
+    }
+
+    fn frame(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    const SIZE: u64 = TEXT.len() as u64;
+
+    #[test]
+    fn sections_that_tools_have_compressed_are_as_before() {
+        let folder = std::env::temp_dir().join(format!("memdl-inflate-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let source = format!("{}/testlibs/debug/places.cc", env!("CARGO_MANIFEST_DIR"));
+        let object = |name: &str| folder.join(name);
+        let run = |tool: &str, arguments: &[&std::ffi::OsStr]| {
+            let output = Command::new(tool).args(arguments).output().unwrap_or_else(|error| {
+                panic!("cannot run {tool}: {error}; `sh tests/setup.sh` installs what tests need")
+            });
+            assert!(output.status.success(), "{output:?}");
+        };
+        let plain = object("plain.so");
+        run(
+            "g++",
+            &[
+                "-g".as_ref(),
+                "-shared".as_ref(),
+                "-fPIC".as_ref(),
+                source.as_ref(),
+                "-o".as_ref(),
+                plain.as_ref(),
+            ],
+        );
+        for kind in ["zlib", "zlib-gnu", "zstd"] {
+            let output = object(kind);
+            let flag = format!("--compress-debug-sections={kind}");
+            run("objcopy", &[flag.as_ref(), plain.as_ref(), output.as_ref()]);
+            let (before, after) = (std::fs::read(&plain).unwrap(), std::fs::read(&output).unwrap());
+            let elf = |bytes| goblin::elf::Elf::parse(bytes).unwrap();
+            let (before_elf, after_elf) = (elf(&before), elf(&after));
+            let mut count = 0;
+            for section in &after_elf.section_headers {
+                let name = after_elf.shdr_strtab.get_at(section.sh_name).unwrap();
+                let contents = section.file_range().map_or(&[][..], |range| &after[range]);
+                let compressed = u64::from(SHF_COMPRESSED);
+                let packing = match name.strip_prefix(".z") {
+                    Some(_) => Packing::Name,
+                    None if section.sh_flags & compressed != 0 => Packing::Flag,
+                    None => continue,
+                };
+                let plain_name = name.replace(".zdebug", ".debug");
+                let original = before_elf
+                    .section_headers
+                    .iter()
+                    .find(|header| {
+                        before_elf.shdr_strtab.get_at(header.sh_name) == Some(&plain_name)
+                    })
+                    .unwrap();
+                let original = &before[original.file_range().unwrap()];
+                assert_eq!(inflate(contents, packing, original.len()).unwrap(), original, "{name}");
+                count += 1;
+            }
+            assert!(count >= 3, "{kind}: {count}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn frames_follow_one_another() {
+        let (a, b) = TEXT.split_at(20);
+        let section = flagged(ELFCOMPRESS_ZSTD, SIZE, &[frame(a), frame(&[]), frame(b)].concat());
+        assert_eq!(inflate(&section, Packing::Flag, TEXT.len()).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn a_size_that_is_not_allowed_or_not_true_is_an_error() {
+        let all = |size: u64| {
+            [
+                (Packing::Flag, flagged(ELFCOMPRESS_ZLIB, size, &packed(TEXT))),
+                (Packing::Flag, flagged(ELFCOMPRESS_ZSTD, size, &frame(TEXT))),
+                (Packing::Name, named(size, &packed(TEXT))),
+            ]
+        };
+        for (packing, section) in all(SIZE) {
+            assert_eq!(inflate(&section, packing, TEXT.len()).unwrap(), TEXT);
+            let refused = inflate(&section, packing, TEXT.len() - 1);
+            assert_eq!(refused, Err(NotInflated::Limit { size: SIZE, limit: TEXT.len() - 1 }));
+        }
+        for size in [0, SIZE - 1, SIZE + 1, 1 << 40] {
+            for (packing, section) in all(size) {
+                assert_eq!(
+                    inflate(&section, packing, usize::MAX),
+                    Err(NotInflated::Size),
+                    "{size}"
+                );
+            }
+        }
+        for (packing, section) in all(u64::MAX) {
+            let error = inflate(&section, packing, 1 << 30).unwrap_err();
+            assert_eq!(error, NotInflated::Limit { size: u64::MAX, limit: 1 << 30 });
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_an_error() {
+        for (packing, section) in [
+            (Packing::Flag, flagged(ELFCOMPRESS_ZLIB, SIZE, &packed(TEXT))),
+            (Packing::Flag, flagged(ELFCOMPRESS_ZSTD, SIZE, &frame(TEXT))),
+            (Packing::Name, named(SIZE, &packed(TEXT))),
+        ] {
+            let header = if packing == Packing::Flag { 24 } else { 12 };
+            for len in 0..section.len() {
+                let error = inflate(&section[..len], packing, 1 << 20).unwrap_err();
+                assert_eq!(error == NotInflated::Header, len < header, "{len}: {error}");
+            }
+            for at in header..section.len() {
+                for bit in 0..8 {
+                    let mut damaged = section.clone();
+                    damaged[at] ^= 1 << bit;
+                    // Some bits say nothing; the checksum finds all that do.
+                    if let Ok(unpacked) = inflate(&damaged, packing, 1 << 20) {
+                        assert_eq!(unpacked, TEXT, "{at} {bit}");
+                    }
+                }
+            }
+        }
+        let unknown = flagged(7, SIZE, &packed(TEXT));
+        assert_eq!(inflate(&unknown, Packing::Flag, 1 << 20), Err(NotInflated::Algorithm(7)));
+        assert_eq!(inflate(&packed(TEXT), Packing::Name, 1 << 20), Err(NotInflated::Header));
+    }
+
+    #[test]
+    fn a_bomb_stops_at_its_stated_size_and_tiny_frames_do_not_take_forever() {
+        let bomb = packed(&vec![0; 64 << 20]);
+        let error = inflate(&named(1 << 20, &bomb), Packing::Name, 1 << 20);
+        assert_eq!(error, Err(NotInflated::Size));
+        let bomb = frame(&vec![0; 64 << 20]);
+        let section = flagged(ELFCOMPRESS_ZSTD, 1 << 20, &bomb);
+        assert_eq!(inflate(&section, Packing::Flag, 1 << 20), Err(NotInflated::Size));
+
+        let start = std::time::Instant::now();
+        let frames = frame(&[]).repeat(20_000);
+        let section = flagged(ELFCOMPRESS_ZSTD, 0, &frames);
+        assert_eq!(inflate(&section, Packing::Flag, 1 << 20), Ok(vec![]));
+        let elapsed = start.elapsed();
+        println!("{} bytes of frames: {elapsed:?}", frames.len());
+        assert!(elapsed.as_secs() < 20, "{elapsed:?}");
+    }
+}
