@@ -193,13 +193,8 @@ typedef enum memdl_debug {
  * MEMDL_DEBUG_SYMBOLS. */
 int memdl_set_debug(const memdl_library *library, memdl_debug debug);
 
-/* For the prompt of a debugger: `print memdl_debug_full()`. Each tells debuggers this much of every
- * library in the process and returns of how many, or -1 if a thread is in the middle of a load or
- * an unload. `..._full_at` does so for the one that an address lies in. */
-int memdl_debug_full(void);
-int memdl_debug_portable(void);
-int memdl_debug_symbols(void);
-int memdl_debug_full_at(const void *address);
+/* Whoever is at the prompt of a debugger can do it too, for all libraries at once:
+ * `print memdl_debug_full()`, in lldb `expression memdl_debug_portable()`; see README.md. */
 
 /* ---- Options ----------------------------------------------------------------------------- */
 

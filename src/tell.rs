@@ -1,11 +1,12 @@
 //! How much debuggers are told of images that are in place: changed by the program, or by a person
 //! at a debugger's prompt.
 //!
-//! The latter calls a C function in the process: `print memdl_debug_full()`. The functions are found
-//! by their names, so they are never mangled, and never left out by a linker ([`keep`]). They carry
-//! a description of their own in DWARF, since a debugger does not call a function of which it does
-//! not know what it returns, and hosts are built without debug information. A thread that is stopped
-//! may hold any lock: memdl's own are not waited for.
+//! The latter calls a C function in the process: `print memdl_debug_full()`. A debugger finds it by
+//! its name, and does not call it unless it knows what it returns; hosts are mostly built without
+//! debug information, and where they are not, it tells of Rust functions in Rust modules. So the
+//! functions to be called are written in assembly, with a description of their own in DWARF, and
+//! go on to Rust at once. Linkers do not leave them out ([`keep`]). A thread that is stopped may
+//! hold any lock: memdl's own are not waited for.
 //!
 //! Source: DWARF 5, 3.1.1 (compilation units), 3.3 (subroutines), 7.5 (their encoding).
 
@@ -15,14 +16,32 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::sync::Arc;
 
+use crate::arch;
 use crate::debug::{self, Debug, Instances, Source, SymfileTemplate};
 use crate::error::Error;
 use crate::group::{self, Group, Loaded};
 use crate::prepare::with_debug_source;
 
-// The description of the functions below. In sections of its own, since those of the same name that
-// the compiler fills must begin with what it puts there; linkers join them.
+// The functions, weak and hidden as what debuggers look for in `debug/jit.rs`, and for the same reasons;
+// and their description. That is in sections of its own, since those of the same name that the
+// compiler fills must begin with what it puts there; linkers join them.
 std::arch::global_asm!(
+    ".macro memdl_function name, goes_on_to",
+    ".pushsection .text.\\name,\"ax\",@progbits",
+    ".weak \\name",
+    ".hidden \\name",
+    ".type \\name,@function",
+    "\\name:",
+    ".cfi_startproc",
+    arch::jump_instruction!("\\goes_on_to"),
+    ".cfi_endproc",
+    ".size \\name, . - \\name",
+    ".popsection",
+    ".endm",
+    "memdl_function memdl_debug_full, {full}",
+    "memdl_function memdl_debug_portable, {portable}",
+    "memdl_function memdl_debug_symbols, {symbols}",
+    "memdl_function memdl_debug_full_at, {full_at}",
     ".pushsection .debug_abbrev,\"\",@progbits,unique,1",
     ".Lmemdl_abbrev:",
     // 1: DW_TAG_compile_unit with children: DW_AT_language data1, DW_AT_name string
@@ -76,6 +95,10 @@ std::arch::global_asm!(
     ".byte 0",
     ".Lmemdl_unit_end:",
     ".popsection",
+    full = sym tell_full,
+    portable = sym tell_portable,
+    symbols = sym tell_symbols,
+    full_at = sym tell_full_at,
 );
 
 /// Tells debuggers this much of an image.
@@ -89,36 +112,40 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
 /// Sees to it that the functions are in whatever memdl is linked into.
 pub(crate) fn keep() {
     let functions = [memdl_debug_full, memdl_debug_portable, memdl_debug_symbols];
-    black_box(functions as [extern "C" fn() -> c_int; 3]);
-    black_box(memdl_debug_full_at as extern "C" fn(*const c_void) -> c_int);
+    black_box(functions as [unsafe extern "C" fn() -> c_int; 3]);
+    black_box(memdl_debug_full_at as unsafe extern "C" fn(*const c_void) -> c_int);
 }
 
 /// What the functions return if a thread is in the middle of a load or an unload.
 const BUSY: c_int = -1;
 
-/// Tells debuggers all of every image, as [`Debug::Full`]. Returns of how many, or -1 if a thread is
-/// in the middle of a load or an unload: let the process go on and try again.
-#[unsafe(no_mangle)]
-extern "C" fn memdl_debug_full() -> c_int {
+unsafe extern "C" {
+    /// Tells debuggers all of every image, as [`Debug::Full`]. Returns of how many, or -1 if a thread
+    /// is in the middle of a load or an unload: let the process go on and try again.
+    fn memdl_debug_full() -> c_int;
+    /// As `memdl_debug_full`, in the form that lldb reads ([`Debug::Portable`]).
+    fn memdl_debug_portable() -> c_int;
+    /// As `memdl_debug_full`, but names only ([`Debug::Symbols`]): to make a debugger that reads much
+    /// for each event quick again.
+    fn memdl_debug_symbols() -> c_int;
+    /// As `memdl_debug_full`, of the one image that `address` lies in:
+    /// `print memdl_debug_full_at($pc)`.
+    fn memdl_debug_full_at(address: *const c_void) -> c_int;
+}
+
+extern "C" fn tell_full() -> c_int {
     tell(Debug::Full, |_, _| true)
 }
 
-/// As [`memdl_debug_full`], in the form that lldb reads ([`Debug::Portable`]).
-#[unsafe(no_mangle)]
-extern "C" fn memdl_debug_portable() -> c_int {
+extern "C" fn tell_portable() -> c_int {
     tell(Debug::Portable, |_, _| true)
 }
 
-/// As [`memdl_debug_full`], but names only ([`Debug::Symbols`]): to make a debugger that reads much
-/// for each event quick again.
-#[unsafe(no_mangle)]
-extern "C" fn memdl_debug_symbols() -> c_int {
+extern "C" fn tell_symbols() -> c_int {
     tell(Debug::Symbols, |_, _| true)
 }
 
-/// As [`memdl_debug_full`], of the one image that `address` lies in: `print memdl_debug_full_at($pc)`.
-#[unsafe(no_mangle)]
-extern "C" fn memdl_debug_full_at(address: *const c_void) -> c_int {
+extern "C" fn tell_full_at(address: *const c_void) -> c_int {
     let address = address.addr();
     tell(Debug::Full, |group, index| group.member(index).mapping.address_range().contains(&address))
 }

@@ -107,6 +107,14 @@ macro_rules! return_instruction {
 }
 pub(crate) use return_instruction;
 
+/// The instruction that goes on to a function, leaving the stack and all arguments as they are.
+macro_rules! jump_instruction {
+    ($function:literal) => {
+        concat!("jmp ", $function)
+    };
+}
+pub(crate) use jump_instruction;
+
 /// Functions of two or three arguments that pass their return address on as one more: what they
 /// do depends on who called them.
 macro_rules! with_return_address {
