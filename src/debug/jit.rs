@@ -11,6 +11,9 @@
 //! for a copy of it, and not read that one. Where the pair is shared with another runtime, so is
 //! the list, but not this lock: that is a limit of the interface, which names no lock.
 //!
+//! A host that is stripped to the last has no symbols but those that it exports. For such a host
+//! there is the feature `exported-debug-symbols`: then the pair is strong and is exported.
+//!
 //! It never looks into a symfile, and never touches the memory of an image. The order is the
 //! caller's duty: register when the image is mapped and relocated, and **drop the registration
 //! while the image is still mapped**, since a debugger takes its breakpoints out of the image then.
@@ -27,6 +30,7 @@ use std::ptr::{self, NonNull};
 
 use crate::arch;
 
+#[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
     ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
     ".weak __jit_debug_register_code",
@@ -51,11 +55,25 @@ std::arch::global_asm!(
     ".popsection",
 );
 
+#[cfg(not(feature = "exported-debug-symbols"))]
 unsafe extern "C" {
     /// Does nothing. A debugger stops here.
     safe fn __jit_debug_register_code();
     static mut __jit_debug_descriptor: Descriptor;
 }
+
+/// Does nothing. A debugger stops here.
+#[cfg(feature = "exported-debug-symbols")]
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+extern "C" fn __jit_debug_register_code() {
+    std::arch::naked_asm!(arch::return_instruction!());
+}
+
+#[cfg(feature = "exported-debug-symbols")]
+#[unsafe(no_mangle)]
+static mut __jit_debug_descriptor: Descriptor =
+    Descriptor { version: 1, action: NO_ACTION, relevant: ptr::null_mut(), first: ptr::null_mut() };
 
 /// `struct jit_descriptor` of the interface.
 #[repr(C)]
