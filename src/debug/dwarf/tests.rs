@@ -9,6 +9,7 @@ use std::process::Command;
 
 use gimli::{AttributeValue, Dwarf, SectionId};
 
+use super::records::STANDARD_OPERANDS;
 use super::*;
 use crate::addr::Vaddr;
 
@@ -890,11 +891,13 @@ fn assert_quick(sections: &Sections, what: &str) {
 fn lies_do_not_take_forever() {
     const MUCH: usize = 1 << 20;
     // Attributes that take no room, on entries that are only a code.
-    let mut table = vec![1, 0x34, 0];
-    table.extend([DW_AT_external.0 as u8, DW_FORM_flag_present.0 as u8].repeat(MUCH));
-    table.extend([0, 0, 0]);
-    let info = unit(4, 0, &vec![1; MUCH]);
-    assert_quick(&sections(&[(".debug_info", &info), (".debug_abbrev", &table)]), "flags");
+    for name in [DW_AT_external, DW_AT_location] {
+        let mut table = vec![1, 0x34, 0];
+        table.extend([name.0 as u8, DW_FORM_flag_present.0 as u8].repeat(MUCH));
+        table.extend([0, 0, 0]);
+        let info = unit(3, 0, &vec![1; MUCH]);
+        assert_quick(&sections(&[(".debug_info", &info), (".debug_abbrev", &table)]), "flags");
+    }
 
     // A unit for each suffix of a table, which is as long as all of them.
     let (mut table, mut starts) = (vec![], vec![]);
