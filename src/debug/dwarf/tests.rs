@@ -9,6 +9,7 @@ use std::process::Command;
 
 use gimli::{AttributeValue, Dwarf, SectionId};
 
+use super::records::STANDARD_OPERANDS;
 use super::*;
 use crate::addr::Vaddr;
 
@@ -762,6 +763,19 @@ fn what_cannot_be_relocated_says_where_and_why() {
 }
 
 #[test]
+fn addresses_that_overlap_are_an_error() {
+    // Two lists: the second begins inside the address that the first begins with.
+    let list = [5, 5, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0];
+    assert_eq!(DwRle(list[0]), DW_RLE_base_address);
+    let at = |offset: &'static [u8]| [(DW_AT_ranges, DW_FORM_sec_offset, offset)];
+    let (first, second) = (at(&[0; 4]), at(&[1, 0, 0, 0]));
+    let one = entries(5, &[&[], &first]).with(".debug_rnglists", &list);
+    assert_eq!(one.find().unwrap().sections[2].1, [1]);
+    let both = entries(5, &[&[], &first, &second]).with(".debug_rnglists", &list);
+    assert_eq!(both.error(), (".debug_rnglists", 2, Why::Unknown("two addresses overlap")));
+}
+
+#[test]
 fn call_frames_are_read_to_their_last_instruction() {
     let cie = |letters: &[u8], instructions: &[u8]| {
         record(
@@ -890,11 +904,13 @@ fn assert_quick(sections: &Sections, what: &str) {
 fn lies_do_not_take_forever() {
     const MUCH: usize = 1 << 20;
     // Attributes that take no room, on entries that are only a code.
-    let mut table = vec![1, 0x34, 0];
-    table.extend([DW_AT_external.0 as u8, DW_FORM_flag_present.0 as u8].repeat(MUCH));
-    table.extend([0, 0, 0]);
-    let info = unit(4, 0, &vec![1; MUCH]);
-    assert_quick(&sections(&[(".debug_info", &info), (".debug_abbrev", &table)]), "flags");
+    for name in [DW_AT_external, DW_AT_location] {
+        let mut table = vec![1, 0x34, 0];
+        table.extend([name.0 as u8, DW_FORM_flag_present.0 as u8].repeat(MUCH));
+        table.extend([0, 0, 0]);
+        let info = unit(3, 0, &vec![1; MUCH]);
+        assert_quick(&sections(&[(".debug_info", &info), (".debug_abbrev", &table)]), "flags");
+    }
 
     // A unit for each suffix of a table, which is as long as all of them.
     let (mut table, mut starts) = (vec![], vec![]);
