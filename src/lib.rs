@@ -62,7 +62,7 @@
 //! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
 //! | store the relocations, then call IFUNC resolvers | | `relocate::apply` |
 //! | make RELRO read-only | `Mapping<Sealed>` | `map` |
-//! | tell the unwinder and debuggers | registrations | `unwind`, `debug` |
+//! | tell the unwinder, debuggers and profilers | registrations | `unwind`, `debug`, `profile` |
 //! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |
 //!
 //! [`Loader::prepare`] stops before the pages and gives a [`Template`]; [`Loader::load`] goes the
@@ -76,10 +76,13 @@ mod buffer;
 #[cfg(feature = "capi")]
 mod capi;
 mod debug;
+mod demangle;
 mod dynamic;
 mod eh_frame;
+mod environment;
 mod error;
 mod fork;
+mod functions;
 mod group;
 mod handles;
 mod host;
@@ -94,6 +97,7 @@ mod map;
 mod plan;
 mod prepare;
 mod process;
+mod profile;
 mod rela;
 mod relocate;
 mod reserve;
@@ -113,4 +117,5 @@ pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use limits::Limits;
 pub use loader::{Binding, Loader};
+pub use profile::Profile;
 pub use scope::{Scope, SymbolRequest};
