@@ -19,7 +19,7 @@ pub(crate) fn overridden<T: Copy>(variable: &str, known: &[(&str, T)], chosen: T
 }
 
 /// What `word` means by the list.
-fn named<T: Copy>(word: &str, known: &[(&str, T)]) -> Option<T> {
+pub(crate) fn named<T: Copy>(word: &str, known: &[(&str, T)]) -> Option<T> {
     known.iter().find(|(other, _)| *other == word).map(|(_, value)| *value)
 }
 

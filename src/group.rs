@@ -38,7 +38,7 @@ use crate::process;
 use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
-use crate::{profile, unwind};
+use crate::{profile, symbolize, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -101,6 +101,7 @@ pub(crate) struct Loaded {
     pub(crate) needed: Vec<Provider>,
     pub(crate) debug: Presence,
     pub(crate) _profile: Option<profile::Registration>,
+    pub(crate) _symbolized: symbolize::Forget,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
     /// For an image whose calls are bound when they are first made.

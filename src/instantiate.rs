@@ -20,7 +20,7 @@ use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
-use crate::{profile, tell, unique, unwind};
+use crate::{profile, symbolize, tell, unique, unwind};
 
 /// Tells debuggers of the instance of a member, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
@@ -163,13 +163,15 @@ impl<'p, 'd> Placed<'p, 'd> {
         let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
+        let debug = register(name.clone(), Instance { load_bias, thread_locals });
         Ok(Loaded {
             name: name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,
-            _profile: profile::Registration::new(*profile, name, image, &mapping),
-            debug: register(name.clone(), Instance { load_bias, thread_locals }),
+            _profile: profile::Registration::new(*profile, name, image, &mapping, &debug),
+            _symbolized: symbolize::Forget { start: mapping.address_range().start },
+            debug,
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,

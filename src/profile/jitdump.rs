@@ -25,6 +25,7 @@ use std::{process, ptr};
 
 use super::NamedCode;
 use crate::arch::MACHINE;
+use crate::symbolize::Line;
 
 /// `JiTD`.
 const MAGIC: u32 = 0x4a69_5444;
@@ -84,7 +85,12 @@ impl JitDump {
         let thread = unsafe { libc::gettid() }.cast_unsigned();
         let time = now();
         let mut out = BufWriter::new(&self.file);
-        for NamedCode { addresses, name, code } in functions {
+        for NamedCode { addresses, name, code, lines } in functions {
+            if !lines.is_empty() {
+                // Before the code that it is about.
+                let record = debug_info(addresses.start, &lines);
+                write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
+            }
             let (start, size) = (addresses.start as u64, code.len() as u64);
             let mut body = Vec::with_capacity(40 + name.len() + 1);
             for word in [self.process, thread] {
@@ -109,6 +115,24 @@ impl JitDump {
             let _ = write_record(&mut self.file, CODE_CLOSE, now(), &[]);
         }
     }
+}
+
+/// Where lines begin, without the record's prefix.
+fn debug_info(function: usize, lines: &[(usize, Line)]) -> Vec<u8> {
+    let mut record = Vec::new();
+    for word in [function, lines.len()] {
+        record.extend_from_slice(&(word as u64).to_ne_bytes());
+    }
+    for (address, line) in lines {
+        record.extend_from_slice(&(*address as u64).to_ne_bytes());
+        // The second is a discriminator, which nobody reads.
+        for word in [line.line, 0] {
+            record.extend_from_slice(&word.to_ne_bytes());
+        }
+        record.extend(line.file.bytes().filter(|&byte| byte != 0));
+        record.push(0);
+    }
+    record
 }
 
 fn write_record(out: &mut impl Write, kind: u32, time: u64, parts: &[&[u8]]) -> io::Result<()> {

@@ -19,12 +19,14 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Vaddr;
+use crate::debug::Presence;
 use crate::demangle::demangled;
 use crate::dynamic::ReadAt;
 use crate::environment;
 use crate::functions;
 use crate::image::Image;
 use crate::map::{Mapping, Sealed};
+use crate::symbolize::{Dwarf, Line};
 use jitdump::JitDump;
 use perf_map::PerfMap;
 
@@ -124,6 +126,8 @@ struct NamedCode<'a> {
     name: String,
     /// Empty where code cannot be read.
     code: &'a [u8],
+    /// Its lines, by run-time addresses; ascending. Empty where nobody asks.
+    lines: Vec<(usize, Line)>,
 }
 
 /// What has been written about an instance of an image. Dropped before its memory goes.
@@ -142,17 +146,21 @@ impl Registration {
         name: &str,
         image: &Image<'_>,
         mapping: &Mapping<Sealed>,
+        debug: &Presence,
     ) -> Option<Registration> {
         if profile == Profile::Off {
             return None;
         }
         let addresses = mapping.address_range();
+        let dwarf = if profile == Profile::JitDump { Dwarf::of(debug) } else { None };
         let functions = functions::of_image(image);
         let functions = functions.into_iter().map(|function| {
-            let Range { start, end } = function.addresses.clone();
-            let [from, to] = [start, end].map(|at: Vaddr| mapping.load_bias().apply(at));
+            let place = |at: Vaddr| mapping.load_bias().apply(at);
+            let lines = dwarf.as_ref().map(|dwarf| dwarf.lines(function.addresses.clone()));
+            let lines = lines.unwrap_or_default().into_iter();
             NamedCode {
-                addresses: from..to,
+                addresses: place(function.addresses.start)..place(function.addresses.end),
+                lines: lines.map(|line| (place(line.address), line)).collect(),
                 name: printable(function.name),
                 code: mapping.read(function.addresses).unwrap_or_default(),
             }
@@ -218,8 +226,12 @@ mod tests {
 
     #[test]
     fn a_name_cannot_make_lines_of_its_own() {
-        let function =
-            |name: &[u8]| NamedCode { addresses: 0x1000..0x1010, name: printable(name), code: &[] };
+        let function = |name: &[u8]| NamedCode {
+            addresses: 0x1000..0x1010,
+            name: printable(name),
+            code: &[],
+            lines: Vec::new(),
+        };
         let functions = [function(b"evil\n2000 10 root"), function(b"_ZN3foo3barEi\xff")];
         let rows = rows("lib\rfoo", functions.into_iter());
         assert_eq!(
