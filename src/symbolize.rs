@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use addr2line::gimli::{self, EndianArcSlice, LittleEndian};
 
 use crate::addr::Vaddr;
+use crate::arch;
 use crate::debug::Presence;
 use crate::demangle::demangled;
 use crate::group::{self, Loaded};
@@ -112,7 +113,8 @@ impl fmt::Display for Frame {
 /// # In a signal handler
 /// This allocates and takes locks. A thread that a signal has interrupted may hold one of those, and
 /// then this never returns. In a handler that ends the process anyhow that is a risk that many take
-/// (with `alarm(2)`, so that it ends in any case). Where it is not acceptable, note the addresses in
+/// (with `alarm(2)`, so that it ends in any case, and with a stack that is large enough: an alternate
+/// one of 8 KiB is not). Where it is not acceptable, note the addresses in
 /// the handler, write them to a pipe, and let another thread, or a later time, do the rest.
 ///
 /// ```no_run
@@ -143,10 +145,17 @@ pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
     // The long form, since only that tells the addresses of frames without a name.
     let text = format!("{backtrace:#}");
     let mut named = String::with_capacity(text.len());
+    // It is not a call that brought the frame below a signal handler there.
+    let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
     for line in text.lines() {
-        let (start, address) = unknown(line).unwrap_or((line, 0));
-        // It is the address that the call returns to, see above.
-        let frames = symbolize(address.saturating_sub(1));
+        let frame = NumberedFrame::parse(line);
+        let frames = match &frame {
+            Some(frame) if frame.name == "<unknown>" => {
+                symbolize(frame.address.saturating_sub(usize::from(!is_interrupted)))
+            }
+            _ => Vec::new(),
+        };
+        let start = frame.as_ref().map_or(line, |frame| frame.start);
         named.push_str(if frames.is_empty() { line } else { start });
         for (count, frame) in frames.iter().enumerate() {
             if count > 0 {
@@ -158,16 +167,31 @@ pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
             let _ = write!(named, "{frame}");
         }
         named.push('\n');
+        if let Some(frame) = frame {
+            is_interrupted = signal_returns.contains(&frame.address);
+        }
     }
     named
 }
 
-/// The beginning of such a line of a backtrace: `   5:     0x7fbe44fae107 - <unknown>`; and the
-/// address.
-fn unknown(line: &str) -> Option<(&str, usize)> {
-    let start = line.strip_suffix("<unknown>")?;
-    let address = start.strip_suffix(" - ")?.rsplit_once("0x")?.1;
-    Some((start, usize::from_str_radix(address, 16).ok()?))
+/// A line of a backtrace: `   5:     0x7fbe44fae107 - main`.
+#[derive(Debug, PartialEq, Eq)]
+struct NumberedFrame<'a> {
+    /// All but the name.
+    start: &'a str,
+    address: usize,
+    name: &'a str,
+}
+
+impl<'a> NumberedFrame<'a> {
+    fn parse(line: &'a str) -> Option<NumberedFrame<'a>> {
+        let (number, rest) = line.split_once(':')?;
+        number.trim_start().parse::<usize>().ok()?;
+        let (address, name) = rest.trim_start().strip_prefix("0x")?.split_once(" - ")?;
+        let address = usize::from_str_radix(address, 16).ok()?;
+        let start = line.get(..line.len().checked_sub(name.len())?)?;
+        Some(NumberedFrame { start, address, name })
+    }
 }
 
 /// What was read of an image, or that there is nothing to be read; by where the image starts.
@@ -312,11 +336,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_a_backtrace_that_have_no_name_are_told_from_others() {
-        let start = "   5:     0x7fbe44fae107 - ";
-        assert_eq!(unknown(&format!("{start}<unknown>")), Some((start, 0x7fbe_44fa_e107)));
-        for line in ["   5:     0x7fbe44fae107 - main", "   5: <unknown>", "<unknown>", ""] {
-            assert_eq!(unknown(line), None);
+    fn the_lines_of_a_backtrace_are_read() {
+        let start = "  15:     0x7fbe44fae107 - ";
+        for name in ["<unknown>", "main", "<a as b>::c: 0x1 - d"] {
+            let line = format!("{start}{name}");
+            let frame = NumberedFrame { start, address: 0x7fbe_44fa_e107, name };
+            assert_eq!(NumberedFrame::parse(&line), Some(frame));
         }
+        let others = ["   5: <unknown>", "          at /rustc/x.rs:1:2", "main: 0x10 - x", ""];
+        assert!(others.iter().all(|line| NumberedFrame::parse(line).is_none()));
     }
 }

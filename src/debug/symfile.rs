@@ -424,14 +424,22 @@ impl Symfile {
         let index = sections.iter().position(|(header, _)| header.sh_type == SHT_SYMTAB)?;
         let (table, entries) = sections.get(index)?;
         let (_, strings) = sections.get(table.sh_link as usize)?;
-        let at = address as u64;
-        let holds = |symbol: &Sym| {
+        let functions = entries.chunks_exact(SYMBOL_SIZE).map(get::<Sym>).filter(|symbol| {
             matches!(st_type(symbol.st_info), STT_FUNC | STT_GNU_IFUNC)
                 && u32::from(symbol.st_shndx) != SHN_UNDEF
-                && at.checked_sub(symbol.st_value).is_some_and(|skip| skip < symbol.st_size)
+                && symbol.st_value <= address as u64
+        });
+        // The last that begins before, of those that do not end before. One that does not tell its
+        // size goes on to the next.
+        let nearest = functions.clone().map(|symbol| symbol.st_value).max()?;
+        let holds = |symbol: &Sym| match symbol.st_size {
+            0 => symbol.st_value == nearest,
+            size => address as u64 - symbol.st_value < size,
         };
-        let symbols = entries.chunks_exact(SYMBOL_SIZE).map(get::<Sym>).filter(holds);
-        let symbol = symbols.max_by_key(|it| (it.st_value, st_bind(it.st_info) == STB_GLOBAL))?;
+        let merit = |symbol: &Sym| {
+            (symbol.st_value, symbol.st_size != 0, st_bind(symbol.st_info) == STB_GLOBAL)
+        };
+        let symbol = functions.filter(holds).max_by_key(merit)?;
         let name = strings.get(symbol.st_name as usize..)?.split(|&byte| byte == 0).next()?;
         (!name.is_empty()).then_some(name)
     }
