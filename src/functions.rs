@@ -1,7 +1,7 @@
 //! The functions of an image by address, for those who name samples by them.
 //!
-//! They come from the fullest symbol table that the received bytes have: `.symtab` if the section
-//! headers tell of one, or else the dynamic symbols, which any image has. Section headers are not
+//! They come from the fullest symbol table that there is: `.symtab` if the section headers tell of
+//! one, of the image or of what was split off it, or else the dynamic symbols, which any image has. Section headers are not
 //! needed to run an image, so they may be false: then names are missing or wrong, and nothing else
 //! happens. What comes out never overlaps and lies in executable segments.
 //!
@@ -37,10 +37,15 @@ pub(crate) struct Function<'a> {
     pub name: &'a [u8],
 }
 
-/// The functions of `image`, ascending. Their names together are no longer than twice its bytes.
-pub(crate) fn of_image<'a>(image: &'a Image<'_>) -> Vec<Function<'a>> {
-    let mut candidates = Candidates { image, room: image.bytes().len() * 2, list: Vec::new() };
-    match symbol_table(image.bytes()) {
+/// The functions of `image`, ascending; `debug_info` is a file that was split off it. Their names
+/// together are no longer than twice the bytes that they come from.
+pub(crate) fn of_image<'a>(
+    image: &'a Image<'_>,
+    debug_info: Option<&'a [u8]>,
+) -> Vec<Function<'a>> {
+    let bytes = image.bytes().len().max(debug_info.map_or(0, <[u8]>::len));
+    let mut candidates = Candidates { image, room: bytes * 2, list: Vec::new() };
+    match debug_info.and_then(symbol_table).or_else(|| symbol_table(image.bytes())) {
         Some((entries, strings)) => {
             for entry in entries.chunks_exact(SYM_SIZE as usize) {
                 let Some(symbol) = Sym::parse(entry) else { break };

@@ -157,7 +157,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         register: &mut dyn FnMut(Arc<str>, Instance) -> Presence,
     ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
-        let Member { name, image, profile, .. } = self.member;
+        let Member { name, image, profile, debug_info, .. } = self.member;
         let facts = &image.facts;
         let load_bias = mapping.load_bias();
         let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
@@ -169,7 +169,14 @@ impl<'p, 'd> Placed<'p, 'd> {
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,
-            _profile: profile::Registration::new(*profile, name, image, &mapping, &debug),
+            _profile: profile::Registration::new(
+                *profile,
+                name,
+                image,
+                debug_info.as_deref(),
+                &mapping,
+                &debug,
+            ),
             _symbolized: symbolize::Forget { start: mapping.address_range().start },
             debug,
             _unwind: unwind,

@@ -96,6 +96,8 @@ pub(crate) struct Member<'d> {
     pub lazy: bool,
     /// What profilers are told of an instance.
     pub profile: Profile,
+    /// What was split off the image, which may have its symbol table; where profilers want that.
+    pub debug_info: Option<Arc<[u8]>>,
 }
 
 /// A member whose references are not bound yet.
@@ -166,9 +168,16 @@ impl Settings {
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            let separate = self.debug_info.as_deref().filter(|_| members.is_empty());
-            symfiles.push(symfile(&name, &image, separate, debug, instances)?);
-            members.push(Member { name, image, plan, needed, bound, lazy, profile });
+            let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
+            let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
+            symfiles.push(symfile(
+                &name,
+                &image,
+                separate.map(|bytes| &**bytes),
+                debug,
+                instances,
+            )?);
+            members.push(Member { name, image, plan, needed, bound, lazy, profile, debug_info });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));

@@ -356,6 +356,28 @@ fn the_map_says_what_the_symbol_table_says() {
 }
 
 #[test]
+fn the_symbol_table_may_have_been_split_off() {
+    isolated("the_symbol_table_may_have_been_split_off", || {
+        let folder = Folder::new("split");
+        let whole = common::build("g++", SPINS, &["-g", "-O1", "-Wl,--build-id"]);
+        let [split, stripped] = ["split", "stripped"].map(|name| folder.0.join(name));
+        for (flag, to) in [("--only-keep-debug", &split), ("--strip-all", &stripped)] {
+            run(Command::new("objcopy").arg(flag).arg(&whole).arg(to), "binutils");
+        }
+        let [split, stripped] = [split, stripped].map(|file| fs::read(file).unwrap());
+        let names = |loader: Loader| {
+            // SAFETY: a test library.
+            let _library = unsafe { loader.profile(Profile::LivePerfMap).load(&stripped) }.unwrap();
+            let has = |name: &str| rows().iter().any(|row| row.contains(name));
+            [has("exported_turn"), has("hidden_turn")]
+        };
+        let loader = Loader::new().system_libraries(true);
+        assert_eq!(names(loader.clone()), [true, false]);
+        assert_eq!(names(loader.debug_info(split)), [true, true]);
+    });
+}
+
+#[test]
 fn the_map_of_a_process_that_loads_and_unloads_all_day_does_not_grow() {
     let test = "the_map_of_a_process_that_loads_and_unloads_all_day_does_not_grow";
     let Some(output) = isolated_output(test, || {

@@ -140,11 +140,12 @@ pub(crate) struct Registration {
 
 impl Registration {
     /// Tells profilers of an image that is in place; `None` if nobody wants to know or it cannot be
-    /// told. `profile` is [`Profile::effective`] already.
+    /// told. `profile` is [`Profile::effective`] already; `debug_info` was split off the image.
     pub(crate) fn new(
         profile: Profile,
         name: &str,
         image: &Image<'_>,
+        debug_info: Option<&[u8]>,
         mapping: &Mapping<Sealed>,
         debug: &Presence,
     ) -> Option<Registration> {
@@ -153,7 +154,7 @@ impl Registration {
         }
         let addresses = mapping.address_range();
         let dwarf = if profile == Profile::JitDump { Dwarf::of(debug) } else { None };
-        let functions = functions::of_image(image);
+        let functions = functions::of_image(image, debug_info);
         let functions = functions.into_iter().map(|function| {
             let place = |at: Vaddr| mapping.load_bias().apply(at);
             let lines = dwarf.as_ref().map(|dwarf| dwarf.lines(function.addresses.clone()));
