@@ -37,6 +37,26 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Who sees images
+//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]). Backtraces do not
+//! by themselves, so a panic hook that names the frames of images is
+//!
+//! ```
+//! use std::backtrace::Backtrace;
+//!
+//! std::panic::set_hook(Box::new(|panic| {
+//!     eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
+//! }));
+//! # let _ = std::panic::take_hook();
+//! ```
+//!
+//! and in a signal handler, with the risk that is told at [`symbolize`]:
+//!
+//! ```no_run
+//! # let pc = 0;
+//! memdl::symbolize(pc).iter().for_each(|frame| eprintln!("{frame}"));
+//! ```
+//!
 //! # What it promises
 //! * It does what `dlopen` does, or refuses with an [`Error`] that names the reason. Never a silent
 //!   difference.

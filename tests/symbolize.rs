@@ -146,7 +146,7 @@ fn a_signal_handler_names_where_it_crashed() {
         &String::from_utf8(output.stderr).unwrap(),
         &[
             format!("crashed in look_at at {crashes}:12 [libcalls.so]\n"),
-            format!("- look_at at "),
+            format!("- look_at at {crashes}:12 [libcalls.so]\n"),
             format!("- crash at {calls}:12 [libcalls.so]\n"),
         ],
     );
