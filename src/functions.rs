@@ -1,9 +1,9 @@
 //! The functions of an image by address, for those who name samples by them.
 //!
 //! They come from the fullest symbol table that there is: `.symtab` if the section headers tell of
-//! one, of the image or of what was split off it, or else the dynamic symbols, which any image has. Section headers are not
-//! needed to run an image, so they may be false: then names are missing or wrong, and nothing else
-//! happens. What comes out never overlaps and lies in executable segments.
+//! one, of the image or of what was split off it, or else the dynamic symbols, which any image has.
+//! Section headers are not needed to run an image, so they may be false: then names are missing or
+//! wrong, and nothing else happens. What comes out never overlaps and lies in executable segments.
 //!
 //! Source: gABI "Section Header", "Symbol Table". Which of several names of one address is shown:
 //! as perf chooses (`symbol.c`, `choose_best_symbol`).

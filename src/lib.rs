@@ -38,8 +38,8 @@
 //! ```
 //!
 //! # Who sees images
-//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]). Backtraces do not
-//! by themselves, so a panic hook that names the frames of images is
+//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]).
+//! Backtraces do not by themselves; a panic hook that names the frames of images:
 //!
 //! ```
 //! use std::backtrace::Backtrace;
@@ -50,7 +50,7 @@
 //! # let _ = std::panic::take_hook();
 //! ```
 //!
-//! and in a signal handler, with the risk that is told at [`symbolize`]:
+//! And in a signal handler, with the risk that is told at [`symbolize`]:
 //!
 //! ```no_run
 //! # let pc = 0;
