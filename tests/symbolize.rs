@@ -267,9 +267,29 @@ fn it_says_as_much_as_was_kept() {
         let frames = symbolize(library.address_range().start);
         assert_eq!(frames.iter().map(Frame::to_string).collect::<Vec<_>>(), ["0x0 [libcalls.so]"]);
     }
-    // Compressed sections or not, there are names.
-    let compressed = common::bytes("gcc", "symbolize/calls_back.c", &["-g", "-O1", "-gz=zlib"]);
-    assert_eq!(first(&load(Debug::Full, &compressed)).function().unwrap(), "call_back");
+    for compressed in ["-gz=zlib", "-gz=zlib-gnu"] {
+        let flags = ["-g", "-O1", compressed];
+        let library = load(Debug::Full, &common::bytes("gcc", "symbolize/calls_back.c", &flags));
+        assert!(first(&library).file().is_some(), "{compressed}");
+    }
+}
+
+#[test]
+fn it_reads_what_was_split_off() {
+    let whole = build("gcc", "symbolize/calls_back.c", &["-g", "-O1", "-Wl,--build-id"]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let [split, stripped] = ["split", "stripped"].map(|name| {
+        let file = folder.join(format!("symbolize-{name}-{}", std::process::id()));
+        let flag = if name == "split" { "--only-keep-debug" } else { "--strip-all" };
+        run(Command::new("objcopy").arg(flag).arg(&whole).arg(&file), "binutils");
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(file).unwrap();
+        bytes
+    });
+    // SAFETY: a test library.
+    let library = unsafe { Loader::new().debug_info(split).load(&stripped) }.unwrap();
+    let frame = symbolize(inside(&library, "call_back"))[0].clone();
+    assert!(frame.file().is_some_and(|file| file.ends_with("symbolize/calls_back.c")));
 }
 
 #[test]

@@ -38,8 +38,6 @@ mod xz;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use goblin::elf::section_header::SHF_COMPRESSED;
-
 pub(crate) use jit::is_busy;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
 pub(crate) use separate::check as check_separate;
@@ -48,7 +46,6 @@ pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 use crate::addr::LoadBias;
 use crate::environment;
 use crate::error::Error;
-use dwarf::DwarfSection;
 use jit::Registration;
 use portable::PortableSymfile;
 use symfile::Symfile;
@@ -208,14 +205,11 @@ impl Presence {
         Ok(())
     }
 
-    /// The image's debug sections by name, as the image has them; none if they were not kept, or
-    /// cannot be had.
+    /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
     pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
         let told = self.lock();
         let sections = told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
-        // What could not be inflated is not what its name says.
-        let is_plain = |it: &DwarfSection| it.sh_flags & u64::from(SHF_COMPRESSED) == 0;
-        let sections = sections.unwrap_or_default().into_iter().filter(is_plain);
+        let sections = sections.unwrap_or_default().into_iter();
         sections.map(|section| (section.name, section.contents)).collect()
     }
 
