@@ -13,6 +13,7 @@ use crate::image::Bytes;
 use crate::library::{Library, Template};
 use crate::limits::Limits;
 use crate::prepare::Settings;
+use crate::profile::Profile;
 use crate::scope::{Scope, SymbolRequest};
 use crate::services;
 
@@ -147,6 +148,13 @@ impl Loader {
     /// an image without one, by the checksum in its `.gnu_debuglink`.
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(bytes.into());
+        self
+    }
+
+    /// What profilers are told. Default [`Profile::Off`](crate::Profile::Off). The environment
+    /// variable `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
+    pub fn profile(mut self, profile: Profile) -> Loader {
+        self.settings.profile = profile;
         self
     }
 

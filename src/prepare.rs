@@ -30,6 +30,7 @@ use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
 use crate::plan::Plan;
+use crate::profile::Profile;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
@@ -54,6 +55,7 @@ pub(crate) struct Settings {
     pub debug: Debug,
     /// What was split off the image that is asked for.
     pub debug_info: Option<Arc<[u8]>>,
+    pub profile: Profile,
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
@@ -92,6 +94,10 @@ pub(crate) struct Member<'d> {
     pub bound: Bound,
     /// Its calls are bound when they are first made.
     pub lazy: bool,
+    /// What profilers are told of an instance.
+    pub profile: Profile,
+    /// What was split off the image, which may have its symbol table; where profilers want that.
+    pub debug_info: Option<Arc<[u8]>>,
 }
 
 /// A member whose references are not bound yet.
@@ -116,6 +122,7 @@ impl Settings {
             lazy: false,
             debug: Debug::default(),
             debug_info: None,
+            profile: Profile::default(),
             limits: Limits::default(),
             services,
             enclosing: None,
@@ -157,13 +164,20 @@ impl Settings {
         }
 
         let init_order = init_order(&parsed);
-        let debug = self.debug.effective();
+        let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            let separate = self.debug_info.as_deref().filter(|_| members.is_empty());
-            symfiles.push(symfile(&name, &image, separate, debug, instances)?);
-            members.push(Member { name, image, plan, needed, bound, lazy });
+            let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
+            let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
+            symfiles.push(symfile(
+                &name,
+                &image,
+                separate.map(|bytes| &**bytes),
+                debug,
+                instances,
+            )?);
+            members.push(Member { name, image, plan, needed, bound, lazy, profile, debug_info });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));

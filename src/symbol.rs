@@ -36,7 +36,7 @@ use crate::error::{Error, Place};
 use crate::limits;
 
 /// Size of one `Elf64_Sym`.
-const SYM_SIZE: u64 = 24;
+pub(crate) const SYM_SIZE: u64 = 24;
 /// The bit of a `.gnu.version` entry that hides a definition from unversioned references.
 const VERSYM_HIDDEN: u16 = 0x8000;
 /// `VER_FLG_BASE`: the definition that names the library itself.
@@ -65,7 +65,7 @@ pub(crate) struct Sym {
 }
 
 impl Sym {
-    fn parse(bytes: &[u8]) -> Option<Sym> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Sym> {
         Some(Sym {
             st_name: u32_at(bytes, 0)?,
             st_info: *bytes.get(4)?,
@@ -518,6 +518,11 @@ impl<'a> SymbolTable<'a> {
         let string = string_at(self.strtab, u64::from(offset));
         self.add_work(string.map_or(self.strtab.len(), <[u8]>::len));
         string
+    }
+
+    /// The string table from `offset` on.
+    pub(crate) fn strings_from(&self, offset: u32) -> &'a [u8] {
+        self.strtab.get(offset as usize..).unwrap_or_default()
     }
 
     fn versym(&self, index: u32) -> Option<u16> {

@@ -35,6 +35,7 @@ mod symfile;
 mod thread_local;
 mod xz;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(crate) use jit::is_busy;
@@ -43,6 +44,7 @@ pub(crate) use separate::check as check_separate;
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;
+use crate::environment;
 use crate::error::Error;
 use jit::Registration;
 use portable::PortableSymfile;
@@ -50,6 +52,12 @@ use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
+const WORDS: [(&str, Debug); 4] = [
+    ("off", Debug::Off),
+    ("symbols", Debug::Symbols),
+    ("full", Debug::Full),
+    ("portable", Debug::Portable),
+];
 
 /// How much a debugger is told about an image.
 ///
@@ -76,23 +84,7 @@ pub enum Debug {
 impl Debug {
     /// What the environment says, and if it says nothing that we know, `self`.
     pub(crate) fn effective(self) -> Debug {
-        let Some(value) = std::env::var_os(ENVIRONMENT) else {
-            return self;
-        };
-        value.to_str().and_then(Debug::named).unwrap_or_else(|| {
-            log::warn!("{ENVIRONMENT}={value:?} is none of off, symbols, full, portable: ignored");
-            self
-        })
-    }
-
-    fn named(name: &str) -> Option<Debug> {
-        Some(match name {
-            "off" => Debug::Off,
-            "symbols" => Debug::Symbols,
-            "full" => Debug::Full,
-            "portable" => Debug::Portable,
-            _ => return None,
-        })
+        environment::overridden(ENVIRONMENT, &WORDS, self)
     }
 }
 
@@ -213,6 +205,19 @@ impl Presence {
         Ok(())
     }
 
+    /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
+    pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
+        let told = self.lock();
+        let sections = told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
+        let sections = sections.unwrap_or_default().into_iter();
+        sections.map(|section| (section.name, section.contents)).collect()
+    }
+
+    /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
+    pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
+        self.lock().symfile()?.function_at(address).map(<[u8]>::to_vec)
+    }
+
     /// Whether some thread is changing it just now.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self.told.try_lock(), Err(TryLockError::WouldBlock))
@@ -224,6 +229,15 @@ impl Presence {
 }
 
 impl Told {
+    /// What is kept, told or not.
+    fn symfile(&self) -> Option<&Symfile> {
+        match self {
+            Told::Nothing(symfile) => symfile.as_ref(),
+            Told::Wrapped(registration) => Some(registration.symfile()),
+            Told::Portable { wrapped, .. } => Some(wrapped),
+        }
+    }
+
     fn debug(&self) -> Debug {
         match self {
             Told::Nothing(_) => Debug::Off,
@@ -280,7 +294,8 @@ mod tests {
 
     #[test]
     fn the_names_in_the_environment_are_those_documented() {
-        let named = ["off", "symbols", "full", "portable", "Full", ""].map(Debug::named);
+        let named = ["off", "symbols", "full", "portable", "Full", ""]
+            .map(|word| environment::named(word, &WORDS));
         assert_eq!(
             named,
             [
