@@ -485,6 +485,11 @@ pub(crate) fn has_address(address: usize) -> bool {
     }
 }
 
+/// Whether the process has loaded a library of this name.
+pub(crate) fn is_loaded(name: &CStr) -> bool {
+    startup().iter().any(|library| library.is_called(name)) || Handle::loaded(name).is_some()
+}
+
 /// Whether this is the handle that `dlopen(NULL)` gives.
 pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0
@@ -501,7 +506,7 @@ pub(crate) struct Refusal {
 }
 
 /// The file of this name in the first of these folders that has one.
-fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
+pub(crate) fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     if name.components().nth(1).is_some() {
         return name.is_file().then(|| name.to_owned());
@@ -511,7 +516,7 @@ fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// Where the system's loader searches for libraries of the executable (`LD_LIBRARY_PATH` and the
 /// standard folders).
-fn search_folders() -> Vec<PathBuf> {
+pub(crate) fn search_folders() -> Vec<PathBuf> {
     const RTLD_DI_SERINFO: c_int = 4;
     const RTLD_DI_SERINFOSIZE: c_int = 5;
     /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
