@@ -21,9 +21,10 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -483,6 +484,12 @@ pub(crate) fn has_address(address: usize) -> bool {
         let mut info: libc::Dl_info = std::mem::zeroed();
         libc::dladdr(address as *const c_void, &mut info) != 0
     }
+}
+
+/// The names, without folders, of the files that the process's libraries came from.
+pub(crate) fn loaded_files() -> HashSet<Vec<u8>> {
+    let file_name = |it: Listed| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
+    listed().into_iter().filter_map(file_name).map(OsString::into_vec).collect()
 }
 
 /// Whether the process has loaded a library of this name.

@@ -22,13 +22,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::addr::PageSize;
-use crate::arch::{MACHINE, RelocKind};
+use crate::arch::MACHINE;
 use crate::error::Error;
 use crate::host::{self, GlobalScope};
 use crate::image::{Bytes, Facts, Image};
@@ -65,7 +65,11 @@ struct Unopened {
 /// The libraries that are looked into.
 struct Found {
     libraries: Vec<Unopened>,
+    /// What is surely in the process; the rest is asked for where it matters.
+    loaded_files: HashSet<Vec<u8>>,
     system_folders: Vec<PathBuf>,
+    /// What images define for others to use.
+    definitions: Names,
 }
 
 impl Surroundings<'_> {
@@ -76,7 +80,12 @@ impl Surroundings<'_> {
         names: Vec<CString>,
         folders: &[PathBuf],
     ) -> Result<HashMap<CString, PathBuf>, Error> {
-        let mut found = Found { libraries: Vec::new(), system_folders: host::search_folders() };
+        let mut found = Found {
+            libraries: Vec::new(),
+            loaded_files: host::loaded_files(),
+            system_folders: host::search_folders(),
+            definitions: Names::defined_by(&(self.images)())?,
+        };
         for name in names {
             found.find(name, folders);
         }
@@ -92,12 +101,11 @@ impl Surroundings<'_> {
         let mut changed = true;
         while std::mem::take(&mut changed) {
             for index in 0..libraries.len() {
-                let needs_one =
-                    |it: &Unopened| it.needed.iter().any(|&it| libraries[it].must_see_images);
-                if !libraries[index].must_see_images && needs_one(&libraries[index]) {
-                    libraries[index].must_see_images = true;
-                    changed = true;
-                }
+                let needed = &libraries[index].needed;
+                let needs_one = needed.iter().any(|&needed| libraries[needed].must_see_images);
+                let library = &mut libraries[index];
+                changed |= needs_one && !library.must_see_images;
+                library.must_see_images |= needs_one;
             }
         }
         let asked = libraries.into_iter().take(asked).filter(|library| library.must_see_images);
@@ -108,28 +116,29 @@ impl Surroundings<'_> {
     fn look_into(&self, found: &mut Found, index: usize) -> Result<(), Error> {
         let file = found.libraries[index].file.clone();
         let Ok(bytes) = MappedFile::open(&file) else { return Ok(()) };
-        let image =
-            Image::parse(Bytes::Borrowed(&bytes), &MACHINE, PageSize::current(), self.limits);
+        let page = PageSize::current();
+        let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
         let Ok(image) = image else { return Ok(()) };
         let path = file.to_string_lossy();
         let folders = folders(&image.facts, &path);
-        let mut must_see_images = false;
+        let mut needs_image = false;
         for name in names(&image.facts, &path) {
             if (self.is_in_memory)(name.to_bytes()) {
-                must_see_images = true;
-            } else if !host::is_loaded(&name) {
+                needs_image = true;
+            } else if !found.loaded_files.contains(name.to_bytes()) {
                 let needed = found.find(name, &folders);
                 found.libraries[index].needed.extend(needed);
             }
         }
+        let must = needs_image || self.refers_to_images(&image, &found.definitions)?;
         let library = &mut found.libraries[index];
-        library.must_see_images = must_see_images || self.refers_to_images(&image)?;
+        library.must_see_images = must && !host::is_loaded(&library.name);
         Ok(())
     }
 
-    /// Whether `ld.so` would bind a reference of this library's to a strong definition of an image,
-    /// or images report to it.
-    fn refers_to_images(&self, library: &Image<'_>) -> Result<bool, Error> {
+    /// Whether `ld.so` would bind a reference of this library's to a definition of an image, or
+    /// images report to it.
+    fn refers_to_images(&self, library: &Image<'_>, defined: &Names) -> Result<bool, Error> {
         let table = library.symbols();
         // New views, for each has a budget.
         let images = (self.images)();
@@ -137,43 +146,86 @@ impl Surroundings<'_> {
             let defines = |table: &SymbolTable<'_>| {
                 table.lookup(&name, Wanted::Any, Class::Definition).is_some()
             };
-            if defines(&table)
-                && images.iter().any(|image| !defines(image) && image.refers_to(&name))
-            {
+            let reports = |image: &SymbolTable<'_>| !defines(image) && image.refers_to(&name);
+            if defines(&table) && images.iter().any(reports) {
                 return Ok(true);
             }
         }
-        let mut seen = vec![false; table.capacity() as usize];
-        for rela in library.relas() {
-            let kind = (MACHINE.reloc_kind)(rela.r_type);
-            let Some(seen) = seen.get_mut(rela.symbol as usize) else { continue };
-            if kind == Some(RelocKind::Relative)
-                || rela.symbol == 0
-                || std::mem::replace(seen, true)
-            {
+        // A library without exports has a hash table that knows of no symbols.
+        let named = || library.relas().map(|rela| rela.symbol.saturating_add(1)).max().unwrap_or(0);
+        let count = if table.len() > 1 { table.len() } else { named().min(table.capacity()) };
+        for index in 1..count {
+            if !table.half_hash(index).is_some_and(|hash| defined.may_have(hash)) {
                 continue;
             }
-            let Some(symbol) = table.symbol(rela.symbol) else { continue };
-            let is_own = symbol.is_protected() || library.facts.symbolic;
-            if symbol.is_local() || is_own && !symbol.is_undefined() {
-                continue;
-            }
-            let Some(name) = table.name(&symbol) else { continue };
-            let wanted = table.version(rela.symbol).map_or(Wanted::Unversioned, Wanted::Version);
-            let found = images.iter().find_map(|it| it.lookup(&name, wanted, Class::Definition));
-            images.iter().try_for_each(SymbolTable::check_work)?;
-            if found.is_some_and(|(_, symbol)| is_meant(&name, &symbol))
-                && !self.is_of_host(&name, wanted)
+            if self.is_of_image(library, &table, index, &images)
+                && library.relas().any(|rela| rela.symbol == index)
             {
                 return Ok(true);
             }
+            images.iter().chain([&table]).try_for_each(SymbolTable::check_work)?;
         }
         Ok(false)
     }
 
-    fn is_of_host(&self, name: &SymbolName<'_>, wanted: Wanted<'_>) -> bool {
-        self.defined.contains_key(&*name.text())
-            || self.host.lookup(name, wanted, Class::Definition).is_some()
+    /// Whether `ld.so` would bind references to the symbol of this index to a definition of an
+    /// image.
+    fn is_of_image(
+        &self,
+        library: &Image<'_>,
+        table: &SymbolTable<'_>,
+        index: u32,
+        images: &[SymbolTable<'_>],
+    ) -> bool {
+        let Some((symbol, name)) = table.symbol(index).and_then(|it| Some((it, table.name(&it)?)))
+        else {
+            return false;
+        };
+        let is_own = symbol.is_protected() || library.facts.symbolic;
+        if symbol.is_local() || is_own && !symbol.is_undefined() {
+            return false;
+        }
+        let wanted = table.version(index).map_or(Wanted::Unversioned, Wanted::Version);
+        let found = images.iter().find_map(|it| it.lookup(&name, wanted, Class::Definition));
+        found.is_some_and(|(_, symbol)| is_meant(&name, &symbol))
+            && !self.defined.contains_key(&*name.text())
+            && self.host.lookup(&name, wanted, Class::Definition).is_none()
+    }
+}
+
+/// Names, by their hashes: tells quickly of most others that they are not among them.
+struct Names {
+    /// A bit for each hash, modulo their number, which is a power of two.
+    bits: Vec<u64>,
+}
+
+impl Names {
+    /// The names of strong definitions.
+    fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
+        let mut hashes = Vec::new();
+        for image in images {
+            for (index, _) in image.exports().filter(|(_, symbol)| symbol.is_strong()) {
+                hashes.extend(image.half_hash(index));
+                image.check_work()?;
+            }
+        }
+        // Some 3 of 100 other names pass.
+        let bits = vec![0; (hashes.len() / 2 + 1).next_power_of_two()];
+        let mut names = Names { bits };
+        for hash in hashes {
+            let (word, bit) = names.place(hash);
+            names.bits[word] |= bit;
+        }
+        Ok(names)
+    }
+
+    fn place(&self, hash: u32) -> (usize, u64) {
+        ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64))
+    }
+
+    fn may_have(&self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        self.bits[word] & bit != 0
     }
 }
 

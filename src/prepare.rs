@@ -263,6 +263,8 @@ impl Settings {
     /// Parses the image and, breadth first, what it needs from the provided bytes.
     fn collect<'d>(&self, bytes: Bytes<'d>) -> Result<Vec<Parsed<'d>>, Error> {
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
+        let outside =
+            Outside { enclosing: self.enclosing_images(), global: group::global_images() };
         let mut missing_libraries = Vec::new();
         let mut index = 0;
         while index < parsed.len() {
@@ -272,9 +274,9 @@ impl Settings {
             let needed = needed::names(&facts, &needed_by);
             let mut providers = Vec::with_capacity(needed.len());
             for name in &needed {
-                providers.push(self.find_needed(name, &mut parsed)?);
+                providers.push(self.find_needed(name, &mut parsed, &outside)?);
             }
-            self.add_members(&needed, &folders, &mut providers, &mut parsed)?;
+            self.add_members(&needed, &folders, &mut providers, &mut parsed, &outside)?;
             // What the system has to open, from the last to the first, which is how `ld.so` relocates
             // them: the last ones are those that the others use.
             for (name, provider) in needed.iter().zip(&mut providers).rev() {
@@ -308,8 +310,9 @@ impl Settings {
         &self,
         needed: &CStr,
         parsed: &mut Vec<Parsed<'_>>,
+        outside: &Outside,
     ) -> Result<Option<Provider>, Error> {
-        match self.in_memory(needed.to_bytes(), parsed) {
+        match self.in_memory(needed.to_bytes(), parsed, outside) {
             Some(InMemory::InPlace(provider)) => Ok(Some(provider)),
             Some(InMemory::Bytes(name, bytes)) => {
                 self.add_member(name.clone(), bytes.clone(), parsed).map(Some)
@@ -319,7 +322,12 @@ impl Settings {
     }
 
     /// What satisfies a `DT_NEEDED` entry of this name from memory.
-    fn in_memory(&self, name: &[u8], parsed: &[Parsed<'_>]) -> Option<InMemory<'_>> {
+    fn in_memory(
+        &self,
+        name: &[u8],
+        parsed: &[Parsed<'_>],
+        outside: &Outside,
+    ) -> Option<InMemory<'_>> {
         let is_it = |member: &Parsed<'_>| member.image.facts.is_called(&member.name, name);
         if let Some(index) = parsed.iter().position(is_it) {
             return Some(InMemory::InPlace(Provider::Member(index)));
@@ -331,18 +339,18 @@ impl Settings {
         if let Some(loaded) = self.depends_on.iter().find_map(in_group) {
             return Some(InMemory::InPlace(loaded));
         }
-        let in_images = |images: Vec<(Arc<Group>, usize)>| {
-            let mut images = images.into_iter();
+        let in_images = |images: &[(Arc<Group>, usize)]| {
+            let mut images = images.iter();
             let found = images.find(|(group, index)| group.member(*index).is_called(name));
-            found.map(|(group, index)| InMemory::InPlace(Provider::Loaded(group, index)))
+            found.map(|(group, index)| InMemory::InPlace(Provider::Loaded(group.clone(), *index)))
         };
         let mut provided = self.provided.iter();
-        in_images(self.enclosing_images())
+        in_images(&outside.enclosing)
             .or_else(|| {
                 let (name, bytes) = provided.find(|(it, _)| it.as_bytes() == name)?;
                 Some(InMemory::Bytes(name, bytes))
             })
-            .or_else(|| in_images(group::global_images()))
+            .or_else(|| in_images(&outside.global))
     }
 
     /// Makes members of the needed libraries that the system could open, but that must see the
@@ -353,14 +361,14 @@ impl Settings {
         folders: &[PathBuf],
         providers: &mut [Option<Provider>],
         parsed: &mut Vec<Parsed<'_>>,
+        outside: &Outside,
     ) -> Result<(), Error> {
         let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
         let to_open: Vec<CString> = to_open.map(|(name, _)| name.clone()).collect();
         if !self.system_libraries || to_open.is_empty() {
             return Ok(());
         }
-        let mut loaded = self.enclosing_images();
-        loaded.extend(group::global_images());
+        let mut loaded = [&outside.enclosing[..], &outside.global].concat();
         let provided = parsed.iter().flat_map(|member| &member.needed);
         for provider in provided.chain(providers.iter().flatten()) {
             if matches!(provider, Provider::Loaded(..)) {
@@ -373,7 +381,7 @@ impl Settings {
         };
         let surroundings = Surroundings {
             images: &images,
-            is_in_memory: &|name| self.in_memory(name, parsed).is_some(),
+            is_in_memory: &|name| self.in_memory(name, parsed, outside).is_some(),
             defined: &self.defined,
             host: &GlobalScope::new(),
             limits: &self.limits,
@@ -382,7 +390,7 @@ impl Settings {
         for (name, provider) in needed.iter().zip(providers) {
             let Some(file) = files.get(name) else { continue };
             // It may be there by now, under another name.
-            *provider = self.find_needed(name, parsed)?;
+            *provider = self.find_needed(name, parsed, outside)?;
             if provider.is_none()
                 && let Ok(bytes) = std::fs::read(file)
             {
@@ -436,6 +444,12 @@ impl Settings {
         });
         Ok(Parsed { name, image, needed: Vec::new() })
     }
+}
+
+/// The images that are in place and that whatever is loaded sees.
+struct Outside {
+    enclosing: Vec<(Arc<Group>, usize)>,
+    global: Vec<(Arc<Group>, usize)>,
 }
 
 /// What satisfies a `DT_NEEDED` entry from memory.

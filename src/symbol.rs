@@ -701,6 +701,19 @@ impl<'a> SymbolTable<'a> {
         )
     }
 
+    /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it
+    /// does, so that the name need not be read.
+    pub(crate) fn half_hash(&self, index: u32) -> Option<u32> {
+        let stored = match self.hash {
+            Some(HashTable::Gnu { symoffset, chain, .. }) => index
+                .checked_sub(symoffset)
+                .and_then(|link| u32_at(chain, (link as usize).checked_mul(4)?)),
+            _ => None,
+        };
+        let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
+        Some(hash >> 1)
+    }
+
     fn is_named(&self, symbol: &Sym, name: &SymbolName<'_>) -> bool {
         let tail = self.strtab.get(symbol.st_name as usize..).unwrap_or(&[]);
         tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)
