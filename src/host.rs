@@ -21,9 +21,10 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -485,6 +486,17 @@ pub(crate) fn has_address(address: usize) -> bool {
     }
 }
 
+/// The names, without folders, of the files that the process's libraries came from.
+pub(crate) fn loaded_files() -> HashSet<Vec<u8>> {
+    let file_name = |it: Listed| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
+    listed().into_iter().filter_map(file_name).map(OsString::into_vec).collect()
+}
+
+/// Whether the process has loaded a library of this name.
+pub(crate) fn is_loaded(name: &CStr) -> bool {
+    startup().iter().any(|library| library.is_called(name)) || Handle::loaded(name).is_some()
+}
+
 /// Whether this is the handle that `dlopen(NULL)` gives.
 pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0
@@ -501,7 +513,7 @@ pub(crate) struct Refusal {
 }
 
 /// The file of this name in the first of these folders that has one.
-fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
+pub(crate) fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     if name.components().nth(1).is_some() {
         return name.is_file().then(|| name.to_owned());
@@ -511,7 +523,7 @@ fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// Where the system's loader searches for libraries of the executable (`LD_LIBRARY_PATH` and the
 /// standard folders).
-fn search_folders() -> Vec<PathBuf> {
+pub(crate) fn search_folders() -> Vec<PathBuf> {
     const RTLD_DI_SERINFO: c_int = 4;
     const RTLD_DI_SERINFOSIZE: c_int = 5;
     /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.

@@ -76,7 +76,7 @@
 //! | phase | what comes out | module |
 //! |---|---|---|
 //! | validate the bytes | `Image` | `image`, `symbol`, `dynamic` |
-//! | find what it needs | the load group | `prepare`, `host` |
+//! | find what it needs | the load group | `prepare`, `needed`, `host` |
 //! | decide what every reference is bound to | `Bound` | `relocate::bind`, `scope` |
 //! | plan its pages | `Plan` | `plan` |
 //! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
@@ -114,6 +114,7 @@ mod link_map;
 mod loader;
 mod lookup;
 mod map;
+mod needed;
 mod plan;
 mod prepare;
 mod process;

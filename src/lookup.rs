@@ -97,11 +97,20 @@ pub(crate) fn scope(group: &Arc<Group>) -> Vec<Provider> {
 
 /// The images in [`scope`].
 pub(crate) fn images_in_scope(group: &Arc<Group>) -> Vec<(Arc<Group>, usize)> {
+    images(scope(group))
+}
+
+/// The images among a library that is in place and all that it needs.
+pub(crate) fn images_needed(first: Provider) -> Vec<(Arc<Group>, usize)> {
+    images(searchlist(first))
+}
+
+fn images(list: Vec<Provider>) -> Vec<(Arc<Group>, usize)> {
     let of_image = |provider| match provider {
         Provider::Loaded(group, index) => Some((group, index)),
         Provider::Member(_) | Provider::Host(_) => None,
     };
-    scope(group).into_iter().filter_map(of_image).collect()
+    list.into_iter().filter_map(of_image).collect()
 }
 
 /// A library that is in place and all that it needs, breadth first, each once.

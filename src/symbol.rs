@@ -111,6 +111,16 @@ impl Sym {
         self.binding() == STB_WEAK
     }
 
+    /// It is known to be a function or a variable.
+    pub(crate) fn has_type(&self) -> bool {
+        self.kind() != STT_NOTYPE
+    }
+
+    /// Neither weak nor unique.
+    pub(crate) fn is_strong(&self) -> bool {
+        self.binding() == STB_GLOBAL
+    }
+
     pub(crate) fn is_section(&self) -> bool {
         self.kind() == STT_SECTION
     }
@@ -656,8 +666,7 @@ impl<'a> SymbolTable<'a> {
             return None;
         }
         self.add_work(name.bytes.len());
-        let tail = self.strtab.get(symbol.st_name as usize..)?;
-        if !(tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)) {
+        if !self.is_named(&symbol, name) {
             return None;
         }
         let Some(versym) = self.versym(index) else {
@@ -695,6 +704,31 @@ impl<'a> SymbolTable<'a> {
                     && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
             },
         )
+    }
+
+    /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it
+    /// does, so that the name need not be read.
+    pub(crate) fn half_hash(&self, index: u32) -> Option<u32> {
+        let stored = match self.hash {
+            Some(HashTable::Gnu { symoffset, chain, .. }) => index
+                .checked_sub(symoffset)
+                .and_then(|link| u32_at(chain, (link as usize).checked_mul(4)?)),
+            _ => None,
+        };
+        let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
+        Some(hash >> 1)
+    }
+
+    fn is_named(&self, symbol: &Sym, name: &SymbolName<'_>) -> bool {
+        let tail = self.strtab.get(symbol.st_name as usize..).unwrap_or(&[]);
+        tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)
+    }
+
+    /// Whether the table has an undefined symbol of this name.
+    pub(crate) fn refers_to(&self, name: &SymbolName<'_>) -> bool {
+        (1..self.capacity())
+            .filter_map(|index| self.symbol(index))
+            .any(|symbol| symbol.is_undefined() && self.is_named(&symbol, name))
     }
 
     /// All symbols that the table knows of, with index; in table order.

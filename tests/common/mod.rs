@@ -192,6 +192,36 @@ pub fn maps() -> Vec<MapsLine> {
     text.lines().map(|text| line(text).unwrap_or_else(|| panic!("maps: {text}"))).collect()
 }
 
+/// How many entries the list for debuggers has.
+pub fn debug_entries() -> usize {
+    #[repr(C)]
+    struct Entry {
+        next: *const Entry,
+    }
+    #[repr(C)]
+    struct Descriptor {
+        version: u32,
+        action: u32,
+        relevant: *const Entry,
+        first: *const Entry,
+    }
+    unsafe extern "C" {
+        static __jit_debug_descriptor: Descriptor;
+    }
+    const { assert!(size_of::<Descriptor>() == 24) };
+    let mut count = 0;
+    // SAFETY: the list as gdb documents it; nobody loads or unloads meanwhile (only in a process
+    // that runs this test alone), so it stands still.
+    unsafe {
+        let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
+        while !entry.is_null() {
+            count += 1;
+            entry = (*entry).next;
+        }
+    }
+    count
+}
+
 /// A file of the system, as the C library's loader finds it.
 pub fn system_library(name: &str) -> PathBuf {
     let folders =
