@@ -336,7 +336,10 @@ typedef enum memdl_limit {
     MEMDL_LIMIT_RELOCATIONS = 4,
     /* Libraries in one load: it, and what is loaded for it from memdl_options_provide. Default
      * 1,024. */
-    MEMDL_LIMIT_IMAGES = 5
+    MEMDL_LIMIT_IMAGES = 5,
+    /* Live instances of one library that debuggers are told all of; names only of those that are
+     * loaded beyond it while a debugger is attached, which is no error. Default 64. */
+    MEMDL_LIMIT_INSTANCES_IN_FULL = 6
 } memdl_limit;
 int memdl_options_set_limit(memdl_options *options, memdl_limit limit, uint64_t value);
 

@@ -1020,6 +1020,7 @@ pub unsafe extern "C" fn memdl_options_set_limit(
                 3 => &mut limits.tls_block,
                 4 => &mut limits.relocations,
                 5 => &mut limits.images,
+                6 => &mut limits.instances_in_full,
                 other => return Err(format!("there is no memdl_limit {other}").into()),
             } = value;
             let limits = limits.clone();

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{arch, group, handles, host, process, profile, symbolize, tls, unique, unwind};
+use crate::{arch, debug, group, handles, host, process, profile, symbolize, tls, unique, unwind};
 
 /// The locks, held from just before a fork until just after.
 struct Held(UnsafeCell<Vec<Box<dyn Any>>>);
@@ -63,6 +63,7 @@ unsafe extern "C" fn before() {
         Box::new(tls::lock_for_fork()),
         Box::new(unique::lock_for_fork()),
         Box::new(unwind::lock_for_fork()),
+        Box::new(debug::lock_for_fork()),
         Box::new(profile::lock_for_fork()),
         Box::new(symbolize::lock_for_fork()),
     ];

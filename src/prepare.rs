@@ -170,7 +170,7 @@ impl Settings {
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
-            symfiles.push(symfile(
+            symfiles.push(self.symfile(
                 &name,
                 &image,
                 separate.map(|bytes| &**bytes),
@@ -457,6 +457,30 @@ impl Settings {
         Ok(Provider::Member(parsed.len() - 1))
     }
 
+    /// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
+    /// off it.
+    fn symfile(
+        &self,
+        name: &str,
+        image: &Image<'_>,
+        separate: Option<&[u8]>,
+        wanted: Debug,
+        instances: Instances,
+    ) -> Result<Option<DebugTemplate>, Error> {
+        if let Some(separate) = separate {
+            debug::check_separate(image.bytes(), image.notes(), separate)
+                .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
+        }
+        if wanted == Debug::Off {
+            return Ok(None);
+        }
+        let file = Some(separate.unwrap_or(image.bytes()));
+        let make = |source: &Source<'_>| {
+            DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
+        };
+        Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
+    }
+
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
@@ -591,27 +615,6 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
     order.retain(|&member| member != 0);
     order.push(0);
     order
-}
-
-/// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
-/// off it.
-fn symfile(
-    name: &str,
-    image: &Image<'_>,
-    separate: Option<&[u8]>,
-    wanted: Debug,
-    instances: Instances,
-) -> Result<Option<DebugTemplate>, Error> {
-    if let Some(separate) = separate {
-        debug::check_separate(image.bytes(), image.notes(), separate)
-            .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
-    }
-    if wanted == Debug::Off {
-        return Ok(None);
-    }
-    let file = Some(separate.unwrap_or(image.bytes()));
-    let make = |source: &Source<'_>| DebugTemplate::new(name, source, wanted, instances);
-    Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
 }
 
 /// Has `make` make something of what debuggers could be told of an image. `file` has its debug

@@ -111,6 +111,8 @@ pub(crate) enum ThreadLocals {
 pub(crate) struct DebugTemplate {
     symfile: SymfileTemplate,
     wanted: Debug,
+    /// [`Limits::instances_in_full`](crate::Limits::instances_in_full).
+    most_in_full: u64,
 }
 
 impl DebugTemplate {
@@ -120,13 +122,14 @@ impl DebugTemplate {
         image: &str,
         source: &Source<'_>,
         wanted: Debug,
+        most_in_full: u64,
         instances: Instances,
     ) -> Option<DebugTemplate> {
         if wanted == Debug::Off {
             return None;
         }
         match SymfileTemplate::new(source, instances) {
-            Ok(symfile) => Some(DebugTemplate { symfile, wanted }),
+            Ok(symfile) => Some(DebugTemplate { symfile, wanted, most_in_full }),
             Err(error) => {
                 log::warn!("{image}: debuggers will not see it: {error}");
                 None
@@ -136,12 +139,29 @@ impl DebugTemplate {
 
     /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
     pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> Presence {
-        Presence::new(image, instance, self.symfile.at(instance), self.wanted)
+        let wanted = self.wanted_for(&image);
+        Presence::new(image, instance, self.symfile.at(instance), wanted)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
     pub(crate) fn into_registration(self, image: Arc<str>, instance: Instance) -> Presence {
-        Presence::new(image, instance, self.symfile.into_symfile(instance), self.wanted)
+        let wanted = self.wanted_for(&image);
+        Presence::new(image, instance, self.symfile.into_symfile(instance), wanted)
+    }
+
+    /// How much is told of one more instance. A debugger that listens looks at all instances for
+    /// each event, and for all breakpoints, so a fleet of those that have source lines makes it ever
+    /// slower: names, which breakpoints work with too, cost it a fraction.
+    fn wanted_for(&self, image: &str) -> Debug {
+        let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
+        if has_lines && jit::debugger_listens() && InFull::count(image) >= self.most_in_full {
+            log::info!(
+                "{image}: {} instances are told in full: names of one more",
+                self.most_in_full
+            );
+            return Debug::Symbols;
+        }
+        self.wanted
     }
 }
 
@@ -151,7 +171,7 @@ pub(crate) struct Presence {
     instance: Instance,
     /// Whether the image's debug sections, if it has any, were kept.
     has_all: bool,
-    told: Mutex<Told>,
+    told: Mutex<(Told, Option<InFull>)>,
 }
 
 /// The form, and what it needs.
@@ -164,20 +184,59 @@ enum Told {
     Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
 }
 
+/// An instance that debuggers are told all of, counted among those of its name.
+struct InFull(Arc<str>);
+
+static IN_FULL: Mutex<BTreeMap<Arc<str>, u64>> = Mutex::new(BTreeMap::new());
+
+fn in_full() -> MutexGuard<'static, BTreeMap<Arc<str>, u64>> {
+    IN_FULL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the counts as they are while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    in_full()
+}
+
+impl InFull {
+    fn new(image: &Arc<str>) -> InFull {
+        *in_full().entry(image.clone()).or_default() += 1;
+        InFull(image.clone())
+    }
+
+    /// How many of this name there are.
+    fn count(image: &str) -> u64 {
+        in_full().get(image).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for InFull {
+    fn drop(&mut self) {
+        let mut counts = in_full();
+        if let Some(count) = counts.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.0);
+            }
+        }
+    }
+}
+
 impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
-        Presence { image, instance, has_all: false, told: Mutex::new(Told::Nothing(None)) }
+        Presence { image, instance, has_all: false, told: Mutex::new((Told::Nothing(None), None)) }
     }
 
     fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
         let told = Told::Nothing(Some(symfile)).changed_to(wanted, &image, instance);
-        Presence { image, instance, has_all: true, told: Mutex::new(told) }
+        let in_full = told.in_full(&image);
+        Presence { image, instance, has_all: true, told: Mutex::new((told, in_full)) }
     }
 
     /// How much debuggers are told now.
     pub(crate) fn debug(&self) -> Debug {
-        self.lock().debug()
+        self.lock().0.debug()
     }
 
     /// Tells debuggers this much from now on. `source` is asked where nothing was kept to tell from.
@@ -192,22 +251,23 @@ impl Presence {
                         able to tell more later";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
-        let mut told = self.lock();
-        if matches!(*told, Told::Nothing(None)) && wanted != Debug::Off {
+        let (told, in_full) = &mut *self.lock();
+        if matches!(told, Told::Nothing(None)) && wanted != Debug::Off {
             let symfile = symfile().map_err(|error| {
                 Error::unsupported(format!("telling debuggers of it: {error}"))
                     .in_image(&self.image)
             })?;
             *told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
         }
-        let before = std::mem::replace(&mut *told, Told::Nothing(None));
+        let before = std::mem::replace(told, Told::Nothing(None));
         *told = before.changed_to(wanted, &self.image, self.instance);
+        *in_full = told.in_full(&self.image);
         Ok(())
     }
 
     /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
     pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
-        let told = self.lock();
+        let (told, _) = &*self.lock();
         let sections = told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
         let sections = sections.unwrap_or_default().into_iter();
         sections.map(|section| (section.name, section.contents)).collect()
@@ -215,7 +275,7 @@ impl Presence {
 
     /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
     pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
-        self.lock().symfile()?.function_at(address).map(<[u8]>::to_vec)
+        self.lock().0.symfile()?.function_at(address).map(<[u8]>::to_vec)
     }
 
     /// Whether some thread is changing it just now.
@@ -223,7 +283,7 @@ impl Presence {
         matches!(self.told.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, (Told, Option<InFull>)> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -236,6 +296,11 @@ impl Told {
             Told::Wrapped(registration) => Some(registration.symfile()),
             Told::Portable { wrapped, .. } => Some(wrapped),
         }
+    }
+
+    /// Counts it, if all is told.
+    fn in_full(&self, image: &Arc<str>) -> Option<InFull> {
+        matches!(self.debug(), Debug::Full | Debug::Portable).then(|| InFull::new(image))
     }
 
     fn debug(&self) -> Debug {
