@@ -13,9 +13,14 @@
 //! few addresses outside depend on where the image lies. All gdbs from 8.1 on can read this; any
 //! DWARF that they know works; it costs one copy of the debug sections for each symfile.
 //!
-//! **lldb** does not read `.gnu_debugdata` as built by the distributions. It sees names and
-//! backtraces. It would see all if the DWARF were moved in place, which is [`Debug::Portable`]:
-//! not done yet.
+//! **lldb** does not read `.gnu_debugdata` as built by the distributions: it sees names and backtraces.
+//! For it there is a second form ([`portable`]), made from the first one: all of the DWARF read, and
+//! the distance added to each address in it ([`dwarf`]). It costs that reading, and a copy for each
+//! instance.
+//!
+//! **Late wishes.** Both forms, and the one without DWARF, come from the same bytes, which are kept for
+//! as long as the image is there, so how much is told can change at any time ([`Presence`]). The form
+//! without DWARF is the beginning of the one with it: to change between the two nothing is built.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
 //! is gone, and would write into whatever is mapped there next. See [`Registration`]'s drop. So a
@@ -68,16 +73,18 @@ const WORDS: [(&str, Debug); 4] = [
 pub enum Debug {
     /// Nothing: no entry is made, no byte is copied.
     Off,
-    /// Names of functions and variables, and how to walk the stack through the image. A fraction
-    /// of the memory of [`Debug::Full`].
+    /// Names of functions and variables, and how to walk the stack through the image. Less for a
+    /// debugger to read; the image's debug sections are kept all the same, so that
+    /// [`Library::set_debug`](crate::Library::set_debug) can tell more later.
     Symbols,
     /// All that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
     /// had come from a file; lldb sees names and backtraces. Needs a copy of the image's debug
     /// sections.
     #[default]
     Full,
-    /// As [`Debug::Full`], for lldb as well as gdb. Not done yet: for now this is
-    /// [`Debug::Full`], and each load logs a warning.
+    /// As [`Debug::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
+    /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
+    /// damaged), this is [`Debug::Full`], and a warning is logged.
     Portable,
 }
 

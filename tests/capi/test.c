@@ -417,6 +417,7 @@ static void test_options(const struct file *plain) {
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_TLS_BLOCK, 1u << 20) == 0);
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_RELOCATIONS, 1000) == 0);
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_IMAGE_SPAN, 1u << 20) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_INSTANCES_IN_FULL, 1) == 0);
     memdl_library *library = memdl_open(plain->bytes, plain->len, options);
     CHECK(library != NULL && call0(library, "plain_value") == 41);
     CHECK(memdl_close(library) == 0);
@@ -425,6 +426,38 @@ static void test_options(const struct file *plain) {
     CHECK_ERROR("limit");
     memdl_options_free(options);
     memdl_options_free(NULL);
+}
+
+/* How much debuggers are told can change. An unstripped library is its own debug information. */
+static void test_debug(const struct file *plain) {
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_options_set_debug_info(options, plain->bytes, plain->len) == 0);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL);
+    for (int debug = MEMDL_DEBUG_OFF; debug <= MEMDL_DEBUG_PORTABLE; debug++) {
+        CHECK(memdl_set_debug(library, (memdl_debug)debug) == 0);
+        CHECK(call0(library, "plain_value") == 41);
+    }
+    CHECK(memdl_set_debug(library, (memdl_debug)99) == -1);
+    CHECK_ERROR("memdl_debug 99");
+    CHECK(memdl_set_debug(NULL, MEMDL_DEBUG_FULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_close(library) == 0);
+
+    CHECK(memdl_options_set_debug_info(options, "\x7f" "ELF", 4) == 0);
+    CHECK(memdl_open(plain->bytes, plain->len, options) == NULL);
+    CHECK_ERROR("the separate debug information is not this image's");
+    memdl_options_free(options);
+
+    options = memdl_options_new();
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_OFF) == 0);
+    library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL && memdl_set_debug(library, MEMDL_DEBUG_FULL) == -1);
+    CHECK_ERROR("were not kept");
+    CHECK(memdl_set_debug(library, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_close(library) == 0);
+    memdl_options_free(options);
 }
 
 /* ---- Errors ---- */
@@ -553,6 +586,7 @@ int main(int argc, char **argv) {
     test_template(&plugin);
     test_needed(&plain, &dependent);
     test_options(&plain);
+    test_debug(&plain);
     test_null(&plain);
     test_thread_errors(&plain);
     test_failures_leave_nothing(&plugin, &dependent);

@@ -140,12 +140,14 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
         .scope(MEMDL_SCOPE_SELF_FIRST)
         .binding(MEMDL_BINDING_NOW)
         .debug(MEMDL_DEBUG_SYMBOLS)
+        .debug_info(dependent)
         .profile(MEMDL_PROFILE_OFF)
         .global(false)
         .system_libraries(false)
         .limit(MEMDL_LIMIT_IMAGES, 2);
     library = memdl::library::open(dependent, options);
     CHECK(library.get<int()>("dependent_host_or_own")() == 2);
+    library.set_debug(MEMDL_DEBUG_FULL);
 
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
     check_error("malformed", [&] { memdl::library::open("not ELF", 7); });
