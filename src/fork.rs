@@ -60,6 +60,7 @@ unsafe extern "C" fn before() {
         Box::new(process::lock_for_fork()),
         Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),
+        Box::new(host::lock_for_fork()),
         Box::new(tls::lock_for_fork()),
         Box::new(unique::lock_for_fork()),
         Box::new(unwind::lock_for_fork()),

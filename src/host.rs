@@ -5,8 +5,8 @@
 //! reference of an image binds to, or what a *definition* (not a PLT entry) is. So the libraries
 //! of the process's start-up set, which are never unloaded and come first in the global scope,
 //! are searched here through their own hash tables, with the same code that searches images.
-//! Only for a miss, and only if libraries were opened since, `dlsym` is asked, for those that
-//! were opened with `RTLD_GLOBAL` are nowhere listed.
+//! Only for a miss, and only if a library that was opened since defines such a name, `dlsym` is
+//! asked, for those that were opened with `RTLD_GLOBAL` are nowhere listed.
 //!
 //! The start-up set is a prefix of `dl_iterate_phdr`'s list, in the order of the search: the
 //! executable, preloaded libraries, then dependencies breadth first; it ends with the last
@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
 use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
@@ -35,6 +35,7 @@ use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
+use crate::names::Names;
 use crate::process;
 use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{
@@ -563,19 +564,35 @@ pub(crate) fn search_folders() -> Vec<PathBuf> {
 
 /// How many libraries `ld.so` has loaded so far.
 pub(crate) fn loads() -> u64 {
-    unsafe extern "C" fn first(
-        info: *mut libc::dl_phdr_info,
-        _: usize,
-        loads: *mut c_void,
-    ) -> c_int {
-        // SAFETY: a valid record during the call, and the local below.
-        unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
-        1
+    Changes::now().loads
+}
+
+/// How often `ld.so`'s list of libraries has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Changes {
+    loads: u64,
+    unloads: u64,
+}
+
+impl Changes {
+    fn now() -> Changes {
+        unsafe extern "C" fn first(
+            info: *mut libc::dl_phdr_info,
+            _: usize,
+            changes: *mut c_void,
+        ) -> c_int {
+            // SAFETY: a valid record during the call, and the local below.
+            unsafe {
+                let (loads, unloads) = ((*info).dlpi_adds, (*info).dlpi_subs);
+                *changes.cast::<Changes>() = Changes { loads, unloads };
+            }
+            1
+        }
+        let mut changes = Changes::default();
+        // SAFETY: the callback has the signature that is asked for and does not unwind.
+        unsafe { process::visit_libraries(first, (&raw mut changes).cast()) };
+        changes
     }
-    let mut loads = 0u64;
-    // SAFETY: the callback has the signature that is asked for and does not unwind.
-    unsafe { process::visit_libraries(first, (&raw mut loads).cast()) };
-    loads
 }
 
 /// In every library that defines `definer`, points the reference to `name` at `address`. Tells how
@@ -603,7 +620,7 @@ pub(crate) struct HostSymbol {
 
 /// Finds out what is found out once in a process.
 pub(crate) fn set_up() {
-    startup();
+    startup_names();
     Handle::global_scope();
 }
 
@@ -650,8 +667,53 @@ fn startup() -> &'static [Arc<HostLibrary>] {
 /// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
 pub(crate) struct GlobalScope {
     startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
-    /// Libraries were opened since the process started.
-    has_more: bool,
+    startup_names: &'static Names,
+    /// What libraries define that were opened since the process started, for others to see or not.
+    opened_names: Arc<Names>,
+}
+
+/// The names that the start-up set defines.
+fn startup_names() -> &'static Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let mut hashes = Vec::new();
+        startup().iter().for_each(|library| hashes.extend(library.table().half_hashes()));
+        Names::new(&hashes)
+    })
+}
+
+/// The names that all other libraries define, and when that was so.
+static OPENED: Mutex<Option<(Changes, Arc<Names>)>> = Mutex::new(None);
+
+/// Keeps it as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn opened_names() -> Arc<Names> {
+    let now = Changes::now();
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((changes, names)) = &*opened
+        && *changes == now
+    {
+        return names.clone();
+    }
+    let mut hashes = Vec::new();
+    // They are looked into while `ld.so` keeps them where they are.
+    listed_if(&mut |listed| {
+        let is_startup = startup().iter().any(|library| {
+            library.memory.load_bias.get() == listed.load_bias && library.name == listed.name
+        });
+        // The kernel's vdso has a name that is no path.
+        if !is_startup && listed.name.to_bytes().contains(&b'/') {
+            let library = HostLibrary::new(listed.clone(), None);
+            library.iter().for_each(|library| hashes.extend(library.table().half_hashes()));
+        }
+        false
+    });
+    let names = Arc::new(Names::new(&hashes));
+    *opened = Some((now, names.clone()));
+    names
 }
 
 /// A definition in the global scope, with what keeps it there.
@@ -666,11 +728,12 @@ impl GlobalScope {
     pub(crate) fn new() -> GlobalScope {
         let startup: Vec<_> =
             startup().iter().map(|library| (&**library, library.table())).collect();
-        // The executable has no name; the kernel's vdso has one that is no path.
-        let is_library =
-            |listed: &Listed| listed.name.is_empty() || listed.name.to_bytes().contains(&b'/');
-        let count = listed().into_iter().filter(is_library).count();
-        GlobalScope { has_more: count > startup.len(), startup }
+        GlobalScope { startup, startup_names: startup_names(), opened_names: opened_names() }
+    }
+
+    /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
+    pub(crate) fn may_define(&self, half_hash: u32) -> bool {
+        self.startup_names.may_have(half_hash) || self.opened_names.may_have(half_hash)
     }
 
     /// What `name` is bound to.
@@ -680,14 +743,17 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        let found = self.startup.iter().find_map(|(library, table)| {
-            let (_, symbol) = table.lookup(name, wanted, class)?;
-            Some(library.host_symbol(&symbol))
-        });
-        if let Some(symbol) = found {
-            return Some(GlobalSymbol { symbol, library: None });
+        if self.startup_names.may_have(name.half_hash()) {
+            let found = self.startup.iter().find_map(|(library, table)| {
+                let (_, symbol) = table.lookup(name, wanted, class)?;
+                Some(library.host_symbol(&symbol))
+            });
+            if let Some(symbol) = found {
+                return Some(GlobalSymbol { symbol, library: None });
+            }
         }
-        if self.has_more { self.lookup_opened(name, wanted, class) } else { None }
+        let may_be_opened = self.opened_names.may_have(name.half_hash());
+        if may_be_opened { self.lookup_opened(name, wanted, class) } else { None }
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`

@@ -114,6 +114,7 @@ mod link_map;
 mod loader;
 mod lookup;
 mod map;
+mod names;
 mod needed;
 mod plan;
 mod prepare;

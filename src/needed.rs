@@ -33,6 +33,7 @@ use crate::error::Error;
 use crate::host::{self, GlobalScope};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::Limits;
+use crate::names::Names;
 use crate::reserve::MappedFile;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 
@@ -84,7 +85,7 @@ impl Surroundings<'_> {
             libraries: Vec::new(),
             loaded_files: host::loaded_files(),
             system_folders: host::search_folders(),
-            definitions: Names::defined_by(&(self.images)())?,
+            definitions: defined_by(&(self.images)())?,
         };
         for name in names {
             found.find(name, folders);
@@ -193,40 +194,16 @@ impl Surroundings<'_> {
     }
 }
 
-/// Names, by their hashes: tells quickly of most others that they are not among them.
-struct Names {
-    /// A bit for each hash, modulo their number, which is a power of two.
-    bits: Vec<u64>,
-}
-
-impl Names {
-    /// The names of strong definitions.
-    fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
-        let mut hashes = Vec::new();
-        for image in images {
-            for (index, _) in image.exports().filter(|(_, symbol)| symbol.is_strong()) {
-                hashes.extend(image.half_hash(index));
-                image.check_work()?;
-            }
+/// The names of strong definitions.
+fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
+    let mut hashes = Vec::new();
+    for image in images {
+        for (index, _) in image.exports().filter(|(_, symbol)| symbol.is_strong()) {
+            hashes.extend(image.half_hash(index));
+            image.check_work()?;
         }
-        // Some 3 of 100 other names pass.
-        let bits = vec![0; (hashes.len() / 2 + 1).next_power_of_two()];
-        let mut names = Names { bits };
-        for hash in hashes {
-            let (word, bit) = names.place(hash);
-            names.bits[word] |= bit;
-        }
-        Ok(names)
     }
-
-    fn place(&self, hash: u32) -> (usize, u64) {
-        ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64))
-    }
-
-    fn may_have(&self, hash: u32) -> bool {
-        let (word, bit) = self.place(hash);
-        self.bits[word] & bit != 0
-    }
+    Ok(Names::new(&hashes))
 }
 
 /// Whether a definition may be there for other libraries to use it instead of their own. What

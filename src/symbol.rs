@@ -164,6 +164,11 @@ pub(crate) struct SymbolName<'a> {
 }
 
 impl<'a> SymbolName<'a> {
+    /// As [`SymbolTable::half_hash`].
+    pub(crate) fn half_hash(&self) -> u32 {
+        self.gnu_hash >> 1
+    }
+
     pub(crate) fn new(bytes: &'a [u8]) -> SymbolName<'a> {
         SymbolName { bytes, gnu_hash: gnu_hash(bytes) }
     }
@@ -717,6 +722,15 @@ impl<'a> SymbolTable<'a> {
         };
         let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
         Some(hash >> 1)
+    }
+
+    /// The hashes of all names that a lookup can find, as [`SymbolTable::half_hash`].
+    pub(crate) fn half_hashes(&self) -> impl Iterator<Item = u32> + '_ {
+        let first = match self.hash {
+            Some(HashTable::Gnu { symoffset, .. }) => symoffset,
+            _ => 1,
+        };
+        (first..self.len()).filter_map(|index| self.half_hash(index))
     }
 
     fn is_named(&self, symbol: &Sym, name: &SymbolName<'_>) -> bool {
