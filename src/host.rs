@@ -21,6 +21,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
@@ -30,6 +31,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
+use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
 use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 
 use crate::addr::{LoadBias, Vaddr};
@@ -214,6 +216,27 @@ fn listed_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
                 library.table().lookup(name, wanted, Class::Definition).is_some()
             })
     })
+}
+
+/// The libraries that were opened since the process started and that may have unique definitions:
+/// linkers note in the ELF header that they need GNU's extensions.
+fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
+    let has_some = |listed: &Listed| {
+        let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
+        listed.name.to_bytes().contains(&b'/')
+            && header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
+            // SAFETY: the start of the image of a listed library, while it is kept where it is.
+            && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
+    };
+    let found = listed_if(&mut |listed| has_some(listed)).into_iter();
+    let found = found.filter(|listed| !startup().iter().any(|it| it.name == listed.name));
+    let held = |listed: Listed| {
+        let handle = Handle::loaded(&listed.name)?;
+        // It may have gone, and another come in its place, before it was held.
+        let is_it = handle.link_map()?.0 == listed.load_bias;
+        if is_it { HostLibrary::new(listed, Some(handle)).map(Arc::new) } else { None }
+    };
+    found.filter_map(held).collect()
 }
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
@@ -424,22 +447,19 @@ impl HostLibrary {
     fn redirect(&self, name: &[u8], address: usize) -> bool {
         let table = self.table();
         let mut found = false;
-        for range in self.relocations.iter().flatten() {
-            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
-            for rela in entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse) {
-                let is_reference = matches!(
-                    (arch::MACHINE.reloc_kind)(rela.r_type),
-                    Some(RelocKind::JumpSlot | RelocKind::GlobDat)
-                );
-                let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
-                if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
-                    let word = self.memory.load_bias.apply(rela.r_offset);
-                    // SAFETY: a word of the global offset table of a library that is held, or
-                    // always there, which `ld.so` has filled in; its code reads it whole.
-                    let written =
-                        unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
-                    found |= written.is_ok();
-                }
+        for rela in self.relas() {
+            let is_reference = matches!(
+                (arch::MACHINE.reloc_kind)(rela.r_type),
+                Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+            );
+            let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
+            if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
+                let word = self.memory.load_bias.apply(rela.r_offset);
+                // SAFETY: a word of the global offset table of a library that is held, or
+                // always there, which `ld.so` has filled in; its code reads it whole.
+                let written =
+                    unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
+                found |= written.is_ok();
             }
         }
         found
@@ -458,6 +478,21 @@ impl HostLibrary {
         let version = table.version(index).and_then(|it| CString::new(it.name()).ok());
         let address = handle.symbol(&c_name, version.as_deref())?;
         Some(HostSymbol { definition: SymbolValue::Address(address), ..self.host_symbol(&symbol) })
+    }
+
+    /// Whether it defines this name, and its own references to it were bound.
+    fn has_bound(&self, name: &SymbolName<'_>) -> bool {
+        let found = self.table().lookup(name, Wanted::Any, Class::Definition);
+        found.is_some_and(|(index, _)| self.relas().any(|rela| rela.symbol == index))
+    }
+
+    /// Its relocations with symbols.
+    fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
+        let tables = self.relocations.iter().flatten();
+        tables.flat_map(|range| {
+            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
+            entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse)
+        })
     }
 
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
@@ -670,6 +705,8 @@ pub(crate) struct GlobalScope {
     startup_names: &'static Names,
     /// What libraries define that were opened since the process started, for others to see or not.
     opened_names: Arc<Names>,
+    /// Of these, those that may have unique definitions.
+    with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
 }
 
 /// The names that the start-up set defines.
@@ -728,12 +765,26 @@ impl GlobalScope {
     pub(crate) fn new() -> GlobalScope {
         let startup: Vec<_> =
             startup().iter().map(|library| (&**library, library.table())).collect();
-        GlobalScope { startup, startup_names: startup_names(), opened_names: opened_names() }
+        let (startup_names, opened_names) = (startup_names(), opened_names());
+        GlobalScope { startup, startup_names, opened_names, with_unique: OnceCell::new() }
     }
 
     /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
     pub(crate) fn may_define(&self, half_hash: u32) -> bool {
         self.startup_names.may_have(half_hash) || self.opened_names.may_have(half_hash)
+    }
+
+    /// The one definition of a unique symbol, if a library that was opened since the process started
+    /// has one of it: whoever can see that library, `ld.so` keeps one table for all.
+    pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
+        if !self.opened_names.may_have(name.half_hash()) {
+            return None;
+        }
+        let libraries = self.with_unique.get_or_init(libraries_with_unique);
+        // It is in that table once a reference was bound to it, as most libraries' own are; asking
+        // for another would put it there.
+        let mut libraries = libraries.iter().filter(|library| library.has_bound(name));
+        libraries.find_map(|library| Some((library.unique(name)?, library.clone())))
     }
 
     /// What `name` is bound to.

@@ -115,6 +115,10 @@ impl Loader {
     /// What is opened so stays in the process once the image is loaded: the system's loader owns
     /// it, other threads may run in it, and the next load finds it there.
     ///
+    /// A few libraries must see the images that need them: libstdc++, where an image replaces
+    /// `operator new`; one that needs an image in turn; D's runtime. Where the process does not have
+    /// such a library yet, its file is read, and it is loaded and unloaded with the image.
+    ///
     /// With it, [`Loader::prepare`] can run the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;

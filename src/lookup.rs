@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::group::{Group, Provider};
-use crate::host::SymbolValue;
+use crate::host::{GlobalScope, SymbolValue};
 use crate::symbol::{Class, SymbolName, Wanted};
 use crate::unique;
 
@@ -64,10 +64,12 @@ fn unique_value(group: &Arc<Group>, index: usize, name: &SymbolName<'_>) -> Opti
         Provider::Host(library) => Some(library.unique(name)?.definition),
         Provider::Member(_) | Provider::Loaded(..) => None,
     });
-    of_host.or_else(|| {
+    let of_image = || {
         let (group, index, symbol) = unique::definition(name.bytes())?;
         Some(group.member(index).value(&symbol))
-    })
+    };
+    let elsewhere = || Some(GlobalScope::new().unique(name)?.0.definition);
+    of_host.or_else(of_image).or_else(elsewhere)
 }
 
 /// The address that a symbol's value means for the calling thread.

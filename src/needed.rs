@@ -208,10 +208,12 @@ fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
 
 /// Whether a definition may be there for other libraries to use it instead of their own. What
 /// compilers and linkers make for every library is not: weak and unique definitions, the ends of
-/// sections (`_end`; without a type), and C++'s run-time type information, which is strong where it
-/// was compiled at link time.
+/// sections (`_end`; without a type), and C++'s type information and static data of templates and
+/// inline functions, which are strong where they were compiled at link time. (A variable of C++ that
+/// a library lacks makes the system refuse it.)
 fn is_meant(name: &SymbolName<'_>, symbol: &Sym) -> bool {
-    symbol.is_strong() && symbol.has_type() && !name.bytes().starts_with(b"_ZT")
+    let is_common = !symbol.is_function() && name.bytes().starts_with(b"_Z");
+    symbol.is_strong() && symbol.has_type() && !is_common
 }
 
 impl Found {

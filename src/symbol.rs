@@ -111,6 +111,10 @@ impl Sym {
         self.binding() == STB_WEAK
     }
 
+    pub(crate) fn is_function(&self) -> bool {
+        matches!(self.kind(), STT_FUNC | STT_GNU_IFUNC)
+    }
+
     /// It is known to be a function or a variable.
     pub(crate) fn has_type(&self) -> bool {
         self.kind() != STT_NOTYPE

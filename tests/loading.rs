@@ -673,6 +673,17 @@ fn unique_definitions_are_one_in_the_process() {
             opened[1].symbol("_ZN6HolderILi1EE5valueE", None)
         );
         assert_eq!(opened[1].run(), 42, "dlopen");
+        // Which image and host cannot see does not matter.
+        let theirs = ["holder", "counted"].map(|name| {
+            // SAFETY: as above.
+            unsafe { std::mem::transmute::<*mut c_void, Place>(opened[0].symbol(name, None))() }
+        });
+        let with_theirs = load_and_run(&Loader::new(), &file, "with dlopen's");
+        assert_eq!(places(&with_theirs), theirs);
+        let name = "_ZN6HolderILi1EE5valueE";
+        // SAFETY: an `int`.
+        let looked_up = unsafe { with_theirs.get::<*mut c_int>(name) }.unwrap().as_raw_ptr();
+        assert_eq!(looked_up.cast(), theirs[0]);
     });
 }
 
