@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library, Loader};
+use memdl::{Debug, Library};
 
 use crate::common::Opened;
 
 /// Names the steps, each a line of words.
 pub const STEPS: &str = "MEMDL_TEST_HOST";
-/// If it says `dlopen`, libraries are loaded by that, from their files: the reference.
+/// Names the loader.
 pub const LOADER: &str = "MEMDL_TEST_LOADER";
 /// Steps are read from this test; every run of it ends the process.
 pub const TEST: &str = "the_program_that_is_debugged";
@@ -52,6 +52,24 @@ fn say(what: &str) {
     // After a newline: libtest does not end its lines.
     writeln!(out, "\n[host] {what}").unwrap();
     out.flush().unwrap();
+}
+
+/// What loads the libraries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    Memdl,
+    /// The reference: the C library, from their files.
+    Dlopen,
+}
+
+impl Loader {
+    /// For [`LOADER`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Loader::Memdl => "memdl",
+            Loader::Dlopen => "dlopen",
+        }
+    }
 }
 
 /// A library, by whichever loader: all that the host does with one is the same for both.
@@ -123,11 +141,11 @@ impl Host {
     }
 
     fn load(&mut self, name: &str, path: &str, debug: Debug) {
-        let library = if env::var(LOADER).is_ok_and(|loader| loader == "dlopen") {
+        let library = if env::var(LOADER).is_ok_and(|loader| loader == Loader::Dlopen.name()) {
             Loaded::FromFile(Opened::new(Path::new(path), libc::RTLD_NOW | libc::RTLD_LOCAL))
         } else {
             let bytes = fs::read(path).unwrap();
-            let loader = Loader::new().name(name).system_libraries(true).debug(debug);
+            let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
             // SAFETY: these are the test's own libraries.
             Loaded::FromMemory(unsafe { loader.load(&bytes) }.unwrap())
         };

@@ -6,6 +6,7 @@
 pub mod compare;
 pub mod host;
 pub mod libraries;
+pub mod scenario;
 
 use std::cell::Cell;
 use std::env;
@@ -19,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::repository;
+use host::Loader;
 
 /// Names the gdb that is tested, if not that of the system.
 const GDB: &str = "MEMDL_TEST_GDB";
@@ -40,6 +42,7 @@ const SETTINGS: &[&str] = &[
     "set height 0",
     "set style enabled off",
     "set breakpoint pending on",
+    "set print thread-events off",
     "set startup-with-shell off",
     "set disable-randomization off",
     // What is read is read by the thread that strace looks at.
@@ -171,8 +174,9 @@ impl Gdb {
             .args(["-nx", "--batch"])
             .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
             .env_remove("MEMDL_DEBUG")
-            .env_remove(host::LOADER)
+            .env(host::LOADER, Loader::Memdl.name())
             .env_remove("DEBUGINFOD_URLS")
+            .env("RUST_BACKTRACE", "0")
             // cargo's, for this binary; gdb would look for its own libraries there.
             .env_remove("LD_LIBRARY_PATH")
             .env("LC_ALL", "C");
@@ -219,6 +223,10 @@ impl Gdb {
         gdb
     }
 
+    pub fn loader(self, loader: Loader) -> Gdb {
+        self.env(host::LOADER, loader.name())
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Gdb {
         self.command.env(name, value);
         self
@@ -243,11 +251,18 @@ impl Gdb {
 
     /// Runs the commands; fails if the debugger does not end by itself, or complains.
     pub fn run(self, commands: &[&str]) -> Replies {
+        let replies = self.run_unchecked(commands);
+        replies.assert_no_complaint();
+        replies
+    }
+
+    /// Runs the commands; fails if the debugger does not end by itself. Its complaints are for the
+    /// caller to judge.
+    pub fn run_unchecked(self, commands: &[&str]) -> Replies {
         let run = self.run_to_limit(commands);
         assert!(!run.was_ended, "gdb hangs: ended after {:?}:\n{}", run.took, run.transcript);
         let replies = Replies::parse(&run.transcript);
         assert_eq!(replies.list.len(), commands.len(), "gdb ended early:\n{}", run.transcript);
-        replies.assert_no_complaint();
         replies
     }
 }
@@ -262,15 +277,15 @@ fn host_command() -> Vec<String> {
 
 /// Starts the host, not debugged.
 pub fn start_host(steps: &[String]) -> Running {
-    Running::start(bare_host(steps))
+    Running::start(bare_host(steps, Loader::Memdl))
 }
 
 /// The host, not debugged.
-pub fn bare_host(steps: &[String]) -> Command {
+pub fn bare_host(steps: &[String], loader: Loader) -> Command {
     let words = host_command();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env(host::STEPS, steps.join("\n"));
-    command.env_remove("MEMDL_DEBUG").env_remove(host::LOADER);
+    command.env_remove("MEMDL_DEBUG").env(host::LOADER, loader.name());
     command
 }
 
@@ -296,6 +311,11 @@ impl Replies {
         let found = self.list[from..].iter().position(|(given, _)| given == command);
         let at = from + found.unwrap_or_else(|| panic!("no further `{command}` in\n{self}"));
         self.next.set(at + 1);
+        Reply { at, whole: self }
+    }
+
+    /// The reply to the command at this place in the session.
+    pub fn at(&self, at: usize) -> Reply<'_> {
         Reply { at, whole: self }
     }
 
@@ -408,12 +428,28 @@ fn without_addresses(line: &str) -> String {
     out + rest
 }
 
+/// What is before the number of a process or a thread.
+const PROCESS: &[&str] = &[
+    "process ",
+    "LWP ",
+    "pid ",
+    "/proc/",
+    // Of a core.
+    ".reg-xstate/",
+    // An argument of the C library's, for whom `pthread_join` waits.
+    "expected=",
+    // An argument in `processes.c`.
+    "child=",
+    // Rust, of a thread that panics.
+    "thread '<unnamed>' (",
+];
+
 fn without_process(line: &str) -> String {
-    ["process ", "LWP ", "pid ", "Pid "].into_iter().fold(line.to_owned(), without_number)
+    PROCESS.iter().fold(line.to_owned(), |line, word| without_number(&line, word))
 }
 
 /// Decimal numbers after `word` are all the same.
-fn without_number(line: String, word: &str) -> String {
+fn without_number(line: &str, word: &str) -> String {
     let mut parts = line.split(word);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |out, part| {
