@@ -285,6 +285,7 @@ a_software_watchpoint_steps_through_the_library [gcc_o0_dwarf5]: r#"
     (gdb) break {leaf}
     (gdb) run
     (gdb) set can-use-hw-watchpoints 0
+    (gdb) set scheduler-locking on
     (gdb) watch lib_static
     Watchpoint 2: lib_static
     (gdb) continue
