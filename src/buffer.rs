@@ -1,4 +1,8 @@
 //! Memory made for receiving an image into.
+//!
+//! The bytes are received where the image will run: what is read-only stays where it arrived, and
+//! only what is written moves, to where its pages have to be ([`crate::map`]). So the buffer has
+//! address space behind it.
 
 #![allow(unsafe_code)]
 
@@ -25,7 +29,16 @@ use crate::reserve::Reservation;
 pub struct ImageBuffer {
     memory: Reservation,
     len: usize,
+    /// All behind this is zero, and was never touched.
+    touched: usize,
 }
+
+/// Address space behind the bytes: an image in place may need more than its file has (`.bss`), and
+/// one of unknown length can grow. It is no memory until it is used.
+const ROOM: usize = 128 << 20;
+/// Images from this size on are received into large pages, in bytes.
+const HUGE_FROM: usize = 16 << 20;
+const HUGE_PAGE: usize = 2 << 20;
 
 impl ImageBuffer {
     /// `len` zero bytes.
@@ -34,14 +47,21 @@ impl ImageBuffer {
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
         let page = region::page::size();
-        let rounded = len.max(1).checked_next_multiple_of(page);
-        let rounded = rounded
-            .ok_or_else(|| Error::system("reserving memory", io::ErrorKind::OutOfMemory.into()))?;
-        Ok(ImageBuffer { memory: Reservation::new(rounded, page, 0)?, len })
+        let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
+        let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
+        let align = if rounded >= HUGE_FROM { HUGE_PAGE } else { page };
+        let with_room = rounded.checked_add(ROOM).ok_or_else(out_of_memory)?;
+        // A system that counts address space may not give so much.
+        let memory = Reservation::new(with_room, align, 0)
+            .or_else(|_| Reservation::new(rounded, align, 0))?;
+        if rounded >= HUGE_FROM {
+            memory.advise_huge(rounded);
+        }
+        Ok(ImageBuffer { memory, len, touched: len })
     }
 
     /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
-    /// right one saves copying.
+    /// right one saves work.
     ///
     /// # Errors
     /// [`Error::System`] if reading fails or the system has no memory to give.
@@ -51,9 +71,7 @@ impl ImageBuffer {
         let mut filled = 0;
         loop {
             if filled == buffer.len {
-                let mut larger = ImageBuffer::new(buffer.len.saturating_mul(2))?;
-                larger[..filled].copy_from_slice(&buffer);
-                buffer = larger;
+                buffer.grow(filled.saturating_mul(2))?;
             }
             match reader.read(&mut buffer[filled..]) {
                 Ok(0) => break,
@@ -64,6 +82,47 @@ impl ImageBuffer {
         }
         buffer.len = filled;
         Ok(buffer)
+    }
+
+    /// Makes it `len` bytes long, where it is shorter; what is added is zero. No byte is copied.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the system has no memory to give.
+    pub fn grow(&mut self, len: usize) -> Result<(), Error> {
+        if len > self.memory.len() {
+            let rounded = len.checked_next_multiple_of(region::page::size());
+            let rounded = rounded.ok_or_else(|| {
+                Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
+            })?;
+            self.memory.grow(rounded)?;
+        }
+        if len > self.len {
+            let before = std::mem::replace(&mut self.len, len);
+            let touched = self.touched;
+            self.touched = touched.max(len);
+            self[before..touched.clamp(before, len)].fill(0);
+        }
+        Ok(())
+    }
+
+    /// Makes it `len` bytes long, where it is longer.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The memory, and up to where it may have bytes that are not zero.
+    pub(crate) fn into_memory(self) -> (Reservation, usize) {
+        (self.memory, self.touched)
+    }
+
+    /// Where it starts.
+    pub(crate) fn address(&self) -> usize {
+        self.memory.address()
+    }
+
+    /// How many bytes an image in place could take.
+    pub(crate) fn room(&self) -> usize {
+        self.memory.len()
     }
 }
 

@@ -9,7 +9,9 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{arch, debug, group, handles, host, process, profile, symbolize, tls, unique, unwind};
+use crate::{
+    arch, debug, group, handles, host, process, profile, reserve, symbolize, tls, unique, unwind,
+};
 
 /// The locks, held from just before a fork until just after.
 struct Held(UnsafeCell<Vec<Box<dyn Any>>>);
@@ -66,6 +68,7 @@ unsafe extern "C" fn before() {
         Box::new(unwind::lock_for_fork()),
         Box::new(debug::lock_for_fork()),
         Box::new(profile::lock_for_fork()),
+        Box::new(reserve::lock_for_fork()),
         Box::new(symbolize::lock_for_fork()),
     ];
     // SAFETY: this thread holds all of the locks, so no other is between here and the end.

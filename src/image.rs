@@ -215,38 +215,29 @@ impl<'d> Image<'d> {
         SymbolTable::over(&self.facts.symbols, self).expect("the layout was made from these bytes")
     }
 
-    /// The entries of the dynamic section whose values are addresses that `ld.so` moves in place:
-    /// where the value stands, and what it is. Some runtimes read them.
-    pub(crate) fn moved_dynamic_entries(&self) -> impl Iterator<Item = (Vaddr, Vaddr)> + '_ {
-        const MOVED: [u64; 8] =
-            [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
-        let section = self.read(self.facts.dynamic.clone()).unwrap_or(&[]);
-        let tag = |entry: &[u8]| u64_at(entry, 0).unwrap_or(DT_NULL);
-        let entries = section.chunks_exact(16).take_while(move |entry| tag(entry) != DT_NULL);
-        entries.zip((self.facts.dynamic.start.0..).step_by(16)).filter_map(move |(entry, at)| {
-            let value = u64_at(entry, 8)?;
-            MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
-        })
-    }
-
     /// The relocations of all tables but `DT_RELR`, the PLT's last.
     pub(crate) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
-        let RelocationTables { rela, packed, jmprel, .. } = &self.facts.relocations;
-        let plain = |range| self.table(range).chunks_exact(RELA_SIZE as usize);
-        let packed = Packed::new(self.table(packed)).into_iter().flatten().map_while(Result::ok);
-        let first = plain(rela).filter_map(Rela::parse);
-        first.chain(packed).chain(plain(jmprel).filter_map(Rela::parse))
+        self.facts.relocations.relas(self)
     }
 
-    /// The words of the `DT_RELR` table.
-    pub(crate) fn relr_words(&self) -> impl Iterator<Item = u64> + '_ {
-        self.table(&self.facts.relocations.relr)
-            .chunks_exact(8)
-            .map(|word| u64_at(word, 0).unwrap_or(0))
+    /// Takes the memory that the image was received into, if nobody else has it: then the image has
+    /// no bytes any more, and what is left are the facts.
+    pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
+        match std::mem::replace(&mut self.bytes, Bytes::Borrowed(&[])) {
+            Bytes::Buffer(buffer) => Arc::into_inner(buffer),
+            bytes => {
+                self.bytes = bytes;
+                None
+            }
+        }
     }
 
-    fn table(&self, range: &Option<Range<Vaddr>>) -> &[u8] {
-        range.as_ref().and_then(|range| self.read(range.clone())).unwrap_or(&[])
+    /// The memory that the image was received into.
+    pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
+        match &self.bytes {
+            Bytes::Buffer(buffer) => Some(buffer),
+            Bytes::Borrowed(_) | Bytes::Shared(_) => None,
+        }
     }
 }
 
@@ -658,7 +649,27 @@ impl Facts {
     }
 }
 
+/// The bytes of a table, none if there is no such table.
+fn table<'m>(range: &Option<Range<Vaddr>>, memory: &'m impl ReadAt) -> &'m [u8] {
+    range.as_ref().and_then(|range| memory.read(range.clone())).unwrap_or(&[])
+}
+
 impl Facts {
+    /// The entries of the dynamic section, read from `memory`, whose values are addresses that `ld.so`
+    /// moves in place: where the value stands, and what it is. Some runtimes read them.
+    pub(crate) fn moved_dynamic_entries(&self, memory: &impl ReadAt) -> Vec<(Vaddr, Vaddr)> {
+        const MOVED: [u64; 8] =
+            [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
+        let section = memory.read(self.dynamic.clone()).unwrap_or(&[]);
+        let tag = |entry: &[u8]| u64_at(entry, 0).unwrap_or(DT_NULL);
+        let entries = section.chunks_exact(16).take_while(|entry| tag(entry) != DT_NULL);
+        let moved = entries.zip((self.dynamic.start.0..).step_by(16)).filter_map(|(entry, at)| {
+            let value = u64_at(entry, 8)?;
+            MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
+        });
+        moved.collect()
+    }
+
     /// Whether a `DT_NEEDED` entry of this name means an image with these facts that is called
     /// `own_name`.
     pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
@@ -668,6 +679,26 @@ impl Facts {
 }
 
 impl RelocationTables {
+    /// The relocations of all tables but `DT_RELR`, the PLT's last, read from `memory`.
+    pub(crate) fn relas<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = Rela> + 'm {
+        let [rela, packed, jmprel] =
+            [&self.rela, &self.packed, &self.jmprel].map(|range| table(range, memory));
+        let plain = |table: &'m [u8]| table.chunks_exact(RELA_SIZE as usize);
+        let packed = Packed::new(packed).into_iter().flatten().map_while(Result::ok);
+        let first = plain(rela).filter_map(Rela::parse);
+        first.chain(packed).chain(plain(jmprel).filter_map(Rela::parse))
+    }
+
+    /// The words of the `DT_RELR` table, read from `memory`.
+    pub(crate) fn relr_words<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = u64> + 'm {
+        table(&self.relr, memory).chunks_exact(8).map(|word| u64_at(word, 0).unwrap_or(0))
+    }
+
+    /// Where they all are.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range<Vaddr>> {
+        [&self.relr, &self.rela, &self.packed, &self.jmprel].into_iter().flatten()
+    }
+
     fn parse(
         dynamic: &Dynamic,
         view: &FileView<'_>,

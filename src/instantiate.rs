@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
+use crate::buffer::ImageBuffer;
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
 use crate::group::{self, Group, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
-use crate::map::{Mapping, Open};
+use crate::map::{Mapping, Open, Source, Writable};
 use crate::prepare::{Member, Prepared};
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
@@ -25,17 +26,19 @@ use crate::{profile, symbolize, tell, unique, unwind};
 /// Tells debuggers of the instance of a member, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
 
-/// Puts an instance of the group in place and runs its constructors.
+/// Puts an instance of the group in place and runs its constructors. `received` is the memory that
+/// the root was received into, if it is to stay there.
 ///
 /// # Safety
 /// Runs code of the images: IFUNC resolvers and constructors. They must be right for this
 /// process, as with `dlopen`.
 pub(crate) unsafe fn instantiate(
     prepared: &Prepared<'_>,
+    received: Option<ImageBuffer>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     tell::keep();
-    let group = place(prepared, register)?;
+    let group = place(prepared, received, register)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -50,12 +53,17 @@ pub(crate) unsafe fn instantiate(
 }
 
 /// Everything up to the constructors.
-fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Group>, Error> {
+fn place(
+    prepared: &Prepared<'_>,
+    mut received: Option<ImageBuffer>,
+    register: &mut Register<'_>,
+) -> Result<Arc<Group>, Error> {
     let mut placed = Vec::with_capacity(prepared.members.len());
     for (index, member) in prepared.members.iter().enumerate() {
         let static_tls = prepared.static_tls.contains(&index);
         placed.push(
-            Placed::new(member, index, static_tls).map_err(|error| error.in_image(&member.name))?,
+            Placed::new(member, index, received.take(), static_tls)
+                .map_err(|error| error.in_image(&member.name))?,
         );
     }
     let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
@@ -66,6 +74,11 @@ fn place(prepared: &Prepared<'_>, register: &mut Register<'_>) -> Result<Arc<Gro
         indirect.push(words.map_err(|error| error.in_image(&placed.member.name))?);
     }
     // Resolvers are code of the images: only now is everything that they can see relocated.
+    if indirect.iter().any(|words| !words.is_empty()) {
+        for placed in &mut placed {
+            placed.mapping.protect().map_err(|error| error.in_image(&placed.member.name))?;
+        }
+    }
     for &index in &prepared.init_order {
         for word in &indirect[index] {
             resolve_indirect(&mut placed, index, word)?;
@@ -107,14 +120,33 @@ impl Memory for Mapping<Open> {
     }
 }
 
+impl Memory for Writable<'_> {
+    #[inline]
+    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
+        Writable::store(self, at, bytes)
+    }
+
+    #[inline]
+    fn word(&self, at: Vaddr) -> Option<u64> {
+        self.stored_word(at)
+    }
+}
+
 impl<'p, 'd> Placed<'p, 'd> {
     fn new(
         member: &'p Member<'d>,
         index: usize,
+        received: Option<ImageBuffer>,
         static_tls: bool,
     ) -> Result<Placed<'p, 'd>, Error> {
         let name = member.profile.allows_memory_names().then_some(&*member.name);
-        let mapping = Mapping::new(&member.plan, member.image.bytes(), name)?;
+        let bytes = member.image.bytes();
+        let source = match (received, member.shared_text()?) {
+            (Some(buffer), _) => Source::Received(buffer),
+            (None, Some(text)) => Source::Shared(bytes, text),
+            (None, None) => Source::Copied(bytes),
+        };
+        let mapping = Mapping::new(&member.plan, source, name)?;
         let segment = member.image.facts.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
@@ -127,9 +159,28 @@ impl<'p, 'd> Placed<'p, 'd> {
 
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
         let Member { image, bound, .. } = self.member;
-        let indirect =
-            relocate::apply(image, bound, index, &MACHINE, placements, &mut self.mapping)?;
-        for (at, value) in image.moved_dynamic_entries() {
+        let relocations = &image.facts.relocations;
+        let indirect = match self.mapping.split().filter(|_| self.member.tables_stay) {
+            Some((tables, mut memory)) => relocate::apply(
+                relocations,
+                &tables,
+                bound,
+                index,
+                &MACHINE,
+                placements,
+                &mut memory,
+            ),
+            None => relocate::apply(
+                relocations,
+                image,
+                bound,
+                index,
+                &MACHINE,
+                placements,
+                &mut self.mapping,
+            ),
+        }?;
+        for (at, value) in image.facts.moved_dynamic_entries(&self.mapping) {
             // Where the dynamic section is read-only, `ld.so` leaves it alone too.
             let moved = self.mapping.load_bias().apply(value) as u64;
             let _ = self.mapping.store(at, moved.to_le_bytes());
@@ -145,7 +196,6 @@ impl<'p, 'd> Placed<'p, 'd> {
                 stored.ok_or_else(|| Error::malformed(what, Place::Address(at)))?;
             }
         }
-        self.mapping.close_text()?;
         if let Some(tls) = &self.tls {
             tls.fill_pool()?;
         }

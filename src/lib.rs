@@ -141,5 +141,6 @@ pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use limits::Limits;
 pub use loader::{Binding, Loader};
 pub use profile::Profile;
+pub use reserve::release_memory;
 pub use scope::{Scope, SymbolRequest};
 pub use symbolize::{Frame, symbolize, symbolize_backtrace};

@@ -55,6 +55,7 @@ impl Library {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(mut prepared: Prepared<'_>) -> Result<Library, Error> {
+        let received = prepared.take_received();
         let mut symfiles = std::mem::take(&mut prepared.symfiles);
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get_mut(index)
@@ -64,7 +65,7 @@ impl Library {
             None => Presence::none(name, instance),
         };
         // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { instantiate(&prepared, &mut register)? } })
+        Ok(Library { group: unsafe { instantiate(&prepared, received, &mut register)? } })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {
@@ -376,7 +377,7 @@ impl Template {
             None => Presence::none(name, instance),
         };
         // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { instantiate(&self.prepared, &mut register)? } })
+        Ok(Library { group: unsafe { instantiate(&self.prepared, None, &mut register)? } })
     }
 
     /// What instances will be called.

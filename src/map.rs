@@ -2,18 +2,30 @@
 //!
 //! One reservation holds the whole image, so that nothing else can come to lie between its
 //! segments and one call unmaps it. The stages are types: a [`Mapping<Open>`] can be stored to,
-//! by stated address and only where the image is writable; [`Mapping::seal`] makes RELRO
-//! read-only and gives a [`Mapping<Sealed>`], the only form that hands out code. The reservation
-//! starts readable and writable, is filled, and is then cut to each segment's protection, gaps to
-//! none: no page is ever writable and executable at once.
+//! by stated address and only where the image is writable; [`Mapping::seal`] protects it and gives a
+//! [`Mapping<Sealed>`], the only form that hands out code. The reservation starts readable and
+//! writable, is filled, and is then cut to each segment's protection, gaps to none: no page is ever
+//! writable and executable at once.
 //!
-//! Sources: gABI "Program Loading"; `mprotect(2)`, `madvise(2)`.
+//! What takes the time is not copying but that the kernel provides a page for what is touched first.
+//! So there are three ways to fill it ([`Source`]):
+//!
+//! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left;
+//! * they were **received** into memory that was made for it: read-only segments stay where they
+//!   arrived, and the others move up to where they have to be;
+//! * read-only segments are **shared** with other instances, as the same pages mapped once more.
+//!
+//! Shared pages cannot get a debugger's breakpoints (the kernel refuses to write to them), so an image
+//! that debuggers are told of has its own: [`Mapping::make_private`].
+//!
+//! Sources: gABI "Program Loading"; `mprotect(2)`, `madvise(2)`, `mremap(2)`.
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,80 +33,161 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use region::Protection;
 
 use crate::addr::{LoadBias, PageSize, Vaddr};
+use crate::buffer::ImageBuffer;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
 use crate::plan::{Plan, PlannedSegment};
-use crate::reserve::Reservation;
+use crate::reserve::{Pages, Reservation, SharedPages};
 
-/// Segments are filled and protected; relocations may be stored, RELRO is still writable.
+/// Segments are filled; relocations may be stored.
 pub(crate) enum Open {}
 /// All is as the image's code will find it.
 pub(crate) enum Sealed {}
 
+/// Where an image's contents come from.
+pub(crate) enum Source<'a> {
+    /// From the file's bytes.
+    Copied(&'a [u8]),
+    /// From where they were received: the plan says that they [can stay](Plan::can_stay) there.
+    Received(ImageBuffer),
+    /// What is written, from the file's bytes; the rest is these pages.
+    Shared(&'a [u8], &'a SharedText),
+}
+
 /// An image in place.
 pub(crate) struct Mapping<State> {
-    reservation: Reservation,
+    memory: Memory,
     load_bias: LoadBias,
+    /// In bytes, from the first page on.
+    span_len: usize,
     segments: Vec<PlannedSegment>,
     relro: Vec<Range<Vaddr>>,
-    /// Segments that are not writable in the end are writable still (and not yet executable).
-    text_open: bool,
+    /// Relocations may be stored into segments that are not writable in the end.
+    text_relocations: bool,
+    /// Segments have their final protection, but for RELRO.
+    is_protected: bool,
     state: PhantomData<State>,
 }
 
+/// The memory of an image, and what becomes of it.
+struct Memory {
+    reservation: ManuallyDrop<Reservation>,
+    /// It is of use to the next image: it is plain memory, and its image was there for a while.
+    recycle: bool,
+}
+
+impl Memory {
+    fn new(reservation: Reservation) -> Memory {
+        Memory { reservation: ManuallyDrop::new(reservation), recycle: false }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and `self` is not used any more.
+        let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
+        if self.recycle {
+            reservation.recycle();
+        }
+    }
+}
+
 impl Mapping<Open> {
-    /// Reserves the plan's span, copies the segments from `bytes` and protects them. `name` is what
-    /// `/proc/self/maps` shows.
+    /// Reserves the plan's span and fills it. `name` is what `/proc/self/maps` shows.
     pub(crate) fn new(
         plan: &Plan,
-        bytes: &[u8],
+        source: Source<'_>,
         name: Option<&str>,
     ) -> Result<Mapping<Open>, Error> {
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
-        let len = usize::try_from(plan.span_len()).map_err(|_| too_large())?;
+        let span_len = usize::try_from(plan.span_len()).map_err(|_| too_large())?;
         let align = usize::try_from(plan.align).map_err(|_| too_large())?;
-        let reservation = Reservation::new(len, align, plan.span.start.0 as usize)?;
-        if let Some(name) = name {
-            reservation.set_name(&format!("memdl:{name}"));
-        }
-        let load_bias = LoadBias::between(plan.span.start, reservation.address());
-        let mut mapping = Mapping {
-            reservation,
-            load_bias,
-            segments: plan.segments.clone(),
-            relro: plan.relro.clone(),
-            text_open: plan.text_relocations,
-            state: PhantomData,
+        let residue = plan.span.start.0 as usize;
+        let over = |reservation: Reservation, first: usize| {
+            let load_bias = LoadBias::between(plan.span.start, first);
+            Mapping {
+                memory: Memory::new(reservation),
+                load_bias,
+                span_len,
+                segments: plan.segments.clone(),
+                relro: plan.relro.clone(),
+                text_relocations: plan.text_relocations,
+                is_protected: false,
+                state: PhantomData,
+            }
         };
-        mapping.fill(bytes);
-        mapping.protect_gaps()?;
-        if !mapping.text_open {
-            mapping.protect_text()?;
+        let mapping = match source {
+            Source::Copied(bytes) => {
+                let (reservation, pages) = Reservation::taken(span_len, align, residue)?;
+                let first = reservation.address();
+                let mut mapping = over(reservation, first);
+                mapping.memory.recycle = true;
+                mapping.fill(bytes, |_| true, pages);
+                mapping
+            }
+            Source::Received(buffer) => {
+                let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
+                let (mut reservation, touched) = buffer.into_memory();
+                let end = first_file.checked_add(span_len).ok_or_else(too_large)?;
+                let page = region::page::size();
+                // SAFETY: the buffer was owned, so nobody refers to what is behind the image. Before
+                // that, what moves up is taken from there.
+                let first = unsafe {
+                    move_up(plan, reservation.as_ptr(), touched.min(reservation.len()));
+                    reservation.truncate(end.next_multiple_of(page));
+                    reservation.address() + first_file
+                };
+                over(reservation, first)
+            }
+            Source::Shared(bytes, text) => {
+                let reservation = Reservation::new(span_len, align, residue)?;
+                for (at, pages) in &text.runs {
+                    // SAFETY: the run was cut from this plan's segments, so it lies in the span,
+                    // which nobody refers to yet.
+                    unsafe { pages.map_over(&reservation, *at)? };
+                }
+                let first = reservation.address();
+                let mapping = over(reservation, first);
+                mapping.fill(bytes, |segment| segment.access.write, Pages::Zeroed);
+                mapping
+            }
+        };
+        if let Some(name) = name {
+            mapping.memory.reservation.set_name(&format!("memdl:{name}"));
         }
         Ok(mapping)
     }
 
-    fn fill(&mut self, bytes: &[u8]) {
-        self.populate();
-        for segment in &self.segments {
+    /// Copies those segments that are `wanted` from the file's bytes; the rest of their pages is zero.
+    fn fill(&self, bytes: &[u8], wanted: impl Fn(&PlannedSegment) -> bool, pages: Pages) {
+        let segments = || self.segments.iter().filter(|segment| wanted(segment));
+        if pages == Pages::Zeroed {
+            self.populate(segments());
+        }
+        for segment in segments() {
             let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
-            let room = (segment.pages.end.0 - segment.pages.start.0) as usize;
+            let room = segment.len();
             let len = source.len().min(room);
             let target = self.load_bias.apply(segment.pages.start) as *mut u8;
             // SAFETY: `pages` lies in the reservation (`Plan`: every segment lies in the span),
             // which is writable and known to nobody else yet; `len` is no more than either side
-            // has, and fresh anonymous memory does not overlap the received bytes.
-            unsafe { ptr::copy_nonoverlapping(source.as_ptr(), target, len) };
+            // has, and memory of our own does not overlap the received bytes.
+            unsafe {
+                ptr::copy_nonoverlapping(source.as_ptr(), target, len);
+                if pages == Pages::Used {
+                    zero(target.add(len), room - len);
+                }
+            }
         }
     }
 
     /// Has the kernel provide the pages that will be filled all at once: met one by one, the page
     /// faults take longer than the copying. Pages of zeroes (`.bss`) are left alone.
-    fn populate(&self) {
+    fn populate<'s>(&self, segments: impl Iterator<Item = &'s PlannedSegment>) {
         let page = PageSize::current();
         let mut runs: Vec<Range<Vaddr>> = Vec::with_capacity(self.segments.len());
-        for segment in &self.segments {
+        for segment in segments {
             let start = segment.pages.start;
             let filled = start.checked_add(segment.file.len() as u64);
             let Some(end) = filled.and_then(|end| end.page_ceil(page)) else { continue };
@@ -113,76 +206,79 @@ impl Mapping<Open> {
         }
     }
 
-    /// What lies between segments can be touched by nobody.
-    fn protect_gaps(&self) -> Result<(), Error> {
-        for pair in self.segments.windows(2) {
-            if let [before, after] = pair
-                && before.pages.end < after.pages.start
-            {
-                self.protect(&(before.pages.end..after.pages.start), Protection::NONE)?;
+    /// Gives the segments their final protection, but for RELRO: code of the image is to run while it
+    /// is still relocated. Text relocations are over.
+    pub(crate) fn protect(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.is_protected, true) {
+            self.protect_all(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Makes RELRO read-only, and all else as it has to be: relocating is over.
+    pub(crate) fn seal(self) -> Result<Mapping<Sealed>, Error> {
+        if self.is_protected {
+            for relro in &self.relro {
+                self.protect_pages(relro, Protection::READ)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Gives the segments that are not writable their protection.
-    fn protect_text(&self) -> Result<(), Error> {
-        for segment in self.segments.iter().filter(|segment| !segment.access.write) {
-            let Access { read, execute, .. } = segment.access;
-            let protection = match (read, execute) {
-                (_, true) => Protection::READ_EXECUTE,
-                (true, false) => Protection::READ,
-                (false, false) => Protection::NONE,
-            };
-            self.protect(&segment.pages, protection)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the time in which text relocations can be stored. Nothing to do for other images.
-    pub(crate) fn close_text(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.text_open) {
-            self.protect_text()?;
-        }
-        Ok(())
-    }
-
-    /// Makes RELRO read-only: relocating is over.
-    pub(crate) fn seal(mut self) -> Result<Mapping<Sealed>, Error> {
-        self.close_text()?;
-        for relro in &self.relro {
-            self.protect(relro, Protection::READ)?;
+        } else {
+            self.protect_all(&self.relro)?;
         }
         Ok(Mapping {
-            reservation: self.reservation,
+            memory: self.memory,
             load_bias: self.load_bias,
+            span_len: self.span_len,
             segments: self.segments,
             relro: self.relro,
-            text_open: false,
+            text_relocations: false,
+            is_protected: true,
             state: PhantomData,
         })
     }
 
-    fn protect(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
-        let start = self.load_bias.apply(pages.start) as *const u8;
-        let len = (pages.end.0 - pages.start.0) as usize;
-        // SAFETY: whole pages of the reservation, which is ours; no reference into them is alive
-        // while the mapping is open, but for ones made and dropped inside `store`.
-        unsafe { region::protect(start, len, protection) }.map_err(|error| match error {
-            region::Error::SystemCall(source) => Error::system(
-                format!("mprotect of {len:#x} bytes"),
-                io::Error::from_raw_os_error(source),
-            ),
-            other => Error::system("mprotect", io::Error::other(other)),
-        })
+    /// Protects the segments that are not writable, the gaps between segments, and `relro`; each
+    /// stretch of pages that are to have the same protection by one call.
+    fn protect_all(&self, relro: &[Range<Vaddr>]) -> Result<(), Error> {
+        let segments = self.segments.iter().filter(|segment| !segment.access.write);
+        let segments = segments.map(|segment| (segment.pages.clone(), segment.protection()));
+        let gaps = self.segments.windows(2).filter_map(|pair| match pair {
+            [before, after] if before.pages.end < after.pages.start => {
+                Some((before.pages.end..after.pages.start, Protection::NONE))
+            }
+            _ => None,
+        });
+        let relro = relro.iter().map(|pages| (pages.clone(), Protection::READ));
+        let mut all: Vec<_> = segments.chain(gaps).chain(relro).collect();
+        all.sort_unstable_by_key(|(pages, _)| pages.start);
+        all.dedup_by(|(pages, protection), (last, of_last)| {
+            let joins = last.end == pages.start && of_last == protection;
+            if joins {
+                last.end = pages.end;
+            }
+            joins
+        });
+        all.iter().try_for_each(|(pages, protection)| self.protect_pages(pages, *protection))
+    }
+
+    /// The segments that are not written, to be read while the others are stored to.
+    ///
+    /// `None` while relocations may be stored into the former.
+    pub(crate) fn split(&mut self) -> Option<(Unwritten<'_>, Writable<'_>)> {
+        if self.text_relocations {
+            return None;
+        }
+        let (segments, load_bias) = (&self.segments[..], self.load_bias);
+        let parts = Parts { segments, load_bias, mapping: PhantomData };
+        Some((Unwritten(parts), Writable(parts)))
     }
 
     /// A pointer to `len` bytes at `at`, if they can be written.
     #[inline]
     fn writable(&self, at: Vaddr, len: u64) -> Option<*mut u8> {
         let end = at.checked_add(len)?;
+        let is_open = self.text_relocations && !self.is_protected;
         let fits = |segment: &PlannedSegment| {
-            (segment.access.write || self.text_open)
+            (segment.access.write || is_open)
                 && segment.pages.start <= at
                 && end <= segment.pages.end
         };
@@ -209,7 +305,226 @@ impl Mapping<Open> {
     }
 }
 
+/// Moves the segments of a received file to where they have to be, relative to its first, and zeroes
+/// what the file has no bytes for. All behind `touched` is zero.
+///
+/// # Safety
+/// The file is at `file`, and so much room behind it as [`Plan::can_stay`] was asked with; it can be
+/// written, and nobody else refers to it.
+unsafe fn move_up(plan: &Plan, file: *mut u8, touched: usize) {
+    let Some(first) = plan.segments.first() else { return };
+    for segment in plan.segments.iter().rev() {
+        let at = first.file.start + (segment.pages.start.0 - first.pages.start.0) as usize;
+        let len = segment.file.len().min(segment.len());
+        // SAFETY: both places lie in the room (`can_stay`). They may overlap each other, which `copy`
+        // allows, but not what is yet to be moved: that lies before this one in the file and in
+        // memory, and none moves down.
+        unsafe {
+            if at != segment.file.start {
+                ptr::copy(file.add(segment.file.start), file.add(at), len);
+            }
+            let (start, end) = (at + len, (at + segment.len()).min(touched.max(at + len)));
+            zero(file.add(start), end - start);
+        }
+    }
+}
+
+/// # Safety
+/// `len` bytes at `start` can be written, and nobody else refers to them. They are anonymous memory.
+unsafe fn zero(start: *mut u8, len: usize) {
+    /// From here on it is cheaper not to have the pages than to fill them, in pages.
+    const MANY: usize = 64;
+    let page = region::page::size();
+    let head = start.addr().next_multiple_of(page) - start.addr();
+    if len < head + MANY * page {
+        // SAFETY: the caller's promise.
+        unsafe { ptr::write_bytes(start, 0, len) };
+        return;
+    }
+    let whole = (len - head) / page * page;
+    // SAFETY: as above, in three parts; the pages of private anonymous memory are zero when they come
+    // back. Should the advice be refused, they are filled.
+    unsafe {
+        ptr::write_bytes(start, 0, head);
+        let pages = start.add(head);
+        if libc::madvise(pages.cast(), whole, libc::MADV_DONTNEED) != 0 {
+            ptr::write_bytes(pages, 0, whole);
+        }
+        ptr::write_bytes(pages.add(whole), 0, len - head - whole);
+    }
+}
+
+/// Segments of an open mapping, seen by one of two who never see the same.
+#[derive(Clone, Copy)]
+struct Parts<'m> {
+    segments: &'m [PlannedSegment],
+    load_bias: LoadBias,
+    mapping: PhantomData<&'m mut Mapping<Open>>,
+}
+
+impl<'m> Parts<'m> {
+    /// A pointer to `len` bytes at `at`, if they lie in a segment that is written, or in one that is
+    /// not.
+    #[inline]
+    fn place(&self, at: Vaddr, len: u64, written: bool) -> Option<*mut u8> {
+        let end = at.checked_add(len)?;
+        let fits = |segment: &PlannedSegment| {
+            segment.access.write == written && segment.pages.start <= at && end <= segment.pages.end
+        };
+        self.segments.iter().rev().any(fits).then(|| self.load_bias.apply(at) as *mut u8)
+    }
+}
+
+/// The segments that are not written.
+pub(crate) struct Unwritten<'m>(Parts<'m>);
+
+impl ReadAt for Unwritten<'_> {
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+        let len = range.end.checked_sub(range.start)?;
+        let place = self.0.place(range.start, len, false)?;
+        // SAFETY: `len` bytes of a segment that nobody writes to: `Writable`, which alone is there
+        // besides while the mapping is borrowed, stores into others only. A mapping that is open can
+        // be read everywhere.
+        Some(unsafe { std::slice::from_raw_parts(place, len as usize) })
+    }
+
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+        let segment = self.0.segments.iter().find(|segment| segment.pages.contains(&start))?;
+        self.read(start..segment.pages.end)
+    }
+}
+
+/// The segments that are written.
+pub(crate) struct Writable<'m>(Parts<'m>);
+
+impl Writable<'_> {
+    /// As [`Mapping::store`].
+    #[inline]
+    pub(crate) fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
+        let target = self.0.place(at, N as u64, true)?;
+        // SAFETY: N bytes of a segment of an open mapping, which is borrowed mutably: only
+        // `Unwritten` is there besides, which reads others.
+        unsafe { ptr::write_unaligned(target.cast(), bytes) };
+        Some(())
+    }
+
+    /// As [`Mapping::stored_word`].
+    #[inline]
+    pub(crate) fn stored_word(&self, at: Vaddr) -> Option<u64> {
+        let source = self.0.place(at, 8, true)?;
+        // SAFETY: as above.
+        Some(unsafe { ptr::read_unaligned(source.cast()) })
+    }
+}
+
+/// The segments of an image that are not written, for all instances that are not debugged.
+pub(crate) struct SharedText {
+    /// Each run of such segments without a gap: where it is in the span, and its pages.
+    runs: Vec<(usize, SharedPages)>,
+}
+
+impl SharedText {
+    /// Of the image with these bytes; `None` if they are too few to be worth it.
+    pub(crate) fn new(plan: &Plan, bytes: &[u8]) -> Result<Option<SharedText>, Error> {
+        /// A mapping more for each instance costs as much as copying so many bytes.
+        const WORTH: usize = 1 << 16;
+        let mut runs: Vec<Vec<&PlannedSegment>> = Vec::new();
+        for segment in plan.segments.iter().filter(|segment| !segment.access.write) {
+            match runs.last_mut() {
+                Some(run) if run.last().is_some_and(|it| it.pages.end == segment.pages.start) => {
+                    run.push(segment);
+                }
+                _ => runs.push(vec![segment]),
+            }
+        }
+        let len = |run: &[&PlannedSegment]| run.iter().map(|segment| segment.len()).sum::<usize>();
+        if runs.iter().map(|run| len(run)).sum::<usize>() < WORTH {
+            return Ok(None);
+        }
+        let pages = |run: Vec<&PlannedSegment>| {
+            let start = run.first().map_or(plan.span.start, |segment| segment.pages.start);
+            let pages = SharedPages::filled(len(&run), |memory| {
+                let mut rest = memory;
+                for segment in &run {
+                    let (place, behind) = rest.split_at_mut(segment.len());
+                    let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
+                    let filled = source.len().min(place.len());
+                    place[..filled].copy_from_slice(&source[..filled]);
+                    rest = behind;
+                }
+            })?;
+            Ok(((start.0 - plan.span.start.0) as usize, pages))
+        };
+        Ok(Some(SharedText { runs: runs.into_iter().map(pages).collect::<Result<_, Error>>()? }))
+    }
+}
+
+impl PlannedSegment {
+    fn len(&self) -> usize {
+        (self.pages.end.0 - self.pages.start.0) as usize
+    }
+
+    /// In the end.
+    fn protection(&self) -> Protection {
+        let Access { read, write, execute } = self.access;
+        match (read, write, execute) {
+            (_, true, _) => Protection::READ_WRITE,
+            (_, false, true) => Protection::READ_EXECUTE,
+            (true, false, false) => Protection::READ,
+            (false, false, false) => Protection::NONE,
+        }
+    }
+}
+
+impl<State> Mapping<State> {
+    fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
+        let start = self.load_bias.apply(pages.start) as *const u8;
+        let len = (pages.end.0 - pages.start.0) as usize;
+        // SAFETY: whole pages of the reservation, which is ours; no reference into them is alive
+        // while the mapping is open, but for ones made and dropped inside `store`.
+        unsafe { region::protect(start, len, protection) }.map_err(refused(len))
+    }
+}
+
+/// What the system said of protecting `len` bytes.
+fn refused(len: usize) -> impl Fn(region::Error) -> Error {
+    move |error| match error {
+        region::Error::SystemCall(source) => Error::system(
+            format!("mprotect of {len:#x} bytes"),
+            io::Error::from_raw_os_error(source),
+        ),
+        other => Error::system("mprotect", io::Error::other(other)),
+    }
+}
+
 impl Mapping<Sealed> {
+    /// Gives the image pages of its own where it shared them with other instances. Threads may run in
+    /// it meanwhile: each segment changes at once, to what looks the same.
+    pub(crate) fn make_private(&self) -> Result<(), Error> {
+        for segment in self.segments.iter().filter(|segment| !segment.access.write) {
+            let len = segment.len();
+            let target = self.load_bias.apply(segment.pages.start) as *mut u8;
+            let own = Reservation::new(len, region::page::size(), 0)?;
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            // SAFETY: both are whole pages, one of this image, which can be read or is without any
+            // access and then has no contents to anyone; the other owned and known to nobody. The
+            // second takes the place of the first, with its contents and protection.
+            unsafe {
+                if segment.access.read {
+                    ptr::copy_nonoverlapping(target, own.as_ptr(), len);
+                }
+                region::protect(own.as_ptr(), len, segment.protection()).map_err(refused(len))?;
+                let moved =
+                    libc::mremap(own.as_ptr().cast(), len, len, flags, target.cast::<c_void>());
+                if moved == libc::MAP_FAILED {
+                    return Err(Error::last_os_error("mremap of an image's pages"));
+                }
+                own.forget();
+            }
+        }
+        Ok(())
+    }
+
     /// Stores a word that the image's code may read at the same time, if it lies where the image
     /// can write and is aligned; else does nothing.
     pub(crate) fn store_shared(&self, at: Vaddr, word: usize) {
@@ -238,7 +553,9 @@ impl<State> Mapping<State> {
 
     /// All addresses of the image, from its first page to its last.
     pub(crate) fn address_range(&self) -> Range<usize> {
-        self.reservation.address()..self.reservation.address() + self.reservation.len()
+        let start =
+            self.load_bias.apply(self.segments.first().map_or(Vaddr(0), |it| it.pages.start));
+        start..start + self.span_len
     }
 
     /// A pointer to `range`, if it lies in one segment that can be read.

@@ -14,10 +14,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
+use crate::buffer::ImageBuffer;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
@@ -28,6 +29,7 @@ use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
+use crate::map::SharedText;
 use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
 use crate::profile::Profile;
@@ -94,6 +96,11 @@ pub(crate) struct Member<'d> {
     pub bound: Bound,
     /// Its calls are bound when they are first made.
     pub lazy: bool,
+    /// Its relocation tables lie in segments that are not written, and that stay where a file of its
+    /// is received: they can be read from the image in place.
+    pub tables_stay: bool,
+    /// Instances share what they do not write, once there is one.
+    shared_text: Option<OnceLock<SharedText>>,
     /// What profilers are told of an instance.
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
@@ -177,7 +184,23 @@ impl Settings {
                 debug,
                 instances,
             )?);
-            members.push(Member { name, image, plan, needed, bound, lazy, profile, debug_info });
+            let tables_stay = image.facts.relocations.ranges().all(|range| plan.stays(range));
+            // Breakpoints cannot be set in shared pages.
+            let is_shared = instances == Instances::Many
+                && debug == Debug::Off
+                && !image.facts.text_relocations;
+            members.push(Member {
+                name,
+                image,
+                plan,
+                needed,
+                bound,
+                lazy,
+                tables_stay,
+                shared_text: is_shared.then(OnceLock::new),
+                profile,
+                debug_info,
+            });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));
@@ -675,7 +698,33 @@ fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
     unique
 }
 
+impl Member<'_> {
+    /// What the instance shares with others.
+    pub(crate) fn shared_text(&self) -> Result<Option<&SharedText>, Error> {
+        let Some(shared) = &self.shared_text else { return Ok(None) };
+        if shared.get().is_none() {
+            let Some(text) = SharedText::new(&self.plan, self.image.bytes())? else {
+                return Ok(None);
+            };
+            // Another thread may have been quicker.
+            let _ = shared.set(text);
+        }
+        Ok(shared.get())
+    }
+}
+
 impl Prepared<'_> {
+    /// The memory that the root was received into, if it can run there. For the only instance.
+    pub(crate) fn take_received(&mut self) -> Option<ImageBuffer> {
+        let root = self.members.first_mut()?;
+        let buffer = root.image.buffer()?;
+        // Profilers read the symbol table of the file, whose place other segments take.
+        let can_stay = root.tables_stay
+            && root.profile == Profile::Off
+            && root.plan.can_stay(buffer.address(), buffer.room());
+        if can_stay { root.image.take_buffer() } else { None }
+    }
+
     /// The image that was asked for.
     pub(crate) fn root(&self) -> &Member<'_> {
         &self.members[0]

@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, Machine, RelocKind};
+use crate::dynamic::ReadAt;
 use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
 use crate::host::HostLibrary;
-use crate::image::Image;
+use crate::image::{Image, RelocationTables};
 use crate::rela::Rela;
 use crate::scope::{Definition, SearchOrder, SymbolRequest, Target};
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
@@ -276,10 +277,11 @@ pub(crate) struct Indirect {
     pub r_addend: i64,
 }
 
-/// Stores all relocations of `image`, the group's member of index `member`, but the indirect
-/// ones, which are returned in order.
+/// Stores all relocations of an image, the group's member of index `member`, but the indirect ones,
+/// which are returned in order. `tables` has the relocation tables, and is not what is stored to.
 pub(crate) fn apply(
-    image: &Image<'_>,
+    relocations: &RelocationTables,
+    tables: &impl ReadAt,
     bound: &Bound,
     member: usize,
     machine: &Machine,
@@ -287,10 +289,10 @@ pub(crate) fn apply(
     memory: &mut impl Memory,
 ) -> Result<Vec<Indirect>, Error> {
     let load_bias = placements[member].load_bias;
-    apply_relr(image, load_bias, memory)?;
+    apply_relr(relocations.relr_words(tables), load_bias, memory)?;
     let applier = Applier { bound, member, machine, placements };
     let mut indirect = Vec::new();
-    for rela in image.relas() {
+    for rela in relocations.relas(tables) {
         let kind = checked_kind(&rela, machine)?;
         // Most relocations are relative: nothing to look at but the entry.
         if kind == RelocKind::Relative {
@@ -314,12 +316,12 @@ fn misplaced(rela: &Rela, machine: &Machine) -> Error {
 /// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next
 /// 63 words are.
 fn apply_relr(
-    image: &Image<'_>,
+    words: impl Iterator<Item = u64>,
     load_bias: LoadBias,
     memory: &mut impl Memory,
 ) -> Result<(), Error> {
     let mut at = Vaddr(0);
-    for entry in image.relr_words() {
+    for entry in words {
         let (start, bits, step) =
             if entry & 1 == 0 { (Vaddr(entry), 1, 1) } else { (at, entry >> 1, 63) };
         let mut bits = bits;

@@ -11,6 +11,7 @@ use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 
@@ -18,6 +19,36 @@ use crate::error::Error;
 pub(crate) struct Reservation {
     start: NonNull<u8>,
     len: usize,
+}
+
+/// What is in memory that was just reserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pages {
+    /// Zeroes, in pages that the kernel provides when they are touched.
+    Zeroed,
+    /// Anything.
+    Used,
+}
+
+/// Memory that was given back, for whoever wants as much next.
+static FREE: Mutex<Vec<Reservation>> = Mutex::new(Vec::new());
+
+fn free() -> MutexGuard<'static, Vec<Reservation>> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps it as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    free()
+}
+
+/// Gives the system the memory that is kept for images to come.
+///
+/// memdl keeps up to 32 MiB of what unloaded images had, since memory that is there already is what
+/// makes the next load of the same image fast.
+pub fn release_memory() {
+    let kept = std::mem::take(&mut *free());
+    drop(kept);
 }
 
 // SAFETY: a reservation is just owned memory; nothing about it is bound to a thread. What is done
@@ -66,6 +97,96 @@ impl Reservation {
             self.start = self.start.add(head);
         }
         self.len = len;
+    }
+
+    /// As [`Reservation::new`], or memory that [`Reservation::recycle`] was given: then it has bytes
+    /// of its former owner in it, and its pages are there already, which is what takes the time.
+    pub(crate) fn taken(
+        len: usize,
+        align: usize,
+        residue: usize,
+    ) -> Result<(Reservation, Pages), Error> {
+        let fits = |free: &Reservation| {
+            free.len == len && free.address().wrapping_sub(residue) & (align - 1) == 0
+        };
+        let mut free = free();
+        if let Some(index) = free.iter().position(fits) {
+            return Ok((free.swap_remove(index), Pages::Used));
+        }
+        drop(free);
+        Ok((Reservation::new(len, align, residue)?, Pages::Zeroed))
+    }
+
+    /// Gives the memory back, or keeps it for the next who wants as much. Either way nothing is left
+    /// at its addresses.
+    pub(crate) fn recycle(self) {
+        const MOST_BYTES: usize = 32 << 20;
+        const MOST: usize = 16;
+        let mut free = free();
+        let kept: usize = free.iter().map(Reservation::len).sum();
+        if free.len() < MOST
+            && kept + self.len <= MOST_BYTES
+            && let Some(moved) = self.moved()
+        {
+            free.push(moved);
+        }
+    }
+
+    /// The same pages at other addresses, readable and writable; `None`, with the pages gone, if the
+    /// system does not do that.
+    fn moved(self) -> Option<Reservation> {
+        let (len, access) = (self.len, libc::PROT_READ | libc::PROT_WRITE);
+        let target = Reservation::new(len, region::page::size(), 0).ok()?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: this reservation is owned, and nobody refers into it any more. Made all of one
+        // protection it is one mapping again (if it is not, `mremap` refuses), which replaces that
+        // of `target`, owned too and known to nobody.
+        let moved = unsafe {
+            libc::mprotect(self.start.as_ptr().cast(), len, access) == 0
+                && libc::mremap(self.start.as_ptr().cast(), len, len, flags, target.as_ptr())
+                    != libc::MAP_FAILED
+        };
+        if moved {
+            self.forget();
+        }
+        moved.then_some(target)
+    }
+
+    /// Its pages are elsewhere: nothing is mapped at its addresses any more, or something of others'.
+    pub(crate) fn forget(self) {
+        std::mem::forget(self);
+    }
+
+    /// Makes it longer, moving it where it must; what is added is zeroed.
+    pub(crate) fn grow(&mut self, len: usize) -> Result<(), Error> {
+        // SAFETY: the whole of an owned mapping, which nobody refers into while it is borrowed
+        // mutably; the kernel keeps its pages.
+        let start = unsafe {
+            libc::mremap(self.start.as_ptr().cast(), self.len, len, libc::MREMAP_MAYMOVE)
+        };
+        match NonNull::new(start.cast()) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED.cast() => {
+                (self.start, self.len) = (start, len);
+                Ok(())
+            }
+            _ => Err(Error::last_os_error(format!("mremap to {len:#x} bytes"))),
+        }
+    }
+
+    /// Asks for large pages in the first `len` bytes. A system that has none says so to nobody.
+    pub(crate) fn advise_huge(&self, len: usize) {
+        // SAFETY: a part of this reservation; the advice changes no contents.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+    }
+
+    /// Unmaps all from `len` on, a multiple of the page.
+    ///
+    /// # Safety
+    /// Nobody refers to that part.
+    pub(crate) unsafe fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.trim(0, len);
+        }
     }
 
     pub(crate) fn as_ptr(&self) -> *mut u8 {
@@ -129,6 +250,24 @@ impl SharedPages {
         // Should it fail, the pages stay writable, and nobody writes to them all the same.
         unsafe { libc::mprotect(memory.as_ptr().cast(), len, libc::PROT_READ) };
         Ok(SharedPages(memory))
+    }
+
+    /// Maps these pages over a part of `target`, readable.
+    ///
+    /// # Safety
+    /// `target` has as much from `at` on, whole pages, that nobody refers to.
+    pub(crate) unsafe fn map_over(&self, target: &Reservation, at: usize) -> Result<(), Error> {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: an old length of 0 leaves the shared pages where they are and maps them once more,
+        // over a part of `target` that the caller vouches for.
+        let mapped = unsafe {
+            let place = target.as_ptr().add(at);
+            libc::mremap(self.0.as_ptr().cast(), 0, self.0.len(), flags, place)
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(Error::last_os_error("mremap of shared memory"));
+        }
+        Ok(())
     }
 
     /// Memory of the same length and contents, of which the `own` ranges (whole pages, ascending,
@@ -279,6 +418,49 @@ mod tests {
         }
         drop(pages);
         assert_eq!(b[5 * page], 6);
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_used_again_elsewhere() {
+        let page = region::page::size();
+        // As much as no other test wants.
+        let len = 77 * page;
+        let (memory, pages) = Reservation::taken(len, page, 0).unwrap();
+        assert_eq!(pages, Pages::Zeroed);
+        let before = memory.address();
+        // SAFETY: the test's own pages; the second is made one that cannot be written.
+        unsafe {
+            memory.as_ptr().write(7);
+            libc::mprotect(memory.as_ptr().add(page).cast(), page, libc::PROT_READ);
+        }
+        memory.recycle();
+        let (memory, pages) = Reservation::taken(len, page, 0).unwrap();
+        assert_eq!(pages, Pages::Used);
+        assert_ne!(memory.address(), before);
+        // SAFETY: as above; all of it can be read and written again.
+        unsafe {
+            assert_eq!(memory.as_ptr().read(), 7);
+            memory.as_ptr().add(page).write(1);
+            // Nothing is mapped at the old addresses.
+            assert_eq!(libc::msync(before as *mut _, page, libc::MS_ASYNC), -1);
+        }
+        memory.recycle();
+        release_memory();
+        assert_eq!(Reservation::taken(len, page, 0).unwrap().1, Pages::Zeroed);
+    }
+
+    #[test]
+    fn memory_that_grows_keeps_its_contents() {
+        let page = region::page::size();
+        let mut memory = Reservation::new(page, page, 0).unwrap();
+        // SAFETY: the test's own memory.
+        unsafe { memory.as_ptr().add(5).write(5) };
+        memory.grow(1000 * page).unwrap();
+        // SAFETY: as above, and so long.
+        unsafe {
+            assert_eq!(memory.as_ptr().add(5).read(), 5);
+            assert_eq!(memory.as_ptr().add(999 * page).read(), 0);
+        }
     }
 
     #[test]

@@ -103,6 +103,10 @@ std::arch::global_asm!(
 
 /// Tells debuggers this much of an image.
 pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
+    // Before a debugger knows of it, and sets breakpoints.
+    if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
+        loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
+    }
     loaded.debug.set(debug, || {
         let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
         with_debug_source(&loaded.facts, None, &loaded.mapping, &loaded.symbols(), make)
