@@ -132,7 +132,18 @@ unsafe fn load_library(
     }
     drop(libraries);
     // SAFETY: the caller's promise.
-    unsafe { loader.load(bytes) }
+    unsafe {
+        match std::env::var("MEMDL_TEST_WAY").as_deref() {
+            Ok("buffer") => {
+                let mut buffer = memdl::ImageBuffer::new(bytes.len())?;
+                buffer.copy_from_slice(bytes);
+                loader.load_buffer(buffer)
+            }
+            Ok("instance") => loader.prepare(bytes)?.instantiate(),
+            Ok("shared") => loader.debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
+            _ => loader.load(bytes),
+        }
+    }
 }
 
 /// # Safety

@@ -11,7 +11,8 @@
 # one passes, so that the list stays honest. A folder that is not there is the one thing that is no
 # failure.
 #
-# Environment: CARGO, CARGO_TARGET_DIR as for cargo; CASES_ONLY=a,b runs some; CASES_RUNS=n repeats.
+# Environment: CARGO, CARGO_TARGET_DIR as for cargo; CASES_ONLY=a,b runs some; CASES_RUNS=n repeats;
+# MEMDL_TEST_WAY=copy|buffer|instance|shared is how the backend loads.
 set -eu
 repository=$(cd "$(dirname "$0")/.." && pwd)
 cases=${1:-$repository/../shared/cases}

@@ -12,7 +12,7 @@ use std::ffi::{CStr, c_void};
 use std::fs;
 use std::ops::Range;
 
-use common::{Opened, isolated, system_library};
+use common::{AnyWay, Opened, isolated, system_library};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
 use goblin::elf::sym::{
@@ -200,7 +200,7 @@ fn compare(name: &str) {
     let file = fs::read(&path).unwrap();
     let theirs = Opened::new(&path, RTLD_NOW | RTLD_LOCAL);
     // SAFETY: a library of the distribution.
-    let ours = unsafe { Loader::new().system_libraries(true).load(&file) };
+    let ours = unsafe { Loader::new().system_libraries(true).load_any_way(&file) };
     let ours = ours.unwrap_or_else(|error| panic!("{error}"));
     let our_range = ours.address_range();
     let start = our_range.start.wrapping_sub(ours.load_bias()).wrapping_add(theirs.load_bias());

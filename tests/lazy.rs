@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::{Opened, build, call_run, isolated, isolated_output, load_and_run};
+use common::{AnyWay, Opened, build, call_run, isolated, isolated_output, load_and_run};
 use goblin::elf::Elf;
 use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1};
 use goblin::elf::program_header::PT_DYNAMIC;
@@ -34,7 +34,7 @@ fn lazy() -> Loader {
 
 fn load(loader: &Loader, path: &Path) -> Result<Library, Error> {
     // SAFETY: a library of `testlibs/`, which may be loaded anywhere.
-    unsafe { loader.load(&read(path)) }
+    unsafe { loader.load_any_way(&read(path)) }
 }
 
 extern "C" fn add_one(x: c_int) -> c_int {

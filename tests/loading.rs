@@ -16,8 +16,8 @@ use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 
 use common::{
-    MapsLine, Opened, build, bytes, call_run, isolated, isolated_output, load_and_run, maps, notes,
-    repository, system_library,
+    AnyWay, MapsLine, Opened, build, bytes, call_run, isolated, isolated_output, load_and_run,
+    maps, notes, repository, system_library,
 };
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_GNU_RELRO, PT_LOAD};
@@ -445,7 +445,7 @@ fn references_without_a_version_get_the_oldest_definition() {
     let theirs = unsafe { std::mem::transmute::<*mut c_void, Number>(which)() };
     let loader = Loader::new().provide("libversions.so", fs::read(versioned).unwrap());
     // SAFETY: libraries of `testlibs/`.
-    let library = unsafe { loader.load(&fs::read(&user).unwrap()) }.unwrap();
+    let library = unsafe { loader.load_any_way(&fs::read(&user).unwrap()) }.unwrap();
     assert_eq!((number(&library, "which"), theirs), (1, 1));
 }
 
@@ -625,7 +625,7 @@ fn ifuncs_of_another_image() {
                 drop(load_and_run(&loader, &bytes(&user), &format!("together, {linker}")));
             }
             // SAFETY: libraries of `testlibs/`.
-            let first = unsafe { provided.load(&bytes(&chosen)) }.unwrap();
+            let first = unsafe { provided.load_any_way(&bytes(&chosen)) }.unwrap();
             let loader = Loader::new().depends_on(&first);
             load_and_run(&loader, &bytes(&user), &format!("one by one, {linker}"));
             let opened = [&limit, &chosen, &user].map(|path| Opened::new(path, RTLD_NOW));
@@ -703,7 +703,7 @@ fn a_32_bit_relocation_fits_or_is_refused() {
     let place = file.windows(16).position(|bytes| bytes == entry).unwrap();
     file[place + 8] = 10;
     // SAFETY: no code of the image has a say in this.
-    let error = unsafe { Loader::new().load(&file) }.expect_err("an image below 4 GiB?");
+    let error = unsafe { Loader::new().load_any_way(&file) }.expect_err("an image below 4 GiB?");
     let text = error.to_string();
     assert!(matches!(error, Error::Unsupported { .. }), "{text}");
     for part in ["R_X86_64_32", "overflow", &format!("{at:#x}")] {
@@ -721,7 +721,7 @@ fn a_32_bit_relocation_fits_or_is_refused() {
     }
     file[place + 8] = 10;
     // SAFETY: the constructors of the C library's start-up files only.
-    let library = unsafe { low.load(&file) }.unwrap();
+    let library = unsafe { low.load_any_way(&file) }.unwrap();
     let word = (library.load_bias() + at) as *const u32;
     // SAFETY: the relocated word, in the library's data.
     assert_eq!(unsafe { word.read_unaligned() }, 0x7fff_0008);
@@ -800,7 +800,8 @@ fn initial_exec_is_refused_by_name_when_there_is_no_room() {
     isolated("initial_exec_is_refused_by_name_when_there_is_no_room", || {
         let refused = |file: &[u8]| {
             // SAFETY: a library of `testlibs/`.
-            let error = unsafe { Loader::new().name("it").load(file) }.expect_err("there is room");
+            let error =
+                unsafe { Loader::new().name("it").load_any_way(file) }.expect_err("there is room");
             assert!(matches!(&error, Error::Limit { image, .. } if image == "it"), "{error}");
             assert!(error.to_string().contains("initial-exec"), "{error}");
         };
@@ -811,7 +812,7 @@ fn initial_exec_is_refused_by_name_when_there_is_no_room() {
         let fill = || {
             let mut libraries = Vec::new();
             // SAFETY: as above.
-            while let Ok(library) = unsafe { Loader::new().load(&file) } {
+            while let Ok(library) = unsafe { Loader::new().load_any_way(&file) } {
                 assert_eq!(call_run(&library), 42);
                 libraries.push(library);
                 assert!(libraries.len() < 10_000);
@@ -957,7 +958,7 @@ fn many_rounds_of_loading_leave_nothing() {
                     drop(load_and_run(&loader, file, "round"));
                 } else {
                     // SAFETY: libz has no constructors that do anything.
-                    drop(unsafe { loader.load(file) }.unwrap());
+                    drop(unsafe { loader.load_any_way(file) }.unwrap());
                 }
             }
             thread::spawn(|| ()).join().unwrap();

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Opened, build, call_run, isolated, load_and_run, maps};
+use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps};
 use libc::RTLD_NOW;
 use memdl::Loader;
 
@@ -29,7 +29,8 @@ fn is_opened(name: &str) -> bool {
 /// What `run` gives, from bytes, then in `dlopen`'s hands.
 fn both(path: &Path) -> [i32; 2] {
     // SAFETY: a library of `testlibs/`.
-    let library = unsafe { loader().name(path.to_str().unwrap()).load(&fs::read(path).unwrap()) };
+    let library =
+        unsafe { loader().name(path.to_str().unwrap()).load_any_way(&fs::read(path).unwrap()) };
     let library = library.unwrap_or_else(|error| panic!("{error}"));
     let ours = call_run(&library);
     drop(library);

@@ -9,14 +9,14 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void};
 use std::fs;
 use std::ptr::{null, null_mut};
 
-use common::{isolated, maps, system_library};
+use common::{AnyWay, isolated, maps, system_library};
 use memdl::{Library, Loader, Symbol};
 
 /// Loads a library of the system from its bytes.
 fn load(name: &str, loader: Loader) -> Library {
     let file = fs::read(system_library(name)).unwrap();
     // SAFETY: libraries of the distribution, whose constructors any program would run.
-    let library = unsafe { loader.name(name).load(&file) };
+    let library = unsafe { loader.name(name).load_any_way(&file) };
     let library = library.unwrap_or_else(|error| panic!("{error}"));
     assert!(!maps().iter().any(|line| line.name.contains(name)), "it was mapped from its file");
     library

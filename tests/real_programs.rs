@@ -16,7 +16,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Opened, build, call_run, isolated, load_and_run, maps, repository, system_library};
+use common::{
+    AnyWay, Opened, build, call_run, isolated, load_and_run, maps, repository, system_library,
+};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Library, Loader, Symbol, Template};
 
@@ -191,7 +193,7 @@ linked = importlib.util.module_from_spec(spec)"
 /// Loads libpython.
 fn python(loader: Loader) -> Python {
     // SAFETY: a library of the distribution.
-    let library = unsafe { loader.load(&system_bytes(Python::NAME)) };
+    let library = unsafe { loader.load_any_way(&system_bytes(Python::NAME)) };
     Python::start(library.unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -624,7 +626,8 @@ fn the_cpp_runtime_from_bytes() {
         // with `ld.so`, too: a facet's number in one is not its number in the other.)
         let loader = Loader::new().system_libraries(true);
         // SAFETY: a library of the distribution.
-        let runtime = unsafe { loader.clone().name(name).load(&system_bytes(name)) }.unwrap();
+        let runtime =
+            unsafe { loader.clone().name(name).load_any_way(&system_bytes(name)) }.unwrap();
         let loader = loader.depends_on(&runtime);
         let one = load_and_run(&loader, &user, "one with a shared runtime");
         let two = load_and_run(&loader, &user, "two with a shared runtime");
@@ -712,7 +715,7 @@ fn jemalloc_without_room_is_refused() {
         let name = "libjemalloc.so.2";
         let loader = Loader::new().name(name).system_libraries(true);
         // SAFETY: a library of the distribution.
-        let refused = unsafe { loader.load(&system_bytes(name)) };
+        let refused = unsafe { loader.load_any_way(&system_bytes(name)) };
         let error = refused.map(drop).unwrap_err().to_string();
         assert!(error.contains("large-static-tls") && error.contains(name), "{error}");
         // As `dlopen` does, for the same reason.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use common::{Opened, build, call_run, isolated, load_and_run, maps};
+use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
 use memdl::{Library, Loader};
 
@@ -28,7 +28,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`.
-    unsafe { Loader::new().system_libraries(true).load(&read(path)) }
+    unsafe { Loader::new().system_libraries(true).load_any_way(&read(path)) }
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -122,13 +122,14 @@ fn an_image_finds_what_it_wraps() {
             .into_iter()
             .fold(Loader::new(), |loader, (name, path)| loader.provide(name, read(path)));
         // SAFETY: libraries of `testlibs/`.
-        let together = unsafe { provided.load(&read(&top)) }.unwrap();
+        let together = unsafe { provided.load_any_way(&read(&top)) }.unwrap();
         check(call_run(&together), function::<Reads>(&together, "atoi")(c"12".as_ptr()));
         let last_alone = load(&last);
         // SAFETY: as above.
         let (middle_alone, top_alone) = unsafe {
-            let middle = Loader::new().depends_on(&last_alone).load(&read(&middle)).unwrap();
-            let top = Loader::new().depends_on(&middle).load(&read(&top)).unwrap();
+            let middle =
+                Loader::new().depends_on(&last_alone).load_any_way(&read(&middle)).unwrap();
+            let top = Loader::new().depends_on(&middle).load_any_way(&read(&top)).unwrap();
             (middle, top)
         };
         check(call_run(&top_alone), function::<Reads>(&top_alone, "atoi")(c"12".as_ptr()));

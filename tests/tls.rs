@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Opened, build, call_run, isolated, load_and_run};
+use common::{AnyWay, Opened, build, call_run, isolated, load_and_run};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_TLS;
 use libc::{RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
@@ -37,7 +37,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`, which may be loaded anywhere.
-    unsafe { Loader::new().load(&read(path)) }
+    unsafe { Loader::new().load_any_way(&read(path)) }
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -205,7 +205,7 @@ fn variables_shared_between_images() {
                 // Together, so that the provider can be given a fixed place.
                 let loader = Loader::new().provide("libprovider.so", read(&provider));
                 // SAFETY: libraries of `testlibs/`.
-                let both = unsafe { loader.load(&read(&user)) };
+                let both = unsafe { loader.load_any_way(&read(&user)) };
                 let both = both.unwrap_or_else(|error| panic!("{what}: {error}"));
                 in_threads(number(&both, "run"), &what);
                 // The other models have no way to say so.
@@ -217,7 +217,7 @@ fn variables_shared_between_images() {
                 let first = load(&provider);
                 let loader = Loader::new().depends_on(&first);
                 // SAFETY: as above.
-                let second = unsafe { loader.load(&read(&user)) };
+                let second = unsafe { loader.load_any_way(&read(&user)) };
                 match second {
                     Ok(second) => {
                         in_threads(number(&second, "run"), &what);
@@ -249,7 +249,7 @@ fn variables_of_the_host() {
                 let user = gcc("user.c", &[of_user, &[provider.to_str().unwrap()]].concat());
                 let loader = Loader::new();
                 // SAFETY: a library of `testlibs/`.
-                match unsafe { loader.load(&read(&user)) } {
+                match unsafe { loader.load_any_way(&read(&user)) } {
                     Ok(library) => {
                         let run = number(&library, "run");
                         assert_eq!((run(), run()), (42, 42), "{what}");
@@ -435,7 +435,7 @@ fn the_pool_of_initial_exec_fills_and_is_used_again() {
         let old = OldThread::start();
         for round in 0..100 {
             // SAFETY: a library of `testlibs/`.
-            let library = unsafe { Loader::new().load(&file) }
+            let library = unsafe { Loader::new().load_any_way(&file) }
                 .unwrap_or_else(|error| panic!("round {round}: {error}"));
             let (fresh, used) = (number(&library, "fresh"), number(&library, "used"));
             assert_eq!((fresh(), used()), (42, 42), "round {round}");
@@ -444,7 +444,7 @@ fn the_pool_of_initial_exec_fills_and_is_used_again() {
         let mut libraries = Vec::new();
         let error = loop {
             // SAFETY: as above.
-            match unsafe { Loader::new().name("one-more").load(&file) } {
+            match unsafe { Loader::new().name("one-more").load_any_way(&file) } {
                 Ok(library) => libraries.push(library),
                 Err(error) => break error,
             }
@@ -492,7 +492,7 @@ fn large_blocks_of_initial_exec() {
             let mut libraries = Vec::new();
             loop {
                 // SAFETY: a library of `testlibs/`.
-                match unsafe { Loader::new().load(&read(&path)) } {
+                match unsafe { Loader::new().load_any_way(&read(&path)) } {
                     Ok(library) => libraries.push(library),
                     Err(Error::Limit { .. }) => return libraries,
                     Err(error) => panic!("{error}"),
@@ -507,7 +507,7 @@ fn large_blocks_of_initial_exec() {
         libraries.iter().for_each(|library| assert_eq!(number(library, "used")(), 42));
         drop(libraries);
         // SAFETY: as above.
-        let refused = unsafe { Loader::new().load(&read(&file(16, 70_000))) }.unwrap_err();
+        let refused = unsafe { Loader::new().load_any_way(&read(&file(16, 70_000))) }.unwrap_err();
         assert!(refused.to_string().contains("initial-exec"), "{refused}");
         assert_eq!(fill().len(), 6);
     });
@@ -519,7 +519,7 @@ fn variables_in_use_while_their_thread_ends() {
         let path = build("g++", "tls/at_exit.cpp", &["-O1"]);
         let loader = Loader::new().system_libraries(true);
         // SAFETY: a library of `testlibs/`.
-        let library = unsafe { loader.load(&read(&path)) }.unwrap();
+        let library = unsafe { loader.load_any_way(&read(&path)) }.unwrap();
         let opened = Opened::new(&path, RTLD_NOW);
         type Prepare = extern "C" fn(*const AtomicI32) -> c_int;
         // SAFETY: the types of the functions in the source.
@@ -584,7 +584,7 @@ fn use_in_child(inherited: &Library, file: &[u8]) -> c_int {
         return 1;
     }
     // SAFETY: a library of `testlibs/`.
-    let Ok(library) = (unsafe { Loader::new().load(file) }) else { return 2 };
+    let Ok(library) = (unsafe { Loader::new().load_any_way(file) }) else { return 2 };
     let run = number(&library, "run");
     if run() != 42 || in_new_thread(run) != 42 {
         return 3;
@@ -609,7 +609,7 @@ fn forks_while_other_threads_load() {
                 scope.spawn(move || {
                     while !done.load(Ordering::Relaxed) {
                         // SAFETY: a library of `testlibs/`.
-                        let library = unsafe { Loader::new().load(file) }.unwrap();
+                        let library = unsafe { Loader::new().load_any_way(file) }.unwrap();
                         assert_eq!(call_run(&library), 42);
                         let run = number(&library, "run");
                         assert_eq!(in_new_thread(run), 42);
@@ -645,7 +645,7 @@ fn forks_during_the_first_load() {
                     thread::spawn(move || {
                         other.wait();
                         // SAFETY: a library of `testlibs/`.
-                        let library = unsafe { Loader::new().load(&wait) }.unwrap();
+                        let library = unsafe { Loader::new().load_any_way(&wait) }.unwrap();
                         assert_eq!(call_run(&library), 42);
                     });
                     start.wait();
@@ -655,7 +655,7 @@ fn forks_during_the_first_load() {
                     }
                     let child = in_child(|| {
                         // SAFETY: as above.
-                        let library = unsafe { Loader::new().load(&file) };
+                        let library = unsafe { Loader::new().load_any_way(&file) };
                         library.map_or(2, |library| call_run(&library))
                     });
                     catch(|| wait_for(child, &what)).map_or(9, |()| 42)

@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Opened, build, call_run, isolated, load_and_run, maps, system_library};
+use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps, system_library};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use libc::RTLD_NOW;
 use memdl::{Debug, Library, Loader};
@@ -40,7 +40,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`.
-    unsafe { loader().load(&read(path)) }.unwrap_or_else(|error| panic!("{error}"))
+    unsafe { loader().load_any_way(&read(path)) }.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A function that stays callable as long as `library` does.
@@ -384,7 +384,7 @@ fn the_first_throw_after_a_large_load_is_not_slow() {
         let mut found = Vec::new();
         for _ in 0..3 {
             // SAFETY: a library of the distribution.
-            let loaded = unsafe { loader().debug(Debug::Off).load(&file) }.unwrap();
+            let loaded = unsafe { loader().debug(Debug::Off).load_any_way(&file) }.unwrap();
             let after = once();
             black_box(&loaded);
             found.push(after);

@@ -96,10 +96,42 @@ pub fn call_run(library: &memdl::Library) -> c_int {
     unsafe { library.get::<unsafe extern "C" fn() -> c_int>("run").unwrap()() }
 }
 
+/// The ways to load, of which the environment variable `MEMDL_TEST_WAY` names one: `copy`, which is
+/// what is meant if it is not set, `buffer`, `instance`, or `shared`: an instance that debuggers are not
+/// told of, so that it shares what it does not write with others.
+pub trait AnyWay {
+    /// [`Loader::load`](memdl::Loader::load), or what comes to the same.
+    ///
+    /// # Safety
+    /// As that.
+    unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error>;
+}
+
+impl AnyWay for memdl::Loader {
+    unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error> {
+        let way = std::env::var("MEMDL_TEST_WAY").unwrap_or_else(|_| "copy".to_owned());
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &*way {
+                "copy" => self.load(bytes),
+                "buffer" => {
+                    let mut buffer = memdl::ImageBuffer::new(bytes.len())?;
+                    buffer.copy_from_slice(bytes);
+                    self.load_buffer(buffer)
+                }
+                "instance" => self.prepare(bytes)?.instantiate(),
+                "shared" => self.clone().debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
+                _ => panic!("MEMDL_TEST_WAY={way} is none of copy, buffer, instance, shared"),
+            }
+        }
+    }
+}
+
 /// Loads a test library from its bytes, and `run` must be content.
 pub fn load_and_run(loader: &memdl::Loader, bytes: &[u8], what: &str) -> memdl::Library {
     // SAFETY: the libraries of `testlibs/` may be loaded anywhere.
-    let library = unsafe { loader.load(bytes) }.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let library =
+        unsafe { loader.load_any_way(bytes) }.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(call_run(&library), 42, "{what}: the number of the failed check, or 42");
     library
 }
