@@ -1,8 +1,7 @@
 //! Memory made for receiving an image into.
 //!
 //! The bytes are received where the image will run: what is read-only stays where it arrived, and
-//! only what is written moves, to where its pages have to be ([`crate::map`]). So the buffer has
-//! address space behind it.
+//! only what is written moves, to where its pages have to be ([`crate::map`]).
 
 #![allow(unsafe_code)]
 
@@ -33,8 +32,9 @@ pub struct ImageBuffer {
     touched: usize,
 }
 
-/// Address space behind the bytes: an image in place may need more than its file has (`.bss`), and
-/// one of unknown length can grow. It is no memory until it is used.
+/// Address space behind the bytes of a large image: in place it may need more than its file has
+/// (`.bss`), and to be moved it would have to give up its large pages. It is no memory until it is
+/// used.
 const ROOM: usize = 128 << 20;
 /// Images from this size on are received into large pages, in bytes.
 const HUGE_FROM: usize = 16 << 20;
@@ -49,14 +49,16 @@ impl ImageBuffer {
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
-        let align = if rounded >= HUGE_FROM { HUGE_PAGE } else { page };
-        let with_room = rounded.checked_add(ROOM).ok_or_else(out_of_memory)?;
-        // A system that counts address space may not give so much.
-        let memory = Reservation::new(with_room, align, 0)
-            .or_else(|_| Reservation::new(rounded, align, 0))?;
-        if rounded >= HUGE_FROM {
+        let memory = if rounded >= HUGE_FROM {
+            let with_room = rounded.checked_add(ROOM).ok_or_else(out_of_memory)?;
+            // A system that counts address space may not give so much.
+            let memory = Reservation::new(with_room, HUGE_PAGE, 0)
+                .or_else(|_| Reservation::new(rounded, HUGE_PAGE, 0))?;
             memory.advise_huge(rounded);
-        }
+            memory
+        } else {
+            Reservation::new(rounded, page, 0)?
+        };
         Ok(ImageBuffer { memory, len, touched: len })
     }
 
@@ -89,18 +91,24 @@ impl ImageBuffer {
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
     pub fn grow(&mut self, len: usize) -> Result<(), Error> {
+        self.make_room(len)?;
+        if len > self.len {
+            let before = std::mem::replace(&mut self.len, len);
+            let touched = self.touched;
+            self.touched = touched.max(len);
+            self[before..touched.clamp(before, len)].fill(0);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the memory, which may move for that, has `len` bytes.
+    pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.memory.len() {
             let rounded = len.checked_next_multiple_of(region::page::size());
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
             })?;
             self.memory.grow(rounded)?;
-        }
-        if len > self.len {
-            let before = std::mem::replace(&mut self.len, len);
-            let touched = self.touched;
-            self.touched = touched.max(len);
-            self[before..touched.clamp(before, len)].fill(0);
         }
         Ok(())
     }
@@ -120,7 +128,7 @@ impl ImageBuffer {
         self.memory.address()
     }
 
-    /// How many bytes an image in place could take.
+    /// How many bytes an image in place can take without moving.
     pub(crate) fn room(&self) -> usize {
         self.memory.len()
     }

@@ -232,6 +232,11 @@ impl<'d> Image<'d> {
         }
     }
 
+    /// Gives back what [`Image::take_buffer`] took.
+    pub(crate) fn put_back(&mut self, buffer: ImageBuffer) {
+        self.bytes = Bytes::Buffer(Arc::new(buffer));
+    }
+
     /// The memory that the image was received into.
     pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
         match &self.bytes {

@@ -49,7 +49,7 @@ pub(crate) enum Sealed {}
 pub(crate) enum Source<'a> {
     /// From the file's bytes.
     Copied(&'a [u8]),
-    /// From where they were received: the plan says that they [can stay](Plan::can_stay) there.
+    /// From where they were received, with the [room](Plan::room_in_place) that the plan asks for.
     Received(ImageBuffer),
     /// What is written, from the file's bytes; the rest is these pages.
     Shared(&'a [u8], &'a SharedText),
@@ -309,14 +309,14 @@ impl Mapping<Open> {
 /// what the file has no bytes for. All behind `touched` is zero.
 ///
 /// # Safety
-/// The file is at `file`, and so much room behind it as [`Plan::can_stay`] was asked with; it can be
-/// written, and nobody else refers to it.
+/// The file is at `file`, with as much memory there as [`Plan::room_in_place`] said; it can be written,
+/// and nobody else refers to it.
 unsafe fn move_up(plan: &Plan, file: *mut u8, touched: usize) {
     let Some(first) = plan.segments.first() else { return };
     for segment in plan.segments.iter().rev() {
         let at = first.file.start + (segment.pages.start.0 - first.pages.start.0) as usize;
         let len = segment.file.len().min(segment.len());
-        // SAFETY: both places lie in the room (`can_stay`). They may overlap each other, which `copy`
+        // SAFETY: both places lie in the room (`room_in_place`). They may overlap each other, which `copy`
         // allows, but not what is yet to be moved: that lies before this one in the file and in
         // memory, and none moves down.
         unsafe {

@@ -93,24 +93,22 @@ impl Plan {
         Ok(Plan { span, align, segments, relro, text_relocations: facts.text_relocations })
     }
 
-    /// Whether the image can be put in place where its file was received, at `address`, with this
-    /// much room there: its first segment stays, all others stay or move to higher addresses, which
-    /// never reach what has not moved yet if the last is moved first.
-    pub(crate) fn can_stay(&self, address: usize, room: usize) -> bool {
-        let Some(first) = self.segments.first() else { return false };
-        // Where the first of the pages is in the file, the file's start is so much before.
-        let start = address.wrapping_add(first.file.start);
+    /// How much memory the image takes where its file was received, at `address`, from there on.
+    /// `None` if it cannot run there: its first segment stays, and all others must stay or move to
+    /// higher addresses, which never reach what has not moved yet if the last is moved first.
+    pub(crate) fn room_in_place(&self, address: usize) -> Option<usize> {
+        let first = self.segments.first()?;
         let moves_up = |segment: &PlannedSegment| {
             let in_memory = segment.pages.start.0 - first.pages.start.0;
             let in_file = segment.file.start.checked_sub(first.file.start);
             in_file.is_some_and(|in_file| in_file as u64 <= in_memory)
         };
-        let fits = usize::try_from(self.span_len())
-            .ok()
-            .and_then(|len| len.checked_add(first.file.start))
-            .is_some_and(|end| end <= room);
-        let misaligned = (start as u64).wrapping_sub(self.span.start.0) & (self.align - 1);
-        fits && misaligned == 0 && !self.text_relocations && self.segments.iter().all(moves_up)
+        let start = address.checked_add(first.file.start)? as u64;
+        let misaligned = start.wrapping_sub(self.span.start.0) & (self.align - 1);
+        let can_stay =
+            misaligned == 0 && !self.text_relocations && self.segments.iter().all(moves_up);
+        let room = usize::try_from(self.span_len()).ok()?.checked_add(first.file.start)?;
+        can_stay.then_some(room)
     }
 
     /// Whether `range` lies in a segment that is not written and that stays where its file was

@@ -718,11 +718,21 @@ impl Prepared<'_> {
     pub(crate) fn take_received(&mut self) -> Option<ImageBuffer> {
         let root = self.members.first_mut()?;
         let buffer = root.image.buffer()?;
+        let room = root.plan.room_in_place(buffer.address())?;
+        // What moves to have room is at a page, and no more.
+        let may_stay = room <= buffer.room() || root.plan.align == PageSize::current().get();
         // Profilers read the symbol table of the file, whose place other segments take.
-        let can_stay = root.tables_stay
-            && root.profile == Profile::Off
-            && root.plan.can_stay(buffer.address(), buffer.room());
-        if can_stay { root.image.take_buffer() } else { None }
+        if !may_stay || !root.tables_stay || root.profile != Profile::Off {
+            return None;
+        }
+        let mut buffer = root.image.take_buffer()?;
+        match buffer.make_room(room) {
+            Ok(()) => Some(buffer),
+            Err(_) => {
+                root.image.put_back(buffer);
+                None
+            }
+        }
     }
 
     /// The image that was asked for.
