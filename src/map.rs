@@ -34,6 +34,7 @@ use region::Protection;
 
 use crate::addr::{LoadBias, PageSize, Vaddr};
 use crate::buffer::ImageBuffer;
+use crate::debug;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
@@ -87,7 +88,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: taken once, here, and `self` is not used any more.
         let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
-        if self.recycle {
+        if debug::debugger_listens() {
+            reservation.vacate();
+        } else if self.recycle {
             reservation.recycle();
         }
     }

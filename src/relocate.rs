@@ -134,17 +134,25 @@ pub(crate) fn bind(
 }
 
 /// The kind of a relocation that memdl applies.
+#[inline]
 fn checked_kind(rela: &Rela, machine: &Machine) -> Result<RelocKind, Error> {
-    let (name, at) = ((machine.reloc_name)(rela.r_type), rela.r_offset);
+    // Most are.
+    if rela.r_type == machine.relative {
+        return Ok(RelocKind::Relative);
+    }
+    let name = || (machine.reloc_name)(rela.r_type);
+    let at = rela.r_offset;
     match (machine.reloc_kind)(rela.r_type) {
         None => {
             let r_type = rela.r_type;
             Err(Error::unsupported(format!(
-                "relocation type {r_type} ({name}) at {at} is not a dynamic relocation"
+                "relocation type {r_type} ({}) at {at} is not a dynamic relocation",
+                name()
             )))
         }
         Some(RelocKind::Copy) => Err(Error::unsupported(format!(
-            "{name} at {at}: only executables have copy relocations"
+            "{} at {at}: only executables have copy relocations",
+            name()
         ))),
         Some(kind) => Ok(kind),
     }

@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -37,9 +38,17 @@ fn free() -> MutexGuard<'static, Vec<Reservation>> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps it as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    free()
+/// Addresses that are kept from being used again.
+static VACATED: Mutex<VecDeque<Reservation>> = Mutex::new(VecDeque::new());
+
+fn vacated_memory() -> MutexGuard<'static, VecDeque<Reservation>> {
+    VACATED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps both as they are while the process forks.
+pub(crate) fn lock_for_fork() -> (MutexGuard<'static, impl Sized>, MutexGuard<'static, impl Sized>)
+{
+    (free(), vacated_memory())
 }
 
 /// Gives the system the memory that is kept for images to come.
@@ -129,6 +138,25 @@ impl Reservation {
             && let Some(moved) = self.moved()
         {
             free.push(moved);
+        }
+    }
+
+    /// Gives the memory back, but not its addresses, lest something else come to lie there: a debugger
+    /// keeps breakpoints at addresses that it was given as such, and would write an old byte into
+    /// whatever comes next. The oldest such addresses are given back when there are too many.
+    pub(crate) fn vacate(self) {
+        const MOST: usize = 1024;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: replaces all of an owned mapping that nobody refers to any more.
+        let vacated = unsafe {
+            libc::mmap(self.start.as_ptr().cast(), self.len, libc::PROT_NONE, flags, -1, 0)
+        };
+        if vacated != libc::MAP_FAILED {
+            let mut all = vacated_memory();
+            all.push_back(self);
+            if all.len() > MOST {
+                all.pop_front();
+            }
         }
     }
 
@@ -447,6 +475,20 @@ mod tests {
         memory.recycle();
         release_memory();
         assert_eq!(Reservation::taken(len, page, 0).unwrap().1, Pages::Zeroed);
+    }
+
+    #[test]
+    fn addresses_that_are_vacated_are_not_given_to_others() {
+        let page = region::page::size();
+        let memory = Reservation::new(3 * page, page, 0).unwrap();
+        let before = memory.address();
+        memory.vacate();
+        // SAFETY: maps nothing where there is something.
+        let others = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            libc::mmap(before as *mut _, page, libc::PROT_READ, flags, -1, 0)
+        };
+        assert_eq!(others, libc::MAP_FAILED);
     }
 
     #[test]

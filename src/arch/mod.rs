@@ -75,6 +75,8 @@ pub(crate) struct Machine {
     pub name: &'static str,
     /// gABI `e_machine`.
     pub e_machine: u16,
+    /// The number of [`RelocKind::Relative`], which is that of most.
+    pub relative: u32,
     /// The kind of a relocation, from the low half of its `r_info`; `None` if it is not a dynamic
     /// relocation that memdl knows.
     pub reloc_kind: fn(r_type: u32) -> Option<RelocKind>,

@@ -16,7 +16,7 @@ pub(crate) const E_MACHINE: u16 = 62;
 
 /// AMD64.
 pub(crate) static MACHINE: Machine =
-    Machine { name: "x86-64", e_machine: E_MACHINE, reloc_kind, reloc_name };
+    Machine { name: "x86-64", e_machine: E_MACHINE, relative: 8, reloc_kind, reloc_name };
 
 fn reloc_kind(r_type: u32) -> Option<RelocKind> {
     Some(match r_type {

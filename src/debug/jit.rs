@@ -170,7 +170,9 @@ impl Drop for Listed {
     /// gdb forgets the symbols then, but its breakpoints stay in the image, and in its books, until
     /// something makes it look for their places again. If other code were mapped there before,
     /// gdb would later "restore" an old byte in the middle of it. A second event, about an image
-    /// without any symbols, makes it look again while the old image is still mapped.
+    /// without any symbols, makes it look again while the old image is still mapped. (That does not
+    /// reach breakpoints at plain addresses: so the addresses are kept from being used again, see
+    /// [`Reservation::vacate`](crate::reserve::Reservation::vacate).)
     fn drop(&mut self) {
         let list = List::lock();
         // SAFETY: `new` put it in, and nobody else takes it out.
@@ -202,7 +204,7 @@ pub(crate) fn is_busy() -> bool {
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
-pub(super) fn debugger_listens() -> bool {
+pub(crate) fn debugger_listens() -> bool {
     let code: *const u8 = __jit_debug_register_code as *const () as *const u8;
     // SAFETY: the function is at least one byte long, and text is readable. A debugger writes to
     // it behind the compiler's back, hence volatile; one byte cannot tear.

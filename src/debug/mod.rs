@@ -43,7 +43,7 @@ mod xz;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-pub(crate) use jit::is_busy;
+pub(crate) use jit::{debugger_listens, is_busy};
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
 pub(crate) use separate::check as check_separate;
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
