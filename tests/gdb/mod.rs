@@ -1,7 +1,11 @@
 //! Running debuggers: the only place that starts one, so that every run has a time limit, is ended
 //! with all that it started, sees no configuration of the user's, and is checked for complaints.
 
+#![allow(dead_code)] // each test binary uses its own part of this
+
+pub mod compare;
 pub mod host;
+pub mod libraries;
 
 use std::cell::Cell;
 use std::env;
@@ -15,6 +19,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::repository;
+
+/// Names the gdb that is tested, if not that of the system.
+const GDB: &str = "MEMDL_TEST_GDB";
+
+/// The gdb that is tested.
+pub fn gdb() -> String {
+    env::var(GDB).unwrap_or_else(|_| "gdb".to_owned())
+}
 
 /// What a debugger that works never needs.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -95,7 +107,7 @@ impl Running {
     }
 
     /// Waits for its end, or ends it at the limit.
-    fn finish(mut self, limit: Duration) -> Run {
+    pub fn finish(mut self, limit: Duration) -> Run {
         let start = Instant::now();
         while self.is_running() && start.elapsed() < limit {
             thread::sleep(Duration::from_millis(5));
@@ -159,6 +171,7 @@ impl Gdb {
             .args(["-nx", "--batch"])
             .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
             .env_remove("MEMDL_DEBUG")
+            .env_remove(host::LOADER)
             .env_remove("DEBUGINFOD_URLS")
             // cargo's, for this binary; gdb would look for its own libraries there.
             .env_remove("LD_LIBRARY_PATH")
@@ -168,20 +181,28 @@ impl Gdb {
 
     /// For the host, which is to do these steps.
     pub fn of_host(steps: &[String]) -> Gdb {
-        let mut gdb = Gdb::new(Command::new("gdb"), host_command());
-        gdb.command.env(host::STEPS, steps.join("\n"));
+        Gdb::new(Command::new(gdb()), host_command()).env(host::STEPS, &steps.join("\n"))
+    }
+
+    /// For the host, which gdbserver starts and runs to its first instruction.
+    pub fn of_served_host(steps: &[String]) -> Gdb {
+        let program = host_command();
+        let mut gdb = Gdb::new(Command::new(gdb()), vec![]).env(host::STEPS, &steps.join("\n"));
+        gdb.command.args(["-iex", "set sysroot /", &program[0], "-ex"]);
+        // It finds its standard input and output to be what it is connected by.
+        gdb.command.arg(format!("target remote | exec gdbserver --once - {}", program.join(" ")));
         gdb
     }
 
     /// For a program that is told all on its command line.
     pub fn of_program(program: &Path, arguments: &[&str]) -> Gdb {
         let words = [program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
-        Gdb::new(Command::new("gdb"), words.map(str::to_owned).collect())
+        Gdb::new(Command::new(gdb()), words.map(str::to_owned).collect())
     }
 
     /// Attached to what runs.
     pub fn attached(to: &Running) -> Gdb {
-        Gdb::attached_by(Command::new("gdb"), to)
+        Gdb::attached_by(Command::new(gdb()), to)
     }
 
     /// As [`Gdb::attached`]; `command` runs the debugger.
@@ -193,7 +214,7 @@ impl Gdb {
 
     /// For a core file of the host.
     pub fn of_core(core: &Path) -> Gdb {
-        let mut gdb = Gdb::new(Command::new("gdb"), vec![]);
+        let mut gdb = Gdb::new(Command::new(gdb()), vec![]);
         gdb.command.arg(env::current_exe().unwrap()).arg(core);
         gdb
     }
@@ -241,10 +262,16 @@ fn host_command() -> Vec<String> {
 
 /// Starts the host, not debugged.
 pub fn start_host(steps: &[String]) -> Running {
+    Running::start(bare_host(steps))
+}
+
+/// The host, not debugged.
+pub fn bare_host(steps: &[String]) -> Command {
     let words = host_command();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env(host::STEPS, steps.join("\n")).env_remove("MEMDL_DEBUG");
-    Running::start(command)
+    command.args(&words[1..]).env(host::STEPS, steps.join("\n"));
+    command.env_remove("MEMDL_DEBUG").env_remove(host::LOADER);
+    command
 }
 
 /// What a debugger answered to each command, in their order.
@@ -342,7 +369,10 @@ impl Reply<'_> {
 /// how the library is called that something is in.
 fn normal(text: &str) -> String {
     let mut out = String::new();
+    // libtest does not end this line before it runs the test.
+    let of_libtest = format!("test {} ... ", host::TEST);
     for line in text.lines() {
+        let line = line.strip_prefix(&of_libtest).unwrap_or(line);
         if line.is_empty() || NOISE.iter().any(|noise| line.starts_with(noise)) {
             continue;
         }
@@ -379,13 +409,18 @@ fn without_addresses(line: &str) -> String {
 }
 
 fn without_process(line: &str) -> String {
-    match line.split_once("(process ") {
-        Some((before, after)) => {
-            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-            format!("{before}(process PID{after}")
-        }
-        None => line.to_owned(),
-    }
+    ["process ", "LWP ", "pid ", "Pid "].into_iter().fold(line.to_owned(), without_number)
+}
+
+/// Decimal numbers after `word` are all the same.
+fn without_number(line: String, word: &str) -> String {
+    let mut parts = line.split(word);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |out, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = if rest.len() < part.len() { "PID" } else { "" };
+        out + word + number + rest
+    })
 }
 
 /// `Thread 2 "name" hit Breakpoint 1, ...` is said where there is more than one thread.
