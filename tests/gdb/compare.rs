@@ -9,10 +9,8 @@ use std::path::Path;
 
 use super::host::LOADER;
 use super::libraries::load_and_call;
+use super::versions::IN_MEMORY;
 use super::{Gdb, Replies};
-
-/// How a library without a file is called, where it was loaded.
-const IN_MEMORY: &str = "<in-memory@0xADDRESS>";
 
 /// A difference that is allowed in any session: why, and a line without what differs. `None`
 /// leaves the line out.
