@@ -33,31 +33,30 @@ done
 exec 9>"$all/lock"
 flock 9
 
-# apt-get for one release, with all that it keeps in a folder of its own. The mirror is the one
-# that this machine uses, so nothing is asked that the machine would not ask.
-apt() {
-    suite=$1
-    shift
-    private=$all/apt/$suite
-    if [ ! -e "$private/ready" ]; then
-        # shellcheck disable=SC2016 # apt's own variables
-        mirror=$(apt-get indextargets --format '$(REPO_URI)' \
-            'Origin: Debian' 'Created-By: Packages' | grep -v -e security -e backports | head -n 1)
-        [ -n "$mirror" ] || fail "apt knows no mirror of Debian yet: run apt-get update"
-        mkdir -p "$private/state/lists/partial" "$private/cache/archives/partial"
-        keys=/usr/share/keyrings/debian-archive-keyring.gpg
-        [ -e "$keys" ] || fail "needs the package debian-archive-keyring ($keys)"
-        echo "deb [signed-by=$keys] $mirror $suite main" >"$private/sources.list"
-        : >"$private/status"
-        apt_in "$private" -q update >"$private/log" 2>&1 ||
-            fail "no release $suite:" "$(cat "$private/log")"
-        touch "$private/ready"
-    fi
-    apt_in "$private" "$@"
+# The mirror of Debian that this machine uses: nobody is asked whom the machine would not ask.
+mirror() {
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' |
+        grep -v -e security -e backports | head -n 1
 }
 
+# Readies apt_in for a release: all that apt keeps is in a folder of its own.
+ready_apt() {
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e "$keys" ] || fail "needs the package debian-archive-keyring ($keys)"
+    # It knows from its lists, which a new machine has not.
+    [ -n "$(mirror)" ] || [ "$(id -u)" != 0 ] || apt-get -qq update
+    mirror=$(mirror)
+    [ -n "$mirror" ] || fail "apt-get here knows no mirror of Debian, or was never told to update"
+    mkdir -p "$all/apt/$1/state/lists/partial" "$all/apt/$1/cache/archives/partial"
+    echo "deb [signed-by=$keys] $mirror $1 main" >"$all/apt/$1/sources.list"
+    : >"$all/apt/$1/status"
+    apt_in "$1" -q update >"$all/log" 2>&1 || fail "no release $1:" "$(cat "$all/log")"
+}
+
+# apt-get of the release $1, for a machine that has nothing.
 apt_in() {
-    private=$1
+    private=$all/apt/$1
     shift
     apt-get -o "Dir::Etc::sourcelist=$private/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::Etc::preferencesparts=/dev/null -o "Dir::State=$private/state" \
@@ -67,7 +66,7 @@ apt_in() {
 
 # Part of every machine, or for building programs: no debugger runs them.
 not_run="dpkg|tar|perl-base|debconf|init-system-helpers|ucf|sensible-utils|procps|tzdata|netbase"
-not_run="$not_run|llvm-.*|libllvm.*-dev|lib.*-dev|python3|python3-minimal|python3\.[0-9]*|python3\.[0-9]*-minimal"
+not_run="$not_run|llvm-.*|lib.*-dev|python3|python3-minimal|python3\.[0-9]*|python3\.[0-9]*-minimal"
 
 # A build of gdb between Debian's, which has all but the Python interpreter.
 wheel=gdb_for_pwndbg-17.2.0.post5-cp311-cp311-manylinux_2_28_x86_64.whl
@@ -100,12 +99,13 @@ unpack() {
     gdb-17) packages="libpython3.11 libexpat1 zlib1g" ;;
     *) packages=$package ;;
     esac
+    ready_apt "$suite"
     # shellcheck disable=SC2086
-    apt "$suite" -s install $packages >"$new/plan" 2>"$new/log" ||
+    apt_in "$suite" -s install $packages >"$new/plan" 2>"$new/log" ||
         fail "cannot resolve $1:" "$(cat "$new/log")"
     names=$(sed -n 's/^Inst \([^ ]*\) .*/\1/p' "$new/plan" | grep -v -x -E "$not_run")
     # shellcheck disable=SC2086
-    (cd "$new/packages" && apt "$suite" -q download $names) >"$new/log" 2>&1 ||
+    (cd "$new/packages" && apt_in "$suite" -q download $names) >"$new/log" 2>&1 ||
         fail "cannot download $1:" "$(tail -n 5 "$new/log")"
     for file in "$new"/packages/*.deb; do
         dpkg-deb -x "$file" "$new/root" || fail "cannot unpack $file"
@@ -122,11 +122,13 @@ unpack() {
     rm -rf "$new"
 }
 
-# Makes the command FILE that runs PROGRAM below $root. Lines of shell that come before are read from
-# the input; "$@" is the command's arguments.
+# Makes the command $1 that runs the program $2 of the unpacked folder $root, with the libraries in
+# its folder $3 too. Lines of shell that go before are read from the input; "$@" is what the command
+# is given.
 command_for() {
     # In the old releases /lib is not /usr/lib.
-    for loader in "$root/lib/$machine/ld-linux-x86-64.so.2" "$root/usr/lib/$machine/ld-linux-x86-64.so.2"; do
+    for folder in lib usr/lib; do
+        loader=$root/$folder/$machine/ld-linux-x86-64.so.2
         [ ! -e "$loader" ] || break
     done
     [ -e "$loader" ] || fail "no dynamic linker in $root"
@@ -134,7 +136,7 @@ command_for() {
         echo "#!/bin/sh"
         echo "# Made by tests/debuggers.sh."
         cat
-        echo "exec $loader --library-path $root/lib/$machine:$root/usr/lib/$machine:$root/$3 \\"
+        echo "exec $loader --library-path $root/lib/$machine:$root/usr/lib/$machine${3:+:$root/$3} \\"
         echo "    $root/$2 \"\$@\""
     } >"$1.new"
     chmod +x "$1.new"
@@ -157,7 +159,8 @@ END
         [ "$package" = gdb-minimal ] ||
             echo "set -- -iex 'python import warnings; warnings.simplefilter(\"ignore\")' \"\$@\""
         case $version in [1-9].* | 10.*) old_gdb "$1" ;; esac
-    } | command_for "$1" "usr/bin/$2" none
+    } >"$all/lines"
+    command_for "$1" "usr/bin/$2" "" <"$all/lines"
 }
 
 # gdb before 11 is older than the C library here (2.36) in two ways. It refuses objects that have a
@@ -166,7 +169,7 @@ END
 # threads when it sees libpthread, which is no more: so a program is started with the empty one that
 # there still is, after the C library.
 old_gdb() {
-    # Names of files begin with this when gdb shows them: tests/gdb/mod.rs knows.
+    # Names of files begin with this when gdb shows them: tests/gdb/versions.rs knows.
     copies=$1.machine
     libraries=usr/lib/$machine
     rm -rf "$copies"
@@ -181,7 +184,8 @@ old_gdb() {
 import os, struct, sys
 SHT_PROGBITS, SHT_RELR = 1, 19
 folder, copies = sys.argv[1:]
-for name in ["ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"]:
+names = "ld-linux-x86-64.so.2 libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1"
+for name in names.split():
     image = bytearray(open(os.path.join(folder, name), "rb").read())
     (start,) = struct.unpack_from("<Q", image, 40)
     size, count = struct.unpack_from("<HH", image, 58)
@@ -215,7 +219,10 @@ END
 }
 
 for one in $wanted; do
-    case $one in */gdb | */gdb-minimal | */gdb-multiarch | bookworm/gdb-17 | */lldb-[0-9]*) ;; *) fail "$one is not SUITE/gdb, SUITE/lldb-19 or the like" ;; esac
+    case $one in
+    */gdb | */gdb-minimal | */gdb-multiarch | bookworm/gdb-17 | */lldb-[0-9]*) ;;
+    *) fail "$one is not SUITE/gdb, SUITE/lldb-19 or the like" ;;
+    esac
     [ -e "$all/$one/version" ] || unpack "$one"
     root=$all/$one
     version=$(cat "$root/version")
@@ -224,6 +231,8 @@ for one in $wanted; do
     lldb-*)
         command=$all/lldb-$version
         lldb_command "$command"
+        # As its package is called.
+        [ "$command" = "$all/$package" ] || ln -sf "${command##*/}" "$all/$package"
         ;;
     gdb-17)
         command=$all/gdb-$version
