@@ -509,7 +509,7 @@ fn unloaded_under_breakpoints(way: &str) -> Replies {
     let load = format!("load a {}", clib().display());
     let by_line = format!("break {}", mark("clib.c", "middle"));
     Gdb::of_host(&steps(&[&load, "call a entry 5", way, "bury a", "pause", "check", "pause"]))
-        .run_despite_complaints(&[
+        .run_unchecked(&[
             "break host_pauses",
             "break leaf",
             &by_line,

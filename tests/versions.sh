@@ -47,7 +47,7 @@ awk '
             }
             print line
         }
-        exit failed || rows == 0
+        exit (failed || rows == 0)
     }
 ' $(for command in $commands; do echo "$results/${command##*/}"; done) >"$results/table.md" || failed=1
 cat "$results/table.md"

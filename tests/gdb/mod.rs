@@ -245,13 +245,14 @@ impl Gdb {
 
     /// Runs the commands; fails if the debugger does not end by itself, or complains.
     pub fn run(self, commands: &[&str]) -> Replies {
-        let replies = self.run_despite_complaints(commands);
+        let replies = self.run_unchecked(commands);
         replies.assert_no_complaint();
         replies
     }
 
-    /// As [`Gdb::run`], where complaints are what is looked for.
-    pub fn run_despite_complaints(self, commands: &[&str]) -> Replies {
+    /// Runs the commands; fails if the debugger does not end by itself. Its complaints are for the
+    /// caller to judge.
+    pub fn run_unchecked(self, commands: &[&str]) -> Replies {
         let run = self.run_to_limit(commands);
         assert!(!run.was_ended, "gdb hangs: ended after {:?}:\n{}", run.took, run.transcript);
         let replies = Replies::parse(&run.transcript);
