@@ -94,7 +94,7 @@ fn c_session(library: &Path) -> Replies {
 /// What must be there however it was compiled: a session that is the same as with `dlopen` could
 /// still be without any use.
 fn assert_c_session(session: &Replies, optimised: bool) {
-    let (constructor, compare) = (mark("clib.c", "constructor"), mark("clib.c", "compare"));
+    let compare = mark("clib.c", "compare");
     session.to("info breakpoints").has(&[
         "<PENDING>  lib_constructor",
         &format!("<PENDING>  {compare}"),
@@ -105,7 +105,8 @@ fn assert_c_session(session: &Replies, optimised: bool) {
     session
         .to("info breakpoints")
         .has(&[
-            &format!("in lib_constructor at {constructor}"),
+            // By clang's optimised code, its line or that of its body.
+            "in lib_constructor at clib.c:",
             "in compare at",
             "in leaf at clib.c:",
         ])
@@ -137,7 +138,7 @@ fn assert_c_session(session: &Replies, optimised: bool) {
     session.to("info locals").has(if optimised { &["sum = "] } else { &["sum = 0\n"] });
     session.to("print lib_global").has(&["$"]);
     session.to("print &lib_global").has(&["(int *) 0xADDRESS <lib_global>"]);
-    session.to("ptype enum color").has(&["type = enum color {RED, GREEN = 5, BLUE}"]);
+    session.to("ptype enum color").has(&["type = enum color {", "RED", "GREEN = 5", "BLUE"]);
     session.to("ptype leaf").has(&["type = int (int, int)"]);
     session.to("list leaf").has(&["int leaf(int a, int b) {", "int local = a * 3 + b;"]);
     session.to("info source").has(&["Located in ", "Compiled with DWARF"]);
@@ -302,7 +303,7 @@ fn rust_session(flags: &[&str]) {
     session.to("ptype shape").has(&["*mut rustlib::shapes::Shape"]);
     session
         .to("info symbol $pc")
-        .has(&["rustlib::shapes::area::h", " in section .text of <in-memory@"]);
+        .has(&["rustlib::shapes::area", " in section .text of <in-memory@"]);
     session.to("info locals").has(&["circle = rustlib::shapes::Shape::Circle(1)\n"]);
     session.to("finish").has(&["Value returned is $", " = 60\n"]);
     session.to("continue").has(&["Breakpoint 1, rustlib::shapes::area ("]);
@@ -446,10 +447,10 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
         "ignore 2 10",
         "ignore 3 10",
         "info breakpoints",
-        "maintenance info jit",
+        "maintenance print objfiles in-memory",
         "continue",
         "info breakpoints",
-        "maintenance info jit",
+        "maintenance print objfiles in-memory",
         "info symbol $there",
         "x/2xb $there",
         "ignore 2 0",
@@ -463,7 +464,7 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
         "ignore 3 10",
         "continue",
         "info breakpoints",
-        "maintenance info jit",
+        "maintenance print objfiles in-memory",
         "continue",
     ]);
     let at_middle = format!("Breakpoint 3, middle (n=5, values=0xADDRESS) at {middle}\n");
@@ -473,14 +474,14 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
         .to("info breakpoints")
         .has(&["in leaf at clib.c:", &format!("in middle at {middle}")])
         .has_not("PENDING");
-    session.to("maintenance info jit").has(&["jit_code_entry", "\n0xADDRESS "]);
+    session.to("maintenance print objfiles in-memory").has(&["<in-memory@"]);
 
     session.to("continue").has(&["unloaded a", "host_pauses ()"]).has_not("leaf");
     session
         .to("info breakpoints")
         .has(&["<PENDING>  ", "leaf\n", "<PENDING>  ", &middle])
         .has_not("in leaf at");
-    session.to("maintenance info jit").has_not("0x");
+    session.to("maintenance print objfiles in-memory").has_not("in-memory");
     session.to("info symbol $there").has(&["No symbol matches $there."]);
     // What was put there is text of nobody's, in which gdb sees no breakpoint of its own.
     session.to("x/2xb $there").has(&["0x1"]).has_not("0xcc");
@@ -493,7 +494,7 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
 
     session.to("continue").has(&["0 bytes differ", "unloaded b", "host_pauses ()"]);
     session.to("info breakpoints").has(&["<PENDING>  ", "leaf\n"]).has_not("in leaf at");
-    session.to("maintenance info jit").has_not("0x");
+    session.to("maintenance print objfiles in-memory").has_not("in-memory");
     session.to("continue").has(&[
         "0 bytes differ\n",
         "0 bytes differ\n",
@@ -538,6 +539,63 @@ fn a_watchpoint_on_a_variable_is_there_again_when_the_library_is() {
         "New value = 8\nleaf (a=0",
     ]);
     session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+/// The session of a host whose library goes, in this way, while there are breakpoints in it, and
+/// whose memory is used again before anything else is loaded.
+fn unloaded_under_breakpoints(way: &str) -> Replies {
+    let load = format!("load a {}", clib().display());
+    let by_line = format!("break {}", mark("clib.c", "middle"));
+    Gdb::of_host(&steps(&[&load, "call a entry 5", way, "bury a", "pause", "check", "pause"]))
+        .run_unchecked(&[
+            "break host_pauses",
+            "break leaf",
+            &by_line,
+            "run",
+            "set language c",
+            "output/x *(unsigned char *) $pc",
+            "continue",
+            "output/x *(unsigned char *) $pc",
+            "ignore 2 10",
+            "ignore 3 10",
+            "continue",
+            // Not a breakpoint's byte is to be found, but what it leaves behind.
+            "delete 2 3",
+            "continue",
+            "kill",
+        ])
+}
+
+/// The bytes of code that were under the breakpoints.
+fn bytes_under_breakpoints(session: &Replies) -> [String; 2] {
+    session.to("run").has(&["Breakpoint 3, middle ("]);
+    let byte = || session.to("output/x *(unsigned char *) $pc").text().trim().to_owned();
+    let bytes = [byte(), byte()];
+    assert!(bytes.iter().all(|byte| byte.starts_with("0x")), "{bytes:?} in\n{session}");
+    bytes
+}
+
+/// What memdl's second event under a debugger is for: without it, gdb writes bytes of a library that
+/// is gone into what has taken its place.
+#[test]
+fn without_the_cure_gdb_writes_into_what_takes_the_place_of_a_library() {
+    let session = unloaded_under_breakpoints("unload a uncured");
+    let bytes = bytes_under_breakpoints(&session);
+    session.to("continue").has(&["unloaded a", "host_pauses ()"]);
+    let check = session.to("continue");
+    check.has(&["2 bytes differ\n"]);
+    for byte in bytes {
+        check.has(&[&format!(" is {byte}\n")]);
+    }
+}
+
+#[test]
+fn with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library() {
+    let session = unloaded_under_breakpoints("unload a");
+    session.assert_no_complaint();
+    bytes_under_breakpoints(&session);
+    session.to("continue").has(&["unloaded a", "host_pauses ()"]);
+    session.to("continue").has(&["0 bytes differ\n", "host_pauses ()"]);
 }
 
 /// gdb looks for the block of a library that has no file in the wrong place, and writes there: the
@@ -619,7 +677,7 @@ fn two_libraries_with_the_same_names_are_both_seen() {
         "continue",
         "continue",
     ]);
-    session.to("run").has(&["Breakpoint 2.", "leaf (a=5, b=1) at twin.c:"]);
+    session.to("run").has(&["Breakpoint 2", ", leaf (a=5, b=1) at twin.c:"]);
     session.to("info locals").has(&["twin_local = 4\n"]);
     session.to("bt").has(&[
         "#0  leaf (a=5, b=1) at twin.c:",
@@ -632,7 +690,7 @@ fn two_libraries_with_the_same_names_are_both_seen() {
         .has(&["2.2 "])
         .has(&["in leaf at clib.c:"])
         .has(&["in leaf at twin.c:"]);
-    session.to("continue").has(&["entry(5) = 5\n", "Breakpoint 2.", "leaf (a=0, b=1) at clib.c:"]);
+    session.to("continue").has(&["entry(5) = 5\n", "Breakpoint 2", ", leaf (a=0, b=1) at clib.c:"]);
     session.to("info locals").has(&["local = 1\n"]);
     session.to("bt").has(&["#0  leaf (a=0, b=1) at clib.c:", " in entry (n=1) at clib.c:"]);
     session.to("continue").has(&["unloaded b", "host_pauses ()"]);

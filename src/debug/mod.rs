@@ -161,7 +161,7 @@ impl DebugTemplate {
     /// slower: names, which breakpoints work with too, cost it a fraction.
     fn wanted_for(&self, image: &str) -> Debug {
         let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
-        if has_lines && jit::debugger_listens() && InFull::count(image) >= self.most_in_full {
+        if has_lines && debugger_listens() && InFull::count(image) >= self.most_in_full {
             log::info!(
                 "{image}: {} instances are told in full: names of one more",
                 self.most_in_full

@@ -9,10 +9,8 @@ use std::path::Path;
 
 use super::host::Loader;
 use super::libraries::load_and_call;
+use super::versions::IN_MEMORY;
 use super::{Gdb, Replies};
-
-/// How a library without a file is called, where it was loaded.
-const IN_MEMORY: &str = "<in-memory@0xADDRESS>";
 
 /// How gdb calls the file in it that has the debug information.
 const INNER: &str = ".gnu_debugdata for ";

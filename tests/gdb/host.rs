@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use memdl::{Debug, Library};
 
+use super::uncured;
 use crate::common::Opened;
 
 /// Names the steps, each a line of words.
@@ -132,6 +133,7 @@ impl Host {
                 thread::sleep(Duration::from_millis(20));
             },
             ["unload", name] => self.unload(name),
+            ["unload", name, "uncured"] => self.unload_uncured(name),
             ["bury", name] => self.bury(name),
             ["check"] => self.check(),
             ["pause"] => host_pauses(),
@@ -167,6 +169,14 @@ impl Host {
         say(&format!("unloaded {name}"));
     }
 
+    fn unload_uncured(&mut self, name: &str) {
+        let Loaded::FromMemory(library) = self.libraries.remove(name).unwrap() else {
+            panic!("{name} is not memdl's");
+        };
+        self.left.insert(name.to_owned(), uncured::unload(library));
+        say(&format!("unloaded {name}"));
+    }
+
     /// Puts other bytes where a library was; nothing else can go there then.
     fn bury(&mut self, name: &str) {
         let range = self.left.remove(name).unwrap();
@@ -192,8 +202,11 @@ impl Host {
         assert!(!self.buried.is_empty());
         for range in &self.buried {
             let bytes = contents(range).iter().enumerate();
-            let differ = bytes.filter(|&(i, &byte)| byte != pattern(i)).count();
-            say(&format!("{differ} bytes differ"));
+            let differ: Vec<_> = bytes.filter(|&(i, &byte)| byte != pattern(i)).collect();
+            say(&format!("{} bytes differ", differ.len()));
+            for (i, byte) in differ {
+                say(&format!("at offset {i:#x} is {byte:#x}"));
+            }
         }
     }
 }

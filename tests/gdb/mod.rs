@@ -7,6 +7,8 @@ pub mod compare;
 pub mod host;
 pub mod libraries;
 pub mod scenario;
+mod uncured;
+pub mod versions;
 
 use std::cell::Cell;
 use std::env;
@@ -334,7 +336,7 @@ impl Replies {
         &self.list
     }
 
-    fn assert_no_complaint(&self) {
+    pub fn assert_no_complaint(&self) {
         for line in self.list.iter().flat_map(|(_, reply)| reply.lines()) {
             let lower = line.to_lowercase();
             let complaint =
@@ -400,7 +402,8 @@ fn normal(text: &str) -> String {
         if line.is_empty() || NOISE.iter().any(|noise| line.starts_with(noise)) {
             continue;
         }
-        let line = without_folders(&without_thread(&without_process(&without_addresses(line))));
+        let line = versions::usual(&without_addresses(line));
+        let line = without_folders(&without_thread(&without_process(&line)));
         writeln!(out, "{line}").unwrap();
     }
     out
@@ -411,6 +414,8 @@ fn normal(text: &str) -> String {
 const NOISE: &[&str] = &[
     "[New Thread",
     "[New LWP",
+    // The first thread, when the process ends from another one.
+    "[New process ",
     "[Thread ",
     "[Switching to ",
     "Using host libthread_db",

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Runs the tests of debuggers with each gdb that tests/debuggers.sh unpacks, and prints what passed.
+#
+#     sh tests/versions.sh [FILTER...]
+#
+# FILTER is a part of tests' names, as `cargo test` takes it. The table is Markdown; what each gdb
+# said is in target/debuggers/results. Fails if a test does. All of it takes two minutes a version.
+set -eu
+cd "$(dirname "$0")/.."
+
+results=${CARGO_TARGET_DIR:-target}/debuggers/results
+rm -rf "$results"
+mkdir -p "$results"
+commands=$(sh tests/debuggers.sh bullseye/gdb bullseye/gdb-minimal bookworm/gdb bookworm/gdb-multiarch \
+    trixie/gdb bookworm/gdb-17 sid/gdb)
+binaries="--test debug"
+[ ! -e tests/parity.rs ] || binaries="$binaries --test parity"
+# shellcheck disable=SC2086
+cargo test -q --features capi $binaries --no-run
+
+for command in $commands; do
+    # shellcheck disable=SC2086
+    MEMDL_TEST_GDB=$command cargo test -q --no-fail-fast --features capi $binaries \
+        -- --format=pretty "$@" >"$results/${command##*/}" 2>&1 || true
+done
+
+# Rows in the order of the first version; the columns' names are the files'.
+awk '
+    FNR == 1 { version = FILENAME; sub(/.*\//, "", version); versions[++columns] = version }
+    /^test .* \.\.\. (ok|FAILED)$/ {
+        if (!($2 in seen)) { seen[$2] = 1; tests[++rows] = $2 }
+        passed[$2, version] = $NF == "ok" ? "yes" : "**no**"
+    }
+    END {
+        line = "| Test |"; rule = "|---|"
+        for (c = 1; c <= columns; c++) {
+            name = versions[c]; sub(/^gdb-/, "", name)
+            line = line " " name " |"; rule = rule "---|"
+        }
+        print line; print rule
+        for (r = 1; r <= rows; r++) {
+            name = tests[r]; gsub(/_/, " ", name); line = "| " name " |"
+            for (c = 1; c <= columns; c++) {
+                cell = passed[tests[r], versions[c]]
+                if (cell != "yes") failed = 1
+                line = line " " (cell == "" ? "not run" : cell) " |"
+            }
+            print line
+        }
+        exit (failed || rows == 0)
+    }
+' $(for command in $commands; do echo "$results/${command##*/}"; done) >"$results/table.md" || failed=1
+cat "$results/table.md"
+[ -z "${failed:-}" ]
