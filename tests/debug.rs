@@ -598,6 +598,28 @@ fn with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library() {
     session.to("continue").has(&["0 bytes differ\n", "host_pauses ()"]);
 }
 
+/// A breakpoint at a bare address stays when there are no symbols any more. (With `dlopen` gdb knows
+/// that its library went, by the dynamic linker's list.)
+#[test]
+fn gdb_leaves_alone_what_follows_a_library_with_a_breakpoint_at_an_address() {
+    let load = format!("load a {}", clib().display());
+    let host =
+        steps(&[&load, "call a entry 5", "unload a", "bury a if-free", "pause", "check", "pause"]);
+    let session = Gdb::of_host(&host).run(&[
+        "break host_pauses",
+        "tbreak leaf",
+        "run",
+        "eval \"break *%p\", $pc",
+        "ignore 3 10",
+        "continue",
+        "delete 3",
+        "continue",
+        "kill",
+    ]);
+    session.to("continue").has(&["unloaded a", "host_pauses ()"]);
+    session.to("continue").has(&["host_pauses ()"]).has_not(" is 0x");
+}
+
 /// gdb looks for the block of a library that has no file in the wrong place, and writes there: the
 /// locations have to lead it to the right one, wherever the block lies.
 #[test]

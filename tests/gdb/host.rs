@@ -135,6 +135,7 @@ impl Host {
             ["unload", name] => self.unload(name),
             ["unload", name, "uncured"] => self.unload_uncured(name),
             ["bury", name] => self.bury(name),
+            ["bury", name, "if-free"] => self.bury_if_free(name),
             ["check"] => self.check(),
             ["pause"] => host_pauses(),
             ["await-debugger"] => await_debugger(),
@@ -198,8 +199,18 @@ impl Host {
         self.buried.push(range);
     }
 
+    /// As [`Host::bury`], unless memdl keeps the place.
+    fn bury_if_free(&mut self, name: &str) {
+        let mapped = crate::common::maps();
+        let range = &self.left[name];
+        if mapped.iter().any(|map| map.range.start < range.end && range.start < map.range.end) {
+            say(&format!("the place of {name} is kept"));
+        } else {
+            self.bury(name);
+        }
+    }
+
     fn check(&self) {
-        assert!(!self.buried.is_empty());
         for range in &self.buried {
             let bytes = contents(range).iter().enumerate();
             let differ: Vec<_> = bytes.filter(|&(i, &byte)| byte != pattern(i)).collect();
