@@ -35,7 +35,7 @@ use crate::image::Facts;
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
 use crate::process;
-use crate::rela::{RELA_SIZE, Rela};
+use crate::rela::Rela;
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
 use crate::{profile, symbolize, unwind};
@@ -177,8 +177,7 @@ impl Group {
         };
         let table = loaded.facts.relocations.jmprel.clone().ok_or_else(outside)?;
         let entries = loaded.mapping.read(table).ok_or_else(outside)?;
-        let mut entries = entries.chunks_exact(RELA_SIZE as usize);
-        let rela = entries.nth(relocation).and_then(Rela::parse).ok_or_else(outside)?;
+        let rela = Rela::entries(entries).nth(relocation).ok_or_else(outside)?;
         let binder = self.call_binder.as_ref().ok_or_else(outside)?;
         let (function, keep) = binder(self, member, rela.symbol)?;
         // What it is bound to must stay before the next call goes there unasked.

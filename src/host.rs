@@ -39,7 +39,7 @@ use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
 use crate::names::Names;
 use crate::process;
-use crate::rela::{RELA_SIZE, Rela};
+use crate::rela::Rela;
 use crate::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
 };
@@ -489,10 +489,7 @@ impl HostLibrary {
     /// Its relocations with symbols.
     fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
         let tables = self.relocations.iter().flatten();
-        tables.flat_map(|range| {
-            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
-            entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse)
-        })
+        tables.flat_map(|range| Rela::entries(self.memory.read(range.clone()).unwrap_or(&[])))
     }
 
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {

@@ -688,10 +688,8 @@ impl RelocationTables {
     pub(crate) fn relas<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = Rela> + 'm {
         let [rela, packed, jmprel] =
             [&self.rela, &self.packed, &self.jmprel].map(|range| table(range, memory));
-        let plain = |table: &'m [u8]| table.chunks_exact(RELA_SIZE as usize);
         let packed = Packed::new(packed).into_iter().flatten().map_while(Result::ok);
-        let first = plain(rela).filter_map(Rela::parse);
-        first.chain(packed).chain(plain(jmprel).filter_map(Rela::parse))
+        Rela::entries(rela).chain(packed).chain(Rela::entries(jmprel))
     }
 
     /// The words of the `DT_RELR` table, read from `memory`.

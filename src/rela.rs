@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Vaddr;
-use crate::dynamic::u64_at;
 
 /// Size of one `Elf64_Rela`.
 pub(crate) const RELA_SIZE: u64 = 24;
@@ -27,10 +26,15 @@ pub(crate) struct Rela {
 }
 
 impl Rela {
+    /// The entries of a table; what is behind the last whole one is none.
     #[inline]
-    pub(crate) fn parse(entry: &[u8]) -> Option<Rela> {
-        let r_offset = Vaddr(u64_at(entry, 0)?);
-        Some(Rela::new(r_offset, u64_at(entry, 8)?, u64_at(entry, 16)? as i64))
+    pub(crate) fn entries(table: &[u8]) -> impl Iterator<Item = Rela> + '_ {
+        table.as_chunks::<{ RELA_SIZE as usize }>().0.iter().map(|entry| {
+            let (words, _) = entry.as_chunks::<8>();
+            let [r_offset, r_info, r_addend] =
+                [words[0], words[1], words[2]].map(u64::from_le_bytes);
+            Rela::new(Vaddr(r_offset), r_info, r_addend as i64)
+        })
     }
 
     pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {

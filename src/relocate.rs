@@ -70,18 +70,23 @@ pub(crate) fn bind(
 ) -> Result<Bound, Error> {
     let table = &order.members[member];
     let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order };
-    let mut bound =
-        Bound { symbols: Vec::new(), calls: HashMap::new(), lazy_calls, sizes: HashMap::new() };
-    for rela in image.relas() {
+    let mut bound = Bound {
+        symbols: vec![None; table.len() as usize],
+        calls: HashMap::new(),
+        lazy_calls,
+        sizes: HashMap::new(),
+    };
+    // Not a `for`: what chains several tables is much quicker from inside.
+    image.relas().try_for_each(|rela| {
         let kind = checked_kind(&rela, machine)?;
         if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect) {
-            continue;
+            return Ok(());
         }
         if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
             outcome.static_tls.insert(member);
         }
         if rela.symbol == 0 || kind == RelocKind::JumpSlot && lazy_calls {
-            continue;
+            return Ok(());
         }
         let index = rela.symbol as usize;
         let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);
@@ -92,13 +97,22 @@ pub(crate) fn bind(
             outcome.static_tls.insert(member);
         }
         if known.is_some() && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
-            continue;
+            return Ok(());
         }
         let symbol = table.symbol(rela.symbol).ok_or_else(|| {
             let name = (machine.reloc_name)(rela.r_type);
             let what = format!("{name} names symbol {index}, which does not exist");
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })?;
+        if bound.symbols.len() <= index {
+            bound.symbols.resize(index + 1, None);
+        }
+        let is_plain =
+            matches!(kind, RelocKind::JumpSlot | RelocKind::GlobDat | RelocKind::Absolute);
+        if is_plain && let Some(target) = binder.surely_own(rela.symbol, &symbol) {
+            bound.symbols[index] = Some(target);
+            return Ok(());
+        }
         let found = match kind {
             // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
             _ if kind.is_thread_local() && symbol.is_section() => {
@@ -107,9 +121,6 @@ pub(crate) fn bind(
             }
             _ => binder.resolve(rela.symbol, &symbol, outcome)?,
         };
-        if bound.symbols.len() <= index {
-            bound.symbols.resize(index + 1, None);
-        }
         bound.symbols[index] = Some(found.definition.target);
         if kind == RelocKind::TlsThreadPointerOffset
             && let Target::MemberTls { member, .. } = found.definition.target
@@ -123,13 +134,16 @@ pub(crate) fn bind(
         {
             outcome.without_static_tls.push(library.clone());
         }
-        bound.calls.extend(found.call.map(|call| (rela.symbol, call)));
+        if let Some(call) = found.call {
+            bound.calls.insert(rela.symbol, call);
+        }
         if wants_size {
             bound.sizes.insert(rela.symbol, found.definition.st_size);
         }
         outcome.keep.extend(found.definition.keep);
         table.check_work()?;
-    }
+        Ok(())
+    })?;
     Ok(bound)
 }
 
@@ -194,13 +208,21 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
+    /// What the symbol of this index is bound to, if that is the image's own definition and it can be
+    /// told without a search.
+    #[inline]
+    fn surely_own(&self, index: u32, symbol: &Sym) -> Option<Target> {
+        let is_own = symbol.is_local() && !symbol.is_undefined()
+            || self.order.is_first_to_define(self.member, index, symbol);
+        is_own.then(|| Target::of_member(self.member, symbol))
+    }
+
     /// What the symbol of this index is bound to; a missing one is noted, and 0 for now.
     fn resolve(&self, index: u32, symbol: &Sym, outcome: &mut Outcome) -> Result<Found, Error> {
         let own = || Definition::of_member(self.member, symbol);
-        if symbol.is_local() && !symbol.is_undefined()
-            || self.order.is_first_to_define(self.member, index, symbol)
-        {
-            return Ok(Found { definition: own(), call: None });
+        if let Some(target) = self.surely_own(index, symbol) {
+            let definition = Definition { st_size: symbol.st_size, ..Definition::to(target) };
+            return Ok(Found { definition, call: None });
         }
         let name = self.table.name(symbol).ok_or_else(|| {
             Error::malformed("a symbol's name lies outside the string table", Place::Symbol(index))
@@ -300,7 +322,7 @@ pub(crate) fn apply(
     apply_relr(relocations.relr_words(tables), load_bias, memory)?;
     let applier = Applier { bound, member, machine, placements };
     let mut indirect = Vec::new();
-    for rela in relocations.relas(tables) {
+    relocations.relas(tables).try_for_each(|rela| {
         let kind = checked_kind(&rela, machine)?;
         // Most relocations are relative: nothing to look at but the entry.
         if kind == RelocKind::Relative {
@@ -311,7 +333,8 @@ pub(crate) fn apply(
         } else {
             applier.apply(kind, &rela, memory, &mut indirect)?;
         }
-    }
+        Ok(())
+    })?;
     Ok(indirect)
 }
 

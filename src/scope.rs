@@ -87,6 +87,23 @@ pub(crate) enum Target {
     Tls { module: ModuleId, offset: u64 },
 }
 
+impl Target {
+    /// A symbol that the group's member of this index defines.
+    #[inline]
+    pub(crate) fn of_member(member: usize, symbol: &Sym) -> Target {
+        let st_value = Vaddr(symbol.st_value);
+        if symbol.is_thread_local() {
+            Target::MemberTls { member, offset: symbol.st_value }
+        } else if symbol.is_absolute() {
+            Target::Address(symbol.st_value as usize)
+        } else if symbol.is_ifunc() {
+            Target::MemberIfunc { member, st_value }
+        } else {
+            Target::Member { member, st_value }
+        }
+    }
+}
+
 impl From<SymbolValue> for Target {
     fn from(value: SymbolValue) -> Target {
         match value {
@@ -285,18 +302,8 @@ impl Definition {
 
     /// A symbol that the group's member of this index defines.
     pub(crate) fn of_member(member: usize, symbol: &Sym) -> Definition {
-        let st_value = Vaddr(symbol.st_value);
-        let target = if symbol.is_thread_local() {
-            Target::MemberTls { member, offset: symbol.st_value }
-        } else if symbol.is_absolute() {
-            Target::Address(symbol.st_value as usize)
-        } else if symbol.is_ifunc() {
-            Target::MemberIfunc { member, st_value }
-        } else {
-            Target::Member { member, st_value }
-        };
         Definition {
-            target,
+            target: Target::of_member(member, symbol),
             st_size: symbol.st_size,
             is_canonical_plt: false,
             unique: symbol.is_unique().then_some(*symbol),
