@@ -105,6 +105,8 @@ struct Placed<'p, 'd> {
     member: &'p Member<'d>,
     plt: Option<Box<Plt>>,
     tls: Option<TlsModule>,
+    /// The image is where its file was received.
+    is_received: bool,
     mapping: Mapping<Open>,
 }
 
@@ -141,6 +143,7 @@ impl<'p, 'd> Placed<'p, 'd> {
     ) -> Result<Placed<'p, 'd>, Error> {
         let name = member.profile.allows_memory_names().then_some(&*member.name);
         let bytes = member.image.bytes();
+        let is_received = received.is_some();
         let source = match (received, member.shared_text()?) {
             (Some(buffer), _) => Source::Received(buffer),
             (None, Some(text)) => Source::Shared(bytes, text),
@@ -150,7 +153,8 @@ impl<'p, 'd> Placed<'p, 'd> {
         let segment = member.image.facts.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
-        Ok(Placed { member, plt: member.lazy.then(|| Plt::new(index)), tls, mapping })
+        let plt = member.lazy.then(|| Plt::new(index));
+        Ok(Placed { member, plt, tls, is_received, mapping })
     }
 
     fn placement(&self) -> Placement {
@@ -160,7 +164,8 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
         let Member { image, bound, .. } = self.member;
         let relocations = &image.facts.relocations;
-        let indirect = match self.mapping.split().filter(|_| self.member.tables_stay) {
+        // The received bytes are nowhere but in the image in place.
+        let indirect = match self.mapping.split().filter(|_| self.is_received) {
             Some((tables, mut memory)) => relocate::apply(
                 relocations,
                 &tables,
