@@ -1,0 +1,376 @@
+//! How cost grows: with the size of the file, relocations, imports, host libraries, live images,
+//! threads that load at once; and how much memory instances take.
+//!
+//! ```console
+//! $ cargo bench --bench growth                   # all: some minutes
+//! $ cargo bench --bench growth -- imports        # some curves
+//! ```
+//!
+//! `--rounds N` or `--seconds S` for each point; `--save` puts the tables into `benches/README.md`.
+
+#![allow(unsafe_code)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod harness;
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_int};
+use std::fmt::Write;
+use std::fs;
+use std::hint::black_box;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use harness::libraries::{self, Kind, Subject};
+use harness::plot::{self, Chart, Curve};
+use harness::ways::{Bench, Loaded, Way, dlopen};
+use harness::{Arguments, Results, Rounds, median, significant};
+use memdl::Debug;
+
+/// What is compared: memdl without debug information, and what `dlopen` does.
+const WAYS: [Way; 5] = [
+    Way::Seed,
+    Way::File,
+    Way::Load(Debug::Off),
+    Way::Buffer(Debug::Off),
+    Way::Instance(Debug::Off),
+];
+
+/// A curve, or some of one kind.
+struct Part {
+    name: &'static str,
+    title: &'static str,
+    across: &'static str,
+    /// In a child: tells the points, as row (the value across), column (the curve) and value.
+    run: fn(Rounds),
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "file-size",
+        title: "Load, by the size of the file: µs",
+        across: "KiB of read-only data",
+        run: file_size,
+    },
+    Part {
+        name: "relocations",
+        title: "Load, by relative relocations: µs",
+        across: "relocations",
+        run: relocations,
+    },
+    Part {
+        name: "imports",
+        title: "Load, by imported symbols: µs",
+        across: "symbols",
+        run: imports,
+    },
+    Part {
+        name: "host-libraries",
+        title: "Load of libsqlite3, by host libraries: µs",
+        across: "more libraries in the process",
+        run: host_libraries,
+    },
+    Part {
+        name: "live-images",
+        title: "By live images: µs",
+        across: "live images",
+        run: live_images,
+    },
+    Part {
+        name: "threads",
+        title: "Loads of all threads: thousands per second",
+        across: "threads",
+        run: threads,
+    },
+    Part {
+        name: "resident",
+        title: "Resident memory of an instance: KiB",
+        across: "",
+        run: resident,
+    },
+];
+
+fn main() {
+    let arguments = Arguments::read(&["save"]);
+    let rounds = Rounds::of(&arguments, 1.0);
+    if let Some(name) = arguments.text("part") {
+        return (PARTS.iter().find(|part| part.name == name).unwrap().run)(rounds);
+    }
+    let parts: Vec<&Part> = PARTS.iter().filter(|part| arguments.wants(part.name)).collect();
+    assert!(!parts.is_empty(), "no curve has such a name");
+    let mut text = format!("{}\n\n", harness::machine());
+    let mut charts = Vec::new();
+    for part in parts {
+        eprintln!("{}", part.name);
+        let mut child = vec!["--part", part.name];
+        for (option, flag) in [("rounds", "--rounds"), ("seconds", "--seconds")] {
+            child.extend(arguments.text(option).into_iter().flat_map(|value| [flag, value]));
+        }
+        let told = harness::child(&child, 900).unwrap_or_else(|why| panic!("{}: {why}", part.name));
+        writeln!(text, "**{}**\n\n{}", part.title, table(part, &told)).unwrap();
+        if part.name != "resident" {
+            charts.push(chart(part, &told));
+        }
+    }
+    harness::report(&arguments, "growth", &text, &plot::lines(&charts));
+}
+
+/// What a child told, in its order: the points of each curve.
+fn curves(told: &str) -> Vec<(String, Vec<(String, f64)>)> {
+    let mut curves: Vec<(String, Vec<(String, f64)>)> = Vec::new();
+    for line in told.lines() {
+        if let [across, curve, "point", value] = line.split('\t').collect::<Vec<_>>()[..] {
+            let point = (across.to_owned(), value.parse().unwrap());
+            match curves.iter_mut().find(|(name, _)| name == curve) {
+                Some((_, points)) => points.push(point),
+                None => curves.push((curve.to_owned(), vec![point])),
+            }
+        }
+    }
+    curves
+}
+
+fn table(part: &Part, told: &str) -> String {
+    let curves = curves(told);
+    let mut across: Vec<&String> = Vec::new();
+    for (name, _) in curves.iter().flat_map(|(_, points)| points) {
+        if !across.contains(&name) {
+            across.push(name);
+        }
+    }
+    let head: Vec<String> = std::iter::once(part.across.to_owned())
+        .chain(curves.iter().map(|(name, _)| name.clone()))
+        .collect();
+    let rows: Vec<Vec<String>> = across
+        .into_iter()
+        .map(|at| {
+            let cell = |points: &[(String, f64)]| {
+                points.iter().find(|(name, _)| name == at).map_or(f64::NAN, |(_, value)| *value)
+            };
+            std::iter::once(at.clone())
+                .chain(curves.iter().map(|(_, points)| significant(cell(points))))
+                .collect()
+        })
+        .collect();
+    harness::table(&head, &rows)
+}
+
+fn chart(part: &Part, told: &str) -> Chart {
+    let curves = curves(told).into_iter().map(|(name, points)| {
+        let number = |(across, value): (String, f64)| (across.parse().unwrap_or(0.0), value);
+        Curve { name, points: points.into_iter().map(number).collect() }
+    });
+    let (title, across) = (part.title.to_owned(), part.across.to_owned());
+    Chart { title, across, curves: curves.collect() }
+}
+
+fn tell(across: impl ToString, curve: &str, value: f64) {
+    Results::tell(&across.to_string(), curve, "point", value);
+}
+
+/// Loads alone, of one subject in all ways, each twice in its turn (as in `load.rs`).
+fn loads(rounds: Rounds, across: impl ToString, subject: &Subject) {
+    let bench = Bench::new(subject);
+    let samples = rounds.interleave(WAYS.len(), |which| {
+        bench.sample(WAYS[which]);
+        bench.sample(WAYS[which]).load
+    });
+    for (way, samples) in WAYS.iter().zip(samples) {
+        tell(across.to_string(), &way.name(), median(samples) / 1e3);
+    }
+}
+
+fn file_size(rounds: Rounds) {
+    for kib in [16, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10] {
+        let file = libraries::sized(kib << 10, "rodata");
+        loads(rounds, kib, &Subject::open(&file, c"entry"));
+    }
+}
+
+fn relocations(rounds: Rounds) {
+    for count in [10, 100, 1_000, 10_000, 100_000, 1_000_000] {
+        loads(rounds, count, &Subject::open(&libraries::relative(count), c"entry"));
+    }
+}
+
+fn imports(rounds: Rounds) {
+    let from = libraries::exports(10_000, 1);
+    dlopen(&CString::new(from.as_os_str().as_bytes()).unwrap(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    for count in [1, 10, 100, 1_000, 10_000] {
+        loads(rounds, count, &Subject::open(&libraries::imports(count, &from), c"entry"));
+    }
+}
+
+/// A library of the host with 100 exports of its own, which nothing asks for.
+fn host_library(number: usize) -> PathBuf {
+    let mut text = ".text\n".to_owned();
+    for at in 0..100 {
+        writeln!(text, ".globl host_{number}_{at}\n.type host_{number}_{at},@function").unwrap();
+        writeln!(text, "host_{number}_{at}: ret").unwrap();
+    }
+    text.push_str(".section .note.GNU-stack,\"\",@progbits\n");
+    libraries::built("gcc", &format!("host-{number}.S"), &text, &["-nostdlib"])
+}
+
+fn host_libraries(rounds: Rounds) {
+    let sqlite = Kind::named("libsqlite3");
+    let subject = sqlite.open(&sqlite.file());
+    let mut open = 0;
+    for count in [1, 10, 50, 100, 200] {
+        for number in open..count {
+            let path = host_library(number);
+            let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+            // As those that a program is linked to.
+            dlopen(&path, libc::RTLD_NOW | libc::RTLD_GLOBAL);
+        }
+        open = count;
+        loads(rounds, count, &subject);
+    }
+}
+
+/// Load, lookup, throw and unload of one more, while so many are there: first memdl's, then, when
+/// those have gone, those of `ld.so`, since each walks through the other's.
+fn live_images(rounds: Rounds) {
+    allow_descriptors();
+    let file = common::build("g++", "bench/throws.cpp", &["-O2"]);
+    let subject = Subject::open(&file, c"throws");
+    let mut bench = Bench::new(&subject);
+    bench.keep = true;
+    let few = Rounds { fewest: rounds.fewest.max(21), time: rounds.time };
+    for (way, prefix) in [(Way::Load(Debug::Off), ""), (Way::Seed, "memfd: ")] {
+        let mut live: Vec<Loaded> = Vec::new();
+        for count in [1, 10, 100, 1_000, 3_000, 10_000] {
+            while live.len() < count {
+                live.push(bench.load(way, bench.ready(way)));
+            }
+            let samples = few.interleave(1, |_| live_image(&bench, way)).remove(0);
+            for (at, what) in ["load", "get", "throw", "unload"].into_iter().enumerate() {
+                let value = median(samples.iter().map(|took| took[at]));
+                tell(count, &format!("{prefix}{what}"), value);
+            }
+        }
+    }
+}
+
+/// Microseconds of load, lookup, throw and unload.
+fn live_image(bench: &Bench, way: Way) -> [f64; 4] {
+    let mut took = [0.0; 4];
+    let mut clock = Instant::now();
+    let mut lap = |at: usize| {
+        took[at] = clock.elapsed().as_secs_f64() * 1e6;
+        clock = Instant::now();
+    };
+    let loaded = bench.load(way, bench.ready(way));
+    lap(0);
+    let symbol = black_box(loaded.symbol(c"throws"));
+    lap(1);
+    // SAFETY: its type.
+    let throws: extern "C" fn(c_int) -> c_int = unsafe { std::mem::transmute(symbol) };
+    assert_eq!(throws(1), 2);
+    lap(2);
+    drop(loaded);
+    lap(3);
+    took
+}
+
+/// As many descriptors as the system lets us have: each library of `memfd` keeps its own, or the
+/// next one would have its number and be taken for it.
+fn allow_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads and writes one structure.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+}
+
+fn threads(rounds: Rounds) {
+    let time = if rounds.time.is_zero() { Duration::from_millis(100) } else { rounds.time / 4 };
+    for name in ["tiny", "libsqlite3"] {
+        let kind = Kind::named(name);
+        let file = kind.file();
+        let ways = [Way::Seed, Way::Load(Debug::Off), Way::Instance(Debug::Off)];
+        for count in [1, 2, 4] {
+            let few = Rounds { fewest: 3, time: Duration::ZERO };
+            let samples = few.interleave(ways.len(), |which| {
+                at_once(kind, &file, ways[which], count, time) / 1e3
+            });
+            for (way, samples) in ways.iter().zip(samples) {
+                tell(count, &format!("{name}, {}", way.name()), median(samples));
+            }
+        }
+    }
+}
+
+/// Loads and unloads a second, of so many threads together.
+fn at_once(kind: &Kind, file: &Path, way: Way, threads: usize, time: Duration) -> f64 {
+    let start = Barrier::new(threads);
+    let loads: usize = std::thread::scope(|scope| {
+        let one = || {
+            let subject = kind.open(file);
+            let bench = Bench::new(&subject);
+            bench.sample(way);
+            start.wait();
+            let (mut count, began) = (0, Instant::now());
+            while began.elapsed() < time {
+                drop(bench.load(way, bench.ready(way)));
+                count += 1;
+            }
+            count
+        };
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    loads as f64 / time.as_secs_f64()
+}
+
+/// What `/proc/self/smaps_rollup` says, in KiB.
+fn memory() -> BTreeMap<String, f64> {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The mean over some instances that are there at the same time.
+fn resident(_: Rounds) {
+    allow_descriptors();
+    const INSTANCES: usize = 8;
+    for name in ["tiny", "libz", "libsqlite3", "libcrypto", "libpython"] {
+        let kind = Kind::named(name);
+        let subject = kind.open(&kind.file());
+        for way in
+            [Way::Seed, Way::Load(Debug::Off), Way::Buffer(Debug::Off), Way::Instance(Debug::Off)]
+        {
+            let mut bench = Bench::new(&subject);
+            bench.keep = true;
+            // What is there once only does not count.
+            let one = bench.load(way, bench.ready(way));
+            bench.call(&one);
+            let before = memory();
+            let all: Vec<Loaded> = (0..INSTANCES)
+                .map(|_| {
+                    let loaded = bench.load(way, bench.ready(way));
+                    bench.call(&loaded);
+                    loaded
+                })
+                .collect();
+            let after = memory();
+            let grown = |keys: &[&str]| {
+                keys.iter().map(|key| after[*key] - before[*key]).sum::<f64>() / INSTANCES as f64
+            };
+            let row = format!("{name}, {}", way.name());
+            tell(&row, "resident", grown(&["Rss"]));
+            tell(&row, "shared", grown(&["Shared_Clean", "Shared_Dirty"]));
+            tell(&row, "private", grown(&["Private_Clean", "Private_Dirty"]));
+            tell(&row, "proportional", grown(&["Pss"]));
+            drop(all);
+        }
+    }
+}
