@@ -21,7 +21,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
@@ -704,6 +704,8 @@ pub(crate) struct GlobalScope {
     opened_names: Arc<Names>,
     /// Of these, those that may have unique definitions.
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
+    /// Of these, those that something was found in, the last first: mostly there is more in them.
+    found_in: RefCell<Vec<Arc<HostLibrary>>>,
 }
 
 /// The names that the start-up set defines.
@@ -763,7 +765,13 @@ impl GlobalScope {
         let startup: Vec<_> =
             startup().iter().map(|library| (&**library, library.table())).collect();
         let (startup_names, opened_names) = (startup_names(), opened_names());
-        GlobalScope { startup, startup_names, opened_names, with_unique: OnceCell::new() }
+        GlobalScope {
+            startup,
+            startup_names,
+            opened_names,
+            with_unique: OnceCell::new(),
+            found_in: RefCell::default(),
+        }
     }
 
     /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
@@ -818,13 +826,10 @@ impl GlobalScope {
             Wanted::Unversioned | Wanted::Default | Wanted::Any => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
-        for listed in listed_defining(name, Wanted::Any) {
-            let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
-                continue;
-            };
-            // `dlsym` has its own idea of which definition an unversioned name means: it tells
-            // which library, and the reference's rules which of that library's definitions.
-            let told = if version.is_some() { wanted } else { Wanted::Default };
+        // `dlsym` has its own idea of which definition an unversioned name means: it tells which
+        // library, and the reference's rules which of that library's definitions.
+        let told = if version.is_some() { wanted } else { Wanted::Default };
+        let of_library = |library: Arc<HostLibrary>| {
             let is_it = library.lookup(name, told, Class::Address).is_some_and(|symbol| {
                 match symbol.definition {
                     SymbolValue::Address(found) => found == address,
@@ -834,8 +839,21 @@ impl GlobalScope {
                     },
                 }
             });
-            if is_it && let Some(symbol) = library.lookup(name, wanted, class) {
-                return Some(GlobalSymbol { symbol, library: Some(Arc::new(library)) });
+            let symbol = is_it.then(|| library.lookup(name, wanted, class)).flatten()?;
+            Some(GlobalSymbol { symbol, library: Some(library) })
+        };
+        let known = self.found_in.borrow().iter().cloned().find_map(of_library);
+        if known.is_some() {
+            return known;
+        }
+        for listed in listed_defining(name, Wanted::Any) {
+            let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
+                continue;
+            };
+            let library = Arc::new(library);
+            if let Some(found) = of_library(library.clone()) {
+                self.found_in.borrow_mut().insert(0, library);
+                return Some(found);
             }
         }
         // `dlsym` found it, so it is there, in whatever form.

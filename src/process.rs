@@ -66,13 +66,29 @@ pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
 /// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
 /// debuggers refer to its code. Nothing to do where that is the executable.
 pub(crate) fn stay_loaded() {
-    // SAFETY: `Dl_info` is plain data that `dladdr` fills in; its name is a C string of `ld.so`'s
-    // that outlives this call. The flags load nothing: they mark what is loaded.
+    const RTLD_DL_LINKMAP: c_int = 2;
+    unsafe extern "C" {
+        fn dladdr1(
+            address: *const c_void,
+            info: *mut libc::Dl_info,
+            extra: *mut *mut c_void,
+            flags: c_int,
+        ) -> c_int;
+    }
+    // SAFETY: `Dl_info` is plain data that `dladdr1` fills in. The link map begins with two words
+    // (`<link.h>`), the second its name; both that and the name are `ld.so`'s, as the library is.
+    // The flags load nothing: they mark what is loaded.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(stay_loaded as *const c_void, &mut info) != 0 {
-            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-            libc::dlopen(info.dli_fname, flags);
+        let mut link_map = ptr::null_mut();
+        let code = stay_loaded as *const c_void;
+        if dladdr1(code, &mut info, &mut link_map, RTLD_DL_LINKMAP) != 0 && !link_map.is_null() {
+            let [_, name] = *link_map.cast::<[*const c_char; 2]>();
+            // The executable has no name, and never goes.
+            if !name.is_null() && *name != 0 {
+                let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+                libc::dlopen(name, flags);
+            }
         }
     }
 }
