@@ -21,7 +21,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
@@ -652,7 +652,7 @@ pub(crate) struct HostSymbol {
 
 /// Finds out what is found out once in a process.
 pub(crate) fn set_up() {
-    startup_names();
+    startup();
     Handle::global_scope();
 }
 
@@ -699,37 +699,57 @@ fn startup() -> &'static [Arc<HostLibrary>] {
 /// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
 pub(crate) struct GlobalScope {
     startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
-    startup_names: &'static Names,
+    /// What the start-up set defines, once that is worth knowing.
+    startup_names: OnceCell<Arc<Names>>,
+    /// How many names were asked for.
+    asked: Cell<usize>,
     /// What libraries define that were opened since the process started, for others to see or not.
-    opened_names: Arc<Names>,
+    opened_names: OnceCell<Arc<Names>>,
     /// Of these, those that may have unique definitions.
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
     /// Of these, those that something was found in, the last first: mostly there is more in them.
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
 }
 
-/// The names that the start-up set defines.
-fn startup_names() -> &'static Names {
-    static NAMES: OnceLock<Names> = OnceLock::new();
-    NAMES.get_or_init(|| {
+/// From so many names on in one load they are worth being made: it takes as long as searching for some
+/// hundred, which the first load in a process should not wait for.
+const WORTH_NAMES: usize = 100;
+
+/// The names that libraries define, as far as they were wanted.
+struct MadeNames {
+    /// Those of the start-up set.
+    startup: Option<Arc<Names>>,
+    /// Those of all others, and when that was so.
+    opened: Option<(Changes, Arc<Names>)>,
+}
+
+static NAMES: Mutex<MadeNames> = Mutex::new(MadeNames { startup: None, opened: None });
+
+fn made_names() -> MutexGuard<'static, MadeNames> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps them as they are while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    made_names()
+}
+
+/// The names that the start-up set defines; `None` if nobody has made them yet.
+fn startup_names(make: bool) -> Option<Arc<Names>> {
+    let mut made = made_names();
+    if made.startup.is_none() && make {
         let mut hashes = Vec::new();
         startup().iter().for_each(|library| hashes.extend(library.table().half_hashes()));
-        Names::new(&hashes)
-    })
+        made.startup = Some(Arc::new(Names::new(&hashes)));
+    }
+    made.startup.clone()
 }
 
-/// The names that all other libraries define, and when that was so.
-static OPENED: Mutex<Option<(Changes, Arc<Names>)>> = Mutex::new(None);
-
-/// Keeps it as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+/// The names that all other libraries define now.
 fn opened_names() -> Arc<Names> {
     let now = Changes::now();
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((changes, names)) = &*opened
+    let mut made = made_names();
+    if let Some((changes, names)) = &made.opened
         && *changes == now
     {
         return names.clone();
@@ -748,7 +768,7 @@ fn opened_names() -> Arc<Names> {
         false
     });
     let names = Arc::new(Names::new(&hashes));
-    *opened = Some((now, names.clone()));
+    made.opened = Some((now, names.clone()));
     names
 }
 
@@ -764,11 +784,11 @@ impl GlobalScope {
     pub(crate) fn new() -> GlobalScope {
         let startup: Vec<_> =
             startup().iter().map(|library| (&**library, library.table())).collect();
-        let (startup_names, opened_names) = (startup_names(), opened_names());
         GlobalScope {
             startup,
-            startup_names,
-            opened_names,
+            startup_names: OnceCell::new(),
+            asked: Cell::new(0),
+            opened_names: OnceCell::new(),
             with_unique: OnceCell::new(),
             found_in: RefCell::default(),
         }
@@ -776,13 +796,28 @@ impl GlobalScope {
 
     /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
     pub(crate) fn may_define(&self, half_hash: u32) -> bool {
-        self.startup_names.may_have(half_hash) || self.opened_names.may_have(half_hash)
+        self.startup_may_have(half_hash) || self.opened_may_have(half_hash)
+    }
+
+    fn startup_may_have(&self, half_hash: u32) -> bool {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        // Looked for at first, and when it is time to make them.
+        if (asked == 0 || asked == WORTH_NAMES && self.startup_names.get().is_none())
+            && let Some(names) = startup_names(asked == WORTH_NAMES)
+        {
+            let _ = self.startup_names.set(names);
+        }
+        self.startup_names.get().is_none_or(|names| names.may_have(half_hash))
+    }
+
+    fn opened_may_have(&self, half_hash: u32) -> bool {
+        self.opened_names.get_or_init(opened_names).may_have(half_hash)
     }
 
     /// The one definition of a unique symbol, if a library that was opened since the process started
     /// has one of it: whoever can see that library, `ld.so` keeps one table for all.
     pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
-        if !self.opened_names.may_have(name.half_hash()) {
+        if !self.opened_may_have(name.half_hash()) {
             return None;
         }
         let libraries = self.with_unique.get_or_init(libraries_with_unique);
@@ -799,7 +834,7 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        if self.startup_names.may_have(name.half_hash()) {
+        if self.startup_may_have(name.half_hash()) {
             let found = self.startup.iter().find_map(|(library, table)| {
                 let (_, symbol) = table.lookup(name, wanted, class)?;
                 Some(library.host_symbol(&symbol))
@@ -808,7 +843,7 @@ impl GlobalScope {
                 return Some(GlobalSymbol { symbol, library: None });
             }
         }
-        let may_be_opened = self.opened_names.may_have(name.half_hash());
+        let may_be_opened = self.opened_may_have(name.half_hash());
         if may_be_opened { self.lookup_opened(name, wanted, class) } else { None }
     }
 
