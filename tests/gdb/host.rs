@@ -125,6 +125,7 @@ impl Host {
             ["load", name, path, "off"] => self.load(name, path, Debug::Off),
             ["load", name, path, "symbols"] => self.load(name, path, Debug::Symbols),
             ["load", name, path, "full"] => self.load(name, path, Debug::Full),
+            ["load", name, path, "portable"] => self.load(name, path, Debug::Portable),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {

@@ -6,6 +6,7 @@
 pub mod compare;
 pub mod host;
 pub mod libraries;
+pub mod lldb;
 pub mod scenario;
 
 use std::cell::Cell;
@@ -24,6 +25,9 @@ use host::Loader;
 
 /// Names the gdb that is tested, if not that of the system.
 const GDB: &str = "MEMDL_TEST_GDB";
+
+/// Names the form in which debuggers are told of libraries, if not the one that each test chooses.
+const FORM: &str = "MEMDL_TEST_FORM";
 
 /// The gdb that is tested.
 pub fn gdb() -> String {
@@ -173,13 +177,13 @@ impl Gdb {
         gdb.command
             .args(["-nx", "--batch"])
             .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
-            .env_remove("MEMDL_DEBUG")
             .env(host::LOADER, Loader::Memdl.name())
             .env_remove("DEBUGINFOD_URLS")
             .env("RUST_BACKTRACE", "0")
             // cargo's, for this binary; gdb would look for its own libraries there.
             .env_remove("LD_LIBRARY_PATH")
             .env("LC_ALL", "C");
+        choose_form(&mut gdb.command);
         gdb
     }
 
@@ -285,8 +289,17 @@ pub fn bare_host(steps: &[String], loader: Loader) -> Command {
     let words = host_command();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env(host::STEPS, steps.join("\n"));
-    command.env_remove("MEMDL_DEBUG").env(host::LOADER, loader.name());
+    command.env(host::LOADER, loader.name());
+    choose_form(&mut command);
     command
+}
+
+/// Unless a test says otherwise, an operator says what [`FORM`] says, or nothing.
+fn choose_form(command: &mut Command) {
+    match env::var_os(FORM) {
+        Some(form) => command.env("MEMDL_DEBUG", form),
+        None => command.env_remove("MEMDL_DEBUG"),
+    };
 }
 
 /// What a debugger answered to each command, in their order.
@@ -345,7 +358,7 @@ impl Replies {
 
 impl std::fmt::Display for Replies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.list.iter().try_for_each(|(command, reply)| writeln!(f, "(gdb) {command}\n{reply}"))
+        self.list.iter().try_for_each(|(command, reply)| writeln!(f, "> {command}\n{reply}"))
     }
 }
 

@@ -1,0 +1,252 @@
+#!/bin/sh
+# Unpacks debuggers of other Debian releases beside each other, none of them into the system.
+#
+#     sh tests/debuggers.sh [SUITE/PACKAGE...]
+#
+# Each comes with the libraries of its own release, down to the C library, as apt resolves them for
+# an empty machine, and becomes one command in target/debuggers: gdb-10.1, lldb-14.0.6, ... What
+# is there already is left alone. Prints the commands, one a line.
+set -eu
+
+# lldb's packages can't be installed together (their Python modules conflict), here they can be.
+# sid moves on: what is printed tells which version it had.
+wanted="bullseye/gdb bullseye/gdb-minimal bookworm/gdb bookworm/gdb-multiarch trixie/gdb
+    bookworm/gdb-17 sid/gdb bookworm/lldb-14 bookworm/lldb-19"
+[ $# = 0 ] || wanted="$*"
+
+cd "$(dirname "$0")/.."
+mkdir -p "${CARGO_TARGET_DIR:-target}/debuggers"
+cd "${CARGO_TARGET_DIR:-target}/debuggers"
+all=$PWD
+machine=$(uname -m)-linux-gnu
+
+fail() {
+    echo "tests/debuggers.sh: $*" >&2
+    exit 1
+}
+
+for tool in apt-get dpkg-deb flock; do
+    command -v "$tool" >/dev/null || fail "needs $tool: this works on Debian and what comes of it"
+done
+[ "$machine" = x86_64-linux-gnu ] || fail "is written for x86_64, not for $machine"
+# Two runs at once would unpack into the same folders.
+exec 9>"$all/lock"
+flock 9
+
+# The mirror of Debian that this machine uses: nobody is asked whom the machine would not ask.
+mirror() {
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' |
+        grep -v -e security -e backports | head -n 1
+}
+
+# Readies apt_in for a release: all that apt keeps is in a folder of its own.
+ready_apt() {
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e "$keys" ] || fail "needs the package debian-archive-keyring ($keys)"
+    # It knows from its lists, which a new machine has not.
+    [ -n "$(mirror)" ] || [ "$(id -u)" != 0 ] || apt-get -qq update
+    mirror=$(mirror)
+    [ -n "$mirror" ] || fail "apt-get here knows no mirror of Debian, or was never told to update"
+    mkdir -p "$all/apt/$1/state/lists/partial" "$all/apt/$1/cache/archives/partial"
+    echo "deb [signed-by=$keys] $mirror $1 main" >"$all/apt/$1/sources.list"
+    : >"$all/apt/$1/status"
+    apt_in "$1" -q update >"$all/log" 2>&1 || fail "no release $1:" "$(cat "$all/log")"
+}
+
+# apt-get of the release $1, for a machine that has nothing.
+apt_in() {
+    private=$all/apt/$1
+    shift
+    apt-get -o "Dir::Etc::sourcelist=$private/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::Etc::preferencesparts=/dev/null -o "Dir::State=$private/state" \
+        -o "Dir::State::status=$private/status" -o "Dir::Cache=$private/cache" \
+        -o APT::Sandbox::User= -o APT::Install-Recommends=false "$@"
+}
+
+# Part of every machine, or for building programs: no debugger runs them.
+not_run="dpkg|tar|perl-base|debconf|init-system-helpers|ucf|sensible-utils|procps|tzdata|netbase"
+not_run="$not_run|llvm-.*|lib.*-dev|python3|python3-minimal|python3\.[0-9]*|python3\.[0-9]*-minimal"
+
+# A build of gdb between Debian's, which has all but the Python interpreter.
+wheel=gdb_for_pwndbg-17.2.0.post5-cp311-cp311-manylinux_2_28_x86_64.whl
+wheel_sum=2759f80f110ce910f9dc30776882df442426cb4500266addda03751e3f7815cc
+
+# Adds the wheel to the folder.
+unpack_wheel() {
+    python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.11 --abi cp311 \
+        --platform manylinux_2_28_x86_64 --dest "$1/packages" gdb-for-pwndbg==17.2.0.post5 \
+        >"$1/log" 2>&1 || fail "cannot download gdb 17.2:" "$(tail -n 5 "$1/log")"
+    echo "$wheel_sum  $1/packages/$wheel" | sha256sum -c --quiet || fail "not the known $wheel"
+    python3 -m zipfile -e "$1/packages/$wheel" "$1/wheel"
+    mkdir -p "$1/root/usr/bin" "$1/root/usr/share/gdb/python"
+    mv "$1"/wheel/gdb_for_pwndbg/_vendor/share/gdb/* "$1/root/usr/share/gdb"
+    mv "$1/wheel/gdb" "$1/root/usr/share/gdb/python"
+    mv "$1/wheel/gdb_for_pwndbg/_vendor/bin/gdb" "$1/root/usr/bin"
+    chmod +x "$1/root/usr/bin/gdb"
+    echo 17.2 >"$1/root/version"
+}
+
+# Unpacks SUITE/PACKAGE into a folder of that name, with its version in a file beside the rest.
+unpack() {
+    suite=${1%/*}
+    package=${1#*/}
+    # The whole is renamed into place when it is complete.
+    new=$all/unfinished
+    rm -rf "$new"
+    mkdir -p "$new/root" "$new/packages" "$all/$suite"
+    case $package in
+    gdb-17) packages="libpython3.11 libexpat1 zlib1g" ;;
+    *) packages=$package ;;
+    esac
+    ready_apt "$suite"
+    # shellcheck disable=SC2086
+    apt_in "$suite" -s install $packages >"$new/plan" 2>"$new/log" ||
+        fail "cannot resolve $1:" "$(cat "$new/log")"
+    names=$(sed -n 's/^Inst \([^ ]*\) .*/\1/p' "$new/plan" | grep -v -x -E "$not_run")
+    # shellcheck disable=SC2086
+    (cd "$new/packages" && apt_in "$suite" -q download $names) >"$new/log" 2>&1 ||
+        fail "cannot download $1:" "$(tail -n 5 "$new/log")"
+    for file in "$new"/packages/*.deb; do
+        dpkg-deb -x "$file" "$new/root" || fail "cannot unpack $file"
+    done
+    if [ "$package" = gdb-17 ]; then
+        unpack_wheel "$new"
+    else
+        # 1:14.0.6-12 is 14.0.6.
+        dpkg-deb -f "$new/packages/${package}"_*.deb Version |
+            sed -e 's/^[0-9]*://' -e 's/[-+~].*//' >"$new/root/version"
+    fi
+    rm -rf "${all:?}/$1"
+    mv "$new/root" "$all/$1"
+    rm -rf "$new"
+}
+
+# Makes the command $1 that runs the program $2 of the unpacked folder $root, with the libraries in
+# its folder $3 too. Lines of shell that go before are read from the input; "$@" is what the command
+# is given.
+command_for() {
+    # In the old releases /lib is not /usr/lib.
+    for folder in lib usr/lib; do
+        loader=$root/$folder/$machine/ld-linux-x86-64.so.2
+        [ ! -e "$loader" ] || break
+    done
+    [ -e "$loader" ] || fail "no dynamic linker in $root"
+    {
+        echo "#!/bin/sh"
+        echo "# Made by tests/debuggers.sh."
+        cat
+        echo "exec $loader --library-path $root/lib/$machine:$root/usr/lib/$machine${3:+:$root/$3} \\"
+        echo "    $root/$2 \"\$@\""
+    } >"$1.new"
+    chmod +x "$1.new"
+    mv "$1.new" "$1"
+}
+
+# gdb finds its Python beside itself, wherever that is; what belongs to the machine's libraries it
+# has to be told: their thread library, and how C++ containers look.
+gdb_command() {
+    {
+        # Where it was built to be: it does not look beside itself.
+        [ "$package" != gdb-17 ] ||
+            echo "export PYTHONHOME=$root/usr; set -- -iex 'unset environment PYTHONHOME' \"\$@\""
+        cat <<END
+set -- "--data-directory=$root/usr/share/gdb" -iex "set auto-load safe-path /" \\
+    -iex "set libthread-db-search-path /lib/$machine" \\
+    -iex "add-auto-load-scripts-directory /usr/share/gdb/auto-load" "\$@"
+END
+        # Newer Pythons complain of what shows those containers.
+        [ "$package" = gdb-minimal ] ||
+            echo "set -- -iex 'python import warnings; warnings.simplefilter(\"ignore\")' \"\$@\""
+        case $version in [1-9].* | 10.*) old_gdb "$1" ;; esac
+    } >"$all/lines"
+    command_for "$1" "usr/bin/$2" "" <"$all/lines"
+}
+
+# gdb before 11 is older than the C library here (2.36) in two ways. It refuses objects that have a
+# section of the type SHT_RELR: so it reads copies where that section has another type, from a folder
+# that has links to the rest of the machine, while the process has the real ones. And it looks for
+# threads when it sees libpthread, which is no more: so a program is started with the empty one that
+# there still is, after the C library.
+old_gdb() {
+    # Names of files begin with this when gdb shows them: tests/gdb/versions.rs knows.
+    copies=$1.machine
+    libraries=usr/lib/$machine
+    rm -rf "$copies"
+    mkdir -p "$copies/$libraries" "$copies/lib64"
+    for at in / /usr/ /usr/lib/ "/$libraries/"; do
+        find "$at" -mindepth 1 -maxdepth 1 ! -name usr ! -name lib ! -name lib64 ! -name "$machine" \
+            -exec ln -s -t "$copies$at" {} +
+    done
+    ln -s usr/lib "$copies/lib"
+    rm -f "$copies/usr/lib64" && ln -s ../lib64 "$copies/usr/lib64"
+    python3 - "/$libraries" "$copies" <<'END' || fail "cannot copy the C library for gdb $version"
+import os, struct, sys
+SHT_PROGBITS, SHT_RELR = 1, 19
+folder, copies = sys.argv[1:]
+names = "ld-linux-x86-64.so.2 libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1"
+for name in names.split():
+    image = bytearray(open(os.path.join(folder, name), "rb").read())
+    (start,) = struct.unpack_from("<Q", image, 40)
+    size, count = struct.unpack_from("<HH", image, 58)
+    for at in range(start + 4, start + 4 + size * count, size):
+        if struct.unpack_from("<I", image, at) == (SHT_RELR,):
+            struct.pack_into("<I", image, at, SHT_PROGBITS)
+    for path in [folder, "/lib64"] if name.startswith("ld-") else [folder]:
+        path = copies + os.path.join(path, name)
+        if os.path.lexists(path):
+            os.remove(path)
+        open(path, "wb").write(image)
+END
+    cat <<END
+set -- -iex "set sysroot $copies" \\
+    -iex "set environment LD_PRELOAD /lib/$machine/libc.so.6:/lib/$machine/libpthread.so.0" "\$@"
+END
+}
+
+lldb_command() {
+    llvm=usr/lib/llvm-${version%%.*}
+    command_for "$root/lldb-server" "$llvm/bin/lldb-server" "$llvm/lib" </dev/null
+    modules=$(find "$root/$llvm/lib" -path '*-packages/lldb/__init__.py' | head -n 1)
+    [ -n "$modules" ] || fail "no Python modules of lldb in $root"
+    modules=${modules%/lldb/__init__.py}
+    command_for "$1" "$llvm/bin/lldb" "$llvm/lib" <<END
+export LLDB_DEBUGSERVER_PATH=$root/lldb-server
+export PYTHONHOME=$root/usr PYTHONPATH=$modules:$root/usr/lib/python3/dist-packages
+# Not for the program that is debugged.
+set -- -O "settings set target.unset-env-vars LLDB_DEBUGSERVER_PATH PYTHONHOME PYTHONPATH" "\$@"
+END
+}
+
+for one in $wanted; do
+    case $one in
+    */gdb | */gdb-minimal | */gdb-multiarch | bookworm/gdb-17 | */lldb-[0-9]*) ;;
+    *) fail "$one is not SUITE/gdb, SUITE/lldb-19 or the like" ;;
+    esac
+    [ -e "$all/$one/version" ] || unpack "$one"
+    root=$all/$one
+    version=$(cat "$root/version")
+    package=${one#*/}
+    case $package in
+    lldb-*)
+        command=$all/lldb-$version
+        lldb_command "$command"
+        # As its package is called.
+        [ "$command" = "$all/$package" ] || ln -sf "${command##*/}" "$all/$package"
+        ;;
+    gdb-17)
+        command=$all/gdb-$version
+        gdb_command "$command" gdb
+        ;;
+    gdb-minimal)
+        command=$all/gdb-minimal-$version
+        gdb_command "$command" gdb
+        ;;
+    *)
+        command=$all/$package-$version
+        gdb_command "$command" "$package"
+        ;;
+    esac
+    "$command" --version >"$all/log" 2>&1 </dev/null || fail "$command does not run:" "$(cat "$all/log")"
+    echo "$command"
+done
