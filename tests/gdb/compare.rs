@@ -34,6 +34,17 @@ const ALLOWED: &[Allowed] = &[
             (!line.starts_with(UNLOADED)).then(|| line.to_owned())
         },
     ),
+    (
+        "gdb shows what a list of locations is relative to as DWARF states it: in the portable \
+         form that is a run-time address.",
+        |line| match line.split_once("Base address ") {
+            Some((before, rest)) => {
+                let (_, rest) = rest.split_once(' ').unwrap_or_default();
+                Some(format!("{before}Base address {rest}"))
+            }
+            None => Some(line.to_owned()),
+        },
+    ),
     ("gdb says which files it reads symbols from.", |line| {
         (!line.starts_with("Reading symbols")).then(|| line.to_owned())
     }),

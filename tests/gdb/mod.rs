@@ -310,6 +310,11 @@ pub struct Replies {
 
 impl Replies {
     fn parse(transcript: &str) -> Replies {
+        Replies::parse_with(transcript, normal)
+    }
+
+    /// `normal` makes a reply what it is in all runs.
+    fn parse_with(transcript: &str, normal: impl Fn(&str) -> String) -> Replies {
         let mark = format!("\n{MARK}");
         let list = transcript.split(&mark).skip(1).map(|part| {
             let (command, reply) = part.split_once('\n').unwrap_or((part, ""));
