@@ -121,9 +121,15 @@ impl Lldb {
         let said = fs::read_to_string(&output.0).unwrap_or_default();
 
         let (_, session) = run.transcript.split_once(&run_script).unwrap_or_default();
-        let marked = format!("{}\n{MARK}host\n{said}", session.replace("\n(lldb) ", &format!("\n{MARK}")));
+        let marked =
+            format!("{}\n{MARK}host\n{said}", session.replace("\n(lldb) ", &format!("\n{MARK}")));
         let replies = Replies::parse_with(&marked, |reply| plain(&normal(reply)));
-        assert_eq!(replies.list().len(), commands.len() + 1, "lldb ended early:\n{}", run.transcript);
+        assert_eq!(
+            replies.list().len(),
+            commands.len() + 1,
+            "lldb ended early:\n{}",
+            run.transcript
+        );
         for line in run.transcript.lines() {
             let complains = COMPLAINTS.iter().any(|complaint| line.contains(complaint));
             assert!(!complains, "lldb complains: {line}\nin\n{replies}");
@@ -133,13 +139,8 @@ impl Lldb {
 }
 
 /// Never said by a debugger that is told the truth.
-const COMPLAINTS: &[&str] = &[
-    "Assertion",
-    "PLEASE submit a bug report",
-    "unable to locate",
-    "malformed",
-    "parsing failed",
-];
+const COMPLAINTS: &[&str] =
+    &["Assertion", "PLEASE submit a bug report", "unable to locate", "malformed", "parsing failed"];
 
 /// A reply without what differs between runs, beyond what [`normal`] takes out: numbers of
 /// processes, and lines that come when they come.
@@ -148,7 +149,8 @@ fn plain(reply: &str) -> String {
     for line in reply.lines() {
         let added = line.contains("location added to breakpoint")
             || line.contains("locations added to breakpoint");
-        if added || line.starts_with("Process ") && line.contains(" launched: ") {
+        let of_language = line.contains("This version of LLDB has no plugin for the language");
+        if added || of_language || line.starts_with("Process ") && line.contains(" launched: ") {
             continue;
         }
         let line = super::without_number(&super::without_number(line, "Process "), "tid = ");
@@ -162,12 +164,15 @@ fn plain(reply: &str) -> String {
 type Allowed = (&'static str, fn(&str) -> Option<String>);
 
 const ALLOWED: &[Allowed] = &[
-    ("lldb tells the segment that a section is in: a symfile has sections only.", |line| {
-        Some(match line.split_once(".PT_LOAD[") {
-            Some((before, after)) => before.to_owned() + after.split_once(']').unwrap_or_default().1,
-            None => line.to_owned(),
-        })
-    }),
+    (
+        "lldb finds fault with the debug information of a std::string, once, whenever it comes to \
+         read that: in no order.",
+        |line| {
+            let is_that =
+                line.contains("'_M_local_buf' refers to type 0xADDRESS which extends beyond");
+            (!is_that).then(|| line.to_owned())
+        },
+    ),
     (
         "lldb makes up names for the entries of the procedure linkage table from relocations: a \
          symfile has none. And lldb 14 does not always name variables behind what is not mapped \
@@ -202,12 +207,21 @@ pub fn load_and_call(library: &Path) -> Vec<String> {
     steps(&[&format!("load a {} portable", library.display()), "call a entry 5"])
 }
 
-/// Runs the script on the library loaded by memdl, and fails unless lldb says the same when the
-/// library was loaded by `dlopen`. Gives the session with memdl.
+/// Runs the script on a host that loads the library by memdl, and fails unless lldb says the same
+/// when the library is loaded by `dlopen`. Gives the session with memdl.
 pub fn as_with_dlopen(version: Version, library: &Path, commands: &[&str]) -> Replies {
-    let of_memory = Lldb::of_host(version, &load_and_call(library)).run(commands);
-    let of_file =
-        Lldb::of_host(version, &load_and_call(library)).loader(Loader::Dlopen).run(commands);
+    steps_as_with_dlopen(version, library, &load_and_call(library), commands)
+}
+
+/// As [`as_with_dlopen`], for a host that does these steps.
+pub fn steps_as_with_dlopen(
+    version: Version,
+    library: &Path,
+    steps: &[String],
+    commands: &[&str],
+) -> Replies {
+    let of_memory = Lldb::of_host(version, steps).run(commands);
+    let of_file = Lldb::of_host(version, steps).loader(Loader::Dlopen).run(commands);
     let mut different = String::new();
     for ((command, ours), (_, theirs)) in of_memory.list().iter().zip(of_file.list()) {
         let (ours, theirs) = (comparable(ours, library), comparable(theirs, library));
