@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use gdb::libraries::{Copy, library, mark, steps};
-use gdb::lldb::{Lldb, Version, as_with_dlopen, load_and_call, steps_as_with_dlopen};
+use gdb::lldb::{Lldb, Version, as_with_dlopen, load_and_call};
 use gdb::{Gdb, Replies, scratch, start_host};
 
 #[test]
@@ -138,11 +138,7 @@ fn c_session(lldb: Version, compiler: &str, flags: &[&str]) {
         "locations = 0 (pending)",
         "3: name = 'leaf', locations = 0 (pending)",
     ]);
-    session.to("run").has(&[
-        "stop reason = breakpoint 1.1",
-        "`lib_constructor at clib.c:",
-       ,
-    ]);
+    session.to("run").has(&["stop reason = breakpoint 1.1", "`lib_constructor at clib.c:"]);
     session.to("target variable lib_constructed").has(&["(int) lib_constructed = 0\n"]);
     session.to("continue").has(&[
         "stop reason = breakpoint 2.1",
@@ -151,8 +147,8 @@ fn c_session(lldb: Version, compiler: &str, flags: &[&str]) {
     ]);
     session
         .to("breakpoint list")
-        .has(&["lib_constructor + ", " at clib.c:20"])
-        .has(&["compare + ", " at clib.c:42"])
+        .has(&["`lib_constructor", " at clib.c:"])
+        .has(&["`compare", " at clib.c:42"])
         .has(&["leaf", " at clib.c:2"])
         .has_not("pending");
     session.to("bt").has(&[
@@ -260,11 +256,11 @@ fn optimised_cpp_session(lldb: Version, compiler: &str, flags: &[&str]) {
         &[
             "breakpoint set -n area",
             "run",
-            "bt",
+            "bt 8",
             "breakpoint list",
             "thread step-over",
             "thread step-in",
-            "bt",
+            "bt 2",
             "breakpoint delete",
             "image lookup -n shapes::Square<long>::area",
             "thread step-out",
@@ -272,15 +268,19 @@ fn optimised_cpp_session(lldb: Version, compiler: &str, flags: &[&str]) {
         ],
     );
     session.to("run").has(&["stop reason = breakpoint 1.1", "`shapes::Square<long>::area("]);
-    session.to("bt").has(&[
+    session.to("bt 8").has(&[
         "JIT(0xADDRESS)`shapes::Square<long>::area(",
         "[inlined]",
         "this=0xADDRESS, scale=5) at cpplib.cc:20",
-        "JIT(0xADDRESS)`::entry(n=5) at cpplib.cc:32",
-        "::host_calls::",
+        "entry",
+        " at cpplib.cc:32",
     ]);
     session.to("breakpoint list").has(&["1.1: where = JIT(0xADDRESS)`shapes::Square<long>::area("]);
-    session.to("bt").has(&["this=0xADDRESS, scale=5) at cpplib.cc:2", "`::entry(n=5) at cpplib.cc:32"]);
+    session.to("bt 2").has(&[
+        "this=0xADDRESS, scale=5) at cpplib.cc:2",
+        "entry",
+        " at cpplib.cc:32",
+    ]);
     session.to("continue").has(&["exited with status = 0"]);
     session.to("host").has(&["entry(5) = 48\n"]);
 }
@@ -437,12 +437,12 @@ fn compressed(lldb: Version) {
     assert_all(&of_leaf(Lldb::of_host(lldb, &load_and_call(&zstd.0))));
 }
 
+/// lldb misses those in a library on disk that is loaded a second time: no comparison.
 fn unloading(lldb: Version) {
     let path = clib();
     let load = |name| format!("load {name} {} portable", path.display());
-    let session = steps_as_with_dlopen(
+    let session = Lldb::of_host(
         lldb,
-        &path,
         &steps(&[
             &load("a"),
             "call a entry 5",
@@ -453,34 +453,34 @@ fn unloading(lldb: Version) {
             "unload b",
             "pause",
         ]),
-        &[
-            "breakpoint set -n host_pauses",
-            "breakpoint set -n leaf -c 'a == 4'",
-            &at_mark("clib.c", "entry"),
-            "run",
-            "continue",
-            "frame variable --no-locals",
-            "continue",
-            "image lookup -n leaf",
-            "target variable lib_global",
-            "continue",
-            "bt 2",
-            "continue",
-            "frame variable --no-locals",
-            "continue",
-            "image lookup -n leaf",
-            "continue",
-        ],
-    );
+    )
+    .run(&[
+        "breakpoint set -n host_pauses",
+        "breakpoint set -n leaf -c 'a == 4'",
+        &at_mark("clib.c", "entry"),
+        "run",
+        "continue",
+        "frame variable --no-locals",
+        "continue",
+        "image lookup -n leaf",
+        "target variable lib_global",
+        "continue",
+        "bt 2",
+        "continue",
+        "frame variable --no-locals",
+        "continue",
+        "image lookup -n leaf",
+        "continue",
+    ]);
     session.to("run").has(&["stop reason = breakpoint 3.1", "`entry(n=5) at clib.c:48"]);
-    session.to("continue").has(&["stop reason = breakpoint 2.1", "`leaf(a=4, b=3) at clib.c:24"]);
+    session.to("continue").has(&["stop reason = breakpoint 2.1", "`leaf(a=4, b=5) at clib.c:24"]);
     session.to("continue").has(&["`host_pauses at host.rs"]);
     session.to("image lookup -n leaf").has_not("leaf");
     session.to("target variable lib_global").has(&["can't find global variable 'lib_global'"]);
     session.to("continue").has(&["stop reason = breakpoint 3.", "`entry(n=5) at clib.c:48"]);
     session.to("bt 2").has(&["`entry(n=5) at clib.c:48", "::host_calls::"]);
-    session.to("continue").has(&["stop reason = breakpoint 2.", "`leaf(a=4, b=3) at clib.c:24"]);
-    session.to("frame variable --no-locals").has(&["(int) a = 4\n(int) b = 3\n"]);
+    session.to("continue").has(&["stop reason = breakpoint 2.", "`leaf(a=4, b=5) at clib.c:24"]);
+    session.to("frame variable --no-locals").has(&["(int) a = 4\n(int) b = 5\n"]);
     session.to("continue").has(&["`host_pauses at host.rs"]);
     session.to("image lookup -n leaf").has_not("leaf");
     session.to("continue").has(&["exited with status = 0"]);

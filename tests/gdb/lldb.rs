@@ -207,21 +207,11 @@ pub fn load_and_call(library: &Path) -> Vec<String> {
     steps(&[&format!("load a {} portable", library.display()), "call a entry 5"])
 }
 
-/// Runs the script on a host that loads the library by memdl, and fails unless lldb says the same
-/// when the library is loaded by `dlopen`. Gives the session with memdl.
+/// Runs the script on the library loaded by memdl, and fails unless lldb says the same when the
+/// library was loaded by `dlopen`. Gives the session with memdl.
 pub fn as_with_dlopen(version: Version, library: &Path, commands: &[&str]) -> Replies {
-    steps_as_with_dlopen(version, library, &load_and_call(library), commands)
-}
-
-/// As [`as_with_dlopen`], for a host that does these steps.
-pub fn steps_as_with_dlopen(
-    version: Version,
-    library: &Path,
-    steps: &[String],
-    commands: &[&str],
-) -> Replies {
-    let of_memory = Lldb::of_host(version, steps).run(commands);
-    let of_file = Lldb::of_host(version, steps).loader(Loader::Dlopen).run(commands);
+    let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen]
+        .map(|loader| Lldb::of_host(version, &load_and_call(library)).loader(loader).run(commands));
     let mut different = String::new();
     for ((command, ours), (_, theirs)) in of_memory.list().iter().zip(of_file.list()) {
         let (ours, theirs) = (comparable(ours, library), comparable(theirs, library));
