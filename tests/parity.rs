@@ -1,8 +1,11 @@
 //! Whoever debugs a library that was never in a file must not notice it: the same session with gdb,
 //! on one host, once with the library loaded by memdl and once loaded by `dlopen`, says the same.
-//! [`gdb::scenario`] tells how a scenario is written, [`gdb::compare`] what may differ in all.
+//! [`gdb::scenario`] tells how a scenario is written, [`gdb::compare`] what may differ in all. What
+//! differs in more than that has scenarios of its own, which say what gdb says in either case; the
+//! reasons are in README.md, "What debuggers see".
 //!
-//! A scenario runs for each of the builds that it names.
+//! A scenario runs for each of the builds that it names: compiler, optimisation, DWARF version.
+//! The environment variable `MEMDL_TEST_GDB` names a gdb other than the system's.
 
 mod common;
 mod gdb;
@@ -282,6 +285,7 @@ a_software_watchpoint_steps_through_the_library [gcc_o0_dwarf5]: r#"
     (gdb) break {leaf}
     (gdb) run
     (gdb) set can-use-hw-watchpoints 0
+    (gdb) set scheduler-locking on
     (gdb) watch lib_static
     Watchpoint 2: lib_static
     (gdb) continue
