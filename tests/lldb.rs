@@ -56,7 +56,7 @@ with_lldb! {
     all_instances_of_a_template_are_seen: instances;
     lldb_attaches_to_a_running_process_and_leaves_it_running: attaching;
     a_core_by_gdb_shows_names_lines_and_variables: core_by_gdb;
-    a_core_by_lldb_shows_names_lines_and_variables: core_by_lldb;
+    a_core_that_lldb_19_saves_shows_the_host: core_by_lldb;
     the_program_chooses_how_much_lldb_is_told: choices;
     the_environment_overrides_how_much_lldb_is_told: overrides;
     a_person_at_the_prompt_asks_for_all: asking_for_all;
