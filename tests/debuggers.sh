@@ -144,16 +144,18 @@ command_for() {
 }
 
 # gdb finds its Python beside itself, wherever that is; what belongs to the machine's libraries it
-# has to be told: their thread library, and how C++ containers look.
+# has to be told: their thread library, and how C++ containers look. Both it loads from these folders
+# only, as the machine's own gdb does.
 gdb_command() {
     {
         # Where it was built to be: it does not look beside itself.
         [ "$package" != gdb-17 ] ||
             echo "export PYTHONHOME=$root/usr; set -- -iex 'unset environment PYTHONHOME' \"\$@\""
         cat <<END
-set -- "--data-directory=$root/usr/share/gdb" -iex "set auto-load safe-path /" \\
+set -- "--data-directory=$root/usr/share/gdb" \\
     -iex "set libthread-db-search-path /lib/$machine" \\
-    -iex "add-auto-load-scripts-directory /usr/share/gdb/auto-load" "\$@"
+    -iex "set auto-load scripts-directory /usr/lib/debug:/usr/share/gdb/auto-load" \\
+    -iex "set auto-load safe-path /usr/lib/debug:/usr/share/gdb/auto-load:/lib/$machine:/usr/lib/$machine" "\$@"
 END
         # Newer Pythons complain of what shows those containers.
         [ "$package" = gdb-minimal ] ||
