@@ -13,11 +13,9 @@
 //! few addresses outside depend on where the image lies. All gdbs from 8.1 on can read this; any
 //! DWARF that they know works; it costs one copy of the debug sections for each symfile.
 //!
-//! **lldb** does not read `.gnu_debugdata` as built by the distributions: of that form it sees names
-//! and backtraces. For lldb there is the other form ([`portable`]), with DWARF that has run-time
-//! addresses. Of thread-local variables lldb says that it does not find them. All of lldb 14 to 22
-//! crash when a result that they keep (`$0`) is used after the image is gone in whose frame it was
-//! computed; nothing here can help it.
+//! **lldb** does not read `.gnu_debugdata` as built by the distributions. It sees names and
+//! backtraces. It would see all if the DWARF were moved in place, which is [`Debug::Portable`]:
+//! not done yet.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
 //! is gone, and would write into whatever is mapped there next. See [`Registration`]'s drop. So a
@@ -70,9 +68,8 @@ pub enum Debug {
     /// sections.
     #[default]
     Full,
-    /// As [`Debug::Full`], for lldb as well as gdb: all addresses in the debug information are
-    /// rewritten. It takes longer, and twice the memory. Where debug information cannot be
-    /// rewritten with certainty (split DWARF, for one) this is [`Debug::Full`], and the log says so.
+    /// As [`Debug::Full`], for lldb as well as gdb. Not done yet: for now this is
+    /// [`Debug::Full`], and each load logs a warning.
     Portable,
 }
 

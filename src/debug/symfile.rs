@@ -398,6 +398,11 @@ impl Symfile {
         sections.collect()
     }
 
+    /// The image's segments, as it states them.
+    pub(super) fn segments(&self) -> &[SourceSegment] {
+        &self.layout.segments
+    }
+
     /// The header and the sections of the outer file, each with its contents, but for the inner
     /// file.
     pub(super) fn outer_sections(&self) -> Option<(Header, Vec<Filled<'_>>)> {
@@ -420,11 +425,6 @@ impl Symfile {
             sections.pop();
         }
         Some((header, sections))
-    }
-
-    /// The image's segments, as it states them.
-    pub(super) fn segments(&self) -> &[SourceSegment] {
-        &self.layout.segments
     }
 
     /// The names of all sections.
