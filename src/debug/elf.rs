@@ -1,4 +1,4 @@
-//! An ELF file being written: header, section headers, contents.
+//! An ELF file being written: header, program and section headers, contents.
 //!
 //! It knows what every ELF file must have and nothing about symfiles. Nothing is padded for a
 //! reader's sake: none maps a symfile, and the alignment that a section states is that of its
@@ -10,12 +10,14 @@
 
 use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf64::header::Header;
+use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 use scroll::{LE, Pread, Pwrite};
 
 use super::xz::StoredXz;
 
 pub(super) const HEADER_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
+const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
 pub(super) const SECTION_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
 pub(super) const SYMBOL_SIZE: usize = goblin::elf64::sym::SIZEOF_SYM;
 
@@ -43,10 +45,11 @@ impl Contents<'_> {
     }
 }
 
-/// An ELF file to be: its header, its section headers, then the contents in the order of these, but
-/// for one that may come first.
+/// An ELF file to be: its header, its program headers, its section headers, then the contents in the
+/// order of these, but for one that may come first.
 pub(super) struct Elf<'a> {
     pub(super) header: Header,
+    pub(super) segments: Vec<ProgramHeader>,
     pub(super) sections: Vec<(SectionHeader, Contents<'a>)>,
 }
 
@@ -75,23 +78,20 @@ impl<'m> Filler<'m> {
 }
 
 impl<'a> Elf<'a> {
-    /// For the machine that the image is for. Without program headers, which would make a
-    /// debugger compare the sections with them; without an entry point, by which gdb would guess
-    /// how far the file has moved.
+    /// For the machine that the image is for. Without an entry point, by which gdb would guess how
+    /// far the file has moved.
     pub(super) fn new(image: &Header, e_type: u16) -> Elf<'a> {
         let header = Header {
             e_ident: image.e_ident,
             e_type,
             e_machine: image.e_machine,
             e_version: image.e_version,
-            e_shoff: HEADER_SIZE as u64,
             e_flags: image.e_flags,
             e_ehsize: HEADER_SIZE as u16,
             e_shentsize: SECTION_SIZE as u16,
             ..Header::default()
         };
-        let sections = vec![];
-        Elf { header, sections }
+        Elf { header, segments: vec![], sections: vec![] }
     }
 
     /// Adds a section and tells its index; the callers see to it that there are fewer than 2^16.
@@ -106,7 +106,13 @@ impl<'a> Elf<'a> {
     /// a multiple of.
     pub(super) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
         self.header.e_shnum = u16::try_from(self.sections.len()).ok()?;
-        let mut end = HEADER_SIZE + self.sections.len() * SECTION_SIZE;
+        self.header.e_shoff = (HEADER_SIZE + self.segments.len() * SEGMENT_SIZE) as u64;
+        if !self.segments.is_empty() {
+            self.header.e_phnum = u16::try_from(self.segments.len()).ok()?;
+            self.header.e_phoff = HEADER_SIZE as u64;
+            self.header.e_phentsize = SEGMENT_SIZE as u16;
+        }
+        let mut end = self.headers_len();
         for index in in_order(first, self.sections.len()) {
             let (header, contents) = self.sections.get_mut(index)?;
             // No section without contents may have an offset: BFD warns if it is past the end.
@@ -124,7 +130,7 @@ impl<'a> Elf<'a> {
 
     /// The length of the headers, which come before all contents.
     pub(super) fn headers_len(&self) -> usize {
-        HEADER_SIZE + self.sections.len() * SECTION_SIZE
+        HEADER_SIZE + self.segments.len() * SEGMENT_SIZE + self.sections.len() * SECTION_SIZE
     }
 
     /// Writes the file, laid out with these arguments, to zeroed memory.
@@ -148,6 +154,11 @@ impl<'a> Elf<'a> {
         let mut bytes = [0; HEADER_SIZE];
         put(&mut bytes, self.header);
         out.put(&bytes);
+        for segment in &self.segments {
+            let mut bytes = [0; SEGMENT_SIZE];
+            put(&mut bytes, *segment);
+            out.put(&bytes);
+        }
         for (section, _) in &self.sections {
             let mut bytes = [0; SECTION_SIZE];
             put(&mut bytes, *section);

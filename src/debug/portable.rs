@@ -3,7 +3,8 @@
 //! One ELF file, all sections at their run-time addresses, and the debug sections beside them,
 //! with the load bias added wherever DWARF states an address ([`super::dwarf`]). It is made from
 //! the other form ([`super::symfile`]), which has all that it takes: the sections, moved already,
-//! and the DWARF, as it came. Compressed sections are inflated first.
+//! and the DWARF, as it came. Compressed sections are inflated first. And it has the segments,
+//! too: where lldb saves a core it takes a library's base address from the first.
 //!
 //! If any part of the DWARF cannot be moved with certainty there is no such file: half-moved DWARF
 //! shows wrong things.
@@ -11,13 +12,15 @@
 #![forbid(unsafe_code)]
 
 use goblin::elf::header::ET_DYN;
-use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_SYMTAB};
+use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD};
+use goblin::elf::section_header::{SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_SYMTAB};
+use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::{Addresses, DwarfSection, NotRelocated, is_index};
 use super::elf::{Contents, Elf, NOTHING};
 use super::jit::StableBytes;
-use super::sections::Names;
+use super::sections::{Names, SourceSegment};
 use super::symfile::{DebugSection, Symfile, SymfileError};
 use crate::addr::LoadBias;
 
@@ -54,11 +57,17 @@ impl Symfile {
         for (index, section) in debug_sections.iter_mut().enumerate() {
             addresses.relocate(index, &mut section.contents, load_bias);
         }
-        self.with_sections(&debug_sections).ok_or(NotPortable::Unreadable).map(PortableSymfile)
+        self.with_sections(&debug_sections, load_bias)
+            .ok_or(NotPortable::Unreadable)
+            .map(PortableSymfile)
     }
 
     /// This symfile with these debug sections in the place of its inner file.
-    fn with_sections(&self, debug_sections: &[DebugSection]) -> Option<Vec<u8>> {
+    fn with_sections(
+        &self,
+        debug_sections: &[DebugSection],
+        load_bias: LoadBias,
+    ) -> Option<Vec<u8>> {
         let (header, sections) = self.outer_sections()?;
         let mut names = Names(self.names()?.to_vec());
         let debug_sections: Vec<(SectionHeader, &[u8])> = debug_sections
@@ -77,6 +86,8 @@ impl Symfile {
             .collect();
 
         let mut file = Elf::new(&header, ET_DYN);
+        file.segments
+            .extend(self.segments().iter().map(|segment| program_header(segment, load_bias)));
         let mut symtab = 0;
         for (index, (section, contents)) in (0..).zip(&sections) {
             let contents = match section.sh_type {
@@ -94,7 +105,49 @@ impl Symfile {
             file.push(section, Contents::Bytes(contents));
         }
         let mut bytes = vec![0; file.lay_out(symtab, 1)?];
+        for segment in &mut file.segments {
+            let of_segment = file.sections.iter().map(|(section, _)| section);
+            contain_contents(segment, of_segment);
+        }
         file.write(symtab, 1, &mut bytes);
         Some(bytes)
+    }
+}
+
+/// Of a segment where it is, without contents yet.
+fn program_header(segment: &SourceSegment, load_bias: LoadBias) -> ProgramHeader {
+    let SourceSegment { addresses, executable, writable } = segment;
+    let address = load_bias.apply(addresses.start) as u64;
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    ProgramHeader {
+        p_type: PT_LOAD,
+        p_flags: PF_R | flag(*executable, PF_X) | flag(*writable, PF_W),
+        p_vaddr: address,
+        p_paddr: address,
+        p_memsz: addresses.end.0 - addresses.start.0,
+        p_align: 1,
+        ..ProgramHeader::default()
+    }
+}
+
+/// Gives a segment the part of the file that has the contents of those of its sections that have
+/// any: gdb warns of others. Nobody maps it from there.
+fn contain_contents<'s>(
+    segment: &mut ProgramHeader,
+    sections: impl Iterator<Item = &'s SectionHeader>,
+) {
+    let addresses = segment.p_vaddr..segment.p_vaddr.saturating_add(segment.p_memsz);
+    let within = sections.filter(|section| {
+        section.sh_type != SHT_NOBITS
+            && section.sh_flags & u64::from(SHF_ALLOC) != 0
+            && addresses.contains(&section.sh_addr)
+    });
+    // Laid out, so that no end overflows.
+    let contents = within
+        .map(|section| (section.sh_offset, section.sh_offset + section.sh_size))
+        .reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)));
+    if let Some((start, end)) = contents {
+        segment.p_offset = start;
+        segment.p_filesz = end - start;
     }
 }

@@ -43,7 +43,7 @@ use super::Instance;
 use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
 use super::inflate::{self, NotInflated};
 use super::jit::StableBytes;
-use super::sections::{Role, Sections, Source};
+use super::sections::{Role, Sections, Source, SourceSegment};
 use super::thread_local::Site;
 use super::xz::{Piece, StoredXz};
 use crate::addr::{FileOffset, Vaddr};
@@ -122,6 +122,8 @@ struct Layout {
     inner: Option<Inner>,
     /// What the file is as long as.
     len: usize,
+    /// The image's, which are not in this file.
+    segments: Vec<SourceSegment>,
 }
 
 #[derive(Debug)]
@@ -207,6 +209,7 @@ impl SymfileTemplate {
             None => Contents::Bytes(sections.debugdata.unwrap_or_default()),
         };
 
+        // Without segments: gdb would only compare the sections with them.
         let mut outer = Elf::new(header, ET_DYN);
         for section in &sections.list {
             match section.role {
@@ -264,6 +267,7 @@ impl SymfileTemplate {
                 _ => None,
             },
             len,
+            segments: source.segments.to_vec(),
         });
         let memory = if share {
             let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
@@ -392,6 +396,11 @@ impl Symfile {
             Ok(section)
         });
         sections.collect()
+    }
+
+    /// The image's segments, as it states them.
+    pub(super) fn segments(&self) -> &[SourceSegment] {
+        &self.layout.segments
     }
 
     /// The header and the sections of the outer file, each with its contents, but for the inner

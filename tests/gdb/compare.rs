@@ -32,6 +32,17 @@ const ALLOWED: &[Allowed] = &[
             (!line.starts_with(UNLOADED)).then(|| line.to_owned())
         },
     ),
+    (
+        "gdb shows what a list of locations is relative to as DWARF states it: in the portable \
+         form that is a run-time address.",
+        |line| match line.split_once("Base address ") {
+            Some((before, rest)) => {
+                let (_, rest) = rest.split_once(' ').unwrap_or_default();
+                Some(format!("{before}Base address {rest}"))
+            }
+            None => Some(line.to_owned()),
+        },
+    ),
     ("gdb says which files it reads symbols from.", |line| {
         (!line.starts_with("Reading symbols")).then(|| line.to_owned())
     }),
@@ -78,11 +89,16 @@ pub fn assert_same(of_memory: &Replies, of_file: &Replies, library: &Path, diffe
     }
 }
 
-/// Runs the script on the library loaded by memdl, and fails unless gdb says the same when the
-/// library was loaded by `dlopen`. Gives the session with memdl.
+/// Runs the script on the library loaded by memdl, in each form that has all of it, and fails
+/// unless gdb says the same as when the library was loaded by `dlopen`. Gives the session with
+/// [`memdl::Debug::Full`].
 pub fn as_with_dlopen(library: &Path, commands: &[&str]) -> Replies {
-    let of_memory = Gdb::of_host(&load_and_call(library)).run(commands);
     let of_file = Gdb::of_host(&load_and_call(library)).loader(Loader::Dlopen).run(commands);
-    assert_same(&of_memory, &of_file, library, &[]);
-    of_memory
+    let [full, _portable] = ["full", "portable"].map(|form| {
+        let gdb = Gdb::of_host(&load_and_call(library)).env("MEMDL_DEBUG", form);
+        let of_memory = gdb.run(commands);
+        assert_same(&of_memory, &of_file, library, &[]);
+        of_memory
+    });
+    full
 }

@@ -123,9 +123,11 @@ impl Host {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
             ["load", name, path] => self.load(name, path, Debug::default()),
-            ["load", name, path, "off"] => self.load(name, path, Debug::Off),
-            ["load", name, path, "symbols"] => self.load(name, path, Debug::Symbols),
-            ["load", name, path, "full"] => self.load(name, path, Debug::Full),
+            ["load", name, path, how] => self.load(name, path, choice(how)),
+            ["instantiate", name, count, path, how] => {
+                self.instantiate(name, count.parse().unwrap(), path, choice(how));
+            }
+            ["tell", name, how] => self.tell(name, choice(how)),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {
@@ -154,6 +156,25 @@ impl Host {
         };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
+    }
+
+    /// Many of one template: `a0`, `a1`, ...
+    fn instantiate(&mut self, name: &str, count: usize, path: &str, debug: Debug) {
+        let bytes = fs::read(path).unwrap();
+        let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
+        let template = loader.prepare(&bytes).unwrap();
+        for number in 0..count {
+            // SAFETY: these are the test's own libraries.
+            let library = unsafe { template.instantiate() }.unwrap();
+            self.libraries.insert(format!("{name}{number}"), Loaded::FromMemory(library));
+        }
+    }
+
+    fn tell(&self, name: &str, debug: Debug) {
+        match &self.libraries[name] {
+            Loaded::FromMemory(library) => library.set_debug(debug).unwrap(),
+            Loaded::FromFile(_) => panic!("{name} is a file, and told of by others"),
+        }
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
@@ -223,6 +244,16 @@ impl Host {
                 say(&format!("at offset {i:#x} is {byte:#x}"));
             }
         }
+    }
+}
+
+fn choice(how: &str) -> Debug {
+    match how {
+        "off" => Debug::Off,
+        "symbols" => Debug::Symbols,
+        "full" => Debug::Full,
+        "portable" => Debug::Portable,
+        _ => panic!("no such choice: {how}"),
     }
 }
 

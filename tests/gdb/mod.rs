@@ -6,6 +6,7 @@
 pub mod compare;
 pub mod host;
 pub mod libraries;
+pub mod lldb;
 pub mod scenario;
 mod uncured;
 pub mod versions;
@@ -26,6 +27,9 @@ use host::Loader;
 
 /// Names the gdb that is tested, if not that of the system.
 const GDB: &str = "MEMDL_TEST_GDB";
+
+/// Names the form in which debuggers are told of libraries, if not the one that each test chooses.
+const FORM: &str = "MEMDL_TEST_FORM";
 
 /// The gdb that is tested.
 pub fn gdb() -> String {
@@ -175,13 +179,13 @@ impl Gdb {
         gdb.command
             .args(["-nx", "--batch"])
             .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
-            .env_remove("MEMDL_DEBUG")
             .env(host::LOADER, Loader::Memdl.name())
             .env_remove("DEBUGINFOD_URLS")
             .env("RUST_BACKTRACE", "0")
             // cargo's, for this binary; gdb would look for its own libraries there.
             .env_remove("LD_LIBRARY_PATH")
             .env("LC_ALL", "C");
+        choose_form(&mut gdb.command);
         gdb
     }
 
@@ -291,8 +295,17 @@ pub fn bare_host(steps: &[String], loader: Loader) -> Command {
     let words = host_command();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env(host::STEPS, steps.join("\n"));
-    command.env_remove("MEMDL_DEBUG").env(host::LOADER, loader.name());
+    command.env(host::LOADER, loader.name());
+    choose_form(&mut command);
     command
+}
+
+/// Unless a test says otherwise, an operator says what [`FORM`] says, or nothing.
+fn choose_form(command: &mut Command) {
+    match env::var_os(FORM) {
+        Some(form) => command.env("MEMDL_DEBUG", form),
+        None => command.env_remove("MEMDL_DEBUG"),
+    };
 }
 
 /// What a debugger answered to each command, in their order.
@@ -303,6 +316,11 @@ pub struct Replies {
 
 impl Replies {
     fn parse(transcript: &str) -> Replies {
+        Replies::parse_with(transcript, normal)
+    }
+
+    /// `normal` makes a reply what it is in all runs.
+    fn parse_with(transcript: &str, normal: impl Fn(&str) -> String) -> Replies {
         let mark = format!("\n{MARK}");
         let list = transcript.split(&mark).skip(1).map(|part| {
             let (command, reply) = part.split_once('\n').unwrap_or((part, ""));
@@ -351,7 +369,7 @@ impl Replies {
 
 impl std::fmt::Display for Replies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.list.iter().try_for_each(|(command, reply)| writeln!(f, "(gdb) {command}\n{reply}"))
+        self.list.iter().try_for_each(|(command, reply)| writeln!(f, "> {command}\n{reply}"))
     }
 }
 
