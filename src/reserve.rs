@@ -130,7 +130,7 @@ impl Reservation {
     /// at its addresses.
     pub(crate) fn recycle(self) {
         const MOST_BYTES: usize = 32 << 20;
-        const MOST: usize = 16;
+        const MOST: usize = 8;
         let mut free = free();
         let kept: usize = free.iter().map(Reservation::len).sum();
         if free.len() < MOST
