@@ -7,9 +7,10 @@ mod gdb;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use gdb::compare::as_with_dlopen;
+use gdb::libraries::{Copy, library, load_and_call, mark, program, steps};
 use gdb::{Gdb, Replies, Run, Running, scratch, start_host};
 
 #[test]
@@ -18,119 +19,12 @@ fn the_program_that_is_debugged() {
     gdb::host::main();
 }
 
-// ---- Libraries ----
-
-/// Two tests may want the same one at the same time.
-static BUILDING: Mutex<()> = Mutex::new(());
-
-fn library(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    common::build(compiler, &format!("debug/{source}"), flags)
-}
-
-fn program(source: &str) -> PathBuf {
-    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    common::build_program("gcc", source, &["-g", "-O0"])
-}
-
 /// `clib.c` as most tests want it.
 fn clib() -> PathBuf {
     library("gcc", "clib.c", &["-g", "-O0"])
 }
 
-/// A copy of a library that nobody else has.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(library: &Path) -> Copy {
-        let copy = scratch("library.so");
-        fs::copy(library, &copy).unwrap();
-        Copy(copy)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Where a source in `testlibs/debug` says `MARK name`, as gdb wants it: `clib.c:12`.
-fn mark(source: &str, name: &str) -> String {
-    let text = fs::read_to_string(common::repository("testlibs/debug").join(source)).unwrap();
-    let found = text.lines().position(|line| line.ends_with(&format!("// MARK {name}")));
-    format!("{source}:{}", found.unwrap() + 1)
-}
-
-/// The steps of a host that loads the library and calls `entry(5)`.
-fn load_and_call(library: &Path) -> Vec<String> {
-    steps(&[&format!("load a {}", library.display()), "call a entry 5"])
-}
-
-fn steps(steps: &[&str]) -> Vec<String> {
-    steps.iter().map(|&step| step.to_owned()).collect()
-}
-
 // ---- The same as if it had come from a file ----
-
-/// The lines of a session that must not depend on how the library was loaded.
-///
-/// What may differ: what a library is called that has no file (and so whether a frame without
-/// lines tells the file that it is `from`), `name@plt`, which gdb makes up from relocations that a
-/// symfile has none of, and the host's own frames and output.
-fn comparable(replies: &Replies, library: &Path) -> Vec<String> {
-    let file = library.to_str().unwrap();
-    let mut lines = vec![];
-    for (command, reply) in replies.list() {
-        lines.push(format!("(gdb) {command}"));
-        let mut in_host = false;
-        for line in reply.lines() {
-            let line = line
-                .replace("<in-memory@0xADDRESS>", "LIBRARY")
-                .replace(file, "LIBRARY")
-                .replace(" from LIBRARY", "");
-            // Callers come after it, and its source.
-            in_host |= line.contains("host_calls (");
-            let of_host = line.starts_with("[host] ") && !line.contains(") = ")
-                || line.starts_with("running 1 test")
-                || line.contains(gdb::host::TEST);
-            if in_host || of_host || line.ends_with("@plt") {
-                continue;
-            }
-            lines.push(without_plt(&line));
-        }
-    }
-    lines
-}
-
-fn without_plt(line: &str) -> String {
-    match line.rsplit_once(" <") {
-        Some((before, name)) if name.ends_with("@plt>") => before.to_owned(),
-        _ => line.to_owned(),
-    }
-}
-
-/// Runs the script on the library loaded by memdl, and fails unless gdb says the same when the
-/// library was loaded by `dlopen`. Gives the session with memdl.
-fn as_with_dlopen(library: &Path, commands: &[&str]) -> Replies {
-    let of_memory = Gdb::of_host(&load_and_call(library)).run(commands);
-    let reference = program("testlibs/debug/dlopen_host.c");
-    let arguments = [library.to_str().unwrap(), "entry", "5"];
-    let of_file = Gdb::of_program(&reference, &arguments).run(commands);
-    let (ours, theirs) = (comparable(&of_memory, library), comparable(&of_file, library));
-    if let Some(at) = (0..).zip(ours.iter().zip(&theirs)).find(|(_, (a, b))| a != b) {
-        let (at, (ours, theirs)) = at;
-        panic!(
-            "line {at} is\n{ours}\nand with dlopen\n{theirs}\nin\n{of_memory}\nWith dlopen:\n{of_file}"
-        );
-    }
-    assert_eq!(ours.len(), theirs.len(), "{of_memory}\nWith dlopen:\n{of_file}");
-    of_memory
-}
 
 /// All that is asked of a library in C.
 fn c_session(library: &Path) -> Replies {
@@ -797,7 +691,7 @@ fn gdb_opens_no_file_for_a_library() {
     // Without `-f`: gdb tries out `ptrace` on a child of its own, and would wait for it forever.
     // All of gdb that opens files is in its first thread, as the harness sets it up.
     let mut strace = Command::new("strace");
-    strace.args(["-qq", "-s", "4096", "-e", "trace=%file", "-o", trace.path(), "gdb"]);
+    strace.args(["-qq", "-s", "4096", "-e", "trace=%file", "-o", trace.path(), &gdb::gdb()]);
     let session = Gdb::attached_by(strace, &host).run(&[
         "break leaf",
         "set language c",

@@ -3,20 +3,25 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
+use std::path::Path;
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library, Loader};
+use memdl::{Debug, Library};
+
+use crate::common::Opened;
 
 /// Names the steps, each a line of words.
 pub const STEPS: &str = "MEMDL_TEST_HOST";
+/// Names the loader.
+pub const LOADER: &str = "MEMDL_TEST_LOADER";
 /// Steps are read from this test; every run of it ends the process.
 pub const TEST: &str = "the_program_that_is_debugged";
 
@@ -49,9 +54,63 @@ fn say(what: &str) {
     out.flush().unwrap();
 }
 
+/// What loads the libraries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    Memdl,
+    /// The reference: the C library, from their files.
+    Dlopen,
+}
+
+impl Loader {
+    /// For [`LOADER`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Loader::Memdl => "memdl",
+            Loader::Dlopen => "dlopen",
+        }
+    }
+}
+
+/// A library, by whichever loader: all that the host does with one is the same for both.
+enum Loaded {
+    FromMemory(Library),
+    FromFile(Opened),
+}
+
+impl Loaded {
+    fn function(&self, symbol: &str) -> Function {
+        match self {
+            // SAFETY: the tests name functions of this type only.
+            Loaded::FromMemory(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
+            Loaded::FromFile(library) => {
+                let address = library.symbol(symbol, None);
+                assert!(!address.is_null(), "no {symbol}");
+                // SAFETY: as above.
+                unsafe { std::mem::transmute::<*mut c_void, Function>(address) }
+            }
+        }
+    }
+
+    /// Nowhere for a library that only the C library knows.
+    fn unload(self) -> Range<usize> {
+        match self {
+            Loaded::FromMemory(library) => {
+                let range = library.address_range();
+                library.close().unwrap();
+                range
+            }
+            Loaded::FromFile(library) => {
+                drop(library);
+                0..0
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Host {
-    libraries: HashMap<String, Library>,
+    libraries: HashMap<String, Loaded>,
     /// Where unloaded libraries were.
     left: HashMap<String, Range<usize>>,
     /// What was put there since.
@@ -82,28 +141,29 @@ impl Host {
     }
 
     fn load(&mut self, name: &str, path: &str, debug: Debug) {
-        let bytes = fs::read(path).unwrap();
-        let loader = Loader::new().name(name).system_libraries(true).debug(debug);
-        // SAFETY: these are the test's own libraries.
-        let library = unsafe { loader.load(&bytes) }.unwrap();
+        let library = if env::var(LOADER).is_ok_and(|loader| loader == Loader::Dlopen.name()) {
+            Loaded::FromFile(Opened::new(Path::new(path), libc::RTLD_NOW | libc::RTLD_LOCAL))
+        } else {
+            let bytes = fs::read(path).unwrap();
+            let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
+            // SAFETY: these are the test's own libraries.
+            Loaded::FromMemory(unsafe { loader.load(&bytes) }.unwrap())
+        };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
         let number = number.parse().unwrap();
+        let function = self.libraries[name].function(symbol);
         // SAFETY: the tests name functions of this type only.
-        let result = unsafe {
-            let function = self.libraries[name].get::<Function>(symbol).unwrap();
-            host_calls(*function, number)
-        };
+        let result = unsafe { host_calls(function, number) };
         say(&format!("{symbol}({number}) = {result}"));
     }
 
     fn unload(&mut self, name: &str) {
         let library = self.libraries.remove(name).unwrap();
-        self.left.insert(name.to_owned(), library.address_range());
-        library.close().unwrap();
+        self.left.insert(name.to_owned(), library.unload());
         say(&format!("unloaded {name}"));
     }
 
@@ -158,7 +218,7 @@ fn contents(range: &Range<usize>) -> &'static mut [u8] {
 #[inline(never)]
 unsafe fn host_calls(function: Function, number: c_int) -> c_int {
     // SAFETY: the caller's promise.
-    let result = unsafe { function(number) };
+    let result = unsafe { function(number) }; // MARK host
     std::hint::black_box(result)
 }
 

@@ -1,7 +1,12 @@
 //! Running debuggers: the only place that starts one, so that every run has a time limit, is ended
 //! with all that it started, sees no configuration of the user's, and is checked for complaints.
 
+#![allow(dead_code)] // each test binary uses its own part of this
+
+pub mod compare;
 pub mod host;
+pub mod libraries;
+pub mod scenario;
 
 use std::cell::Cell;
 use std::env;
@@ -15,6 +20,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::repository;
+use host::Loader;
+
+/// Names the gdb that is tested, if not that of the system.
+const GDB: &str = "MEMDL_TEST_GDB";
+
+/// The gdb that is tested.
+pub fn gdb() -> String {
+    env::var(GDB).unwrap_or_else(|_| "gdb".to_owned())
+}
 
 /// What a debugger that works never needs.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -28,6 +42,7 @@ const SETTINGS: &[&str] = &[
     "set height 0",
     "set style enabled off",
     "set breakpoint pending on",
+    "set print thread-events off",
     "set startup-with-shell off",
     "set disable-randomization off",
     // What is read is read by the thread that strace looks at.
@@ -95,7 +110,7 @@ impl Running {
     }
 
     /// Waits for its end, or ends it at the limit.
-    fn finish(mut self, limit: Duration) -> Run {
+    pub fn finish(mut self, limit: Duration) -> Run {
         let start = Instant::now();
         while self.is_running() && start.elapsed() < limit {
             thread::sleep(Duration::from_millis(5));
@@ -159,7 +174,9 @@ impl Gdb {
             .args(["-nx", "--batch"])
             .args(SETTINGS.iter().flat_map(|setting| ["-iex", setting]))
             .env_remove("MEMDL_DEBUG")
+            .env(host::LOADER, Loader::Memdl.name())
             .env_remove("DEBUGINFOD_URLS")
+            .env("RUST_BACKTRACE", "0")
             // cargo's, for this binary; gdb would look for its own libraries there.
             .env_remove("LD_LIBRARY_PATH")
             .env("LC_ALL", "C");
@@ -168,20 +185,28 @@ impl Gdb {
 
     /// For the host, which is to do these steps.
     pub fn of_host(steps: &[String]) -> Gdb {
-        let mut gdb = Gdb::new(Command::new("gdb"), host_command());
-        gdb.command.env(host::STEPS, steps.join("\n"));
+        Gdb::new(Command::new(gdb()), host_command()).env(host::STEPS, &steps.join("\n"))
+    }
+
+    /// For the host, which gdbserver starts and runs to its first instruction.
+    pub fn of_served_host(steps: &[String]) -> Gdb {
+        let program = host_command();
+        let mut gdb = Gdb::new(Command::new(gdb()), vec![]).env(host::STEPS, &steps.join("\n"));
+        gdb.command.args(["-iex", "set sysroot /", &program[0], "-ex"]);
+        // It finds its standard input and output to be what it is connected by.
+        gdb.command.arg(format!("target remote | exec gdbserver --once - {}", program.join(" ")));
         gdb
     }
 
     /// For a program that is told all on its command line.
     pub fn of_program(program: &Path, arguments: &[&str]) -> Gdb {
         let words = [program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
-        Gdb::new(Command::new("gdb"), words.map(str::to_owned).collect())
+        Gdb::new(Command::new(gdb()), words.map(str::to_owned).collect())
     }
 
     /// Attached to what runs.
     pub fn attached(to: &Running) -> Gdb {
-        Gdb::attached_by(Command::new("gdb"), to)
+        Gdb::attached_by(Command::new(gdb()), to)
     }
 
     /// As [`Gdb::attached`]; `command` runs the debugger.
@@ -193,9 +218,13 @@ impl Gdb {
 
     /// For a core file of the host.
     pub fn of_core(core: &Path) -> Gdb {
-        let mut gdb = Gdb::new(Command::new("gdb"), vec![]);
+        let mut gdb = Gdb::new(Command::new(gdb()), vec![]);
         gdb.command.arg(env::current_exe().unwrap()).arg(core);
         gdb
+    }
+
+    pub fn loader(self, loader: Loader) -> Gdb {
+        self.env(host::LOADER, loader.name())
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Gdb {
@@ -222,11 +251,18 @@ impl Gdb {
 
     /// Runs the commands; fails if the debugger does not end by itself, or complains.
     pub fn run(self, commands: &[&str]) -> Replies {
+        let replies = self.run_unchecked(commands);
+        replies.assert_no_complaint();
+        replies
+    }
+
+    /// Runs the commands; fails if the debugger does not end by itself. Its complaints are for the
+    /// caller to judge.
+    pub fn run_unchecked(self, commands: &[&str]) -> Replies {
         let run = self.run_to_limit(commands);
         assert!(!run.was_ended, "gdb hangs: ended after {:?}:\n{}", run.took, run.transcript);
         let replies = Replies::parse(&run.transcript);
         assert_eq!(replies.list.len(), commands.len(), "gdb ended early:\n{}", run.transcript);
-        replies.assert_no_complaint();
         replies
     }
 }
@@ -241,10 +277,16 @@ fn host_command() -> Vec<String> {
 
 /// Starts the host, not debugged.
 pub fn start_host(steps: &[String]) -> Running {
+    Running::start(bare_host(steps, Loader::Memdl))
+}
+
+/// The host, not debugged.
+pub fn bare_host(steps: &[String], loader: Loader) -> Command {
     let words = host_command();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env(host::STEPS, steps.join("\n")).env_remove("MEMDL_DEBUG");
-    Running::start(command)
+    command.args(&words[1..]).env(host::STEPS, steps.join("\n"));
+    command.env_remove("MEMDL_DEBUG").env(host::LOADER, loader.name());
+    command
 }
 
 /// What a debugger answered to each command, in their order.
@@ -269,6 +311,11 @@ impl Replies {
         let found = self.list[from..].iter().position(|(given, _)| given == command);
         let at = from + found.unwrap_or_else(|| panic!("no further `{command}` in\n{self}"));
         self.next.set(at + 1);
+        Reply { at, whole: self }
+    }
+
+    /// The reply to the command at this place in the session.
+    pub fn at(&self, at: usize) -> Reply<'_> {
         Reply { at, whole: self }
     }
 
@@ -342,7 +389,10 @@ impl Reply<'_> {
 /// how the library is called that something is in.
 fn normal(text: &str) -> String {
     let mut out = String::new();
+    // libtest does not end this line before it runs the test.
+    let of_libtest = format!("test {} ... ", host::TEST);
     for line in text.lines() {
+        let line = line.strip_prefix(&of_libtest).unwrap_or(line);
         if line.is_empty() || NOISE.iter().any(|noise| line.starts_with(noise)) {
             continue;
         }
@@ -378,14 +428,35 @@ fn without_addresses(line: &str) -> String {
     out + rest
 }
 
+/// What is before the number of a process or a thread.
+const PROCESS: &[&str] = &[
+    "process ",
+    "LWP ",
+    "pid ",
+    "/proc/",
+    // Of a core.
+    ".reg-xstate/",
+    // An argument of the C library's, for whom `pthread_join` waits.
+    "expected=",
+    // An argument in `processes.c`.
+    "child=",
+    // Rust, of a thread that panics.
+    "thread '<unnamed>' (",
+];
+
 fn without_process(line: &str) -> String {
-    match line.split_once("(process ") {
-        Some((before, after)) => {
-            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-            format!("{before}(process PID{after}")
-        }
-        None => line.to_owned(),
-    }
+    PROCESS.iter().fold(line.to_owned(), |line, word| without_number(&line, word))
+}
+
+/// Decimal numbers after `word` are all the same.
+fn without_number(line: &str, word: &str) -> String {
+    let mut parts = line.split(word);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |out, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = if rest.len() < part.len() { "PID" } else { "" };
+        out + word + number + rest
+    })
 }
 
 /// `Thread 2 "name" hit Breakpoint 1, ...` is said where there is more than one thread.

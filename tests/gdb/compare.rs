@@ -1,0 +1,91 @@
+//! One session with a library loaded by memdl beside the same session with that library loaded by
+//! `dlopen`, from its file: the host is the same, and so must be what gdb says.
+//!
+//! What differs in any two runs, addresses and the numbers of processes and threads, is gone from
+//! [`Replies`]. What a library is called that has no file is made equal here. All else that may
+//! differ is [`ALLOWED`], and what a scenario says with its own reason.
+
+use std::path::Path;
+
+use super::host::Loader;
+use super::libraries::load_and_call;
+use super::{Gdb, Replies};
+
+/// How a library without a file is called, where it was loaded.
+const IN_MEMORY: &str = "<in-memory@0xADDRESS>";
+
+/// How gdb calls the file in it that has the debug information.
+const INNER: &str = ".gnu_debugdata for ";
+
+/// A difference that is allowed in any session: why, and a line without what differs. `None`
+/// leaves the line out.
+type Allowed = (&'static str, fn(&str) -> Option<String>);
+
+const ALLOWED: &[Allowed] = &[
+    (
+        "Of a frame without lines gdb tells the file, which it takes from the dynamic linker's \
+         list of files, and not from its own list of symbol files.",
+        |line| Some(line.replace(" from LIBRARY", "")),
+    ),
+    (
+        "gdb tells that breakpoints in an unloaded library are pending again, if it was a file.",
+        |line| {
+            const UNLOADED: &str = "warning: Temporarily disabling breakpoints for unloaded shared";
+            (!line.starts_with(UNLOADED)).then(|| line.to_owned())
+        },
+    ),
+    (
+        "gdb says which files it reads symbols from.",
+        |line| (!line.starts_with("Reading symbols")).then(|| line.to_owned()),
+    ),
+    (
+        "gdb makes up names for the entries of the procedure linkage table from relocations. A \
+         symfile has none, and so no breakpoint is set in such an entry by mistake.",
+        |line| match line.rsplit_once(" <") {
+            _ if line.ends_with("@plt") => None,
+            Some((before, name)) if name.ends_with("@plt>") => Some(before.to_owned()),
+            _ => Some(line.to_owned()),
+        },
+    ),
+];
+
+/// The lines of a reply that must be the same with either loader.
+fn comparable(reply: &str, file: &str) -> Vec<String> {
+    let allowed = |line: &str| {
+        let line = line.replace(INNER, "").replace(IN_MEMORY, "LIBRARY").replace(file, "LIBRARY");
+        ALLOWED.iter().try_fold(line, |line, (_, rule)| rule(&line))
+    };
+    reply.lines().filter_map(allowed).collect()
+}
+
+/// Fails unless gdb said the same in both sessions, and something else in reply to each of the
+/// commands that `differ`, by their places in the sessions.
+pub fn assert_same(of_memory: &Replies, of_file: &Replies, library: &Path, differ: &[usize]) {
+    let file = library.to_str().unwrap();
+    let both = of_memory.list().iter().zip(of_file.list());
+    for (at, ((command, ours), (_, theirs))) in both.enumerate() {
+        let (ours, theirs) = (comparable(ours, file), comparable(theirs, file));
+        if differ.contains(&at) {
+            assert!(ours != theirs, "the replies to `{command}` do not differ:\n{of_memory}");
+            continue;
+        }
+        let end = "(the end)".to_owned();
+        for line in 0..ours.len().max(theirs.len()) {
+            let (ours, theirs) = (ours.get(line).unwrap_or(&end), theirs.get(line).unwrap_or(&end));
+            assert!(
+                ours == theirs,
+                "The reply to `{command}` is\n{ours}\nand with dlopen\n{theirs}\nin\n{of_memory}\n\
+                 With dlopen:\n{of_file}"
+            );
+        }
+    }
+}
+
+/// Runs the script on the library loaded by memdl, and fails unless gdb says the same when the
+/// library was loaded by `dlopen`. Gives the session with memdl.
+pub fn as_with_dlopen(library: &Path, commands: &[&str]) -> Replies {
+    let of_memory = Gdb::of_host(&load_and_call(library)).run(commands);
+    let of_file = Gdb::of_host(&load_and_call(library)).loader(Loader::Dlopen).run(commands);
+    assert_same(&of_memory, &of_file, library, &[]);
+    of_memory
+}
