@@ -34,10 +34,9 @@ const ALLOWED: &[Allowed] = &[
             (!line.starts_with(UNLOADED)).then(|| line.to_owned())
         },
     ),
-    (
-        "gdb says which files it reads symbols from.",
-        |line| (!line.starts_with("Reading symbols")).then(|| line.to_owned()),
-    ),
+    ("gdb says which files it reads symbols from.", |line| {
+        (!line.starts_with("Reading symbols")).then(|| line.to_owned())
+    }),
     (
         "gdb makes up names for the entries of the procedure linkage table from relocations. A \
          symfile has none, and so no breakpoint is set in such an entry by mistake.",

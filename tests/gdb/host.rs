@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library};
+use memdl::{Debug, Library, Template};
 
 use crate::common::Opened;
 
@@ -111,6 +111,7 @@ impl Loaded {
 #[derive(Default)]
 struct Host {
     libraries: HashMap<String, Loaded>,
+    templates: HashMap<String, Template>,
     /// Where unloaded libraries were.
     left: HashMap<String, Range<usize>>,
     /// What was put there since.
@@ -125,6 +126,15 @@ impl Host {
             ["load", name, path, "off"] => self.load(name, path, Debug::Off),
             ["load", name, path, "symbols"] => self.load(name, path, Debug::Symbols),
             ["load", name, path, "full"] => self.load(name, path, Debug::Full),
+            ["load", name, path, "with", info] => self.load_with(name, path, info),
+            ["prepare", name, path] => {
+                let template = memdl::Loader::new().name(*name).prepare(&fs::read(path).unwrap());
+                self.templates.insert((*name).to_owned(), template.unwrap());
+            }
+            ["instantiate", template, name] => self.instantiate(template, name),
+            ["set-debug", name, "off"] => self.set_debug(name, Debug::Off),
+            ["set-debug", name, "symbols"] => self.set_debug(name, Debug::Symbols),
+            ["set-debug", name, "full"] => self.set_debug(name, Debug::Full),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {
@@ -151,6 +161,32 @@ impl Host {
         };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
+    }
+
+    /// With what was split off it.
+    fn load_with(&mut self, name: &str, path: &str, info: &str) {
+        let loader = memdl::Loader::new().name(name).debug_info(fs::read(info).unwrap());
+        // SAFETY: these are the test's own libraries.
+        let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
+        say(&format!("loaded {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+    }
+
+    fn instantiate(&mut self, template: &str, name: &str) {
+        // SAFETY: these are the test's own libraries.
+        let library = unsafe { self.templates[template].instantiate() }.unwrap();
+        say(&format!("loaded {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+    }
+
+    fn set_debug(&self, name: &str, debug: Debug) {
+        let Loaded::FromMemory(library) = &self.libraries[name] else {
+            panic!("{name} has a file");
+        };
+        match library.set_debug(debug) {
+            Ok(()) => say(&format!("{name} is told of as {:?}", library.debug())),
+            Err(error) => say(&format!("{name}: {error}")),
+        }
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
