@@ -1,0 +1,149 @@
+//! Split DWARF: units whose entries are in a file that only a debugger has (`.dwo`, `-gsplit-dwarf`).
+//!
+//! What the image has of such a unit is a *skeleton*: where its lines are, and the name of the file.
+//! Two things are done about skeletons:
+//!
+//! * In DWARF 5 they have a tag of their own. When the file is missing gdb (13.1) refuses it, "unexpected
+//!   tag 'DW_TAG_skeleton_unit'", and then sets none of its breakpoints, in no library. DWARF 4, and
+//!   so gdb, knows a skeleton by its attributes: with the tag of an ordinary unit gdb shows functions'
+//!   names and lines without the file, and all with it.
+//! * Locations in the file take addresses from `.debug_addr`. Which of the entries there belong to
+//!   split units is told here; [`super::thread_local`] tells what they are.
+//!
+//! It reads no entries but the first of each unit, and each table of abbreviations once.
+//!
+//! Sources: DWARF 5, 3.1.2 (skeleton units), 7.5.3 (abbreviations), 7.27 (`.debug_addr`); gdb
+//! `dwarf2/read.c` (`cutu_reader`).
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+use gimli::{
+    AttributeValue, DW_AT_GNU_addr_base, DW_AT_GNU_dwo_name, DW_AT_addr_base, DW_AT_dwo_name,
+    DW_FORM_implicit_const, DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, Reader,
+};
+
+const DW_TAG_SKELETON_UNIT: u8 = 0x4a;
+/// The tag of an ordinary unit.
+const DW_TAG_COMPILE_UNIT: u8 = 0x11;
+
+/// All tables of `.debug_abbrev`.
+pub(super) struct Abbreviations {
+    /// Where each table begins.
+    tables: HashSet<usize>,
+    /// The table and the code of each that names a file.
+    split: HashSet<(usize, u64)>,
+    /// Where the tags of skeletons are, each a byte.
+    skeletons: Vec<usize>,
+}
+
+impl Abbreviations {
+    /// Reads them one after the other; up to where they cannot be read.
+    pub(super) fn read(section: &[u8]) -> Abbreviations {
+        let mut all =
+            Abbreviations { tables: HashSet::new(), split: HashSet::new(), skeletons: vec![] };
+        let mut input = EndianSlice::new(section, LittleEndian);
+        let mut table = 0;
+        all.tables.insert(table);
+        while !input.is_empty() {
+            // What is cut off is no abbreviation.
+            let Ok(end) = all.read_one(section.len(), table, &mut input) else { break };
+            if end {
+                table = section.len() - input.len();
+                all.tables.insert(table);
+            }
+        }
+        all
+    }
+
+    /// Whether it was the end of a table.
+    fn read_one(
+        &mut self,
+        len: usize,
+        table: usize,
+        input: &mut EndianSlice<'_, LittleEndian>,
+    ) -> gimli::Result<bool> {
+        let code = input.read_uleb128()?;
+        if code == 0 {
+            return Ok(true);
+        }
+        let at = len - input.len();
+        if input.read_uleb128()? == u64::from(DW_TAG_SKELETON_UNIT)
+            && len - input.len() == at + 1
+        {
+            self.skeletons.push(at);
+        }
+        input.read_u8()?;
+        loop {
+            let (name, form) = (input.read_uleb128()?, input.read_uleb128()?);
+            if name == 0 && form == 0 {
+                return Ok(false);
+            }
+            if form == u64::from(DW_FORM_implicit_const.0) {
+                input.read_sleb128()?;
+            }
+            if [DW_AT_dwo_name, DW_AT_GNU_dwo_name].iter().any(|it| u64::from(it.0) == name) {
+                self.split.insert((table, code));
+            }
+        }
+    }
+
+    /// Whether there is a skeleton that says so by its tag.
+    pub(super) fn has_skeletons(&self) -> bool {
+        !self.skeletons.is_empty()
+    }
+
+    /// Makes skeletons known by their attributes only.
+    pub(super) fn make_ordinary(&self, section: &mut [u8]) {
+        for &at in &self.skeletons {
+            if let Some(tag) = section.get_mut(at) {
+                *tag = DW_TAG_COMPILE_UNIT;
+            }
+        }
+    }
+
+    /// The parts of a `.debug_addr` of `len` bytes that belong to split units. `abbreviations` and
+    /// `entries` are the sections that these were read from, and that refers to them.
+    pub(super) fn addresses(
+        &self,
+        abbreviations: &[u8],
+        entries: &[u8],
+        len: usize,
+    ) -> gimli::Result<Vec<Range<usize>>> {
+        if self.split.is_empty() {
+            return Ok(vec![]);
+        }
+        let section = DebugAbbrev::new(abbreviations, LittleEndian);
+        let mut read = HashMap::new();
+        let mut starts = BTreeSet::new();
+        let mut units = DebugInfo::new(entries, LittleEndian).units();
+        while let Some(unit) = units.next()? {
+            let table = unit.debug_abbrev_offset().0;
+            if !self.tables.contains(&table) {
+                return Err(gimli::Error::InvalidAbbreviationCode(0));
+            }
+            let code = unit.entries_raw_code()?;
+            if !self.split.contains(&(table, code)) {
+                continue;
+            }
+            let abbreviations = match read.entry(table) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(unit.abbreviations(&section)?)
+                }
+            };
+            let mut entries = unit.entries(abbreviations);
+            let Some(root) = entries.next_dfs()? else { continue };
+            for name in [DW_AT_addr_base, DW_AT_GNU_addr_base] {
+                if let Some(AttributeValue::DebugAddrBase(base)) = root.attr_value(name) {
+                    starts.insert(base.0);
+                }
+            }
+        }
+        let starts: Vec<usize> = starts.into_iter().filter(|&start| start < len).collect();
+        let ends = starts.iter().skip(1).copied().chain([len]);
+        Ok(starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect())
+    }
+}
