@@ -29,7 +29,7 @@
 //! | thread-local storage | both lie in the image's own block, and the distance between the two loaders' offsets is the same for all of the image |
 //! | TLS descriptor | as above; the descriptor was called in both processes to learn its place |
 //! | copy in the process | the same offset, in the copy of the same library that the process had before, or that a library which needs it in turn brought in |
-//! | member | the same offset, in a needed library that memdl had to load itself, since it cannot be opened alone (found in memory by its ELF header, known by its `DT_SONAME`) |
+//! | member | the same offset, in a needed library that memdl had to load itself, since it cannot be opened alone or must see the image (found in memory by its ELF header, known by its `DT_SONAME`) |
 //! | anonymous memory | both point to memory that belongs to no library (heap, stacks) |
 //! | constructors | equal, once both load a copy of the library without `DT_INIT` and `DT_INIT_ARRAY` |
 //! | needed libraries first | equal to a third process, where `dlopen` opens the libraries that this one needs before it opens the library itself: memdl must do so, and `ld.so` gives unique symbols (`STB_GNU_UNIQUE`) to whoever comes first |

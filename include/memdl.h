@@ -159,6 +159,37 @@ int memdl_symbols(const memdl_library *library, memdl_symbol_callback callback, 
  * It lives, with its strings, until this thread's next memdl_symbol_at that finds something. */
 const memdl_symbol *memdl_symbol_at(const memdl_library *library, const void *address);
 
+/* A function that an address lies in. */
+typedef struct memdl_frame {
+    /* What the library is called. Never null. */
+    const char *image;
+    /* As people write it; null if it is not known. */
+    const char *function;
+    /* As linkers know it; null if it is not known. */
+    const char *linkage_name;
+    /* The source file; null if it is not known. */
+    const char *file;
+    /* From 1 on; 0 if it is not known. */
+    uint32_t line;
+    uint32_t column;
+    /* Not 0 if it is a part of the next frame's function, and none of its own. */
+    int is_inlined;
+    /* The address, as the library's file states it. */
+    uint64_t address;
+} memdl_frame;
+
+/* Called with one frame, which lives, with its strings, until it returns. 0 to go on; anything
+ * else, best above 0, ends memdl_symbolize, which returns it. */
+typedef int (*memdl_frame_callback)(const memdl_frame *frame, void *user);
+
+/* Shows the functions that an address in any library lies in: the innermost inlined one first, last
+ * the one that is not inlined. Shows nothing for an address that is in no library of memdl's.
+ * 0, or what the callback returned, or -1 for an error.
+ * Of a return address, as backtrace(3) gives them, ask for the byte before it.
+ * It allocates and takes locks: a signal handler that uses it may never return if the signal has
+ * interrupted a thread that holds one of them. */
+int memdl_symbolize(const void *address, memdl_frame_callback callback, void *user);
+
 /* ---- About a library --------------------------------------------------------------------- */
 
 /* What errors, debuggers and /proc/self/maps call it. Lives until the library is closed. */
@@ -276,6 +307,21 @@ int memdl_options_set_debug(memdl_options *options, memdl_debug debug);
  * see it as if it were inside. A load fails if it is not the library's, by the build-id of both. */
 int memdl_options_set_debug_info(memdl_options *options, const void *bytes, size_t len);
 
+/* What profilers are told. The environment variable MEMDL_PERF=off|map|live-map|jitdump overrides
+ * it. */
+typedef enum memdl_profile {
+    /* Nothing. The default. */
+    MEMDL_PROFILE_OFF = 0,
+    /* Names of functions, in /tmp/perf-PID.map, which stays. */
+    MEMDL_PROFILE_PERF_MAP = 1,
+    /* The same, but the names go with the library, and the file with the process. */
+    MEMDL_PROFILE_LIVE_PERF_MAP = 2,
+    /* Functions with code and lines, in jit-PID.dump in a new folder in $JITDUMPDIR/.debug/jit, or
+     * else $HOME/.debug/jit, or else .debug/jit; it stays. For perf inject --jit. */
+    MEMDL_PROFILE_JITDUMP = 3
+} memdl_profile;
+int memdl_options_set_profile(memdl_options *options, memdl_profile profile);
+
 /* How much a library may ask for before it is refused. */
 typedef enum memdl_limit {
     /* Received bytes of one library. Default 4 GiB. */
@@ -290,7 +336,10 @@ typedef enum memdl_limit {
     MEMDL_LIMIT_RELOCATIONS = 4,
     /* Libraries in one load: it, and what is loaded for it from memdl_options_provide. Default
      * 1,024. */
-    MEMDL_LIMIT_IMAGES = 5
+    MEMDL_LIMIT_IMAGES = 5,
+    /* Live instances of one library that debuggers are told all of; names only of those that are
+     * loaded beyond it while a debugger is attached, which is no error. Default 64. */
+    MEMDL_LIMIT_INSTANCES_IN_FULL = 6
 } memdl_limit;
 int memdl_options_set_limit(memdl_options *options, memdl_limit limit, uint64_t value);
 

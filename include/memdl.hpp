@@ -19,6 +19,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "memdl.h"
 
@@ -73,6 +74,37 @@ struct symbol {
         if (symbol.version) version = symbol.version;
     }
 };
+
+/// A function that an address lies in: memdl_frame with strings of its own.
+struct frame {
+    std::string image;
+    std::optional<std::string> function, linkage_name, file;
+    std::uint32_t line, column;
+    bool is_inlined;
+    std::uint64_t address;
+
+    explicit frame(const memdl_frame &frame)
+        : image(frame.image), line(frame.line), column(frame.column),
+          is_inlined(frame.is_inlined != 0), address(frame.address) {
+        if (frame.function) function = frame.function;
+        if (frame.linkage_name) linkage_name = frame.linkage_name;
+        if (frame.file) file = frame.file;
+    }
+};
+
+/// The functions that an address in any library lies in, the innermost inlined one first; see
+/// memdl_symbolize.
+inline std::vector<frame> symbolize(const void *address) {
+    std::vector<frame> frames;
+    detail::check(memdl_symbolize(
+        address,
+        [](const memdl_frame *found, void *user) {
+            static_cast<std::vector<frame> *>(user)->emplace_back(*found);
+            return 0;
+        },
+        &frames));
+    return frames;
+}
 
 /// Memory made for receiving a library into.
 class buffer {
@@ -144,6 +176,9 @@ class options {
     template <class Bytes> options &debug_info(const Bytes &bytes) {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return debug_info(bytes.data(), bytes.size());
+    }
+    options &profile(memdl_profile profile) {
+        return checked(memdl_options_set_profile(get(), profile));
     }
     options &limit(memdl_limit limit, std::uint64_t value) {
         return checked(memdl_options_set_limit(get(), limit, value));

@@ -30,8 +30,8 @@ use crate::debug::Instances;
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::{
-    Binding, Debug, ExportedSymbol, ImageBuffer, Library, Limits, Loader, Scope, SymbolKind,
-    Template,
+    Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Library, Limits, Loader, Profile, Scope,
+    SymbolKind, Template,
 };
 
 /// `memdl_library`.
@@ -81,6 +81,23 @@ pub struct CRequest {
 /// `memdl_resolver`.
 pub type Resolver =
     unsafe extern "C-unwind" fn(request: *const CRequest, user: *mut c_void) -> *const c_void;
+
+/// `memdl_frame`.
+#[repr(C)]
+pub struct CFrame {
+    image: *const c_char,
+    function: *const c_char,
+    linkage_name: *const c_char,
+    file: *const c_char,
+    line: u32,
+    column: u32,
+    is_inlined: c_int,
+    address: u64,
+}
+
+/// `memdl_frame_callback`.
+pub type FrameCallback =
+    unsafe extern "C-unwind" fn(frame: *const CFrame, user: *mut c_void) -> c_int;
 
 /// `memdl_symbol_callback`.
 pub type SymbolCallback =
@@ -565,6 +582,63 @@ pub unsafe extern "C" fn memdl_symbol_at(
     found.unwrap_or(ptr::null())
 }
 
+/// A frame with strings for C.
+struct OwnedFrame {
+    /// The strings that `c` points to.
+    _strings: [Option<CString>; 4],
+    c: CFrame,
+}
+
+impl OwnedFrame {
+    fn new(frame: &Frame) -> OwnedFrame {
+        let strings = [
+            Some(c_string(frame.image())),
+            frame.function().map(|name| c_string(&name)),
+            frame.linkage_name().map(c_string),
+            frame.file().map(|file| c_string(&file.to_string_lossy())),
+        ];
+        let [image, function, linkage_name, file] = strings.each_ref().map(pointer);
+        let c = CFrame {
+            image,
+            function,
+            linkage_name,
+            file,
+            line: frame.line().unwrap_or(0),
+            column: frame.column().unwrap_or(0),
+            is_inlined: frame.is_inlined().into(),
+            address: frame.address().0,
+        };
+        OwnedFrame { _strings: strings, c }
+    }
+}
+
+/// Shows the functions that an address in a library lies in.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_symbolize(
+    address: *const c_void,
+    callback: Option<FrameCallback>,
+    user: *mut c_void,
+) -> c_int {
+    // It may be the last to hold on to a library, whose destructors then run.
+    let frames = transparent(|| crate::symbolize(address.addr()));
+    let input = caught(|| {
+        let frames: Vec<OwnedFrame> = frames.iter().map(OwnedFrame::new).collect();
+        Ok((frames, callback.ok_or("the callback is null")?))
+    });
+    let Some((frames, callback)) = input else { return -1 };
+    for frame in &frames {
+        // SAFETY: the header's contract; the frame and its strings live during the call.
+        let answer = transparent(|| unsafe { callback(&frame.c, user) });
+        if answer != 0 {
+            return answer;
+        }
+    }
+    0
+}
+
 /// What the library is called.
 ///
 /// # Safety
@@ -867,10 +941,31 @@ pub unsafe extern "C" fn memdl_options_set_debug(options: *mut Options, debug: c
     unsafe { set(options, |options| options.set_debug(debug)) }
 }
 
+/// What profilers are told.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_profile(options: *mut Options, profile: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe { set(options, |options| options.set_profile(profile)) }
+}
+
 impl Options {
     fn set_debug(&mut self, debug: c_int) -> Result<(), Failure> {
         let debug = debug_of(debug)?;
         self.change(|loader| loader.debug(debug))
+    }
+
+    fn set_profile(&mut self, profile: c_int) -> Result<(), Failure> {
+        let profile = match profile {
+            0 => Profile::Off,
+            1 => Profile::PerfMap,
+            2 => Profile::LivePerfMap,
+            3 => Profile::JitDump,
+            other => return Err(format!("there is no memdl_profile {other}").into()),
+        };
+        self.change(|loader| loader.profile(profile))
     }
 }
 
@@ -925,6 +1020,7 @@ pub unsafe extern "C" fn memdl_options_set_limit(
                 3 => &mut limits.tls_block,
                 4 => &mut limits.relocations,
                 5 => &mut limits.images,
+                6 => &mut limits.instances_in_full,
                 other => return Err(format!("there is no memdl_limit {other}").into()),
             } = value;
             let limits = limits.clone();

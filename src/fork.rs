@@ -9,7 +9,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{arch, group, handles, host, process, tls, unique, unwind};
+use crate::{arch, debug, group, handles, host, process, profile, symbolize, tls, unique, unwind};
 
 /// The locks, held from just before a fork until just after.
 struct Held(UnsafeCell<Vec<Box<dyn Any>>>);
@@ -60,9 +60,13 @@ unsafe extern "C" fn before() {
         Box::new(process::lock_for_fork()),
         Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),
+        Box::new(host::lock_for_fork()),
         Box::new(tls::lock_for_fork()),
         Box::new(unique::lock_for_fork()),
         Box::new(unwind::lock_for_fork()),
+        Box::new(debug::lock_for_fork()),
+        Box::new(profile::lock_for_fork()),
+        Box::new(symbolize::lock_for_fork()),
     ];
     // SAFETY: this thread holds all of the locks, so no other is between here and the end.
     unsafe { *HELD.0.get() = held };

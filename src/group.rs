@@ -3,7 +3,7 @@
 //! A group is what one load brings in: the image that was asked for (member 0) and what it needs
 //! from the bytes that the caller provided. Its members can refer to each other in circles, so
 //! they live and die together. Unloading is `Drop`, in the order of the fields: destructors run,
-//! then debuggers, the unwinder and threads forget the image, then the memory goes.
+//! then debuggers, profilers, the unwinder and threads forget the image, then the memory goes.
 //!
 //! The registry of all groups answers three questions: which image holds this address, what have
 //! images with `global(true)` added to the scope of later ones, and what is left to finalise when
@@ -38,7 +38,7 @@ use crate::process;
 use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{Sym, SymbolTable};
 use crate::tls::TlsModule;
-use crate::unwind;
+use crate::{profile, symbolize, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -100,6 +100,8 @@ pub(crate) struct Loaded {
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
     pub(crate) debug: Presence,
+    pub(crate) _profile: Option<profile::Registration>,
+    pub(crate) _symbolized: symbolize::Forget,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
     /// For an image whose calls are bound when they are first made.
@@ -506,6 +508,7 @@ extern "C" fn finalise_all() {
         // Code of the image may still be on some stack, or be called by what ends after us.
         std::mem::forget(group);
     }
+    profile::finish();
 }
 
 #[used]

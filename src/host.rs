@@ -5,8 +5,8 @@
 //! reference of an image binds to, or what a *definition* (not a PLT entry) is. So the libraries
 //! of the process's start-up set, which are never unloaded and come first in the global scope,
 //! are searched here through their own hash tables, with the same code that searches images.
-//! Only for a miss, and only if libraries were opened since, `dlsym` is asked, for those that
-//! were opened with `RTLD_GLOBAL` are nowhere listed.
+//! Only for a miss, and only if a library that was opened since defines such a name, `dlsym` is
+//! asked, for those that were opened with `RTLD_GLOBAL` are nowhere listed.
 //!
 //! The start-up set is a prefix of `dl_iterate_phdr`'s list, in the order of the search: the
 //! executable, preloaded libraries, then dependencies breadth first; it ends with the last
@@ -21,19 +21,23 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
+use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
 use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
+use crate::names::Names;
 use crate::process;
 use crate::rela::{RELA_SIZE, Rela};
 use crate::symbol::{
@@ -212,6 +216,27 @@ fn listed_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
                 library.table().lookup(name, wanted, Class::Definition).is_some()
             })
     })
+}
+
+/// The libraries that were opened since the process started and that may have unique definitions:
+/// linkers note in the ELF header that they need GNU's extensions.
+fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
+    let has_some = |listed: &Listed| {
+        let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
+        listed.name.to_bytes().contains(&b'/')
+            && header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
+            // SAFETY: the start of the image of a listed library, while it is kept where it is.
+            && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
+    };
+    let found = listed_if(&mut |listed| has_some(listed)).into_iter();
+    let found = found.filter(|listed| !startup().iter().any(|it| it.name == listed.name));
+    let held = |listed: Listed| {
+        let handle = Handle::loaded(&listed.name)?;
+        // It may have gone, and another come in its place, before it was held.
+        let is_it = handle.link_map()?.0 == listed.load_bias;
+        if is_it { HostLibrary::new(listed, Some(handle)).map(Arc::new) } else { None }
+    };
+    found.filter_map(held).collect()
 }
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
@@ -422,22 +447,19 @@ impl HostLibrary {
     fn redirect(&self, name: &[u8], address: usize) -> bool {
         let table = self.table();
         let mut found = false;
-        for range in self.relocations.iter().flatten() {
-            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
-            for rela in entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse) {
-                let is_reference = matches!(
-                    (arch::MACHINE.reloc_kind)(rela.r_type),
-                    Some(RelocKind::JumpSlot | RelocKind::GlobDat)
-                );
-                let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
-                if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
-                    let word = self.memory.load_bias.apply(rela.r_offset);
-                    // SAFETY: a word of the global offset table of a library that is held, or
-                    // always there, which `ld.so` has filled in; its code reads it whole.
-                    let written =
-                        unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
-                    found |= written.is_ok();
-                }
+        for rela in self.relas() {
+            let is_reference = matches!(
+                (arch::MACHINE.reloc_kind)(rela.r_type),
+                Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+            );
+            let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
+            if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
+                let word = self.memory.load_bias.apply(rela.r_offset);
+                // SAFETY: a word of the global offset table of a library that is held, or
+                // always there, which `ld.so` has filled in; its code reads it whole.
+                let written =
+                    unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
+                found |= written.is_ok();
             }
         }
         found
@@ -456,6 +478,21 @@ impl HostLibrary {
         let version = table.version(index).and_then(|it| CString::new(it.name()).ok());
         let address = handle.symbol(&c_name, version.as_deref())?;
         Some(HostSymbol { definition: SymbolValue::Address(address), ..self.host_symbol(&symbol) })
+    }
+
+    /// Whether it defines this name, and its own references to it were bound.
+    fn has_bound(&self, name: &SymbolName<'_>) -> bool {
+        let found = self.table().lookup(name, Wanted::Any, Class::Definition);
+        found.is_some_and(|(index, _)| self.relas().any(|rela| rela.symbol == index))
+    }
+
+    /// Its relocations with symbols.
+    fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
+        let tables = self.relocations.iter().flatten();
+        tables.flat_map(|range| {
+            let entries = self.memory.read(range.clone()).unwrap_or(&[]);
+            entries.chunks_exact(RELA_SIZE as usize).filter_map(Rela::parse)
+        })
     }
 
     fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
@@ -485,6 +522,17 @@ pub(crate) fn has_address(address: usize) -> bool {
     }
 }
 
+/// The names, without folders, of the files that the process's libraries came from.
+pub(crate) fn loaded_files() -> HashSet<Vec<u8>> {
+    let file_name = |it: Listed| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
+    listed().into_iter().filter_map(file_name).map(OsString::into_vec).collect()
+}
+
+/// Whether the process has loaded a library of this name.
+pub(crate) fn is_loaded(name: &CStr) -> bool {
+    startup().iter().any(|library| library.is_called(name)) || Handle::loaded(name).is_some()
+}
+
 /// Whether this is the handle that `dlopen(NULL)` gives.
 pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0
@@ -501,7 +549,7 @@ pub(crate) struct Refusal {
 }
 
 /// The file of this name in the first of these folders that has one.
-fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
+pub(crate) fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
     let name = Path::new(OsStr::from_bytes(name.to_bytes()));
     if name.components().nth(1).is_some() {
         return name.is_file().then(|| name.to_owned());
@@ -511,7 +559,7 @@ fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
 
 /// Where the system's loader searches for libraries of the executable (`LD_LIBRARY_PATH` and the
 /// standard folders).
-fn search_folders() -> Vec<PathBuf> {
+pub(crate) fn search_folders() -> Vec<PathBuf> {
     const RTLD_DI_SERINFO: c_int = 4;
     const RTLD_DI_SERINFOSIZE: c_int = 5;
     /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
@@ -551,19 +599,35 @@ fn search_folders() -> Vec<PathBuf> {
 
 /// How many libraries `ld.so` has loaded so far.
 pub(crate) fn loads() -> u64 {
-    unsafe extern "C" fn first(
-        info: *mut libc::dl_phdr_info,
-        _: usize,
-        loads: *mut c_void,
-    ) -> c_int {
-        // SAFETY: a valid record during the call, and the local below.
-        unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
-        1
+    Changes::now().loads
+}
+
+/// How often `ld.so`'s list of libraries has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Changes {
+    loads: u64,
+    unloads: u64,
+}
+
+impl Changes {
+    fn now() -> Changes {
+        unsafe extern "C" fn first(
+            info: *mut libc::dl_phdr_info,
+            _: usize,
+            changes: *mut c_void,
+        ) -> c_int {
+            // SAFETY: a valid record during the call, and the local below.
+            unsafe {
+                let (loads, unloads) = ((*info).dlpi_adds, (*info).dlpi_subs);
+                *changes.cast::<Changes>() = Changes { loads, unloads };
+            }
+            1
+        }
+        let mut changes = Changes::default();
+        // SAFETY: the callback has the signature that is asked for and does not unwind.
+        unsafe { process::visit_libraries(first, (&raw mut changes).cast()) };
+        changes
     }
-    let mut loads = 0u64;
-    // SAFETY: the callback has the signature that is asked for and does not unwind.
-    unsafe { process::visit_libraries(first, (&raw mut loads).cast()) };
-    loads
 }
 
 /// In every library that defines `definer`, points the reference to `name` at `address`. Tells how
@@ -591,7 +655,7 @@ pub(crate) struct HostSymbol {
 
 /// Finds out what is found out once in a process.
 pub(crate) fn set_up() {
-    startup();
+    startup_names();
     Handle::global_scope();
 }
 
@@ -638,8 +702,55 @@ fn startup() -> &'static [Arc<HostLibrary>] {
 /// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
 pub(crate) struct GlobalScope {
     startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
-    /// Libraries were opened since the process started.
-    has_more: bool,
+    startup_names: &'static Names,
+    /// What libraries define that were opened since the process started, for others to see or not.
+    opened_names: Arc<Names>,
+    /// Of these, those that may have unique definitions.
+    with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
+}
+
+/// The names that the start-up set defines.
+fn startup_names() -> &'static Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let mut hashes = Vec::new();
+        startup().iter().for_each(|library| hashes.extend(library.table().half_hashes()));
+        Names::new(&hashes)
+    })
+}
+
+/// The names that all other libraries define, and when that was so.
+static OPENED: Mutex<Option<(Changes, Arc<Names>)>> = Mutex::new(None);
+
+/// Keeps it as it is while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn opened_names() -> Arc<Names> {
+    let now = Changes::now();
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((changes, names)) = &*opened
+        && *changes == now
+    {
+        return names.clone();
+    }
+    let mut hashes = Vec::new();
+    // They are looked into while `ld.so` keeps them where they are.
+    listed_if(&mut |listed| {
+        let is_startup = startup().iter().any(|library| {
+            library.memory.load_bias.get() == listed.load_bias && library.name == listed.name
+        });
+        // The kernel's vdso has a name that is no path.
+        if !is_startup && listed.name.to_bytes().contains(&b'/') {
+            let library = HostLibrary::new(listed.clone(), None);
+            library.iter().for_each(|library| hashes.extend(library.table().half_hashes()));
+        }
+        false
+    });
+    let names = Arc::new(Names::new(&hashes));
+    *opened = Some((now, names.clone()));
+    names
 }
 
 /// A definition in the global scope, with what keeps it there.
@@ -654,11 +765,26 @@ impl GlobalScope {
     pub(crate) fn new() -> GlobalScope {
         let startup: Vec<_> =
             startup().iter().map(|library| (&**library, library.table())).collect();
-        // The executable has no name; the kernel's vdso has one that is no path.
-        let is_library =
-            |listed: &Listed| listed.name.is_empty() || listed.name.to_bytes().contains(&b'/');
-        let count = listed().into_iter().filter(is_library).count();
-        GlobalScope { has_more: count > startup.len(), startup }
+        let (startup_names, opened_names) = (startup_names(), opened_names());
+        GlobalScope { startup, startup_names, opened_names, with_unique: OnceCell::new() }
+    }
+
+    /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
+    pub(crate) fn may_define(&self, half_hash: u32) -> bool {
+        self.startup_names.may_have(half_hash) || self.opened_names.may_have(half_hash)
+    }
+
+    /// The one definition of a unique symbol, if a library that was opened since the process started
+    /// has one of it: whoever can see that library, `ld.so` keeps one table for all.
+    pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
+        if !self.opened_names.may_have(name.half_hash()) {
+            return None;
+        }
+        let libraries = self.with_unique.get_or_init(libraries_with_unique);
+        // It is in that table once a reference was bound to it, as most libraries' own are; asking
+        // for another would put it there.
+        let mut libraries = libraries.iter().filter(|library| library.has_bound(name));
+        libraries.find_map(|library| Some((library.unique(name)?, library.clone())))
     }
 
     /// What `name` is bound to.
@@ -668,14 +794,17 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        let found = self.startup.iter().find_map(|(library, table)| {
-            let (_, symbol) = table.lookup(name, wanted, class)?;
-            Some(library.host_symbol(&symbol))
-        });
-        if let Some(symbol) = found {
-            return Some(GlobalSymbol { symbol, library: None });
+        if self.startup_names.may_have(name.half_hash()) {
+            let found = self.startup.iter().find_map(|(library, table)| {
+                let (_, symbol) = table.lookup(name, wanted, class)?;
+                Some(library.host_symbol(&symbol))
+            });
+            if let Some(symbol) = found {
+                return Some(GlobalSymbol { symbol, library: None });
+            }
         }
-        if self.has_more { self.lookup_opened(name, wanted, class) } else { None }
+        let may_be_opened = self.opened_names.may_have(name.half_hash());
+        if may_be_opened { self.lookup_opened(name, wanted, class) } else { None }
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`

@@ -20,7 +20,7 @@ use crate::map::{Mapping, Open};
 use crate::prepare::{Member, Prepared};
 use crate::relocate::{self, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
-use crate::{tell, unique, unwind};
+use crate::{profile, symbolize, tell, unique, unwind};
 
 /// Tells debuggers of the instance of a member, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
@@ -113,7 +113,8 @@ impl<'p, 'd> Placed<'p, 'd> {
         index: usize,
         static_tls: bool,
     ) -> Result<Placed<'p, 'd>, Error> {
-        let mapping = Mapping::new(&member.plan, member.image.bytes(), &member.name)?;
+        let name = member.profile.allows_memory_names().then_some(&*member.name);
+        let mapping = Mapping::new(&member.plan, member.image.bytes(), name)?;
         let segment = member.image.facts.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
@@ -156,18 +157,28 @@ impl<'p, 'd> Placed<'p, 'd> {
         register: &mut dyn FnMut(Arc<str>, Instance) -> Presence,
     ) -> Result<Loaded, Error> {
         let mapping = self.mapping.seal()?;
-        let facts = &self.member.image.facts;
+        let Member { name, image, profile, debug_info, .. } = self.member;
+        let facts = &image.facts;
         let load_bias = mapping.load_bias();
-        let link_map = LinkMap::new(&self.member.name, load_bias, facts.dynamic.start);
+        let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
-        let name = self.member.name.clone();
+        let debug = register(name.clone(), Instance { load_bias, thread_locals });
         Ok(Loaded {
             name: name.clone(),
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,
-            debug: register(name, Instance { load_bias, thread_locals }),
+            _profile: profile::Registration::new(
+                *profile,
+                name,
+                image,
+                debug_info.as_deref(),
+                &mapping,
+                &debug,
+            ),
+            _symbolized: symbolize::Forget { start: mapping.address_range().start },
+            debug,
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,

@@ -37,6 +37,26 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Who sees images
+//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]).
+//! Backtraces do not by themselves; a panic hook that names the frames of images:
+//!
+//! ```
+//! use std::backtrace::Backtrace;
+//!
+//! std::panic::set_hook(Box::new(|panic| {
+//!     eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
+//! }));
+//! # let _ = std::panic::take_hook();
+//! ```
+//!
+//! And in a signal handler, with the risk that is told at [`symbolize`]:
+//!
+//! ```no_run
+//! # let pc = 0;
+//! memdl::symbolize(pc).iter().for_each(|frame| eprintln!("{frame}"));
+//! ```
+//!
 //! # What it promises
 //! * It does what `dlopen` does, or refuses with an [`Error`] that names the reason. Never a silent
 //!   difference.
@@ -56,13 +76,13 @@
 //! | phase | what comes out | module |
 //! |---|---|---|
 //! | validate the bytes | `Image` | `image`, `symbol`, `dynamic` |
-//! | find what it needs | the load group | `prepare`, `host` |
+//! | find what it needs | the load group | `prepare`, `needed`, `host` |
 //! | decide what every reference is bound to | `Bound` | `relocate::bind`, `scope` |
 //! | plan its pages | `Plan` | `plan` |
 //! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
 //! | store the relocations, then call IFUNC resolvers | | `relocate::apply` |
 //! | make RELRO read-only | `Mapping<Sealed>` | `map` |
-//! | tell the unwinder and debuggers | registrations | `unwind`, `debug` |
+//! | tell the unwinder, debuggers and profilers | registrations | `unwind`, `debug`, `profile` |
 //! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |
 //!
 //! [`Loader::prepare`] stops before the pages and gives a [`Template`]; [`Loader::load`] goes the
@@ -76,10 +96,13 @@ mod buffer;
 #[cfg(feature = "capi")]
 mod capi;
 mod debug;
+mod demangle;
 mod dynamic;
 mod eh_frame;
+mod environment;
 mod error;
 mod fork;
+mod functions;
 mod group;
 mod handles;
 mod host;
@@ -91,15 +114,19 @@ mod link_map;
 mod loader;
 mod lookup;
 mod map;
+mod names;
+mod needed;
 mod plan;
 mod prepare;
 mod process;
+mod profile;
 mod rela;
 mod relocate;
 mod reserve;
 mod scope;
 mod services;
 mod symbol;
+mod symbolize;
 mod tell;
 mod threads;
 mod tls;
@@ -113,4 +140,6 @@ pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use limits::Limits;
 pub use loader::{Binding, Loader};
+pub use profile::Profile;
 pub use scope::{Scope, SymbolRequest};
+pub use symbolize::{Frame, symbolize, symbolize_backtrace};

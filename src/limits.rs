@@ -33,6 +33,11 @@ pub struct Limits {
     /// Images in one load group: the image and all that it needs from
     /// [`Loader::provide`](crate::Loader::provide). Default 1,024.
     pub images: u64,
+    /// Live instances of one image that debuggers are told all of; those that are loaded beyond it
+    /// while a debugger is attached are told by name only, as [`Debug::Symbols`](crate::Debug::Symbols),
+    /// which is no error. What gdb does for each load grows with the square of this number.
+    /// [`Library::set_debug`](crate::Library::set_debug) tells all of any one. Default 64.
+    pub instances_in_full: u64,
 }
 
 impl Default for Limits {
@@ -45,6 +50,7 @@ impl Default for Limits {
             relocations: 64_000_000,
             needed: 4096,
             images: 1024,
+            instances_in_full: 64,
         }
     }
 }

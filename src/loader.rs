@@ -13,6 +13,7 @@ use crate::image::Bytes;
 use crate::library::{Library, Template};
 use crate::limits::Limits;
 use crate::prepare::Settings;
+use crate::profile::Profile;
 use crate::scope::{Scope, SymbolRequest};
 use crate::services;
 
@@ -114,6 +115,10 @@ impl Loader {
     /// What is opened so stays in the process once the image is loaded: the system's loader owns
     /// it, other threads may run in it, and the next load finds it there.
     ///
+    /// A few libraries must see the images that need them: libstdc++, where an image replaces
+    /// `operator new`; one that needs an image in turn; D's runtime. Where the process does not have
+    /// such a library yet, its file is read, and it is loaded and unloaded with the image.
+    ///
     /// With it, [`Loader::prepare`] can run the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
@@ -147,6 +152,13 @@ impl Loader {
     /// an image without one, by the checksum in its `.gnu_debuglink`.
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(bytes.into());
+        self
+    }
+
+    /// What profilers are told. Default [`Profile::Off`](crate::Profile::Off). The environment
+    /// variable `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
+    pub fn profile(mut self, profile: Profile) -> Loader {
+        self.settings.profile = profile;
         self
     }
 

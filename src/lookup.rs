@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::group::{Group, Provider};
-use crate::host::SymbolValue;
+use crate::host::{GlobalScope, SymbolValue};
 use crate::symbol::{Class, SymbolName, Wanted};
 use crate::unique;
 
@@ -64,10 +64,12 @@ fn unique_value(group: &Arc<Group>, index: usize, name: &SymbolName<'_>) -> Opti
         Provider::Host(library) => Some(library.unique(name)?.definition),
         Provider::Member(_) | Provider::Loaded(..) => None,
     });
-    of_host.or_else(|| {
+    let of_image = || {
         let (group, index, symbol) = unique::definition(name.bytes())?;
         Some(group.member(index).value(&symbol))
-    })
+    };
+    let elsewhere = || Some(GlobalScope::new().unique(name)?.0.definition);
+    of_host.or_else(of_image).or_else(elsewhere)
 }
 
 /// The address that a symbol's value means for the calling thread.
@@ -97,11 +99,20 @@ pub(crate) fn scope(group: &Arc<Group>) -> Vec<Provider> {
 
 /// The images in [`scope`].
 pub(crate) fn images_in_scope(group: &Arc<Group>) -> Vec<(Arc<Group>, usize)> {
+    images(scope(group))
+}
+
+/// The images among a library that is in place and all that it needs.
+pub(crate) fn images_needed(first: Provider) -> Vec<(Arc<Group>, usize)> {
+    images(searchlist(first))
+}
+
+fn images(list: Vec<Provider>) -> Vec<(Arc<Group>, usize)> {
     let of_image = |provider| match provider {
         Provider::Loaded(group, index) => Some((group, index)),
         Provider::Member(_) | Provider::Host(_) => None,
     };
-    scope(group).into_iter().filter_map(of_image).collect()
+    list.into_iter().filter_map(of_image).collect()
 }
 
 /// A library that is in place and all that it needs, breadth first, each once.

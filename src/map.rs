@@ -44,13 +44,20 @@ pub(crate) struct Mapping<State> {
 }
 
 impl Mapping<Open> {
-    /// Reserves the plan's span, copies the segments from `bytes` and protects them.
-    pub(crate) fn new(plan: &Plan, bytes: &[u8], name: &str) -> Result<Mapping<Open>, Error> {
+    /// Reserves the plan's span, copies the segments from `bytes` and protects them. `name` is what
+    /// `/proc/self/maps` shows.
+    pub(crate) fn new(
+        plan: &Plan,
+        bytes: &[u8],
+        name: Option<&str>,
+    ) -> Result<Mapping<Open>, Error> {
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let len = usize::try_from(plan.span_len()).map_err(|_| too_large())?;
         let align = usize::try_from(plan.align).map_err(|_| too_large())?;
         let reservation = Reservation::new(len, align, plan.span.start.0 as usize)?;
-        reservation.set_name(&format!("memdl:{name}"));
+        if let Some(name) = name {
+            reservation.set_name(&format!("memdl:{name}"));
+        }
         let load_bias = LoadBias::between(plan.span.start, reservation.address());
         let mut mapping = Mapping {
             reservation,

@@ -11,10 +11,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::addr::PageSize;
@@ -29,7 +28,9 @@ use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
+use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
+use crate::profile::Profile;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
@@ -54,6 +55,7 @@ pub(crate) struct Settings {
     pub debug: Debug,
     /// What was split off the image that is asked for.
     pub debug_info: Option<Arc<[u8]>>,
+    pub profile: Profile,
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
@@ -92,6 +94,10 @@ pub(crate) struct Member<'d> {
     pub bound: Bound,
     /// Its calls are bound when they are first made.
     pub lazy: bool,
+    /// What profilers are told of an instance.
+    pub profile: Profile,
+    /// What was split off the image, which may have its symbol table; where profilers want that.
+    pub debug_info: Option<Arc<[u8]>>,
 }
 
 /// A member whose references are not bound yet.
@@ -116,6 +122,7 @@ impl Settings {
             lazy: false,
             debug: Debug::default(),
             debug_info: None,
+            profile: Profile::default(),
             limits: Limits::default(),
             services,
             enclosing: None,
@@ -157,13 +164,20 @@ impl Settings {
         }
 
         let init_order = init_order(&parsed);
-        let debug = self.debug.effective();
+        let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let mut symfiles = Vec::with_capacity(parsed.len());
         let mut members = Vec::with_capacity(parsed.len());
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            let separate = self.debug_info.as_deref().filter(|_| members.is_empty());
-            symfiles.push(symfile(&name, &image, separate, debug, instances)?);
-            members.push(Member { name, image, plan, needed, bound, lazy });
+            let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
+            let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
+            symfiles.push(self.symfile(
+                &name,
+                &image,
+                separate.map(|bytes| &**bytes),
+                debug,
+                instances,
+            )?);
+            members.push(Member { name, image, plan, needed, bound, lazy, profile, debug_info });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));
@@ -272,20 +286,20 @@ impl Settings {
     /// Parses the image and, breadth first, what it needs from the provided bytes.
     fn collect<'d>(&self, bytes: Bytes<'d>) -> Result<Vec<Parsed<'d>>, Error> {
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
+        let outside =
+            Outside { enclosing: self.enclosing_images(), global: group::global_images() };
         let mut missing_libraries = Vec::new();
         let mut index = 0;
         while index < parsed.len() {
             let needed_by = parsed[index].name.clone();
             let facts = parsed[index].image.facts.clone();
-            let folders = run_path(&facts, &needed_by);
-            let origin = origin(&needed_by);
-            let expanded = facts.needed.iter().map(|name| expand(name, origin.as_deref()));
-            let needed: Vec<CString> =
-                expanded.zip(&facts.needed).map(|(it, name)| it.unwrap_or(name.clone())).collect();
+            let folders = needed::folders(&facts, &needed_by);
+            let needed = needed::names(&facts, &needed_by);
             let mut providers = Vec::with_capacity(needed.len());
             for name in &needed {
-                providers.push(self.find_needed(name, &mut parsed)?);
+                providers.push(self.find_needed(name, &mut parsed, &outside)?);
             }
+            self.add_members(&needed, &folders, &mut providers, &mut parsed, &outside)?;
             // What the system has to open, from the last to the first, which is how `ld.so` relocates
             // them: the last ones are those that the others use.
             for (name, provider) in needed.iter().zip(&mut providers).rev() {
@@ -319,36 +333,95 @@ impl Settings {
         &self,
         needed: &CStr,
         parsed: &mut Vec<Parsed<'_>>,
+        outside: &Outside,
     ) -> Result<Option<Provider>, Error> {
-        let name = needed.to_bytes();
+        match self.in_memory(needed.to_bytes(), parsed, outside) {
+            Some(InMemory::InPlace(provider)) => Ok(Some(provider)),
+            Some(InMemory::Bytes(name, bytes)) => {
+                self.add_member(name.clone(), bytes.clone(), parsed).map(Some)
+            }
+            None => Ok(HostLibrary::loaded(needed).map(Provider::Host)),
+        }
+    }
+
+    /// What satisfies a `DT_NEEDED` entry of this name from memory.
+    fn in_memory(
+        &self,
+        name: &[u8],
+        parsed: &[Parsed<'_>],
+        outside: &Outside,
+    ) -> Option<InMemory<'_>> {
         let is_it = |member: &Parsed<'_>| member.image.facts.is_called(&member.name, name);
         if let Some(index) = parsed.iter().position(is_it) {
-            return Ok(Some(Provider::Member(index)));
+            return Some(InMemory::InPlace(Provider::Member(index)));
         }
         let in_group = |group: &Arc<Group>| {
             let index = (0..group.len()).find(|&index| group.member(index).is_called(name))?;
             Some(Provider::Loaded(group.clone(), index))
         };
         if let Some(loaded) = self.depends_on.iter().find_map(in_group) {
-            return Ok(Some(loaded));
+            return Some(InMemory::InPlace(loaded));
         }
-        let mut enclosing = self.enclosing_images().into_iter();
-        if let Some((group, index)) =
-            enclosing.find(|(group, index)| group.member(*index).is_called(name))
-        {
-            return Ok(Some(Provider::Loaded(group, index)));
-        }
+        let in_images = |images: &[(Arc<Group>, usize)]| {
+            let mut images = images.iter();
+            let found = images.find(|(group, index)| group.member(*index).is_called(name));
+            found.map(|(group, index)| InMemory::InPlace(Provider::Loaded(group.clone(), *index)))
+        };
         let mut provided = self.provided.iter();
-        if let Some((provided, bytes)) = provided.find(|(it, _)| it.as_bytes() == name) {
-            return self.add_member(provided.clone(), bytes.clone(), parsed).map(Some);
+        in_images(&outside.enclosing)
+            .or_else(|| {
+                let (name, bytes) = provided.find(|(it, _)| it.as_bytes() == name)?;
+                Some(InMemory::Bytes(name, bytes))
+            })
+            .or_else(|| in_images(&outside.global))
+    }
+
+    /// Makes members of the needed libraries that the system could open, but that must see the
+    /// group's images.
+    fn add_members(
+        &self,
+        needed: &[CString],
+        folders: &[PathBuf],
+        providers: &mut [Option<Provider>],
+        parsed: &mut Vec<Parsed<'_>>,
+        outside: &Outside,
+    ) -> Result<(), Error> {
+        let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
+        let to_open: Vec<CString> = to_open.map(|(name, _)| name.clone()).collect();
+        if !self.system_libraries || to_open.is_empty() {
+            return Ok(());
         }
-        let mut global = group::global_images().into_iter();
-        if let Some((group, index)) =
-            global.find(|(group, index)| group.member(*index).is_called(name))
-        {
-            return Ok(Some(Provider::Loaded(group, index)));
+        let mut loaded = [&outside.enclosing[..], &outside.global].concat();
+        let provided = parsed.iter().flat_map(|member| &member.needed);
+        for provider in provided.chain(providers.iter().flatten()) {
+            if matches!(provider, Provider::Loaded(..)) {
+                loaded.extend(lookup::images_needed(provider.clone()));
+            }
         }
-        Ok(HostLibrary::loaded(needed).map(Provider::Host))
+        let images = || {
+            let loaded = loaded.iter().map(|(group, index)| group.member(*index).symbols());
+            parsed.iter().map(|member| member.image.symbols()).chain(loaded).collect()
+        };
+        let surroundings = Surroundings {
+            images: &images,
+            is_in_memory: &|name| self.in_memory(name, parsed, outside).is_some(),
+            defined: &self.defined,
+            host: &GlobalScope::new(),
+            limits: &self.limits,
+        };
+        let files = surroundings.members(to_open, folders)?;
+        for (name, provider) in needed.iter().zip(providers) {
+            let Some(file) = files.get(name) else { continue };
+            // It may be there by now, under another name.
+            *provider = self.find_needed(name, parsed, outside)?;
+            if provider.is_none()
+                && let Ok(bytes) = std::fs::read(file)
+            {
+                *provider =
+                    Some(self.add_member(file.to_string_lossy().into(), bytes.into(), parsed)?);
+            }
+        }
+        Ok(())
     }
 
     /// Has the system open a needed library, if the caller allows that.
@@ -384,6 +457,30 @@ impl Settings {
         Ok(Provider::Member(parsed.len() - 1))
     }
 
+    /// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
+    /// off it.
+    fn symfile(
+        &self,
+        name: &str,
+        image: &Image<'_>,
+        separate: Option<&[u8]>,
+        wanted: Debug,
+        instances: Instances,
+    ) -> Result<Option<DebugTemplate>, Error> {
+        if let Some(separate) = separate {
+            debug::check_separate(image.bytes(), image.notes(), separate)
+                .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
+        }
+        if wanted == Debug::Off {
+            return Ok(None);
+        }
+        let file = Some(separate.unwrap_or(image.bytes()));
+        let make = |source: &Source<'_>| {
+            DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
+        };
+        Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
+    }
+
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
@@ -396,33 +493,17 @@ impl Settings {
     }
 }
 
-/// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the folder that the image came from, which
-/// is known only if it is called by an absolute path.
-fn run_path(facts: &Facts, name: &str) -> Vec<PathBuf> {
-    let Some(list) = &facts.run_path else { return Vec::new() };
-    let origin = origin(name);
-    let folders = list.to_bytes().split(|&byte| byte == b':');
-    folders
-        .filter_map(|folder| expand(&CString::new(folder).ok()?, origin.as_deref()))
-        .map(|folder| PathBuf::from(OsStr::from_bytes(folder.to_bytes())))
-        .filter(|folder| folder.is_absolute())
-        .collect()
+/// The images that are in place and that whatever is loaded sees.
+struct Outside {
+    enclosing: Vec<(Arc<Group>, usize)>,
+    global: Vec<(Arc<Group>, usize)>,
 }
 
-/// The folder that an image came from, which is known only if it is called by an absolute path.
-fn origin(name: &str) -> Option<String> {
-    let folder = Path::new(name).parent().filter(|folder| folder.is_absolute())?;
-    Some(folder.to_str()?.to_owned())
-}
-
-/// With the folder of the image for `$ORIGIN`; `None` if that is asked for and not known.
-fn expand(text: &CStr, origin: Option<&str>) -> Option<CString> {
-    let Ok(text) = text.to_str() else { return Some(text.to_owned()) };
-    if !text.contains("$ORIGIN") && !text.contains("${ORIGIN}") {
-        return CString::new(text).ok();
-    }
-    let origin = origin?;
-    CString::new(text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)).ok()
+/// What satisfies a `DT_NEEDED` entry from memory.
+enum InMemory<'a> {
+    InPlace(Provider),
+    /// Provided, and not parsed yet.
+    Bytes(&'a Arc<str>, &'a Arc<[u8]>),
 }
 
 /// Why a needed library could not be had.
@@ -534,27 +615,6 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
     order.retain(|&member| member != 0);
     order.push(0);
     order
-}
-
-/// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
-/// off it.
-fn symfile(
-    name: &str,
-    image: &Image<'_>,
-    separate: Option<&[u8]>,
-    wanted: Debug,
-    instances: Instances,
-) -> Result<Option<DebugTemplate>, Error> {
-    if let Some(separate) = separate {
-        debug::check_separate(image.bytes(), image.notes(), separate)
-            .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
-    }
-    if wanted == Debug::Off {
-        return Ok(None);
-    }
-    let file = Some(separate.unwrap_or(image.bytes()));
-    let make = |source: &Source<'_>| DebugTemplate::new(name, source, wanted, instances);
-    Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
 }
 
 /// Has `make` make something of what debuggers could be told of an image. `file` has its debug

@@ -188,7 +188,9 @@ impl Binder<'_> {
     /// What the symbol of this index is bound to; a missing one is noted, and 0 for now.
     fn resolve(&self, index: u32, symbol: &Sym, outcome: &mut Outcome) -> Result<Found, Error> {
         let own = || Definition::of_member(self.member, symbol);
-        if symbol.is_local() && !symbol.is_undefined() {
+        if symbol.is_local() && !symbol.is_undefined()
+            || self.order.is_first_to_define(self.member, index, symbol)
+        {
             return Ok(Found { definition: own(), call: None });
         }
         let name = self.table.name(symbol).ok_or_else(|| {

@@ -1,12 +1,15 @@
-//! Anonymous memory from the kernel: the only file that maps and unmaps.
+//! Memory from the kernel: the only file that maps and unmaps.
 //!
 //! Sources: `mmap(2)`, `prctl(2)` `PR_SET_VMA_ANON_NAME`.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use crate::error::Error;
@@ -213,6 +216,43 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is owned by `self`, which is going away.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A library's file, to look into without reading all of it. Whoever cuts it short meanwhile ends
+/// this process, as with `ld.so`.
+pub(crate) struct MappedFile {
+    memory: Reservation,
+}
+
+impl MappedFile {
+    /// The file at this path.
+    pub(crate) fn open(path: &Path) -> io::Result<MappedFile> {
+        let file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        // SAFETY: a fresh mapping of an open file, at an address of the kernel's choice, touches
+        // nothing that exists. (One of 0 bytes is refused.)
+        let start = unsafe {
+            let (access, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
+            libc::mmap(ptr::null_mut(), len, access, flags, file.as_raw_fd(), 0)
+        };
+        match NonNull::new(start.cast()) {
+            Some(first) if start != libc::MAP_FAILED => {
+                Ok(MappedFile { memory: Reservation { start: first, len } })
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: so many bytes of the mapping, which `self` owns and nobody here writes to. It is
+        // a library of the system's, which nobody changes in place: whatever runs from it would
+        // change as well.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.memory.len) }
     }
 }
 

@@ -138,14 +138,34 @@ impl SearchOrder<'_> {
             return Some(found);
         }
         // There must be but one in the process: that of a library of `ld.so`'s, or of the image
-        // that had it first, wherever in the order they are.
+        // that had it first, wherever in the order they are, or whether they are in it at all.
         let of_host = self.searchlist.iter().find_map(|provider| match provider {
             Provider::Host(library) => {
                 Some(self.of_host(name, &library.unique(name)?, Some(library.clone())))
             }
             Provider::Member(_) | Provider::Loaded(..) => None,
         });
-        of_host.or_else(|| Definition::of_unique(name)).or(Some(found))
+        let elsewhere = || {
+            let (symbol, library) = self.host.unique(name)?;
+            Some(self.of_host(name, &symbol, Some(library)))
+        };
+        of_host.or_else(|| Definition::of_unique(name)).or_else(elsewhere).or(Some(found))
+    }
+
+    /// Whether `symbol`, which has the index in `member`'s table, is what its name is bound to, as can
+    /// be told without looking for it: `member` comes first of all that may define it.
+    pub(crate) fn is_first_to_define(&self, member: usize, index: u32, symbol: &Sym) -> bool {
+        let only_host_before = self.enclosing.is_empty()
+            && self.global.is_empty()
+            && self.defined.is_empty()
+            && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member);
+        let hash = || self.members.get(member)?.half_hash(index);
+        // A value of 0 is no definition to any lookup.
+        only_host_before
+            && !symbol.is_undefined()
+            && !symbol.is_unique()
+            && symbol.st_value != 0
+            && hash().is_some_and(|hash| !self.host.may_define(hash))
     }
 
     fn find_in_scope(

@@ -36,7 +36,7 @@ use crate::error::{Error, Place};
 use crate::limits;
 
 /// Size of one `Elf64_Sym`.
-const SYM_SIZE: u64 = 24;
+pub(crate) const SYM_SIZE: u64 = 24;
 /// The bit of a `.gnu.version` entry that hides a definition from unversioned references.
 const VERSYM_HIDDEN: u16 = 0x8000;
 /// `VER_FLG_BASE`: the definition that names the library itself.
@@ -65,7 +65,7 @@ pub(crate) struct Sym {
 }
 
 impl Sym {
-    fn parse(bytes: &[u8]) -> Option<Sym> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Sym> {
         Some(Sym {
             st_name: u32_at(bytes, 0)?,
             st_info: *bytes.get(4)?,
@@ -111,6 +111,20 @@ impl Sym {
         self.binding() == STB_WEAK
     }
 
+    pub(crate) fn is_function(&self) -> bool {
+        matches!(self.kind(), STT_FUNC | STT_GNU_IFUNC)
+    }
+
+    /// It is known to be a function or a variable.
+    pub(crate) fn has_type(&self) -> bool {
+        self.kind() != STT_NOTYPE
+    }
+
+    /// Neither weak nor unique.
+    pub(crate) fn is_strong(&self) -> bool {
+        self.binding() == STB_GLOBAL
+    }
+
     pub(crate) fn is_section(&self) -> bool {
         self.kind() == STT_SECTION
     }
@@ -154,6 +168,11 @@ pub(crate) struct SymbolName<'a> {
 }
 
 impl<'a> SymbolName<'a> {
+    /// As [`SymbolTable::half_hash`].
+    pub(crate) fn half_hash(&self) -> u32 {
+        self.gnu_hash >> 1
+    }
+
     pub(crate) fn new(bytes: &'a [u8]) -> SymbolName<'a> {
         SymbolName { bytes, gnu_hash: gnu_hash(bytes) }
     }
@@ -520,6 +539,11 @@ impl<'a> SymbolTable<'a> {
         string
     }
 
+    /// The string table from `offset` on.
+    pub(crate) fn strings_from(&self, offset: u32) -> &'a [u8] {
+        self.strtab.get(offset as usize..).unwrap_or_default()
+    }
+
     fn versym(&self, index: u32) -> Option<u16> {
         u16_at(self.versym?, index as usize * 2)
     }
@@ -651,8 +675,7 @@ impl<'a> SymbolTable<'a> {
             return None;
         }
         self.add_work(name.bytes.len());
-        let tail = self.strtab.get(symbol.st_name as usize..)?;
-        if !(tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)) {
+        if !self.is_named(&symbol, name) {
             return None;
         }
         let Some(versym) = self.versym(index) else {
@@ -690,6 +713,40 @@ impl<'a> SymbolTable<'a> {
                     && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
             },
         )
+    }
+
+    /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it
+    /// does, so that the name need not be read.
+    pub(crate) fn half_hash(&self, index: u32) -> Option<u32> {
+        let stored = match self.hash {
+            Some(HashTable::Gnu { symoffset, chain, .. }) => index
+                .checked_sub(symoffset)
+                .and_then(|link| u32_at(chain, (link as usize).checked_mul(4)?)),
+            _ => None,
+        };
+        let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
+        Some(hash >> 1)
+    }
+
+    /// The hashes of all names that a lookup can find, as [`SymbolTable::half_hash`].
+    pub(crate) fn half_hashes(&self) -> impl Iterator<Item = u32> + '_ {
+        let first = match self.hash {
+            Some(HashTable::Gnu { symoffset, .. }) => symoffset,
+            _ => 1,
+        };
+        (first..self.len()).filter_map(|index| self.half_hash(index))
+    }
+
+    fn is_named(&self, symbol: &Sym, name: &SymbolName<'_>) -> bool {
+        let tail = self.strtab.get(symbol.st_name as usize..).unwrap_or(&[]);
+        tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)
+    }
+
+    /// Whether the table has an undefined symbol of this name.
+    pub(crate) fn refers_to(&self, name: &SymbolName<'_>) -> bool {
+        (1..self.capacity())
+            .filter_map(|index| self.symbol(index))
+            .any(|symbol| symbol.is_undefined() && self.is_named(&symbol, name))
     }
 
     /// All symbols that the table knows of, with index; in table order.

@@ -58,6 +58,12 @@ fn libraries() -> Vec<PathBuf> {
     vec![plugin, plain, dependent, throws]
 }
 
+/// Libraries that use thread-local variables of their host, in all ways that there are.
+fn users_of_thread_locals() -> Vec<PathBuf> {
+    let models = ["-ftls-model=global-dynamic", "-mtls-dialect=gnu2", "-ftls-model=initial-exec"];
+    models.map(|model| build("gcc", "tls/of_host.c", &["-O1", model])).into()
+}
+
 /// Compiles a program of `tests/capi/` against one form of memdl and runs it.
 fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &str) {
     let forms = forms();
@@ -78,9 +84,12 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
     command.arg("-o").arg(&program);
     run(&mut command, compiler);
 
-    let libraries = libraries();
-    let count = if source == "test.c" { 3 } else { 4 };
-    let output = run(limited(60, &program).args(&libraries[..count]), "the program");
+    let libraries = match source {
+        "test.c" => libraries()[..3].to_vec(),
+        "tls_host.c" => users_of_thread_locals(),
+        _ => libraries(),
+    };
+    let output = run(limited(60, &program).args(&libraries), "the program");
     assert_eq!(output.trim_end(), expected);
 }
 
@@ -130,6 +139,14 @@ fn cpp_with_clang_and_the_shared_library() {
 #[test]
 fn cpp_with_clang_and_the_static_library() {
     check_cpp("clang++", "static");
+}
+
+#[test]
+fn thread_local_variables_of_the_executable() {
+    for form in ["shared", "static"] {
+        let expected = "thread-local variables of the executable work";
+        check("gcc", &["-std=gnu99"], "tls_host.c", form, expected);
+    }
 }
 
 /// All `memdl_...` names that are followed by an opening parenthesis.

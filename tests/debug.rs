@@ -502,6 +502,44 @@ fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
     ]);
 }
 
+/// After a `dlclose`, gdb 13.1 crashes here, which is why `tests/parity.rs` does not compare it.
+#[test]
+fn a_watchpoint_on_a_variable_is_there_again_when_the_library_is() {
+    let load = format!("load a {}", clib().display());
+    let session = Gdb::of_host(&steps(&[
+        &load,
+        "call a entry 5",
+        "unload a",
+        "pause",
+        &load,
+        "call a entry 5",
+    ]))
+    .run(&[
+        "break host_pauses",
+        "tbreak leaf",
+        "run",
+        "watch lib_global",
+        "continue",
+        "ignore 3 10",
+        "continue",
+        "info watchpoints",
+        "ignore 3 0",
+        "continue",
+        "delete",
+        "continue",
+    ]);
+    session.to("watch lib_global").has(&["Hardware watchpoint 3: lib_global"]);
+    session.to("continue").has(&["Old value = 7\nNew value = 8\n"]);
+    session.to("continue").has(&["unloaded a", "host_pauses ()"]);
+    session.to("info watchpoints").has(&["hw watchpoint  keep y", "lib_global"]);
+    session.to("continue").has(&[
+        "loaded a",
+        "watchpoint 3: lib_global",
+        "New value = 8\nleaf (a=0",
+    ]);
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
 /// gdb looks for the block of a library that has no file in the wrong place, and writes there: the
 /// locations have to lead it to the right one, wherever the block lies.
 #[test]

@@ -12,7 +12,9 @@ use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use common::{Opened, build, build_program, bytes, isolated, load_and_run, maps, repository};
+use common::{
+    Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps, repository,
+};
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
     PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_NULL, PT_TLS,
@@ -939,35 +941,6 @@ fn dl_counts() -> (u64, u64) {
     // SAFETY: the callback matches.
     unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut counts).cast()) };
     counts
-}
-
-/// How many entries the list for debuggers has.
-fn debug_entries() -> usize {
-    #[repr(C)]
-    struct Entry {
-        next: *const Entry,
-    }
-    #[repr(C)]
-    struct Descriptor {
-        version: u32,
-        action: u32,
-        relevant: *const Entry,
-        first: *const Entry,
-    }
-    unsafe extern "C" {
-        static __jit_debug_descriptor: Descriptor;
-    }
-    const { assert!(size_of::<Descriptor>() == 24) };
-    let mut count = 0;
-    // SAFETY: the list as gdb documents it; this process runs one thread, so it stands still.
-    unsafe {
-        let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
-        while !entry.is_null() {
-            count += 1;
-            entry = (*entry).next;
-        }
-    }
-    count
 }
 
 #[test]

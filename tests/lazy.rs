@@ -13,6 +13,8 @@ use std::thread;
 
 use common::{Opened, build, call_run, isolated, isolated_output, load_and_run};
 use goblin::elf::Elf;
+use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1};
+use goblin::elf::program_header::PT_DYNAMIC;
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Error, Library, Loader, SymbolRequest};
 
@@ -205,6 +207,25 @@ fn an_image_that_asks_to_be_bound_at_load_is() {
         assert_eq!(call_run(&library), 42);
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
+}
+
+/// `DT_BIND_NOW`, as linkers wrote it before there were flags.
+#[test]
+fn the_old_way_to_ask_to_be_bound_at_load() {
+    let path = gcc("one.c", &["-Wl,-z,now,--disable-new-dtags"]);
+    let mut file = read(&path);
+    let elf = Elf::parse(&file).unwrap();
+    let dynamic = elf.dynamic.as_ref().unwrap();
+    let at = |tag| dynamic.dyns.iter().position(|entry| entry.d_tag == tag);
+    assert!(at(DT_BIND_NOW).is_some() && at(DT_FLAGS).is_none());
+    let header = elf.program_headers.iter().find(|header| header.p_type == PT_DYNAMIC).unwrap();
+    let flags = header.p_offset as usize + at(DT_FLAGS_1).unwrap() * 16 + 8;
+    file[flags..][..8].fill(0);
+    let old = path.with_extension("old.so");
+    fs::write(&old, &file).unwrap();
+    let error = load(&lazy(), &old).expect_err("it is bound");
+    assert!(error.to_string().contains("late"), "{error}");
+    assert!(Opened::refusal(&old, RTLD_LAZY).contains("late"));
 }
 
 /// The slots of an image are read-only where it asks for that, and are written while it is lazy.

@@ -21,8 +21,9 @@ use common::{
 };
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_GNU_RELRO, PT_LOAD};
+use goblin::elf::sym::STB_GNU_UNIQUE;
 use libc::{RTLD_DEEPBIND, RTLD_LOCAL, RTLD_NOW};
-use memdl::{Error, Library, Loader, Scope};
+use memdl::{Binding, Error, Library, Loader, Scope};
 
 const PAGE: usize = 4096;
 const LINKERS: [&str; 4] = ["bfd", "lld", "mold", "gold"];
@@ -601,6 +602,89 @@ fn every_relocation_type_that_linkers_emit() {
         }
         drop(library);
     }
+}
+
+/// A resolver runs when all that it can see is relocated, and all agree on what it chose.
+#[test]
+fn ifuncs_of_another_image() {
+    isolated("ifuncs_of_another_image", || {
+        for linker in LINKERS {
+            let linker = format!("-fuse-ld={linker}");
+            let library = |source: &str, flags: &[&str]| {
+                build("gcc", &format!("loading/{source}"), &[&["-O1", &linker], flags].concat())
+            };
+            let limit = library("limit.c", &["-Wl,-soname,liblimit.so"]);
+            let flags = ["-Wl,-soname,libchosen.so", "-Wl,--no-as-needed", limit.to_str().unwrap()];
+            let chosen = library("chosen.c", &flags);
+            let user = library("chooses.c", &["-Wl,--no-as-needed", chosen.to_str().unwrap()]);
+            let bytes = |path: &Path| fs::read(path).unwrap();
+            let provided = Loader::new()
+                .provide("libchosen.so", bytes(&chosen))
+                .provide("liblimit.so", bytes(&limit));
+            for loader in [provided.clone(), provided.clone().binding(Binding::Lazy)] {
+                drop(load_and_run(&loader, &bytes(&user), &format!("together, {linker}")));
+            }
+            // SAFETY: libraries of `testlibs/`.
+            let first = unsafe { provided.load(&bytes(&chosen)) }.unwrap();
+            let loader = Loader::new().depends_on(&first);
+            load_and_run(&loader, &bytes(&user), &format!("one by one, {linker}"));
+            let opened = [&limit, &chosen, &user].map(|path| Opened::new(path, RTLD_NOW));
+            assert_eq!(opened[2].run(), 42, "dlopen, {linker}");
+        }
+    });
+}
+
+#[test]
+fn unique_definitions_are_one_in_the_process() {
+    isolated("unique_definitions_are_one_in_the_process", || {
+        let path = build("g++", "loading/unique.cpp", &["-O1"]);
+        let file = fs::read(&path).unwrap();
+        let elf = Elf::parse(&file).unwrap();
+        let is_unique = |it: &goblin::elf::Sym| it.st_bind() == STB_GNU_UNIQUE;
+        assert!(elf.dynsyms.iter().filter(is_unique).count() >= 2, "the compiler made none");
+        type Place = extern "C" fn() -> *mut c_int;
+        let places = |library: &Library| {
+            ["holder", "counted"].map(|name| {
+                // SAFETY: `int *(void)`, and what it points to is an `int`.
+                unsafe { library.get::<Place>(name).unwrap()() }
+            })
+        };
+        let one = load_and_run(&Loader::new(), &file, "one");
+        let found = places(&one);
+        // Another build of the same, loaded for itself: the first definition stays with its users.
+        let other = fs::read(build("g++", "loading/unique.cpp", &["-O2"])).unwrap();
+        let two = load_and_run(&Loader::new(), &other, "two");
+        assert_eq!(places(&two), found);
+        // SAFETY: as above.
+        unsafe { *found[0] = 6 };
+        drop(one);
+        assert_eq!((places(&two), call_run(&two)), (found, 6));
+        drop(two);
+        // When all are gone, the next is the first again.
+        let next = load_and_run(&Loader::new(), &other, "next");
+        let inside = next.address_range();
+        assert!(places(&next).iter().all(|place| inside.contains(&place.addr())));
+        drop(next);
+        // `dlopen`, which never unloads them.
+        let opened = [&path, &build("g++", "loading/unique.cpp", &["-O2"])]
+            .map(|path| Opened::new(path, RTLD_NOW));
+        assert_eq!(
+            opened[0].symbol("_ZN6HolderILi1EE5valueE", None),
+            opened[1].symbol("_ZN6HolderILi1EE5valueE", None)
+        );
+        assert_eq!(opened[1].run(), 42, "dlopen");
+        // Which image and host cannot see does not matter.
+        let theirs = ["holder", "counted"].map(|name| {
+            // SAFETY: as above.
+            unsafe { std::mem::transmute::<*mut c_void, Place>(opened[0].symbol(name, None))() }
+        });
+        let with_theirs = load_and_run(&Loader::new(), &file, "with dlopen's");
+        assert_eq!(places(&with_theirs), theirs);
+        let name = "_ZN6HolderILi1EE5valueE";
+        // SAFETY: an `int`.
+        let looked_up = unsafe { with_theirs.get::<*mut c_int>(name) }.unwrap().as_raw_ptr();
+        assert_eq!(looked_up.cast(), theirs[0]);
+    });
 }
 
 /// `R_X86_64_32`, which no linker emits for a shared library, made from an `R_X86_64_64`.

@@ -636,24 +636,10 @@ fn the_cpp_runtime_from_bytes() {
     });
 }
 
-/// Builds the Go library, once for each content of its source.
-fn go_library() -> PathBuf {
-    let source = repository("testlibs/programs/goroutines.go");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
-    fs::create_dir_all(&folder).unwrap();
-    let output = folder.join("goroutines.so");
-    // Go's own cache decides whether there is anything to do.
-    let mut go = Command::new("go");
-    go.args(["build", "-buildmode=c-shared", "-o"]).arg(&output).arg(&source).current_dir(&folder);
-    go.env("GOCACHE", folder.join("cache")).env("GOFLAGS", "").env("GO111MODULE", "off");
-    common::run(go.env("CGO_ENABLED", "1"), "golang-go");
-    output
-}
-
 #[test]
 fn go_with_goroutines() {
     isolated("go_with_goroutines", || {
-        let file = go_library();
+        let file = build("go", "programs/goroutines.go", &[]);
         let (send, receive) = mpsc::channel::<usize>();
         type Sum = extern "C" fn(c_int) -> c_longlong;
         let older = thread::spawn(move || {

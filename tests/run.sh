@@ -4,3 +4,5 @@ set -eu
 cd "$(dirname "$0")/.."
 sh tests/setup.sh
 cargo test --features capi "$@"
+# The feature makes room for what is refused without it.
+cargo test --features capi,large-static-tls --test tls "$@"

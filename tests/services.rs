@@ -103,6 +103,42 @@ fn an_image_is_listed_once_with_its_headers() {
     });
 }
 
+#[test]
+fn an_image_finds_what_it_wraps() {
+    isolated("an_image_finds_what_it_wraps", || {
+        let library = |source: &str, flags: &[&str]| {
+            build("gcc", &format!("services/{source}"), &[&["-O1"], flags].concat())
+        };
+        let named = |name: &str| format!("-Wl,-soname,lib{name}.so");
+        let last = library("wrapped.c", &["-DLAST", &named("last")]);
+        let middle =
+            library("wrapped.c", &[&named("middle"), "-Wl,--no-as-needed", last.to_str().unwrap()]);
+        let needs = ["-Wl,--no-as-needed", middle.to_str().unwrap()];
+        let top = library("next.c", &needs);
+        let check = |value: c_int, one: c_int| assert_eq!((value, one), (50, 13));
+        type Reads = extern "C" fn(*const c_char) -> c_int;
+        // All in one load, then one after the other.
+        let provided = [("libmiddle.so", &middle), ("liblast.so", &last)]
+            .into_iter()
+            .fold(Loader::new(), |loader, (name, path)| loader.provide(name, read(path)));
+        // SAFETY: libraries of `testlibs/`.
+        let together = unsafe { provided.load(&read(&top)) }.unwrap();
+        check(call_run(&together), function::<Reads>(&together, "atoi")(c"12".as_ptr()));
+        let last_alone = load(&last);
+        // SAFETY: as above.
+        let (middle_alone, top_alone) = unsafe {
+            let middle = Loader::new().depends_on(&last_alone).load(&read(&middle)).unwrap();
+            let top = Loader::new().depends_on(&middle).load(&read(&top)).unwrap();
+            (middle, top)
+        };
+        check(call_run(&top_alone), function::<Reads>(&top_alone, "atoi")(c"12".as_ptr()));
+        drop(middle_alone);
+
+        let opened = [&last, &middle, &top].map(|path| Opened::new(path, RTLD_NOW));
+        check(opened[2].run(), opened_function::<Reads>(&opened[2], "atoi")(c"12".as_ptr()));
+    });
+}
+
 /// Forks, and waits for the child, which tells the third count by its status.
 fn fork(counts: *mut [c_int; 3]) -> c_int {
     // SAFETY: the child only reads the counts and ends.

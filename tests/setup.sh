@@ -3,7 +3,7 @@
 # As root on Debian or Ubuntu it installs; otherwise it says what is missing, and fails.
 set -eu
 packages="gcc g++ clang lld mold binutils gfortran libc6-dev
-    gdb gdbserver strace xz-utils python3
+    gdb gdbserver strace xz-utils python3 linux-perf valgrind
     zlib1g libsqlite3-0 libssl3 libpython3.11 libgomp1"
 # For tests/real_programs.rs: a Go compiler, and what nothing above brings along (gfortran brings its
 # run-time library, clang libLLVM, libpython its modules).

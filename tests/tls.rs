@@ -464,6 +464,55 @@ fn the_pool_of_initial_exec_fills_and_is_used_again() {
     });
 }
 
+/// `tests/run.sh` runs these tests with the feature too.
+#[cfg(feature = "large-static-tls")]
+#[test]
+fn large_blocks_of_initial_exec() {
+    isolated("large_blocks_of_initial_exec", || {
+        let old = OldThread::start();
+        let file = |alignment: usize, room: usize| {
+            let sizes = [format!("-DALIGNMENT={alignment}"), format!("-DROOM={room}")];
+            gcc("variables.c", &["-ftls-model=initial-exec", &sizes[0], &sizes[1]])
+        };
+        let check = |library: &Library, what: &str| {
+            check_threads(number(library, "fresh"), number(library, "used"), &old, what);
+        };
+        for (alignment, room) in [(16, 2_000), (64, 20_000), (64, 60_000), (16, 64_000)] {
+            let what = format!("{alignment} {room}");
+            for _ in 0..3 {
+                check(&load(&file(alignment, room)), &what);
+            }
+        }
+        // More than `ld.so` has for a library that comes late.
+        let refusal = Opened::refusal(&file(16, 64_000), RTLD_NOW);
+        assert!(refusal.contains("static TLS block"), "{refusal}");
+        // Several beside each other, until there is no more; what goes leaves its room.
+        let path = file(64, 10_000);
+        let fill = || {
+            let mut libraries = Vec::new();
+            loop {
+                // SAFETY: a library of `testlibs/`.
+                match unsafe { Loader::new().load(&read(&path)) } {
+                    Ok(library) => libraries.push(library),
+                    Err(Error::Limit { .. }) => return libraries,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let mut libraries = fill();
+        assert_eq!(libraries.len(), 6);
+        libraries.iter().for_each(|library| check(library, "one of six"));
+        libraries.remove(2);
+        check(&load(&path), "in the place of another");
+        libraries.iter().for_each(|library| assert_eq!(number(library, "used")(), 42));
+        drop(libraries);
+        // SAFETY: as above.
+        let refused = unsafe { Loader::new().load(&read(&file(16, 70_000))) }.unwrap_err();
+        assert!(refused.to_string().contains("initial-exec"), "{refused}");
+        assert_eq!(fill().len(), 6);
+    });
+}
+
 #[test]
 fn variables_in_use_while_their_thread_ends() {
     isolated("variables_in_use_while_their_thread_ends", || {

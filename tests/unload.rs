@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 
-use common::{Opened, build, call_run, isolated, isolated_output, load_and_run, maps, notes};
+use common::{
+    Opened, build, call_run, debug_entries, isolated, isolated_output, load_and_run, maps, notes,
+};
 use libc::RTLD_NOW;
 use memdl::{Debug, Library, Loader};
 
@@ -80,9 +82,13 @@ fn a_thousand_rounds_leave_nothing() {
                 }
             }
         };
+        let stays = load(&gcc("everything.cpp", &["-g"]));
         (0..100).for_each(round);
         let (mappings, before) = (maps().len(), resident());
+        assert_eq!(debug_entries(), 1);
         (0..1000).for_each(round);
+        assert_eq!(debug_entries(), 1, "entries for debuggers");
+        drop(stays);
         let (mappings_after, after) = (maps().len(), resident());
         // Heaps and stacks of threads take and keep some more, whichever threads come first. An
         // image that stayed behind in one of the rounds shows as code that has no file.
@@ -152,6 +158,50 @@ fn pending_destructors_of_the_main_thread_run_at_exit() {
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(42), "{text}");
+}
+
+/// A thread's value of a key, whose destructor is in the image, when the image goes first. (Under
+/// `dlopen` that thread would call code that is gone.)
+#[test]
+fn keys_of_threads_go_with_the_image() {
+    isolated("keys_of_threads_go_with_the_image", || {
+        type Keeps = extern "C" fn(*const AtomicI32) -> c_int;
+        for (round, creates) in
+            ["creates_key", "creates_tss"].into_iter().cycle().take(20).enumerate()
+        {
+            let library = load(&gcc("keys.c", &[]));
+            let inside = library.address_range().start;
+            let key = function::<Number>(&library, creates)();
+            assert!(key >= 0, "{creates}: {key}");
+            let keeps: Keeps = function(&library, "keeps");
+            let report: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(0)));
+            // The destructor runs as long as it can.
+            let early = thread::spawn(move || assert_eq!(keeps(report), 0));
+            early.join().unwrap();
+            assert_eq!(report.load(Ordering::SeqCst), 1, "round {round}");
+            let (end, ended) = mpsc::channel::<libc::pthread_key_t>();
+            let (kept, is_kept) = mpsc::channel();
+            let late = thread::spawn(move || {
+                kept.send(keeps(report)).unwrap();
+                let key = ended.recv().unwrap();
+                // SAFETY: a key that exists.
+                unsafe { libc::pthread_getspecific(key) }.is_null()
+            });
+            assert_eq!(is_kept.recv().unwrap(), 0);
+            library.close().unwrap();
+            assert!(!is_mapped(inside));
+            // It is free: glibc gives out the lowest that is.
+            let mut new = 0;
+            // SAFETY: a new key without a destructor.
+            assert_eq!(unsafe { libc::pthread_key_create(&mut new, None) }, 0);
+            assert_eq!(new, key as libc::pthread_key_t, "round {round}");
+            end.send(new).unwrap();
+            assert!(late.join().unwrap(), "round {round}: the old value is the new key's");
+            assert_eq!(report.load(Ordering::SeqCst), 1, "round {round}");
+            // SAFETY: created above.
+            assert_eq!(unsafe { libc::pthread_key_delete(new) }, 0);
+        }
+    });
 }
 
 #[test]

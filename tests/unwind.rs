@@ -9,11 +9,13 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Opened, build, call_run, isolated, load_and_run, maps, system_library};
+use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use libc::RTLD_NOW;
 use memdl::{Debug, Library, Loader};
 
@@ -81,17 +83,113 @@ fn exceptions_inside_an_image() {
     });
 }
 
-#[test]
-fn images_without_a_table_or_a_terminator() {
-    isolated("images_without_a_table_or_a_terminator", || {
-        for flags in [&["-Wl,--no-eh-frame-hdr"][..], &["-fno-asynchronous-unwind-tables"]] {
-            let path = build("gcc", "unwind/plain.c", flags);
-            load_and_run(&Loader::new(), &read(&path), "plain.c");
+/// How a child that runs `body` ends: the status of `waitpid`, 0 if it comes back from it.
+fn end_of<R>(body: impl FnOnce() -> R) -> c_int {
+    // SAFETY: the child runs `body` alone, in a process that runs one test and has no other threads
+    // that hold locks, and leaves nothing to the test harness. Crashes are expected: no core file.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(20);
+            libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+            let _ = body();
+            libc::_exit(0);
         }
-        // crtend.o has the terminator. The unwinder finds this by the table.
-        let path = throws(&["-nostartfiles"]);
-        load_and_run(&loader(), &read(&path), "without a terminator");
-        assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
+        let mut status = -1;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        status
+    }
+}
+
+/// Nothing leads unwinders to its frames, neither `ld.so`'s nor ours.
+#[test]
+fn an_image_without_a_table() {
+    isolated("an_image_without_a_table", || {
+        let no_table = "-Wl,--no-eh-frame-hdr";
+        for flags in [&[no_table][..], &["-fno-asynchronous-unwind-tables", no_table]] {
+            let flags = [flags, &["-fno-optimize-sibling-calls"]].concat();
+            let path = build("gcc", "unwind/plain.c", &flags);
+            let file = read(&path);
+            let headers = goblin::elf::Elf::parse(&file).unwrap().program_headers;
+            assert!(headers.iter().all(|header| header.p_type != PT_GNU_EH_FRAME));
+            let library = load_and_run(&Loader::new(), &file, "plain.c");
+            let opened = Opened::new(&path, RTLD_NOW);
+            assert_eq!(opened.run(), 42, "dlopen");
+            // Backtraces end in it.
+            let (range, bias) = (library.address_range(), opened.load_bias());
+            let ours = trace(function(&library, "calls_back"));
+            let theirs = trace(opened_function(&opened, "calls_back"));
+            let inside = |frames: &[usize], start: usize| {
+                let offsets = frames.iter().map(|frame| frame.wrapping_sub(start));
+                offsets.filter(|&offset| offset < range.len()).collect::<Vec<_>>()
+            };
+            let found = [inside(&ours, range.start), inside(&theirs, bias)];
+            assert_eq!(found[0], found[1], "{flags:?}");
+            assert_eq!((found[0].len(), ours.len()), (1, theirs.len()), "{ours:x?}, {theirs:x?}");
+        }
+
+        let path = throws(&[no_table]);
+        let (library, opened) = (load(&path), Opened::new(&path, RTLD_NOW));
+        // What is thrown inside of it, or by the host through it, has nowhere to go.
+        let throwers: [Throws; 2] =
+            [function(&library, "throws"), opened_function(&opened, "throws")];
+        let passes: [Passes; 2] =
+            [function(&library, "passes"), opened_function(&opened, "passes")];
+        let runs: [Number; 2] = [function(&library, "run"), opened_function(&opened, "run")];
+        let whole = load(&throws(&[]));
+        let catches: Catches = function(&whole, "catches");
+        for (what, ends) in [
+            ("thrown and caught in it", runs.map(|run| end_of(|| run()))),
+            (
+                "thrown in it, caught elsewhere",
+                throwers.map(|mut it| end_of(|| catches(call_throws, (&raw mut it).cast()))),
+            ),
+            (
+                "a panic of the host through it",
+                passes.map(|passes| end_of(|| catch_unwind(|| passes(panics, ptr::null_mut())))),
+            ),
+        ] {
+            assert_eq!(ends[0], ends[1], "{what}");
+            assert!(libc::WIFSIGNALED(ends[0]), "{what}: {:#x}", ends[0]);
+            assert_eq!(libc::WTERMSIG(ends[0]), libc::SIGABRT, "{what}");
+        }
+        // It is in nobody's way elsewhere.
+        assert_eq!(call_run(&whole), 42);
+        assert_eq!(Opened::new(&throws(&["-O2"]), RTLD_NOW).run(), 42, "dlopen");
+        let panic = catch_unwind(|| std::panic::resume_unwind(Box::new(5)));
+        assert_eq!(panic.unwrap_err().downcast_ref(), Some(&5));
+        drop((library, opened));
+        assert_eq!(call_run(&whole), 42, "once it is gone");
+    });
+}
+
+/// crtend.o has what ends `.eh_frame`; without it, only the table says where frames are.
+#[test]
+fn an_image_without_a_terminator() {
+    isolated("an_image_without_a_terminator", || {
+        let terminators = |path: &Path| {
+            let mut readelf = Command::new("readelf");
+            let text = common::run(readelf.arg("--debug-dump=frames").arg(path), "binutils");
+            assert!(text.contains("FDE"), "{text}");
+            text.matches("ZERO terminator").count()
+        };
+        assert_eq!(terminators(&throws(&[])), 1);
+        for linker in ["-fuse-ld=bfd", "-fuse-ld=gold"] {
+            let path = throws(&["-nostartfiles", linker]);
+            assert_eq!(terminators(&path), 0, "{linker}");
+            let library = load_and_run(&loader(), &read(&path), linker);
+            assert_eq!(call_run(&library), 42, "{linker}: again");
+            assert_eq!(function::<Number>(&library, "forced")(), 42, "{linker}");
+            let opened = Opened::new(&path, RTLD_NOW);
+            assert_eq!(opened.run(), 42, "dlopen, {linker}");
+            // Out of it and through it.
+            let mut throwing: Throws = function(&library, "throws");
+            let catches: Catches = opened_function(&opened, "catches");
+            assert_eq!(catches(call_throws, (&raw mut throwing).cast()), 31, "{linker}");
+            let passes: Passes = function(&library, "passes");
+            let panic = catch_unwind(AssertUnwindSafe(|| passes(panics, ptr::null_mut())));
+            assert!(panic.is_err(), "{linker}");
+        }
     });
 }
 
@@ -190,6 +288,13 @@ extern "C-unwind" fn take_backtrace(to: *mut c_void) {
     }
 }
 
+/// The frames that a callback of `calls_back` sees.
+fn trace(calls_back: Catches) -> Vec<usize> {
+    let mut frames = Vec::<usize>::new();
+    assert_eq!(calls_back(take_backtrace, (&raw mut frames).cast()), 42);
+    frames
+}
+
 #[test]
 fn backtraces_through_an_image() {
     for flags in [&["-O1"][..], &["-O2", "-fomit-frame-pointer"], &["-O0"]] {
@@ -201,11 +306,6 @@ fn backtraces_through_an_image() {
         let bias = opened.load_bias();
         let range = library.address_range();
         let length = range.len();
-        let trace = |calls_back: Catches| {
-            let mut frames = Vec::<usize>::new();
-            assert_eq!(calls_back(take_backtrace, (&raw mut frames).cast()), 42);
-            frames
-        };
         let inside = |frames: &[usize], range: Range<usize>| {
             let offset = |frame: &usize| range.contains(frame).then(|| frame - range.start);
             let found: Vec<usize> = frames.iter().filter_map(offset).collect();

@@ -202,7 +202,7 @@ pub(crate) fn is_busy() -> bool {
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
-fn debugger_listens() -> bool {
+pub(super) fn debugger_listens() -> bool {
     let code: *const u8 = __jit_debug_register_code as *const () as *const u8;
     // SAFETY: the function is at least one byte long, and text is readable. A debugger writes to
     // it behind the compiler's back, hence volatile; one byte cannot tear.

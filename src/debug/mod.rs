@@ -13,9 +13,14 @@
 //! few addresses outside depend on where the image lies. All gdbs from 8.1 on can read this; any
 //! DWARF that they know works; it costs one copy of the debug sections for each symfile.
 //!
-//! **lldb** does not read `.gnu_debugdata` as built by the distributions. It sees names and
-//! backtraces. It would see all if the DWARF were moved in place, which is [`Debug::Portable`]:
-//! not done yet.
+//! **lldb** does not read `.gnu_debugdata` as built by the distributions: it sees names and backtraces.
+//! For it there is a second form ([`portable`]), made from the first one: all of the DWARF read, and
+//! the distance added to each address in it ([`dwarf`]). It costs that reading, and a copy for each
+//! instance.
+//!
+//! **Late wishes.** Both forms, and the one without DWARF, come from the same bytes, which are kept for
+//! as long as the image is there, so how much is told can change at any time ([`Presence`]). The form
+//! without DWARF is the beginning of the one with it: to change between the two nothing is built.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
 //! is gone, and would write into whatever is mapped there next. See [`Registration`]'s drop. So a
@@ -35,6 +40,7 @@ mod symfile;
 mod thread_local;
 mod xz;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(crate) use jit::is_busy;
@@ -43,6 +49,7 @@ pub(crate) use separate::check as check_separate;
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;
+use crate::environment;
 use crate::error::Error;
 use jit::Registration;
 use portable::PortableSymfile;
@@ -50,6 +57,12 @@ use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
+const WORDS: [(&str, Debug); 4] = [
+    ("off", Debug::Off),
+    ("symbols", Debug::Symbols),
+    ("full", Debug::Full),
+    ("portable", Debug::Portable),
+];
 
 /// How much a debugger is told about an image.
 ///
@@ -60,39 +73,25 @@ const ENVIRONMENT: &str = "MEMDL_DEBUG";
 pub enum Debug {
     /// Nothing: no entry is made, no byte is copied.
     Off,
-    /// Names of functions and variables, and how to walk the stack through the image. A fraction
-    /// of the memory of [`Debug::Full`].
+    /// Names of functions and variables, and how to walk the stack through the image. Less for a
+    /// debugger to read; the image's debug sections are kept all the same, so that
+    /// [`Library::set_debug`](crate::Library::set_debug) can tell more later.
     Symbols,
     /// All that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
     /// had come from a file; lldb sees names and backtraces. Needs a copy of the image's debug
     /// sections.
     #[default]
     Full,
-    /// As [`Debug::Full`], for lldb as well as gdb. Not done yet: for now this is
-    /// [`Debug::Full`], and each load logs a warning.
+    /// As [`Debug::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
+    /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
+    /// damaged), this is [`Debug::Full`], and a warning is logged.
     Portable,
 }
 
 impl Debug {
     /// What the environment says, and if it says nothing that we know, `self`.
     pub(crate) fn effective(self) -> Debug {
-        let Some(value) = std::env::var_os(ENVIRONMENT) else {
-            return self;
-        };
-        value.to_str().and_then(Debug::named).unwrap_or_else(|| {
-            log::warn!("{ENVIRONMENT}={value:?} is none of off, symbols, full, portable: ignored");
-            self
-        })
-    }
-
-    fn named(name: &str) -> Option<Debug> {
-        Some(match name {
-            "off" => Debug::Off,
-            "symbols" => Debug::Symbols,
-            "full" => Debug::Full,
-            "portable" => Debug::Portable,
-            _ => return None,
-        })
+        environment::overridden(ENVIRONMENT, &WORDS, self)
     }
 }
 
@@ -119,6 +118,8 @@ pub(crate) enum ThreadLocals {
 pub(crate) struct DebugTemplate {
     symfile: SymfileTemplate,
     wanted: Debug,
+    /// [`Limits::instances_in_full`](crate::Limits::instances_in_full).
+    most_in_full: u64,
 }
 
 impl DebugTemplate {
@@ -128,13 +129,14 @@ impl DebugTemplate {
         image: &str,
         source: &Source<'_>,
         wanted: Debug,
+        most_in_full: u64,
         instances: Instances,
     ) -> Option<DebugTemplate> {
         if wanted == Debug::Off {
             return None;
         }
         match SymfileTemplate::new(source, instances) {
-            Ok(symfile) => Some(DebugTemplate { symfile, wanted }),
+            Ok(symfile) => Some(DebugTemplate { symfile, wanted, most_in_full }),
             Err(error) => {
                 log::warn!("{image}: debuggers will not see it: {error}");
                 None
@@ -144,12 +146,29 @@ impl DebugTemplate {
 
     /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
     pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> Presence {
-        Presence::new(image, instance, self.symfile.at(instance), self.wanted)
+        let wanted = self.wanted_for(&image);
+        Presence::new(image, instance, self.symfile.at(instance), wanted)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
     pub(crate) fn into_registration(self, image: Arc<str>, instance: Instance) -> Presence {
-        Presence::new(image, instance, self.symfile.into_symfile(instance), self.wanted)
+        let wanted = self.wanted_for(&image);
+        Presence::new(image, instance, self.symfile.into_symfile(instance), wanted)
+    }
+
+    /// How much is told of one more instance. A debugger that listens looks at all instances for
+    /// each event, and for all breakpoints, so a fleet of those that have source lines makes it ever
+    /// slower: names, which breakpoints work with too, cost it a fraction.
+    fn wanted_for(&self, image: &str) -> Debug {
+        let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
+        if has_lines && jit::debugger_listens() && InFull::count(image) >= self.most_in_full {
+            log::info!(
+                "{image}: {} instances are told in full: names of one more",
+                self.most_in_full
+            );
+            return Debug::Symbols;
+        }
+        self.wanted
     }
 }
 
@@ -159,7 +178,7 @@ pub(crate) struct Presence {
     instance: Instance,
     /// Whether the image's debug sections, if it has any, were kept.
     has_all: bool,
-    told: Mutex<Told>,
+    told: Mutex<(Told, Option<InFull>)>,
 }
 
 /// The form, and what it needs.
@@ -172,20 +191,59 @@ enum Told {
     Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
 }
 
+/// An instance that debuggers are told all of, counted among those of its name.
+struct InFull(Arc<str>);
+
+static IN_FULL: Mutex<BTreeMap<Arc<str>, u64>> = Mutex::new(BTreeMap::new());
+
+fn in_full() -> MutexGuard<'static, BTreeMap<Arc<str>, u64>> {
+    IN_FULL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the counts as they are while the process forks.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    in_full()
+}
+
+impl InFull {
+    fn new(image: &Arc<str>) -> InFull {
+        *in_full().entry(image.clone()).or_default() += 1;
+        InFull(image.clone())
+    }
+
+    /// How many of this name there are.
+    fn count(image: &str) -> u64 {
+        in_full().get(image).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for InFull {
+    fn drop(&mut self) {
+        let mut counts = in_full();
+        if let Some(count) = counts.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.0);
+            }
+        }
+    }
+}
+
 impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
-        Presence { image, instance, has_all: false, told: Mutex::new(Told::Nothing(None)) }
+        Presence { image, instance, has_all: false, told: Mutex::new((Told::Nothing(None), None)) }
     }
 
     fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
         let told = Told::Nothing(Some(symfile)).changed_to(wanted, &image, instance);
-        Presence { image, instance, has_all: true, told: Mutex::new(told) }
+        let in_full = told.in_full(&image);
+        Presence { image, instance, has_all: true, told: Mutex::new((told, in_full)) }
     }
 
     /// How much debuggers are told now.
     pub(crate) fn debug(&self) -> Debug {
-        self.lock().debug()
+        self.lock().0.debug()
     }
 
     /// Tells debuggers this much from now on. `source` is asked where nothing was kept to tell from.
@@ -200,17 +258,31 @@ impl Presence {
                         able to tell more later";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
-        let mut told = self.lock();
-        if matches!(*told, Told::Nothing(None)) && wanted != Debug::Off {
+        let (told, in_full) = &mut *self.lock();
+        if matches!(told, Told::Nothing(None)) && wanted != Debug::Off {
             let symfile = symfile().map_err(|error| {
                 Error::unsupported(format!("telling debuggers of it: {error}"))
                     .in_image(&self.image)
             })?;
             *told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
         }
-        let before = std::mem::replace(&mut *told, Told::Nothing(None));
+        let before = std::mem::replace(told, Told::Nothing(None));
         *told = before.changed_to(wanted, &self.image, self.instance);
+        *in_full = told.in_full(&self.image);
         Ok(())
+    }
+
+    /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
+    pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
+        let (told, _) = &*self.lock();
+        let sections = told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
+        let sections = sections.unwrap_or_default().into_iter();
+        sections.map(|section| (section.name, section.contents)).collect()
+    }
+
+    /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
+    pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
+        self.lock().0.symfile()?.function_at(address).map(<[u8]>::to_vec)
     }
 
     /// Whether some thread is changing it just now.
@@ -218,12 +290,26 @@ impl Presence {
         matches!(self.told.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, (Told, Option<InFull>)> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Told {
+    /// What is kept, told or not.
+    fn symfile(&self) -> Option<&Symfile> {
+        match self {
+            Told::Nothing(symfile) => symfile.as_ref(),
+            Told::Wrapped(registration) => Some(registration.symfile()),
+            Told::Portable { wrapped, .. } => Some(wrapped),
+        }
+    }
+
+    /// Counts it, if all is told.
+    fn in_full(&self, image: &Arc<str>) -> Option<InFull> {
+        matches!(self.debug(), Debug::Full | Debug::Portable).then(|| InFull::new(image))
+    }
+
     fn debug(&self) -> Debug {
         match self {
             Told::Nothing(_) => Debug::Off,
@@ -280,7 +366,8 @@ mod tests {
 
     #[test]
     fn the_names_in_the_environment_are_those_documented() {
-        let named = ["off", "symbols", "full", "portable", "Full", ""].map(Debug::named);
+        let named = ["off", "symbols", "full", "portable", "Full", ""]
+            .map(|word| environment::named(word, &WORDS));
         assert_eq!(
             named,
             [

@@ -33,7 +33,7 @@ use goblin::elf::section_header::{
     SHF_ALLOC, SHF_COMPRESSED, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, SHT_STRTAB,
     SHT_SYMTAB,
 };
-use goblin::elf::sym::{STB_LOCAL, STT_TLS, st_bind, st_type};
+use goblin::elf::sym::{STB_GLOBAL, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_TLS, st_bind, st_type};
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 use goblin::elf64::sym::Sym;
@@ -416,6 +416,32 @@ impl Symfile {
             sections.pop();
         }
         Some((header, sections))
+    }
+
+    /// The name of the function that `address` lies in, at run time, by the symbol table.
+    pub(super) fn function_at(&self, address: usize) -> Option<&[u8]> {
+        let (_, sections) = self.outer_sections()?;
+        let index = sections.iter().position(|(header, _)| header.sh_type == SHT_SYMTAB)?;
+        let (table, entries) = sections.get(index)?;
+        let (_, strings) = sections.get(table.sh_link as usize)?;
+        let functions = entries.chunks_exact(SYMBOL_SIZE).map(get::<Sym>).filter(|symbol| {
+            matches!(st_type(symbol.st_info), STT_FUNC | STT_GNU_IFUNC)
+                && u32::from(symbol.st_shndx) != SHN_UNDEF
+                && symbol.st_value <= address as u64
+        });
+        // The last that begins before, of those that do not end before. One that does not tell its
+        // size goes on to the next.
+        let nearest = functions.clone().map(|symbol| symbol.st_value).max()?;
+        let holds = |symbol: &Sym| match symbol.st_size {
+            0 => symbol.st_value == nearest,
+            size => address as u64 - symbol.st_value < size,
+        };
+        let merit = |symbol: &Sym| {
+            (symbol.st_value, symbol.st_size != 0, st_bind(symbol.st_info) == STB_GLOBAL)
+        };
+        let symbol = functions.filter(holds).max_by_key(merit)?;
+        let name = strings.get(symbol.st_name as usize..)?.split(|&byte| byte == 0).next()?;
+        (!name.is_empty()).then_some(name)
     }
 
     /// The names of all sections.

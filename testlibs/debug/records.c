@@ -83,6 +83,10 @@ __attribute__((noinline)) int total(const struct record *of, int by) {
     return sum + here.x + (int)half(by); // MARK sum
 }
 
+__attribute__((destructor)) static void gone(void) {
+    first.level = 0; // MARK destructor
+}
+
 int entry(int n) {
     int result = total(&first, n); // MARK entry
     return result;                 // MARK result

@@ -18,7 +18,7 @@ static void *work(void *argument) {
     mine = number * 10;
     pthread_barrier_wait(&ready);
     sem_wait(&turns[number - 1]); // MARK waits
-    usleep(50000);
+    usleep(200000);
     visit(number); // MARK work
     if (number < 2)
         sem_post(&turns[number]);
@@ -35,7 +35,7 @@ int entry(int n) {
     }
     pthread_barrier_wait(&ready);
     // This, and that above, so that all others stand where they wait when one visits.
-    usleep(50000); // MARK starts
+    usleep(200000); // MARK starts
     sem_post(&turns[0]);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], 0); // MARK joins

@@ -183,6 +183,25 @@ static void *change_thread_local(void *library) {
     return mine;
 }
 
+struct frames {
+    int count;
+    char text[100];
+};
+
+static int see_frame(const memdl_frame *frame, void *user) {
+    struct frames *frames = user;
+    CHECK(frame->file == NULL && frame->line == 0 && frame->column == 0); /* built without -g */
+    CHECK(!frame->is_inlined && strcmp(frame->function, frame->linkage_name) == 0);
+    CHECK(frame->address > 0);
+    snprintf(frames->text, sizeof frames->text, "%s in %s", frame->function, frame->image);
+    frames->count++;
+    return 0;
+}
+
+static int stop_at_frame(const memdl_frame *frame, void *user) {
+    return frame != NULL && user == NULL ? 78 : 0;
+}
+
 static void test_library(const struct file *plugin) {
     struct asked asked = {0, 0};
     memdl_options *options = plugin_options(&asked);
@@ -238,6 +257,14 @@ static void test_library(const struct file *plugin) {
     int calls = 0;
     CHECK(memdl_symbols(library, stop, &calls) == 77 && calls == 1);
     CHECK(memdl_symbols(library, NULL, NULL) == -1);
+    CHECK_ERROR("the callback is null");
+
+    struct frames frames = {0, ""};
+    CHECK(memdl_symbolize((char *)address + 1, see_frame, &frames) == 0);
+    CHECK(frames.count == 1 && strcmp(frames.text, "plugin_function in the plugin") == 0);
+    CHECK(memdl_symbolize((char *)address + 1, stop_at_frame, NULL) == 78);
+    CHECK(memdl_symbolize(&begin, see_frame, &frames) == 0 && frames.count == 1);
+    CHECK(memdl_symbolize(address, NULL, NULL) == -1);
     CHECK_ERROR("the callback is null");
 
     const memdl_symbol *symbol = memdl_symbol_at(library, (char *)address + 1);
@@ -368,6 +395,15 @@ static void test_options(const struct file *plain) {
     CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_FULL) == 0);
     CHECK(memdl_options_set_debug(options, (memdl_debug)99) == -1);
     CHECK_ERROR("memdl_debug 99");
+    CHECK(memdl_options_set_profile(options, MEMDL_PROFILE_LIVE_PERF_MAP) == 0);
+    char map[64];
+    snprintf(map, sizeof map, "/tmp/perf-%ld.map", (long)getpid());
+    memdl_library *profiled = memdl_open(plain->bytes, plain->len, options);
+    CHECK(profiled != NULL && access(map, R_OK) == 0);
+    CHECK(memdl_close(profiled) == 0 && access(map, R_OK) == -1);
+    CHECK(memdl_options_set_profile(options, MEMDL_PROFILE_OFF) == 0);
+    CHECK(memdl_options_set_profile(options, (memdl_profile)99) == -1);
+    CHECK_ERROR("memdl_profile 99");
     CHECK(memdl_options_set_scope(options, (memdl_scope)99) == -1);
     CHECK_ERROR("memdl_scope 99");
     CHECK(memdl_options_set_binding(options, (memdl_binding)99) == -1);
@@ -381,6 +417,7 @@ static void test_options(const struct file *plain) {
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_TLS_BLOCK, 1u << 20) == 0);
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_RELOCATIONS, 1000) == 0);
     CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_IMAGE_SPAN, 1u << 20) == 0);
+    CHECK(memdl_options_set_limit(options, MEMDL_LIMIT_INSTANCES_IN_FULL, 1) == 0);
     memdl_library *library = memdl_open(plain->bytes, plain->len, options);
     CHECK(library != NULL && call0(library, "plain_value") == 41);
     CHECK(memdl_close(library) == 0);
@@ -389,6 +426,38 @@ static void test_options(const struct file *plain) {
     CHECK_ERROR("limit");
     memdl_options_free(options);
     memdl_options_free(NULL);
+}
+
+/* How much debuggers are told can change. An unstripped library is its own debug information. */
+static void test_debug(const struct file *plain) {
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_options_set_debug_info(options, plain->bytes, plain->len) == 0);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL);
+    for (int debug = MEMDL_DEBUG_OFF; debug <= MEMDL_DEBUG_PORTABLE; debug++) {
+        CHECK(memdl_set_debug(library, (memdl_debug)debug) == 0);
+        CHECK(call0(library, "plain_value") == 41);
+    }
+    CHECK(memdl_set_debug(library, (memdl_debug)99) == -1);
+    CHECK_ERROR("memdl_debug 99");
+    CHECK(memdl_set_debug(NULL, MEMDL_DEBUG_FULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_close(library) == 0);
+
+    CHECK(memdl_options_set_debug_info(options, "\x7f" "ELF", 4) == 0);
+    CHECK(memdl_open(plain->bytes, plain->len, options) == NULL);
+    CHECK_ERROR("the separate debug information is not this image's");
+    memdl_options_free(options);
+
+    options = memdl_options_new();
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_OFF) == 0);
+    library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL && memdl_set_debug(library, MEMDL_DEBUG_FULL) == -1);
+    CHECK_ERROR("were not kept");
+    CHECK(memdl_set_debug(library, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_close(library) == 0);
+    memdl_options_free(options);
 }
 
 /* ---- Errors ---- */
@@ -517,6 +586,7 @@ int main(int argc, char **argv) {
     test_template(&plugin);
     test_needed(&plain, &dependent);
     test_options(&plain);
+    test_debug(&plain);
     test_null(&plain);
     test_thread_errors(&plain);
     test_failures_leave_nothing(&plugin, &dependent);

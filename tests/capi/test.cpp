@@ -93,6 +93,10 @@ static void test_library(const bytes &plugin) {
         auto found = library.symbol_at(reinterpret_cast<void *>(function));
         CHECK(found && found->name == "plugin_function" && found->version == "PLUGIN_1");
         CHECK(!library.symbol_at(&begin) && memdl_error() == nullptr);
+        auto frames = memdl::symbolize(reinterpret_cast<char *>(function) + 1);
+        CHECK(frames.size() == 1 && frames[0].function == "plugin_function");
+        CHECK(!frames[0].is_inlined && frames[0].image == "the plugin" && !frames[0].file);
+        CHECK(memdl::symbolize(&begin).empty());
         // An exception of a callback comes back out.
         try {
             library.symbols([](const memdl::symbol &) { throw std::runtime_error("enough"); });
@@ -136,11 +140,14 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
         .scope(MEMDL_SCOPE_SELF_FIRST)
         .binding(MEMDL_BINDING_NOW)
         .debug(MEMDL_DEBUG_SYMBOLS)
+        .debug_info(dependent)
+        .profile(MEMDL_PROFILE_OFF)
         .global(false)
         .system_libraries(false)
         .limit(MEMDL_LIMIT_IMAGES, 2);
     library = memdl::library::open(dependent, options);
     CHECK(library.get<int()>("dependent_host_or_own")() == 2);
+    library.set_debug(MEMDL_DEBUG_FULL);
 
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
     check_error("malformed", [&] { memdl::library::open("not ELF", 7); });

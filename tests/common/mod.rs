@@ -26,6 +26,7 @@ pub fn repository(path: &str) -> PathBuf {
 pub fn build(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     let shared: &[&str] = match compiler {
         "rustc" => &["--crate-type", "cdylib", "--edition", "2024"],
+        "go" => &["-buildmode=c-shared"],
         _ => &["-shared", "-fPIC"],
     };
     build_with(compiler, source, &[shared, flags].concat(), "so")
@@ -59,8 +60,16 @@ fn build_with(compiler: &str, source: &str, flags: &[&str], extension: &str) -> 
     let mine = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let unfinished = folder.join(format!("{stem}-{:016x}.{mine}.tmp", hasher.finish()));
     let mut command = Command::new(compiler);
-    command.arg("-o").arg(&unfinished).arg(&source).args(flags).current_dir(folder);
-    run(&mut command, compiler);
+    if compiler == "go" {
+        command.args(["build", "-o"]).arg(&unfinished).args(flags).arg(&source);
+        command.env("GOCACHE", folder.join("go-cache")).env("GOFLAGS", "");
+        command.env("GO111MODULE", "off").env("CGO_ENABLED", "1");
+    } else {
+        command.arg("-o").arg(&unfinished).arg(&source).args(flags);
+    }
+    run(command.current_dir(folder), compiler);
+    // Go leaves a header beside a library.
+    let _ = fs::remove_file(unfinished.with_extension("h"));
     fs::rename(&unfinished, &output).unwrap();
     output
 }
@@ -190,6 +199,36 @@ pub fn maps() -> Vec<MapsLine> {
         Some(MapsLine { range: start..end, access, name })
     };
     text.lines().map(|text| line(text).unwrap_or_else(|| panic!("maps: {text}"))).collect()
+}
+
+/// How many entries the list for debuggers has.
+pub fn debug_entries() -> usize {
+    #[repr(C)]
+    struct Entry {
+        next: *const Entry,
+    }
+    #[repr(C)]
+    struct Descriptor {
+        version: u32,
+        action: u32,
+        relevant: *const Entry,
+        first: *const Entry,
+    }
+    unsafe extern "C" {
+        static __jit_debug_descriptor: Descriptor;
+    }
+    const { assert!(size_of::<Descriptor>() == 24) };
+    let mut count = 0;
+    // SAFETY: the list as gdb documents it; nobody loads or unloads meanwhile (only in a process
+    // that runs this test alone), so it stands still.
+    unsafe {
+        let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
+        while !entry.is_null() {
+            count += 1;
+            entry = (*entry).next;
+        }
+    }
+    count
 }
 
 /// A file of the system, as the C library's loader finds it.

@@ -193,8 +193,12 @@ impl Gdb {
         let program = host_command();
         let mut gdb = Gdb::new(Command::new(gdb()), vec![]).env(host::STEPS, &steps.join("\n"));
         gdb.command.args(["-iex", "set sysroot /", &program[0], "-ex"]);
-        // It finds its standard input and output to be what it is connected by.
-        gdb.command.arg(format!("target remote | exec gdbserver --once - {}", program.join(" ")));
+        // Its standard input and output are the connection. What the host prints comes through
+        // the third, at any time, and is left out, so that a session is the same in each run.
+        gdb.command.arg(format!(
+            "target remote | exec gdbserver --once - {} 2>/dev/null",
+            program.join(" ")
+        ));
         gdb
     }
 

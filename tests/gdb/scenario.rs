@@ -66,8 +66,11 @@ fn build(source: &str, words: &str) -> PathBuf {
             ("rustc", "o2") => &["-g", "-Copt-level=2"],
             ("rustc", "dwarf5") => &["-Cdwarf-version=5"],
             ("rustc", "dwarf4") => &["-Cdwarf-version=4"],
+            ("go", "o0") => &["-gcflags=-N -l"],
             (_, "o0") => &["-O0"],
             (_, "o2") => &["-O2"],
+            (_, "dwarf2") => &["-gdwarf-2"],
+            (_, "dwarf3") => &["-gdwarf-3"],
             (_, "dwarf4") => &["-gdwarf-4"],
             (_, "dwarf5") => &["-gdwarf-5"],
             // Macros too.

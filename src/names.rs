@@ -1,0 +1,57 @@
+//! Which names are surely not among those that some libraries define.
+//!
+//! Most names that an image refers to are its own, and nobody else defines them; to find that out,
+//! every library of the process would have to be searched, for each. Hash tables hold the hashes of
+//! all names, so a filter over those (a Bloom filter of one function) is made by reading them once
+//! and tells of most names, in a few instructions, that no library has them. It never errs the other
+//! way.
+//!
+//! The hash is the GNU one without its lowest bit, as tables hold it
+//! ([`SymbolTable::half_hash`](crate::symbol::SymbolTable::half_hash)).
+
+#![forbid(unsafe_code)]
+
+/// Names, by their hashes.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// A bit for each hash, modulo their number, which is a power of two.
+    bits: Vec<u64>,
+}
+
+impl Names {
+    /// Those with these hashes.
+    pub(crate) fn new(hashes: &[u32]) -> Names {
+        // At least 16 bits for each: some 3 of 100 other names pass.
+        let mut names = Names { bits: vec![0; (hashes.len() / 4 + 1).next_power_of_two()] };
+        for &hash in hashes {
+            let (word, bit) = names.place(hash);
+            names.bits[word] |= bit;
+        }
+        names
+    }
+
+    fn place(&self, hash: u32) -> (usize, u64) {
+        ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64))
+    }
+
+    /// Whether a name with this hash may be among them.
+    pub(crate) fn may_have(&self, hash: u32) -> bool {
+        let (word, bit) = self.place(hash);
+        self.bits[word] & bit != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_missed_and_most_others_are_told_apart() {
+        let hash = |number: u32| number.wrapping_mul(0x9e37_79b9) >> 1;
+        let names = Names::new(&(0..10_000).map(hash).collect::<Vec<_>>());
+        assert!((0..10_000).all(|number| names.may_have(hash(number))));
+        let wrong = (10_000..110_000).filter(|&number| names.may_have(hash(number))).count();
+        assert!(wrong < 8_000, "{wrong} of 100,000");
+        assert!(!(0..1000).any(|number| Names::new(&[]).may_have(hash(number))));
+    }
+}

@@ -1,0 +1,203 @@
+//! `jit-PID.dump`: a record for each function, with its code, and the time from which on it was
+//! where it was.
+//!
+//! perf learns of the file from a mapping of it that can be executed, which is why there is one;
+//! nothing ever runs there. `perf inject --jit` then makes an ELF file of each function, beside the
+//! dump, so each dump gets a folder of its own. Times are of `CLOCK_MONOTONIC`, which `perf record
+//! -k 1` uses too.
+//!
+//! There is no record for code that is gone; what is recorded later counts from its own time on.
+//!
+//! Source: Linux `tools/perf/Documentation/jitdump-specification.txt`, version 2; where the folder
+//! is: `tools/perf/jvmti/jvmti_agent.c`.
+
+#![allow(unsafe_code)]
+
+use std::env;
+use std::ffi::{CString, OsStr};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::{process, ptr};
+
+use super::NamedCode;
+use crate::arch::MACHINE;
+use crate::symbolize::Line;
+
+/// `JiTD`.
+const MAGIC: u32 = 0x4a69_5444;
+const VERSION: u32 = 1;
+const HEADER_SIZE: u32 = 40;
+/// What kinds of records there are.
+const CODE_LOAD: u32 = 0;
+const CODE_DEBUG_INFO: u32 = 2;
+const CODE_CLOSE: u32 = 3;
+/// Each begins with its kind, its size, and the time.
+const PREFIX_SIZE: usize = 16;
+
+/// This process's dump.
+pub(super) struct JitDump {
+    file: File,
+    process: u32,
+    /// How many functions were recorded.
+    count: u64,
+    _marker: Marker,
+}
+
+impl JitDump {
+    /// The dump in `slot` if it is this process's, or else a new one.
+    pub(super) fn of_this_process(slot: &mut Option<JitDump>) -> io::Result<&mut JitDump> {
+        let process = process::id();
+        if slot.as_ref().is_none_or(|dump| dump.process != process) {
+            *slot = None;
+            return Ok(slot.insert(JitDump::new(process)?));
+        }
+        slot.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn new(process: u32) -> io::Result<JitDump> {
+        let path = folder()?.join(format!("jit-{process}.dump"));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path)?;
+        let mut header = Vec::with_capacity(HEADER_SIZE as usize);
+        let machine = u32::from(MACHINE.e_machine);
+        for word in [MAGIC, VERSION, HEADER_SIZE, machine, 0, process] {
+            header.extend_from_slice(&word.to_ne_bytes());
+        }
+        for word in [now(), 0] {
+            header.extend_from_slice(&word.to_ne_bytes());
+        }
+        file.write_all(&header)?;
+        let marker = Marker::of(&file)?;
+        Ok(JitDump { file, process, count: 0, _marker: marker })
+    }
+
+    /// Records these functions as being there from now on.
+    pub(super) fn add<'a>(
+        &mut self,
+        functions: impl Iterator<Item = NamedCode<'a>>,
+    ) -> io::Result<()> {
+        // SAFETY: no preconditions.
+        let thread = unsafe { libc::gettid() }.cast_unsigned();
+        let time = now();
+        let mut out = BufWriter::new(&self.file);
+        for NamedCode { addresses, name, code, lines } in functions {
+            if !lines.is_empty() {
+                // Before the code that it is about.
+                let record = debug_info(addresses.start, &lines);
+                write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
+            }
+            let (start, size) = (addresses.start as u64, code.len() as u64);
+            let mut body = Vec::with_capacity(40 + name.len() + 1);
+            for word in [self.process, thread] {
+                body.extend_from_slice(&word.to_ne_bytes());
+            }
+            // Where it is, twice: perf knows of code that is written elsewhere than where it runs.
+            for word in [start, start, size, self.count] {
+                body.extend_from_slice(&word.to_ne_bytes());
+            }
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            write_record(&mut out, CODE_LOAD, time, &[&body, code])?;
+            self.count += 1;
+        }
+        out.flush()
+    }
+
+    /// The process ends.
+    pub(super) fn finish(&mut self) {
+        if self.process == process::id() {
+            // The end of the file says the same.
+            let _ = write_record(&mut self.file, CODE_CLOSE, now(), &[]);
+        }
+    }
+}
+
+/// Where lines begin, without the record's prefix.
+fn debug_info(function: usize, lines: &[(usize, Line)]) -> Vec<u8> {
+    let mut record = Vec::new();
+    for word in [function, lines.len()] {
+        record.extend_from_slice(&(word as u64).to_ne_bytes());
+    }
+    for (address, line) in lines {
+        record.extend_from_slice(&(*address as u64).to_ne_bytes());
+        // The second is a discriminator, which nobody reads.
+        for word in [line.line, 0] {
+            record.extend_from_slice(&word.to_ne_bytes());
+        }
+        record.extend(line.file.bytes().filter(|&byte| byte != 0));
+        record.push(0);
+    }
+    record
+}
+
+fn write_record(out: &mut impl Write, kind: u32, time: u64, parts: &[&[u8]]) -> io::Result<()> {
+    let size = PREFIX_SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
+    let size = u32::try_from(size).map_err(|_| io::Error::other("a function of 4 GiB"))?;
+    out.write_all(&kind.to_ne_bytes())?;
+    out.write_all(&size.to_ne_bytes())?;
+    out.write_all(&time.to_ne_bytes())?;
+    parts.iter().try_for_each(|part| out.write_all(part))
+}
+
+/// In nanoseconds, as `perf record -k 1` counts.
+fn now() -> u64 {
+    // SAFETY: writes to the local only.
+    let now = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
+        now
+    };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// A new folder for a dump and what is made from it, which nobody else can write to.
+fn folder() -> io::Result<PathBuf> {
+    let base = ["JITDUMPDIR", "HOME"].iter().filter_map(env::var_os).find(|it| !it.is_empty());
+    let folder = Path::new(base.as_deref().unwrap_or(OsStr::new("."))).join(".debug/jit");
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    // perf looks for the file later, from wherever it is started.
+    let template = folder.canonicalize()?.join("memdl-jit-XXXXXX");
+    let template = CString::new(template.as_os_str().as_bytes())?.into_raw();
+    // SAFETY: a C string that may be written to; it is taken back, of the same length.
+    let (made, template) = unsafe { (libc::mkdtemp(template), CString::from_raw(template)) };
+    if made.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(std::ffi::OsString::from_vec(template.into_bytes()).into())
+}
+
+/// The mapping that tells perf of the file.
+struct Marker {
+    address: *mut libc::c_void,
+    len: usize,
+}
+
+// SAFETY: memory that nobody looks at.
+unsafe impl Send for Marker {}
+
+impl Marker {
+    fn of(file: &File) -> io::Result<Marker> {
+        let len = region::page::size();
+        let access = libc::PROT_READ | libc::PROT_EXEC;
+        // SAFETY: a new mapping, wherever the kernel likes, of an open file.
+        let address = unsafe {
+            libc::mmap(ptr::null_mut(), len, access, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Marker { address, len })
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `of` made; nobody refers to it.
+        unsafe { libc::munmap(self.address, self.len) };
+    }
+}

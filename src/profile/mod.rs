@@ -1,0 +1,243 @@
+//! How a profiler comes to know the functions of an image that has no file.
+//!
+//! A profiler notes program counters while the process runs, and the names of the files that are
+//! mapped; names of functions it reads from those files later, mostly when the process is gone. For
+//! code without a file, perf and those who read its formats know two ways, and both are files that
+//! the process writes: the perf map ([`perf_map`]), one line for each function, and the jitdump
+//! ([`jitdump`]), which has the code too, and the time from which on it was where it was.
+//!
+//! So this is the one part of memdl that writes files, and only if the program or the operator asks
+//! for it. When nobody does, nothing is read, written or kept. What cannot be written is logged and
+//! left out: no load fails because of this.
+//!
+//! Sources: Linux `tools/perf/Documentation/jit-interface.txt`, `jitdump-specification.txt`.
+
+mod jitdump;
+mod perf_map;
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::addr::Vaddr;
+use crate::debug::Presence;
+use crate::demangle::demangled;
+use crate::dynamic::ReadAt;
+use crate::environment;
+use crate::functions;
+use crate::image::Image;
+use crate::map::{Mapping, Sealed};
+use crate::symbolize::{Dwarf, Line};
+use jitdump::JitDump;
+use perf_map::PerfMap;
+
+/// What profilers are told about an image.
+///
+/// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`) overrides what the
+/// program has chosen, so that an operator needs no rebuild.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Profile {
+    /// Nothing: nothing is written, and nothing costs.
+    #[default]
+    Off,
+    /// Names of functions, in `/tmp/perf-PID.map`, for `perf report`, `perf script` and all others
+    /// that read such files.
+    ///
+    /// The file is there for a report that is made when the process is gone, so **it stays**, as
+    /// that of other runtimes does; whoever asked for it removes it. The lines of an image stay when
+    /// it is unloaded, until another image is loaded to its addresses: perf cannot tell the two
+    /// apart, [`Profile::JitDump`] can. Such lines are given up from 64 MiB on, the oldest first.
+    ///
+    /// A file of a former process of this number is replaced. If another runtime of the process
+    /// has made the file, lines are added to it.
+    PerfMap,
+    /// As [`Profile::PerfMap`], for reports that are made while the process runs: the lines of an
+    /// image go with it, and the file is removed with the last of them, or when the process exits.
+    LivePerfMap,
+    /// Functions with their code, and with source lines if the image has any: `jit-PID.dump`, in a
+    /// new folder in `$JITDUMPDIR/.debug/jit`, or else `$HOME/.debug/jit`, or else `.debug/jit`.
+    /// It stays, and holds code of the image.
+    ///
+    /// ```console
+    /// $ perf record -k 1 -o perf.data ./host
+    /// $ perf inject --jit -i perf.data -o perf.jit.data
+    /// $ perf report -i perf.jit.data
+    /// ```
+    JitDump,
+}
+
+/// The environment variable that an operator can set.
+const ENVIRONMENT: &str = "MEMDL_PERF";
+const WORDS: [(&str, Profile); 4] = [
+    ("off", Profile::Off),
+    ("map", Profile::PerfMap),
+    ("live-map", Profile::LivePerfMap),
+    ("jitdump", Profile::JitDump),
+];
+
+impl Profile {
+    /// What the environment says, and if it says nothing that we know, `self`.
+    pub(crate) fn effective(self) -> Profile {
+        environment::overridden(ENVIRONMENT, &WORDS, self)
+    }
+
+    /// Whether the image's memory may have a name. perf takes memory with a name for a file of
+    /// that name, and does not look into the perf map.
+    pub(crate) fn allows_memory_names(self) -> bool {
+        !matches!(self, Profile::PerfMap | Profile::LivePerfMap)
+    }
+}
+
+/// The files of this process, of which there is one each.
+struct Files {
+    map: Option<PerfMap>,
+    dump: Option<JitDump>,
+}
+
+static FILES: Mutex<Files> = Mutex::new(Files { map: None, dump: None });
+
+fn lock() -> MutexGuard<'static, Files> {
+    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the files as they are while the process forks. The child gets files of its own when it
+/// loads something.
+pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
+    lock()
+}
+
+/// Called when the process exits, or what memdl is linked into is unloaded.
+pub(crate) fn finish() {
+    // Never wait here: a thread that held the lock may be gone.
+    if let Ok(mut files) = FILES.try_lock() {
+        if let Some(map) = &mut files.map {
+            map.finish();
+        }
+        if let Some(dump) = &mut files.dump {
+            dump.finish();
+        }
+    }
+}
+
+/// A function of an image in place.
+struct NamedCode<'a> {
+    addresses: Range<usize>,
+    /// As linkage has it; without control characters.
+    name: String,
+    /// Empty where code cannot be read.
+    code: &'a [u8],
+    /// Its lines, by run-time addresses; ascending. Empty where nobody asks.
+    lines: Vec<(usize, Line)>,
+}
+
+/// What has been written about an instance of an image. Dropped before its memory goes.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    /// Of the image.
+    start: usize,
+    profile: Profile,
+}
+
+impl Registration {
+    /// Tells profilers of an image that is in place; `None` if nobody wants to know or it cannot be
+    /// told. `profile` is [`Profile::effective`] already; `debug_info` was split off the image.
+    pub(crate) fn new(
+        profile: Profile,
+        name: &str,
+        image: &Image<'_>,
+        debug_info: Option<&[u8]>,
+        mapping: &Mapping<Sealed>,
+        debug: &Presence,
+    ) -> Option<Registration> {
+        if profile == Profile::Off {
+            return None;
+        }
+        let addresses = mapping.address_range();
+        let dwarf = if profile == Profile::JitDump { Dwarf::of(debug) } else { None };
+        let functions = functions::of_image(image, debug_info);
+        let functions = functions.into_iter().map(|function| {
+            let place = |at: Vaddr| mapping.load_bias().apply(at);
+            let lines = dwarf.as_ref().map(|dwarf| dwarf.lines(function.addresses.clone()));
+            let lines = lines.unwrap_or_default().into_iter();
+            NamedCode {
+                addresses: place(function.addresses.start)..place(function.addresses.end),
+                lines: lines.map(|line| (place(line.address), line)).collect(),
+                name: printable(function.name),
+                code: mapping.read(function.addresses).unwrap_or_default(),
+            }
+        });
+        let start = addresses.start;
+        let written = match profile {
+            Profile::Off => return None,
+            Profile::PerfMap | Profile::LivePerfMap => {
+                let rows = rows(name, functions);
+                let keep = profile == Profile::PerfMap;
+                let map = &mut lock().map;
+                PerfMap::of_this_process(map).and_then(|map| map.add(addresses, &rows, keep))
+            }
+            Profile::JitDump => {
+                let dump = &mut lock().dump;
+                JitDump::of_this_process(dump).and_then(|dump| dump.add(functions))
+            }
+        };
+        match written {
+            Ok(()) => Some(Registration { start, profile }),
+            Err(error) => {
+                log::warn!("{name}: profilers will not see it ({profile:?}): {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if self.profile != Profile::JitDump {
+            let removed = perf_map::remove(&mut lock().map, self.start);
+            if let Err(error) = removed {
+                log::warn!("profilers will see an image that is gone: {error}");
+            }
+        }
+    }
+}
+
+/// The lines of a perf map. perf shows names there as they are written, so they are written as
+/// people know them; and it cannot tell which image they are of, so they say it.
+fn rows<'a>(image: &str, functions: impl Iterator<Item = NamedCode<'a>>) -> String {
+    use std::fmt::Write;
+    let image = printable(image.as_bytes());
+    let mut rows = String::new();
+    for NamedCode { addresses: Range { start, end }, name, .. } in functions {
+        let (size, name) = (end.saturating_sub(start), demangled(&name));
+        // Writing to a string cannot fail.
+        let _ = writeln!(rows, "{start:x} {size:x} {name} [{image}]");
+    }
+    rows
+}
+
+/// Something that cannot break a line of a text.
+fn printable(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_make_lines_of_its_own() {
+        let function = |name: &[u8]| NamedCode {
+            addresses: 0x1000..0x1010,
+            name: printable(name),
+            code: &[],
+            lines: Vec::new(),
+        };
+        let functions = [function(b"evil\n2000 10 root"), function(b"_ZN3foo3barEi\xff")];
+        let rows = rows("lib\rfoo", functions.into_iter());
+        assert_eq!(
+            rows,
+            "1000 10 evil?2000 10 root [lib?foo]\n1000 10 _ZN3foo3barEi\u{fffd} [lib?foo]\n"
+        );
+    }
+}

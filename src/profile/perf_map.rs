@@ -1,0 +1,289 @@
+//! `/tmp/perf-PID.map`: a line `START SIZE name` for each function, numbers in hexadecimal.
+//!
+//! The name of the file is known to everybody and the folder is everybody's, so nothing there is
+//! trusted: a link is not followed, and a file that is not ours alone is not written to. perf in
+//! turn reads the file only if it belongs to the process's user.
+//!
+//! The file may be shared with other runtimes of the process, which append to it and know nothing
+//! of each other. So it is never cut or renamed, lines are only ever appended at its end, and what
+//! is no longer true is overwritten with newlines, which readers skip, after a look whether it is
+//! still what was written. Such gaps are used again, so that a process that loads and unloads all
+//! day does not fill the disk.
+//!
+//! perf does not say which of two lines for an address it believes (it is mostly the first), so
+//! there must be one only: lines of an image that is gone go when its addresses are used again.
+//!
+//! A forked child has another number and so another file. It gets one with its first load, with
+//! the lines of the images that it was born with.
+//!
+//! Sources: Linux `tools/perf/Documentation/jit-interface.txt`; `tools/perf/util/symbol.c`
+//! (`dso__load_perf_map`).
+
+#![allow(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, SystemTime};
+
+/// How many bytes of lines of unloaded images are kept.
+const MOST_RETIRED: u64 = 64 << 20;
+
+/// This process's map.
+pub(super) struct PerfMap {
+    file: File,
+    path: PathBuf,
+    process: u32,
+    /// Whether memdl has made it.
+    is_ours: bool,
+    /// Whether it is to be there when the process is not.
+    keep: bool,
+    /// In the order in which images were loaded.
+    blocks: Vec<Block>,
+    /// Where in the file there are only newlines; ascending.
+    gaps: Vec<Range<u64>>,
+}
+
+/// The lines of one image.
+struct Block {
+    /// The image's.
+    addresses: Range<usize>,
+    /// Where in the file.
+    place: Range<u64>,
+    /// Whether they stay when the image goes.
+    keep: bool,
+    is_live: bool,
+}
+
+impl PerfMap {
+    /// The map in `slot` if it is this process's, or else a new one.
+    pub(super) fn of_this_process(slot: &mut Option<PerfMap>) -> io::Result<&mut PerfMap> {
+        let process = process::id();
+        if slot.as_ref().is_none_or(|map| map.process != process) {
+            let path = PathBuf::from(format!("/tmp/perf-{process}.map"));
+            let (file, is_ours) = open(&path)?;
+            let (blocks, gaps) = (Vec::new(), Vec::new());
+            let mut map = PerfMap { file, path, process, is_ours, keep: false, blocks, gaps };
+            if let Some(parents) = slot {
+                map.inherit(parents)?;
+            }
+            return Ok(slot.insert(map));
+        }
+        slot.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Takes over what the map of the parent process says of the images that are in place.
+    fn inherit(&mut self, parents: &PerfMap) -> io::Result<()> {
+        for block in parents.blocks.iter().filter(|block| block.is_live) {
+            // The parent may have unloaded it meanwhile, and overwritten the lines.
+            if let Some(rows) = parents.rows(block) {
+                self.add(block.addresses.clone(), &rows, block.keep)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the lines of an image.
+    pub(super) fn add(
+        &mut self,
+        addresses: Range<usize>,
+        rows: &str,
+        keep: bool,
+    ) -> io::Result<()> {
+        // What else was there is gone.
+        self.erase(|block| {
+            block.addresses.start < addresses.end && addresses.start < block.addresses.end
+        })?;
+        let place = self.write(rows.as_bytes())?;
+        self.keep |= keep;
+        self.blocks.push(Block { addresses, place, keep, is_live: true });
+        Ok(())
+    }
+
+    /// Puts bytes into a gap or at the end, and tells where.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<Range<u64>> {
+        let len = bytes.len() as u64;
+        let fits = |gap: &Range<u64>| gap.end - gap.start >= len;
+        while let Some(index) = self.gaps.iter().position(fits) {
+            let Range { start, end } = self.gaps.remove(index);
+            if !self.read(start..end).is_some_and(|found| found.iter().all(|&it| it == b'\n')) {
+                // Somebody has cut the file, or written over it: no gap any more.
+                continue;
+            }
+            self.file.write_all_at(bytes, start)?;
+            if start + len < end {
+                self.gaps.insert(index, start + len..end);
+            }
+            return Ok(start..start + len);
+        }
+        // Others append too: only the kernel knows where the end is at that moment.
+        set_appending(&self.file, true)?;
+        let written = (&self.file).write_all(bytes);
+        let end = (&self.file).stream_position();
+        set_appending(&self.file, false)?;
+        written?;
+        let end = end?;
+        Ok(end.saturating_sub(len)..end)
+    }
+
+    /// Takes out of the file what these blocks say.
+    fn erase(&mut self, is_void: impl Fn(&Block) -> bool) -> io::Result<()> {
+        let void: Vec<Block>;
+        (void, self.blocks) = std::mem::take(&mut self.blocks).into_iter().partition(is_void);
+        for block in void {
+            if let Some(rows) = self.rows(&block) {
+                self.file.write_all_at(&vec![b'\n'; rows.len()], block.place.start)?;
+                self.add_gap(block.place);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_gap(&mut self, gap: Range<u64>) {
+        let index = self.gaps.partition_point(|other| other.start < gap.start);
+        self.gaps.insert(index, gap);
+        let touches = |a: &Range<u64>, b: &Range<u64>| a.end == b.start;
+        for index in [index + 1, index] {
+            if let (Some(before), Some(gap)) =
+                (index.checked_sub(1).and_then(|it| self.gaps.get(it)), self.gaps.get(index))
+                && touches(before, gap)
+            {
+                let merged = before.start..gap.end;
+                self.gaps.splice(index - 1..=index, [merged]);
+            }
+        }
+    }
+
+    /// What stands in the file.
+    fn read(&self, place: Range<u64>) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(place.end.checked_sub(place.start)?).ok()?];
+        self.file.read_exact_at(&mut bytes, place.start).ok()?;
+        Some(bytes)
+    }
+
+    /// The lines of a block, if they are there still: whole lines, each of an address in the image.
+    fn rows(&self, block: &Block) -> Option<String> {
+        let rows = String::from_utf8(self.read(block.place.clone())?).ok()?;
+        let is_ours = |row: &str| {
+            let start = row.split(' ').next().unwrap_or_default();
+            usize::from_str_radix(start, 16).is_ok_and(|start| block.addresses.contains(&start))
+        };
+        let is_whole = rows.is_empty() || rows.ends_with('\n');
+        (is_whole && rows.lines().all(is_ours)).then_some(rows)
+    }
+
+    /// The image that starts at `start` is unloaded.
+    fn retire(&mut self, start: usize) -> io::Result<()> {
+        let is_it = |block: &Block| block.is_live && block.addresses.start == start;
+        if let Some(block) = self.blocks.iter_mut().find(|block| is_it(block)) {
+            block.is_live = false;
+        }
+        let len = |block: &Block| block.place.end - block.place.start;
+        let retired = |block: &&Block| !block.is_live && block.keep;
+        let mut excess = self.blocks.iter().filter(retired).map(len).sum::<u64>();
+        let mut oldest = Vec::new();
+        for block in self.blocks.iter().filter(retired) {
+            if excess <= MOST_RETIRED {
+                break;
+            }
+            excess -= len(block);
+            oldest.push(block.place.start);
+        }
+        self.erase(|block| !block.is_live && (!block.keep || oldest.contains(&block.place.start)))
+    }
+
+    /// The process ends.
+    pub(super) fn finish(&mut self) {
+        if self.process == process::id() && !self.keep {
+            self.unlink();
+        }
+    }
+
+    /// Removes the file if it is memdl's, and still the one of that name.
+    fn unlink(&mut self) {
+        let is_same = || {
+            let (ours, named) =
+                (self.file.metadata().ok()?, fs::symlink_metadata(&self.path).ok()?);
+            Some((ours.dev(), ours.ino()) == (named.dev(), named.ino()))
+        };
+        if self.is_ours && is_same() == Some(true) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The image that starts at `start` is unloaded.
+pub(super) fn remove(slot: &mut Option<PerfMap>, start: usize) -> io::Result<()> {
+    let Some(map) = slot else { return Ok(()) };
+    if map.process != process::id() {
+        // A forked child that has loaded nothing yet: the parent, whose map it is, has the image.
+        map.blocks.retain(|block| block.addresses.start != start);
+        return Ok(());
+    }
+    let erased = map.retire(start);
+    if map.blocks.is_empty() && !map.keep && map.is_ours {
+        map.unlink();
+        *slot = None;
+    }
+    erased
+}
+
+/// Opens the map, and tells whether it was made by this.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
+    let make = || options.clone().create_new(true).open(path).map(|file| (file, true));
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    let file = options.open(path)?;
+    let facts = file.metadata()?;
+    // SAFETY: no preconditions.
+    let user = unsafe { libc::geteuid() };
+    if !facts.is_file() || facts.uid() != user || facts.nlink() != 1 || facts.mode() & 0o002 != 0 {
+        return Err(io::Error::other("the file that is there is not this process's alone"));
+    }
+    if facts.modified()? < started()? {
+        // Of a process that had this number before.
+        fs::remove_file(path)?;
+        return make();
+    }
+    Ok((file, false))
+}
+
+/// When this process was started, or forked; to the hundredth of a second, rounded down.
+fn started() -> io::Result<SystemTime> {
+    let unknown = || io::Error::other("/proc does not tell when this process was started");
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The 22nd field; the second is in parentheses and may hold anything (`proc(5)`).
+    let (_, fields) = stat.rsplit_once(')').ok_or_else(unknown)?;
+    let ticks: u64 =
+        fields.split_whitespace().nth(19).and_then(|it| it.parse().ok()).ok_or_else(unknown)?;
+    // SAFETY: plain system calls, one of which writes to the local.
+    let (ticks_per_second, now) = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now);
+        (libc::sysconf(libc::_SC_CLK_TCK), now)
+    };
+    let ticks_per_second =
+        u64::try_from(ticks_per_second).ok().filter(|&it| it > 0).ok_or_else(unknown)?;
+    let since_boot = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let start = Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / ticks_per_second));
+    SystemTime::now().checked_sub(since_boot.saturating_sub(start)).ok_or_else(unknown)
+}
+
+/// Whether writes go to the end of the file, wherever that is.
+fn set_appending(file: &File, appending: bool) -> io::Result<()> {
+    let flags = if appending { libc::O_APPEND } else { 0 };
+    // SAFETY: an open descriptor; of its flags only this one can be set here that matters.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,127 @@
+//! Libraries of the system's that an image needs, and that can tell whether they see the image.
+//! `dlopen` of the same file is the reference.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Opened, build, call_run, isolated, load_and_run, maps};
+use libc::RTLD_NOW;
+use memdl::Loader;
+
+/// A library that needs these files. Without a `DT_SONAME`, they are needed by their paths.
+fn library(compiler: &str, source: &str, flags: &[&str], needs: &[&Path]) -> PathBuf {
+    let needs = needs.iter().map(|path| path.to_str().unwrap());
+    let flags = ["-O1", "-Wl,--no-as-needed"].into_iter().chain(flags.iter().copied()).chain(needs);
+    build(compiler, &format!("needed/{source}"), &flags.collect::<Vec<_>>())
+}
+
+fn loader() -> Loader {
+    Loader::new().system_libraries(true)
+}
+
+/// Whether the system's loader has this file, or one of this name, in place.
+fn is_opened(name: &str) -> bool {
+    maps().iter().any(|line| line.name.contains(name))
+}
+
+/// What `run` gives, from bytes, then in `dlopen`'s hands.
+fn both(path: &Path) -> [i32; 2] {
+    // SAFETY: a library of `testlibs/`.
+    let library = unsafe { loader().name(path.to_str().unwrap()).load(&fs::read(path).unwrap()) };
+    let library = library.unwrap_or_else(|error| panic!("{error}"));
+    let ours = call_run(&library);
+    drop(library);
+    [ours, Opened::new(path, RTLD_NOW).run()]
+}
+
+#[test]
+fn a_needed_library_uses_what_the_image_defines() {
+    isolated("a_needed_library_uses_what_the_image_defines", || {
+        let asks = library("gcc", "asks.c", &[], &[]);
+        let between = library("gcc", "between.c", &[], &[&asks]);
+        assert_eq!(both(&library("gcc", "answers.c", &[], &[&asks])), [42, 42]);
+        // What lies between sees it as well.
+        let through = library("gcc", "answers.c", &["-DASK=ask_for"], &[&between]);
+        assert_eq!(both(&through), [42, 42]);
+        let also = library("gcc", "answers.c", &["-DASK=ask_for"], &[&between, &asks]);
+        assert_eq!(both(&also), [42, 42]);
+        // A hidden definition is nobody's business.
+        let hidden = ["-DBINDING=__attribute__((visibility(\"hidden\")))"];
+        assert_eq!(both(&library("gcc", "answers.c", &hidden, &[&asks])), [7, 7]);
+        // Nor is any what is bound to itself.
+        let bound = library("gcc", "asks.c", &["-Wl,-Bsymbolic"], &[]);
+        assert_eq!(both(&library("gcc", "answers.c", &[], &[&bound])), [7, 7]);
+    });
+}
+
+/// Each instance has its own, bound to it, and they go with it.
+#[test]
+fn such_a_library_comes_and_goes_with_the_image() {
+    isolated("such_a_library_comes_and_goes_with_the_image", || {
+        let asks = library("gcc", "asks.c", &[], &[]);
+        let file = fs::read(library("gcc", "answers.c", &[], &[&asks])).unwrap();
+        let template = loader().prepare(&file).unwrap();
+        // SAFETY: a library of `testlibs/`.
+        let round =
+            || unsafe { [template.instantiate().unwrap(), template.instantiate().unwrap()] };
+        round();
+        let before = maps().len();
+        for _ in 0..50 {
+            assert_eq!(round().map(|library| call_run(&library)), [42, 42]);
+        }
+        assert!(maps().len() <= before + 2, "{before} mappings became {}", maps().len());
+        assert!(!is_opened(asks.to_str().unwrap()));
+    });
+}
+
+/// `ld.so` binds nothing anew either.
+#[test]
+fn a_library_that_is_in_the_process_stays_as_it_is() {
+    isolated("a_library_that_is_in_the_process_stays_as_it_is", || {
+        let asks = library("gcc", "asks.c", &[], &[]);
+        let _opened = Opened::new(&asks, RTLD_NOW);
+        assert_eq!(both(&library("gcc", "answers.c", &[], &[&asks])), [7, 7]);
+    });
+}
+
+#[test]
+fn the_cpp_runtime_uses_the_allocator_of_the_image() {
+    isolated("the_cpp_runtime_uses_the_allocator_of_the_image", || {
+        assert!(!is_opened("libstdc++"), "the test's own process has the runtime");
+        assert_eq!(both(&library("g++", "allocates.cpp", &[], &[])), [42, 42]);
+    });
+}
+
+/// An image of the usual kind, with functions and templates of its own, has no copy of its own.
+#[test]
+fn other_images_share_the_cpp_runtime() {
+    isolated("other_images_share_the_cpp_runtime", || {
+        let path = build("g++", "unwind/throws.cpp", &["-O1", "-pthread"]);
+        let before = maps().len();
+        let library = load_and_run(&loader(), &fs::read(path).unwrap(), "throws.cpp");
+        assert!(is_opened("libstdc++") && maps().len() > before);
+        drop(library);
+    });
+}
+
+#[test]
+fn a_library_that_needs_the_image_in_turn() {
+    isolated("a_library_that_needs_the_image_in_turn", || {
+        let soname = "-Wl,-soname,libmemdl-test-circle.so";
+        // The second is linked to a first that is not there any more when it is needed.
+        let stub = library("gcc", "circle.c", &["-DFIRST", soname], &[]);
+        let second = library("gcc", "circle.c", &[], &[&stub]);
+        let first = library("gcc", "circle.c", &["-DFIRST", soname], &[&second]);
+        assert_eq!(both(&first), [42, 42]);
+    });
+}
+
+#[test]
+fn a_runtime_that_the_image_reports_itself_to() {
+    isolated("a_runtime_that_the_image_reports_itself_to", || {
+        let registry = library("gcc", "registry.c", &[], &[]);
+        assert_eq!(both(&library("gcc", "reports.c", &[], &[&registry])), [42, 42]);
+    });
+}
