@@ -12,7 +12,7 @@ use std::process::Command;
 
 use gdb::compare::assert_same;
 use gdb::host::Loader;
-use gdb::libraries::{load_and_call, steps};
+use gdb::libraries::steps;
 use gdb::{Gdb, Replies, scratch};
 use memdl::Debug;
 
@@ -32,13 +32,14 @@ impl Workshop {
         Workshop(folder)
     }
 
-    /// Runs a recipe: commands, apart by `;`. `{c}` and `{f90}` are the sources of the library in C
-    /// and in Fortran, `{here}` is the folder. Some tools of these hang on what they do not know.
+    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and `{f90}` are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
     fn run(&self, recipe: &str) {
         for command in recipe.split(';') {
             let words = command.split_whitespace().map(|word| {
                 let source = |name| common::repository(name).display().to_string();
                 word.replace("{c}", &source("testlibs/debug/clib.c"))
+                    .replace("{inline}", &source("testlibs/debug/inline.cc"))
+                    .replace("{bare}", &source("testlibs/debug/bare.c"))
                     .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
                     .replace("{here}", &self.0.display().to_string())
             });
@@ -75,10 +76,6 @@ const SESSION: &[&str] = &[
     "next",
     "next",
     "info locals",
-    "print lib_thread",
-    "set var lib_thread = 5",
-    "print lib_thread",
-    "print &lib_thread",
     "print lib_global",
     "print lib_static",
     "ptype both",
@@ -90,21 +87,26 @@ const SESSION: &[&str] = &[
     "disassemble /s leaf",
     "up",
     "info locals",
+];
+
+/// What is asked after that.
+const OF_THREAD: &[&str] = &[
+    "print lib_thread",
+    "set var lib_thread = 5",
+    "print lib_thread",
+    "print &lib_thread",
     "delete",
     "continue",
 ];
 
 /// What it must say where all is there.
 fn assert_all(session: &Replies) {
-    assert_lines_and_locals(session);
-    session.to("print lib_thread").has(&["$1 = 100\n"]);
-    session.to("print lib_thread").has(&["$2 = 5\n"]);
-    assert_globals(session);
-    // What the library computes says that the variable was set: 514 without.
-    session.to("continue").has(&["entry(5) = 704", "exited normally"]);
+    session.assert_no_complaint();
+    assert_lines_and_variables(session);
+    assert_thread_local(session);
 }
 
-fn assert_lines_and_locals(session: &Replies) {
+fn assert_lines_and_variables(session: &Replies) {
     session.to("run").has(&["Breakpoint 1, leaf (a=0, b=1) at clib.c:24\n"]);
     session.to("bt").has(&[
         "#0  leaf (a=0, b=1) at clib.c:24\n",
@@ -114,29 +116,42 @@ fn assert_lines_and_locals(session: &Replies) {
     ]);
     session.to("info args").has(&["a = 0\nb = 1\n"]);
     session.to("info locals").has(&["local = 1\n", "name = 0xADDRESS \"pair\"", "shade = GREEN"]);
-}
-
-fn assert_globals(session: &Replies) {
-    session.to("print lib_global").has(&["= 8\n"]);
+    session.to("print lib_global").has(&["$1 = 8\n"]);
+    session.to("print lib_static").has(&["$2 = 99\n"]);
     session.to("ptype both").has(&["int first;", "const char *name;", "double ratio;"]);
     session.to("info line leaf").has(&["Line 23 of \"clib.c\" starts at address"]);
     session.to("info symbol $pc").has(&["leaf + ", " in section .text"]);
     session.to("info locals").has(&["i = 0\n", "sum = 0\n"]);
 }
 
-/// The session with the library that `load` brings in.
-fn session(load: &str, debug: &str, loader: Loader, settings: &[&str]) -> Replies {
+fn assert_thread_local(session: &Replies) {
+    session.to("print lib_thread").has(&["$3 = 100\n"]);
+    session.to("print lib_thread").has(&["$4 = 5\n"]);
+    // What the library computes says that the variable was set: 514 without.
+    session.to("continue").has(&["entry(5) = 704\n", "exited normally"]);
+}
+
+/// gdb says this, and neither shows nor sets anything.
+fn assert_no_thread_local(session: &Replies, says: &str) {
+    for command in &OF_THREAD[..3] {
+        session.to(command).has(&[says]).has_not("$");
+    }
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+/// The session with the library that `load` brings in, after other commands.
+fn session(load: &str, debug: &str, loader: Loader, first: &[&str]) -> Replies {
     let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
-    gdb.env("MEMDL_DEBUG", debug).run(&[settings, SESSION].concat())
+    gdb.env("MEMDL_DEBUG", debug).run_unchecked(&[first, SESSION, OF_THREAD].concat())
 }
 
 /// Fails unless both forms of symfile are shown as the file is with `dlopen`, and in the portable
 /// form what is expected.
-fn is_as_with_dlopen(library: &Path, portable: Debug, settings: &[&str]) -> [Replies; 2] {
+fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replies; 2] {
     let load = format!("load a {}", library.display());
-    let of_file = session(&load, "full", Loader::Dlopen, settings);
+    let of_file = session(&load, "full", Loader::Dlopen, first);
     let sessions = ["full", "portable"].map(|form| {
-        let of_memory = session(&load, form, Loader::Memdl, settings);
+        let of_memory = session(&load, form, Loader::Memdl, first);
         assert_same(&of_memory, &of_file, library, &[]);
         of_memory
     });
@@ -180,10 +195,6 @@ kinds! {
         "gcc -g -shared -fPIC {c} -o lib.so; objcopy --compress-debug-sections=zstd lib.so";
     zstd_by_mold Portable:
         "gcc -g -fuse-ld=mold -Wl,--compress-debug-sections=zstd -shared -fPIC {c} -o lib.so";
-    split_dwarf4_by_gcc Full: "gcc -gdwarf-4 -gsplit-dwarf -shared -fPIC {c} -o lib.so";
-    split_dwarf5_by_gcc Full: "gcc -gdwarf-5 -gsplit-dwarf -shared -fPIC {c} -o lib.so";
-    split_dwarf4_by_clang Full: "clang -gdwarf-4 -gsplit-dwarf -shared -fPIC {c} -o lib.so";
-    split_dwarf5_by_clang Full: "clang -gdwarf-5 -gsplit-dwarf -shared -fPIC {c} -o lib.so";
     dwz_in_one_file Portable: "gcc -g -shared -fPIC {c} -o lib.so; dwz lib.so";
     dwarf2 Portable: "gcc -gdwarf-2 -shared -fPIC {c} -o lib.so";
     dwarf3 Portable: "gcc -gdwarf-3 -shared -fPIC {c} -o lib.so";
@@ -200,4 +211,315 @@ kinds! {
     linked_by_mold Portable: "gcc -g -ggnu-pubnames -fuse-ld=mold -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
     sections_for_each_function Portable:
         "gcc -g -ffunction-sections -fdata-sections -Wl,--gc-sections -shared -fPIC {c} -o lib.so";
+}
+
+// ---- Split DWARF ----
+
+/// A library whose entries are in a `.dwo` file, beside itself with `dlopen`: all is the same, but for
+/// its thread-local variable.
+fn split(workshop: &Workshop, compiler: &str, version: u32, flags: &str) -> Replies {
+    workshop.run(&format!(
+        "{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -shared -fPIC {{c}} -o lib.so"
+    ));
+    let library = workshop.file("lib.so");
+    let load = format!("load a {}", library.display());
+    let of_memory = session(&load, "full", Loader::Memdl, &[]);
+    of_memory.assert_no_complaint();
+    let of_file = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(Loader::Dlopen);
+    assert_same(&of_memory, &of_file.run(SESSION), &library, &[]);
+    assert_lines_and_variables(&of_memory);
+    // The file cannot be changed, and so no form has all that it says moved.
+    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
+    of_memory
+}
+
+const STATIC: &str = "-ftls-model=initial-exec";
+
+#[test]
+fn split_dwarf_has_lines_and_variables_and_thread_locals_at_a_constant_distance() {
+    // gcc (12) states an address for the offset, so that with `dlopen` gdb shows other memory. We do not.
+    for (compiler, version) in [("gcc", 4), ("clang", 4), ("clang", 5)] {
+        for packed in ["", " -gz=zlib"] {
+            let flags = format!("{STATIC}{packed}");
+            assert_thread_local(&split(&Workshop::new(), compiler, version, &flags));
+        }
+    }
+}
+
+/// The file has the location, and no pointer can be followed there.
+#[test]
+fn split_dwarf_shows_no_thread_local_behind_a_pointer() {
+    for (compiler, version) in [("gcc", 4), ("clang", 4), ("clang", 5)] {
+        let session = split(&Workshop::new(), compiler, version, "");
+        assert_no_thread_local(&session, "Cannot access memory at address 0xADDRESS");
+    }
+}
+
+/// gcc 12 writes an operation that gdb 13 does not know, with a file too.
+#[test]
+fn split_dwarf5_by_gcc_shows_no_thread_local() {
+    for flags in ["", STATIC] {
+        let session = split(&Workshop::new(), "gcc", 5, flags);
+        assert_no_thread_local(&session, "Unhandled DWARF expression opcode 0xa2");
+    }
+}
+
+/// With `dlopen` gdb sets no breakpoint in any library then, if it is DWARF 5.
+#[test]
+fn without_its_dwo_split_dwarf_has_lines() {
+    for (compiler, version) in [("gcc", 4), ("gcc", 5), ("clang", 4), ("clang", 5)] {
+        for flags in ["", "-gz=zlib"] {
+            let workshop = Workshop::new();
+            split_off(&workshop, compiler, version, flags);
+            let load = format!("load a {}", workshop.file("lib.so").display());
+            let line = "break clib.c:42";
+            let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run_unchecked(&[
+                line,
+                "break leaf",
+                "run",
+                "continue",
+                "bt",
+                "info locals",
+                "print lib_global",
+                "print (int)lib_global",
+                "next",
+                "delete",
+                "continue",
+            ]);
+            session.to("run").has(&["Could not find DWO", "Breakpoint 1, compare () at clib.c:42"]);
+            session.to("bt").has(&["compare () at clib.c:42\n", "in entry () at clib.c:47\n"]);
+            session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+        }
+    }
+}
+
+/// Builds it, and loses the file.
+fn split_off(workshop: &Workshop, compiler: &str, version: u32, flags: &str) {
+    workshop.run(&format!(
+        "{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -shared -fPIC {{c}} -o lib.so; \
+         find -name *.dwo -delete"
+    ));
+}
+
+/// Of a function that two files have, the linker throws one away, and states 0 for where it is. That
+/// is no offset of a thread-local variable; moved, it would be a place where no breakpoint can be.
+#[test]
+fn functions_of_split_units_that_were_thrown_away_stay_so() {
+    for (compiler, version) in [("g++", 4), ("g++", 5), ("clang++", 4), ("clang++", 5)] {
+        let workshop = Workshop::new();
+        let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf -fPIC -c {{inline}}");
+        workshop.run(&format!(
+            "{compile} -o a.o; {compile} -DOTHER -o b.o; {compiler} -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so"
+        ));
+        let load = format!("load a {}", workshop.file("lib.so").display());
+        let commands = ["break twice", "run", "bt", "info breakpoints", "delete", "continue"];
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader).run(&commands)
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+        of_memory.to("bt").has(&["#0  twice (n=5) at inline.cc:", " in entry (n=5) at inline.cc:"]);
+        of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+    }
+}
+
+// ---- What several files have in common (`dwz -m`) ----
+
+/// Two libraries, `lib.so` and another, and `common`, which has what their DWARF have in common.
+/// `{c}` has a thread-local variable, which is described there then; `{bare}` has none.
+fn shared(workshop: &Workshop, source: &str) -> String {
+    workshop.run(&format!(
+        "gcc -g -shared -fPIC {source} -o lib.so; gcc -g -DTWIN -shared -fPIC {source} -o twin.so; \
+         dwz -m {{here}}/common lib.so twin.so"
+    ));
+    format!("load a {}", workshop.file("lib.so").display())
+}
+
+const IN_FUNCTION: &[&str] = &[
+    "break leaf",
+    "run",
+    "bt",
+    "next",
+    "info locals",
+    "ptype both",
+    "print lib_global",
+    "continue",
+];
+
+#[test]
+fn what_dwz_shared_is_found_by_path_and_by_build_id() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{bare}");
+    let folder = workshop.file("debug");
+    let setting = format!("set debug-file-directory {}", folder.display());
+    for moved in [false, true] {
+        if moved {
+            let id = build_id(&workshop.file("common"));
+            let to = folder.join(".build-id").join(&id[..2]);
+            fs::create_dir_all(&to).unwrap();
+            let to = to.join(format!("{}.debug", &id[2..]));
+            fs::rename(workshop.file("common"), to).unwrap();
+        }
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.run(&[&[&*setting], IN_FUNCTION].concat())
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+        of_memory.to("ptype both").has(&["const char *name;"]);
+    }
+}
+
+#[test]
+fn without_what_dwz_shared_there_are_names_and_backtraces() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{bare}");
+    fs::remove_file(workshop.file("common")).unwrap();
+    let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+        gdb.run(IN_FUNCTION)
+    });
+    assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+    of_memory
+        .to("run")
+        .has(&["could not find '.gnu_debugaltlink' file", "Breakpoint 1, 0xADDRESS in leaf"]);
+    of_memory.to("bt").has(&["in leaf ()\n", "in entry ()\n", "host_calls ("]);
+    of_memory.to("continue").has(&["exited normally"]);
+}
+
+/// The location would be in a file that only gdb has, and lead it to other memory.
+#[test]
+fn a_thread_local_that_dwz_shared_is_not_shown() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{c}");
+    for form in ["full", "portable"] {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG", form);
+        let session = gdb.run(&["break leaf", "run", "bt", "print (int)lib_thread", "continue"]);
+        session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "host_calls ("]);
+        session.to("print (int)lib_thread").has_not("$1");
+    }
+}
+
+fn build_id(file: &Path) -> String {
+    let notes = common::run(Command::new("readelf").arg("-n").arg(file), "binutils");
+    let (_, id) = notes.split_once("Build ID: ").unwrap();
+    id.split_whitespace().next().unwrap().to_owned()
+}
+
+// ---- Debug information in a file of its own ----
+
+/// `lib.so` as it was built, stripped as `image.so`, and `image.debug`, which was split off it.
+fn stripped(workshop: &Workshop, flags: &str, split_off: &str) {
+    workshop.run(&format!("gcc -g {flags} -shared -fPIC {{c}} -o lib.so; {split_off}"));
+}
+
+const BY_OBJCOPY: &str = "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
+
+/// Loaded with that file's bytes it is as the library that was never stripped, in both forms.
+fn separate(flags: &str, split_off: &str, portable: Debug) {
+    let workshop = Workshop::new();
+    stripped(&workshop, flags, split_off);
+    let library = workshop.file("lib.so");
+    let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
+    let of_file = session(&format!("load a {}", library.display()), "full", Loader::Dlopen, &[]);
+    let load = format!("load a {} with {}", image.display(), info.display());
+    for form in ["full", "portable"] {
+        let of_memory = session(&load, form, Loader::Memdl, &[]);
+        assert_same(&of_memory, &of_file, &library, &[]);
+        assert_all(&of_memory);
+    }
+    assert_eq!(told(&workshop.read("image.so"), Some(&workshop.read("image.debug"))), portable);
+}
+
+macro_rules! separate {
+    ($($name:ident $portable:ident: $flags:literal, $split_off:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            separate($flags, $split_off, Debug::$portable);
+        }
+    )*};
+}
+
+separate! {
+    separate_bytes_by_objcopy Portable: "", BY_OBJCOPY;
+    separate_bytes_by_eu_strip Portable: "", "eu-strip -f image.debug -o image.so lib.so";
+    separate_bytes_compressed Portable: "-gz=zlib", BY_OBJCOPY;
+    separate_bytes_compressed_by_objcopy Portable: "",
+        "objcopy --only-keep-debug --compress-debug-sections=zstd lib.so image.debug; \
+         strip -o image.so lib.so";
+    separate_bytes_after_dwz Portable: "",
+        "dwz lib.so; objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
+    separate_bytes_known_by_their_checksum Portable: "-Wl,--build-id=none",
+        "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so; \
+         objcopy --add-gnu-debuglink=image.debug image.so";
+}
+
+/// As a distribution has it: two libraries' files, with what they have in common in a third.
+#[test]
+fn separate_bytes_that_dwz_shared_are_shown_with_the_third_file() {
+    let workshop = Workshop::new();
+    shared(&workshop, "{bare}");
+    workshop.run(BY_OBJCOPY);
+    let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
+    let load = format!("load a {} with {}", image.display(), info.display());
+    let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run(IN_FUNCTION);
+    session.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+    session.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+}
+
+/// The file that is installed on the debugger's machine, for a library that was stripped.
+#[test]
+fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
+    let workshop = Workshop::new();
+    workshop.run(&format!("gcc -g -shared -fPIC {{bare}} -o lib.so; {BY_OBJCOPY}"));
+    let id = build_id(&workshop.file("image.so"));
+    let folder = workshop.file("debug");
+    let to = folder.join(".build-id").join(&id[..2]);
+    fs::create_dir_all(&to).unwrap();
+    fs::rename(workshop.file("image.debug"), to.join(format!("{}.debug", &id[2..]))).unwrap();
+    let setting = format!("set debug-file-directory {}", folder.display());
+    let load = format!("load a {}", workshop.file("image.so").display());
+    for form in ["full", "symbols", "portable"] {
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&[&[&*setting], IN_FUNCTION].concat())
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("image.so"), &[]);
+        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:", " in entry (n=5) at bare.c:"]);
+        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+    }
+}
+
+/// What is refused, and why, names both.
+#[test]
+fn the_wrong_debug_information_is_an_error_that_names_both() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "", BY_OBJCOPY);
+    let (image, id) = (workshop.read("image.so"), build_id(&workshop.file("image.so")));
+    workshop.run("gcc -g -O2 -shared -fPIC {c} -o lib.so; objcopy --only-keep-debug lib.so other");
+    let other = build_id(&workshop.file("other"));
+    assert_ne!(id, other);
+    assert_refused(&image, &workshop.read("other"), &[&id, &other]);
+    workshop.run("objcopy --remove-section=.note.gnu.build-id lib.so none");
+    assert_refused(&image, &workshop.read("none"), &[&id, "none"]);
+    assert_refused(&image, b"no ELF file", &["not an ELF file"]);
+
+    stripped(&workshop, "-Wl,--build-id=none", BY_OBJCOPY);
+    let info = workshop.read("image.debug");
+    assert_refused(&workshop.read("image.so"), &info, &["neither a build-id nor"]);
+    workshop.run("objcopy --add-gnu-debuglink=image.debug image.so");
+    let mut changed = info.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_refused(&workshop.read("image.so"), &changed, &["checksum", ".gnu_debuglink"]);
+    assert_eq!(told(&workshop.read("image.so"), Some(&info)), Debug::Portable);
+}
+
+fn assert_refused(image: &[u8], info: &[u8], texts: &[&str]) {
+    let loader = memdl::Loader::new().debug_info(info);
+    // SAFETY: the test's own library.
+    let error = unsafe { loader.load(image) }.unwrap_err();
+    assert!(matches!(error, memdl::Error::DebugInfo { .. }), "{error:?}");
+    for text in texts {
+        assert!(error.to_string().contains(text), "no {text} in: {error}");
+    }
 }

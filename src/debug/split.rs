@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -25,7 +26,6 @@ use gimli::{
     DW_FORM_implicit_const, DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, Reader,
 };
 
-const DW_TAG_SKELETON_UNIT: u8 = 0x4a;
 /// The tag of an ordinary unit.
 const DW_TAG_COMPILE_UNIT: u8 = 0x11;
 
@@ -40,6 +40,9 @@ pub(super) struct Abbreviations {
 }
 
 impl Abbreviations {
+    /// `DW_TAG_skeleton_unit`; a section without this byte has none.
+    pub(super) const SKELETON: u8 = 0x4a;
+
     /// Reads them one after the other; up to where they cannot be read.
     pub(super) fn read(section: &[u8]) -> Abbreviations {
         let mut all =
@@ -70,7 +73,7 @@ impl Abbreviations {
             return Ok(true);
         }
         let at = len - input.len();
-        if input.read_uleb128()? == u64::from(DW_TAG_SKELETON_UNIT)
+        if input.read_uleb128()? == u64::from(Abbreviations::SKELETON)
             && len - input.len() == at + 1
         {
             self.skeletons.push(at);
@@ -88,6 +91,11 @@ impl Abbreviations {
                 self.split.insert((table, code));
             }
         }
+    }
+
+    /// Whether there is a unit whose entries are in another file.
+    pub(super) fn has_split(&self) -> bool {
+        !self.split.is_empty()
     }
 
     /// Whether there is a skeleton that says so by its tag.
@@ -112,9 +120,6 @@ impl Abbreviations {
         entries: &[u8],
         len: usize,
     ) -> gimli::Result<Vec<Range<usize>>> {
-        if self.split.is_empty() {
-            return Ok(vec![]);
-        }
         let section = DebugAbbrev::new(abbreviations, LittleEndian);
         let mut read = HashMap::new();
         let mut starts = BTreeSet::new();
@@ -124,15 +129,13 @@ impl Abbreviations {
             if !self.tables.contains(&table) {
                 return Err(gimli::Error::InvalidAbbreviationCode(0));
             }
-            let code = unit.entries_raw_code()?;
+            let code = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
             if !self.split.contains(&(table, code)) {
                 continue;
             }
             let abbreviations = match read.entry(table) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => {
-                    entry.insert(unit.abbreviations(&section)?)
-                }
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(unit.abbreviations(&section)?),
             };
             let mut entries = unit.entries(abbreviations);
             let Some(root) = entries.next_dfs()? else { continue };

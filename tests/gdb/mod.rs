@@ -334,7 +334,7 @@ impl Replies {
         &self.list
     }
 
-    fn assert_no_complaint(&self) {
+    pub fn assert_no_complaint(&self) {
         for line in self.list.iter().flat_map(|(_, reply)| reply.lines()) {
             let lower = line.to_lowercase();
             let complaint =
