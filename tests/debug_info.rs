@@ -12,7 +12,7 @@ use std::process::Command;
 
 use gdb::compare::assert_same;
 use gdb::host::Loader;
-use gdb::libraries::steps;
+use gdb::libraries::{library, mark, steps};
 use gdb::{Gdb, Replies, scratch};
 use memdl::Debug;
 
@@ -522,4 +522,226 @@ fn assert_refused(image: &[u8], info: &[u8], texts: &[&str]) {
     for text in texts {
         assert!(error.to_string().contains(text), "no {text} in: {error}");
     }
+}
+
+// ---- Fortran ----
+
+/// Parts of a common block: each has the location of the whole, and then a distance.
+#[test]
+fn fortran_shows_and_sets_what_is_private_to_a_thread() {
+    for model in ["global-dynamic", "initial-exec"] {
+        for version in [4, 5] {
+            let workshop = Workshop::new();
+            workshop.run(&format!(
+                "gfortran -gdwarf-{version} -fopenmp -ftls-model={model} -shared -fPIC {{f90}} -o lib.so"
+            ));
+            let library = workshop.file("lib.so");
+            let load = format!("load a {}", library.display());
+            let line = format!("break {}", mark("threadprivate.f90", "common"));
+            let commands = [
+                &*line,
+                "run",
+                "print first",
+                "print second",
+                "print seen",
+                "info common",
+                "set var second = 7",
+                "print second",
+                "continue",
+            ];
+            let session = |form, loader| {
+                let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+                gdb.env("MEMDL_DEBUG", form).run(&commands)
+            };
+            let of_file = session("full", Loader::Dlopen);
+            for form in ["full", "portable"] {
+                let of_memory = session(form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &library, &[]);
+                of_memory.to("print first").has(&["$1 = 5\n"]);
+                of_memory.to("print second").has(&["$2 = 50\n"]);
+                of_memory.to("print seen").has(&["$3 = 4\n"]);
+                of_memory.to("print second").has(&["$4 = 7\n"]);
+                of_memory.to("continue").has(&["entry(5) = 17\n", "exited normally"]);
+            }
+            assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+        }
+    }
+}
+
+// ---- How much is told changes ----
+
+#[test]
+fn a_breakpoint_follows_what_is_told() {
+    let library = clib();
+    let load = format!("load a {} symbols", library.display());
+    let all = ["full", "off", "full", "symbols"].map(|how| format!("set-debug a {how}"));
+    let mut doing = vec![load.as_str(), "call a entry 5"];
+    for how in &all {
+        doing.extend([how.as_str(), "call a entry 5"]);
+    }
+    // One call is over at the fifth stop: each goes on to the next that is told of.
+    let session = Gdb::of_host(&steps(&doing)).run(&[
+        "set language c",
+        "break leaf",
+        "run",
+        "bt 1",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "info locals",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "info locals",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "delete",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 1, 0xADDRESS in leaf ()"]);
+    // Told of in full: at a line, and past the prologue.
+    session
+        .to("continue")
+        .has(&["a is told of as Full", "Breakpoint 1, leaf (a=0, b=1) at clib.c:24"]);
+    session.to("info locals").has(&["local = "]);
+    // Not told of at all, the call is not seen; and then it is again.
+    session.to("continue").has(&[
+        "a is told of as Off",
+        "entry(5) = ",
+        "a is told of as Full",
+        "Breakpoint 1, leaf (a=0, b=1) at clib.c:24",
+    ]);
+    session.to("info locals").has(&["local = "]);
+    session.to("continue").has(&["a is told of as Symbols", "Breakpoint 1, 0xADDRESS in leaf ()"]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+#[test]
+fn what_was_loaded_untold_can_be_told_of_by_name_and_not_in_full() {
+    let library = clib();
+    let load = format!("load a {} off", library.display());
+    let doing = [&load, "set-debug a full", "set-debug a symbols", "call a entry 5"];
+    let session =
+        Gdb::of_host(&steps(&doing)).run(&["break leaf", "run", "bt", "delete", "continue"]);
+    session.to("run").has(&[
+        "a: ",
+        "its debug sections were not kept, since it was loaded with Debug::Off",
+        "a is told of as Symbols",
+        "Breakpoint 1, 0xADDRESS in leaf ()",
+    ]);
+    session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "in entry ()\n", "host_calls ("]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+#[test]
+fn a_person_at_the_prompt_has_all_told_or_one() {
+    let library = clib();
+    let load = |name| format!("load {name} {} symbols", library.display());
+    let doing = [&*load("a"), &load("b"), "call a entry 5", "call b entry 5"];
+    // Of a breakpoint in several places that moves while gdb stands at it, gdb says that the place has no
+    // number.
+    let session = Gdb::of_host(&steps(&doing)).run_unchecked(&[
+        "set language c",
+        "break leaf",
+        "run",
+        "bt 1",
+        "print memdl_debug_full_at($pc)",
+        "bt 1",
+        "info args",
+        "info breakpoints",
+        "print memdl_debug_symbols()",
+        "bt 1",
+        "with language rust -- with language c -- print memdl_debug_full()",
+        "bt 1",
+        "info breakpoints",
+        "delete",
+        "continue",
+    ]);
+    session.to("bt 1").has(&["in leaf ()\n"]);
+    session.to("print memdl_debug_full_at($pc)").has(&["$1 = 1\n"]);
+    session.to("bt 1").has(&["leaf (a=", ") at clib.c:23\n"]);
+    session.to("info args").has(&["a = ", "b = "]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:24", "<leaf+"]);
+    session.to("print memdl_debug_symbols()").has(&["$2 = 2\n"]);
+    session.to("bt 1").has(&["in leaf ()\n"]);
+    session
+        .to("with language rust -- with language c -- print memdl_debug_full()")
+        .has(&["$3 = 2\n"]);
+    session.to("bt 1").has(&["leaf (a=", ") at clib.c:23\n"]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:24", "in leaf at clib.c:24"]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+// ---- Instances ----
+
+#[test]
+fn instances_of_a_template_share_their_debug_information() {
+    common::isolated("instances_of_a_template_share_their_debug_information", || {
+        let workshop = Workshop::new();
+        // Some megabytes that no compiler would make so fast.
+        workshop.run(
+            "gcc -g -shared -fPIC {c} -o lib.so; truncate -s 8M more; \
+             objcopy --add-section=.debug_more=more lib.so",
+        );
+        let bytes = workshop.read("lib.so");
+        let kib = |debug, count: usize| {
+            let template = memdl::Loader::new().debug(debug).prepare(&bytes).unwrap();
+            let mut instances = vec![];
+            // SAFETY: the test's own library.
+            let mut one = || unsafe { template.instantiate() }.unwrap();
+            instances.push(one());
+            let before = private_kib();
+            instances.extend((0..count).map(|_| one()));
+            (private_kib() - before) / count as i64
+        };
+        let [full, symbols] = [Debug::Full, Debug::Symbols].map(|debug| kib(debug, 50));
+        let off = kib(Debug::Off, 50);
+        eprintln!("KiB for each instance: {full} full, {symbols} symbols, {off} off");
+        assert!(full - off < 64, "{full} KiB for each instance, {off} without debug information");
+    });
+}
+
+/// Memory that this process has for itself.
+fn private_kib() -> i64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("Private_"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap()).sum()
+}
+
+#[test]
+fn each_instance_of_a_template_is_seen_with_its_own_variables() {
+    let workshop = Workshop::new();
+    workshop.run(
+        "gcc -g -gz=zlib -shared -fPIC {c} -o lib.so; truncate -s 1M more; \
+         objcopy --add-section=.debug_more=more lib.so",
+    );
+    let prepare = format!("prepare t {}", workshop.file("lib.so").display());
+    let doing =
+        [&*prepare, "instantiate t a", "instantiate t b", "call a entry 5", "call b entry 5"];
+    for form in ["full", "portable"] {
+        let session = Gdb::of_host(&steps(&doing)).env("MEMDL_DEBUG", form).run(&[
+            "break clib.c:29",
+            "run",
+            "print lib_thread",
+            "set var lib_thread = 5",
+            "ignore 1 4",
+            "continue",
+            "print lib_thread",
+            // Of a variable that is not static gdb reads the first one of that name, with files too.
+            "print lib_static",
+            "delete",
+            "continue",
+        ]);
+        session.to("run").has(&["Breakpoint 1.", "leaf (a=0, b=1) at clib.c:29\n"]);
+        session.to("print lib_thread").has(&["$1 = 100\n"]);
+        session.to("continue").has(&["entry(5) = 704\n", "leaf (a=0, b=1) at clib.c:29\n"]);
+        session.to("print lib_thread").has(&["$2 = 100\n"]);
+        session.to("print lib_static").has(&["$3 = 99\n"]);
+        session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+    }
+}
+
+fn clib() -> PathBuf {
+    library("gcc", "clib.c", &["-g", "-O0"])
 }
