@@ -662,7 +662,7 @@ fn a_person_at_the_prompt_has_all_told_or_one() {
     session.to("print memdl_debug_full_at($pc)").has(&["$1 = 1\n"]);
     session.to("bt 1").has(&["leaf (a=", ") at clib.c:23\n"]);
     session.to("info args").has(&["a = ", "b = "]);
-    session.to("info breakpoints").has(&["in leaf at clib.c:24", "<leaf+"]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:24"]).has(&["<leaf+"]);
     session.to("print memdl_debug_symbols()").has(&["$2 = 2\n"]);
     session.to("bt 1").has(&["in leaf ()\n"]);
     session
