@@ -689,7 +689,7 @@ fn instances_of_a_template_share_their_debug_information() {
             let template = memdl::Loader::new().debug(debug).prepare(&bytes).unwrap();
             let mut instances = vec![];
             // SAFETY: the test's own library.
-            let mut one = || unsafe { template.instantiate() }.unwrap();
+            let one = || unsafe { template.instantiate() }.unwrap();
             instances.push(one());
             let before = private_kib();
             instances.extend((0..count).map(|_| one()));
