@@ -394,7 +394,14 @@ fn a_thread_local_that_dwz_shared_is_not_shown() {
     let load = shared(&workshop, "{c}");
     for form in ["full", "portable"] {
         let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG", form);
-        let session = gdb.run(&["break leaf", "run", "bt", "print (int)lib_thread", "continue"]);
+        let session = gdb.run(&[
+            "break leaf",
+            "run",
+            "bt",
+            "set language c",
+            "print (int)lib_thread",
+            "continue",
+        ]);
         session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "host_calls ("]);
         session.to("print (int)lib_thread").has_not("$1");
     }
@@ -739,6 +746,32 @@ fn each_instance_of_a_template_is_seen_with_its_own_variables() {
         session.to("print lib_thread").has(&["$2 = 100\n"]);
         session.to("print lib_static").has(&["$3 = 99\n"]);
         session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+    }
+}
+
+/// Of a name alone gdb would take the offset for one in the executable's block.
+#[test]
+fn without_debug_information_a_thread_local_is_not_shown() {
+    let library = clib();
+    for load in ["symbols", "full"] {
+        let mut path = library.clone();
+        if load == "full" {
+            path = common::build("gcc", "debug/clib.c", &["-O0"]);
+        }
+        let load = format!("load a {} {load}", path.display());
+        let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run(&[
+            "set language c",
+            "break leaf",
+            "run",
+            "print (int)lib_thread",
+            "print (int)lib_global",
+            "bt",
+            "continue",
+        ]);
+        let says = "No symbol \"lib_thread\" in current context.";
+        session.to("print (int)lib_thread").has(&[says]);
+        session.to("print (int)lib_global").has(&["$1 = 7\n"]);
+        session.to("bt").has(&["in leaf ()\n", "in middle ()\n"]);
     }
 }
 

@@ -150,3 +150,64 @@ impl Abbreviations {
         Ok(starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tables: a skeleton of DWARF 5 that refers to a file, with an attribute of each sort; and
+    /// a unit that does not. Then one more skeleton.
+    const TABLES: &[u8] = &[
+        1, 0x4a, 0, 0x76, 0x25, 0x73, 0x17, 0x3b, 0x21, 0xff, 0x7e, 0, 0, // code 1
+        2, 0x34, 0, 0x4a, 0x0b, 0, 0, 0, // code 2, and the end
+        1, 0x11, 1, 0x03, 0x08, 0, 0, 0, // the second table
+        0x81, 1, 0x4a, 1, 0x76, 0x25, 0, 0, 0, // the third
+    ];
+
+    #[test]
+    fn tags_of_skeletons_are_found_and_nothing_else() {
+        let all = Abbreviations::read(TABLES);
+        assert_eq!(all.skeletons, [1, 31]);
+        assert_eq!(all.tables, HashSet::from([0, 21, 29, 38]));
+        assert_eq!(all.split, HashSet::from([(0, 1), (29, 129)]));
+        let mut changed = TABLES.to_vec();
+        all.make_ordinary(&mut changed);
+        let differ = (0..TABLES.len()).filter(|&at| TABLES[at] != changed[at]);
+        assert_eq!(differ.collect::<Vec<_>>(), [1, 31]);
+        assert!(!Abbreviations::read(&changed).has_skeletons());
+        assert!(Abbreviations::read(&changed).has_split());
+    }
+
+    #[test]
+    fn tables_that_are_cut_off_are_read_up_to_there() {
+        for end in 0..TABLES.len() {
+            let all = Abbreviations::read(&TABLES[..end]);
+            assert!(all.skeletons.len() <= 2);
+        }
+        assert!(Abbreviations::read(&[0xff; 64]).skeletons.is_empty());
+    }
+
+    /// The skeleton units of these offsets in `.debug_addr`, of the first table.
+    fn entries(bases: &[u32], code: u8, table: u32) -> Vec<u8> {
+        let unit = |base: &u32| {
+            let mut unit = vec![5, 0, 4, 8];
+            unit.extend(table.to_le_bytes());
+            unit.extend([0; 8]);
+            unit.extend([code, 0]);
+            unit.extend(base.to_le_bytes());
+            [&(unit.len() as u32).to_le_bytes()[..], &unit].concat()
+        };
+        bases.iter().flat_map(unit).collect()
+    }
+
+    #[test]
+    fn each_split_unit_has_its_part_of_the_addresses() {
+        let all = Abbreviations::read(TABLES);
+        let of = |entries: &[u8]| all.addresses(TABLES, entries, 100);
+        assert_eq!(of(&entries(&[48, 8], 1, 0)).unwrap(), [8..48, 48..100]);
+        assert_eq!(of(&entries(&[8, 8, 200], 1, 0)).unwrap(), [8..100]);
+        assert!(of(&entries(&[8], 2, 0)).unwrap().is_empty());
+        assert!(of(&entries(&[8], 1, 1)).is_err());
+        assert!(of(&entries(&[8], 1, 0)[..20]).is_err());
+    }
+}

@@ -571,7 +571,11 @@ impl Symbols {
         let mut locals = true;
         for place in symbols.entries.chunks_exact_mut(SYMBOL_SIZE) {
             let mut symbol: Sym = get(place);
-            if symbol.st_name as usize >= symbols.strings.len() {
+            if st_type(symbol.st_info) == STT_TLS {
+                // gdb would take its value for an offset in the executable's block, and show that.
+                let st_info = st_bind(symbol.st_info) << 4;
+                put(place, Sym { st_info, ..Sym::default() });
+            } else if symbol.st_name as usize >= symbols.strings.len() {
                 symbol.st_name = symbols.strings.len() as u32 - 1;
                 put(place, symbol);
             }
