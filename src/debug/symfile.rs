@@ -906,8 +906,9 @@ mod tests {
             let distance = if moves(before) { 0x1000_0000 } else { 0 };
             assert_eq!(after.st_value, before.st_value + distance, "{before:?}");
         }
-        let tls = after.iter().find(|symbol| st_type(symbol.st_info) == STT_TLS);
-        assert_eq!(tls.unwrap().st_value, 0);
+        // Its value would be taken for an offset in another block.
+        assert!(before.iter().any(|symbol| st_type(symbol.st_info) == STT_TLS));
+        assert!(!after.iter().any(|symbol| st_type(symbol.st_info) == STT_TLS));
     }
 
     #[test]
