@@ -525,9 +525,14 @@ impl<'a> Sections<'a> {
             ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size).collect(),
             ".debug_addr" => {
                 let owner = self.owners(tls_size);
+                let entries =
+                    |range: &Range<usize>| contents.get(range.clone()).unwrap_or_default();
+                // It is described once.
+                let has_first = !(self.split.iter())
+                    .any(|range| thread_local::states_first(entries(range), &owner));
                 let of_unit = |range: &Range<usize>| {
-                    let entries = contents.get(range.clone()).unwrap_or_default();
-                    let mut sites = thread_local::slots(entries, tls_size, &owner);
+                    let mut sites =
+                        thread_local::slots(entries(range), tls_size, has_first, &owner);
                     sites.iter_mut().for_each(|site| site.at += range.start);
                     sites
                 };

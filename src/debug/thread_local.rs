@@ -94,10 +94,15 @@ pub(super) enum Owner {
 
 /// The offsets of thread-local variables among the entries of `.debug_addr` of one unit, of an image
 /// whose block has this many bytes.
-pub(super) fn slots(entries: &[u8], block_size: u64, owner: impl Fn(u64) -> Owner) -> Vec<Site> {
-    // Of functions that the linker threw away the address is 0. Compilers describe variables first
-    // (clang), or never state an offset (gcc).
-    let mut after_code = false;
+/// `has_first` is whether the variable at offset 0 may be among them.
+pub(super) fn slots(
+    entries: &[u8],
+    block_size: u64,
+    has_first: bool,
+    owner: impl Fn(u64) -> Owner,
+) -> Vec<Site> {
+    // Of functions that the linker threw away the address is 0. clang describes variables first.
+    let mut after_code = !has_first;
     let entries = entries.chunks_exact(SLOT).enumerate();
     let mut found = Vec::new();
     for (index, entry) in entries {
@@ -115,6 +120,12 @@ pub(super) fn slots(entries: &[u8], block_size: u64, owner: impl Fn(u64) -> Owne
         found.push(Site { at: index * SLOT, offset, form });
     }
     found
+}
+
+/// Whether an entry states the address of the variable at offset 0, as gcc does.
+pub(super) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool {
+    let mut values = entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
+    values.any(|value| owner(value) == Owner::ThreadLocal { offset: 0 })
 }
 
 impl Site {
@@ -234,7 +245,7 @@ mod tests {
     #[test]
     fn slots_are_told_from_addresses_by_their_values() {
         let section = [4, 0x4010, 16, 15, 0x1139, 0x3008, 0x3018].map(u64::to_le_bytes);
-        let found = slots(section.as_flattened(), 16, owner);
+        let found = slots(section.as_flattened(), 16, true, owner);
         let told: Vec<_> = found.iter().map(|site| (site.at, site.offset)).collect();
         assert_eq!(told, [(0, 4), (24, 15), (40, 8), (48, 0)]);
         assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
@@ -248,8 +259,11 @@ mod tests {
     #[test]
     fn functions_that_were_thrown_away_are_told_from_the_first_thread_local() {
         let section = [0, 0x1000, 0, 0x1100, 0].map(u64::to_le_bytes);
-        let found = slots(section.as_flattened(), 16, owner);
+        let found = slots(section.as_flattened(), 16, true, owner);
         assert_eq!(found.iter().map(|site| site.at).collect::<Vec<_>>(), [0]);
+        assert!(slots(section.as_flattened(), 16, false, owner).is_empty());
+        assert!(!states_first(section.as_flattened(), owner));
+        assert!(states_first(&0x3000_u64.to_le_bytes(), owner));
     }
 
     #[test]
