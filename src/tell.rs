@@ -25,6 +25,7 @@ use crate::prepare::with_debug_source;
 // The functions, weak and hidden as what debuggers look for in `debug/jit.rs`, and for the same reasons;
 // and their description. That is in sections of its own, since those of the same name that the
 // compiler fills must begin with what it puts there; linkers join them.
+#[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
     ".macro memdl_function name, goes_on_to",
     ".pushsection .text.\\name,\"ax\",@progbits",
@@ -42,6 +43,13 @@ std::arch::global_asm!(
     "memdl_function memdl_debug_portable, {portable}",
     "memdl_function memdl_debug_symbols, {symbols}",
     "memdl_function memdl_debug_full_at, {full_at}",
+    full = sym tell_full,
+    portable = sym tell_portable,
+    symbols = sym tell_symbols,
+    full_at = sym tell_full_at,
+);
+
+std::arch::global_asm!(
     ".pushsection .debug_abbrev,\"\",@progbits,unique,1",
     ".Lmemdl_abbrev:",
     // 1: DW_TAG_compile_unit with children: DW_AT_language data1, DW_AT_name string
@@ -95,10 +103,6 @@ std::arch::global_asm!(
     ".byte 0",
     ".Lmemdl_unit_end:",
     ".popsection",
-    full = sym tell_full,
-    portable = sym tell_portable,
-    symbols = sym tell_symbols,
-    full_at = sym tell_full_at,
 );
 
 /// Tells debuggers this much of an image.
@@ -123,6 +127,7 @@ pub(crate) fn keep() {
 /// What the functions return if a thread is in the middle of a load or an unload.
 const BUSY: c_int = -1;
 
+#[cfg(not(feature = "exported-debug-symbols"))]
 unsafe extern "C" {
     /// Tells debuggers all of every image, as [`Debug::Full`]. Returns of how many, or -1 if a thread
     /// is in the middle of a load or an unload: let the process go on and try again.
@@ -135,6 +140,26 @@ unsafe extern "C" {
     /// As `memdl_debug_full`, of the one image that `address` lies in:
     /// `print memdl_debug_full_at($pc)`.
     fn memdl_debug_full_at(address: *const c_void) -> c_int;
+}
+
+// The same, where they are exported.
+#[cfg(feature = "exported-debug-symbols")]
+macro_rules! exported {
+    ($($name:ident($($argument:ident)?) goes on to $function:ident;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name($($argument: *const c_void)?) -> c_int {
+            std::arch::naked_asm!(arch::jump_instruction!("{}"), sym $function)
+        }
+    )*};
+}
+
+#[cfg(feature = "exported-debug-symbols")]
+exported! {
+    memdl_debug_full() goes on to tell_full;
+    memdl_debug_portable() goes on to tell_portable;
+    memdl_debug_symbols() goes on to tell_symbols;
+    memdl_debug_full_at(_address) goes on to tell_full_at;
 }
 
 extern "C" fn tell_full() -> c_int {

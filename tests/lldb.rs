@@ -791,8 +791,14 @@ fn asking_for_all(lldb: Version) {
 
 fn telling_later(lldb: Version) {
     let load = format!("load a {} symbols", clib().display());
-    let all =
-        steps(&[&load, "pause", "tell a portable", "call a entry 5", "tell a symbols", "pause"]);
+    let all = steps(&[
+        &load,
+        "pause",
+        "set-debug a portable",
+        "call a entry 5",
+        "set-debug a symbols",
+        "pause",
+    ]);
     let commands = [
         &[
             "breakpoint set -n leaf",

@@ -36,6 +36,7 @@ mod jit;
 mod portable;
 mod sections;
 mod separate;
+mod split;
 mod symfile;
 mod thread_local;
 mod xz;

@@ -5,17 +5,17 @@
 //! *debug*, or left out; if not, sections are made up from the segments, which the loader has
 //! checked. What is in memory is taken from where the segments say, never from `sh_offset`.
 //!
-//! No section is taken that would have gdb look for a file elsewhere or run a script, see
-//! [`is_dwarf`] and [`Sections::leave_dwarf_that_needs_a_file`].
+//! No section is taken that would have gdb run a script, or look for a file that it needs not: see
+//! [`is_dwarf`].
 //!
 //! Source: gABI chapter 4, "Sections" and "Special Sections".
 
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
-use gimli::{DebugInfo, LittleEndian, UnitType};
 use goblin::elf::section_header::{
     SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHF_TLS, SHF_WRITE, SHN_ABS,
     SHN_UNDEF, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
@@ -23,10 +23,12 @@ use goblin::elf::section_header::{
 use goblin::elf::sym::{STT_TLS, st_type};
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
+use goblin::elf64::sym::Sym;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
-use super::thread_local::{self, Site};
+use super::split::Abbreviations;
+use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
 
@@ -101,12 +103,14 @@ pub(super) struct Sections<'a> {
     pub(super) list: Vec<Section<'a>>,
     /// The best symbol table that a section header tells of, and its strings.
     pub(super) symbols: Option<(&'a [u8], &'a [u8])>,
+    /// Whether that has local symbols too.
+    has_all_symbols: bool,
     /// The image's own `.gnu_debugdata`.
     pub(super) debugdata: Option<&'a [u8]>,
     /// Whether `list` has the image's numbering, which is that of its symbols.
     stated: bool,
-    /// Whether some unit's entries are in another file.
-    split: bool,
+    /// The parts of `.debug_addr` of units whose entries are in another file, if that matters.
+    split: Vec<Range<usize>>,
 }
 
 /// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
@@ -181,10 +185,11 @@ impl<'a> Sections<'a> {
             list: Vec::with_capacity(headers.len() + 1),
             symbols: symbol_table(SHT_SYMTAB, &headers, file)
                 .or_else(|| symbol_table(SHT_DYNSYM, &headers, file)),
+            has_all_symbols: symbol_table(SHT_SYMTAB, &headers, file).is_some(),
             debugdata: None,
             names,
             stated: true,
-            split: false,
+            split: vec![],
         };
         let (mut debug_len, mut has_code) = (0u64, false);
         for header in &headers {
@@ -202,7 +207,6 @@ impl<'a> Sections<'a> {
         if !has_code && source.segments.iter().any(|segment| segment.executable) {
             return Err("they do not tell where the code is");
         }
-        sections.leave_dwarf_that_needs_a_file(&headers);
         sections.find_contents(source);
         Ok(sections)
     }
@@ -274,17 +278,6 @@ impl<'a> Sections<'a> {
             };
         }
         Ok(section)
-    }
-
-    /// Leaves the DWARF out if a part of it is in another file (`dwz -m`): without that, gdb
-    /// stops reading the symfile with an error, and with it, it had to open it.
-    fn leave_dwarf_that_needs_a_file(&mut self, headers: &[SectionHeader]) {
-        let needs_file = headers.iter().any(|header| {
-            header.sh_type != SHT_NULL && self.names.is(header.sh_name, ".gnu_debugaltlink")
-        });
-        if needs_file {
-            self.leave_dwarf();
-        }
     }
 
     fn leave_dwarf(&mut self) {
@@ -381,7 +374,15 @@ impl<'a> Sections<'a> {
         }
         // The headers' number is a `u16`; such an image has nothing that is worth a look.
         list.truncate(usize::from(MOST_SECTIONS));
-        Sections { names, list, symbols: None, debugdata: None, stated: false, split: false }
+        Sections {
+            names,
+            list,
+            symbols: None,
+            has_all_symbols: false,
+            debugdata: None,
+            stated: false,
+            split: vec![],
+        }
     }
 
     /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
@@ -414,6 +415,25 @@ impl<'a> Sections<'a> {
         }
     }
 
+    /// Has gdb show lines of split units whose file it does not find, see [`super::split`].
+    pub(super) fn open_split_units(&mut self) {
+        // A skeleton has its addresses there.
+        let Some(at) = self.debug(".debug_abbrev").filter(|_| self.debug(".debug_addr").is_some())
+        else {
+            return;
+        };
+        let Ok(contents) = self.unpacked(at) else { return };
+        if memchr::memchr(Abbreviations::SKELETON, &contents).is_none() {
+            return;
+        }
+        let abbreviations = Abbreviations::read(&contents);
+        if abbreviations.has_skeletons() {
+            let mut contents = contents.into_owned();
+            abbreviations.make_ordinary(&mut contents);
+            self.replace(at, ".debug_abbrev", contents);
+        }
+    }
+
     /// Sees to it that what tells where the thread-local variables of an image are can be found and
     /// changed: unpacks it. If it cannot be found, the DWARF is left out, since a debugger would
     /// show wrong memory.
@@ -421,24 +441,16 @@ impl<'a> Sections<'a> {
         if tls_size == 0 {
             return;
         }
-        let opened = self.unpack(".debug_info", tls_size).and_then(|()| {
-            self.unpack(".debug_types", tls_size)?;
-            if !self.split {
-                return Ok(());
+        let opened = self.find_split_units(tls_size).and_then(|()| {
+            let names = [".debug_info", ".debug_types", ".debug_addr"];
+            names.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
+            match self.debug(SHARED) {
+                Some(_) if !self.has_all_thread_locals(tls_size) => {
+                    Err("the file named in .gnu_debugaltlink may have thread-local variables"
+                        .into())
+                }
+                _ => Ok(()),
             }
-            // Addresses of variables and functions, none of which lies in front of the first section
-            // that has such.
-            let has_some =
-                |it: &&Section<'_>| it.header.sh_flags & u64::from(SHF_WRITE | SHF_EXECINSTR) != 0;
-            let loaded = self.list.iter().filter(|section| section.role == Role::Loaded);
-            let is_rodata =
-                |it: &&Section<'_>| self.names.starts_with(it.header.sh_name, ".rodata");
-            let first =
-                loaded.filter(|it| has_some(it) || is_rodata(it)).map(|it| it.header.sh_addr).min();
-            if first.is_some_and(|first| first < tls_size) {
-                return Err("offsets in .debug_addr cannot be told from addresses".to_owned());
-            }
-            self.unpack(".debug_addr", tls_size)
         });
         if let Err(fault) = opened {
             log::warn!("debuggers will see names and backtraces only: {fault}");
@@ -446,41 +458,158 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Unpacks the debug sections of this name that are compressed and tell where thread-local
-    /// variables are.
-    fn unpack(&mut self, wanted: &str, tls_size: u64) -> Result<(), String> {
-        let has_addresses = self.has_debug(".debug_addr") || self.has_debug(".zdebug_addr");
-        let Sections { list, names, split, .. } = self;
-        for section in list.iter_mut().filter(|section| section.role == Role::Debug) {
-            let name = names.get(section.header.sh_name);
-            if name.replacen(".z", ".", 1) != wanted {
+    /// Unpacks all debug sections of this name that tell where thread-local variables are, if they
+    /// are compressed.
+    fn open_where_changed(&mut self, wanted: &str, tls_size: u64) -> Result<(), String> {
+        for at in 0..self.list.len() {
+            if !self.is_debug(at, wanted) {
                 continue;
             }
-            let unpacked = inflate::section(&name, &section.header, &section.contents);
-            let unpacked = unpacked.transpose().map_err(|error| format!("{name}: {error}"))?;
-            let entries = unpacked.as_deref().unwrap_or(&section.contents);
-            *split |= has_addresses && wanted == ".debug_info" && has_split_unit(entries);
-            if thread_locals(wanted, *split, entries, tls_size).is_empty() {
-                continue;
-            }
-            if let Some(unpacked) = unpacked {
-                section.header.sh_name = names.add(wanted);
-                section.header.sh_flags &= !u64::from(SHF_COMPRESSED);
-                section.contents = unpacked.into();
+            if let Cow::Owned(contents) = self.unpacked(at)?
+                && !self.sites(wanted, &contents, tls_size).is_empty()
+            {
+                self.replace(at, wanted, contents);
             }
         }
+        Ok(())
+    }
+
+    /// Whether the DWARF here tells of all thread-local variables that the symbols tell of.
+    fn has_all_thread_locals(&self, tls_size: u64) -> bool {
+        let debug = self.list.iter().filter(|section| section.role == Role::Debug);
+        let told: HashSet<u64> = debug
+            .flat_map(|section| self.thread_locals(section, tls_size))
+            .map(|site| site.offset)
+            .collect();
+        let Some((symbols, _)) = self.symbols.filter(|_| self.has_all_symbols) else {
+            return false;
+        };
+        let mut symbols = symbols.chunks_exact(SYMBOL_SIZE).map(get::<Sym>);
+        symbols.all(|symbol| st_type(symbol.st_info) != STT_TLS || told.contains(&symbol.st_value))
+    }
+
+    /// Finds which part of `.debug_addr` may have offsets of thread-local variables.
+    fn find_split_units(&mut self, tls_size: u64) -> Result<(), String> {
+        let places = [".debug_abbrev", ".debug_info", ".debug_addr"].map(|name| self.debug(name));
+        let [Some(abbreviations), Some(entries), Some(addresses)] = places else { return Ok(()) };
+        let [abbreviations, addresses] = [self.unpacked(abbreviations)?, self.unpacked(addresses)?];
+        let all = Abbreviations::read(&abbreviations);
+        if !all.has_split() {
+            return Ok(());
+        }
+        let entries = self.unpacked(entries)?;
+        let split = all.addresses(&abbreviations, &entries, addresses.len());
+        let split = split.map_err(|error| format!("its split units: {error}"))?;
+        // Addresses of variables and functions, none of which lies in front of the first section
+        // that has such.
+        let has_some =
+            |it: &&Section<'_>| it.header.sh_flags & u64::from(SHF_WRITE | SHF_EXECINSTR) != 0;
+        let is_rodata = |it: &&Section<'_>| self.names.starts_with(it.header.sh_name, ".rodata");
+        let first = self.loaded().filter(|it| has_some(it) || is_rodata(it));
+        if first.map(|it| it.header.sh_addr).min().is_some_and(|first| first < tls_size) {
+            return Err("offsets in .debug_addr cannot be told from addresses".to_owned());
+        }
+        self.split = split;
         Ok(())
     }
 
     /// What in this debug section tells where thread-local variables are.
     pub(super) fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Vec<Site> {
         let name = self.names.get(section.header.sh_name);
-        thread_locals(&name, self.split, &section.contents, tls_size)
+        self.sites(&name, &section.contents, tls_size)
     }
 
-    fn has_debug(&self, name: &str) -> bool {
-        let mut debug = self.list.iter().filter(|section| section.role == Role::Debug);
-        debug.any(|section| self.names.is(section.header.sh_name, name))
+    /// As [`Sections::thread_locals`], of the section of this name with these contents.
+    fn sites(&self, name: &str, contents: &[u8], tls_size: u64) -> Vec<Site> {
+        match name {
+            ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size).collect(),
+            ".debug_addr" => {
+                let owner = self.owners(tls_size);
+                let entries =
+                    |range: &Range<usize>| contents.get(range.clone()).unwrap_or_default();
+                // It is described once.
+                let has_first = !(self.split.iter())
+                    .any(|range| thread_local::states_first(entries(range), &owner));
+                let of_unit = |range: &Range<usize>| {
+                    let mut sites =
+                        thread_local::slots(entries(range), tls_size, has_first, &owner);
+                    sites.iter_mut().for_each(|site| site.at += range.start);
+                    sites
+                };
+                self.split.iter().flat_map(of_unit).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Tells whose an address is, of an image whose block has this many bytes.
+    fn owners(&self, tls_size: u64) -> impl Fn(u64) -> Owner {
+        const POINTERS: [&str; 3] = [".init_array", ".fini_array", ".preinit_array"];
+        let has = |header: &SectionHeader, flag| header.sh_flags & u64::from(flag) != 0;
+        let headers = || self.loaded().map(|section| &section.header);
+        let block = headers().filter(|it| has(it, SHF_TLS)).map(|it| it.sh_addr).min();
+        // They do not overlap; if they did, only what this image shows would be wrong.
+        let mut others: Vec<(u64, u64, Owner)> = headers()
+            .filter(|it| !has(it, SHF_TLS) && it.sh_size != 0)
+            .filter(|it| !POINTERS.iter().any(|name| self.names.is(it.sh_name, name)))
+            .map(|it| {
+                let owner = if has(it, SHF_EXECINSTR) { Owner::Code } else { Owner::Other };
+                (it.sh_addr, it.sh_size, owner)
+            })
+            .collect();
+        others.sort_unstable_by_key(|&(start, ..)| start);
+        move |address| {
+            let after = others.partition_point(|&(start, ..)| start <= address);
+            let before = after.checked_sub(1).and_then(|index| others.get(index));
+            let other = before.filter(|(start, size, _)| address - start < *size);
+            let offset = block.and_then(|block| address.checked_sub(block));
+            match (offset.filter(|&offset| offset < tls_size), other) {
+                (Some(offset), None) => Owner::ThreadLocal { offset },
+                // `.tbss` takes no room: what follows it has the same addresses.
+                (Some(_), Some(_)) => Owner::Doubtful,
+                (None, Some(&(.., owner))) => owner,
+                (None, None) => Owner::Other,
+            }
+        }
+    }
+
+    fn loaded(&self) -> impl Iterator<Item = &Section<'a>> {
+        self.list.iter().filter(|section| section.role == Role::Loaded)
+    }
+
+    /// Whether this is a debug section of this name, or of what it is called when compressed.
+    fn is_debug(&self, at: usize, name: &str) -> bool {
+        self.list.get(at).is_some_and(|section| {
+            section.role == Role::Debug
+                && (self.names.is(section.header.sh_name, name)
+                    || self.names.is(section.header.sh_name, &name.replacen('.', ".z", 1)))
+        })
+    }
+
+    /// Where the first debug section of this name is.
+    fn debug(&self, name: &str) -> Option<usize> {
+        (0..self.list.len()).find(|&at| self.is_debug(at, name))
+    }
+
+    /// What a debug section has; owned, if it is compressed.
+    fn unpacked(&self, at: usize) -> Result<Cow<'a, [u8]>, String> {
+        let Some(section) = self.list.get(at) else { return Ok(Cow::default()) };
+        let name = self.names.get(section.header.sh_name);
+        match inflate::section(&name, &section.header, &section.contents) {
+            Some(Ok(contents)) => Ok(Cow::Owned(contents)),
+            Some(Err(error)) => Err(format!("{name}: {error}")),
+            None => Ok(section.contents.clone()),
+        }
+    }
+
+    /// Gives a debug section other contents, not compressed.
+    fn replace(&mut self, at: usize, name: &str, contents: Vec<u8>) {
+        let sh_name = self.names.add(name);
+        if let Some(section) = self.list.get_mut(at) {
+            section.header.sh_name = sh_name;
+            section.header.sh_flags &= !u64::from(SHF_COMPRESSED);
+            section.contents = contents.into();
+        }
     }
 
     pub(super) fn has_dwarf(&self) -> bool {
@@ -505,27 +634,10 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// What in the debug section of this name, not compressed, tells where thread-local variables are.
-fn thread_locals(name: &str, split: bool, contents: &[u8], tls_size: u64) -> Vec<Site> {
-    match name {
-        ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size).collect(),
-        ".debug_addr" if split => thread_local::slots(contents, tls_size).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Whether a unit's entries are in another file, as far as its header tells. One of DWARF 4 does not
-/// tell, but has nothing in `.debug_addr` otherwise.
-fn has_split_unit(entries: &[u8]) -> bool {
-    // Every unit has a header.
-    let mut units = DebugInfo::new(entries, LittleEndian).units();
-    while let Ok(Some(unit)) = units.next() {
-        if unit.version() < 5 || matches!(unit.type_(), UnitType::Skeleton(_)) {
-            return true;
-        }
-    }
-    false
-}
+/// Names a file that has what DWARF of several images have in common (`dwz -m`). gdb finds it by that
+/// path, or by the build-id that is here too. If it does not, it says so and reads no DWARF: there are
+/// names and backtraces, as if the DWARF had been left out.
+const SHARED: &str = ".gnu_debugaltlink";
 
 /// Whether a section of this name, not loaded, is one of those that gdb reads DWARF from.
 ///
@@ -534,7 +646,9 @@ fn has_split_unit(entries: &[u8]) -> bool {
 /// whatever gdb's working directory is.
 fn is_dwarf(names: &Names, name: u32) -> bool {
     let is_debug = names.starts_with(name, ".debug_") || names.starts_with(name, ".zdebug_");
-    (is_debug && !names.is(name, ".debug_gdb_scripts")) || names.is(name, ".gdb_index")
+    (is_debug && !names.is(name, ".debug_gdb_scripts"))
+        || names.is(name, ".gdb_index")
+        || names.is(name, SHARED)
 }
 
 /// The entries and strings of the first symbol table of the kind that lies in the file.

@@ -17,8 +17,8 @@
 //! their bytes, length included, and by the offset lying in the block; walking all DWARF finds the
 //! very same (tried on C, C++ and Rust libraries), at many times the cost.
 //!
-//! With split DWARF the location is in a file that only the debugger has, and takes the offset from a
-//! slot of `.debug_addr` ([`slots`]). There the distance can be added, but no pointer followed: then
+//! With split DWARF ([`super::split`]) the location is in a file that only the debugger has, and takes
+//! the offset from an entry of `.debug_addr` ([`slots`]). There the distance can be added, but no pointer followed: then
 //! the offset is made to lead outside all memory.
 //!
 //! Sources: DWARF 5, 2.5.1 (operations), 7.27 (`.debug_addr`); gdb `dwarf2/loc.c`, `target.c`
@@ -58,6 +58,8 @@ enum Form {
     Location { ask: u8 },
     /// An offset that a location elsewhere refers to.
     Slot,
+    /// As that, unless it is an address.
+    Doubtful,
 }
 
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
@@ -77,14 +79,53 @@ pub(super) fn locations(section: &[u8], block_size: u64) -> impl Iterator<Item =
     })
 }
 
-/// The offsets of thread-local variables in `.debug_addr`, beside addresses, none of which is below
-/// `block_size`, and headers, which are larger too.
-pub(super) fn slots(section: &[u8], block_size: u64) -> impl Iterator<Item = Site> {
-    section.chunks_exact(SLOT).enumerate().filter_map(move |(index, slot)| {
-        let offset = u64::from_le_bytes(slot.try_into().ok()?);
-        let site = Site { at: index * SLOT, offset, form: Form::Slot };
-        (offset < block_size).then_some(site)
-    })
+/// Whose an address is that an image states, as far as it matters for what is in `.debug_addr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Code,
+    /// A thread-local variable: gcc (12) states where its initial value is, in place of its offset.
+    ThreadLocal {
+        offset: u64,
+    },
+    /// That, or an ordinary variable: where initial values are zero they take no room.
+    Doubtful,
+    Other,
+}
+
+/// The offsets of thread-local variables among the entries of `.debug_addr` of one unit, of an image
+/// whose block has this many bytes.
+/// `has_first` is whether the variable at offset 0 may be among them.
+pub(super) fn slots(
+    entries: &[u8],
+    block_size: u64,
+    has_first: bool,
+    owner: impl Fn(u64) -> Owner,
+) -> Vec<Site> {
+    // Of functions that the linker threw away the address is 0. clang describes variables first.
+    let mut after_code = !has_first;
+    let entries = entries.chunks_exact(SLOT).enumerate();
+    let mut found = Vec::new();
+    for (index, entry) in entries {
+        let Ok(value) = entry.try_into().map(u64::from_le_bytes) else { continue };
+        let form = Form::Slot;
+        let (offset, form) = match owner(value) {
+            _ if value < block_size && !(value == 0 && after_code) => (value, form),
+            Owner::ThreadLocal { offset } => (offset, form),
+            Owner::Doubtful => (0, Form::Doubtful),
+            owner => {
+                after_code |= owner == Owner::Code;
+                continue;
+            }
+        };
+        found.push(Site { at: index * SLOT, offset, form });
+    }
+    found
+}
+
+/// Whether an entry states the address of the variable at offset 0, as gcc does.
+pub(super) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool {
+    let mut values = entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
+    values.any(|value| owner(value) == Owner::ThreadLocal { offset: 0 })
 }
 
 impl Site {
@@ -92,7 +133,7 @@ impl Site {
     pub(super) fn len(&self) -> usize {
         match self.form {
             Form::Location { .. } => LOCATION,
-            Form::Slot => SLOT,
+            Form::Slot | Form::Doubtful => SLOT,
         }
     }
 
@@ -100,9 +141,11 @@ impl Site {
     pub(super) fn bytes(&self, place: ThreadLocals) -> Vec<u8> {
         match self.form {
             Form::Location { ask } => self.location(ask, place).to_vec(),
-            Form::Slot => {
+            Form::Slot | Form::Doubtful => {
                 let offset = match place {
-                    ThreadLocals::AtDistance(distance) => self.offset.wrapping_add_signed(distance),
+                    ThreadLocals::AtDistance(distance) if self.form == Form::Slot => {
+                        self.offset.wrapping_add_signed(distance)
+                    }
                     // Added to any address that a process can have, this gives one that none has.
                     _ => 1 << 62,
                 };
@@ -190,15 +233,37 @@ mod tests {
         assert_eq!(locations(&part, 16).count(), 1);
     }
 
-    #[test]
-    fn slots_are_told_from_addresses_and_headers_by_their_values() {
-        let section = [0x0008_0005_0000_0024_u64, 0x1139, 4, 0x4010, 16, 15].map(u64::to_le_bytes);
-        let found: Vec<_> = slots(section.as_flattened(), 16).collect();
-        assert_eq!(found.iter().map(|site| site.at).collect::<Vec<_>>(), [16, 40]);
-        assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
-        for place in [ThreadLocals::BehindPointerAt(8), ThreadLocals::Elsewhere] {
-            assert_eq!(found[0].bytes(place), (1_u64 << 62).to_le_bytes());
+    fn owner(address: u64) -> Owner {
+        match address {
+            0x1000..0x2000 => Owner::Code,
+            0x3000..0x3010 => Owner::ThreadLocal { offset: address - 0x3000 },
+            0x3010..0x3020 => Owner::Doubtful,
+            _ => Owner::Other,
         }
+    }
+
+    #[test]
+    fn slots_are_told_from_addresses_by_their_values() {
+        let section = [4, 0x4010, 16, 15, 0x1139, 0x3008, 0x3018].map(u64::to_le_bytes);
+        let found = slots(section.as_flattened(), 16, true, owner);
+        let told: Vec<_> = found.iter().map(|site| (site.at, site.offset)).collect();
+        assert_eq!(told, [(0, 4), (24, 15), (40, 8), (48, 0)]);
+        assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
+        let lost = (1_u64 << 62).to_le_bytes();
+        for place in [ThreadLocals::BehindPointerAt(8), ThreadLocals::Elsewhere] {
+            assert_eq!(found[0].bytes(place), lost);
+        }
+        assert_eq!(found[3].bytes(ThreadLocals::AtDistance(-8)), lost);
+    }
+
+    #[test]
+    fn functions_that_were_thrown_away_are_told_from_the_first_thread_local() {
+        let section = [0, 0x1000, 0, 0x1100, 0].map(u64::to_le_bytes);
+        let found = slots(section.as_flattened(), 16, true, owner);
+        assert_eq!(found.iter().map(|site| site.at).collect::<Vec<_>>(), [0]);
+        assert!(slots(section.as_flattened(), 16, false, owner).is_empty());
+        assert!(!states_first(section.as_flattened(), owner));
+        assert!(states_first(&0x3000_u64.to_le_bytes(), owner));
     }
 
     #[test]

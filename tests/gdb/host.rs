@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library};
+use memdl::{Debug, Library, Template};
 
 use super::uncured;
 use crate::common::{MapsLine, Opened, maps};
@@ -112,6 +112,7 @@ impl Loaded {
 #[derive(Default)]
 struct Host {
     libraries: HashMap<String, Loaded>,
+    templates: HashMap<String, Template>,
     /// Where unloaded libraries were.
     left: HashMap<String, Range<usize>>,
     /// What was put there since.
@@ -123,11 +124,17 @@ impl Host {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
             ["load", name, path] => self.load(name, path, Debug::default()),
+            ["load", name, path, "with", info] => self.load_with(name, path, info),
             ["load", name, path, how] => self.load(name, path, choice(how)),
-            ["instantiate", name, count, path, how] => {
-                self.instantiate(name, count.parse().unwrap(), path, choice(how));
+            ["prepare", name, path] => {
+                let template = memdl::Loader::new().name(*name).prepare(&fs::read(path).unwrap());
+                self.templates.insert((*name).to_owned(), template.unwrap());
             }
-            ["tell", name, how] => self.tell(name, choice(how)),
+            ["instantiate", template, name] => self.instantiate(template, name),
+            ["instantiate", name, count, path, how] => {
+                self.instantiate_many(name, count.parse().unwrap(), path, choice(how));
+            }
+            ["set-debug", name, how] => self.set_debug(name, choice(how)),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {
@@ -159,7 +166,7 @@ impl Host {
     }
 
     /// Many of one template: `a0`, `a1`, ...
-    fn instantiate(&mut self, name: &str, count: usize, path: &str, debug: Debug) {
+    fn instantiate_many(&mut self, name: &str, count: usize, path: &str, debug: Debug) {
         let bytes = fs::read(path).unwrap();
         let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
         let template = loader.prepare(&bytes).unwrap();
@@ -170,10 +177,29 @@ impl Host {
         }
     }
 
-    fn tell(&self, name: &str, debug: Debug) {
-        match &self.libraries[name] {
-            Loaded::FromMemory(library) => library.set_debug(debug).unwrap(),
-            Loaded::FromFile(_) => panic!("{name} is a file, and told of by others"),
+    /// With what was split off it.
+    fn load_with(&mut self, name: &str, path: &str, info: &str) {
+        let loader = memdl::Loader::new().name(name).debug_info(fs::read(info).unwrap());
+        // SAFETY: these are the test's own libraries.
+        let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
+        say(&format!("loaded {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+    }
+
+    fn instantiate(&mut self, template: &str, name: &str) {
+        // SAFETY: these are the test's own libraries.
+        let library = unsafe { self.templates[template].instantiate() }.unwrap();
+        say(&format!("loaded {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+    }
+
+    fn set_debug(&self, name: &str, debug: Debug) {
+        let Loaded::FromMemory(library) = &self.libraries[name] else {
+            panic!("{name} has a file");
+        };
+        match library.set_debug(debug) {
+            Ok(()) => say(&format!("{name} is told of as {:?}", library.debug())),
+            Err(error) => say(&format!("{name}: {error}")),
         }
     }
 

@@ -1,0 +1,785 @@
+//! Debug information of every kind, in gdb for real: compressed, split, shared, separate, in all
+//! versions of DWARF, by all linkers. Each session is that of a library on disk with the very same
+//! debug information, opened by `dlopen`, and says what it must: a session that is the same could
+//! still be without any use.
+
+mod common;
+mod gdb;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gdb::compare::assert_same;
+use gdb::host::Loader;
+use gdb::libraries::{library, mark, steps};
+use gdb::{Gdb, Replies, scratch};
+use memdl::Debug;
+
+#[test]
+#[ignore = "the program that the other tests debug: they start it"]
+fn the_program_that_is_debugged() {
+    gdb::host::main();
+}
+
+/// A folder for one test, in which tools are run; removed when dropped.
+struct Workshop(PathBuf);
+
+impl Workshop {
+    fn new() -> Workshop {
+        let folder = scratch("workshop");
+        fs::create_dir(&folder).unwrap();
+        Workshop(folder)
+    }
+
+    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and `{f90}` are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
+    fn run(&self, recipe: &str) {
+        for command in recipe.split(';') {
+            let words = command.split_whitespace().map(|word| {
+                let source = |name| common::repository(name).display().to_string();
+                word.replace("{c}", &source("testlibs/debug/clib.c"))
+                    .replace("{inline}", &source("testlibs/debug/inline.cc"))
+                    .replace("{bare}", &source("testlibs/debug/bare.c"))
+                    .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
+                    .replace("{here}", &self.0.display().to_string())
+            });
+            let mut tool = Command::new("timeout");
+            tool.args(["-s", "KILL", "60"]).args(words).current_dir(&self.0);
+            common::run(&mut tool, command);
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.file(name)).unwrap()
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is asked of `clib.c`.
+const SESSION: &[&str] = &[
+    "break leaf",
+    "run",
+    "bt",
+    "info args",
+    "next",
+    "next",
+    "next",
+    "next",
+    "next",
+    "info locals",
+    "print lib_global",
+    "print lib_static",
+    "ptype both",
+    "info source",
+    "info line leaf",
+    "info scope leaf",
+    "info types ^color$",
+    "info symbol $pc",
+    "disassemble /s leaf",
+    "up",
+    "info locals",
+];
+
+/// What is asked after that.
+const OF_THREAD: &[&str] = &[
+    "print lib_thread",
+    "set var lib_thread = 5",
+    "print lib_thread",
+    "print &lib_thread",
+    "delete",
+    "continue",
+];
+
+/// What it must say where all is there.
+fn assert_all(session: &Replies) {
+    session.assert_no_complaint();
+    assert_lines_and_variables(session);
+    assert_thread_local(session);
+}
+
+fn assert_lines_and_variables(session: &Replies) {
+    session.to("run").has(&["Breakpoint 1, leaf (a=0, b=1) at clib.c:24\n"]);
+    session.to("bt").has(&[
+        "#0  leaf (a=0, b=1) at clib.c:24\n",
+        " in middle (n=5, values=0xADDRESS) at clib.c:35\n",
+        " in entry (n=5) at clib.c:48\n",
+        "host_calls (",
+    ]);
+    session.to("info args").has(&["a = 0\nb = 1\n"]);
+    session.to("info locals").has(&["local = 1\n", "name = 0xADDRESS \"pair\"", "shade = GREEN"]);
+    session.to("print lib_global").has(&["$1 = 8\n"]);
+    session.to("print lib_static").has(&["$2 = 99\n"]);
+    session.to("ptype both").has(&["int first;", "const char *name;", "double ratio;"]);
+    session.to("info line leaf").has(&["Line 23 of \"clib.c\" starts at address"]);
+    session.to("info symbol $pc").has(&["leaf + ", " in section .text"]);
+    session.to("info locals").has(&["i = 0\n", "sum = 0\n"]);
+}
+
+fn assert_thread_local(session: &Replies) {
+    session.to("print lib_thread").has(&["$3 = 100\n"]);
+    session.to("print lib_thread").has(&["$4 = 5\n"]);
+    // What the library computes says that the variable was set: 514 without.
+    session.to("continue").has(&["entry(5) = 704\n", "exited normally"]);
+}
+
+/// gdb says this, and neither shows nor sets anything.
+fn assert_no_thread_local(session: &Replies, says: &str) {
+    for command in &OF_THREAD[..3] {
+        session.to(command).has(&[says]).has_not("$");
+    }
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+/// The session with the library that `load` brings in, after other commands.
+fn session(load: &str, debug: &str, loader: Loader, first: &[&str]) -> Replies {
+    let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+    gdb.env("MEMDL_DEBUG", debug).run_unchecked(&[first, SESSION, OF_THREAD].concat())
+}
+
+/// Fails unless both forms of symfile are shown as the file is with `dlopen`, and in the portable
+/// form what is expected.
+fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replies; 2] {
+    let load = format!("load a {}", library.display());
+    let of_file = session(&load, "full", Loader::Dlopen, first);
+    let sessions = ["full", "portable"].map(|form| {
+        let of_memory = session(&load, form, Loader::Memdl, first);
+        assert_same(&of_memory, &of_file, library, &[]);
+        of_memory
+    });
+    assert_eq!(told(&fs::read(library).unwrap(), None), portable);
+    sessions
+}
+
+/// What is told of these bytes where the portable form is asked for.
+fn told(bytes: &[u8], info: Option<&[u8]>) -> Debug {
+    let mut loader = memdl::Loader::new().debug(Debug::Portable);
+    if let Some(info) = info {
+        loader = loader.debug_info(info);
+    }
+    // SAFETY: the test's own library.
+    unsafe { loader.load(bytes) }.unwrap().debug()
+}
+
+macro_rules! kinds {
+    ($($name:ident $portable:ident: $recipe:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            let workshop = Workshop::new();
+            workshop.run($recipe);
+            let library = workshop.file("lib.so");
+            for session in is_as_with_dlopen(&library, Debug::$portable, &[]) {
+                assert_all(&session);
+            }
+        }
+    )*};
+}
+
+// The second column is what `Debug::Portable` comes to: itself, or `Full` where it cannot be had.
+kinds! {
+    zlib_by_gcc Portable: "gcc -g -gz=zlib -shared -fPIC {c} -o lib.so";
+    zlib_with_the_old_names Portable:
+        "gcc -g -gz=zlib-gnu -shared -fPIC {c} -o lib.so; \
+         objcopy --compress-debug-sections=zlib-gnu lib.so";
+    zlib_by_lld Portable:
+        "clang -g -fuse-ld=lld -Wl,--compress-debug-sections=zlib -shared -fPIC {c} -o lib.so";
+    zstd_by_objcopy Portable:
+        "gcc -g -shared -fPIC {c} -o lib.so; objcopy --compress-debug-sections=zstd lib.so";
+    zstd_by_mold Portable:
+        "gcc -g -fuse-ld=mold -Wl,--compress-debug-sections=zstd -shared -fPIC {c} -o lib.so";
+    dwz_in_one_file Portable: "gcc -g -shared -fPIC {c} -o lib.so; dwz lib.so";
+    dwarf2 Portable: "gcc -gdwarf-2 -shared -fPIC {c} -o lib.so";
+    dwarf3 Portable: "gcc -gdwarf-3 -shared -fPIC {c} -o lib.so";
+    dwarf_of_64_bits Portable: "gcc -g -gdwarf64 -shared -fPIC {c} -o lib.so";
+    type_units_of_dwarf4 Portable:
+        "gcc -gdwarf-4 -fdebug-types-section -shared -fPIC {c} -o lib.so";
+    type_units_of_dwarf5 Portable:
+        "gcc -gdwarf-5 -fdebug-types-section -shared -fPIC {c} -o lib.so";
+    lto_by_gcc Portable: "gcc -g -O0 -flto -shared -fPIC {c} -o lib.so";
+    lto_by_clang Portable: "clang -g -O0 -flto -fuse-ld=lld -shared -fPIC {c} -o lib.so";
+    linked_by_gold Portable: "gcc -g -fuse-ld=gold -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
+    linked_by_lld Portable:
+        "clang -g -ggnu-pubnames -fuse-ld=lld -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
+    linked_by_mold Portable: "gcc -g -ggnu-pubnames -fuse-ld=mold -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
+    sections_for_each_function Portable:
+        "gcc -g -ffunction-sections -fdata-sections -Wl,--gc-sections -shared -fPIC {c} -o lib.so";
+}
+
+// ---- Split DWARF ----
+
+/// A library whose entries are in a `.dwo` file, beside itself with `dlopen`: all is the same, but for
+/// its thread-local variable.
+fn split(workshop: &Workshop, compiler: &str, version: u32, flags: &str) -> Replies {
+    workshop.run(&format!(
+        "{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -shared -fPIC {{c}} -o lib.so"
+    ));
+    let library = workshop.file("lib.so");
+    let load = format!("load a {}", library.display());
+    let of_memory = session(&load, "full", Loader::Memdl, &[]);
+    of_memory.assert_no_complaint();
+    let of_file = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(Loader::Dlopen);
+    assert_same(&of_memory, &of_file.run(SESSION), &library, &[]);
+    assert_lines_and_variables(&of_memory);
+    // The file cannot be changed, and so no form has all that it says moved.
+    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
+    of_memory
+}
+
+const STATIC: &str = "-ftls-model=initial-exec";
+
+#[test]
+fn split_dwarf_has_lines_and_variables_and_thread_locals_at_a_constant_distance() {
+    // gcc (12) states an address for the offset, so that with `dlopen` gdb shows other memory. We do not.
+    for (compiler, version) in [("gcc", 4), ("clang", 4), ("clang", 5)] {
+        for packed in ["", " -gz=zlib"] {
+            let flags = format!("{STATIC}{packed}");
+            assert_thread_local(&split(&Workshop::new(), compiler, version, &flags));
+        }
+    }
+}
+
+/// The file has the location, and no pointer can be followed there.
+#[test]
+fn split_dwarf_shows_no_thread_local_behind_a_pointer() {
+    for (compiler, version) in [("gcc", 4), ("clang", 4), ("clang", 5)] {
+        let session = split(&Workshop::new(), compiler, version, "");
+        assert_no_thread_local(&session, "Cannot access memory at address 0xADDRESS");
+    }
+}
+
+/// gcc 12 writes an operation that gdb 13 does not know, with a file too.
+#[test]
+fn split_dwarf5_by_gcc_shows_no_thread_local() {
+    for flags in ["", STATIC] {
+        let session = split(&Workshop::new(), "gcc", 5, flags);
+        assert_no_thread_local(&session, "Unhandled DWARF expression opcode 0xa2");
+    }
+}
+
+/// With `dlopen` gdb sets no breakpoint in any library then, if it is DWARF 5.
+#[test]
+fn without_its_dwo_split_dwarf_has_lines() {
+    for (compiler, version) in [("gcc", 4), ("gcc", 5), ("clang", 4), ("clang", 5)] {
+        for flags in ["", "-gz=zlib"] {
+            let workshop = Workshop::new();
+            split_off(&workshop, compiler, version, flags);
+            let load = format!("load a {}", workshop.file("lib.so").display());
+            let line = "break clib.c:42";
+            let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run_unchecked(&[
+                line,
+                "break leaf",
+                "run",
+                "continue",
+                "bt",
+                "info locals",
+                "print lib_global",
+                "print (int)lib_global",
+                "next",
+                "delete",
+                "continue",
+            ]);
+            session.to("run").has(&["Could not find DWO", "Breakpoint 1, compare () at clib.c:42"]);
+            session.to("bt").has(&["compare () at clib.c:42\n", "in entry () at clib.c:47\n"]);
+            session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+        }
+    }
+}
+
+/// Builds it, and loses the file.
+fn split_off(workshop: &Workshop, compiler: &str, version: u32, flags: &str) {
+    workshop.run(&format!(
+        "{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -shared -fPIC {{c}} -o lib.so; \
+         find -name *.dwo -delete"
+    ));
+}
+
+/// Of a function that two files have, the linker throws one away, and states 0 for where it is. That
+/// is no offset of a thread-local variable; moved, it would be a place where no breakpoint can be.
+#[test]
+fn functions_of_split_units_that_were_thrown_away_stay_so() {
+    // gcc sorts its addresses by nothing that tells, and GNU ld states where the one that stays is.
+    let bfd = "-fuse-ld=bfd";
+    let lld = "-fuse-ld=lld";
+    for (compiler, version, linker) in
+        [("g++", 4, bfd), ("g++", 5, bfd), ("clang++", 4, lld), ("clang++", 5, lld)]
+    {
+        let workshop = Workshop::new();
+        let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf -fPIC -c {{inline}}");
+        workshop.run(&format!(
+            "{compile} -o a.o; {compile} -DOTHER -o b.o; {compiler} {linker} -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so"
+        ));
+        let load = format!("load a {}", workshop.file("lib.so").display());
+        let commands = ["break twice", "run", "bt", "info breakpoints", "delete", "continue"];
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader).run(&commands)
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+        of_memory.to("bt").has(&["#0  twice (n=5) at inline.cc:", " in entry (n=5) at inline.cc:"]);
+        of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+    }
+}
+
+// ---- What several files have in common (`dwz -m`) ----
+
+/// Two libraries, `lib.so` and another, and `common`, which has what their DWARF have in common.
+/// `{c}` has a thread-local variable, which is described there then; `{bare}` has none.
+fn shared(workshop: &Workshop, source: &str) -> String {
+    workshop.run(&format!(
+        "gcc -g -shared -fPIC {source} -o lib.so; gcc -g -DTWIN -shared -fPIC {source} -o twin.so; \
+         dwz -m {{here}}/common lib.so twin.so"
+    ));
+    format!("load a {}", workshop.file("lib.so").display())
+}
+
+const IN_FUNCTION: &[&str] = &[
+    "break leaf",
+    "run",
+    "bt",
+    "next",
+    "info locals",
+    "ptype both",
+    "print lib_global",
+    "continue",
+];
+
+#[test]
+fn what_dwz_shared_is_found_by_path_and_by_build_id() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{bare}");
+    let folder = workshop.file("debug");
+    let setting = format!("set debug-file-directory {}", folder.display());
+    for moved in [false, true] {
+        if moved {
+            let id = build_id(&workshop.file("common"));
+            let to = folder.join(".build-id").join(&id[..2]);
+            fs::create_dir_all(&to).unwrap();
+            let to = to.join(format!("{}.debug", &id[2..]));
+            fs::rename(workshop.file("common"), to).unwrap();
+        }
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.run(&[&[&*setting], IN_FUNCTION].concat())
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+        of_memory.to("ptype both").has(&["const char *name;"]);
+    }
+}
+
+#[test]
+fn without_what_dwz_shared_there_are_names_and_backtraces() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{bare}");
+    fs::remove_file(workshop.file("common")).unwrap();
+    let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+        gdb.run(IN_FUNCTION)
+    });
+    assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+    of_memory
+        .to("run")
+        .has(&["could not find '.gnu_debugaltlink' file", "Breakpoint 1, 0xADDRESS in leaf"]);
+    of_memory.to("bt").has(&["in leaf ()\n", "in entry ()\n", "host_calls ("]);
+    of_memory.to("continue").has(&["exited normally"]);
+}
+
+/// The location would be in a file that only gdb has, and lead it to other memory.
+#[test]
+fn a_thread_local_that_dwz_shared_is_not_shown() {
+    let workshop = Workshop::new();
+    let load = shared(&workshop, "{c}");
+    for form in ["full", "portable"] {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG", form);
+        let session = gdb.run(&[
+            "break leaf",
+            "run",
+            "bt",
+            "set language c",
+            "print (int)lib_thread",
+            "continue",
+        ]);
+        session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "host_calls ("]);
+        session.to("print (int)lib_thread").has_not("$1");
+    }
+}
+
+fn build_id(file: &Path) -> String {
+    let notes = common::run(Command::new("readelf").arg("-n").arg(file), "binutils");
+    let (_, id) = notes.split_once("Build ID: ").unwrap();
+    id.split_whitespace().next().unwrap().to_owned()
+}
+
+// ---- Debug information in a file of its own ----
+
+/// `lib.so` as it was built, stripped as `image.so`, and `image.debug`, which was split off it.
+fn stripped(workshop: &Workshop, flags: &str, split_off: &str) {
+    workshop.run(&format!("gcc -g {flags} -shared -fPIC {{c}} -o lib.so; {split_off}"));
+}
+
+const BY_OBJCOPY: &str = "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
+
+/// Loaded with that file's bytes it is as the library that was never stripped, in both forms.
+fn separate(flags: &str, split_off: &str, portable: Debug) {
+    let workshop = Workshop::new();
+    stripped(&workshop, flags, split_off);
+    let library = workshop.file("lib.so");
+    let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
+    let of_file = session(&format!("load a {}", library.display()), "full", Loader::Dlopen, &[]);
+    let load = format!("load a {} with {}", image.display(), info.display());
+    for form in ["full", "portable"] {
+        let of_memory = session(&load, form, Loader::Memdl, &[]);
+        assert_same(&of_memory, &of_file, &library, &[]);
+        assert_all(&of_memory);
+    }
+    assert_eq!(told(&workshop.read("image.so"), Some(&workshop.read("image.debug"))), portable);
+}
+
+macro_rules! separate {
+    ($($name:ident $portable:ident: $flags:literal, $split_off:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            separate($flags, $split_off, Debug::$portable);
+        }
+    )*};
+}
+
+separate! {
+    separate_bytes_by_objcopy Portable: "", BY_OBJCOPY;
+    separate_bytes_by_eu_strip Portable: "", "eu-strip -f image.debug -o image.so lib.so";
+    separate_bytes_compressed Portable: "-gz=zlib", BY_OBJCOPY;
+    separate_bytes_compressed_by_objcopy Portable: "",
+        "objcopy --only-keep-debug --compress-debug-sections=zstd lib.so image.debug; \
+         strip -o image.so lib.so";
+    separate_bytes_after_dwz Portable: "",
+        "dwz lib.so; objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
+    separate_bytes_known_by_their_checksum Portable: "-Wl,--build-id=none",
+        "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so; \
+         objcopy --add-gnu-debuglink=image.debug image.so";
+}
+
+/// As a distribution has it: two libraries' files, with what they have in common in a third.
+#[test]
+fn separate_bytes_that_dwz_shared_are_shown_with_the_third_file() {
+    let workshop = Workshop::new();
+    shared(&workshop, "{bare}");
+    workshop.run(BY_OBJCOPY);
+    let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
+    let load = format!("load a {} with {}", image.display(), info.display());
+    let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run(IN_FUNCTION);
+    session.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+    session.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+}
+
+/// The file that is installed on the debugger's machine, for a library that was stripped.
+#[test]
+fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
+    let workshop = Workshop::new();
+    workshop.run(&format!("gcc -g -shared -fPIC {{bare}} -o lib.so; {BY_OBJCOPY}"));
+    let id = build_id(&workshop.file("image.so"));
+    let folder = workshop.file("debug");
+    let to = folder.join(".build-id").join(&id[..2]);
+    fs::create_dir_all(&to).unwrap();
+    fs::rename(workshop.file("image.debug"), to.join(format!("{}.debug", &id[2..]))).unwrap();
+    let setting = format!("set debug-file-directory {}", folder.display());
+    let load = format!("load a {}", workshop.file("image.so").display());
+    for form in ["full", "symbols", "portable"] {
+        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&[&[&*setting], IN_FUNCTION].concat())
+        });
+        assert_same(&of_memory, &of_file, &workshop.file("image.so"), &[]);
+        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:", " in entry (n=5) at bare.c:"]);
+        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+    }
+}
+
+/// What is refused, and why, names both.
+#[test]
+fn the_wrong_debug_information_is_an_error_that_names_both() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "", BY_OBJCOPY);
+    let (image, id) = (workshop.read("image.so"), build_id(&workshop.file("image.so")));
+    workshop.run("gcc -g -O2 -shared -fPIC {c} -o lib.so; objcopy --only-keep-debug lib.so other");
+    let other = build_id(&workshop.file("other"));
+    assert_ne!(id, other);
+    assert_refused(&image, &workshop.read("other"), &[&id, &other]);
+    workshop.run("objcopy --remove-section=.note.gnu.build-id lib.so none");
+    assert_refused(&image, &workshop.read("none"), &[&id, "none"]);
+    assert_refused(&image, b"no ELF file", &["not an ELF file"]);
+
+    stripped(&workshop, "-Wl,--build-id=none", BY_OBJCOPY);
+    let info = workshop.read("image.debug");
+    assert_refused(&workshop.read("image.so"), &info, &["neither a build-id nor"]);
+    workshop.run("objcopy --add-gnu-debuglink=image.debug image.so");
+    let mut changed = info.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_refused(&workshop.read("image.so"), &changed, &["checksum", ".gnu_debuglink"]);
+    assert_eq!(told(&workshop.read("image.so"), Some(&info)), Debug::Portable);
+}
+
+fn assert_refused(image: &[u8], info: &[u8], texts: &[&str]) {
+    let loader = memdl::Loader::new().debug_info(info);
+    // SAFETY: the test's own library.
+    let error = unsafe { loader.load(image) }.unwrap_err();
+    assert!(matches!(error, memdl::Error::DebugInfo { .. }), "{error:?}");
+    for text in texts {
+        assert!(error.to_string().contains(text), "no {text} in: {error}");
+    }
+}
+
+// ---- Fortran ----
+
+/// Parts of a common block: each has the location of the whole, and then a distance.
+#[test]
+fn fortran_shows_and_sets_what_is_private_to_a_thread() {
+    for model in ["global-dynamic", "initial-exec"] {
+        for version in [4, 5] {
+            let workshop = Workshop::new();
+            workshop.run(&format!(
+                "gfortran -gdwarf-{version} -fopenmp -ftls-model={model} -shared -fPIC {{f90}} -o lib.so"
+            ));
+            let library = workshop.file("lib.so");
+            let load = format!("load a {}", library.display());
+            let line = format!("break {}", mark("threadprivate.f90", "common"));
+            let commands = [
+                &*line,
+                "run",
+                "print first",
+                "print second",
+                "print seen",
+                "info common",
+                "set var second = 7",
+                "print second",
+                "continue",
+            ];
+            let session = |form, loader| {
+                let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+                gdb.env("MEMDL_DEBUG", form).run(&commands)
+            };
+            let of_file = session("full", Loader::Dlopen);
+            for form in ["full", "portable"] {
+                let of_memory = session(form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &library, &[]);
+                of_memory.to("print first").has(&["$1 = 5\n"]);
+                of_memory.to("print second").has(&["$2 = 50\n"]);
+                of_memory.to("print seen").has(&["$3 = 4\n"]);
+                of_memory.to("print second").has(&["$4 = 7\n"]);
+                of_memory.to("continue").has(&["entry(5) = 17\n", "exited normally"]);
+            }
+            assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+        }
+    }
+}
+
+// ---- How much is told changes ----
+
+#[test]
+fn a_breakpoint_follows_what_is_told() {
+    let library = clib();
+    let load = format!("load a {} symbols", library.display());
+    let all = ["full", "off", "full", "symbols"].map(|how| format!("set-debug a {how}"));
+    let mut doing = vec![load.as_str(), "call a entry 5"];
+    for how in &all {
+        doing.extend([how.as_str(), "call a entry 5"]);
+    }
+    // One call is over at the fifth stop: each goes on to the next that is told of.
+    let session = Gdb::of_host(&steps(&doing)).run(&[
+        "set language c",
+        "break leaf",
+        "run",
+        "bt 1",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "info locals",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "info locals",
+        "ignore 1 4",
+        "continue",
+        "bt 1",
+        "delete",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 1, 0xADDRESS in leaf ()"]);
+    // Told of in full: at a line, and past the prologue.
+    session
+        .to("continue")
+        .has(&["a is told of as Full", "Breakpoint 1, leaf (a=0, b=1) at clib.c:24"]);
+    session.to("info locals").has(&["local = "]);
+    // Not told of at all, the call is not seen; and then it is again.
+    session.to("continue").has(&[
+        "a is told of as Off",
+        "entry(5) = ",
+        "a is told of as Full",
+        "Breakpoint 1, leaf (a=0, b=1) at clib.c:24",
+    ]);
+    session.to("info locals").has(&["local = "]);
+    session.to("continue").has(&["a is told of as Symbols", "Breakpoint 1, 0xADDRESS in leaf ()"]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+#[test]
+fn what_was_loaded_untold_can_be_told_of_by_name_and_not_in_full() {
+    let library = clib();
+    let load = format!("load a {} off", library.display());
+    let doing = [&load, "set-debug a full", "set-debug a symbols", "call a entry 5"];
+    let session =
+        Gdb::of_host(&steps(&doing)).run(&["break leaf", "run", "bt", "delete", "continue"]);
+    session.to("run").has(&[
+        "a: ",
+        "its debug sections were not kept, since it was loaded with Debug::Off",
+        "a is told of as Symbols",
+        "Breakpoint 1, 0xADDRESS in leaf ()",
+    ]);
+    session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "in entry ()\n", "host_calls ("]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+#[test]
+fn a_person_at_the_prompt_has_all_told_or_one() {
+    let library = clib();
+    let load = |name| format!("load {name} {} symbols", library.display());
+    let doing = [&*load("a"), &load("b"), "call a entry 5", "call b entry 5"];
+    // Of a breakpoint in several places that moves while gdb stands at it, gdb says that the place has no
+    // number.
+    let session = Gdb::of_host(&steps(&doing)).run_unchecked(&[
+        "set language c",
+        "break leaf",
+        "run",
+        "bt 1",
+        "print memdl_debug_full_at($pc)",
+        "bt 1",
+        "info args",
+        "info breakpoints",
+        "print memdl_debug_symbols()",
+        "bt 1",
+        "with language rust -- with language c -- print memdl_debug_full()",
+        "bt 1",
+        "info breakpoints",
+        "delete",
+        "continue",
+    ]);
+    session.to("bt 1").has(&["in leaf ()\n"]);
+    session.to("print memdl_debug_full_at($pc)").has(&["$1 = 1\n"]);
+    session.to("bt 1").has(&["leaf (a=", ") at clib.c:23\n"]);
+    session.to("info args").has(&["a = ", "b = "]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:24"]).has(&["<leaf+"]);
+    session.to("print memdl_debug_symbols()").has(&["$2 = 2\n"]);
+    session.to("bt 1").has(&["in leaf ()\n"]);
+    session
+        .to("with language rust -- with language c -- print memdl_debug_full()")
+        .has(&["$3 = 2\n"]);
+    session.to("bt 1").has(&["leaf (a=", ") at clib.c:23\n"]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:24", "in leaf at clib.c:24"]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+// ---- Instances ----
+
+#[test]
+fn instances_of_a_template_share_their_debug_information() {
+    common::isolated("instances_of_a_template_share_their_debug_information", || {
+        let workshop = Workshop::new();
+        // Some megabytes that no compiler would make so fast.
+        workshop.run(
+            "gcc -g -shared -fPIC {c} -o lib.so; truncate -s 8M more; \
+             objcopy --add-section=.debug_more=more lib.so",
+        );
+        let bytes = workshop.read("lib.so");
+        let kib = |debug, count: usize| {
+            let template = memdl::Loader::new().debug(debug).prepare(&bytes).unwrap();
+            let mut instances = vec![];
+            // SAFETY: the test's own library.
+            let one = || unsafe { template.instantiate() }.unwrap();
+            instances.push(one());
+            let before = private_kib();
+            instances.extend((0..count).map(|_| one()));
+            (private_kib() - before) / count as i64
+        };
+        let [full, symbols] = [Debug::Full, Debug::Symbols].map(|debug| kib(debug, 50));
+        let off = kib(Debug::Off, 50);
+        eprintln!("KiB for each instance: {full} full, {symbols} symbols, {off} off");
+        assert!(full - off < 64, "{full} KiB for each instance, {off} without debug information");
+    });
+}
+
+/// Memory that this process has for itself.
+fn private_kib() -> i64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("Private_"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap()).sum()
+}
+
+#[test]
+fn each_instance_of_a_template_is_seen_with_its_own_variables() {
+    let workshop = Workshop::new();
+    workshop.run(
+        "gcc -g -gz=zlib -shared -fPIC {c} -o lib.so; truncate -s 1M more; \
+         objcopy --add-section=.debug_more=more lib.so",
+    );
+    let prepare = format!("prepare t {}", workshop.file("lib.so").display());
+    let doing =
+        [&*prepare, "instantiate t a", "instantiate t b", "call a entry 5", "call b entry 5"];
+    for form in ["full", "portable"] {
+        let session = Gdb::of_host(&steps(&doing)).env("MEMDL_DEBUG", form).run(&[
+            "break clib.c:29",
+            "run",
+            "print lib_thread",
+            "set var lib_thread = 5",
+            "ignore 1 4",
+            "continue",
+            "print lib_thread",
+            // Of a variable that is not static gdb reads the first one of that name, with files too.
+            "print lib_static",
+            "delete",
+            "continue",
+        ]);
+        session.to("run").has(&["Breakpoint 1.", "leaf (a=0, b=1) at clib.c:29\n"]);
+        session.to("print lib_thread").has(&["$1 = 100\n"]);
+        session.to("continue").has(&["entry(5) = 704\n", "leaf (a=0, b=1) at clib.c:29\n"]);
+        session.to("print lib_thread").has(&["$2 = 100\n"]);
+        session.to("print lib_static").has(&["$3 = 99\n"]);
+        session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+    }
+}
+
+/// Of a name alone gdb would take the offset for one in the executable's block.
+#[test]
+fn without_debug_information_a_thread_local_is_not_shown() {
+    let library = clib();
+    for load in ["symbols", "full"] {
+        let mut path = library.clone();
+        if load == "full" {
+            path = common::build("gcc", "debug/clib.c", &["-O0"]);
+        }
+        let load = format!("load a {} {load}", path.display());
+        let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run(&[
+            "set language c",
+            "break leaf",
+            "run",
+            "print (int)lib_thread",
+            "print (int)lib_global",
+            "bt",
+            "continue",
+        ]);
+        let says = "No symbol \"lib_thread\" in current context.";
+        session.to("print (int)lib_thread").has(&[says]);
+        session.to("print (int)lib_global").has(&["$1 = 7\n"]);
+        session.to("bt").has(&["in leaf ()\n", "in middle ()\n"]);
+    }
+}
+
+fn clib() -> PathBuf {
+    library("gcc", "clib.c", &["-g", "-O0"])
+}
