@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Loads N instances (default 100) of `testlibs/fleet.c`, or of the library named behind N, calls `foo`
-//! in each, unloads them all, and prints how long each of the three took, per instance.
+//! in each, unloads them all, and prints how long each of the three took, per instance. With `all` as
+//! the last argument debuggers are told all of each of them, however many
+//! (`Limits::instances_in_full`).
 
 use std::error::Error;
 use std::ffi::c_int;
@@ -13,16 +15,22 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use memdl::{Library, Loader};
+use memdl::{Library, Limits, Loader};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut limits = Limits::default();
+    if arguments.pop_if(|last| last == "all").is_some() {
+        limits.instances_in_full = u64::MAX;
+    }
+    let mut arguments = arguments.into_iter();
     let count: usize = arguments.next().map_or(Ok(100), |count| count.parse())?;
     let bytes = match arguments.next() {
         Some(path) => std::fs::read(path)?,
         None => compiled()?,
     };
-    let template = Loader::new().name("fleet").system_libraries(true).prepare(&bytes)?;
+    let template =
+        Loader::new().name("fleet").system_libraries(true).limits(limits).prepare(&bytes)?;
 
     let start = Instant::now();
     let mut fleet: Vec<Library> = Vec::with_capacity(count);

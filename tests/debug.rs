@@ -721,6 +721,41 @@ fn two_libraries_with_the_same_names_are_both_seen() {
     session.to("continue").has(&["exited normally"]);
 }
 
+/// gdb looks at all instances for each event: so of those beyond `Limits::instances_in_full` it is told
+/// names, and breakpoints are hit all the same.
+#[test]
+fn a_breakpoint_is_hit_in_each_of_a_hundred_instances() {
+    let path = clib();
+    let session = Gdb::of_host(&steps(&[
+        &format!("instantiate a 100 {} full", path.display()),
+        "call-all leaf 5",
+        "pause",
+        "unload-all",
+        "pause",
+    ]))
+    .run(&[
+        "break host_pauses",
+        "break leaf",
+        "run",
+        "info breakpoints",
+        "ignore 2 1000",
+        "continue",
+        "info breakpoints",
+        "continue",
+        "info breakpoints",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 2.", "leaf ("]);
+    let places = session.to("info breakpoints");
+    assert_eq!(places.text().matches(" in leaf at clib.c:").count(), 64, "{session}");
+    assert_eq!(places.text().matches(" <leaf+").count(), 36, "{session}");
+    session.to("continue").has(&["host_pauses ()"]);
+    session.to("info breakpoints").has(&["breakpoint already hit 100 times"]);
+    session.to("continue").has(&["host_pauses ()"]);
+    session.to("info breakpoints").has(&["<PENDING>  ", "leaf\n"]).has_not("<leaf+");
+    session.to("continue").has(&["exited normally"]);
+}
+
 // ---- Coming late ----
 
 #[test]

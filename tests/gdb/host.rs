@@ -134,6 +134,8 @@ impl Host {
             ["instantiate", name, count, path, how] => {
                 self.instantiate_many(name, count.parse().unwrap(), path, choice(how));
             }
+            ["call-all", symbol, number] => self.call_all(symbol, number),
+            ["unload-all"] => self.libraries.clear(),
             ["set-debug", name, how] => self.set_debug(name, choice(how)),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
@@ -184,6 +186,11 @@ impl Host {
         let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+    }
+
+    /// In every library, in no order.
+    fn call_all(&self, symbol: &str, number: &str) {
+        self.libraries.keys().for_each(|name| self.call(name, symbol, number));
     }
 
     fn instantiate(&mut self, template: &str, name: &str) {
