@@ -93,9 +93,33 @@ impl Plt {
     }
 }
 
+/// The symbol table of an image in place, found once.
+pub(crate) struct KeptTable(SymbolTable<'static>);
+
+// SAFETY: a view is shared slices and a counter; the counter of this one is never touched, since
+// nothing but `anew` is called on it.
+unsafe impl Send for KeptTable {}
+// SAFETY: as above.
+unsafe impl Sync for KeptTable {}
+
+impl KeptTable {
+    /// That of an image with these facts.
+    ///
+    /// # Safety
+    /// It is dropped before both, or with them.
+    pub(crate) unsafe fn new(facts: &Arc<Facts>, mapping: &Mapping<Sealed>) -> KeptTable {
+        let table = SymbolTable::over(&facts.symbols, mapping);
+        let table = table.expect("the mapping holds what the file states");
+        // SAFETY: the slices are of the image's memory and the layout is in the `Arc`: neither moves
+        // when their owners do, and the caller sees to it that they are there as long as this.
+        KeptTable(unsafe { std::mem::transmute::<SymbolTable<'_>, SymbolTable<'static>>(table) })
+    }
+}
+
 /// An image in place. The fields are in drop order: what refers to the mapping goes before it.
 pub(crate) struct Loaded {
     pub(crate) name: Arc<str>,
+    pub(crate) table: KeptTable,
     pub(crate) facts: Arc<Facts>,
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
@@ -266,8 +290,7 @@ impl Loaded {
     }
 
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {
-        SymbolTable::over(&self.facts.symbols, &self.mapping)
-            .expect("the mapping holds what the file states")
+        self.table.0.anew()
     }
 
     /// What a symbol of this image comes to.

@@ -15,7 +15,7 @@ use crate::arch::{self, MACHINE};
 use crate::buffer::ImageBuffer;
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
-use crate::group::{self, Group, Loaded, Plt, Provider};
+use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Source, Writable};
 use crate::prepare::{Member, Prepared};
@@ -219,8 +219,11 @@ impl<'p, 'd> Placed<'p, 'd> {
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
+        // SAFETY: both are in the same struct, behind it.
+        let table = unsafe { KeptTable::new(facts, &mapping) };
         Ok(Loaded {
             name: name.clone(),
+            table,
             facts: facts.clone(),
             needed: self.member.needed.clone(),
             link_map,

@@ -494,6 +494,12 @@ impl<'a> SymbolTable<'a> {
         })
     }
 
+    /// The same view, with a budget of its own.
+    #[inline]
+    pub(crate) fn anew(&self) -> SymbolTable<'a> {
+        SymbolTable { work: Cell::new(0), ..*self }
+    }
+
     /// Fails if more was compared and read through this view than any table that a linker made
     /// can need for each of its symbols once: the table was made to be slow.
     pub(crate) fn check_work(&self) -> Result<(), Error> {
