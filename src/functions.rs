@@ -14,19 +14,16 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use goblin::elf::section_header::{SHT_STRTAB, SHT_SYMTAB};
 use goblin::elf::sym::{STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
 
 use crate::addr::Vaddr;
-use crate::dynamic::{string_at, u16_at, u32_at, u64_at};
+use crate::debug::symbol_table;
+use crate::dynamic::string_at;
 use crate::image::{Image, Segment};
 use crate::symbol::{SYM_SIZE, Sym};
 
 /// What is shown of a name at most, in bytes.
 const MOST_NAME: usize = 4096;
-/// A section header, and the most of them that are looked at.
-const SECTION_SIZE: usize = 64;
-const MOST_SECTIONS: usize = 0xff00;
 
 /// A function, or the part of one that no other lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,27 +58,6 @@ pub(crate) fn of_image<'a>(
         }
     }
     disjoint(candidates.sorted())
-}
-
-/// The entries and strings of `.symtab`, if both lie in the file.
-fn symbol_table(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let table = usize::try_from(u64_at(bytes, 40)?).ok()?;
-    let (size, count) = (usize::from(u16_at(bytes, 58)?), usize::from(u16_at(bytes, 60)?));
-    if table == 0 || size != SECTION_SIZE {
-        return None;
-    }
-    let headers = bytes.get(table..)?.chunks_exact(SECTION_SIZE);
-    let mut headers = headers.take(count.min(MOST_SECTIONS));
-    let contents = |header: &[u8]| {
-        let [offset, size] = [24, 32].map(|at| u64_at(header, at));
-        let (start, size) = (usize::try_from(offset?).ok()?, usize::try_from(size?).ok()?);
-        bytes.get(start..start.checked_add(size)?)
-    };
-    let kind = |header: &[u8], wanted| u32_at(header, 4) == Some(wanted);
-    let symbols = headers.clone().find(|header| kind(header, SHT_SYMTAB))?;
-    let strings = headers.nth(u32_at(symbols, 40)? as usize)?;
-    let is_sound = u64_at(symbols, 56) == Some(SYM_SIZE) && kind(strings, SHT_STRTAB);
-    is_sound.then_some((contents(symbols)?, contents(strings)?))
 }
 
 /// A symbol that can name code.

@@ -63,18 +63,21 @@ pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
     unsafe { libc::dl_iterate_phdr(Some(visit), data) };
 }
 
+/// A request of `dladdr1` (`<dlfcn.h>`).
+pub(crate) const RTLD_DL_LINKMAP: c_int = 2;
+
+unsafe extern "C" {
+    pub(crate) fn dladdr1(
+        address: *const c_void,
+        info: *mut libc::Dl_info,
+        extra: *mut *mut c_void,
+        flags: c_int,
+    ) -> c_int;
+}
+
 /// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
 /// debuggers refer to its code. Nothing to do where that is the executable.
 pub(crate) fn stay_loaded() {
-    const RTLD_DL_LINKMAP: c_int = 2;
-    unsafe extern "C" {
-        fn dladdr1(
-            address: *const c_void,
-            info: *mut libc::Dl_info,
-            extra: *mut *mut c_void,
-            flags: c_int,
-        ) -> c_int;
-    }
     // SAFETY: `Dl_info` is plain data that `dladdr1` fills in. The link map begins with two words
     // (`<link.h>`), the second its name; both that and the name are `ld.so`'s, as the library is.
     // The flags load nothing: they mark what is loaded.

@@ -45,6 +45,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(crate) use jit::{debugger_listens, is_busy};
+pub(crate) use sections::full_symbol_table as symbol_table;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
 pub(crate) use separate::check as check_separate;
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};

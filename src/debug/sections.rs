@@ -28,6 +28,7 @@ use goblin::elf64::sym::Sym;
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
 use super::split::Abbreviations;
+use super::symfile::image_header;
 use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
@@ -649,6 +650,12 @@ fn is_dwarf(names: &Names, name: u32) -> bool {
     (is_debug && !names.is(name, ".debug_gdb_scripts"))
         || names.is(name, ".gdb_index")
         || names.is(name, SHARED)
+}
+
+/// The entries and strings of a file's `.symtab`, if section headers tell of one.
+pub(crate) fn full_symbol_table(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let headers = Headers::parse(&image_header(file).ok()?, file).ok()?;
+    symbol_table(SHT_SYMTAB, &headers.list, file)
 }
 
 /// The entries and strings of the first symbol table of the kind that lies in the file.

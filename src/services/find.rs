@@ -9,20 +9,11 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use crate::group::{self, Loaded};
+use crate::process::{RTLD_DL_LINKMAP, dladdr1};
 use crate::tls;
 
-/// `dladdr1`'s requests (`<dlfcn.h>`).
+/// A request of `dladdr1` (`<dlfcn.h>`).
 const RTLD_DL_SYMENT: c_int = 1;
-const RTLD_DL_LINKMAP: c_int = 2;
-
-unsafe extern "C" {
-    fn dladdr1(
-        address: *const c_void,
-        info: *mut libc::Dl_info,
-        extra: *mut *mut c_void,
-        flags: c_int,
-    ) -> c_int;
-}
 
 /// `dladdr`.
 ///
