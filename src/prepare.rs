@@ -100,7 +100,7 @@ pub(crate) struct Member<'d> {
     /// is received: they can be read from the image in place.
     pub tables_stay: bool,
     /// Instances share what they do not write, once there is one.
-    shared_text: Option<OnceLock<SharedText>>,
+    shared_text: Option<OnceLock<Option<SharedText>>>,
     /// What profilers are told of an instance.
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
@@ -703,13 +703,10 @@ impl Member<'_> {
     pub(crate) fn shared_text(&self) -> Result<Option<&SharedText>, Error> {
         let Some(shared) = &self.shared_text else { return Ok(None) };
         if shared.get().is_none() {
-            let Some(text) = SharedText::new(&self.plan, self.image.bytes())? else {
-                return Ok(None);
-            };
             // Another thread may have been quicker.
-            let _ = shared.set(text);
+            let _ = shared.set(SharedText::new(&self.plan, self.image.bytes())?);
         }
-        Ok(shared.get())
+        Ok(shared.get().and_then(Option::as_ref))
     }
 }
 
