@@ -26,6 +26,9 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
             Some(thread_atexit as *const () as usize)
         }
+        b"__cxa_atexit" => Some(at_exit as *const () as usize),
+        b"__cxa_at_quick_exit" => Some(at_quick_exit as *const () as usize),
+        b"__register_atfork" => Some(at_fork as *const () as usize),
         b"pthread_key_create" | b"tss_create" => Some(key_create as *const () as usize),
         b"pthread_key_delete" | b"tss_delete" => Some(key_delete as *const () as usize),
         b"dladdr" => Some(find::dladdr as *const () as usize),
@@ -53,6 +56,64 @@ unsafe extern "C" {
         object: *mut c_void,
         dso_handle: *const c_void,
     ) -> c_int;
+
+    fn __cxa_atexit(
+        function: Destructor,
+        argument: *mut c_void,
+        dso_handle: *const c_void,
+    ) -> c_int;
+
+    fn __cxa_at_quick_exit(function: Destructor, dso_handle: *const c_void) -> c_int;
+
+    fn __register_atfork(
+        prepare: Option<AtFork>,
+        parent: Option<AtFork>,
+        child: Option<AtFork>,
+        dso_handle: *const c_void,
+    ) -> c_int;
+}
+
+type AtFork = unsafe extern "C" fn();
+
+/// `__cxa_atexit` (Itanium C++ ABI, "DSO object destruction"), which C's `atexit` goes to as well:
+/// notes that there is something to be called. The C library does not need memdl for it: images'
+/// destructors have it call what is registered under their handle.
+///
+/// # Safety
+/// As the C library's function.
+unsafe extern "C" fn at_exit(
+    function: Destructor,
+    argument: *mut c_void,
+    dso_handle: *const c_void,
+) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __cxa_atexit(function, argument, dso_handle) }
+}
+
+/// What `at_quick_exit` goes to; as [`at_exit`].
+///
+/// # Safety
+/// As the C library's function.
+unsafe extern "C" fn at_quick_exit(function: Destructor, dso_handle: *const c_void) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __cxa_at_quick_exit(function, dso_handle) }
+}
+
+/// What `pthread_atfork` goes to; as [`at_exit`].
+///
+/// # Safety
+/// As the C library's function.
+unsafe extern "C" fn at_fork(
+    prepare: Option<AtFork>,
+    parent: Option<AtFork>,
+    child: Option<AtFork>,
+    dso_handle: *const c_void,
+) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __register_atfork(prepare, parent, child, dso_handle) }
 }
 
 /// A thread-local object's destructor that is to run when the thread ends.
