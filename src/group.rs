@@ -218,12 +218,12 @@ impl Group {
         &self.traces
     }
 
-    /// Whether nobody else holds it; then what others did with it has happened.
-    pub(crate) fn is_held_once(self: &Arc<Group>) -> bool {
-        let is_only = Arc::strong_count(self) == 1;
+    /// How often it is held; what those did with it who hold it no more has happened.
+    pub(crate) fn holders(self: &Arc<Group>) -> usize {
+        let count = Arc::strong_count(self);
         // As others give their share up.
         fence(Ordering::Acquire);
-        is_only
+        count
     }
 
     /// Whether it must never be unloaded.

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use crate::error::Error;
 use crate::group::Group;
 use crate::library::{Library, Template};
+use crate::services::exit;
 use crate::snapshot::Snapshot;
 
 /// What a released instance is reset to.
@@ -43,7 +44,7 @@ pub enum Reset {
     #[default]
     AfterConstructors,
     /// As it was before the constructors: destructors run when it is released, constructors when it is
-    /// acquired, in the thread that does.
+    /// acquired, in the thread that does, whose thread-local variables keep what these have stored.
     BeforeConstructors,
 }
 
@@ -55,7 +56,8 @@ pub enum Reset {
 ///
 /// # What a reset brings back
 /// * Data: all that the image, and what was loaded with it, can write.
-/// * Thread-local variables: every thread finds their initial values.
+/// * Thread-local variables: every thread finds their initial values. Objects that the releasing
+///   thread has in them are destroyed, as if it ended.
 /// * `pthread` keys with destructors in the image: created anew, or not at all.
 /// * Functions registered by `atexit`, `at_quick_exit` and `pthread_atfork`, objects of C++ with static
 ///   storage: these have been called or destroyed, or are as the constructors left them.
@@ -71,7 +73,8 @@ pub enum Reset {
 /// # What is not used again
 /// An instance is unloaded when it is released, as any library, if something else still holds it: a
 /// library that was loaded with it as a dependency; an extension that it has opened by `dlopen`;
-/// another thread that has yet to run a destructor of a thread-local object.
+/// a thread-local object of C++ or Rust, with a destructor, of another thread that has not ended. So
+/// release an instance in the thread that has used it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -259,10 +262,10 @@ impl Instance {
             return;
         }
         let after = self.after.take();
-        // The values of a key in all threads cannot be brought back, and where a destructor of a
-        // thread-local object waits, its thread must find the object.
-        let can_go_back = !group.traces().take().keys && group.is_held_once();
-        if can_go_back && group.reset_thread_locals().is_ok() {
+        // The values that a key has in all threads cannot be brought back.
+        let can_go_back = !group.traces().take().keys;
+        // SAFETY: the caller's promise: constructors are done.
+        if can_go_back && unsafe { end_thread(group) } && group.reset_thread_locals().is_ok() {
             let mut after = after.unwrap_or_default();
             // SAFETY: constructors that were run to their end leave nothing that goes on, by the
             // caller's promise.
@@ -274,12 +277,9 @@ impl Instance {
     /// Brings it back to what the pool resets to; false if it cannot be.
     ///
     /// # Safety
-    /// As [`Pool::acquire`] says of releasing.
+    /// As [`Pool::acquire`] says of releasing, and nobody else holds the group.
     unsafe fn reset(&mut self, pool: &Shared) -> bool {
         let group = self.library.group();
-        if !group.is_held_once() {
-            return false;
-        }
         let left = group.traces().take();
         if let (Some(after), false) = (&self.after, left.handlers) {
             if left.keys {
@@ -296,13 +296,31 @@ impl Instance {
         self.is_constructed = false;
         group.delete_keys();
         // The destructors may have left something in their turn.
-        if !group.is_held_once() || group.reset_thread_locals().is_err() {
+        if group.holders() != 1 || group.reset_thread_locals().is_err() {
             return false;
         }
         // SAFETY: the caller's promise.
         unsafe { before.restore(group) };
         true
     }
+}
+
+/// Destroys the thread-local objects that the calling thread has of the group, as if it ended. Whether
+/// nobody but the caller holds the group then.
+///
+/// # Safety
+/// No code of the group runs, and nobody uses its thread-local variables.
+unsafe fn end_thread(group: &Arc<Group>) -> bool {
+    let pending = exit::pending(group);
+    if group.holders() != 1 + pending {
+        return false;
+    }
+    if pending > 0 {
+        // SAFETY: the caller's promise; code of the group may run where it was promised that its
+        // destructors may.
+        unsafe { exit::run_pending(group) };
+    }
+    group.holders() == 1
 }
 
 impl Pooled {
@@ -329,8 +347,13 @@ impl Drop for Pooled {
         // Dropped at the end, unless it is parked: it is unloaded then, while no lock is held.
         let Some(mut instance) = self.instance.take() else { return };
         // SAFETY: whoever acquired it promised so for this moment.
-        if !self.pool.is_full() && unsafe { instance.reset(&self.pool) } {
-            drop(self.pool.park(instance));
+        unsafe {
+            if end_thread(instance.library.group())
+                && !self.pool.is_full()
+                && instance.reset(&self.pool)
+            {
+                drop(self.pool.park(instance));
+            }
         }
     }
 }
