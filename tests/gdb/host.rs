@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library};
+use memdl::{Debug, Library, Pool, Pooled};
 
 use crate::common::Opened;
 
@@ -75,6 +75,7 @@ impl Loader {
 /// A library, by whichever loader: all that the host does with one is the same for both.
 enum Loaded {
     FromMemory(Library),
+    FromPool(Pooled),
     FromFile(Opened),
 }
 
@@ -83,6 +84,8 @@ impl Loaded {
         match self {
             // SAFETY: the tests name functions of this type only.
             Loaded::FromMemory(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
+            // SAFETY: as above.
+            Loaded::FromPool(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
             Loaded::FromFile(library) => {
                 let address = library.symbol(symbol, None);
                 assert!(!address.is_null(), "no {symbol}");
@@ -92,13 +95,17 @@ impl Loaded {
         }
     }
 
-    /// Nowhere for a library that only the C library knows.
+    /// Nowhere for a library that only the C library knows, and for one that goes back to its pool.
     fn unload(self) -> Range<usize> {
         match self {
             Loaded::FromMemory(library) => {
                 let range = library.address_range();
                 library.close().unwrap();
                 range
+            }
+            Loaded::FromPool(library) => {
+                library.release();
+                0..0
             }
             Loaded::FromFile(library) => {
                 drop(library);
@@ -111,6 +118,8 @@ impl Loaded {
 #[derive(Default)]
 struct Host {
     libraries: HashMap<String, Loaded>,
+    /// By path.
+    pools: HashMap<String, Pool>,
     /// Where unloaded libraries were.
     left: HashMap<String, Range<usize>>,
     /// What was put there since.
@@ -125,6 +134,7 @@ impl Host {
             ["load", name, path, "off"] => self.load(name, path, Debug::Off),
             ["load", name, path, "symbols"] => self.load(name, path, Debug::Symbols),
             ["load", name, path, "full"] => self.load(name, path, Debug::Full),
+            ["acquire", name, path] => self.acquire(name, path),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {
@@ -151,6 +161,17 @@ impl Host {
         };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
+    }
+
+    fn acquire(&mut self, name: &str, path: &str) {
+        let pool = self.pools.entry(path.to_owned()).or_insert_with(|| {
+            let loader = memdl::Loader::new().name("pooled").system_libraries(true);
+            loader.prepare(&fs::read(path).unwrap()).unwrap().pool(1)
+        });
+        // SAFETY: these are the test's own libraries, which run only when they are called.
+        let library = unsafe { pool.acquire() }.unwrap();
+        say(&format!("acquired {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::FromPool(library));
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
