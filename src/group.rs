@@ -226,11 +226,6 @@ impl Group {
         count
     }
 
-    /// Whether it must never be unloaded.
-    pub(crate) fn is_to_stay(&self) -> bool {
-        self.members.iter().any(|loaded| loaded.facts.nodelete)
-    }
-
     /// The addresses of what its images can write.
     pub(crate) fn written(&self) -> impl Iterator<Item = Range<usize>> {
         self.members.iter().flat_map(|loaded| loaded.mapping.written())
@@ -522,7 +517,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) {
     if global {
         live.global.push(number);
     }
-    if group.is_to_stay() {
+    if group.members.iter().any(|loaded| loaded.facts.nodelete) {
         live.pinned.push(group.clone());
     }
 }

@@ -387,6 +387,12 @@ impl Template {
         Ok(Library { group: uninitialised(&self.prepared, None, &mut register)? })
     }
 
+    /// The name of an image that must never be unloaded, if there is one.
+    pub(crate) fn stays(&self) -> Option<&str> {
+        let members = &self.prepared.members;
+        members.iter().find(|member| member.image.facts.nodelete).map(|member| &*member.name)
+    }
+
     /// What instances will be called.
     pub fn name(&self) -> &str {
         &self.prepared.root().name

@@ -231,12 +231,12 @@ impl State {
 impl Instance {
     /// In place, and not constructed.
     fn new(pool: &Shared) -> Result<Instance, Error> {
+        if let Some(name) = pool.template.stays() {
+            let what = "a pool of a library that must never be unloaded (DF_1_NODELETE)";
+            return Err(Error::unsupported(what).in_image(name));
+        }
         let library = pool.template.place()?;
         let group = library.group();
-        if group.is_to_stay() {
-            let what = "a pool of a library that must never be unloaded (DF_1_NODELETE)";
-            return Err(Error::unsupported(what).in_image(library.name()));
-        }
         let keep_before =
             pool.reset == Reset::BeforeConstructors || pool.needs_before.load(Ordering::Relaxed);
         let before = keep_before.then(|| {

@@ -558,11 +558,36 @@ fn a_constructor_that_unwinds_is_no_instance() {
 
 #[test]
 fn a_library_that_must_stay_is_refused() {
-    let pool = pool("pool/counter.c", &["-Wl,-z,nodelete"]);
-    // SAFETY: a library of `testlibs/`.
-    let error = unsafe { pool.acquire() }.unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-    assert!(error.to_string().contains("DF_1_NODELETE"), "{error}");
+    isolated("a_library_that_must_stay_is_refused", || {
+        let pool = pool("pool/counter.c", &["-Wl,-z,nodelete"]);
+        let before = maps().len();
+        // SAFETY: a library of `testlibs/`.
+        let error = unsafe { pool.acquire() }.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("DF_1_NODELETE"), "{error}");
+        assert!(maps().len() <= before, "it stays all the same");
+    });
+}
+
+/// Resetting undoes the binding, and what was kept for it goes with it.
+#[test]
+fn calls_that_are_bound_again_and_again_take_no_memory() {
+    isolated("calls_that_are_bound_again_and_again_take_no_memory", || {
+        let counter = gcc("pool/counter.c", &["-Wl,-soname,libcounter.so"]);
+        let lazy = ["-Wl,-z,lazy", "-Wl,--no-as-needed", counter.to_str().unwrap()];
+        let counts = gcc("pool/counts.c", &lazy);
+        // SAFETY: a library of `testlibs/`.
+        let counter = unsafe { loader().load(&fs::read(&counter).unwrap()) }.unwrap();
+        let lazy = loader().depends_on(&counter).binding(Binding::Lazy);
+        let pool = pool_of(&lazy, &counts, 1);
+        let rounds = |count: c_int| (0..count).for_each(|_| _ = call_run(&acquire(&pool)));
+        rounds(1000);
+        let before = resident();
+        rounds(100_000);
+        let after = resident();
+        assert!(after < before + 500, "{before} kB became {after} kB");
+        assert_eq!((call(&counter, "count"), pool.parked()), (101_001, 1));
+    });
 }
 
 #[test]
