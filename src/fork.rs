@@ -10,7 +10,8 @@ use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    arch, debug, group, handles, host, process, profile, reserve, symbolize, tls, unique, unwind,
+    arch, debug, group, handles, host, pool, process, profile, reserve, symbolize, tls, unique,
+    unwind,
 };
 
 /// The locks, held from just before a fork until just after.
@@ -59,6 +60,7 @@ unsafe extern "C" fn before() {
     // In the order in which they are taken together anywhere: none is, so any order will do.
     let held: Vec<Box<dyn Any>> = vec![
         Box::new(lock_set_up()),
+        Box::new(pool::lock_for_fork()),
         Box::new(process::lock_for_fork()),
         Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ops::Range;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -48,12 +48,38 @@ pub(crate) struct Group {
     initialised: AtomicUsize,
     /// Where the group is found; set when it is entered.
     number: OnceLock<u64>,
+    traces: Traces,
     members: Vec<Loaded>,
     /// What members are bound to; behind `members`, so that it goes last.
     keep: Mutex<Vec<Keep>>,
     call_binder: Option<Arc<CallBinder>>,
     /// The image that opened the group, whose scope it is in.
     enclosing: Option<(Arc<Group>, usize)>,
+}
+
+/// What images of a group have told the C library: a pool asks, to know what a reset must undo.
+#[derive(Default)]
+pub(crate) struct Traces {
+    handlers: AtomicBool,
+    keys: AtomicBool,
+}
+
+/// What there is since it was last asked.
+pub(crate) struct Left {
+    /// Functions to be called at the exit or on a fork. Destructors take them back.
+    pub handlers: bool,
+    /// Keys with destructors.
+    pub keys: bool,
+}
+
+impl Traces {
+    pub(crate) fn take(&self) -> Left {
+        // Mostly there is none, and reading is cheaper than changing.
+        let take = |trace: &AtomicBool| {
+            trace.load(Ordering::Relaxed) && trace.swap(false, Ordering::Relaxed)
+        };
+        Left { handlers: take(&self.handlers), keys: take(&self.keys) }
+    }
 }
 
 /// Binds a call of a group's member when it is first made: from the symbol's index to the function,
@@ -166,6 +192,7 @@ impl Group {
             init_order,
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
+            traces: Traces::default(),
             members,
             keep: Mutex::new(keep),
             call_binder,
@@ -208,6 +235,49 @@ impl Group {
         self.keep.lock().unwrap_or_else(PoisonError::into_inner).extend(keep);
         loaded.mapping.store_shared(rela.r_offset, function);
         Ok(function)
+    }
+
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
+    /// How often it is held; what those did with it who hold it no more has happened.
+    pub(crate) fn holders(self: &Arc<Group>) -> usize {
+        let count = Arc::strong_count(self);
+        // As others give their share up.
+        fence(Ordering::Acquire);
+        count
+    }
+
+    /// The addresses of what its images can write.
+    pub(crate) fn written(&self) -> impl Iterator<Item = Range<usize>> {
+        self.members.iter().flat_map(|loaded| loaded.mapping.written())
+    }
+
+    /// Gives all threads the initial values of its images' thread-local variables.
+    pub(crate) fn reset_thread_locals(&self) -> Result<(), Error> {
+        self.members.iter().filter_map(|loaded| loaded.tls.as_ref()).try_for_each(TlsModule::reset)
+    }
+
+    /// Deletes the keys with destructors that its images have created and not deleted.
+    pub(crate) fn delete_keys(&self) {
+        let mut live = write();
+        self.members.iter().for_each(|loaded| live.delete_keys(&loaded.mapping.address_range()));
+    }
+
+    /// How much its images are bound to.
+    pub(crate) fn kept(&self) -> usize {
+        self.keep.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Gives up what they were bound to since it was so much.
+    pub(crate) fn keep_only(&self, kept: usize) {
+        let mut keep = self.keep.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.min(keep.len());
+        let rest = keep.split_off(kept);
+        // What goes with it may run destructors: no lock is held.
+        drop(keep);
+        drop(rest);
     }
 
     /// How many images there are.
@@ -269,15 +339,7 @@ impl Drop for Group {
             for loaded in &self.members {
                 let addresses = loaded.mapping.address_range();
                 live.images.remove(&addresses.start);
-                live.keys.retain(|&key, destructor| {
-                    let is_ours = addresses.contains(destructor);
-                    if is_ours {
-                        // SAFETY: a key of the image's that it has not deleted. Threads that still
-                        // have a value would call its destructor when they end.
-                        unsafe { libc::pthread_key_delete(key) };
-                    }
-                    !is_ours
-                });
+                live.delete_keys(&addresses);
             }
         }
     }
@@ -415,6 +477,21 @@ struct Live {
     next: u64,
 }
 
+impl Live {
+    /// Deletes the keys whose destructors are at these addresses.
+    fn delete_keys(&mut self, addresses: &Range<usize>) {
+        self.keys.retain(|&key, destructor| {
+            let is_theirs = addresses.contains(destructor);
+            if is_theirs {
+                // SAFETY: a key of the image's that it has not deleted. Threads that still have a
+                // value would call its destructor when they end.
+                unsafe { libc::pthread_key_delete(key) };
+            }
+            !is_theirs
+        });
+    }
+}
+
 struct LiveImage {
     end: usize,
     group: Weak<Group>,
@@ -477,8 +554,16 @@ pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
 
 /// Notes a key whose destructor may be an image's.
 pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) {
-    if image_at(destructor).is_some() {
+    if let Some((group, _)) = image_at(destructor) {
+        group.traces.keys.store(true, Ordering::Relaxed);
         write().keys.insert(key, destructor);
+    }
+}
+
+/// Notes that an image has a function called at the exit or on a fork. `dso_handle` is in the image.
+pub(crate) fn note_handler(dso_handle: usize) {
+    if let Some((group, _)) = image_at(dso_handle) {
+        group.traces.handlers.store(true, Ordering::Relaxed);
     }
 }
 

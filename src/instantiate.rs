@@ -37,6 +37,18 @@ pub(crate) unsafe fn instantiate(
     received: Option<ImageBuffer>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
+    let group = uninitialised(prepared, received, register)?;
+    // SAFETY: all members are relocated and sealed; the rest is the caller's promise.
+    unsafe { group.initialise() };
+    Ok(group)
+}
+
+/// Puts an instance of the group in place where it can be found; its constructors are still to run.
+pub(crate) fn uninitialised(
+    prepared: &Prepared<'_>,
+    received: Option<ImageBuffer>,
+    register: &mut Register<'_>,
+) -> Result<Arc<Group>, Error> {
     tell::keep();
     let group = place(prepared, received, register)?;
     group.check()?;
@@ -47,8 +59,6 @@ pub(crate) unsafe fn instantiate(
     }
     unique::enter(&group, &prepared.first_uses);
     group::enter(&group, prepared.global);
-    // SAFETY: all members are relocated and sealed; the rest is the caller's promise.
-    unsafe { group.initialise() };
     Ok(group)
 }
 

@@ -86,7 +86,7 @@
 //! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |
 //!
 //! [`Loader::prepare`] stops before the pages and gives a [`Template`]; [`Loader::load`] goes the
-//! same way to the end.
+//! same way to the end. A [`Pool`] uses instances of a template again: `pool`, `snapshot`.
 
 #![deny(unsafe_code)]
 
@@ -117,6 +117,7 @@ mod map;
 mod names;
 mod needed;
 mod plan;
+mod pool;
 mod prepare;
 mod process;
 mod profile;
@@ -125,6 +126,7 @@ mod relocate;
 mod reserve;
 mod scope;
 mod services;
+mod snapshot;
 mod symbol;
 mod symbolize;
 mod tell;
@@ -140,6 +142,7 @@ pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use limits::Limits;
 pub use loader::{Binding, Loader};
+pub use pool::{Pool, Pooled, Reset};
 pub use profile::Profile;
 pub use reserve::release_memory;
 pub use scope::{Scope, SymbolRequest};

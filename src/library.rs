@@ -16,7 +16,7 @@ use crate::addr::Vaddr;
 use crate::debug::{Debug, Presence};
 use crate::error::Error;
 use crate::group::{Group, Loaded};
-use crate::instantiate::instantiate;
+use crate::instantiate::{instantiate, uninitialised};
 use crate::lookup;
 use crate::prepare::Prepared;
 use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
@@ -368,6 +368,14 @@ impl Template {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
+        let library = self.place()?;
+        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+        unsafe { library.group.initialise() };
+        Ok(library)
+    }
+
+    /// Puts one more instance in place. Its constructors are still to run.
+    pub(crate) fn place(&self) -> Result<Library, Error> {
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)
@@ -376,8 +384,13 @@ impl Template {
             Some(symfile) => symfile.register(name, instance),
             None => Presence::none(name, instance),
         };
-        // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { instantiate(&self.prepared, None, &mut register)? } })
+        Ok(Library { group: uninitialised(&self.prepared, None, &mut register)? })
+    }
+
+    /// The name of an image that must never be unloaded, if there is one.
+    pub(crate) fn stays(&self) -> Option<&str> {
+        let members = &self.prepared.members;
+        members.iter().find(|member| member.image.facts.nodelete).map(|member| &*member.name)
     }
 
     /// What instances will be called.

@@ -332,14 +332,15 @@ unsafe fn move_up(plan: &Plan, file: *mut u8, touched: usize) {
     }
 }
 
+/// From here on it is cheaper not to have pages than to fill them with zeroes.
+pub(crate) const MANY_PAGES: usize = 64;
+
 /// # Safety
 /// `len` bytes at `start` can be written, and nobody else refers to them. They are anonymous memory.
-unsafe fn zero(start: *mut u8, len: usize) {
-    /// From here on it is cheaper not to have the pages than to fill them, in pages.
-    const MANY: usize = 64;
+pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
     let page = region::page::size();
     let head = start.addr().next_multiple_of(page) - start.addr();
-    if len < head + MANY * page {
+    if len < head + MANY_PAGES * page {
         // SAFETY: the caller's promise.
         unsafe { ptr::write_bytes(start, 0, len) };
         return;
@@ -526,6 +527,20 @@ impl Mapping<Sealed> {
             }
         }
         Ok(())
+    }
+
+    /// The addresses of what the image can write, by whole pages, ascending.
+    pub(crate) fn written(&self) -> impl Iterator<Item = Range<usize>> {
+        let written = self.segments.iter().filter(|segment| segment.access.write);
+        // RELRO splits a segment into what is before it and what is behind it.
+        let outside_relro = written.flat_map(|segment| {
+            let Range { start, end } = segment.pages;
+            let inside = |relro: &&Range<Vaddr>| start <= relro.start && relro.end <= end;
+            let relro = self.relro.iter().find(inside).map_or(end..end, Range::clone);
+            [start..relro.start, relro.end..end]
+        });
+        let parts = outside_relro.filter(|part| part.start < part.end);
+        parts.map(|part| self.load_bias.apply(part.start)..self.load_bias.apply(part.end))
     }
 
     /// Stores a word that the image's code may read at the same time, if it lies where the image

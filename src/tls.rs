@@ -178,6 +178,8 @@ struct Initial {
     residue: usize,
     /// The distance of the block from the thread pointer, if it lies in the pool.
     static_offset: Option<isize>,
+    /// Some thread has, or had, a block of its own.
+    is_used: bool,
 }
 
 // SAFETY: `template` points into an image's mapping, which outlives its `TlsModule` and is the
@@ -276,6 +278,7 @@ impl TlsModule {
             align: segment.align as usize,
             residue: segment.template.start.0 as usize & (segment.align as usize - 1),
             static_offset: None,
+            is_used: false,
         };
         thread_exit_key()?;
         let mut registry = registry();
@@ -296,8 +299,32 @@ impl TlsModule {
     /// whose block lies in the pool. Nothing to do for others.
     pub(crate) fn fill_pool(&self) -> Result<(), Error> {
         let Some(range) = &self.pool else { return Ok(()) };
+        let values = self.initial_values();
+        // First for the threads to come, so that none is missed between the two.
+        let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
+        process::write_tls_template(own, range.start, &values)?;
+        TlsModule::write_pool(range, &values)
+    }
+
+    /// Gives every thread the initial values again.
+    ///
+    /// No code of the image runs, and nobody uses its variables, or a pointer to one.
+    pub(crate) fn reset(&self) -> Result<(), Error> {
+        // New threads get them in any case.
+        if let Some(range) = &self.pool {
+            return TlsModule::write_pool(range, &self.initial_values());
+        }
+        let mut registry = registry();
+        let module = registry.modules[self.index].as_mut();
+        if module.is_some_and(|module| std::mem::take(&mut module.is_used)) {
+            registry.free_blocks(self.index);
+        }
+        Ok(())
+    }
+
+    fn initial_values(&self) -> Vec<u8> {
         let initial = registry().modules[self.index];
-        let Some(initial) = initial else { return Ok(()) };
+        let Some(initial) = initial else { return Vec::new() };
         let mut values = vec![0; initial.size];
         // SAFETY: the template lies in the image's mapping, which outlives this, and is no longer
         // than a block (checked by `Image`).
@@ -305,15 +332,18 @@ impl TlsModule {
             let template = initial.template;
             ptr::copy_nonoverlapping(template, values.as_mut_ptr(), initial.template_len);
         }
+        values
+    }
+
+    /// Writes to a module's range of the pool in every thread that exists.
+    fn write_pool(range: &Range<usize>, values: &[u8]) -> Result<(), Error> {
         let offset = arch::static_pool_offset();
-        // First for the threads to come, so that none is missed between the two.
         let own = arch::thread_pointer().wrapping_add_signed(offset);
-        process::write_tls_template(own, range.start, &values)?;
         let start = (own + range.start) as *mut u8;
         // SAFETY: a range of the pool, in this thread's static thread-local storage, that was
-        // taken for this module, and that nothing refers to before its image runs.
+        // taken for this module, and that nothing refers to while its image does not run.
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
-        threads::write_to_others(offset + range.start as isize, &values)
+        threads::write_to_others(offset + range.start as isize, values)
     }
 
     pub(crate) fn id(&self) -> ModuleId {
@@ -377,6 +407,14 @@ impl Registry {
         self.pool.insert(position, start..end);
         Ok(start..end)
     }
+
+    /// Frees all threads' blocks of a module.
+    fn free_blocks(&self, index: usize) {
+        for &thread in &self.threads {
+            // SAFETY: records in the registry are alive, and the lock is held.
+            unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+        }
+    }
 }
 
 impl Drop for TlsModule {
@@ -386,10 +424,7 @@ impl Drop for TlsModule {
         if let Some(range) = &self.pool {
             registry.pool.retain(|taken| taken != range);
         }
-        for &thread in &registry.threads {
-            // SAFETY: records in the registry are alive, and the lock is held.
-            unsafe { Thread::set(thread, self.index, ptr::null_mut(), None) };
-        }
+        registry.free_blocks(self.index);
     }
 }
 
@@ -529,7 +564,10 @@ fn first_access(thread: NonNull<Thread>, module: usize) -> *mut u8 {
             None => abort("no memory for thread-local variables"),
         },
     };
-    let _lock = registry();
+    let mut registry = registry();
+    if let Some(Some(initial)) = registry.modules.get_mut(module) {
+        initial.is_used = true;
+    }
     // SAFETY: the calling thread's own record, and the lock is held.
     unsafe {
         Thread::grow(thread, module);

@@ -417,6 +417,60 @@ fn the_environment_overrides_how_much_gdb_is_told() {
 // ---- Unloading, loading again, two at a time ----
 
 #[test]
+fn breakpoints_stay_and_values_are_fresh_in_an_instance_that_is_used_again() {
+    let acquire = |name: &str| format!("acquire {name} {}", clib().display());
+    let (a, b) = (acquire("a"), acquire("b"));
+    let host = steps(&[&a, "call a entry 5", "unload a", "pause", &b, "call b entry 5"]);
+    // A thread-local has no place before the thread's first use of it: the second call of `leaf`.
+    let session = Gdb::of_host(&host).run(&[
+        "break host_pauses",
+        "break leaf",
+        "ignore 2 1",
+        "run",
+        "print lib_global",
+        "print lib_thread",
+        "set variable lib_static = 1234",
+        "set variable lib_thread = 4321",
+        "set $there = $pc",
+        "ignore 2 100",
+        "watch -location lib_global",
+        "continue",
+        "delete 3",
+        "continue",
+        "with language c -- print lib_global",
+        "with language c -- print lib_static",
+        "with language c -- print lib_constructed",
+        "info breakpoints",
+        "ignore 2 1",
+        "continue",
+        "print $pc == $there",
+        "print lib_global",
+        "print lib_thread",
+        "bt",
+        "watch -location lib_global",
+        "continue",
+        "delete",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 2, leaf (a=1, b=2) at clib.c:"]);
+    session.to("print lib_global").has(&["= 8\n"]);
+    session.to("print lib_thread").has(&["= 100\n"]);
+    session.to("continue").has(&["watchpoint 3: -location lib_global", "Old value = 8\n"]);
+    session.to("continue").has(&["unloaded a", "host_pauses ()"]);
+    session.to("with language c -- print lib_global").has(&["= 7\n"]);
+    session.to("with language c -- print lib_static").has(&["= 9\n"]);
+    session.to("with language c -- print lib_constructed").has(&["= 1\n"]);
+    session.to("info breakpoints").has(&["in leaf at clib.c:"]).has_not("PENDING");
+    session.to("continue").has(&["acquired b", "Breakpoint 2, leaf (a=1, b=2) at clib.c:"]);
+    session.to("print $pc == $there").has(&["= 1\n"]);
+    session.to("print lib_global").has(&["= 8\n"]);
+    session.to("print lib_thread").has(&["= 100\n"]);
+    session.to("bt").has(&["#0  leaf (", " in middle (", " in entry (", "host_calls ("]);
+    session.to("continue").has(&["watchpoint 4: -location lib_global", "Old value = 8\n"]);
+    session.to("continue").has(&["done", "exited normally"]);
+}
+
+#[test]
 fn after_unloading_nothing_is_stale_and_a_load_elsewhere_is_seen() {
     let load = format!("load a {}", clib().display());
     let again = format!("load b {}", clib().display());

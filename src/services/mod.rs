@@ -7,15 +7,14 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod exit;
 mod find;
 mod open;
 
 use std::ffi::{c_int, c_void};
-use std::sync::Arc;
 
 use crate::arch;
-use crate::group::{self, Group};
-use crate::tls;
+use crate::group;
 use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
@@ -24,8 +23,11 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"__tls_get_addr" => Some(arch::tls_get_addr as *const () as usize),
         // What C's runtime offers, and the C++ runtime's cover of it.
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
-            Some(thread_atexit as *const () as usize)
+            Some(exit::at_thread_exit as *const () as usize)
         }
+        b"__cxa_atexit" => Some(exit::at_exit as *const () as usize),
+        b"__cxa_at_quick_exit" => Some(exit::at_quick_exit as *const () as usize),
+        b"__register_atfork" => Some(exit::at_fork as *const () as usize),
         b"pthread_key_create" | b"tss_create" => Some(key_create as *const () as usize),
         b"pthread_key_delete" | b"tss_delete" => Some(key_delete as *const () as usize),
         b"dladdr" => Some(find::dladdr as *const () as usize),
@@ -39,68 +41,6 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlinfo" => Some(open::dlinfo as *const () as usize),
         b"dlerror" => Some(open::dlerror as *const () as usize),
         _ => None,
-    }
-}
-
-type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
-
-unsafe extern "C" {
-    /// The address that tells libraries apart; each has its own.
-    static __dso_handle: c_void;
-
-    fn __cxa_thread_atexit_impl(
-        destructor: Destructor,
-        object: *mut c_void,
-        dso_handle: *const c_void,
-    ) -> c_int;
-}
-
-/// A thread-local object's destructor that is to run when the thread ends.
-struct AtThreadExit {
-    destructor: Destructor,
-    object: *mut c_void,
-    /// Its code, and what the object consists of, must be there until then.
-    _image: Arc<Group>,
-}
-
-/// `__cxa_thread_atexit_impl` (Itanium C++ ABI, "DSO object destruction", as glibc extends it to
-/// threads) as images see it. glibc keeps a library until its threads' destructors have run; of an
-/// image it would not know, and call into memory that is gone.
-///
-/// # Safety
-/// As the C library's function: `destructor` may be called with `object` when the thread ends.
-unsafe extern "C" fn thread_atexit(
-    destructor: Destructor,
-    object: *mut c_void,
-    dso_handle: *const c_void,
-) -> c_int {
-    let Some((image, _)) = group::image_at(dso_handle.addr()) else {
-        // SAFETY: the caller's promise, passed on.
-        return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
-    };
-    let pending = Box::into_raw(Box::new(AtThreadExit { destructor, object, _image: image }));
-    // SAFETY: `run_at_thread_exit` takes what is in `pending`, once, on this thread. It is code of
-    // ours, so ours is the library that must stay.
-    unsafe {
-        let result =
-            __cxa_thread_atexit_impl(run_at_thread_exit, pending.cast(), &raw const __dso_handle);
-        if result != 0 {
-            drop(Box::from_raw(pending));
-        }
-        result
-    }
-}
-
-/// # Safety
-/// `pending` is an [`AtThreadExit`] that [`thread_atexit`] gave away.
-unsafe extern "C-unwind" fn run_at_thread_exit(pending: *mut c_void) {
-    // SAFETY: the caller's promise; the image is held until the end of this function, which is
-    // not the image's code.
-    unsafe {
-        let pending = Box::from_raw(pending.cast::<AtThreadExit>());
-        (pending.destructor)(pending.object);
-        // Destructors of the thread's keys come after this, and may be the image's.
-        tls::keep_until_thread_ends(pending);
     }
 }
 

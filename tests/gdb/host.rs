@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library, Template};
+use memdl::{Debug, Library, Pool, Pooled, Template};
 
 use super::uncured;
 use crate::common::{MapsLine, Opened, maps};
@@ -75,16 +75,19 @@ impl Loader {
 
 /// A library, by whichever loader: all that the host does with one is the same for both.
 enum Loaded {
-    FromMemory(Library),
-    FromFile(Opened),
+    Memory(Library),
+    Pool(Pooled),
+    File(Opened),
 }
 
 impl Loaded {
     fn function(&self, symbol: &str) -> Function {
         match self {
             // SAFETY: the tests name functions of this type only.
-            Loaded::FromMemory(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
-            Loaded::FromFile(library) => {
+            Loaded::Memory(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
+            // SAFETY: as above.
+            Loaded::Pool(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
+            Loaded::File(library) => {
                 let address = library.symbol(symbol, None);
                 assert!(!address.is_null(), "no {symbol}");
                 // SAFETY: as above.
@@ -93,15 +96,19 @@ impl Loaded {
         }
     }
 
-    /// Nowhere for a library that only the C library knows.
+    /// Nowhere for a library that only the C library knows, and for one that goes back to its pool.
     fn unload(self) -> Range<usize> {
         match self {
-            Loaded::FromMemory(library) => {
+            Loaded::Memory(library) => {
                 let range = library.address_range();
                 library.close().unwrap();
                 range
             }
-            Loaded::FromFile(library) => {
+            Loaded::Pool(library) => {
+                library.release();
+                0..0
+            }
+            Loaded::File(library) => {
                 drop(library);
                 0..0
             }
@@ -113,6 +120,8 @@ impl Loaded {
 struct Host {
     libraries: HashMap<String, Loaded>,
     templates: HashMap<String, Template>,
+    /// By path.
+    pools: HashMap<String, Pool>,
     /// Where unloaded libraries were.
     left: HashMap<String, Range<usize>>,
     /// What was put there since.
@@ -137,6 +146,7 @@ impl Host {
             ["call-all", symbol, number] => self.call_all(symbol, number),
             ["unload-all"] => self.libraries.clear(),
             ["set-debug", name, how] => self.set_debug(name, choice(how)),
+            ["acquire", name, path] => self.acquire(name, path),
             ["erase", path] => fs::remove_file(path).unwrap(),
             ["call", name, symbol, number] => self.call(name, symbol, number),
             ["repeat", name, symbol, number] => loop {
@@ -156,12 +166,12 @@ impl Host {
 
     fn load(&mut self, name: &str, path: &str, debug: Debug) {
         let library = if env::var(LOADER).is_ok_and(|loader| loader == Loader::Dlopen.name()) {
-            Loaded::FromFile(Opened::new(Path::new(path), libc::RTLD_NOW | libc::RTLD_LOCAL))
+            Loaded::File(Opened::new(Path::new(path), libc::RTLD_NOW | libc::RTLD_LOCAL))
         } else {
             let bytes = fs::read(path).unwrap();
             let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
             // SAFETY: these are the test's own libraries.
-            Loaded::FromMemory(unsafe { loader.load(&bytes) }.unwrap())
+            Loaded::Memory(unsafe { loader.load(&bytes) }.unwrap())
         };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
@@ -175,7 +185,7 @@ impl Host {
         for number in 0..count {
             // SAFETY: these are the test's own libraries.
             let library = unsafe { template.instantiate() }.unwrap();
-            self.libraries.insert(format!("{name}{number}"), Loaded::FromMemory(library));
+            self.libraries.insert(format!("{name}{number}"), Loaded::Memory(library));
         }
     }
 
@@ -185,7 +195,7 @@ impl Host {
         // SAFETY: these are the test's own libraries.
         let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
         say(&format!("loaded {name}"));
-        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+        self.libraries.insert(name.to_owned(), Loaded::Memory(library));
     }
 
     /// In every library, in no order.
@@ -197,17 +207,28 @@ impl Host {
         // SAFETY: these are the test's own libraries.
         let library = unsafe { self.templates[template].instantiate() }.unwrap();
         say(&format!("loaded {name}"));
-        self.libraries.insert(name.to_owned(), Loaded::FromMemory(library));
+        self.libraries.insert(name.to_owned(), Loaded::Memory(library));
     }
 
     fn set_debug(&self, name: &str, debug: Debug) {
-        let Loaded::FromMemory(library) = &self.libraries[name] else {
+        let Loaded::Memory(library) = &self.libraries[name] else {
             panic!("{name} has a file");
         };
         match library.set_debug(debug) {
             Ok(()) => say(&format!("{name} is told of as {:?}", library.debug())),
             Err(error) => say(&format!("{name}: {error}")),
         }
+    }
+
+    fn acquire(&mut self, name: &str, path: &str) {
+        let pool = self.pools.entry(path.to_owned()).or_insert_with(|| {
+            let loader = memdl::Loader::new().name("pooled").system_libraries(true);
+            loader.prepare(&fs::read(path).unwrap()).unwrap().pool(1)
+        });
+        // SAFETY: these are the test's own libraries, which run only when they are called.
+        let library = unsafe { pool.acquire() }.unwrap();
+        say(&format!("acquired {name}"));
+        self.libraries.insert(name.to_owned(), Loaded::Pool(library));
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
@@ -225,7 +246,7 @@ impl Host {
     }
 
     fn unload_uncured(&mut self, name: &str) {
-        let Loaded::FromMemory(library) = self.libraries.remove(name).unwrap() else {
+        let Loaded::Memory(library) = self.libraries.remove(name).unwrap() else {
             panic!("{name} is not memdl's");
         };
         self.left.insert(name.to_owned(), uncured::unload(library));

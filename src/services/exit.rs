@@ -1,0 +1,205 @@
+//! What images want called later: at the end of a thread, at the exit, on a fork.
+//!
+//! Of the last two memdl only notes that there are any. The C library has them by a handle that every
+//! library brings along, and libraries' destructors have it call, and forget, those of theirs.
+//!
+//! The destructors of thread-local objects need more. glibc keeps a library until those of all threads
+//! have run; of an image it would not know, and call into memory that is gone. And a [`Pool`] has those
+//! of one image and thread called early. So each thread has a stack of them here, and for each of
+//! them the C library calls a function that takes the uppermost.
+//!
+//! Source: Itanium C++ ABI, "DSO Object Destruction API", as glibc extends it to threads.
+//!
+//! [`Pool`]: crate::Pool
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+use crate::group::{self, Group};
+use crate::tls;
+
+type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
+type AtFork = unsafe extern "C" fn();
+
+unsafe extern "C" {
+    /// The address that tells libraries apart; each has its own.
+    static __dso_handle: c_void;
+
+    fn __cxa_thread_atexit_impl(
+        destructor: Destructor,
+        object: *mut c_void,
+        dso_handle: *const c_void,
+    ) -> c_int;
+
+    fn __cxa_atexit(
+        function: Destructor,
+        argument: *mut c_void,
+        dso_handle: *const c_void,
+    ) -> c_int;
+
+    fn __cxa_at_quick_exit(function: Destructor, dso_handle: *const c_void) -> c_int;
+
+    fn __register_atfork(
+        prepare: Option<AtFork>,
+        parent: Option<AtFork>,
+        child: Option<AtFork>,
+        dso_handle: *const c_void,
+    ) -> c_int;
+}
+
+/// `__cxa_atexit`, which C's `atexit` goes to as well.
+///
+/// # Safety
+/// As the C library's function.
+pub(super) unsafe extern "C" fn at_exit(
+    function: Destructor,
+    argument: *mut c_void,
+    dso_handle: *const c_void,
+) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __cxa_atexit(function, argument, dso_handle) }
+}
+
+/// What `at_quick_exit` goes to.
+///
+/// # Safety
+/// As the C library's function.
+pub(super) unsafe extern "C" fn at_quick_exit(
+    function: Destructor,
+    dso_handle: *const c_void,
+) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __cxa_at_quick_exit(function, dso_handle) }
+}
+
+/// What `pthread_atfork` goes to.
+///
+/// # Safety
+/// As the C library's function.
+pub(super) unsafe extern "C" fn at_fork(
+    prepare: Option<AtFork>,
+    parent: Option<AtFork>,
+    child: Option<AtFork>,
+    dso_handle: *const c_void,
+) -> c_int {
+    group::note_handler(dso_handle.addr());
+    // SAFETY: the caller's promise, passed on.
+    unsafe { __register_atfork(prepare, parent, child, dso_handle) }
+}
+
+/// A thread-local object's destructor that is to run when the thread ends.
+struct AtThreadExit {
+    destructor: Destructor,
+    object: *mut c_void,
+    /// Its code, and what the object consists of, must be there until then.
+    image: Arc<Group>,
+    /// The one below it.
+    next: *mut AtThreadExit,
+}
+
+thread_local! {
+    /// The uppermost of the thread's destructors. Nothing that would have to be dropped itself: it is
+    /// needed until the very end.
+    static UPPERMOST: Cell<*mut AtThreadExit> = const { Cell::new(ptr::null_mut()) };
+    /// For how many the C library will call though they have run.
+    static SPARE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// `__cxa_thread_atexit_impl` as images see it.
+///
+/// # Safety
+/// As the C library's function: `destructor` may be called with `object` when the thread ends.
+pub(super) unsafe extern "C" fn at_thread_exit(
+    destructor: Destructor,
+    object: *mut c_void,
+    dso_handle: *const c_void,
+) -> c_int {
+    let Some((image, _)) = group::image_at(dso_handle.addr()) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
+    };
+    let spare = SPARE.get();
+    if spare > 0 {
+        SPARE.set(spare - 1);
+    } else {
+        // SAFETY: code of ours, so ours is the library that must stay.
+        let result = unsafe {
+            __cxa_thread_atexit_impl(run_uppermost, ptr::null_mut(), &raw const __dso_handle)
+        };
+        if result != 0 {
+            return result;
+        }
+    }
+    let next = UPPERMOST.get();
+    UPPERMOST.set(Box::into_raw(Box::new(AtThreadExit { destructor, object, image, next })));
+    0
+}
+
+/// What the C library calls for each destructor when the thread ends.
+unsafe extern "C-unwind" fn run_uppermost(_: *mut c_void) {
+    // SAFETY: the calling thread's stack, of which each element was leaked by `at_thread_exit` and is
+    // taken once.
+    unsafe {
+        let uppermost = UPPERMOST.get();
+        if uppermost.is_null() {
+            SPARE.set(SPARE.get().saturating_sub(1));
+            return;
+        }
+        let pending = Box::from_raw(uppermost);
+        UPPERMOST.set(pending.next);
+        // The image is held until the end of this function, which is not the image's code.
+        (pending.destructor)(pending.object);
+        // Destructors of the thread's keys come after this, and may be the image's.
+        tls::keep_until_thread_ends(pending);
+    }
+}
+
+/// How many destructors of the images of this group the calling thread has yet to run. Each holds the
+/// group.
+pub(crate) fn pending(group: &Arc<Group>) -> usize {
+    let mut count = 0;
+    let mut at = UPPERMOST.get();
+    // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile.
+    while let Some(pending) = unsafe { at.as_ref() } {
+        count += usize::from(Arc::ptr_eq(&pending.image, group));
+        at = pending.next;
+    }
+    count
+}
+
+/// Runs the calling thread's destructors of the images of this group now, the last first.
+///
+/// # Safety
+/// They may run now, and the objects are not used any more.
+pub(crate) unsafe fn run_pending(group: &Arc<Group>) {
+    while let Some(pending) = take_pending(group) {
+        SPARE.set(SPARE.get() + 1);
+        // SAFETY: the caller's promise.
+        unsafe { (pending.destructor)(pending.object) };
+    }
+}
+
+/// Takes the uppermost of the group's out of the calling thread's stack.
+fn take_pending(group: &Arc<Group>) -> Option<Box<AtThreadExit>> {
+    let mut above: *mut AtThreadExit = ptr::null_mut();
+    let mut at = UPPERMOST.get();
+    // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile; each was leaked
+    // by `at_thread_exit`, and whatever is taken is not in it any more.
+    unsafe {
+        while !at.is_null() && !Arc::ptr_eq(&(*at).image, group) {
+            (above, at) = (at, (*at).next);
+        }
+        let next = at.as_ref()?.next;
+        match above.as_mut() {
+            Some(above) => above.next = next,
+            None => UPPERMOST.set(next),
+        }
+        Some(Box::from_raw(at))
+    }
+}
