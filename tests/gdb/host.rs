@@ -75,7 +75,7 @@ impl Loader {
 /// A library, by whichever loader: all that the host does with one is the same for both.
 enum Loaded {
     FromMemory(Library),
-    FromPool(Pooled),
+    Pooled(Pooled),
     FromFile(Opened),
 }
 
@@ -85,7 +85,7 @@ impl Loaded {
             // SAFETY: the tests name functions of this type only.
             Loaded::FromMemory(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
             // SAFETY: as above.
-            Loaded::FromPool(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
+            Loaded::Pooled(library) => unsafe { *library.get::<Function>(symbol).unwrap() },
             Loaded::FromFile(library) => {
                 let address = library.symbol(symbol, None);
                 assert!(!address.is_null(), "no {symbol}");
@@ -103,7 +103,7 @@ impl Loaded {
                 library.close().unwrap();
                 range
             }
-            Loaded::FromPool(library) => {
+            Loaded::Pooled(library) => {
                 library.release();
                 0..0
             }
@@ -171,7 +171,7 @@ impl Host {
         // SAFETY: these are the test's own libraries, which run only when they are called.
         let library = unsafe { pool.acquire() }.unwrap();
         say(&format!("acquired {name}"));
-        self.libraries.insert(name.to_owned(), Loaded::FromPool(library));
+        self.libraries.insert(name.to_owned(), Loaded::Pooled(library));
     }
 
     fn call(&self, name: &str, symbol: &str, number: &str) {
