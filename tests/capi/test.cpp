@@ -119,6 +119,14 @@ static void test_library(const bytes &plugin) {
     memdl::prepared prepared(plugin, options);
     memdl::library a = prepared.instantiate(), b = prepared.instantiate();
     CHECK(a.load_bias() != b.load_bias() && *b.get<int>("plugin_data") == 5);
+
+    memdl::pool pool(prepared, 1);
+    for (int round = 0; round < 3; round++) {
+        memdl::library pooled = pool.acquire();
+        CHECK(pool.parked() == 0 && *pooled.get<int>("plugin_data") == 5);
+        *pooled.get<int>("plugin_data") = 1;
+    }
+    CHECK(pool.parked() == 1);
 }
 
 static void test_loading(const bytes &plain, const bytes &dependent) {
