@@ -200,7 +200,7 @@ int main(int argc, char **argv) {
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
     bytes dependent = read_file(argv[3]), throws = read_file(argv[4]);
     test_library(plugin);
-    CHECK(started == 4 && ended == 4);
+    CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
     std::puts("all of memdl.hpp works");
