@@ -80,7 +80,10 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 /// What memdl gives images instead of the C library's (ARCHITECTURE.md, "Services").
 const SERVICES: &[&str] = &[
+    "__register_atfork",
     "__tls_get_addr",
+    "__cxa_at_quick_exit",
+    "__cxa_atexit",
     "__cxa_thread_atexit",
     "__cxa_thread_atexit_impl",
     "_dl_find_object",

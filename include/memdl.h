@@ -51,6 +51,9 @@ extern "C" {
 typedef struct memdl_library memdl_library;
 /* A library that is parsed and bound, for any number of instances. memdl_template_free ends it. */
 typedef struct memdl_template memdl_template;
+
+/* Instances of a template that are used again and again. memdl_pool_free ends it. */
+typedef struct memdl_pool memdl_pool;
 /* Memory made for receiving a library into. memdl_buffer_free or memdl_open_buffer ends it. */
 typedef struct memdl_buffer memdl_buffer;
 /* How to load. memdl_options_free ends it. */
@@ -93,6 +96,41 @@ memdl_library *memdl_instantiate(const memdl_template *tmpl);
 
 /* Frees a template; its instances stay. Null is allowed. */
 void memdl_template_free(memdl_template *tmpl);
+
+/* ---- Pools ------------------------------------------------------------------------------- */
+
+/* What an instance is reset to when it goes back to its pool. */
+typedef enum memdl_reset {
+    /* As it was after its constructors, which run once for each instance: the quick way. What they left
+     * in thread-local variables is not kept. */
+    MEMDL_RESET_AFTER_CONSTRUCTORS = 0,
+    /* As it was before them: destructors run when it is closed, constructors when it is acquired. */
+    MEMDL_RESET_BEFORE_CONSTRUCTORS = 1
+} memdl_reset;
+
+/* A pool of instances of a template, of which up to `capacity` are kept while nobody uses them. The
+ * template may be freed before the pool.
+ *
+ * A reset brings back the image's data, thread-local variables in all threads, pthread keys with
+ * destructors, and what was registered by atexit and pthread_atfork. It does not bring back memory that
+ * the image has allocated and its destructors do not free, files that it has opened, and what it has
+ * changed in the host and in system libraries.
+ * Returns a pool to be freed, or null. */
+memdl_pool *memdl_pool_new(const memdl_template *tmpl, size_t capacity, memdl_reset reset);
+
+/* An instance that waits, or else a new one. memdl_close resets it and gives it back, instead of
+ * unloading it. Then none of its code runs in any thread, and nothing will call it or uses its data. In
+ * the thread that closes it objects in its thread-local variables are destroyed. If another library was
+ * bound to it, or another thread has such objects, it is unloaded.
+ * Returns a library to be closed, or null: also for a library that must never be unloaded. */
+memdl_library *memdl_pool_acquire(const memdl_pool *pool);
+
+/* How many instances wait. */
+size_t memdl_pool_parked(const memdl_pool *pool);
+
+/* Frees a pool and unloads what waits in it; instances that are in use stay until they are closed. Null
+ * is allowed. */
+void memdl_pool_free(memdl_pool *pool);
 
 /* ---- Buffers ----------------------------------------------------------------------------- */
 

@@ -50,6 +50,7 @@ template <class T> T *check(T *pointer) {
 struct deleter {
     void operator()(memdl_library *library) const { memdl_close(library); }
     void operator()(memdl_template *tmpl) const noexcept { memdl_template_free(tmpl); }
+    void operator()(memdl_pool *pool) const { memdl_pool_free(pool); }
     void operator()(memdl_buffer *buffer) const noexcept { memdl_buffer_free(buffer); }
     void operator()(memdl_options *options) const noexcept { memdl_options_free(options); }
 };
@@ -326,6 +327,25 @@ class prepared {
 
   private:
     detail::handle<memdl_template> handle_;
+};
+
+/// Instances that are used again and again.
+class pool {
+  public:
+    pool(const prepared &prepared, std::size_t capacity,
+         memdl_reset reset = MEMDL_RESET_AFTER_CONSTRUCTORS)
+        : handle_(detail::check(memdl_pool_new(prepared.get(), capacity, reset))) {}
+
+    /// An instance that waits, or else a new one. It goes back when it is closed or destroyed.
+    library acquire() const { return library(detail::check(memdl_pool_acquire(handle_.get()))); }
+
+    /// How many wait.
+    std::size_t parked() const { return memdl_pool_parked(handle_.get()); }
+
+    memdl_pool *get() const noexcept { return handle_.get(); }
+
+  private:
+    detail::handle<memdl_pool> handle_;
 };
 
 } // namespace memdl

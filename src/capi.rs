@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
@@ -30,19 +31,39 @@ use crate::debug::Instances;
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::{
-    Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Library, Limits, Loader, Profile, Scope,
-    SymbolKind, Template,
+    Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Library, Limits, Loader, Pool, Pooled,
+    Profile, Reset, Scope, SymbolKind, Template,
 };
 
 /// `memdl_library`.
 pub struct LibraryHandle {
-    library: Library,
+    library: Held,
     name: CString,
     soname: Option<CString>,
 }
 
+/// A library, and what becomes of it when it is closed.
+enum Held {
+    Own(Library),
+    OfPool(Pooled),
+}
+
+impl Deref for Held {
+    type Target = Library;
+
+    fn deref(&self) -> &Library {
+        match self {
+            Held::Own(library) => library,
+            Held::OfPool(library) => library,
+        }
+    }
+}
+
 /// `memdl_template`.
 pub struct TemplateHandle(Template);
+
+/// `memdl_pool`.
+pub struct PoolHandle(Pool);
 
 /// `memdl_buffer`.
 pub struct BufferHandle {
@@ -261,7 +282,7 @@ fn give<T>(value: Option<T>) -> *mut T {
 // Loading
 
 impl LibraryHandle {
-    fn new(library: Library) -> LibraryHandle {
+    fn new(library: Held) -> LibraryHandle {
         let name = c_string(library.name());
         let soname = library.soname().map(c_string);
         LibraryHandle { library, name, soname }
@@ -280,7 +301,7 @@ unsafe fn loader_of<'a>(options: *const Options) -> Cow<'a, Loader> {
 
 /// What a load gave, as a handle.
 fn loaded(result: Result<Library, crate::Error>) -> *mut LibraryHandle {
-    give(caught(|| Ok(LibraryHandle::new(result?))))
+    give(caught(|| Ok(LibraryHandle::new(Held::Own(result?)))))
 }
 
 /// The half of a load that runs code of the library.
@@ -338,7 +359,13 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
 pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_int {
     // SAFETY: the header's contract.
     let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
-    let closed = transparent(|| handle.library.close());
+    let closed = transparent(|| match handle.library {
+        Held::Own(library) => library.close(),
+        Held::OfPool(library) => {
+            library.release();
+            Ok(())
+        }
+    });
     status(noted(closed.map_err(Failure::from)))
 }
 
@@ -397,6 +424,69 @@ pub unsafe extern "C-unwind" fn memdl_template_free(template: *mut TemplateHandl
         // SAFETY: the header's contract.
         let template = caught(|| unsafe { take(template, "template") });
         transparent(|| drop(template));
+    }
+}
+
+/// [`Template::pool`], which resets to this.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_pool_new(
+    template: *const TemplateHandle,
+    capacity: usize,
+    reset: c_int,
+) -> *mut PoolHandle {
+    give(caught(|| {
+        // SAFETY: the header's contract.
+        let TemplateHandle(template) = unsafe { handle(template, "template")? };
+        let reset = match reset {
+            0 => Reset::AfterConstructors,
+            1 => Reset::BeforeConstructors,
+            other => return Err(format!("there is no memdl_reset {other}").into()),
+        };
+        Ok(PoolHandle(template.pool(capacity).reset_to(reset)))
+    }))
+}
+
+/// [`Pool::acquire`].
+///
+/// # Safety
+/// The header's contract: runs constructors, and when the library is closed destructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_pool_acquire(pool: *const PoolHandle) -> *mut LibraryHandle {
+    // SAFETY: the header's contract.
+    let pool = caught(|| unsafe { handle(pool, "pool") });
+    let Some(PoolHandle(pool)) = pool else { return ptr::null_mut() };
+    // SAFETY: the header's contract: the library may be run, and is not running when it is closed.
+    let acquired = transparent(|| unsafe { pool.acquire() });
+    give(caught(|| Ok(LibraryHandle::new(Held::OfPool(acquired?)))))
+}
+
+/// How many instances wait.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_pool_parked(pool: *const PoolHandle) -> usize {
+    caught(|| {
+        // SAFETY: the header's contract.
+        let PoolHandle(pool) = unsafe { handle(pool, "pool")? };
+        Ok(pool.parked())
+    })
+    .unwrap_or(0)
+}
+
+/// Frees a pool and unloads what waits in it.
+///
+/// # Safety
+/// The header's contract: runs destructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_pool_free(pool: *mut PoolHandle) {
+    if !pool.is_null() {
+        // SAFETY: the header's contract.
+        let pool = caught(|| unsafe { take(pool, "pool") });
+        transparent(|| drop(pool));
     }
 }
 

@@ -10,7 +10,9 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::ptr;
 
 use crate::group::Group;
@@ -46,13 +48,14 @@ impl Snapshot {
     pub(crate) unsafe fn take(&mut self, group: &Group) {
         self.runs.clear();
         self.saved.clear();
-        for Range { start, end } in group.written() {
-            let page = region::page::size();
-            for start in (start..end).step_by(page) {
+        let page = region::page::size();
+        for range in group.written() {
+            let is_there = PagesThere::of(&range, page);
+            for (index, start) in range.step_by(page).enumerate() {
                 // SAFETY: a page of a segment that is written, so it can be read; the rest is the
                 // caller's promise.
                 let contents = unsafe { std::slice::from_raw_parts(start as *const u8, page) };
-                let is_zero = is_zero(contents);
+                let is_zero = !is_there.has(index) || is_zero(contents);
                 if !is_zero {
                     self.saved.extend_from_slice(contents);
                 }
@@ -88,6 +91,36 @@ impl Snapshot {
                 }
             }
         }
+    }
+}
+
+/// Which pages of a range the kernel has provided yet. Reading one that it has not takes a page fault,
+/// where a large `.bss` has thousands.
+struct PagesThere(Option<Vec<u8>>);
+
+impl PagesThere {
+    /// One entry in the page map (`proc_pid_pagemap(5)`).
+    const ENTRY: usize = 8;
+
+    /// Where they are few, it is not asked.
+    fn of(range: &Range<usize>, page: usize) -> PagesThere {
+        let count = range.len() / page;
+        if count < MANY_PAGES {
+            return PagesThere(None);
+        }
+        let mut entries = vec![0; count * Self::ENTRY];
+        let read = File::open("/proc/self/pagemap").and_then(|map| {
+            map.read_exact_at(&mut entries, (range.start / page * Self::ENTRY) as u64)
+        });
+        PagesThere(read.ok().map(|()| entries))
+    }
+
+    /// False only if it is certain.
+    fn has(&self, index: usize) -> bool {
+        /// Bits 63, "present", and 62, "swapped", in the entry's last byte.
+        const THERE: u8 = 0b1100_0000;
+        let entries = self.0.as_ref().map(|entries| entries.get(index * Self::ENTRY + 7));
+        entries.is_none_or(|entry| entry.is_none_or(|entry| entry & THERE != 0))
     }
 }
 

@@ -325,6 +325,37 @@ static void test_template(const struct file *plugin) {
     CHECK(memdl_close(b) == 0 && ended == 2);
 }
 
+static void test_pool(const struct file *plugin) {
+    struct asked asked = {0, 0};
+    memdl_options *options = plugin_options(&asked);
+    memdl_template *tmpl = memdl_prepare(plugin->bytes, plugin->len, options);
+    memdl_options_free(options);
+    memdl_pool *after = memdl_pool_new(tmpl, 1, MEMDL_RESET_AFTER_CONSTRUCTORS);
+    memdl_pool *before = memdl_pool_new(tmpl, 1, MEMDL_RESET_BEFORE_CONSTRUCTORS);
+    CHECK(after != NULL && before != NULL);
+    CHECK(memdl_pool_new(tmpl, 1, (memdl_reset)2) == NULL);
+    CHECK_ERROR("no memdl_reset 2");
+    memdl_template_free(tmpl);
+    for (int reset = 0; reset < 2; reset++) {
+        memdl_pool *pool = reset ? before : after;
+        started = ended = 0;
+        for (int round = 1; round <= 3; round++) {
+            memdl_library *library = memdl_pool_acquire(pool);
+            CHECK(library != NULL && memdl_pool_parked(pool) == 0);
+            CHECK(started == (reset ? round : 1) && ended == (reset ? round - 1 : 0));
+            int *data = memdl_sym(library, "plugin_data");
+            CHECK(*data == 5);
+            *data = 1;
+            CHECK(memdl_close(library) == 0 && memdl_pool_parked(pool) == 1);
+        }
+        memdl_library *library = memdl_pool_acquire(pool);
+        memdl_pool_free(pool);
+        CHECK(call0(library, "plugin_has_optional") == 0);
+        CHECK(memdl_close(library) == 0 && ended == started);
+    }
+    memdl_pool_free(NULL);
+}
+
 /* ---- Options ---- */
 
 static void test_needed(const struct file *plain, const struct file *dependent) {
@@ -477,6 +508,12 @@ static void test_null(const struct file *plain) {
     CHECK_ERROR("the bytes are null");
     CHECK(memdl_instantiate(NULL) == NULL);
     CHECK_ERROR("the template is null");
+    CHECK(memdl_pool_new(NULL, 1, MEMDL_RESET_AFTER_CONSTRUCTORS) == NULL);
+    CHECK_ERROR("the template is null");
+    CHECK(memdl_pool_acquire(NULL) == NULL);
+    CHECK_ERROR("the pool is null");
+    CHECK(memdl_pool_parked(NULL) == 0);
+    CHECK_ERROR("the pool is null");
     CHECK(memdl_buffer_data(NULL) == NULL);
     CHECK_ERROR("the buffer is null");
     CHECK(memdl_buffer_size(NULL) == 0);
@@ -584,6 +621,7 @@ int main(int argc, char **argv) {
     test_library(&plugin);
     test_buffer(&plain);
     test_template(&plugin);
+    test_pool(&plugin);
     test_needed(&plain, &dependent);
     test_options(&plain);
     test_debug(&plain);

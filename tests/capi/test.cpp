@@ -119,6 +119,14 @@ static void test_library(const bytes &plugin) {
     memdl::prepared prepared(plugin, options);
     memdl::library a = prepared.instantiate(), b = prepared.instantiate();
     CHECK(a.load_bias() != b.load_bias() && *b.get<int>("plugin_data") == 5);
+
+    memdl::pool pool(prepared, 1);
+    for (int round = 0; round < 3; round++) {
+        memdl::library pooled = pool.acquire();
+        CHECK(pool.parked() == 0 && *pooled.get<int>("plugin_data") == 5);
+        *pooled.get<int>("plugin_data") = 1;
+    }
+    CHECK(pool.parked() == 1);
 }
 
 static void test_loading(const bytes &plain, const bytes &dependent) {
@@ -192,7 +200,7 @@ int main(int argc, char **argv) {
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
     bytes dependent = read_file(argv[3]), throws = read_file(argv[4]);
     test_library(plugin);
-    CHECK(started == 4 && ended == 4);
+    CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
     std::puts("all of memdl.hpp works");
