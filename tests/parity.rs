@@ -520,8 +520,8 @@ source_is_listed [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4]: r#"
     True
     (gdb) python print(gdb.lookup_symbol('lib_static')[0].type)
     int
-    (gdb) complete break lea
-    break leaf
+    (gdb) complete break middl
+    break middle
 "#;
 
 an_in_memory_library_is_no_loaded_file [gcc_o0_dwarf5]: r#"
