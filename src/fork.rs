@@ -57,14 +57,15 @@ pub(crate) fn set_up() {
 }
 
 unsafe extern "C" fn before() {
-    // In the order in which they are taken together anywhere: none is, so any order will do.
+    // In the order in which they are taken together: the list of libraries is walked while the names
+    // that they define are noted. All others are taken alone.
     let held: Vec<Box<dyn Any>> = vec![
         Box::new(lock_set_up()),
         Box::new(pool::lock_for_fork()),
+        Box::new(host::lock_for_fork()),
         Box::new(process::lock_for_fork()),
         Box::new(handles::lock_for_fork()),
         Box::new(group::lock_for_fork()),
-        Box::new(host::lock_for_fork()),
         Box::new(tls::lock_for_fork()),
         Box::new(unique::lock_for_fork()),
         Box::new(unwind::lock_for_fork()),

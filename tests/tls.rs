@@ -8,7 +8,7 @@ use std::ffi::c_int;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -603,22 +603,28 @@ fn forks_while_other_threads_load() {
         let inherited = load(&gcc("variables.c", DESCRIPTORS));
         assert_eq!(number(&inherited, "fresh")(), 42);
         let done = AtomicBool::new(false);
+        // Not while a thread is being made: glibc (2.36) holds a lock of its thread-local storage then
+        // (`dl_load_tls_lock`), which stays locked in the child, where the next thread waits for it.
+        let making = Mutex::new(());
         thread::scope(|scope| {
             for file in [&file, &fixed] {
-                let done = &done;
+                let (done, making) = (&done, &making);
                 scope.spawn(move || {
                     while !done.load(Ordering::Relaxed) {
                         // SAFETY: a library of `testlibs/`.
                         let library = unsafe { Loader::new().load_any_way(file) }.unwrap();
                         assert_eq!(call_run(&library), 42);
                         let run = number(&library, "run");
+                        let _making = making.lock().unwrap();
                         assert_eq!(in_new_thread(run), 42);
                     }
                 });
             }
             let outcome = catch(|| {
                 for round in 0..150 {
+                    let making = making.lock().unwrap();
                     let child = in_child(|| use_in_child(&inherited, &file));
+                    drop(making);
                     wait_for(child, &format!("round {round}"));
                 }
             });
