@@ -666,36 +666,8 @@ fn binding() {
 
 /// How many entries the list for debuggers has, and the size of the last.
 fn debug_entries() -> (usize, u64) {
-    #[repr(C)]
-    struct Entry {
-        next: *const Entry,
-        previous: *const Entry,
-        symfile: *const u8,
-        symfile_size: u64,
-    }
-    #[repr(C)]
-    struct Descriptor {
-        version: u32,
-        action: u32,
-        relevant: *const Entry,
-        first: *const Entry,
-    }
-    unsafe extern "C" {
-        static __jit_debug_descriptor: Descriptor;
-    }
-    let (mut count, mut size) = (0, 0);
-    // SAFETY: the list as gdb documents it; this process runs one test, so it stands still.
-    unsafe {
-        let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
-        while !entry.is_null() {
-            let bytes =
-                std::slice::from_raw_parts((*entry).symfile, (*entry).symfile_size as usize);
-            assert!(bytes.starts_with(b"\x7fELF"));
-            (count, size) = (count + 1, (*entry).symfile_size);
-            entry = (*entry).next;
-        }
-    }
-    (count, size)
+    let sizes = common::debug_entries();
+    (sizes.len(), sizes.last().copied().unwrap_or(0))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use common::{build, call_run, isolated, maps, system_library};
+use common::{build, call_run, is_mapped, isolated, maps, resident, system_library};
 use memdl::{Binding, Debug, Error, Library, Loader, Pool, Pooled, Reset};
 
 type Number = extern "C-unwind" fn() -> c_int;
@@ -90,17 +90,6 @@ impl Drop for Caller {
         self.calls = None;
         self.thread.take().unwrap().join().unwrap();
     }
-}
-
-/// Kilobytes of memory that the process has resident.
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn is_mapped(address: usize) -> bool {
-    maps().iter().any(|line| line.range.contains(&address))
 }
 
 #[test]

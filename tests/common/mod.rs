@@ -233,11 +233,14 @@ pub fn maps() -> Vec<MapsLine> {
     text.lines().map(|text| line(text).unwrap_or_else(|| panic!("maps: {text}"))).collect()
 }
 
-/// How many entries the list for debuggers has.
-pub fn debug_entries() -> usize {
+/// The sizes of the symfiles in the list for debuggers.
+pub fn debug_entries() -> Vec<u64> {
     #[repr(C)]
     struct Entry {
         next: *const Entry,
+        previous: *const Entry,
+        symfile: *const u8,
+        symfile_size: u64,
     }
     #[repr(C)]
     struct Descriptor {
@@ -250,17 +253,31 @@ pub fn debug_entries() -> usize {
         static __jit_debug_descriptor: Descriptor;
     }
     const { assert!(size_of::<Descriptor>() == 24) };
-    let mut count = 0;
+    let mut sizes = Vec::new();
     // SAFETY: the list as gdb documents it; nobody loads or unloads meanwhile (only in a process
     // that runs this test alone), so it stands still.
     unsafe {
         let mut entry = (&raw const __jit_debug_descriptor.first).read_volatile();
         while !entry.is_null() {
-            count += 1;
+            let size = (*entry).symfile_size;
+            let bytes = std::slice::from_raw_parts((*entry).symfile, size as usize);
+            assert!(bytes.starts_with(b"\x7fELF"));
+            sizes.push(size);
             entry = (*entry).next;
         }
     }
-    count
+    sizes
+}
+
+/// Kilobytes of memory that the process has resident.
+pub fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+pub fn is_mapped(address: usize) -> bool {
+    maps().iter().any(|line| line.range.contains(&address))
 }
 
 /// A file of the system, as the C library's loader finds it.
