@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
-use crate::reserve::Reservation;
+use crate::reserve::{self, Reservation};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
 ///
@@ -46,6 +46,7 @@ impl ImageBuffer {
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
+        reserve::give_back_now();
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;

@@ -120,18 +120,6 @@ struct Placed<'p, 'd> {
     mapping: Mapping<Open>,
 }
 
-impl Memory for Mapping<Open> {
-    #[inline]
-    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
-        Mapping::store(self, at, bytes)
-    }
-
-    #[inline]
-    fn word(&self, at: Vaddr) -> Option<u64> {
-        self.stored_word(at)
-    }
-}
-
 impl Memory for Writable<'_> {
     #[inline]
     fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
@@ -139,7 +127,7 @@ impl Memory for Writable<'_> {
     }
 
     #[inline]
-    fn word(&self, at: Vaddr) -> Option<u64> {
+    fn word(&mut self, at: Vaddr) -> Option<u64> {
         self.stored_word(at)
     }
 }
@@ -174,26 +162,16 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
         let Member { image, bound, .. } = self.member;
         let relocations = &image.facts.relocations;
-        // The received bytes are nowhere but in the image in place.
-        let indirect = match self.mapping.split().filter(|_| self.is_received) {
-            Some((tables, mut memory)) => relocate::apply(
-                relocations,
-                &tables,
-                bound,
-                index,
-                &MACHINE,
-                placements,
-                &mut memory,
-            ),
-            None => relocate::apply(
-                relocations,
-                image,
-                bound,
-                index,
-                &MACHINE,
-                placements,
-                &mut self.mapping,
-            ),
+        let indirect = if let Some(prelinked) = self.member.prelinked(index, placements.len())? {
+            prelinked.apply(bound, index, placements, &mut self.mapping)
+        } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
+        {
+            // The received bytes are nowhere but in the image in place.
+            let memory = &mut memory;
+            relocate::apply(relocations, &tables, bound, index, &MACHINE, placements, memory)
+        } else {
+            let memory = &mut self.mapping.writable();
+            relocate::apply(relocations, image, bound, index, &MACHINE, placements, memory)
         }?;
         for (at, value) in image.facts.moved_dynamic_entries(&self.mapping) {
             // Where the dynamic section is read-only, `ld.so` leaves it alone too.

@@ -118,6 +118,7 @@ mod names;
 mod needed;
 mod plan;
 mod pool;
+mod prelinked;
 mod prepare;
 mod process;
 mod profile;

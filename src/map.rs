@@ -28,7 +28,8 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use region::Protection;
 
@@ -39,7 +40,7 @@ use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
 use crate::plan::{Plan, PlannedSegment};
-use crate::reserve::{Pages, Reservation, SharedPages};
+use crate::reserve::{self, Pages, Purpose, Reservation, SharedPages};
 
 /// Segments are filled; relocations may be stored.
 pub(crate) enum Open {}
@@ -74,13 +75,28 @@ pub(crate) struct Mapping<State> {
 /// The memory of an image, and what becomes of it.
 struct Memory {
     reservation: ManuallyDrop<Reservation>,
-    /// It is of use to the next image: it is plain memory, and its image was there for a while.
-    recycle: bool,
+    /// How it can be of use to the next image.
+    reuse: Reuse,
+    /// Read-only segments are no longer those of other instances.
+    is_private: AtomicBool,
+}
+
+/// How memory can be of use again.
+enum Reuse {
+    None,
+    /// To any image of the same size: it is plain memory.
+    Plain,
+    /// To the next instance that shares the same pages, of which so many bytes are not shared.
+    Parked {
+        purpose: Weak<Purpose>,
+        own: usize,
+    },
 }
 
 impl Memory {
-    fn new(reservation: Reservation) -> Memory {
-        Memory { reservation: ManuallyDrop::new(reservation), recycle: false }
+    fn new(reservation: Reservation, reuse: Reuse) -> Memory {
+        let is_private = AtomicBool::new(false);
+        Memory { reservation: ManuallyDrop::new(reservation), reuse, is_private }
     }
 }
 
@@ -90,9 +106,16 @@ impl Drop for Memory {
         let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
         if debug::debugger_listens() {
             reservation.vacate();
-        } else if self.recycle {
-            reservation.recycle();
+        } else {
+            match std::mem::replace(&mut self.reuse, Reuse::None) {
+                Reuse::Plain => reservation.recycle(),
+                Reuse::Parked { purpose, own } if !*self.is_private.get_mut() => {
+                    reservation.park(purpose, own);
+                }
+                Reuse::Parked { .. } | Reuse::None => drop(reservation),
+            }
         }
+        reserve::give_back_now();
     }
 }
 
@@ -107,10 +130,10 @@ impl Mapping<Open> {
         let span_len = usize::try_from(plan.span_len()).map_err(|_| too_large())?;
         let align = usize::try_from(plan.align).map_err(|_| too_large())?;
         let residue = plan.span.start.0 as usize;
-        let over = |reservation: Reservation, first: usize| {
+        let over = |reservation: Reservation, first: usize, reuse: Reuse| {
             let load_bias = LoadBias::between(plan.span.start, first);
             Mapping {
-                memory: Memory::new(reservation),
+                memory: Memory::new(reservation, reuse),
                 load_bias,
                 span_len,
                 segments: plan.segments.clone(),
@@ -120,12 +143,12 @@ impl Mapping<Open> {
                 state: PhantomData,
             }
         };
+        let is_written = |segment: &PlannedSegment| segment.access.write;
         let mapping = match source {
             Source::Copied(bytes) => {
                 let (reservation, pages) = Reservation::taken(span_len, align, residue)?;
                 let first = reservation.address();
-                let mut mapping = over(reservation, first);
-                mapping.memory.recycle = true;
+                let mapping = over(reservation, first, Reuse::Plain);
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }
@@ -138,12 +161,22 @@ impl Mapping<Open> {
                 // that, what moves up is taken from there.
                 let first = unsafe {
                     move_up(plan, reservation.as_ptr(), touched.min(reservation.len()));
-                    reservation.truncate(end.next_multiple_of(page));
+                    reservation.shrink(end.next_multiple_of(page));
                     reservation.address() + first_file
                 };
-                over(reservation, first)
+                over(reservation, first, Reuse::None)
             }
             Source::Shared(bytes, text) => {
+                if let Some(reservation) = Reservation::parked(&text.purpose) {
+                    let first = reservation.address();
+                    let mut mapping = over(reservation, first, text.reuse(plan));
+                    if mapping.make_writable().is_ok() {
+                        mapping.fill(bytes, is_written, Pages::Used);
+                        return Ok(mapping);
+                    }
+                    // The image had taken it apart.
+                    mapping.memory.reuse = Reuse::None;
+                }
                 let reservation = Reservation::new(span_len, align, residue)?;
                 for (at, pages) in &text.runs {
                     // SAFETY: the run was cut from this plan's segments, so it lies in the span,
@@ -151,8 +184,8 @@ impl Mapping<Open> {
                     unsafe { pages.map_over(&reservation, *at)? };
                 }
                 let first = reservation.address();
-                let mapping = over(reservation, first);
-                mapping.fill(bytes, |segment| segment.access.write, Pages::Zeroed);
+                let mapping = over(reservation, first, text.reuse(plan));
+                mapping.fill(bytes, is_written, Pages::Zeroed);
                 mapping
             }
         };
@@ -160,6 +193,15 @@ impl Mapping<Open> {
             mapping.memory.reservation.set_name(&format!("memdl:{name}"));
         }
         Ok(mapping)
+    }
+
+    /// Makes the segments that are written writable again, where another instance was before.
+    fn make_writable(&mut self) -> Result<(), Error> {
+        self.is_protected = true;
+        let written = self.segments.iter().filter(|segment| segment.access.write);
+        written
+            .into_iter()
+            .try_for_each(|segment| self.protect_pages(&segment.pages, Protection::READ_WRITE))
     }
 
     /// Copies those segments that are `wanted` from the file's bytes; the rest of their pages is zero.
@@ -267,44 +309,36 @@ impl Mapping<Open> {
     ///
     /// `None` while relocations may be stored into the former.
     pub(crate) fn split(&mut self) -> Option<(Unwritten<'_>, Writable<'_>)> {
-        if self.text_relocations {
-            return None;
-        }
-        let (segments, load_bias) = (&self.segments[..], self.load_bias);
-        let parts = Parts { segments, load_bias, mapping: PhantomData };
-        Some((Unwritten(parts), Writable(parts)))
+        let unwritten = Unwritten { segments: &self.segments, load_bias: self.load_bias };
+        (!self.text_relocations).then(|| (unwritten, self.parts_written()))
     }
 
-    /// A pointer to `len` bytes at `at`, if they can be written.
-    #[inline]
-    fn writable(&self, at: Vaddr, len: u64) -> Option<*mut u8> {
-        let end = at.checked_add(len)?;
-        let is_open = self.text_relocations && !self.is_protected;
-        let fits = |segment: &PlannedSegment| {
-            (segment.access.write || is_open)
-                && segment.pages.start <= at
-                && end <= segment.pages.end
-        };
-        // Relocations go to writable segments, which come last.
-        self.segments.iter().rev().any(fits).then(|| self.load_bias.apply(at) as *mut u8)
+    /// What can be stored to while nothing is read.
+    pub(crate) fn writable(&mut self) -> Writable<'_> {
+        self.parts_written()
+    }
+
+    fn parts_written(&self) -> Writable<'_> {
+        Writable {
+            segments: &self.segments,
+            load_bias: self.load_bias,
+            all: self.text_relocations && !self.is_protected,
+            last: Vaddr(0)..Vaddr(0),
+        }
     }
 
     /// Stores `bytes` at `at`. `None`, and nothing is stored, unless all of it is writable.
-    #[inline]
     pub(crate) fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
-        let target = self.writable(at, N as u64)?;
-        // SAFETY: `writable`: N bytes inside one segment of the reservation that can be written,
-        // and nothing but this mapping refers to it yet. The place need not be aligned.
-        unsafe { ptr::write_unaligned(target.cast(), bytes) };
-        Some(())
+        self.writable().store(at, bytes)
     }
 
-    /// The word at `at`, where it could be stored to.
-    #[inline]
-    pub(crate) fn stored_word(&self, at: Vaddr) -> Option<u64> {
-        let source = self.writable(at, 8)?;
-        // SAFETY: as in `store`; what can be written can be read.
-        Some(unsafe { ptr::read_unaligned(source.cast()) })
+    /// All of a segment that is written; the segment is one of the plan's, by its index.
+    pub(crate) fn segment_mut(&mut self, index: usize) -> Option<&mut [u8]> {
+        let segment = self.segments.get(index).filter(|segment| segment.access.write)?;
+        let start = self.load_bias.apply(segment.pages.start) as *mut u8;
+        // SAFETY: a segment of an open mapping that can be written, mapped and filled, borrowed as
+        // `self` is.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, segment.len()) })
     }
 }
 
@@ -358,65 +392,81 @@ pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
     }
 }
 
-/// Segments of an open mapping, seen by one of two who never see the same.
-#[derive(Clone, Copy)]
-struct Parts<'m> {
+/// Those segments of an open mapping that are not written.
+pub(crate) struct Unwritten<'m> {
     segments: &'m [PlannedSegment],
     load_bias: LoadBias,
-    mapping: PhantomData<&'m mut Mapping<Open>>,
 }
-
-impl<'m> Parts<'m> {
-    /// A pointer to `len` bytes at `at`, if they lie in a segment that is written, or in one that is
-    /// not.
-    #[inline]
-    fn place(&self, at: Vaddr, len: u64, written: bool) -> Option<*mut u8> {
-        let end = at.checked_add(len)?;
-        let fits = |segment: &PlannedSegment| {
-            segment.access.write == written && segment.pages.start <= at && end <= segment.pages.end
-        };
-        self.segments.iter().rev().any(fits).then(|| self.load_bias.apply(at) as *mut u8)
-    }
-}
-
-/// The segments that are not written.
-pub(crate) struct Unwritten<'m>(Parts<'m>);
 
 impl ReadAt for Unwritten<'_> {
     fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
         let len = range.end.checked_sub(range.start)?;
-        let place = self.0.place(range.start, len, false)?;
+        let holds = |segment: &PlannedSegment| {
+            !segment.access.write
+                && segment.pages.start <= range.start
+                && range.end <= segment.pages.end
+        };
+        self.segments.iter().find(|segment| holds(segment))?;
+        let start = self.load_bias.apply(range.start) as *const u8;
         // SAFETY: `len` bytes of a segment that nobody writes to: `Writable`, which alone is there
         // besides while the mapping is borrowed, stores into others only. A mapping that is open can
         // be read everywhere.
-        Some(unsafe { std::slice::from_raw_parts(place, len as usize) })
+        Some(unsafe { std::slice::from_raw_parts(start, len as usize) })
     }
 
     fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
-        let segment = self.0.segments.iter().find(|segment| segment.pages.contains(&start))?;
+        let segment = self.segments.iter().find(|segment| segment.pages.contains(&start))?;
         self.read(start..segment.pages.end)
     }
 }
 
-/// The segments that are written.
-pub(crate) struct Writable<'m>(Parts<'m>);
+/// What can be stored to of an open mapping: the segments that are written, or all while text
+/// relocations are applied.
+pub(crate) struct Writable<'m> {
+    segments: &'m [PlannedSegment],
+    load_bias: LoadBias,
+    all: bool,
+    /// The pages of the segment that was last stored to: mostly the next is there, too.
+    last: Range<Vaddr>,
+}
 
 impl Writable<'_> {
-    /// As [`Mapping::store`].
+    /// A pointer to `len` bytes at `at`, if they can be written.
+    #[inline]
+    fn place(&mut self, at: Vaddr, len: u64) -> Option<*mut u8> {
+        let end = at.checked_add(len)?;
+        if at < self.last.start || self.last.end < end {
+            self.last = self.pages_around(at, end)?;
+        }
+        Some(self.load_bias.apply(at) as *mut u8)
+    }
+
+    /// The pages of a segment that can be written and holds all of this.
+    #[cold]
+    fn pages_around(&self, at: Vaddr, end: Vaddr) -> Option<Range<Vaddr>> {
+        let fits = |segment: &&PlannedSegment| {
+            let is_written = self.all || segment.access.write;
+            is_written && segment.pages.start <= at && end <= segment.pages.end
+        };
+        Some(self.segments.iter().find(fits)?.pages.clone())
+    }
+
+    /// Stores `bytes` at `at`. `None`, and nothing is stored, unless all of it is writable.
     #[inline]
     pub(crate) fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
-        let target = self.0.place(at, N as u64, true)?;
-        // SAFETY: N bytes of a segment of an open mapping, which is borrowed mutably: only
-        // `Unwritten` is there besides, which reads others.
+        let target = self.place(at, N as u64)?;
+        // SAFETY: N bytes inside one segment of an open mapping that can be written, and which is
+        // borrowed mutably: only `Unwritten` may be there besides, and then reads others. The place
+        // need not be aligned.
         unsafe { ptr::write_unaligned(target.cast(), bytes) };
         Some(())
     }
 
-    /// As [`Mapping::stored_word`].
+    /// The word at `at`, where it could be stored to.
     #[inline]
-    pub(crate) fn stored_word(&self, at: Vaddr) -> Option<u64> {
-        let source = self.0.place(at, 8, true)?;
-        // SAFETY: as above.
+    pub(crate) fn stored_word(&mut self, at: Vaddr) -> Option<u64> {
+        let source = self.place(at, 8)?;
+        // SAFETY: as above; what can be written can be read.
         Some(unsafe { ptr::read_unaligned(source.cast()) })
     }
 }
@@ -425,9 +475,24 @@ impl Writable<'_> {
 pub(crate) struct SharedText {
     /// Each run of such segments without a gap: where it is in the span, and its pages.
     runs: Vec<(usize, SharedPages)>,
+    /// What memory is parked for that has these pages in place.
+    purpose: Arc<Purpose>,
+}
+
+impl Drop for SharedText {
+    fn drop(&mut self) {
+        reserve::forget_purpose(&self.purpose);
+    }
 }
 
 impl SharedText {
+    /// What becomes of an instance's memory.
+    fn reuse(&self, plan: &Plan) -> Reuse {
+        let written = plan.segments.iter().filter(|segment| segment.access.write);
+        let own = written.map(PlannedSegment::len).sum();
+        Reuse::Parked { purpose: Arc::downgrade(&self.purpose), own }
+    }
+
     /// Of the image with these bytes; `None` if they are too few to be worth it.
     pub(crate) fn new(plan: &Plan, bytes: &[u8]) -> Result<Option<SharedText>, Error> {
         /// A mapping more for each instance costs as much as copying so many bytes.
@@ -459,7 +524,8 @@ impl SharedText {
             })?;
             Ok(((start.0 - plan.span.start.0) as usize, pages))
         };
-        Ok(Some(SharedText { runs: runs.into_iter().map(pages).collect::<Result<_, Error>>()? }))
+        let runs = runs.into_iter().map(pages).collect::<Result<_, Error>>()?;
+        Ok(Some(SharedText { runs, purpose: Arc::default() }))
     }
 }
 
@@ -505,6 +571,7 @@ impl Mapping<Sealed> {
     /// Gives the image pages of its own where it shared them with other instances. Threads may run in
     /// it meanwhile: each segment changes at once, to what looks the same.
     pub(crate) fn make_private(&self) -> Result<(), Error> {
+        self.memory.is_private.store(true, Ordering::Relaxed);
         for segment in self.segments.iter().filter(|segment| !segment.access.write) {
             let len = segment.len();
             let target = self.load_bias.apply(segment.pages.start) as *mut u8;

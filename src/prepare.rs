@@ -32,6 +32,7 @@ use crate::lookup;
 use crate::map::SharedText;
 use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
+use crate::prelinked::Prelinked;
 use crate::profile::Profile;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
@@ -101,6 +102,8 @@ pub(crate) struct Member<'d> {
     pub tables_stay: bool,
     /// Instances share what they do not write, once there is one.
     shared_text: Option<OnceLock<Option<SharedText>>>,
+    /// Its relocations, worked out for any number of instances, once there is one.
+    prelinked: Option<OnceLock<Option<Prelinked>>>,
     /// What profilers are told of an instance.
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
@@ -198,6 +201,7 @@ impl Settings {
                 lazy,
                 tables_stay,
                 shared_text: is_shared.then(OnceLock::new),
+                prelinked: (instances == Instances::Many).then(OnceLock::new),
                 profile,
                 debug_info,
             });
@@ -707,6 +711,21 @@ impl Member<'_> {
             let _ = shared.set(SharedText::new(&self.plan, self.image.bytes())?);
         }
         Ok(shared.get().and_then(Option::as_ref))
+    }
+
+    /// Its relocations, worked out; it is the member of this index in a group of `members`.
+    pub(crate) fn prelinked(
+        &self,
+        index: usize,
+        members: usize,
+    ) -> Result<Option<&Prelinked>, Error> {
+        let Some(prelinked) = &self.prelinked else { return Ok(None) };
+        if prelinked.get().is_none() {
+            let made = Prelinked::new(&self.image, &self.plan, &self.bound, index, members)?;
+            // Another thread may have been quicker.
+            let _ = prelinked.set(made);
+        }
+        Ok(prelinked.get().and_then(Option::as_ref))
     }
 }
 

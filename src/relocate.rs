@@ -293,8 +293,21 @@ pub(crate) struct Placement {
 pub(crate) trait Memory {
     /// Stores at `at`; `None`, with nothing stored, where the image has no writable memory.
     fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()>;
+
     /// The word at `at`, where it could be stored to.
-    fn word(&self, at: Vaddr) -> Option<u64>;
+    fn word(&mut self, at: Vaddr) -> Option<u64>;
+
+    /// Stores the run-time address of `address`, in `member` of the group.
+    #[inline]
+    fn store_address(
+        &mut self,
+        at: Vaddr,
+        address: Vaddr,
+        _member: usize,
+        load_bias: LoadBias,
+    ) -> Option<()> {
+        self.store(at, (load_bias.apply(address) as u64).to_le_bytes())
+    }
 }
 
 /// A word that gets what an IFUNC resolver of the group returns.
@@ -318,23 +331,64 @@ pub(crate) fn apply(
     placements: &[Placement],
     memory: &mut impl Memory,
 ) -> Result<Vec<Indirect>, Error> {
-    let load_bias = placements[member].load_bias;
-    apply_relr(relocations.relr_words(tables), load_bias, memory)?;
     let applier = Applier { bound, member, machine, placements };
+    applier.apply_relr(relocations.relr_words(tables), memory)?;
     let mut indirect = Vec::new();
     relocations.relas(tables).try_for_each(|rela| {
         let kind = checked_kind(&rela, machine)?;
         // Most relocations are relative: nothing to look at but the entry.
         if kind == RelocKind::Relative {
-            let value = load_bias.apply(Vaddr(rela.r_addend as u64)) as u64;
-            memory
-                .store(rela.r_offset, value.to_le_bytes())
-                .ok_or_else(|| misplaced(&rela, machine))?;
+            applier.apply_relative(&rela, memory)
         } else {
-            applier.apply(kind, &rela, memory, &mut indirect)?;
+            applier.apply(kind, &rela, memory, &mut indirect)
         }
-        Ok(())
     })?;
+    Ok(indirect)
+}
+
+/// Of [`apply`], what is alike in all instances but for where the group's members lie. The other
+/// relocations are returned, in order, each with how many bytes it may store; [`apply_rest`] is
+/// for them.
+pub(crate) fn apply_alike(
+    relocations: &RelocationTables,
+    tables: &impl ReadAt,
+    bound: &Bound,
+    member: usize,
+    machine: &Machine,
+    placements: &[Placement],
+    memory: &mut impl Memory,
+) -> Result<Vec<(Rela, u64)>, Error> {
+    let applier = Applier { bound, member, machine, placements };
+    applier.apply_relr(relocations.relr_words(tables), memory)?;
+    let mut rest = Vec::new();
+    relocations.relas(tables).try_for_each(|rela| {
+        let kind = checked_kind(&rela, machine)?;
+        if kind == RelocKind::Relative {
+            applier.apply_relative(&rela, memory)
+        } else if applier.is_alike(kind, &rela)? {
+            applier.apply(kind, &rela, memory, &mut Vec::new())
+        } else {
+            rest.push((rela, kind.stored_len()));
+            Ok(())
+        }
+    })?;
+    Ok(rest)
+}
+
+/// As [`apply`], for what [`apply_alike`] has left.
+pub(crate) fn apply_rest(
+    rest: &[Rela],
+    bound: &Bound,
+    member: usize,
+    machine: &Machine,
+    placements: &[Placement],
+    memory: &mut impl Memory,
+) -> Result<Vec<Indirect>, Error> {
+    let applier = Applier { bound, member, machine, placements };
+    let mut indirect = Vec::new();
+    for rela in rest {
+        applier.apply(checked_kind(rela, machine)?, rela, memory, &mut indirect)?;
+    }
     Ok(indirect)
 }
 
@@ -342,39 +396,6 @@ fn misplaced(rela: &Rela, machine: &Machine) -> Error {
     let what =
         format!("{} applies to memory that is not writable", (machine.reloc_name)(rela.r_type));
     Error::malformed(what, Place::Relocation(rela.r_offset))
-}
-
-/// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next
-/// 63 words are.
-fn apply_relr(
-    words: impl Iterator<Item = u64>,
-    load_bias: LoadBias,
-    memory: &mut impl Memory,
-) -> Result<(), Error> {
-    let mut at = Vaddr(0);
-    for entry in words {
-        let (start, bits, step) =
-            if entry & 1 == 0 { (Vaddr(entry), 1, 1) } else { (at, entry >> 1, 63) };
-        let mut bits = bits;
-        while bits != 0 {
-            let index = u64::from(bits.trailing_zeros());
-            bits &= bits - 1;
-            let place = Vaddr(start.0.wrapping_add(index * 8));
-            memory
-                .word(place)
-                .and_then(|word| {
-                    memory.store(place, (load_bias.apply(Vaddr(word)) as u64).to_le_bytes())
-                })
-                .ok_or_else(|| {
-                    Error::malformed(
-                        "DT_RELR applies to memory that is not writable",
-                        Place::Relocation(place),
-                    )
-                })?;
-        }
-        at = Vaddr(start.0.wrapping_add(step * 8));
-    }
-    Ok(())
 }
 
 struct Applier<'a> {
@@ -385,6 +406,63 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
+    fn load_bias(&self) -> LoadBias {
+        self.placements[self.member].load_bias
+    }
+
+    /// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next
+    /// 63 words are.
+    fn apply_relr(
+        &self,
+        words: impl Iterator<Item = u64>,
+        memory: &mut impl Memory,
+    ) -> Result<(), Error> {
+        let mut at = Vaddr(0);
+        for entry in words {
+            let (start, bits, step) =
+                if entry & 1 == 0 { (Vaddr(entry), 1, 1) } else { (at, entry >> 1, 63) };
+            let mut bits = bits;
+            while bits != 0 {
+                let index = u64::from(bits.trailing_zeros());
+                bits &= bits - 1;
+                let place = Vaddr(start.0.wrapping_add(index * 8));
+                self.move_word(place, memory).ok_or_else(|| {
+                    let what = "DT_RELR applies to memory that is not writable";
+                    Error::malformed(what, Place::Relocation(place))
+                })?;
+            }
+            at = Vaddr(start.0.wrapping_add(step * 8));
+        }
+        Ok(())
+    }
+
+    /// Turns the address that stands at `place` into a run-time address.
+    #[inline]
+    fn move_word(&self, place: Vaddr, memory: &mut impl Memory) -> Option<()> {
+        let word = memory.word(place)?;
+        memory.store_address(place, Vaddr(word), self.member, self.load_bias())
+    }
+
+    #[inline]
+    fn apply_relative(&self, rela: &Rela, memory: &mut impl Memory) -> Result<(), Error> {
+        let address = Vaddr(rela.r_addend as u64);
+        memory
+            .store_address(rela.r_offset, address, self.member, self.load_bias())
+            .ok_or_else(|| misplaced(rela, self.machine))
+    }
+
+    /// Whether all that instances differ in is where the group's members lie.
+    fn is_alike(&self, kind: RelocKind, rela: &Rela) -> Result<bool, Error> {
+        Ok(match kind {
+            RelocKind::None => true,
+            RelocKind::JumpSlot if self.bound.lazy_calls => true,
+            RelocKind::GlobDat | RelocKind::JumpSlot | RelocKind::Absolute => {
+                matches!(self.target(kind, rela)?, Target::Address(_) | Target::Member { .. })
+            }
+            _ => false,
+        })
+    }
+
     fn apply(
         &self,
         kind: RelocKind,
@@ -395,13 +473,19 @@ impl Applier<'_> {
         let place = rela.r_offset;
         if kind == RelocKind::JumpSlot && self.bound.lazy_calls {
             // The word leads to the second half of the PLT entry, which asks for the function.
-            let load_bias = self.placements[self.member].load_bias;
-            let stored = memory.word(place).and_then(|word| {
-                memory.store(place, (load_bias.apply(Vaddr(word)) as u64).to_le_bytes())
-            });
-            return stored.ok_or_else(|| misplaced(rela, self.machine));
+            return self.move_word(place, memory).ok_or_else(|| misplaced(rela, self.machine));
         }
         let target = self.target(kind, rela)?;
+        if let Target::Member { member, st_value } = target
+            && matches!(kind, RelocKind::GlobDat | RelocKind::JumpSlot | RelocKind::Absolute)
+        {
+            let addend = if kind == RelocKind::Absolute { rela.r_addend } else { 0 };
+            let address = Vaddr(st_value.0.wrapping_add_signed(addend));
+            let load_bias = self.placements[member].load_bias;
+            return memory
+                .store_address(place, address, member, load_bias)
+                .ok_or_else(|| misplaced(rela, self.machine));
+        }
         let mut defer = |member, resolver, r_addend| {
             // The place is checked now, so that nothing can fail once code has run.
             memory.word(place)?;
@@ -431,7 +515,7 @@ impl Applier<'_> {
                 memory.store(place, value.to_le_bytes())
             }
             (RelocKind::PcRelative | RelocKind::PcRelative32, _) => {
-                let at = self.placements[self.member].load_bias.apply(place) as u64;
+                let at = self.load_bias().apply(place) as u64;
                 let distance = plus(self.address(target, rela)?).wrapping_sub(at);
                 if kind == RelocKind::PcRelative {
                     memory.store(place, distance.to_le_bytes())

@@ -12,7 +12,7 @@ use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::Error;
 
@@ -31,11 +31,54 @@ pub(crate) enum Pages {
     Used,
 }
 
-/// Memory that was given back, for whoever wants as much next.
-static FREE: Mutex<Vec<Reservation>> = Mutex::new(Vec::new());
+/// Memory that was given back, and is still there.
+#[derive(Default)]
+struct Kept {
+    /// For whoever wants the same next; the oldest first.
+    free: Vec<Free>,
+    /// For the system, at the next occasion when nobody waits for it.
+    later: Vec<Reservation>,
+}
 
-fn free() -> MutexGuard<'static, Vec<Reservation>> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Memory for whoever wants the same next.
+struct Free {
+    memory: Reservation,
+    /// How much of it is there for it alone, in bytes.
+    own: usize,
+    /// Whose it was, if it is of use to them only.
+    purpose: Option<Weak<Purpose>>,
+}
+
+/// What memory was set up for: only its owner can use it again.
+#[derive(Default)]
+pub(crate) struct Purpose(());
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { free: Vec::new(), later: Vec::new() });
+
+fn kept() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As much memory is kept for images to come, in bytes and in pieces.
+const MOST_BYTES: usize = 32 << 20;
+const MOST: usize = 16;
+
+impl Kept {
+    /// Keeps one more, and returns what there is no room for.
+    fn keep(&mut self, free: Free) -> Vec<Free> {
+        let is_of_use = |free: &mut Free| {
+            free.purpose.as_ref().is_none_or(|purpose| purpose.strong_count() > 0)
+        };
+        self.free.push(free);
+        let mut gone: Vec<Free> = Vec::new();
+        gone.extend(self.free.extract_if(.., |free| !is_of_use(free)));
+        while self.free.len() > MOST
+            || self.free.iter().map(|free| free.own).sum::<usize>() > MOST_BYTES
+        {
+            gone.push(self.free.remove(0));
+        }
+        gone
+    }
 }
 
 /// Addresses that are kept from being used again.
@@ -48,16 +91,34 @@ fn vacated_memory() -> MutexGuard<'static, VecDeque<Reservation>> {
 /// Keeps both as they are while the process forks.
 pub(crate) fn lock_for_fork() -> (MutexGuard<'static, impl Sized>, MutexGuard<'static, impl Sized>)
 {
-    (free(), vacated_memory())
+    (kept(), vacated_memory())
 }
 
 /// Gives the system the memory that is kept for images to come.
 ///
 /// memdl keeps up to 32 MiB of what unloaded images had, since memory that is there already is what
-/// makes the next load of the same image fast.
+/// makes the next load of the same image, or the next instance of a template, fast. Besides, what an
+/// image that stays where it was received leaves of its [`ImageBuffer`](crate::ImageBuffer) (debug
+/// sections that nobody is told of), up to 32 MiB, is given back only when the next buffer is made or an
+/// image is unloaded, since nobody is to wait for that.
 pub fn release_memory() {
-    let kept = std::mem::take(&mut *free());
+    let kept = std::mem::take(&mut *kept());
     drop(kept);
+}
+
+/// Gives the system what was put off.
+pub(crate) fn give_back_now() {
+    let later = std::mem::take(&mut kept().later);
+    drop(later);
+}
+
+/// Gives the system what only this owner could use.
+pub(crate) fn forget_purpose(purpose: &Arc<Purpose>) {
+    let is_its = |free: &mut Free| {
+        free.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
+    };
+    let gone: Vec<Free> = kept().free.extract_if(.., is_its).collect();
+    drop(gone);
 }
 
 // SAFETY: a reservation is just owned memory; nothing about it is bound to a thread. What is done
@@ -115,29 +176,56 @@ impl Reservation {
         align: usize,
         residue: usize,
     ) -> Result<(Reservation, Pages), Error> {
-        let fits = |free: &Reservation| {
-            free.len == len && free.address().wrapping_sub(residue) & (align - 1) == 0
+        let fits = |free: &Free| {
+            free.purpose.is_none()
+                && free.memory.len == len
+                && free.memory.address().wrapping_sub(residue) & (align - 1) == 0
         };
-        let mut free = free();
-        if let Some(index) = free.iter().position(fits) {
-            return Ok((free.swap_remove(index), Pages::Used));
+        let mut kept = kept();
+        if let Some(index) = kept.free.iter().position(fits) {
+            return Ok((kept.free.remove(index).memory, Pages::Used));
         }
-        drop(free);
+        drop(kept);
         Ok((Reservation::new(len, align, residue)?, Pages::Zeroed))
     }
 
     /// Gives the memory back, or keeps it for the next who wants as much. Either way nothing is left
     /// at its addresses.
     pub(crate) fn recycle(self) {
-        const MOST_BYTES: usize = 32 << 20;
-        const MOST: usize = 8;
-        let mut free = free();
-        let kept: usize = free.iter().map(Reservation::len).sum();
-        if free.len() < MOST
-            && kept + self.len <= MOST_BYTES
-            && let Some(moved) = self.moved()
+        if self.len <= MOST_BYTES
+            && let Some(memory) = self.moved()
         {
-            free.push(moved);
+            let own = memory.len;
+            let gone = kept().keep(Free { memory, own, purpose: None });
+            drop(gone);
+        }
+    }
+
+    /// Gives the memory back, or keeps it as it is for [`Reservation::parked`]. `own` bytes of it are
+    /// there for it alone.
+    pub(crate) fn park(self, purpose: Weak<Purpose>, own: usize) {
+        if own <= MOST_BYTES {
+            let gone = kept().keep(Free { memory: self, own, purpose: Some(purpose) });
+            drop(gone);
+        }
+    }
+
+    /// Memory that was [parked](Reservation::park) for this purpose, the last first.
+    pub(crate) fn parked(purpose: &Arc<Purpose>) -> Option<Reservation> {
+        let is_its = |free: &Free| {
+            free.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
+        };
+        let mut kept = kept();
+        let index = kept.free.iter().rposition(is_its)?;
+        Some(kept.free.remove(index).memory)
+    }
+
+    /// Gives the memory back when the next buffer is made or image unloaded; now, if it is much.
+    fn give_back_later(self) {
+        let mut kept = kept();
+        let waiting: usize = kept.later.iter().map(Reservation::len).sum();
+        if waiting + self.len <= MOST_BYTES {
+            kept.later.push(self);
         }
     }
 
@@ -207,13 +295,19 @@ impl Reservation {
         unsafe { libc::madvise(self.start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
     }
 
-    /// Unmaps all from `len` on, a multiple of the page.
+    /// Makes do with `len` bytes, a multiple of the page: gives back what is behind, soon, unless that
+    /// is so little that it may as well stay.
     ///
     /// # Safety
     /// Nobody refers to that part.
-    pub(crate) unsafe fn truncate(&mut self, len: usize) {
-        if len < self.len {
-            self.trim(0, len);
+    pub(crate) unsafe fn shrink(&mut self, len: usize) {
+        const LITTLE: usize = 16 << 12;
+        if len.saturating_add(LITTLE) < self.len {
+            // SAFETY: inside the mapping.
+            let start = unsafe { self.start.add(len) };
+            let rest = Reservation { start, len: self.len - len };
+            self.len = len;
+            rest.give_back_later();
         }
     }
 

@@ -14,7 +14,7 @@ use common::{
     load_and_run, maps, notes, resident,
 };
 use libc::RTLD_NOW;
-use memdl::{Debug, Library, Loader};
+use memdl::{Debug, ImageBuffer, Library, Loader, Template};
 
 type Number = extern "C" fn() -> c_int;
 
@@ -431,4 +431,155 @@ fn what_is_left_goes_at_the_end_of_the_process() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.ends_with("+first +second -second +third -third -first "), "{text}");
+}
+
+/// A template whose instances debuggers are not told of, and so share what they do not write.
+fn shared_template() -> Template {
+    loader().debug(Debug::Off).prepare(&read(&gcc("again.c", &["-Wl,-z,now"]))).unwrap()
+}
+
+fn instance(template: &Template) -> Library {
+    // SAFETY: a library of `testlibs/`.
+    unsafe { template.instantiate() }.unwrap()
+}
+
+#[test]
+fn an_instance_where_another_was_is_as_new() {
+    isolated("an_instance_where_another_was_is_as_new", || {
+        let template = shared_template();
+        let spoiled = || {
+            let library = instance(&template);
+            assert_eq!(function::<Number>(&library, "fresh")(), 42);
+            function::<extern "C" fn()>(&library, "spoil")();
+            library.address_range()
+        };
+        let place = spoiled();
+        for round in 0..10 {
+            assert_eq!(spoiled(), place, "round {round} is not where the one before was");
+        }
+        // Two at once have nothing in common that they write.
+        let (library, other) = (instance(&template), instance(&template));
+        assert_ne!(library.address_range(), other.address_range());
+        function::<extern "C" fn()>(&other, "spoil")();
+        assert_eq!(function::<Number>(&library, "fresh")(), 42);
+        let access = |address: usize| {
+            let lines = maps();
+            lines.into_iter().find(|line| line.range.contains(&address)).unwrap().access
+        };
+        let at = |name: &str| function::<*const c_void>(&library, name).addr();
+        assert_eq!(&access(at("fresh"))[..3], "r-x");
+        assert_eq!(&access(at("filler"))[..3], "r--");
+        assert_eq!(&access(at("data"))[..3], "rw-");
+        let read_only = function::<extern "C" fn() -> *const c_void>(&library, "read_only")();
+        assert_eq!(&access(read_only.addr())[..3], "r--", "RELRO");
+    });
+}
+
+#[test]
+fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() {
+    isolated("memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand", || {
+        let template = shared_template();
+        let place = |library: Library| library.address_range().start;
+        let parked = place(instance(&template));
+        assert!(is_mapped(parked), "kept for the next");
+        memdl::release_memory();
+        assert!(!is_mapped(parked), "given back on demand");
+
+        let parked = place(instance(&template));
+        assert!(is_mapped(parked));
+        drop(template);
+        assert!(!is_mapped(parked), "given back with the template");
+
+        let template = shared_template();
+        let outlives = instance(&template);
+        drop(template);
+        let start = place(outlives);
+        assert!(!is_mapped(start), "nobody can use it any more");
+
+        // What debuggers were told of may have breakpoints in it.
+        let template = shared_template();
+        let told = instance(&template);
+        told.set_debug(Debug::Symbols).unwrap();
+        let start = place(told);
+        assert!(!is_mapped(start), "it has pages of its own");
+        let many: Vec<Library> = (0..40).map(|_| instance(&template)).collect();
+        let places: Vec<usize> = many.into_iter().map(place).collect();
+        let kept = places.iter().filter(|&&start| is_mapped(start)).count();
+        assert!((1..=16).contains(&kept), "{kept} of 40 are kept");
+    });
+}
+
+#[test]
+fn what_lies_behind_a_received_image_is_given_back_when_nobody_waits() {
+    isolated("what_lies_behind_a_received_image_is_given_back_when_nobody_waits", || {
+        let path = gcc("again.c", &["-Wl,-z,now"]);
+        let mut file = read(&path);
+        file.resize(file.len() + (4 << 20), 7);
+        let received = || {
+            let mut buffer = ImageBuffer::new(file.len()).unwrap();
+            buffer.copy_from_slice(&file);
+            // SAFETY: a library of `testlibs/`.
+            unsafe { loader().debug(Debug::Off).load_buffer(buffer) }.unwrap()
+        };
+        let behind = |library: &Library| library.address_range().end + (1 << 20);
+        let first = received();
+        assert!(is_mapped(behind(&first)));
+        let _buffer = ImageBuffer::new(1).unwrap();
+        assert!(!is_mapped(behind(&first)), "another buffer is made");
+        let second = received();
+        drop(load(&path));
+        assert!(!is_mapped(behind(&second)), "an image is unloaded");
+        let third = received();
+        memdl::release_memory();
+        assert!(!is_mapped(behind(&third)), "on demand");
+        for library in [first, second, third] {
+            assert_eq!(function::<Number>(&library, "fresh")(), 42);
+        }
+    });
+}
+
+#[test]
+fn relocations_that_meet_are_applied_to_instances_in_order() {
+    isolated("relocations_that_meet_are_applied_to_instances_in_order", || {
+        // An import and a symbol of the library's own, one behind the other, go to the same word.
+        let mut file = read(&gcc("again.c", &["-Wl,-z,now"]));
+        let relocation = |place: u64, info: u64| [place.to_le_bytes(), info.to_le_bytes()].concat();
+        let elf = goblin::elf::Elf::parse(&file).unwrap();
+        let named = |name: &str| {
+            let found = elf
+                .dynsyms
+                .iter()
+                .enumerate()
+                .find(|(_, symbol)| elf.dynstrtab.get_at(symbol.st_name) == Some(name));
+            let (index, symbol) = found.unwrap();
+            (index as u64, symbol.st_value)
+        };
+        let (strstr, imported) = (named("strstr").0, named("imported").1);
+        let (data, pointer) = (named("data").0, named("pointer").1);
+        let entry = |place: u64, symbol: u64| {
+            let wanted = relocation(place, symbol << 32 | 1);
+            file.windows(16).position(|window| *window == *wanted).expect("R_X86_64_64")
+        };
+        let entries = [entry(pointer, data), entry(imported, strstr)];
+        let symbols = [strstr, data];
+        for (at, symbol) in [entries.iter().min(), entries.iter().max()].into_iter().zip(symbols) {
+            let changed = relocation(pointer, symbol << 32 | 1);
+            file[*at.unwrap()..][..16].copy_from_slice(&changed);
+        }
+
+        let template = loader().debug(Debug::Off).prepare(&file).unwrap();
+        // SAFETY: a library of `testlibs/`, of which nothing is called.
+        let loaded = unsafe { loader().load(&file) }.unwrap();
+        let instance = instance(&template);
+        let words = |library: &Library| {
+            ["pointer", "imported"].map(|name| {
+                let word = function::<*const usize>(library, name);
+                // SAFETY: a word of the library's data.
+                let word = unsafe { word.read() };
+                let inside = library.address_range().contains(&word);
+                if inside { word - library.load_bias() } else { word }
+            })
+        };
+        assert_eq!(words(&instance), words(&loaded));
+    });
 }

@@ -56,6 +56,16 @@ pub(crate) enum RelocKind {
 }
 
 impl RelocKind {
+    /// How many bytes are stored.
+    pub(crate) fn stored_len(self) -> u64 {
+        match self {
+            RelocKind::None => 0,
+            RelocKind::Absolute32 | RelocKind::PcRelative32 | RelocKind::Size32 => 4,
+            RelocKind::TlsDescriptor => 16,
+            _ => 8,
+        }
+    }
+
     /// It is about a thread-local symbol.
     pub(crate) fn is_thread_local(self) -> bool {
         matches!(

@@ -97,8 +97,9 @@ pub fn call_run(library: &memdl::Library) -> c_int {
 }
 
 /// The ways to load, of which the environment variable `MEMDL_TEST_WAY` names one: `copy`, which is
-/// what is meant if it is not set, `buffer`, `instance`, or `shared`: an instance that debuggers are not
-/// told of, so that it shares what it does not write with others.
+/// what is meant if it is not set, `buffer`, `instance`, `shared`: an instance that debuggers are not
+/// told of, so that it shares what it does not write with others, or `again`: one that is put where
+/// another was before.
 pub trait AnyWay {
     /// [`Loader::load`](memdl::Loader::load), or what comes to the same.
     ///
@@ -121,7 +122,12 @@ impl AnyWay for memdl::Loader {
                 }
                 "instance" => self.prepare(bytes)?.instantiate(),
                 "shared" => self.clone().debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
-                _ => panic!("MEMDL_TEST_WAY={way} is none of copy, buffer, instance, shared"),
+                "again" => {
+                    let template = self.clone().debug(memdl::Debug::Off).prepare(bytes)?;
+                    drop(template.instantiate()?);
+                    template.instantiate()
+                }
+                _ => panic!("MEMDL_TEST_WAY={way} is no way to load"),
             }
         }
     }
