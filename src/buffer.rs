@@ -37,7 +37,7 @@ pub struct ImageBuffer {
 /// used.
 const ROOM: usize = 128 << 20;
 /// Images from this size on are received into large pages, in bytes.
-const HUGE_FROM: usize = 16 << 20;
+const HUGE_FROM: usize = 2 << 20;
 const HUGE_PAGE: usize = 2 << 20;
 
 impl ImageBuffer {

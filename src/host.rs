@@ -100,7 +100,7 @@ impl Handle {
     fn try_open(name: &CStr, flags: c_int) -> Option<Handle> {
         let handle = Handle::open(name, flags);
         if handle.is_none() {
-            last_dl_error();
+            forget_dl_error();
         }
         handle
     }
@@ -125,7 +125,7 @@ impl Handle {
             }
         };
         if address.is_null() {
-            last_dl_error();
+            forget_dl_error();
         }
         (!address.is_null()).then_some(address.addr())
     }
@@ -148,6 +148,12 @@ impl Handle {
             Some(((*map).l_addr, CStr::from_ptr((*map).l_name).to_owned()))
         }
     }
+}
+
+/// Leaves nothing of the system's loader for the next who asks it for an error, in this thread.
+fn forget_dl_error() {
+    // SAFETY: no preconditions; the text is not looked at.
+    unsafe { libc::dlerror() };
 }
 
 /// What the system's loader said last, in this thread.
@@ -449,7 +455,7 @@ impl HostLibrary {
         let mut found = false;
         for rela in self.relas() {
             let is_reference = matches!(
-                (arch::MACHINE.reloc_kind)(rela.r_type),
+                arch::MACHINE.reloc_kind(rela.r_type),
                 Some(RelocKind::JumpSlot | RelocKind::GlobDat)
             );
             let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
@@ -703,8 +709,9 @@ pub(crate) struct GlobalScope {
     startup_names: OnceCell<Arc<Names>>,
     /// How many names were asked for.
     asked: Cell<usize>,
-    /// What libraries define that were opened since the process started, for others to see or not.
-    opened_names: OnceCell<Arc<Names>>,
+    /// The libraries that were opened since the process started, for others to see or not; and, where
+    /// it was asked, whether this one is for others to see.
+    opened: OnceCell<(Arc<Opened>, Vec<OnceCell<bool>>)>,
     /// Of these, those that may have unique definitions.
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
     /// Of these, those that something was found in, the last first: mostly there is more in them.
@@ -720,7 +727,44 @@ struct MadeNames {
     /// Those of the start-up set.
     startup: Option<Arc<Names>>,
     /// Those of all others, and when that was so.
-    opened: Option<(Changes, Arc<Names>)>,
+    opened: Option<(Changes, Arc<Opened>)>,
+}
+
+/// What libraries define that were opened since the process started.
+struct Opened {
+    names: Names,
+    libraries: Vec<OpenedLibrary>,
+}
+
+struct OpenedLibrary {
+    names: Names,
+    /// A name that it defines for whoever can see it.
+    defined: Option<CString>,
+}
+
+impl OpenedLibrary {
+    fn new(library: &HostLibrary, hashes: &[u32]) -> OpenedLibrary {
+        let table = library.table();
+        // `dlsym` would call the resolver of an IFUNC, and is not to find another version.
+        let is_plain = |index: u32, symbol: &Sym| {
+            !symbol.is_ifunc()
+                && !symbol.is_thread_local()
+                && !symbol.is_absolute()
+                && table.is_default_version(index)
+        };
+        let found = table.exports().find(|(index, symbol)| is_plain(*index, symbol));
+        let name = found.and_then(|(_, symbol)| table.string(symbol.st_name));
+        let defined = name.and_then(|name| CString::new(name).ok());
+        OpenedLibrary { names: Names::new(hashes), defined }
+    }
+
+    /// Whether it may have been opened with `RTLD_GLOBAL`. That can change while it is there, without
+    /// a sign, so it holds for one load.
+    fn may_be_global(&self) -> bool {
+        // If `dlsym` finds nobody who defines the name, then this library is none that it sees.
+        let seen = |name: &CString| Handle::global_scope().symbol(name, None).is_some();
+        self.defined.as_ref().is_none_or(seen)
+    }
 }
 
 static NAMES: Mutex<MadeNames> = Mutex::new(MadeNames { startup: None, opened: None });
@@ -745,31 +789,35 @@ fn startup_names(make: bool) -> Option<Arc<Names>> {
     made.startup.clone()
 }
 
-/// The names that all other libraries define now.
-fn opened_names() -> Arc<Names> {
+/// What all other libraries define now.
+fn opened() -> Arc<Opened> {
     let now = Changes::now();
     let mut made = made_names();
-    if let Some((changes, names)) = &made.opened
+    if let Some((changes, opened)) = &made.opened
         && *changes == now
     {
-        return names.clone();
+        return opened.clone();
     }
-    let mut hashes = Vec::new();
+    let (mut hashes, mut libraries) = (Vec::new(), Vec::new());
     // They are looked into while `ld.so` keeps them where they are.
     listed_if(&mut |listed| {
         let is_startup = startup().iter().any(|library| {
             library.memory.load_bias.get() == listed.load_bias && library.name == listed.name
         });
         // The kernel's vdso has a name that is no path.
-        if !is_startup && listed.name.to_bytes().contains(&b'/') {
-            let library = HostLibrary::new(listed.clone(), None);
-            library.iter().for_each(|library| hashes.extend(library.table().half_hashes()));
+        if !is_startup
+            && listed.name.to_bytes().contains(&b'/')
+            && let Some(library) = HostLibrary::new(listed.clone(), None)
+        {
+            let start = hashes.len();
+            hashes.extend(library.table().half_hashes());
+            libraries.push(OpenedLibrary::new(&library, &hashes[start..]));
         }
         false
     });
-    let names = Arc::new(Names::new(&hashes));
-    made.opened = Some((now, names.clone()));
-    names
+    let opened = Arc::new(Opened { names: Names::new(&hashes), libraries });
+    made.opened = Some((now, opened.clone()));
+    opened
 }
 
 /// A definition in the global scope, with what keeps it there.
@@ -788,21 +836,32 @@ impl GlobalScope {
             startup,
             startup_names: OnceCell::new(),
             asked: Cell::new(0),
-            opened_names: OnceCell::new(),
+            opened: OnceCell::new(),
             with_unique: OnceCell::new(),
             found_in: RefCell::default(),
         }
     }
 
-    /// Whether a library may define a name with this hash ([`SymbolName::half_hash`]).
+    /// Whether a library may define, for others to see, a name with this hash
+    /// ([`SymbolName::half_hash`]).
+    #[inline]
     pub(crate) fn may_define(&self, half_hash: u32) -> bool {
-        self.startup_may_have(half_hash) || self.opened_may_have(half_hash)
+        self.startup_may_have(half_hash) || self.opened_may_show(half_hash)
     }
 
+    #[inline]
     fn startup_may_have(&self, half_hash: u32) -> bool {
+        match self.startup_names.get() {
+            Some(names) => names.may_have(half_hash),
+            None => self.unfiltered(half_hash),
+        }
+    }
+
+    /// As [`GlobalScope::startup_may_have`], while the names are not made.
+    fn unfiltered(&self, half_hash: u32) -> bool {
         let asked = self.asked.replace(self.asked.get() + 1);
         // Looked for at first, and when it is time to make them.
-        if (asked == 0 || asked == WORTH_NAMES && self.startup_names.get().is_none())
+        if (asked == 0 || asked == WORTH_NAMES)
             && let Some(names) = startup_names(asked == WORTH_NAMES)
         {
             let _ = self.startup_names.set(names);
@@ -810,14 +869,32 @@ impl GlobalScope {
         self.startup_names.get().is_none_or(|names| names.may_have(half_hash))
     }
 
-    fn opened_may_have(&self, half_hash: u32) -> bool {
-        self.opened_names.get_or_init(opened_names).may_have(half_hash)
+    #[inline]
+    fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<bool>>) {
+        self.opened.get_or_init(|| {
+            let opened = opened();
+            let is_global = opened.libraries.iter().map(|_| OnceCell::new()).collect();
+            (opened, is_global)
+        })
+    }
+
+    #[inline]
+    fn opened_may_show(&self, half_hash: u32) -> bool {
+        self.opened().0.names.may_have(half_hash) && self.one_may_show(half_hash)
+    }
+
+    /// Whether one of the libraries that were opened may define such a name, and may be seen.
+    fn one_may_show(&self, half_hash: u32) -> bool {
+        let (opened, is_global) = self.opened();
+        opened.libraries.iter().zip(is_global).any(|(library, is_global)| {
+            library.names.may_have(half_hash) && *is_global.get_or_init(|| library.may_be_global())
+        })
     }
 
     /// The one definition of a unique symbol, if a library that was opened since the process started
     /// has one of it: whoever can see that library, `ld.so` keeps one table for all.
     pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
-        if !self.opened_may_have(name.half_hash()) {
+        if !self.opened().0.names.may_have(name.half_hash()) {
             return None;
         }
         let libraries = self.with_unique.get_or_init(libraries_with_unique);
@@ -843,8 +920,8 @@ impl GlobalScope {
                 return Some(GlobalSymbol { symbol, library: None });
             }
         }
-        let may_be_opened = self.opened_may_have(name.half_hash());
-        if may_be_opened { self.lookup_opened(name, wanted, class) } else { None }
+        let may_be_seen = self.opened_may_show(name.half_hash());
+        if may_be_seen { self.lookup_opened(name, wanted, class) } else { None }
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`

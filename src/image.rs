@@ -686,10 +686,34 @@ impl Facts {
 impl RelocationTables {
     /// The relocations of all tables but `DT_RELR`, the PLT's last, read from `memory`.
     pub(crate) fn relas<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = Rela> + 'm {
-        let [rela, packed, jmprel] =
-            [&self.rela, &self.packed, &self.jmprel].map(|range| table(range, memory));
-        let packed = Packed::new(packed).into_iter().flatten().map_while(Result::ok);
+        let packed = Packed::new(table(&self.packed, memory));
+        let packed = packed.into_iter().flatten().map_while(Result::ok);
+        let [rela, jmprel] = [&self.rela, &self.jmprel].map(|range| table(range, memory));
         Rela::entries(rela).chain(packed).chain(Rela::entries(jmprel))
+    }
+
+    /// Visits the same, as tables for [`Rela::entries`], up to the first error: loading is mostly what
+    /// is done with each entry, and that takes a loop over a plain table to be quick.
+    pub(crate) fn visit(
+        &self,
+        memory: &impl ReadAt,
+        mut visit: impl FnMut(&[u8]) -> Result<(), Box<Error>>,
+    ) -> Result<(), Error> {
+        const MANY: usize = 256;
+        let mut visit = |entries: &[u8]| visit(entries).map_err(|error| *error);
+        visit(table(&self.rela, memory))?;
+        let packed = Packed::new(table(&self.packed, memory));
+        let mut packed = packed.into_iter().flatten().map_while(Result::ok);
+        let mut unpacked = Vec::new();
+        loop {
+            unpacked.clear();
+            unpacked.extend(packed.by_ref().take(MANY).flat_map(Rela::to_bytes));
+            if unpacked.is_empty() {
+                break;
+            }
+            visit(&unpacked)?;
+        }
+        visit(table(&self.jmprel, memory))
     }
 
     /// The words of the `DT_RELR` table, read from `memory`.

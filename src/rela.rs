@@ -37,6 +37,17 @@ impl Rela {
         })
     }
 
+    /// As an entry of a table.
+    pub(crate) fn to_bytes(self) -> [u8; RELA_SIZE as usize] {
+        let r_info = u64::from(self.symbol) << 32 | u64::from(self.r_type);
+        let mut entry = [0; RELA_SIZE as usize];
+        let words = [self.r_offset.0, r_info, self.r_addend as u64];
+        for (bytes, word) in entry.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        entry
+    }
+
     pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {
         Rela { r_offset, symbol: (r_info >> 32) as u32, r_type: r_info as u32, r_addend }
     }

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
-use crate::arch::{self, Machine, RelocKind};
+use crate::arch::{self, MACHINE, Machine, RelocKind};
 use crate::dynamic::ReadAt;
 use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
@@ -69,23 +69,122 @@ pub(crate) fn bind(
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
     let table = &order.members[member];
-    let binder = Binder { symbolic: image.facts.symbolic, member, name, table, order };
+    let symbolic = image.facts.symbolic;
+    let binder = Binder::new(machine, symbolic, member, name, order);
     let mut bound = Bound {
         symbols: vec![None; table.len() as usize],
         calls: HashMap::new(),
         lazy_calls,
         sizes: HashMap::new(),
     };
-    // Not a `for`: what chains several tables is much quicker from inside.
-    image.relas().try_for_each(|rela| {
-        let kind = checked_kind(&rela, machine)?;
-        if matches!(kind, RelocKind::Relative | RelocKind::None | RelocKind::Indirect) {
+    image.facts.relocations.visit(image, |entries| {
+        for rela in Rela::entries(entries) {
+            // Nothing to bind, in most.
+            if rela.r_type == machine.relative {
+                continue;
+            }
+            let kind = checked_kind(&rela, machine)?;
+            // Bound already, or the image's own, in most others.
+            if !(kind.is_plain() && binder.bind_own(rela.symbol, &mut bound.symbols)) {
+                binder.bind(kind, &rela, &mut bound, outcome)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(bound)
+}
+
+/// What is done with one relocation. A failure is boxed: what is returned thousands of times is no
+/// larger than a pointer.
+type Done<T> = Result<T, Box<Error>>;
+
+/// The kind of a relocation that memdl applies.
+#[inline]
+fn checked_kind(rela: &Rela, machine: &Machine) -> Done<RelocKind> {
+    match machine.reloc_kind(rela.r_type) {
+        None | Some(RelocKind::Copy) => Err(no_kind(rela, machine)),
+        Some(kind) => Ok(kind),
+    }
+}
+
+#[cold]
+fn no_kind(rela: &Rela, machine: &Machine) -> Box<Error> {
+    let Rela { r_type, r_offset, .. } = rela;
+    let name = (machine.reloc_name)(*r_type);
+    Box::new(Error::unsupported(match machine.reloc_kind(*r_type) {
+        None => {
+            format!("relocation type {r_type} ({name}) at {r_offset} is not a dynamic relocation")
+        }
+        Some(_) => format!("{name} at {r_offset}: only executables have copy relocations"),
+    }))
+}
+
+/// What a symbol is bound to.
+struct Found {
+    definition: Definition,
+    /// What calls are bound to, if that is something else.
+    call: Option<Target>,
+}
+
+/// Binds the function of one call: the symbol of index `symbol` of a member. What is missing is
+/// noted in `outcome`.
+pub(crate) fn bind_call(
+    member: usize,
+    name: &str,
+    symbolic: bool,
+    symbol: u32,
+    order: &SearchOrder<'_>,
+    outcome: &mut Outcome,
+) -> Result<Target, Error> {
+    let table = &order.members[member];
+    let binder = Binder::new(&MACHINE, symbolic, member, name, order);
+    let entry = table.symbol(symbol).ok_or_else(|| {
+        Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
+    })?;
+    let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
+    outcome.keep.extend(definition.keep);
+    Ok(call.unwrap_or(definition.target))
+}
+
+struct Binder<'a> {
+    machine: &'a Machine,
+    symbolic: bool,
+    member: usize,
+    name: &'a str,
+    table: &'a SymbolTable<'a>,
+    order: &'a SearchOrder<'a>,
+    /// Nobody but the host comes before the member.
+    only_host_before: bool,
+}
+
+impl<'a> Binder<'a> {
+    fn new(
+        machine: &'a Machine,
+        symbolic: bool,
+        member: usize,
+        name: &'a str,
+        order: &'a SearchOrder<'a>,
+    ) -> Binder<'a> {
+        let table = &order.members[member];
+        let only_host_before = order.only_host_before(member);
+        Binder { machine, symbolic, member, name, table, order, only_host_before }
+    }
+
+    /// Binds the symbol that a relocation names.
+    fn bind(
+        &self,
+        kind: RelocKind,
+        rela: &Rela,
+        bound: &mut Bound,
+        outcome: &mut Outcome,
+    ) -> Done<()> {
+        if matches!(kind, RelocKind::None | RelocKind::Indirect) {
             return Ok(());
         }
         if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
-            outcome.static_tls.insert(member);
+            outcome.static_tls.insert(self.member);
         }
-        if rela.symbol == 0 || kind == RelocKind::JumpSlot && lazy_calls {
+        if rela.symbol == 0 || kind == RelocKind::JumpSlot && bound.lazy_calls {
             return Ok(());
         }
         let index = rela.symbol as usize;
@@ -99,27 +198,21 @@ pub(crate) fn bind(
         if known.is_some() && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
             return Ok(());
         }
-        let symbol = table.symbol(rela.symbol).ok_or_else(|| {
-            let name = (machine.reloc_name)(rela.r_type);
+        let symbol = self.table.symbol(rela.symbol).ok_or_else(|| {
+            let name = (self.machine.reloc_name)(rela.r_type);
             let what = format!("{name} names symbol {index}, which does not exist");
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })?;
         if bound.symbols.len() <= index {
             bound.symbols.resize(index + 1, None);
         }
-        let is_plain =
-            matches!(kind, RelocKind::JumpSlot | RelocKind::GlobDat | RelocKind::Absolute);
-        if is_plain && let Some(target) = binder.surely_own(rela.symbol, &symbol) {
-            bound.symbols[index] = Some(target);
-            return Ok(());
-        }
         let found = match kind {
             // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
             _ if kind.is_thread_local() && symbol.is_section() => {
-                let target = Target::MemberTls { member, offset: symbol.st_value };
+                let target = Target::MemberTls { member: self.member, offset: symbol.st_value };
                 Found { definition: Definition::to(target), call: None }
             }
-            _ => binder.resolve(rela.symbol, &symbol, outcome)?,
+            _ => self.resolve(rela.symbol, &symbol, outcome)?,
         };
         bound.symbols[index] = Some(found.definition.target);
         if kind == RelocKind::TlsThreadPointerOffset
@@ -141,79 +234,37 @@ pub(crate) fn bind(
             bound.sizes.insert(rela.symbol, found.definition.st_size);
         }
         outcome.keep.extend(found.definition.keep);
-        table.check_work()?;
-        Ok(())
-    })?;
-    Ok(bound)
-}
-
-/// The kind of a relocation that memdl applies.
-#[inline]
-fn checked_kind(rela: &Rela, machine: &Machine) -> Result<RelocKind, Error> {
-    // Most are.
-    if rela.r_type == machine.relative {
-        return Ok(RelocKind::Relative);
+        Ok(self.table.check_work()?)
     }
-    let name = || (machine.reloc_name)(rela.r_type);
-    let at = rela.r_offset;
-    match (machine.reloc_kind)(rela.r_type) {
-        None => {
-            let r_type = rela.r_type;
-            Err(Error::unsupported(format!(
-                "relocation type {r_type} ({}) at {at} is not a dynamic relocation",
-                name()
-            )))
+
+    /// Sees to it that the symbol of this index is bound, if that takes no search; tells whether it is.
+    #[inline]
+    fn bind_own(&self, index: u32, symbols: &mut [Option<Target>]) -> bool {
+        let Some(bound) = symbols.get_mut(index as usize) else { return false };
+        if bound.is_none()
+            && let Some(symbol) = self.table.symbol(index)
+        {
+            *bound = self.surely_own(index, &symbol);
         }
-        Some(RelocKind::Copy) => Err(Error::unsupported(format!(
-            "{} at {at}: only executables have copy relocations",
-            name()
-        ))),
-        Some(kind) => Ok(kind),
+        bound.is_some()
     }
-}
 
-/// What a symbol is bound to.
-struct Found {
-    definition: Definition,
-    /// What calls are bound to, if that is something else.
-    call: Option<Target>,
-}
-
-/// Binds the function of one call: the symbol of index `symbol` of a member. What is missing is
-/// noted in `outcome`.
-pub(crate) fn bind_call(
-    member: usize,
-    name: &str,
-    symbolic: bool,
-    symbol: u32,
-    order: &SearchOrder<'_>,
-    outcome: &mut Outcome,
-) -> Result<Target, Error> {
-    let table = &order.members[member];
-    let binder = Binder { symbolic, member, name, table, order };
-    let entry = table.symbol(symbol).ok_or_else(|| {
-        Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
-    })?;
-    let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
-    outcome.keep.extend(definition.keep);
-    Ok(call.unwrap_or(definition.target))
-}
-
-struct Binder<'a> {
-    symbolic: bool,
-    member: usize,
-    name: &'a str,
-    table: &'a SymbolTable<'a>,
-    order: &'a SearchOrder<'a>,
-}
-
-impl Binder<'_> {
     /// What the symbol of this index is bound to, if that is the image's own definition and it can be
     /// told without a search.
     #[inline]
     fn surely_own(&self, index: u32, symbol: &Sym) -> Option<Target> {
-        let is_own = symbol.is_local() && !symbol.is_undefined()
-            || self.order.is_first_to_define(self.member, index, symbol);
+        if symbol.is_undefined() {
+            return None;
+        }
+        // Nobody else may define it. A value of 0 is no definition to any lookup.
+        let is_own = symbol.is_local()
+            || self.only_host_before
+                && !symbol.is_unique()
+                && symbol.st_value != 0
+                && self
+                    .table
+                    .half_hash(index)
+                    .is_some_and(|hash| !self.order.host.may_define(hash));
         is_own.then(|| Target::of_member(self.member, symbol))
     }
 
@@ -334,14 +385,16 @@ pub(crate) fn apply(
     let applier = Applier { bound, member, machine, placements };
     applier.apply_relr(relocations.relr_words(tables), memory)?;
     let mut indirect = Vec::new();
-    relocations.relas(tables).try_for_each(|rela| {
-        let kind = checked_kind(&rela, machine)?;
-        // Most relocations are relative: nothing to look at but the entry.
-        if kind == RelocKind::Relative {
-            applier.apply_relative(&rela, memory)
-        } else {
-            applier.apply(kind, &rela, memory, &mut indirect)
+    relocations.visit(tables, |entries| {
+        for rela in Rela::entries(entries) {
+            // Most relocations are relative: nothing to look at but the entry.
+            if rela.r_type == machine.relative {
+                applier.apply_relative(&rela, memory)?;
+            } else {
+                applier.apply(checked_kind(&rela, machine)?, &rela, memory, &mut indirect)?;
+            }
         }
+        Ok(())
     })?;
     Ok(indirect)
 }
@@ -361,16 +414,18 @@ pub(crate) fn apply_alike(
     let applier = Applier { bound, member, machine, placements };
     applier.apply_relr(relocations.relr_words(tables), memory)?;
     let mut rest = Vec::new();
-    relocations.relas(tables).try_for_each(|rela| {
-        let kind = checked_kind(&rela, machine)?;
-        if kind == RelocKind::Relative {
-            applier.apply_relative(&rela, memory)
-        } else if applier.is_alike(kind, &rela)? {
-            applier.apply(kind, &rela, memory, &mut Vec::new())
-        } else {
-            rest.push((rela, kind.stored_len()));
-            Ok(())
+    relocations.visit(tables, |entries| {
+        for rela in Rela::entries(entries) {
+            let kind = checked_kind(&rela, machine)?;
+            if kind == RelocKind::Relative {
+                applier.apply_relative(&rela, memory)?;
+            } else if applier.is_alike(kind, &rela)? {
+                applier.apply(kind, &rela, memory, &mut Vec::new())?;
+            } else {
+                rest.push((rela, kind.stored_len()));
+            }
         }
+        Ok(())
     })?;
     Ok(rest)
 }
@@ -386,16 +441,18 @@ pub(crate) fn apply_rest(
 ) -> Result<Vec<Indirect>, Error> {
     let applier = Applier { bound, member, machine, placements };
     let mut indirect = Vec::new();
-    for rela in rest {
-        applier.apply(checked_kind(rela, machine)?, rela, memory, &mut indirect)?;
-    }
+    let visited = rest.iter().try_for_each(|rela| {
+        applier.apply(checked_kind(rela, machine)?, rela, memory, &mut indirect)
+    });
+    visited.map_err(|error| *error)?;
     Ok(indirect)
 }
 
-fn misplaced(rela: &Rela, machine: &Machine) -> Error {
+#[cold]
+fn misplaced(rela: &Rela, machine: &Machine) -> Box<Error> {
     let what =
         format!("{} applies to memory that is not writable", (machine.reloc_name)(rela.r_type));
-    Error::malformed(what, Place::Relocation(rela.r_offset))
+    Box::new(Error::malformed(what, Place::Relocation(rela.r_offset)))
 }
 
 struct Applier<'a> {
@@ -444,7 +501,7 @@ impl Applier<'_> {
     }
 
     #[inline]
-    fn apply_relative(&self, rela: &Rela, memory: &mut impl Memory) -> Result<(), Error> {
+    fn apply_relative(&self, rela: &Rela, memory: &mut impl Memory) -> Done<()> {
         let address = Vaddr(rela.r_addend as u64);
         memory
             .store_address(rela.r_offset, address, self.member, self.load_bias())
@@ -452,40 +509,73 @@ impl Applier<'_> {
     }
 
     /// Whether all that instances differ in is where the group's members lie.
-    fn is_alike(&self, kind: RelocKind, rela: &Rela) -> Result<bool, Error> {
+    fn is_alike(&self, kind: RelocKind, rela: &Rela) -> Done<bool> {
         Ok(match kind {
             RelocKind::None => true,
             RelocKind::JumpSlot if self.bound.lazy_calls => true,
-            RelocKind::GlobDat | RelocKind::JumpSlot | RelocKind::Absolute => {
+            _ if kind.is_plain() => {
                 matches!(self.target(kind, rela)?, Target::Address(_) | Target::Member { .. })
             }
             _ => false,
         })
     }
 
+    #[inline(always)]
     fn apply(
         &self,
         kind: RelocKind,
         rela: &Rela,
         memory: &mut impl Memory,
         indirect: &mut Vec<Indirect>,
-    ) -> Result<(), Error> {
+    ) -> Done<()> {
+        // Most others are words that a symbol's address goes to.
+        let addend = if kind == RelocKind::Absolute { rela.r_addend } else { 0 };
+        let stored = match self.plain_target(kind, rela) {
+            Some(Target::Address(address)) => {
+                let value = (address as u64).wrapping_add_signed(addend);
+                memory.store(rela.r_offset, value.to_le_bytes())
+            }
+            Some(Target::Member { member, st_value }) => {
+                let address = Vaddr(st_value.0.wrapping_add_signed(addend));
+                let load_bias = self.placements[member].load_bias;
+                memory.store_address(rela.r_offset, address, member, load_bias)
+            }
+            _ => return self.apply_any(kind, rela, memory, indirect),
+        };
+        stored.ok_or_else(|| misplaced(rela, self.machine))
+    }
+
+    /// What the symbol of a relocation is bound to that stores its address and no more.
+    #[inline]
+    fn plain_target(&self, kind: RelocKind, rela: &Rela) -> Option<Target> {
+        let Bound { symbols, calls, lazy_calls, .. } = self.bound;
+        let is_call = kind == RelocKind::JumpSlot;
+        if !kind.is_plain() || is_call && *lazy_calls {
+            return None;
+        }
+        if is_call
+            && !calls.is_empty()
+            && let Some(call) = calls.get(&rela.symbol)
+        {
+            return Some(*call);
+        }
+        symbols.get(rela.symbol as usize).copied().flatten()
+    }
+
+    #[inline(never)]
+    fn apply_any(
+        &self,
+        kind: RelocKind,
+        rela: &Rela,
+        memory: &mut impl Memory,
+        indirect: &mut Vec<Indirect>,
+    ) -> Done<()> {
         let place = rela.r_offset;
         if kind == RelocKind::JumpSlot && self.bound.lazy_calls {
             // The word leads to the second half of the PLT entry, which asks for the function.
             return self.move_word(place, memory).ok_or_else(|| misplaced(rela, self.machine));
         }
         let target = self.target(kind, rela)?;
-        if let Target::Member { member, st_value } = target
-            && matches!(kind, RelocKind::GlobDat | RelocKind::JumpSlot | RelocKind::Absolute)
-        {
-            let addend = if kind == RelocKind::Absolute { rela.r_addend } else { 0 };
-            let address = Vaddr(st_value.0.wrapping_add_signed(addend));
-            let load_bias = self.placements[member].load_bias;
-            return memory
-                .store_address(place, address, member, load_bias)
-                .ok_or_else(|| misplaced(rela, self.machine));
-        }
         let mut defer = |member, resolver, r_addend| {
             // The place is checked now, so that nothing can fail once code has run.
             memory.word(place)?;
@@ -563,34 +653,33 @@ impl Applier<'_> {
                 memory.store(place, words)
             }
             (RelocKind::Relative | RelocKind::Copy, _) => {
-                return Err(Error::unsupported(format!("{} at {place}", self.name(rela))));
+                return Err(Error::unsupported(format!("{} at {place}", self.name(rela))).into());
             }
         };
         stored.ok_or_else(|| misplaced(rela, self.machine))
     }
 
     /// What the relocation's symbol is bound to.
-    fn target(&self, kind: RelocKind, rela: &Rela) -> Result<Target, Error> {
+    fn target(&self, kind: RelocKind, rela: &Rela) -> Done<Target> {
         if rela.symbol == 0 {
             let own = Target::MemberTls { member: self.member, offset: 0 };
             return Ok(if kind.is_thread_local() { own } else { Target::Address(0) });
         }
-        if kind == RelocKind::JumpSlot
-            && let Some(target) = self.bound.calls.get(&rela.symbol)
-        {
-            return Ok(*target);
-        }
         if matches!(kind, RelocKind::Indirect | RelocKind::None) {
             return Ok(Target::Address(0));
         }
+        if let Some(target) = self.plain_target(kind, rela) {
+            return Ok(target);
+        }
         let bound = self.bound.symbols.get(rela.symbol as usize).copied().flatten();
         bound.ok_or_else(|| {
-            Error::malformed("a symbol that was never bound", Place::Relocation(rela.r_offset))
+            let at = Place::Relocation(rela.r_offset);
+            Error::malformed("a symbol that was never bound", at).into()
         })
     }
 
     /// `S` of the formulas.
-    fn address(&self, target: Target, rela: &Rela) -> Result<u64, Error> {
+    fn address(&self, target: Target, rela: &Rela) -> Done<u64> {
         match target {
             Target::Address(address) => Ok(address as u64),
             Target::Member { member, st_value } => {
@@ -600,10 +689,11 @@ impl Applier<'_> {
                 "{} at {} with an IFUNC symbol",
                 self.name(rela),
                 rela.r_offset
-            ))),
+            ))
+            .into()),
             Target::MemberTls { .. } | Target::Tls { .. } => {
                 let what = format!("{} names a thread-local symbol", self.name(rela));
-                Err(Error::malformed(what, Place::Relocation(rela.r_offset)))
+                Err(Error::malformed(what, Place::Relocation(rela.r_offset)).into())
             }
         }
     }

@@ -169,20 +169,12 @@ impl SearchOrder<'_> {
         of_host.or_else(|| Definition::of_unique(name)).or_else(elsewhere).or(Some(found))
     }
 
-    /// Whether `symbol`, which has the index in `member`'s table, is what its name is bound to, as can
-    /// be told without looking for it: `member` comes first of all that may define it.
-    pub(crate) fn is_first_to_define(&self, member: usize, index: u32, symbol: &Sym) -> bool {
-        let only_host_before = self.enclosing.is_empty()
+    /// Whether nobody but the host comes before `member` where references of its are searched.
+    pub(crate) fn only_host_before(&self, member: usize) -> bool {
+        self.enclosing.is_empty()
             && self.global.is_empty()
             && self.defined.is_empty()
-            && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member);
-        let hash = || self.members.get(member)?.half_hash(index);
-        // A value of 0 is no definition to any lookup.
-        only_host_before
-            && !symbol.is_undefined()
-            && !symbol.is_unique()
-            && symbol.st_value != 0
-            && hash().is_some_and(|hash| !self.host.may_define(hash))
+            && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member)
     }
 
     fn find_in_scope(

@@ -177,6 +177,18 @@ impl<'a> SymbolName<'a> {
         SymbolName { bytes, gnu_hash: gnu_hash(bytes) }
     }
 
+    /// The one at the start of these bytes, up to its NUL.
+    fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
+        let mut gnu_hash = GNU_HASH_START;
+        for (index, &byte) in bytes.iter().enumerate() {
+            if byte == 0 {
+                return Some(SymbolName { bytes: &bytes[..index], gnu_hash });
+            }
+            gnu_hash = gnu_hash_with(gnu_hash, byte);
+        }
+        None
+    }
+
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -518,6 +530,7 @@ impl<'a> SymbolTable<'a> {
     }
 
     /// The bytes of the symbol of this index.
+    #[inline]
     pub(crate) fn entry(&self, index: u32) -> Option<&'a [u8]> {
         let start = (index as usize).checked_mul(SYM_SIZE as usize)?;
         self.symtab.get(start..)?.get(..SYM_SIZE as usize)
@@ -535,7 +548,9 @@ impl<'a> SymbolTable<'a> {
 
     /// The name of a symbol of this table.
     pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
-        self.string(symbol.st_name).map(SymbolName::new)
+        let name = SymbolName::terminated(self.strings_from(symbol.st_name));
+        self.add_work(name.map_or(self.strtab.len(), |name| name.bytes.len()));
+        name
     }
 
     /// The name of a symbol of this table, unhashed.
@@ -723,6 +738,7 @@ impl<'a> SymbolTable<'a> {
 
     /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it
     /// does, so that the name need not be read.
+    #[inline]
     pub(crate) fn half_hash(&self, index: u32) -> Option<u32> {
         let stored = match self.hash {
             Some(HashTable::Gnu { symoffset, chain, .. }) => index
@@ -810,7 +826,13 @@ impl<'a> HashTable<'a> {
 
 /// The hash of `DT_GNU_HASH`: Bernstein's, times 33 from 5381.
 fn gnu_hash(name: &[u8]) -> u32 {
-    name.iter().fold(5381, |hash: u32, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
+    name.iter().fold(GNU_HASH_START, |hash, &byte| gnu_hash_with(hash, byte))
+}
+
+const GNU_HASH_START: u32 = 5381;
+
+fn gnu_hash_with(hash: u32, byte: u8) -> u32 {
+    hash.wrapping_mul(33).wrapping_add(u32::from(byte))
 }
 
 /// The gABI's hash, of `DT_HASH` and of version names.

@@ -56,6 +56,12 @@ pub(crate) enum RelocKind {
 }
 
 impl RelocKind {
+    /// It stores a symbol's address, or not far from that.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, RelocKind::JumpSlot | RelocKind::GlobDat | RelocKind::Absolute)
+    }
+
     /// How many bytes are stored.
     pub(crate) fn stored_len(self) -> u64 {
         match self {
@@ -87,9 +93,17 @@ pub(crate) struct Machine {
     pub e_machine: u16,
     /// The number of [`RelocKind::Relative`], which is that of most.
     pub relative: u32,
-    /// The kind of a relocation, from the low half of its `r_info`; `None` if it is not a dynamic
+    /// The kinds of relocations, by the low half of `r_info`; what is not there is not a dynamic
     /// relocation that memdl knows.
-    pub reloc_kind: fn(r_type: u32) -> Option<RelocKind>,
+    pub reloc_kinds: &'static [Option<RelocKind>],
     /// The psABI's name of a relocation type, for errors.
     pub reloc_name: fn(r_type: u32) -> &'static str,
+}
+
+impl Machine {
+    /// The kind of a relocation, from the low half of its `r_info`.
+    #[inline]
+    pub(crate) fn reloc_kind(&self, r_type: u32) -> Option<RelocKind> {
+        self.reloc_kinds.get(r_type as usize).copied().flatten()
+    }
 }

@@ -16,29 +16,28 @@ pub(crate) const E_MACHINE: u16 = 62;
 
 /// AMD64.
 pub(crate) static MACHINE: Machine =
-    Machine { name: "x86-64", e_machine: E_MACHINE, relative: 8, reloc_kind, reloc_name };
+    Machine { name: "x86-64", e_machine: E_MACHINE, relative: 8, reloc_kinds: &KINDS, reloc_name };
 
-fn reloc_kind(r_type: u32) -> Option<RelocKind> {
-    Some(match r_type {
-        0 => RelocKind::None,
-        1 => RelocKind::Absolute,
-        2 => RelocKind::PcRelative32,
-        5 => RelocKind::Copy,
-        6 => RelocKind::GlobDat,
-        7 => RelocKind::JumpSlot,
-        8 => RelocKind::Relative,
-        10 => RelocKind::Absolute32,
-        16 => RelocKind::TlsModule,
-        17 => RelocKind::TlsOffset,
-        18 => RelocKind::TlsThreadPointerOffset,
-        24 => RelocKind::PcRelative,
-        32 => RelocKind::Size32,
-        33 => RelocKind::Size,
-        36 => RelocKind::TlsDescriptor,
-        37 => RelocKind::Indirect,
-        _ => return None,
-    })
-}
+const KINDS: [Option<RelocKind>; 38] = {
+    let mut kinds = [None; 38];
+    kinds[0] = Some(RelocKind::None);
+    kinds[1] = Some(RelocKind::Absolute);
+    kinds[2] = Some(RelocKind::PcRelative32);
+    kinds[5] = Some(RelocKind::Copy);
+    kinds[6] = Some(RelocKind::GlobDat);
+    kinds[7] = Some(RelocKind::JumpSlot);
+    kinds[8] = Some(RelocKind::Relative);
+    kinds[10] = Some(RelocKind::Absolute32);
+    kinds[16] = Some(RelocKind::TlsModule);
+    kinds[17] = Some(RelocKind::TlsOffset);
+    kinds[18] = Some(RelocKind::TlsThreadPointerOffset);
+    kinds[24] = Some(RelocKind::PcRelative);
+    kinds[32] = Some(RelocKind::Size32);
+    kinds[33] = Some(RelocKind::Size);
+    kinds[36] = Some(RelocKind::TlsDescriptor);
+    kinds[37] = Some(RelocKind::Indirect);
+    kinds
+};
 
 fn reloc_name(r_type: u32) -> &'static str {
     const NAMES: [&str; 43] = [
@@ -514,9 +513,9 @@ mod tests {
     fn kinds_and_names_agree() {
         assert_eq!(reloc_name(37), "R_X86_64_IRELATIVE");
         assert_eq!(reloc_name(42), "R_X86_64_REX_GOTPCRELX");
-        assert_eq!(reloc_kind(37), Some(RelocKind::Indirect));
-        assert_eq!(reloc_kind(16), Some(RelocKind::TlsModule));
-        assert_eq!((reloc_kind(3), reloc_kind(43)), (None, None));
+        assert_eq!(MACHINE.reloc_kind(37), Some(RelocKind::Indirect));
+        assert_eq!(MACHINE.reloc_kind(16), Some(RelocKind::TlsModule));
+        assert_eq!((MACHINE.reloc_kind(3), MACHINE.reloc_kind(43)), (None, None));
         assert_eq!(reloc_name(43), "an unknown relocation type");
     }
 }
