@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
-use crate::reserve::{self, Reservation};
+use crate::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
 ///
@@ -36,10 +36,6 @@ pub struct ImageBuffer {
 /// (`.bss`), and to be moved it would have to give up its large pages. It is no memory until it is
 /// used.
 const ROOM: usize = 128 << 20;
-/// Images from this size on are received into large pages, in bytes.
-const HUGE_FROM: usize = 2 << 20;
-const HUGE_PAGE: usize = 2 << 20;
-
 impl ImageBuffer {
     /// `len` zero bytes.
     ///
@@ -50,15 +46,18 @@ impl ImageBuffer {
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
-        let memory = if rounded >= HUGE_FROM {
+        let huge = reserve::in_huge_pages(rounded);
+        let memory = if huge > 0 {
             let with_room = rounded.checked_add(ROOM).ok_or_else(out_of_memory)?;
             // A system that counts address space may not give so much.
             let memory = Reservation::new(with_room, HUGE_PAGE, 0)
-                .or_else(|_| Reservation::new(rounded, HUGE_PAGE, 0))?;
-            memory.advise_huge(rounded);
+                .or_else(|_| Reservation::new(rounded.max(huge), HUGE_PAGE, 0))?;
+            memory.advise_huge(0..huge);
             memory
         } else {
-            Reservation::new(rounded, page, 0)?
+            // As above, in small.
+            let with_room = rounded.checked_add(LITTLE).ok_or_else(out_of_memory)?;
+            Reservation::new(with_room, page, 0)?
         };
         Ok(ImageBuffer { memory, len, touched: len })
     }

@@ -40,7 +40,7 @@ use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
 use crate::plan::{Plan, PlannedSegment};
-use crate::reserve::{self, Pages, Purpose, Reservation, SharedPages};
+use crate::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages};
 
 /// Segments are filled; relocations may be stored.
 pub(crate) enum Open {}
@@ -146,7 +146,10 @@ impl Mapping<Open> {
         let is_written = |segment: &PlannedSegment| segment.access.write;
         let mapping = match source {
             Source::Copied(bytes) => {
-                let (reservation, pages) = Reservation::taken(span_len, align, residue)?;
+                // Large pages start at a multiple of their size.
+                let huge_align = if span_len >= HUGE_PAGE { HUGE_PAGE } else { 1 };
+                let (reservation, pages) =
+                    Reservation::taken(span_len, align.max(huge_align), residue)?;
                 let first = reservation.address();
                 let mapping = over(reservation, first, Reuse::Plain);
                 mapping.fill(bytes, |_| true, pages);
@@ -242,8 +245,11 @@ impl Mapping<Open> {
             }
         }
         for run in runs {
-            let start = self.load_bias.apply(run.start) as *mut c_void;
+            let start = self.load_bias.apply(run.start);
             let len = (run.end.0 - run.start.0) as usize;
+            let at = start - self.memory.reservation.address();
+            self.memory.reservation.advise_huge(at..at + reserve::in_huge_pages(len));
+            let start = start as *mut c_void;
             // SAFETY: pages of the reservation, since the file's part of a segment is no longer
             // than its pages; zero pages appear where there would be zero pages. A kernel before
             // 5.14 does not know the advice, and then the pages come one by one.
@@ -302,7 +308,29 @@ impl Mapping<Open> {
             }
             joins
         });
-        all.iter().try_for_each(|(pages, protection)| self.protect_pages(pages, *protection))
+        for run in all.chunk_by(|(before, _), (pages, _)| before.end == pages.start) {
+            self.protect_run(run)?;
+        }
+        Ok(())
+    }
+
+    /// Protects stretches without a gap between them.
+    fn protect_run(&self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+        /// Up to so many bytes it takes less time to protect pages twice than to ask once more.
+        const FEW: u64 = 1 << 17;
+        let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
+            return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+        };
+        let inside: u64 = inner.iter().map(|(pages, _)| pages.end.0 - pages.start.0).sum();
+        // Mostly code is between what is only read: all of it is made so, then the code is protected.
+        if outer == of_last && inside <= FEW {
+            self.protect_pages(&(first.start..last.end), *outer)?;
+            return inner
+                .iter()
+                .filter(|(_, access)| access != outer)
+                .try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+        }
+        run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access))
     }
 
     /// The segments that are not written, to be read while the others are stored to.

@@ -12,6 +12,7 @@ use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::Error;
@@ -119,6 +120,18 @@ pub(crate) fn forget_purpose(purpose: &Arc<Purpose>) {
     };
     let gone: Vec<Free> = kept().free.extract_if(.., is_its).collect();
     drop(gone);
+}
+
+/// So much memory, in bytes, may as well be had as not.
+pub(crate) const LITTLE: usize = 1 << 16;
+
+/// A large page, which a system provides, protects and takes back as quickly as a few small ones.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// How much of memory that will be filled with `len` bytes is to be in large pages: all that are filled
+/// to two thirds.
+pub(crate) fn in_huge_pages(len: usize) -> usize {
+    len.saturating_add(HUGE_PAGE / 3) / HUGE_PAGE * HUGE_PAGE
 }
 
 // SAFETY: a reservation is just owned memory; nothing about it is bound to a thread. What is done
@@ -252,7 +265,9 @@ impl Reservation {
     /// system does not do that.
     fn moved(self) -> Option<Reservation> {
         let (len, access) = (self.len, libc::PROT_READ | libc::PROT_WRITE);
-        let target = Reservation::new(len, region::page::size(), 0).ok()?;
+        // Large pages can be moved as such to where they fit.
+        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { region::page::size() };
+        let target = Reservation::new(len, align, self.address() & (align - 1)).ok()?;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: this reservation is owned, and nobody refers into it any more. Made all of one
         // protection it is one mapping again (if it is not, `mremap` refuses), which replaces that
@@ -289,10 +304,15 @@ impl Reservation {
         }
     }
 
-    /// Asks for large pages in the first `len` bytes. A system that has none says so to nobody.
-    pub(crate) fn advise_huge(&self, len: usize) {
-        // SAFETY: a part of this reservation; the advice changes no contents.
-        unsafe { libc::madvise(self.start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+    /// Asks for large pages in this part, whole pages. A system that has none says so to nobody.
+    pub(crate) fn advise_huge(&self, part: Range<usize>) {
+        if part.start < part.end && part.end <= self.len {
+            // SAFETY: a part of this reservation; the advice changes no contents.
+            unsafe {
+                let start = self.start.as_ptr().add(part.start);
+                libc::madvise(start.cast(), part.len(), libc::MADV_HUGEPAGE);
+            }
+        }
     }
 
     /// Makes do with `len` bytes, a multiple of the page: gives back what is behind, soon, unless that
@@ -301,7 +321,6 @@ impl Reservation {
     /// # Safety
     /// Nobody refers to that part.
     pub(crate) unsafe fn shrink(&mut self, len: usize) {
-        const LITTLE: usize = 16 << 12;
         if len.saturating_add(LITTLE) < self.len {
             // SAFETY: inside the mapping.
             let start = unsafe { self.start.add(len) };
@@ -327,17 +346,18 @@ impl Reservation {
 
     /// Gives the memory a name in `/proc/self/maps`, where the kernel can do that.
     pub(crate) fn set_name(&self, name: &str) {
+        /// The kernel has no names for memory.
+        static UNKNOWN: AtomicBool = AtomicBool::new(false);
+        if UNKNOWN.load(Ordering::Relaxed) {
+            return;
+        }
         let Ok(name) = CString::new(printable(name)) else { return };
+        let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
         // SAFETY: the range is this reservation's and the name a C string, which the kernel copies.
         // A kernel without the feature says EINVAL, and the name is only a convenience.
-        unsafe {
-            libc::prctl(
-                libc::PR_SET_VMA,
-                libc::PR_SET_VMA_ANON_NAME,
-                self.address(),
-                self.len,
-                name.as_ptr(),
-            );
+        let result = unsafe { libc::prctl(option, what, self.address(), self.len, name.as_ptr()) };
+        if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+            UNKNOWN.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -66,14 +66,22 @@ pub(crate) struct Sym {
 
 impl Sym {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Sym> {
-        Some(Sym {
-            st_name: u32_at(bytes, 0)?,
-            st_info: *bytes.get(4)?,
-            st_other: *bytes.get(5)?,
-            st_shndx: u16_at(bytes, 6)?,
-            st_value: u64_at(bytes, 8)?,
-            st_size: u64_at(bytes, 16)?,
-        })
+        bytes.first_chunk().map(Sym::of_entry)
+    }
+
+    #[inline]
+    fn of_entry(entry: &[u8; SYM_SIZE as usize]) -> Sym {
+        let &[a, b, c, d, st_info, st_other, e, f, ref values @ ..] = entry;
+        let (values, _) = values.as_chunks::<8>();
+        let [st_value, st_size] = [values[0], values[1]].map(u64::from_le_bytes);
+        Sym {
+            st_name: u32::from_le_bytes([a, b, c, d]),
+            st_info,
+            st_other,
+            st_shndx: u16::from_le_bytes([e, f]),
+            st_value,
+            st_size,
+        }
     }
 
     /// `st_value`, where that is an address.
@@ -526,7 +534,7 @@ impl<'a> SymbolTable<'a> {
     /// The symbol of this index.
     #[inline]
     pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
-        Sym::parse(self.entry(index)?)
+        self.symtab.as_chunks().0.get(index as usize).map(Sym::of_entry)
     }
 
     /// The bytes of the symbol of this index.
@@ -743,7 +751,8 @@ impl<'a> SymbolTable<'a> {
         let stored = match self.hash {
             Some(HashTable::Gnu { symoffset, chain, .. }) => index
                 .checked_sub(symoffset)
-                .and_then(|link| u32_at(chain, (link as usize).checked_mul(4)?)),
+                .and_then(|link| chain.as_chunks().0.get(link as usize))
+                .map(|hash| u32::from_le_bytes(*hash)),
             _ => None,
         };
         let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
