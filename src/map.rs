@@ -164,7 +164,7 @@ impl Mapping<Open> {
                 // that, what moves up is taken from there.
                 let first = unsafe {
                     move_up(plan, reservation.as_ptr(), touched.min(reservation.len()));
-                    reservation.shrink(end.next_multiple_of(page));
+                    reservation.shrink(end.next_multiple_of(page), touched);
                     reservation.address() + first_file
                 };
                 over(reservation, first, Reuse::None)

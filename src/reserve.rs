@@ -37,8 +37,8 @@ pub(crate) enum Pages {
 struct Kept {
     /// For whoever wants the same next; the oldest first.
     free: Vec<Free>,
-    /// For the system, at the next occasion when nobody waits for it.
-    later: Vec<Reservation>,
+    /// For the system, at the next occasion when nobody waits for it; with how much of it was touched.
+    later: Vec<(Reservation, usize)>,
 }
 
 /// Memory for whoever wants the same next.
@@ -233,12 +233,13 @@ impl Reservation {
         Some(kept.free.remove(index).memory)
     }
 
-    /// Gives the memory back when the next buffer is made or image unloaded; now, if it is much.
-    fn give_back_later(self) {
+    /// Gives the memory, of which the first `touched` bytes are there, back when the next buffer is made
+    /// or image unloaded; now, if that is much.
+    fn give_back_later(self, touched: usize) {
         let mut kept = kept();
-        let waiting: usize = kept.later.iter().map(Reservation::len).sum();
-        if waiting + self.len <= MOST_BYTES {
-            kept.later.push(self);
+        let waiting: usize = kept.later.iter().map(|(_, touched)| touched).sum();
+        if waiting + touched <= MOST_BYTES {
+            kept.later.push((self, touched));
         }
     }
 
@@ -315,18 +316,18 @@ impl Reservation {
         }
     }
 
-    /// Makes do with `len` bytes, a multiple of the page: gives back what is behind, soon, unless that
-    /// is so little that it may as well stay.
+    /// Makes do with `len` bytes, a multiple of the page, of which there are `touched`: gives back what
+    /// is behind, soon, unless that is so little that it may as well stay.
     ///
     /// # Safety
     /// Nobody refers to that part.
-    pub(crate) unsafe fn shrink(&mut self, len: usize) {
+    pub(crate) unsafe fn shrink(&mut self, len: usize, touched: usize) {
         if len.saturating_add(LITTLE) < self.len {
             // SAFETY: inside the mapping.
             let start = unsafe { self.start.add(len) };
             let rest = Reservation { start, len: self.len - len };
             self.len = len;
-            rest.give_back_later();
+            rest.give_back_later(touched.saturating_sub(len));
         }
     }
 

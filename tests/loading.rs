@@ -181,7 +181,9 @@ fn mappings_carry_the_name() {
         };
         for line in lines {
             assert_eq!(line.name, expected, "{line:?}");
-            assert!(range.contains(&(line.range.end - 1)), "{line:?} reaches out of {range:x?}");
+            // Where it was received, up to 64 KiB more may stay.
+            let more = if common::way() == "buffer" { 1 << 16 } else { 0 };
+            assert!(line.range.end <= range.end + more, "{line:?} reaches out of {range:x?}");
         }
     }
 }

@@ -108,9 +108,14 @@ pub trait AnyWay {
     unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error>;
 }
 
+/// That way.
+pub fn way() -> String {
+    std::env::var("MEMDL_TEST_WAY").unwrap_or_else(|_| "copy".to_owned())
+}
+
 impl AnyWay for memdl::Loader {
     unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error> {
-        let way = std::env::var("MEMDL_TEST_WAY").unwrap_or_else(|_| "copy".to_owned());
+        let way = way();
         // SAFETY: the caller's promise.
         unsafe {
             match &*way {
