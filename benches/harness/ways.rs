@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::hint::black_box;
 use std::time::Instant;
 
-use memdl::{Debug, ImageBuffer, Library, Loader, Template};
+use memdl::{Debug, ImageBuffer, Library, Loader, Pool, Pooled, Template};
 
 use super::libraries::Subject;
 use super::peers::{Imported, Peer, PeerLibrary};
@@ -40,7 +40,10 @@ pub enum Way {
     Buffer(Debug),
     /// `Template::instantiate`, of a template that was prepared before.
     Instance(Debug),
-    // Resetting a parked instance of a pool belongs here.
+    /// The same where memory of former instances was given back.
+    InstanceInNewMemory,
+    /// An instance of a pool: it is released, which resets it, and acquired again.
+    Reset,
 }
 
 pub const WAYS: &[Way] = &[
@@ -59,6 +62,8 @@ pub const WAYS: &[Way] = &[
     Way::Buffer(Debug::Full),
     Way::Instance(Debug::Off),
     Way::Instance(Debug::Full),
+    Way::InstanceInNewMemory,
+    Way::Reset,
 ];
 
 impl Way {
@@ -80,6 +85,8 @@ impl Way {
             Way::Load(of) => debug("load", of),
             Way::Buffer(of) => debug("load_buffer", of),
             Way::Instance(of) => debug("instantiate", of),
+            Way::InstanceInNewMemory => "instantiate, new memory".to_owned(),
+            Way::Reset => "pool: release, acquire".to_owned(),
         }
     }
 
@@ -89,7 +96,14 @@ impl Way {
     }
 
     pub fn is_memdl(self) -> bool {
-        matches!(self, Way::Load(_) | Way::Buffer(_) | Way::Instance(_))
+        matches!(
+            self,
+            Way::Load(_)
+                | Way::Buffer(_)
+                | Way::Instance(_)
+                | Way::InstanceInNewMemory
+                | Way::Reset
+        )
     }
 
     pub fn is_peer(self) -> bool {
@@ -100,6 +114,7 @@ impl Way {
 /// What is loaded. Dropping it unloads.
 pub enum Loaded {
     Memdl(Library),
+    Pooled(Pooled),
     Handle(Handle),
     Peer(PeerLibrary),
 }
@@ -110,6 +125,10 @@ impl Loaded {
             // SAFETY: an address, of whatever it is.
             Loaded::Memdl(library) => unsafe {
                 library.get::<*mut c_void>(name.to_bytes()).unwrap().as_raw_ptr()
+            },
+            // SAFETY: as above.
+            Loaded::Pooled(instance) => unsafe {
+                instance.get::<*mut c_void>(name.to_bytes()).unwrap().as_raw_ptr()
             },
             Loaded::Handle(handle) => dlsym(handle.0, name),
             Loaded::Peer(library) => library.symbol(name),
@@ -197,6 +216,7 @@ pub enum Ready {
     Nothing,
     Buffer(ImageBuffer),
     Descriptor(c_int),
+    Instance(Pooled),
 }
 
 /// A library, with what the ways keep between samples.
@@ -207,6 +227,7 @@ pub struct Bench<'s> {
     off: Kept,
     symbols: Kept,
     full: Kept,
+    pool: OnceCell<Pool>,
     elf_loader: OnceCell<(Peer, Imported)>,
     dlopen_rs: OnceCell<Imported>,
 }
@@ -241,6 +262,7 @@ impl<'s> Bench<'s> {
             off: Kept::new(Debug::Off),
             symbols: Kept::new(Debug::Symbols),
             full: Kept::new(Debug::Full),
+            pool: OnceCell::new(),
             elf_loader: OnceCell::new(),
             dlopen_rs: OnceCell::new(),
         }
@@ -295,6 +317,12 @@ impl<'s> Bench<'s> {
                 self.template(debug);
                 Ready::Nothing
             }
+            Way::InstanceInNewMemory => {
+                self.template(Debug::Off);
+                memdl::release_memory();
+                Ready::Nothing
+            }
+            Way::Reset => Ready::Instance(self.acquire()),
             Way::ElfLoader | Way::ElfLoaderImported => {
                 self.elf_loader();
                 Ready::Nothing
@@ -305,6 +333,13 @@ impl<'s> Bench<'s> {
             }
             _ => Ready::Nothing,
         }
+    }
+
+    fn acquire(&self) -> Pooled {
+        let pool = self.pool.get_or_init(|| self.template(Debug::Off).pool(1));
+        // SAFETY: whoever named the library vouches for its constructors; nothing of it is used when
+        // it is released.
+        unsafe { pool.acquire() }.unwrap()
     }
 
     pub fn load(&self, way: Way, ready: Ready) -> Loaded {
@@ -339,6 +374,13 @@ impl<'s> Bench<'s> {
                 }
                 (Way::Instance(debug), _) => {
                     Loaded::Memdl(self.template(debug).instantiate().unwrap())
+                }
+                (Way::InstanceInNewMemory, _) => {
+                    Loaded::Memdl(self.template(Debug::Off).instantiate().unwrap())
+                }
+                (Way::Reset, ready) => {
+                    drop(ready);
+                    Loaded::Pooled(self.acquire())
                 }
                 (Way::Buffer(_) | Way::Received, _) => unreachable!("not ready"),
             }
