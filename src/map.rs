@@ -69,6 +69,8 @@ pub(crate) struct Mapping<State> {
     text_relocations: bool,
     /// Segments have their final protection, but for RELRO.
     is_protected: bool,
+    /// Most of its pages are large ones, which nothing has cut yet.
+    is_huge: bool,
     state: PhantomData<State>,
 }
 
@@ -140,6 +142,7 @@ impl Mapping<Open> {
                 relro: plan.relro.clone(),
                 text_relocations: plan.text_relocations,
                 is_protected: false,
+                is_huge: false,
                 state: PhantomData,
             }
         };
@@ -151,7 +154,8 @@ impl Mapping<Open> {
                 let (reservation, pages) =
                     Reservation::taken(span_len, align.max(huge_align), residue)?;
                 let first = reservation.address();
-                let mapping = over(reservation, first, Reuse::Plain);
+                let mut mapping = over(reservation, first, Reuse::Plain);
+                mapping.is_huge = pages == Pages::Zeroed && reserve::in_huge_pages(span_len) > 0;
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }
@@ -167,7 +171,9 @@ impl Mapping<Open> {
                     reservation.shrink(end.next_multiple_of(page), touched);
                     reservation.address() + first_file
                 };
-                over(reservation, first, Reuse::None)
+                let mut mapping = over(reservation, first, Reuse::None);
+                mapping.is_huge = reserve::in_huge_pages(touched) > 0;
+                mapping
             }
             Source::Shared(bytes, text) => {
                 if let Some(reservation) = Reservation::parked(&text.purpose) {
@@ -283,6 +289,7 @@ impl Mapping<Open> {
             relro: self.relro,
             text_relocations: false,
             is_protected: true,
+            is_huge: false,
             state: PhantomData,
         })
     }
@@ -316,14 +323,15 @@ impl Mapping<Open> {
 
     /// Protects stretches without a gap between them.
     fn protect_run(&self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
-        /// Up to so many bytes it takes less time to protect pages twice than to ask once more.
+        /// Up to so many bytes it takes less time to protect pages twice than to ask once more; and
+        /// large pages are quick as long as they are not cut.
         const FEW: u64 = 1 << 17;
         let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
             return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
         };
         let inside: u64 = inner.iter().map(|(pages, _)| pages.end.0 - pages.start.0).sum();
         // Mostly code is between what is only read: all of it is made so, then the code is protected.
-        if outer == of_last && inside <= FEW {
+        if outer == of_last && (inside <= FEW || self.is_huge) {
             self.protect_pages(&(first.start..last.end), *outer)?;
             return inner
                 .iter()
