@@ -305,17 +305,22 @@ fn split_off(workshop: &Workshop, compiler: &str, version: u32, flags: &str) {
 /// is no offset of a thread-local variable; moved, it would be a place where no breakpoint can be.
 #[test]
 fn functions_of_split_units_that_were_thrown_away_stay_so() {
-    // gcc sorts its addresses by nothing that tells, and GNU ld states where the one that stays is.
     let bfd = "-fuse-ld=bfd";
     let lld = "-fuse-ld=lld";
-    for (compiler, version, linker) in
-        [("g++", 4, bfd), ("g++", 5, bfd), ("clang++", 4, lld), ("clang++", 5, lld)]
-    {
+    let (kept, thrown_away) = ("a.o b.o", "b.o a.o");
+    for (compiler, version, linker, objects) in [
+        ("g++", 4, bfd, kept),
+        ("g++", 5, bfd, kept),
+        ("g++", 4, lld, kept),
+        ("g++", 5, lld, kept),
+        ("g++", 5, lld, thrown_away),
+        ("clang++", 4, lld, kept),
+        ("clang++", 4, lld, thrown_away),
+        ("clang++", 5, lld, kept),
+        ("clang++", 5, lld, thrown_away),
+    ] {
         let workshop = Workshop::new();
-        let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf -fPIC -c {{inline}}");
-        workshop.run(&format!(
-            "{compile} -o a.o; {compile} -DOTHER -o b.o; {compiler} {linker} -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so"
-        ));
+        two_objects(&workshop, compiler, version, linker, objects, "");
         let load = format!("load a {}", workshop.file("lib.so").display());
         let commands = ["break twice", "run", "bt", "info breakpoints", "delete", "continue"];
         let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
@@ -324,6 +329,50 @@ fn functions_of_split_units_that_were_thrown_away_stay_so() {
         assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
         of_memory.to("bt").has(&["#0  twice (n=5) at inline.cc:", " in entry (n=5) at inline.cc:"]);
         of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+    }
+}
+
+/// Two objects by split DWARF that have a function in common; one has a thread-local variable.
+fn two_objects(
+    workshop: &Workshop,
+    compiler: &str,
+    version: u32,
+    linker: &str,
+    objects: &str,
+    flags: &str,
+) {
+    let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -fPIC -c {{inline}}");
+    workshop.run(&format!(
+        "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+         {compiler} {linker} -shared -Wl,-Bsymbolic-functions {objects} -o lib.so"
+    ));
+}
+
+/// Its offset is 0 as well, wherever it is described: before code, after code, in the file whose
+/// function was thrown away or in the other one.
+#[test]
+fn the_first_thread_local_is_told_from_functions_that_were_thrown_away() {
+    let line = format!("break {}", mark("inline.cc", "inline_entry"));
+    for (compiler, version) in [("g++", 4), ("clang++", 4), ("clang++", 5)] {
+        for objects in ["a.o b.o", "b.o a.o"] {
+            let workshop = Workshop::new();
+            two_objects(&workshop, compiler, version, "-fuse-ld=lld", objects, STATIC);
+            // The place at offset 0 is taken by another library.
+            workshop.run(&format!("gcc {STATIC} -shared -fPIC {{c}} -o other.so"));
+            let load = |name, file| format!("load {name} {}", workshop.file(file).display());
+            let doing = [&*load("other", "other.so"), &load("a", "lib.so"), "call a entry 5"];
+            let session = Gdb::of_host(&steps(&doing)).run(&[
+                &line,
+                "run",
+                "print first",
+                "set var first = 7",
+                "print first",
+                "continue",
+            ]);
+            session.to("print first").has(&["$1 = 3\n"]);
+            session.to("print first").has(&["$2 = 7\n"]);
+            session.to("continue").has(&["entry(5) = 28\n", "exited normally"]);
+        }
     }
 }
 
