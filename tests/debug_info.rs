@@ -32,7 +32,7 @@ impl Workshop {
         Workshop(folder)
     }
 
-    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and `{f90}` are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
+    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and their like are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
     fn run(&self, recipe: &str) {
         for command in recipe.split(';') {
             let words = command.split_whitespace().map(|word| {
@@ -40,6 +40,7 @@ impl Workshop {
                 word.replace("{c}", &source("testlibs/debug/clib.c"))
                     .replace("{inline}", &source("testlibs/debug/inline.cc"))
                     .replace("{bare}", &source("testlibs/debug/bare.c"))
+                    .replace("{macros}", &source("testlibs/debug/macros.c"))
                     .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
                     .replace("{here}", &self.0.display().to_string())
             });
@@ -161,7 +162,7 @@ fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replie
 
 /// What is told of these bytes where the portable form is asked for.
 fn told(bytes: &[u8], info: Option<&[u8]>) -> Debug {
-    let mut loader = memdl::Loader::new().debug(Debug::Portable);
+    let mut loader = memdl::Loader::new().system_libraries(true).debug(Debug::Portable);
     if let Some(info) = info {
         loader = loader.debug_info(info);
     }
@@ -211,6 +212,106 @@ kinds! {
     linked_by_mold Portable: "gcc -g -ggnu-pubnames -fuse-ld=mold -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
     sections_for_each_function Portable:
         "gcc -g -ffunction-sections -fdata-sections -Wl,--gc-sections -shared -fPIC {c} -o lib.so";
+}
+
+/// Whose units refer to each other; then stripped, with what was split off.
+#[test]
+fn several_files_optimised_at_link_time() {
+    for compiler in ["g++", "clang++ -fuse-ld=lld"] {
+        let workshop = Workshop::new();
+        let compile = format!("{compiler} -g -O2 -flto -fPIC -c {{inline}}");
+        workshop.run(&format!(
+            "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+             {compiler} -g -O2 -flto -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so; {BY_OBJCOPY}"
+        ));
+        let [library, image, info] =
+            ["lib.so", "image.so", "image.debug"].map(|name| workshop.file(name));
+        let whole = format!("load a {}", library.display());
+        let split_off = format!("load a {} with {}", image.display(), info.display());
+        let commands = [
+            "break twice",
+            "run",
+            "bt",
+            "info args",
+            "up",
+            "info args",
+            "info scope entry",
+            "info scope other",
+            "info line other",
+            "delete",
+            "continue",
+        ];
+        let session = |load: &str, form, loader| {
+            let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&commands)
+        };
+        let of_file = session(&whole, "full", Loader::Dlopen);
+        for load in [&whole, &split_off] {
+            for form in ["full", "portable"] {
+                let of_memory = session(load, form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &library, &[]);
+                of_memory.to("run").has(&["twice (n=", "5) at inline.cc:4\n"]);
+                of_memory.to("bt").has(&[" in entry (n=5) at inline.cc:16\n"]);
+                of_memory.to("info scope other").has(&["Symbol n is"]);
+                of_memory
+                    .to("info line other")
+                    .has(&[" of \"inline.cc\" starts at address 0xADDRESS <_Z5otheri> "]);
+                of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+            }
+        }
+        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+    }
+}
+
+/// In DWARF 4 and 5 they are in three sections, one of them GNU's own.
+#[test]
+fn macros_are_expanded_where_they_are_defined() {
+    for compile in [
+        "gcc -gdwarf-4 -g3",
+        "gcc -gdwarf-5 -g3",
+        "gcc -gdwarf-5 -g3 -gz=zlib",
+        "clang -gdwarf-4 -fdebug-macro",
+        "clang -gdwarf-5 -fdebug-macro -fuse-ld=lld",
+    ] {
+        let workshop = Workshop::new();
+        workshop.run(&format!("{compile} -shared -fPIC {{macros}} -o lib.so"));
+        let library = workshop.file("lib.so");
+        let load = format!("load a {}", library.display());
+        let commands = [
+            "break leaf",
+            "run",
+            "macro expand TRIPLE(STATE)",
+            "print TRIPLE(n)",
+            "print JOIN(lib_, global)",
+            "info macro STATE",
+            "print STATE",
+            "up",
+            "info macro STATE",
+            "info macro -all STATE",
+            "delete",
+            "print TRIPLE(STATE)",
+            "macro expand-once TRIPLE(STATE)",
+            "continue",
+        ];
+        let session = |form, loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&commands)
+        };
+        let of_file = session("full", Loader::Dlopen);
+        for form in ["full", "portable"] {
+            let of_memory = session(form, Loader::Memdl);
+            assert_same(&of_memory, &of_file, &library, &[]);
+            of_memory.to("macro expand TRIPLE(STATE)").has(&["expands to: ((1) * 3)\n"]);
+            of_memory.to("print TRIPLE(n)").has(&["$1 = 15\n"]);
+            of_memory.to("print JOIN(lib_, global)").has(&["$2 = 7\n"]);
+            of_memory.to("info macro STATE").has(&["Defined at ", "#define STATE 1\n"]);
+            of_memory.to("print STATE").has(&["$3 = 1\n"]);
+            of_memory.to("info macro STATE").has(&["#define STATE leaf(2)\n"]);
+            of_memory.to("print TRIPLE(STATE)").has(&["$4 = 21\n"]);
+            of_memory.to("continue").has(&["entry(5) = 23\n", "exited normally"]);
+        }
+        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+    }
 }
 
 // ---- Split DWARF ----
@@ -470,16 +571,16 @@ fn build_id(file: &Path) -> String {
 // ---- Debug information in a file of its own ----
 
 /// `lib.so` as it was built, stripped as `image.so`, and `image.debug`, which was split off it.
-fn stripped(workshop: &Workshop, flags: &str, split_off: &str) {
-    workshop.run(&format!("gcc -g {flags} -shared -fPIC {{c}} -o lib.so; {split_off}"));
+fn stripped(workshop: &Workshop, compiler: &str, split_off: &str) {
+    workshop.run(&format!("{compiler} -g -shared -fPIC {{c}} -o lib.so; {split_off}"));
 }
 
 const BY_OBJCOPY: &str = "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
 
 /// Loaded with that file's bytes it is as the library that was never stripped, in both forms.
-fn separate(flags: &str, split_off: &str, portable: Debug) {
+fn separate(compiler: &str, split_off: &str, portable: Debug) {
     let workshop = Workshop::new();
-    stripped(&workshop, flags, split_off);
+    stripped(&workshop, compiler, split_off);
     let library = workshop.file("lib.so");
     let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
     let of_file = session(&format!("load a {}", library.display()), "full", Loader::Dlopen, &[]);
@@ -493,24 +594,26 @@ fn separate(flags: &str, split_off: &str, portable: Debug) {
 }
 
 macro_rules! separate {
-    ($($name:ident $portable:ident: $flags:literal, $split_off:expr;)*) => {$(
+    ($($name:ident $portable:ident: $compiler:literal, $split_off:expr;)*) => {$(
         #[test]
         fn $name() {
-            separate($flags, $split_off, Debug::$portable);
+            separate($compiler, $split_off, Debug::$portable);
         }
     )*};
 }
 
 separate! {
-    separate_bytes_by_objcopy Portable: "", BY_OBJCOPY;
-    separate_bytes_by_eu_strip Portable: "", "eu-strip -f image.debug -o image.so lib.so";
-    separate_bytes_compressed Portable: "-gz=zlib", BY_OBJCOPY;
-    separate_bytes_compressed_by_objcopy Portable: "",
+    separate_bytes_by_objcopy Portable: "gcc", BY_OBJCOPY;
+    separate_bytes_by_eu_strip Portable: "gcc", "eu-strip -f image.debug -o image.so lib.so";
+    separate_bytes_compressed Portable: "gcc -gz=zlib", BY_OBJCOPY;
+    separate_bytes_compressed_by_objcopy Portable: "gcc",
         "objcopy --only-keep-debug --compress-debug-sections=zstd lib.so image.debug; \
          strip -o image.so lib.so";
-    separate_bytes_after_dwz Portable: "",
+    separate_bytes_after_dwz Portable: "gcc",
         "dwz lib.so; objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
-    separate_bytes_known_by_their_checksum Portable: "-Wl,--build-id=none",
+    separate_bytes_after_lto_by_gcc Portable: "gcc -O0 -flto", BY_OBJCOPY;
+    separate_bytes_after_lto_by_clang Portable: "clang -O0 -flto -fuse-ld=lld", BY_OBJCOPY;
+    separate_bytes_known_by_their_checksum Portable: "gcc -Wl,--build-id=none",
         "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so; \
          objcopy --add-gnu-debuglink=image.debug image.so";
 }
@@ -555,7 +658,7 @@ fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
 #[test]
 fn the_wrong_debug_information_is_an_error_that_names_both() {
     let workshop = Workshop::new();
-    stripped(&workshop, "", BY_OBJCOPY);
+    stripped(&workshop, "gcc", BY_OBJCOPY);
     let (image, id) = (workshop.read("image.so"), build_id(&workshop.file("image.so")));
     workshop.run("gcc -g -O2 -shared -fPIC {c} -o lib.so; objcopy --only-keep-debug lib.so other");
     let other = build_id(&workshop.file("other"));
@@ -565,7 +668,7 @@ fn the_wrong_debug_information_is_an_error_that_names_both() {
     assert_refused(&image, &workshop.read("none"), &[&id, "none"]);
     assert_refused(&image, b"no ELF file", &["not an ELF file"]);
 
-    stripped(&workshop, "-Wl,--build-id=none", BY_OBJCOPY);
+    stripped(&workshop, "gcc -Wl,--build-id=none", BY_OBJCOPY);
     let info = workshop.read("image.debug");
     assert_refused(&workshop.read("image.so"), &info, &["neither a build-id nor"]);
     workshop.run("objcopy --add-gnu-debuglink=image.debug image.so");
