@@ -514,15 +514,21 @@ fn what_dwz_shared_is_found_by_path_and_by_build_id() {
             let to = to.join(format!("{}.debug", &id[2..]));
             fs::rename(workshop.file("common"), to).unwrap();
         }
-        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+        let session = |form, loader| {
             let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
-            gdb.run(&[&[&*setting], IN_FUNCTION].concat())
-        });
-        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
-        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
-        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
-        of_memory.to("ptype both").has(&["const char *name;"]);
+            gdb.env("MEMDL_DEBUG", form).run(&[&[&*setting], IN_FUNCTION].concat())
+        };
+        let of_file = session("full", Loader::Dlopen);
+        for form in ["full", "portable"] {
+            let of_memory = session(form, Loader::Memdl);
+            assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+            of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+            of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+            of_memory.to("ptype both").has(&["const char *name;"]);
+        }
     }
+    // What is in the third file cannot be moved, and so this is the other form.
+    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
 }
 
 #[test]
