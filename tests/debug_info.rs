@@ -41,6 +41,7 @@ impl Workshop {
                     .replace("{inline}", &source("testlibs/debug/inline.cc"))
                     .replace("{bare}", &source("testlibs/debug/bare.c"))
                     .replace("{macros}", &source("testlibs/debug/macros.c"))
+                    .replace("{rust}", &source("testlibs/debug/rustlib.rs"))
                     .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
                     .replace("{here}", &self.0.display().to_string())
             });
@@ -397,10 +398,13 @@ fn without_its_dwo_split_dwarf_has_lines() {
 /// All `.dwo` files in one, `lib.so.dwp`, beside which they are lost.
 fn packed(workshop: &Workshop, compiler: &str, version: u32, tool: &str) {
     workshop.run(&format!(
-        "{compiler} -gdwarf-{version} -gsplit-dwarf -shared -fPIC {{c}} -o lib.so; \
+        "{compiler} -gdwarf-{version} {UNRECORDED} -gsplit-dwarf -shared -fPIC {{c}} -o lib.so; \
          {tool} -e lib.so -o lib.so.dwp; find -name *.dwo -delete"
     ));
 }
+
+/// gcc does not tell how it was called.
+const UNRECORDED: &str = "-gno-record-gcc-switches";
 
 /// binutils' `dwp` (2.40) makes nothing of DWARF 5, and llvm-dwp (14) hangs on what gcc writes.
 const PACKED: [(&str, u32, &str); 3] =
@@ -464,6 +468,153 @@ fn packed_in_a_dwp_split_dwarf_has_lines_until_there_is_a_file_of_the_name_gdb_w
         session.to("info locals").has(&["local = ", "both = {first = ", "shade = "]);
         session.to("print &lib_global").has(&["(int *) 0xADDRESS <lib_global>\n"]);
         session.to("print lib_thread").has(&["Cannot access memory at address 0xADDRESS\n"]);
+    }
+}
+
+/// With the package's bytes it is as the library that was never split, in both forms.
+#[test]
+fn packed_bytes_are_shown_as_if_nothing_had_been_split() {
+    for (compiler, version, tool) in PACKED {
+        let workshop = Workshop::new();
+        packed(&workshop, compiler, version, tool);
+        workshop.run(&format!(
+            "{compiler} -gdwarf-{version} {UNRECORDED} -shared -fPIC {{c}} -o whole.so"
+        ));
+        let [image, package, whole] =
+            ["lib.so", "lib.so.dwp", "whole.so"].map(|name| workshop.file(name));
+        let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen, &[]);
+        let load = format!("load a {} with {}", image.display(), package.display());
+        for form in ["full", "portable"] {
+            let of_memory = session(&load, form, Loader::Memdl, &[]);
+            assert_same(&of_memory, &of_file, &whole, &[]);
+            assert_all(&of_memory);
+        }
+        let package = workshop.read("lib.so.dwp");
+        assert_eq!(told(&workshop.read("lib.so"), Some(&package)), Debug::Portable);
+        assert_symbolized(&workshop.read("lib.so"), &package);
+    }
+}
+
+/// It is no error, since the package is the right one: all is as without it.
+#[test]
+fn packed_type_units_are_not_joined() {
+    let workshop = Workshop::new();
+    workshop.run(
+        "gcc -gdwarf-4 -gsplit-dwarf -fdebug-types-section -shared -fPIC {c} -o lib.so; \
+         dwp -e lib.so -o package; find -name *.dwo -delete",
+    );
+    assert_eq!(told(&workshop.read("lib.so"), Some(&workshop.read("package"))), Debug::Full);
+    let [image, package] = ["lib.so", "package"].map(|name| workshop.file(name));
+    let load = format!("load a {} with {}", image.display(), package.display());
+    let commands = ["break leaf", "run", "bt", "delete", "continue"];
+    let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run_unchecked(&commands);
+    session.to("bt").has(&["#0  leaf () at clib.c:24\n", " in entry () at clib.c:48\n"]);
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+/// Lists of locations and of ranges, inlined functions, and in one of two files a function that the
+/// linker threw away.
+#[test]
+fn packed_bytes_of_optimised_code_are_shown_as_if_nothing_had_been_split() {
+    for (compiler, version, tool) in
+        [("g++", 4, "dwp"), ("clang++", 4, "dwp"), ("clang++", 5, "llvm-dwp")]
+    {
+        for objects in ["a.o b.o", "b.o a.o"] {
+            let workshop = Workshop::new();
+            let flags = format!("-O2 {UNRECORDED}");
+            two_objects(&workshop, compiler, version, "-fuse-ld=lld", objects, &flags);
+            workshop.run(&format!(
+                "{tool} -e lib.so -o package; mv lib.so image.so; find -name *.dwo -delete"
+            ));
+            let compile = format!("{compiler} -gdwarf-{version} {flags} -fPIC -c {{inline}}");
+            workshop.run(&format!(
+                "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+                 {compiler} -fuse-ld=lld -shared -Wl,-Bsymbolic-functions {objects} -o lib.so"
+            ));
+            let [image, package, whole] =
+                ["image.so", "package", "lib.so"].map(|name| workshop.file(name));
+            let line = format!("break {}", mark("inline.cc", "inline_entry"));
+            let commands = [
+                "break twice",
+                "run",
+                "bt",
+                "info args",
+                "info breakpoints",
+                "info line other",
+                "up",
+                "info args",
+                "print n",
+                "print &n",
+                "delete",
+                &line,
+                "info breakpoints",
+                "continue",
+            ];
+            let session = |load: &str, form, loader| {
+                let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+                gdb.env("MEMDL_DEBUG", form).run(&commands)
+            };
+            let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen);
+            let load = format!("load a {} with {}", image.display(), package.display());
+            for form in ["full", "portable"] {
+                let of_memory = session(&load, form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &whole, &[]);
+                of_memory.to("bt").has(&["#0  twice (n=", " in entry (n="]);
+                of_memory.to("print n").has(&["$1 = "]);
+            }
+        }
+    }
+}
+
+/// Backtraces are made from the same.
+fn assert_symbolized(image: &[u8], package: &[u8]) {
+    let loader = memdl::Loader::new().debug_info(package);
+    // SAFETY: the test's own library.
+    let library = unsafe { loader.load(image) }.unwrap();
+    // SAFETY: as above; it is not called.
+    let middle = unsafe { library.get::<*const u8>("middle") }.unwrap();
+    let frames = memdl::symbolize(middle.addr() + 1);
+    let [frame] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((frame.function().as_deref(), frame.line()), (Some("middle"), Some(32)));
+    assert!(frame.file().is_some_and(|file| file.ends_with("clib.c")), "{frame:?}");
+}
+
+/// Besides its own unit, which is split, it has those of the standard library, which are not.
+#[test]
+fn packed_bytes_of_a_rust_library_are_shown() {
+    let workshop = Workshop::new();
+    let compile = "rustc -g -Copt-level=0 --crate-type cdylib {rust}";
+    workshop.run(&format!(
+        "{compile} -o whole.so; {compile} -Csplit-debuginfo=packed -o lib.so; mv lib.so.dwp package"
+    ));
+    let [image, package, whole] = ["lib.so", "package", "whole.so"].map(|name| workshop.file(name));
+    let commands = [
+        "break rustlib::shapes::area",
+        &format!("tbreak {}", mark("rustlib.rs", "area")),
+        "run",
+        "bt",
+        "info args",
+        "continue",
+        "info locals",
+        "print *shape",
+        "ptype shape",
+        "up",
+        "info locals",
+        "delete",
+        "continue",
+    ];
+    let session = |load: &str, form, loader| {
+        let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+        gdb.env("MEMDL_DEBUG", form).run(&commands)
+    };
+    let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen);
+    let load = format!("load a {} with {}", image.display(), package.display());
+    for form in ["full", "portable"] {
+        let of_memory = session(&load, form, Loader::Memdl);
+        assert_same(&of_memory, &of_file, &whole, &[]);
+        of_memory.to("bt").has(&["#0  rustlib::shapes::area ("]);
+        of_memory.to("info locals").has(&["factors = "]);
+        of_memory.to("print *shape").has(&["Rectangle{width: 3, height: 4}"]);
     }
 }
 
@@ -746,6 +897,12 @@ fn the_wrong_debug_information_is_an_error_that_names_both() {
     workshop.run("objcopy --remove-section=.note.gnu.build-id lib.so none");
     assert_refused(&image, &workshop.read("none"), &[&id, "none"]);
     assert_refused(&image, b"no ELF file", &["not an ELF file"]);
+
+    packed(&workshop, "gcc", 4, "dwp");
+    let package = workshop.read("lib.so.dwp");
+    workshop.run("gcc -O2 -gdwarf-4 -gsplit-dwarf -shared -fPIC {c} -o lib.so");
+    assert_refused(&workshop.read("lib.so"), &package, &["the package has no unit 0x"]);
+    assert_refused(&image, &package, &["no split DWARF"]);
 
     stripped(&workshop, "gcc -Wl,--build-id=none", BY_OBJCOPY);
     let info = workshop.read("image.debug");

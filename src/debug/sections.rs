@@ -128,7 +128,7 @@ impl Names {
     }
 
     /// One name.
-    fn get(&self, name: u32) -> String {
+    pub(super) fn get(&self, name: u32) -> String {
         let text = self.0.get(name as usize..).unwrap_or_default();
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
         String::from_utf8_lossy(text).into_owned()
@@ -137,6 +137,11 @@ impl Names {
     fn starts_with(&self, name: u32, prefix: &str) -> bool {
         let name = self.0.get(name as usize..).unwrap_or_default();
         name.starts_with(prefix.as_bytes())
+    }
+
+    /// Whether it is one of those that debug sections have.
+    pub(super) fn is_debug(&self, name: u32) -> bool {
+        self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")
     }
 
     pub(super) fn is(&self, name: u32, whole: &str) -> bool {
@@ -655,8 +660,7 @@ const SHARED: &str = ".gnu_debugaltlink";
 /// file that gdb looks for beside the image, and an image that came from memory is beside
 /// whatever gdb's working directory is.
 fn is_dwarf(names: &Names, name: u32) -> bool {
-    let is_debug = names.starts_with(name, ".debug_") || names.starts_with(name, ".zdebug_");
-    (is_debug && !names.is(name, ".debug_gdb_scripts"))
+    (names.is_debug(name) && !names.is(name, ".debug_gdb_scripts"))
         || names.is(name, ".gdb_index")
         || names.is(name, SHARED)
 }

@@ -203,7 +203,7 @@ fn unavailable() -> [u8; LOCATION] {
 }
 
 /// Appends `value` as unsigned LEB128.
-fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
