@@ -635,6 +635,62 @@ mod tests {
         assert!(matches!(join(&by_gcc.1, &by_gcc.1), Err(NotJoined::NotSplit)));
     }
 
+    /// What becomes of one unit in a package with these entries after its root, and this string.
+    fn of_entries(table: &[u8], entries: &[u8], string: usize) -> Result<usize, NotJoined> {
+        let unit = |entries: &[u8]| {
+            let unit = [&[4, 0, 0, 0, 0, 0, 8][..], entries].concat();
+            [&(unit.len() as u32).to_le_bytes()[..], &unit].concat()
+        };
+        let id = 7_u64.to_le_bytes();
+        let skeleton = unit(&[&[1][..], &id].concat());
+        let split = unit(&[&[1][..], entries].concat());
+        let table = [&[1, 0x11, 1, 0, 0][..], table, &[0]].concat();
+        let text = [vec![b'a'; string], vec![0]].concat();
+        // Version, columns, units and slots; the slots; the columns' sections, starts and sizes.
+        let sizes = [split.len() as u32, table.len() as u32, 4];
+        let words = [&[2, 3, 1, 2, 0, 0, 7, 0, 0, 1, 1, 3, 6, 0, 0, 0][..], &sizes].concat();
+        let index: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let ours = [
+            (".debug_abbrev", vec![1, 0x11, 0, 0xb1, 0x42, 0x07, 0, 0, 0]),
+            (".debug_info", skeleton),
+        ];
+        let theirs = [
+            (".debug_abbrev.dwo", table),
+            (".debug_info.dwo", split),
+            (".debug_str_offsets.dwo", vec![0; 4]),
+            (".debug_str.dwo", text),
+            (".debug_cu_index", index),
+        ];
+        let map = |list: &[(&str, Vec<u8>)]| {
+            list.iter().map(|(name, it)| ((*name).to_owned(), Cow::Owned(it.clone()))).collect()
+        };
+        let sections = joined(&map(&ours), &map(&theirs), (0, 0))?;
+        Ok(sections.values().map(Vec::len).sum())
+    }
+
+    #[test]
+    fn entries_may_not_lie_in_each_other_without_end() {
+        // A block, which has children.
+        let nested = |depth| [vec![2; depth], vec![0; depth + 1]].concat();
+        let blocks = |depth| of_entries(&[2, 0x0b, 1, 0, 0], &nested(depth), 0);
+        assert!(blocks(200).is_ok_and(|len| len > 400));
+        assert!(matches!(blocks(300_000), Err(NotJoined::TooMuch)));
+    }
+
+    #[test]
+    fn entries_may_not_refer_to_the_same_again_and_again() {
+        // A variable, named by the first string.
+        let table = [2, 0x34, 0, 0x03, 0x82, 0x3e, 0, 0];
+        let named =
+            |count: usize| of_entries(&table, &[[2, 0].repeat(count), vec![0]].concat(), 9999);
+        assert!(named(10).is_ok());
+        assert!(matches!(named(1000), Err(NotJoined::TooMuch)));
+        // Attributes that take no room.
+        let flags = [&[2, 0x34, 0][..], &[0x3f, 0x19].repeat(5000), &[0, 0]].concat();
+        let flagged = |count| of_entries(&flags, &[vec![2; count], vec![0]].concat(), 0);
+        assert!(matches!(flagged(1000), Err(NotJoined::TooMuch)));
+    }
+
     #[test]
     fn no_bytes_make_it_panic_or_grow() {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
