@@ -374,7 +374,11 @@ impl Joiner {
         let mut operations = expression.operations(of.encoding());
         let first = operations.next()?;
         if !matches!(operations.next()?, Some(Operation::TLS)) {
-            return Ok(None);
+            let mut asks = matches!(first, Some(Operation::TLS));
+            while let Some(operation) = operations.next()? {
+                asks |= matches!(operation, Operation::TLS);
+            }
+            return Ok(asks.then(|| Expression::raw(NOWHERE.to_vec())));
         }
         let value = match first {
             Some(Operation::ConstantIndex { index } | Operation::AddressIndex { index }) => {
