@@ -342,7 +342,8 @@ int memdl_options_set_binding(memdl_options *options, memdl_binding binding);
 int memdl_options_set_debug(memdl_options *options, memdl_debug debug);
 
 /* The debug information of a stripped library: the bytes of the file that was split off it. Debuggers
- * see it as if it were inside. A load fails if it is not the library's, by the build-id of both. */
+ * see it as if it were inside. A load fails if it is not the library's, by the build-id of both. Or, of a
+ * library with split DWARF, the bytes of its package (.dwp). */
 int memdl_options_set_debug_info(memdl_options *options, const void *bytes, size_t len);
 
 /* What profilers are told. The environment variable MEMDL_PERF=off|map|live-map|jitdump overrides

@@ -148,8 +148,14 @@ impl Loader {
     /// `objcopy --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see
     /// it as if it were inside the image. Images that the one asked for needs are not concerned.
     ///
+    /// Or that of an image whose DWARF was split (`-gsplit-dwarf`): the bytes of the package (`.dwp`)
+    /// that it was put into. Debuggers see it as if it had not been split, but for macros. It takes
+    /// reading and writing all of it, some 40 ms for each MB. If that cannot be done (there are type
+    /// units in it), a warning is logged and debuggers see what they see without it.
+    ///
     /// A load fails with [`Error::DebugInfo`] if it is not the image's, by the build-id of both or, in
-    /// an image without one, by the checksum in its `.gnu_debuglink`.
+    /// an image without one, by the checksum in its `.gnu_debuglink`; a package, by the numbers of all
+    /// units (not with [`Debug::Off`](crate::Debug::Off): then it is not read).
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(bytes.into());
         self

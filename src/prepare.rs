@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -494,14 +495,31 @@ impl Settings {
         wanted: Debug,
         instances: Instances,
     ) -> Result<Option<DebugTemplate>, Error> {
+        let refused = |what: &dyn Display| Error::DebugInfo {
+            image: name.to_owned(),
+            what: what.to_string(),
+        };
+        let (package, separate) = match separate {
+            Some(file) if debug::is_package(file) => (Some(file), None),
+            other => (None, other),
+        };
         if let Some(separate) = separate {
             debug::check_separate(image.bytes(), image.notes(), separate)
-                .map_err(|it| Error::DebugInfo { image: name.to_owned(), what: it.to_string() })?;
+                .map_err(|fault| refused(&fault))?;
         }
         if wanted == Debug::Off {
             return Ok(None);
         }
-        let file = Some(separate.unwrap_or(image.bytes()));
+        let joined = match package.map(|package| debug::join(image.bytes(), package)) {
+            Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
+            Some(Err(fault)) => {
+                log::warn!("{name}: debuggers will not see what is in its package: {fault}");
+                None
+            }
+            Some(Ok(whole)) => Some(whole),
+            None => None,
+        };
+        let file = joined.as_deref().or(separate).or(Some(image.bytes()));
         let make = |source: &Source<'_>| {
             DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
         };

@@ -13,7 +13,7 @@ use std::process::Command;
 use gdb::compare::assert_same;
 use gdb::host::Loader;
 use gdb::libraries::{library, mark, steps};
-use gdb::{Gdb, Replies, scratch};
+use gdb::{Gdb, Replies, scratch, start_host};
 use memdl::Debug;
 
 #[test]
@@ -32,7 +32,7 @@ impl Workshop {
         Workshop(folder)
     }
 
-    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and `{f90}` are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
+    /// Runs a recipe: commands, apart by `;`. `{c}`, `{inline}` and their like are sources, `{here}` is the folder. Some tools of these hang on what they do not know.
     fn run(&self, recipe: &str) {
         for command in recipe.split(';') {
             let words = command.split_whitespace().map(|word| {
@@ -40,6 +40,8 @@ impl Workshop {
                 word.replace("{c}", &source("testlibs/debug/clib.c"))
                     .replace("{inline}", &source("testlibs/debug/inline.cc"))
                     .replace("{bare}", &source("testlibs/debug/bare.c"))
+                    .replace("{macros}", &source("testlibs/debug/macros.c"))
+                    .replace("{rust}", &source("testlibs/debug/rustlib.rs"))
                     .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
                     .replace("{here}", &self.0.display().to_string())
             });
@@ -161,7 +163,7 @@ fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replie
 
 /// What is told of these bytes where the portable form is asked for.
 fn told(bytes: &[u8], info: Option<&[u8]>) -> Debug {
-    let mut loader = memdl::Loader::new().debug(Debug::Portable);
+    let mut loader = memdl::Loader::new().system_libraries(true).debug(Debug::Portable);
     if let Some(info) = info {
         loader = loader.debug_info(info);
     }
@@ -211,6 +213,106 @@ kinds! {
     linked_by_mold Portable: "gcc -g -ggnu-pubnames -fuse-ld=mold -Wl,--gdb-index -shared -fPIC {c} -o lib.so";
     sections_for_each_function Portable:
         "gcc -g -ffunction-sections -fdata-sections -Wl,--gc-sections -shared -fPIC {c} -o lib.so";
+}
+
+/// Whose units refer to each other; then stripped, with what was split off.
+#[test]
+fn several_files_optimised_at_link_time() {
+    for compiler in ["g++", "clang++ -fuse-ld=lld"] {
+        let workshop = Workshop::new();
+        let compile = format!("{compiler} -g -O2 -flto -fPIC -c {{inline}}");
+        workshop.run(&format!(
+            "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+             {compiler} -g -O2 -flto -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so; {BY_OBJCOPY}"
+        ));
+        let [library, image, info] =
+            ["lib.so", "image.so", "image.debug"].map(|name| workshop.file(name));
+        let whole = format!("load a {}", library.display());
+        let split_off = format!("load a {} with {}", image.display(), info.display());
+        let commands = [
+            "break twice",
+            "run",
+            "bt",
+            "info args",
+            "up",
+            "info args",
+            "info scope entry",
+            "info scope other",
+            "info line other",
+            "delete",
+            "continue",
+        ];
+        let session = |load: &str, form, loader| {
+            let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&commands)
+        };
+        let of_file = session(&whole, "full", Loader::Dlopen);
+        for load in [&whole, &split_off] {
+            for form in ["full", "portable"] {
+                let of_memory = session(load, form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &library, &[]);
+                of_memory.to("run").has(&["twice (n=", "5) at inline.cc:4\n"]);
+                of_memory.to("bt").has(&[" in entry (n=5) at inline.cc:16\n"]);
+                of_memory.to("info scope other").has(&["Symbol n is"]);
+                of_memory
+                    .to("info line other")
+                    .has(&[" of \"inline.cc\" starts at address 0xADDRESS <_Z5otheri> "]);
+                of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+            }
+        }
+        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+    }
+}
+
+/// In DWARF 4 and 5 they are in three sections, one of them GNU's own.
+#[test]
+fn macros_are_expanded_where_they_are_defined() {
+    for compile in [
+        "gcc -gdwarf-4 -g3",
+        "gcc -gdwarf-5 -g3",
+        "gcc -gdwarf-5 -g3 -gz=zlib",
+        "clang -gdwarf-4 -fdebug-macro",
+        "clang -gdwarf-5 -fdebug-macro -fuse-ld=lld",
+    ] {
+        let workshop = Workshop::new();
+        workshop.run(&format!("{compile} -shared -fPIC {{macros}} -o lib.so"));
+        let library = workshop.file("lib.so");
+        let load = format!("load a {}", library.display());
+        let commands = [
+            "break leaf",
+            "run",
+            "macro expand TRIPLE(STATE)",
+            "print TRIPLE(n)",
+            "print JOIN(lib_, global)",
+            "info macro STATE",
+            "print STATE",
+            "up",
+            "info macro STATE",
+            "info macro -all STATE",
+            "delete",
+            "print TRIPLE(STATE)",
+            "macro expand-once TRIPLE(STATE)",
+            "continue",
+        ];
+        let session = |form, loader| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&commands)
+        };
+        let of_file = session("full", Loader::Dlopen);
+        for form in ["full", "portable"] {
+            let of_memory = session(form, Loader::Memdl);
+            assert_same(&of_memory, &of_file, &library, &[]);
+            of_memory.to("macro expand TRIPLE(STATE)").has(&["expands to: ((1) * 3)\n"]);
+            of_memory.to("print TRIPLE(n)").has(&["$1 = 15\n"]);
+            of_memory.to("print JOIN(lib_, global)").has(&["$2 = 7\n"]);
+            of_memory.to("info macro STATE").has(&["Defined at ", "#define STATE 1\n"]);
+            of_memory.to("print STATE").has(&["$3 = 1\n"]);
+            of_memory.to("info macro STATE").has(&["#define STATE leaf(2)\n"]);
+            of_memory.to("print TRIPLE(STATE)").has(&["$4 = 21\n"]);
+            of_memory.to("continue").has(&["entry(5) = 23\n", "exited normally"]);
+        }
+        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+    }
 }
 
 // ---- Split DWARF ----
@@ -293,6 +395,229 @@ fn without_its_dwo_split_dwarf_has_lines() {
     }
 }
 
+/// All `.dwo` files in one, `lib.so.dwp`, beside which they are lost.
+fn packed(workshop: &Workshop, compiler: &str, version: u32, tool: &str) {
+    workshop.run(&format!(
+        "{compiler} -gdwarf-{version} {UNRECORDED} -gsplit-dwarf -shared -fPIC {{c}} -o lib.so; \
+         {tool} -e lib.so -o lib.so.dwp; find -name *.dwo -delete"
+    ));
+}
+
+/// gcc does not tell how it was called.
+const UNRECORDED: &str = "-gno-record-gcc-switches";
+
+/// binutils' `dwp` (2.40) makes nothing of DWARF 5, and llvm-dwp (14) hangs on what gcc writes.
+const PACKED: [(&str, u32, &str); 3] =
+    [("gcc", 4, "dwp"), ("clang", 4, "dwp"), ("clang", 5, "llvm-dwp")];
+
+/// gdb looks for a file that is called as the library is, which in memory has a name of gdb's making.
+#[test]
+fn packed_in_a_dwp_split_dwarf_has_lines_until_there_is_a_file_of_the_name_gdb_wants() {
+    for (compiler, version, tool) in PACKED {
+        let workshop = Workshop::new();
+        packed(&workshop, compiler, version, tool);
+        let load = format!("load a {}", workshop.file("lib.so").display());
+        let mut host = start_host(&steps(&[&load, "repeat a entry 5"]));
+        host.await_output("entry(5) = ", 1);
+        let folder = workshop.file("names");
+        fs::create_dir(&folder).unwrap();
+        let attached = || {
+            let mut command = Command::new(gdb::gdb());
+            command.arg("-iex").arg(format!("set debug-file-directory {}", folder.display()));
+            Gdb::attached_by(command, &host).run_to_limit(&[
+                "set language c",
+                "break leaf",
+                "continue",
+                "bt",
+                "info args",
+                "info locals",
+                "print &lib_global",
+                "print lib_thread",
+                "delete",
+                "detach",
+            ])
+        };
+        let run = attached();
+        let (_, module) = run.transcript.split_once("[in module .gnu_debugdata for ").unwrap();
+        let name = module.split_once(']').unwrap().0;
+        let session = Replies::of(&run);
+        session.to("continue").has(&["leaf () at clib.c:24\n"]);
+        session.to("bt").has(&[
+            "#0  leaf () at clib.c:24\n",
+            " in middle () at clib.c:35\n",
+            " in entry () at clib.c:48\n",
+            "host_calls (",
+        ]);
+        session.to("info args").has(&["No symbol table info available.\n"]);
+        session.to("info locals").has(&["No locals.\n"]);
+        session.to("print lib_thread").has(&["No symbol \"lib_thread\" in current context.\n"]);
+
+        let link = folder.join(format!("{name}.dwp"));
+        std::os::unix::fs::symlink(workshop.file("lib.so.dwp"), link).unwrap();
+        let run = attached();
+        // gdb 13.1 crashes on one of DWARF 5, with a library on disk too.
+        if version == 5 && !run.transcript.contains("Breakpoint 1, ") {
+            assert!(run.transcript.contains("internal to GDB"), "{}", run.transcript);
+            assert!(host.is_running());
+            continue;
+        }
+        let session = Replies::of(&run);
+        session.assert_no_complaint();
+        session.to("continue").has(&["leaf (a=", ") at clib.c:24\n"]);
+        session.to("bt").has(&[" in middle (n=5, values=0xADDRESS) at clib.c:35\n"]);
+        session.to("info locals").has(&["local = ", "both = {first = ", "shade = "]);
+        session.to("print &lib_global").has(&["(int *) 0xADDRESS <lib_global>\n"]);
+        session.to("print lib_thread").has(&["Cannot access memory at address 0xADDRESS\n"]);
+    }
+}
+
+/// With the package's bytes it is as the library that was never split, in both forms.
+#[test]
+fn packed_bytes_are_shown_as_if_nothing_had_been_split() {
+    for (compiler, version, tool) in PACKED {
+        let workshop = Workshop::new();
+        packed(&workshop, compiler, version, tool);
+        workshop.run(&format!(
+            "{compiler} -gdwarf-{version} {UNRECORDED} -shared -fPIC {{c}} -o whole.so"
+        ));
+        let [image, package, whole] =
+            ["lib.so", "lib.so.dwp", "whole.so"].map(|name| workshop.file(name));
+        let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen, &[]);
+        let load = format!("load a {} with {}", image.display(), package.display());
+        for form in ["full", "portable"] {
+            let of_memory = session(&load, form, Loader::Memdl, &[]);
+            assert_same(&of_memory, &of_file, &whole, &[]);
+            assert_all(&of_memory);
+        }
+        let package = workshop.read("lib.so.dwp");
+        assert_eq!(told(&workshop.read("lib.so"), Some(&package)), Debug::Portable);
+        assert_symbolized(&workshop.read("lib.so"), &package);
+    }
+}
+
+/// It is no error, since the package is the right one: all is as without it.
+#[test]
+fn packed_type_units_are_not_joined() {
+    let workshop = Workshop::new();
+    workshop.run(
+        "gcc -gdwarf-4 -gsplit-dwarf -fdebug-types-section -shared -fPIC {c} -o lib.so; \
+         dwp -e lib.so -o package; find -name *.dwo -delete",
+    );
+    assert_eq!(told(&workshop.read("lib.so"), Some(&workshop.read("package"))), Debug::Full);
+    let [image, package] = ["lib.so", "package"].map(|name| workshop.file(name));
+    let load = format!("load a {} with {}", image.display(), package.display());
+    let commands = ["break leaf", "run", "bt", "delete", "continue"];
+    let session = Gdb::of_host(&steps(&[&load, "call a entry 5"])).run_unchecked(&commands);
+    session.to("bt").has(&["#0  leaf () at clib.c:24\n", " in entry () at clib.c:48\n"]);
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+/// Lists of locations and of ranges, inlined functions, and in one of two files a function that the
+/// linker threw away.
+#[test]
+fn packed_bytes_of_optimised_code_are_shown_as_if_nothing_had_been_split() {
+    for (compiler, version, tool) in
+        [("g++", 4, "dwp"), ("clang++", 4, "dwp"), ("clang++", 5, "llvm-dwp")]
+    {
+        for objects in ["a.o b.o", "b.o a.o"] {
+            let workshop = Workshop::new();
+            let flags = format!("-O2 {UNRECORDED}");
+            two_objects(&workshop, compiler, version, "-fuse-ld=lld", objects, &flags);
+            workshop.run(&format!(
+                "{tool} -e lib.so -o package; mv lib.so image.so; find -name *.dwo -delete"
+            ));
+            let compile = format!("{compiler} -gdwarf-{version} {flags} -fPIC -c {{inline}}");
+            workshop.run(&format!(
+                "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+                 {compiler} -fuse-ld=lld -shared -Wl,-Bsymbolic-functions {objects} -o lib.so"
+            ));
+            let [image, package, whole] =
+                ["image.so", "package", "lib.so"].map(|name| workshop.file(name));
+            let line = format!("break {}", mark("inline.cc", "inline_entry"));
+            let commands = [
+                "break twice",
+                "run",
+                "bt",
+                "info args",
+                "info breakpoints",
+                "info line other",
+                "up",
+                "info args",
+                "print n",
+                "print &n",
+                "delete",
+                &line,
+                "info breakpoints",
+                "continue",
+            ];
+            let session = |load: &str, form, loader| {
+                let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+                gdb.env("MEMDL_DEBUG", form).run(&commands)
+            };
+            let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen);
+            let load = format!("load a {} with {}", image.display(), package.display());
+            for form in ["full", "portable"] {
+                let of_memory = session(&load, form, Loader::Memdl);
+                assert_same(&of_memory, &of_file, &whole, &[]);
+                of_memory.to("bt").has(&["#0  twice (n=", " in entry (n="]);
+                of_memory.to("print n").has(&["$1 = "]);
+            }
+        }
+    }
+}
+
+/// Backtraces are made from the same.
+fn assert_symbolized(image: &[u8], package: &[u8]) {
+    let loader = memdl::Loader::new().debug_info(package);
+    // SAFETY: the test's own library.
+    let library = unsafe { loader.load(image) }.unwrap();
+    // SAFETY: as above; it is not called.
+    let middle = unsafe { library.get::<*const u8>("middle") }.unwrap();
+    let frames = memdl::symbolize(middle.addr() + 1);
+    let [frame] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((frame.function().as_deref(), frame.line()), (Some("middle"), Some(32)));
+    assert!(frame.file().is_some_and(|file| file.ends_with("clib.c")), "{frame:?}");
+}
+
+/// Besides its own unit, which is split, it has those of the standard library, which are not.
+#[test]
+fn packed_bytes_of_a_rust_library_are_shown() {
+    let workshop = Workshop::new();
+    let compile = "rustc -g -Copt-level=0 --crate-type cdylib {rust}";
+    workshop.run(&format!(
+        "{compile} -o whole.so; {compile} -Csplit-debuginfo=packed -o lib.so; mv lib.so.dwp package"
+    ));
+    let [image, package, whole] = ["lib.so", "package", "whole.so"].map(|name| workshop.file(name));
+    let commands = [
+        "break rustlib::shapes::area",
+        &format!("tbreak {}", mark("rustlib.rs", "area")),
+        "run",
+        "bt",
+        "info args",
+        "continue",
+        "info locals",
+        "print *shape",
+        "ptype shape",
+        "up",
+        "info locals",
+        "delete",
+        "continue",
+    ];
+    let session = |load: &str, form, loader| {
+        let gdb = Gdb::of_host(&steps(&[load, "call a entry 5"])).loader(loader);
+        gdb.env("MEMDL_DEBUG", form).run(&commands)
+    };
+    let of_file = session(&format!("load a {}", whole.display()), "full", Loader::Dlopen);
+    let load = format!("load a {} with {}", image.display(), package.display());
+    for form in ["full", "portable"] {
+        let of_memory = session(&load, form, Loader::Memdl);
+        assert_same(&of_memory, &of_file, &whole, &[]);
+        of_memory.to("bt").has(&["#0  rustlib::shapes::area ("]);
+        of_memory.to("info locals").has(&["factors = "]);
+        of_memory.to("print *shape").has(&["Rectangle{width: 3, height: 4}"]);
+    }
+}
+
 /// Builds it, and loses the file.
 fn split_off(workshop: &Workshop, compiler: &str, version: u32, flags: &str) {
     workshop.run(&format!(
@@ -305,17 +630,22 @@ fn split_off(workshop: &Workshop, compiler: &str, version: u32, flags: &str) {
 /// is no offset of a thread-local variable; moved, it would be a place where no breakpoint can be.
 #[test]
 fn functions_of_split_units_that_were_thrown_away_stay_so() {
-    // gcc sorts its addresses by nothing that tells, and GNU ld states where the one that stays is.
     let bfd = "-fuse-ld=bfd";
     let lld = "-fuse-ld=lld";
-    for (compiler, version, linker) in
-        [("g++", 4, bfd), ("g++", 5, bfd), ("clang++", 4, lld), ("clang++", 5, lld)]
-    {
+    let (kept, thrown_away) = ("a.o b.o", "b.o a.o");
+    for (compiler, version, linker, objects) in [
+        ("g++", 4, bfd, kept),
+        ("g++", 5, bfd, kept),
+        ("g++", 4, lld, kept),
+        ("g++", 5, lld, kept),
+        ("g++", 5, lld, thrown_away),
+        ("clang++", 4, lld, kept),
+        ("clang++", 4, lld, thrown_away),
+        ("clang++", 5, lld, kept),
+        ("clang++", 5, lld, thrown_away),
+    ] {
         let workshop = Workshop::new();
-        let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf -fPIC -c {{inline}}");
-        workshop.run(&format!(
-            "{compile} -o a.o; {compile} -DOTHER -o b.o; {compiler} {linker} -shared -Wl,-Bsymbolic-functions a.o b.o -o lib.so"
-        ));
+        two_objects(&workshop, compiler, version, linker, objects, "");
         let load = format!("load a {}", workshop.file("lib.so").display());
         let commands = ["break twice", "run", "bt", "info breakpoints", "delete", "continue"];
         let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
@@ -324,6 +654,50 @@ fn functions_of_split_units_that_were_thrown_away_stay_so() {
         assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
         of_memory.to("bt").has(&["#0  twice (n=5) at inline.cc:", " in entry (n=5) at inline.cc:"]);
         of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
+    }
+}
+
+/// Two objects by split DWARF that have a function in common; one has a thread-local variable.
+fn two_objects(
+    workshop: &Workshop,
+    compiler: &str,
+    version: u32,
+    linker: &str,
+    objects: &str,
+    flags: &str,
+) {
+    let compile = format!("{compiler} -gdwarf-{version} -gsplit-dwarf {flags} -fPIC -c {{inline}}");
+    workshop.run(&format!(
+        "{compile} -o a.o; {compile} -DOTHER -o b.o; \
+         {compiler} {linker} -shared -Wl,-Bsymbolic-functions {objects} -o lib.so"
+    ));
+}
+
+/// Its offset is 0 as well, wherever it is described: before code, after code, in the file whose
+/// function was thrown away or in the other one.
+#[test]
+fn the_first_thread_local_is_told_from_functions_that_were_thrown_away() {
+    let line = format!("break {}", mark("inline.cc", "inline_entry"));
+    for (compiler, version) in [("g++", 4), ("clang++", 4), ("clang++", 5)] {
+        for objects in ["a.o b.o", "b.o a.o"] {
+            let workshop = Workshop::new();
+            two_objects(&workshop, compiler, version, "-fuse-ld=lld", objects, STATIC);
+            // The place at offset 0 is taken by another library.
+            workshop.run(&format!("gcc {STATIC} -shared -fPIC {{c}} -o other.so"));
+            let load = |name, file| format!("load {name} {}", workshop.file(file).display());
+            let doing = [&*load("other", "other.so"), &load("a", "lib.so"), "call a entry 5"];
+            let session = Gdb::of_host(&steps(&doing)).run(&[
+                &line,
+                "run",
+                "print first",
+                "set var first = 7",
+                "print first",
+                "continue",
+            ]);
+            session.to("print first").has(&["$1 = 3\n"]);
+            session.to("print first").has(&["$2 = 7\n"]);
+            session.to("continue").has(&["entry(5) = 28\n", "exited normally"]);
+        }
     }
 }
 
@@ -364,15 +738,21 @@ fn what_dwz_shared_is_found_by_path_and_by_build_id() {
             let to = to.join(format!("{}.debug", &id[2..]));
             fs::rename(workshop.file("common"), to).unwrap();
         }
-        let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
+        let session = |form, loader| {
             let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
-            gdb.run(&[&[&*setting], IN_FUNCTION].concat())
-        });
-        assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
-        of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
-        of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
-        of_memory.to("ptype both").has(&["const char *name;"]);
+            gdb.env("MEMDL_DEBUG", form).run(&[&[&*setting], IN_FUNCTION].concat())
+        };
+        let of_file = session("full", Loader::Dlopen);
+        for form in ["full", "portable"] {
+            let of_memory = session(form, Loader::Memdl);
+            assert_same(&of_memory, &of_file, &workshop.file("lib.so"), &[]);
+            of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+            of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+            of_memory.to("ptype both").has(&["const char *name;"]);
+        }
     }
+    // What is in the third file cannot be moved, and so this is the other form.
+    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
 }
 
 #[test]
@@ -421,16 +801,16 @@ fn build_id(file: &Path) -> String {
 // ---- Debug information in a file of its own ----
 
 /// `lib.so` as it was built, stripped as `image.so`, and `image.debug`, which was split off it.
-fn stripped(workshop: &Workshop, flags: &str, split_off: &str) {
-    workshop.run(&format!("gcc -g {flags} -shared -fPIC {{c}} -o lib.so; {split_off}"));
+fn stripped(workshop: &Workshop, compiler: &str, split_off: &str) {
+    workshop.run(&format!("{compiler} -g -shared -fPIC {{c}} -o lib.so; {split_off}"));
 }
 
 const BY_OBJCOPY: &str = "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
 
 /// Loaded with that file's bytes it is as the library that was never stripped, in both forms.
-fn separate(flags: &str, split_off: &str, portable: Debug) {
+fn separate(compiler: &str, split_off: &str, portable: Debug) {
     let workshop = Workshop::new();
-    stripped(&workshop, flags, split_off);
+    stripped(&workshop, compiler, split_off);
     let library = workshop.file("lib.so");
     let [image, info] = ["image.so", "image.debug"].map(|name| workshop.file(name));
     let of_file = session(&format!("load a {}", library.display()), "full", Loader::Dlopen, &[]);
@@ -444,24 +824,26 @@ fn separate(flags: &str, split_off: &str, portable: Debug) {
 }
 
 macro_rules! separate {
-    ($($name:ident $portable:ident: $flags:literal, $split_off:expr;)*) => {$(
+    ($($name:ident $portable:ident: $compiler:literal, $split_off:expr;)*) => {$(
         #[test]
         fn $name() {
-            separate($flags, $split_off, Debug::$portable);
+            separate($compiler, $split_off, Debug::$portable);
         }
     )*};
 }
 
 separate! {
-    separate_bytes_by_objcopy Portable: "", BY_OBJCOPY;
-    separate_bytes_by_eu_strip Portable: "", "eu-strip -f image.debug -o image.so lib.so";
-    separate_bytes_compressed Portable: "-gz=zlib", BY_OBJCOPY;
-    separate_bytes_compressed_by_objcopy Portable: "",
+    separate_bytes_by_objcopy Portable: "gcc", BY_OBJCOPY;
+    separate_bytes_by_eu_strip Portable: "gcc", "eu-strip -f image.debug -o image.so lib.so";
+    separate_bytes_compressed Portable: "gcc -gz=zlib", BY_OBJCOPY;
+    separate_bytes_compressed_by_objcopy Portable: "gcc",
         "objcopy --only-keep-debug --compress-debug-sections=zstd lib.so image.debug; \
          strip -o image.so lib.so";
-    separate_bytes_after_dwz Portable: "",
+    separate_bytes_after_dwz Portable: "gcc",
         "dwz lib.so; objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
-    separate_bytes_known_by_their_checksum Portable: "-Wl,--build-id=none",
+    separate_bytes_after_lto_by_gcc Portable: "gcc -O0 -flto", BY_OBJCOPY;
+    separate_bytes_after_lto_by_clang Portable: "clang -O0 -flto -fuse-ld=lld", BY_OBJCOPY;
+    separate_bytes_known_by_their_checksum Portable: "gcc -Wl,--build-id=none",
         "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so; \
          objcopy --add-gnu-debuglink=image.debug image.so";
 }
@@ -506,7 +888,7 @@ fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
 #[test]
 fn the_wrong_debug_information_is_an_error_that_names_both() {
     let workshop = Workshop::new();
-    stripped(&workshop, "", BY_OBJCOPY);
+    stripped(&workshop, "gcc", BY_OBJCOPY);
     let (image, id) = (workshop.read("image.so"), build_id(&workshop.file("image.so")));
     workshop.run("gcc -g -O2 -shared -fPIC {c} -o lib.so; objcopy --only-keep-debug lib.so other");
     let other = build_id(&workshop.file("other"));
@@ -516,7 +898,13 @@ fn the_wrong_debug_information_is_an_error_that_names_both() {
     assert_refused(&image, &workshop.read("none"), &[&id, "none"]);
     assert_refused(&image, b"no ELF file", &["not an ELF file"]);
 
-    stripped(&workshop, "-Wl,--build-id=none", BY_OBJCOPY);
+    packed(&workshop, "gcc", 4, "dwp");
+    let package = workshop.read("lib.so.dwp");
+    workshop.run("gcc -O2 -gdwarf-4 -gsplit-dwarf -shared -fPIC {c} -o lib.so");
+    assert_refused(&workshop.read("lib.so"), &package, &["the package has no unit 0x"]);
+    assert_refused(&image, &package, &["no split DWARF"]);
+
+    stripped(&workshop, "gcc -Wl,--build-id=none", BY_OBJCOPY);
     let info = workshop.read("image.debug");
     assert_refused(&workshop.read("image.so"), &info, &["neither a build-id nor"]);
     workshop.run("objcopy --add-gnu-debuglink=image.debug image.so");

@@ -8,6 +8,7 @@ mod gdb;
 use std::path::PathBuf;
 use std::process::Command;
 
+use gdb::host::Loader;
 use gdb::libraries::{Copy, library, mark, steps};
 use gdb::lldb::{Lldb, Version, as_with_dlopen, load_and_call};
 use gdb::{Gdb, Replies, scratch, start_host};
@@ -50,6 +51,8 @@ with_lldb! {
     rust_unoptimised: rust_session(&["-g", "-Copt-level=0"]);
     rust_optimised: rust_session(&["-g", "-Copt-level=2"]);
     compressed_debug_sections_are_read: compressed;
+    what_dwz_shared_is_not_read: shared_by_dwz;
+    split_dwarf_in_a_package_is_read: packed;
     breakpoints_outlive_the_library: unloading;
     nothing_is_stale_after_unloading_and_a_load_elsewhere_is_seen: unloading_for_another;
     two_libraries_with_the_same_names_are_both_seen: two_libraries;
@@ -435,6 +438,64 @@ fn compressed(lldb: Version) {
         "binutils",
     );
     assert_all(&of_leaf(Lldb::of_host(lldb, &load_and_call(&zstd.0))));
+}
+
+/// Split DWARF and its `.dwp`, which the host hands over.
+fn packed(lldb: Version) {
+    for (compiler, version, tool) in
+        [("gcc", "4", "dwp"), ("clang", "4", "dwp"), ("clang", "5", "llvm-dwp")]
+    {
+        let folder = scratch("packed");
+        std::fs::create_dir(&folder).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            common::run(Command::new(program).args(arguments).current_dir(&folder), program);
+        };
+        let source = common::repository("testlibs/debug/clib.c");
+        let version = format!("-gdwarf-{version}");
+        let flags = [&version, "-gsplit-dwarf", "-shared", "-fPIC", "-o", "lib.so"];
+        run(compiler, &[&[source.to_str().unwrap()], &flags[..]].concat());
+        run(tool, &["-e", "lib.so", "-o", "package"]);
+        let path = |name| folder.join(name).display().to_string();
+        let load = format!("load a {} with {}", path("lib.so"), path("package"));
+        for dwo in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if dwo.extension().is_some_and(|extension| extension == "dwo") {
+                std::fs::remove_file(dwo).unwrap();
+            }
+        }
+        let lldb = Lldb::of_host(lldb, &steps(&[&load, "call a entry 5"]));
+        assert_all(&of_leaf(lldb.env("MEMDL_DEBUG", "portable")));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// lldb does not know the forms that refer to a third file (`dwz -m`), in a library on disk either:
+/// there are names and backtraces, and nothing wrong.
+fn shared_by_dwz(lldb: Version) {
+    let bare = |flags: &[&str]| Copy::of(&library("gcc", "bare.c", flags));
+    let (library, twin) = (bare(&["-g", "-O0"]), bare(&["-g", "-O0", "-DTWIN"]));
+    let common = Copy(scratch("common"));
+    let dwz = ["-m", common.path(), library.path(), twin.path()];
+    common::run(Command::new("dwz").args(dwz), "dwz");
+    let commands = [
+        "breakpoint set -n leaf",
+        "run",
+        "bt",
+        "frame variable",
+        "target variable lib_global",
+        "expression *(int *)&lib_global",
+        "breakpoint delete",
+        "continue",
+    ];
+    for loader in [Loader::Memdl, Loader::Dlopen] {
+        let steps = load_and_call(&library.0);
+        let session = Lldb::of_host(lldb, &steps).loader(loader).run(&commands);
+        session.to("bt").has(&["`leaf", "`entry + ", "host_calls"]).has_not("bare.c");
+        let frame = session.to("frame variable");
+        assert!(!frame.text().contains('='), "{session}");
+        session.to("target variable lib_global").has(&["can't find global variable 'lib_global'"]);
+        session.to("expression *(int *)&lib_global").has(&["= 7\n"]);
+        session.to("host").has(&["entry(5) = 135\n", "done"]);
+    }
 }
 
 /// lldb misses those in a library on disk that is loaded a second time: no comparison.

@@ -2,7 +2,7 @@
 # Installs what the tests use: compilers, linkers, debuggers, and the libraries that are loaded.
 # As root on Debian or Ubuntu it installs; otherwise it says what is missing, and fails.
 set -eu
-packages="gcc g++ clang lld mold binutils dwz elfutils gfortran libc6-dev
+packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
     gdb gdbserver strace xz-utils python3 linux-perf valgrind
     zlib1g libsqlite3-0 libssl3 libpython3.11 libgomp1"
 # For tests/real_programs.rs: a Go compiler, and what nothing above brings along (gfortran brings its

@@ -33,6 +33,7 @@ mod dwarf;
 mod elf;
 mod inflate;
 mod jit;
+mod join;
 mod portable;
 mod sections;
 mod separate;
@@ -45,6 +46,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(crate) use jit::{debugger_listens, is_busy};
+pub(crate) use join::{is_package, join};
 pub(crate) use sections::full_symbol_table as symbol_table;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
 pub(crate) use separate::check as check_separate;

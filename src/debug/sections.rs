@@ -27,7 +27,7 @@ use goblin::elf64::sym::Sym;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
-use super::split::Abbreviations;
+use super::split::{Abbreviations, SplitSections, SplitUnit};
 use super::symfile::image_header;
 use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
@@ -110,8 +110,9 @@ pub(super) struct Sections<'a> {
     pub(super) debugdata: Option<&'a [u8]>,
     /// Whether `list` has the image's numbering, which is that of its symbols.
     stated: bool,
-    /// The parts of `.debug_addr` of units whose entries are in another file, if that matters.
-    split: Vec<Range<usize>>,
+    /// What is known of the parts of `.debug_addr` of units whose entries are in another file, if
+    /// that matters.
+    split: Vec<SplitUnit>,
 }
 
 /// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
@@ -127,7 +128,7 @@ impl Names {
     }
 
     /// One name.
-    fn get(&self, name: u32) -> String {
+    pub(super) fn get(&self, name: u32) -> String {
         let text = self.0.get(name as usize..).unwrap_or_default();
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
         String::from_utf8_lossy(text).into_owned()
@@ -136,6 +137,11 @@ impl Names {
     fn starts_with(&self, name: u32, prefix: &str) -> bool {
         let name = self.0.get(name as usize..).unwrap_or_default();
         name.starts_with(prefix.as_bytes())
+    }
+
+    /// Whether it is one of those that debug sections have.
+    pub(super) fn is_debug(&self, name: u32) -> bool {
+        self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")
     }
 
     pub(super) fn is(&self, name: u32, whole: &str) -> bool {
@@ -499,7 +505,15 @@ impl<'a> Sections<'a> {
             return Ok(());
         }
         let entries = self.unpacked(entries)?;
-        let split = all.addresses(&abbreviations, &entries, addresses.len());
+        let unpacked = |name| self.debug(name).map_or(Ok(Cow::default()), |at| self.unpacked(at));
+        let [ranges, lists] = [unpacked(".debug_ranges")?, unpacked(".debug_rnglists")?];
+        let sections = SplitSections {
+            abbreviations: &abbreviations,
+            entries: &entries,
+            ranges: &ranges,
+            lists: &lists,
+        };
+        let split = all.units(&sections, addresses.len());
         let split = split.map_err(|error| format!("its split units: {error}"))?;
         // Addresses of variables and functions, none of which lies in front of the first section
         // that has such.
@@ -527,14 +541,14 @@ impl<'a> Sections<'a> {
             ".debug_addr" => {
                 let owner = self.owners(tls_size);
                 let entries =
-                    |range: &Range<usize>| contents.get(range.clone()).unwrap_or_default();
+                    |unit: &SplitUnit| contents.get(unit.addresses.clone()).unwrap_or_default();
                 // It is described once.
                 let has_first = !(self.split.iter())
-                    .any(|range| thread_local::states_first(entries(range), &owner));
-                let of_unit = |range: &Range<usize>| {
+                    .any(|unit| thread_local::states_first(entries(unit), &owner));
+                let of_unit = |unit: &SplitUnit| {
                     let mut sites =
-                        thread_local::slots(entries(range), tls_size, has_first, &owner);
-                    sites.iter_mut().for_each(|site| site.at += range.start);
+                        thread_local::slots(entries(unit), unit, tls_size, has_first, &owner);
+                    sites.iter_mut().for_each(|site| site.at += unit.addresses.start);
                     sites
                 };
                 self.split.iter().flat_map(of_unit).collect()
@@ -646,8 +660,7 @@ const SHARED: &str = ".gnu_debugaltlink";
 /// file that gdb looks for beside the image, and an image that came from memory is beside
 /// whatever gdb's working directory is.
 fn is_dwarf(names: &Names, name: u32) -> bool {
-    let is_debug = names.starts_with(name, ".debug_") || names.starts_with(name, ".zdebug_");
-    (is_debug && !names.is(name, ".debug_gdb_scripts"))
+    (names.is_debug(name) && !names.is(name, ".debug_gdb_scripts"))
         || names.is(name, ".gdb_index")
         || names.is(name, SHARED)
 }

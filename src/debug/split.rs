@@ -8,26 +8,59 @@
 //!   so gdb, knows a skeleton by its attributes: with the tag of an ordinary unit gdb shows functions'
 //!   names and lines without the file, and all with it.
 //! * Locations in the file take addresses from `.debug_addr`. Which of the entries there belong to
-//!   split units is told here; [`super::thread_local`] tells what they are.
+//!   split units is told here, and what the skeleton tells of them; [`super::thread_local`] tells what
+//!   they are.
 //!
-//! It reads no entries but the first of each unit, and each table of abbreviations once.
+//! It reads no entries but the first of each unit, each table of abbreviations once, and no more of
+//! the lists of ranges than there is.
 //!
-//! Sources: DWARF 5, 3.1.2 (skeleton units), 7.5.3 (abbreviations), 7.27 (`.debug_addr`); gdb
-//! `dwarf2/read.c` (`cutu_reader`).
+//! Sources: DWARF 5, 3.1.2 (skeleton units), 7.5.3 (abbreviations), 7.25 (ranges), 7.27
+//! (`.debug_addr`); gdb `dwarf2/read.c` (`cutu_reader`).
 
 #![forbid(unsafe_code)]
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use gimli::{
     AttributeValue, DW_AT_GNU_addr_base, DW_AT_GNU_dwo_name, DW_AT_addr_base, DW_AT_dwo_name,
-    DW_FORM_implicit_const, DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, Reader,
+    DW_AT_high_pc, DW_AT_low_pc, DW_AT_ranges, DW_AT_rnglists_base, DW_AT_stmt_list,
+    DW_FORM_implicit_const, DebugAbbrev, DebugInfo, DebugRanges, DebugRngLists, DebugRngListsBase,
+    DebuggingInformationEntry, Encoding, EndianSlice, LittleEndian, RangeLists, RangeListsOffset,
+    RawRngListEntry, Reader,
 };
 
 /// The tag of an ordinary unit.
 const DW_TAG_COMPILE_UNIT: u8 = 0x11;
+
+type Input<'a> = EndianSlice<'a, LittleEndian>;
+
+/// Sections that refer to each other, not compressed; empty where there is none.
+#[derive(Default)]
+pub(super) struct SplitSections<'a> {
+    /// `.debug_abbrev`, which the [`Abbreviations`] were read from.
+    pub abbreviations: &'a [u8],
+    /// `.debug_info`.
+    pub entries: &'a [u8],
+    /// `.debug_ranges`, up to DWARF 4.
+    pub ranges: &'a [u8],
+    /// `.debug_rnglists`, from DWARF 5 on.
+    pub lists: &'a [u8],
+}
+
+/// What a skeleton tells of the addresses that its unit refers to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SplitUnit {
+    /// Its part of `.debug_addr`.
+    pub addresses: Range<usize>,
+    /// The entries there, counted from 0, that its code begins at, as far as it refers to them.
+    pub code: BTreeSet<usize>,
+    /// How many parts of its code the linker threw away, of those that it states itself.
+    pub thrown_away: usize,
+    /// Whether what it refers to of variables comes first, before all code.
+    pub variables_first: bool,
+}
 
 /// All tables of `.debug_abbrev`.
 pub(super) struct Abbreviations {
@@ -112,25 +145,25 @@ impl Abbreviations {
         }
     }
 
-    /// The parts of a `.debug_addr` of `len` bytes that belong to split units. `abbreviations` and
-    /// `entries` are the sections that these were read from, and that refers to them.
-    pub(super) fn addresses(
+    /// What is known of each part of a `.debug_addr` of `len` bytes that belongs to split units,
+    /// ascending.
+    pub(super) fn units(
         &self,
-        abbreviations: &[u8],
-        entries: &[u8],
+        sections: &SplitSections<'_>,
         len: usize,
-    ) -> gimli::Result<Vec<Range<usize>>> {
-        let section = DebugAbbrev::new(abbreviations, LittleEndian);
+    ) -> gimli::Result<Vec<SplitUnit>> {
+        let section = DebugAbbrev::new(sections.abbreviations, LittleEndian);
         let mut read = HashMap::new();
-        let mut starts = BTreeSet::new();
-        let mut units = DebugInfo::new(entries, LittleEndian).units();
+        let mut found = BTreeMap::new();
+        let mut code = Code::new(sections);
+        let mut units = DebugInfo::new(sections.entries, LittleEndian).units();
         while let Some(unit) = units.next()? {
             let table = unit.debug_abbrev_offset().0;
             if !self.tables.contains(&table) {
                 return Err(gimli::Error::InvalidAbbreviationCode(0));
             }
-            let code = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
-            if !self.split.contains(&(table, code)) {
+            let id = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
+            if !self.split.contains(&(table, id)) {
                 continue;
             }
             let abbreviations = match read.entry(table) {
@@ -140,15 +173,103 @@ impl Abbreviations {
             let mut entries = unit.entries(abbreviations);
             let Some(root) = entries.next_dfs()? else { continue };
             for name in [DW_AT_addr_base, DW_AT_GNU_addr_base] {
-                if let Some(AttributeValue::DebugAddrBase(base)) = root.attr_value(name) {
-                    starts.insert(base.0);
+                let Some(AttributeValue::DebugAddrBase(base)) = root.attr_value(name) else {
+                    continue;
+                };
+                if base.0 < len {
+                    let unit_here = found.entry(base.0).or_insert_with(|| SplitUnit {
+                        addresses: base.0..len,
+                        code: BTreeSet::new(),
+                        thrown_away: 0,
+                        variables_first: true,
+                    });
+                    code.read(root, unit.encoding(), unit_here)?;
                 }
             }
         }
-        let starts: Vec<usize> = starts.into_iter().filter(|&start| start < len).collect();
-        let ends = starts.iter().skip(1).copied().chain([len]);
-        Ok(starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect())
+        let mut found: Vec<SplitUnit> = found.into_values().collect();
+        let starts: Vec<usize> = found.iter().map(|unit| unit.addresses.start).collect();
+        for (unit, &next) in found.iter_mut().zip(starts.iter().skip(1)) {
+            unit.addresses.end = next;
+        }
+        Ok(found)
     }
+}
+
+/// Where skeletons say that their code is.
+struct Code<'a> {
+    lists: RangeLists<Input<'a>>,
+    /// How many entries of lists may still be read: units share no lists, unless they lie.
+    left: usize,
+}
+
+impl<'a> Code<'a> {
+    fn new(sections: &SplitSections<'a>) -> Code<'a> {
+        let ranges = DebugRanges::new(sections.ranges, LittleEndian);
+        let lists = DebugRngLists::new(sections.lists, LittleEndian);
+        let left = sections.ranges.len() + sections.lists.len();
+        Code { lists: RangeLists::new(ranges, lists), left }
+    }
+
+    /// Adds to `unit` what this skeleton says.
+    fn read(
+        &mut self,
+        root: &DebuggingInformationEntry<Input<'a>>,
+        encoding: Encoding,
+        unit: &mut SplitUnit,
+    ) -> gimli::Result<()> {
+        // LLVM's begin with that, gcc's with where the code is.
+        unit.variables_first &=
+            root.attrs().first().is_some_and(|first| first.name() == DW_AT_stmt_list);
+        let ranges = root.attr_value(DW_AT_ranges);
+        if ranges.is_none()
+            && let Some(AttributeValue::DebugAddrIndex(index)) = root.attr_value(DW_AT_low_pc)
+        {
+            unit.code.insert(index.0);
+        }
+        let offset = match ranges {
+            Some(AttributeValue::RangeListsRef(offset)) => RangeListsOffset(offset.0),
+            Some(AttributeValue::DebugRngListsIndex(index)) => {
+                let base = match root.attr_value(DW_AT_rnglists_base) {
+                    Some(AttributeValue::DebugRngListsBase(base)) => base,
+                    _ => DebugRngListsBase(0),
+                };
+                self.lists.get_offset(encoding, base, index)?
+            }
+            _ => {
+                if let Some(AttributeValue::Addr(start)) = root.attr_value(DW_AT_low_pc)
+                    && root.attr_value(DW_AT_high_pc).is_some()
+                {
+                    unit.thrown_away += usize::from(is_thrown_away(start));
+                }
+                return Ok(());
+            }
+        };
+        let mut ranges = self.lists.raw_ranges(offset, encoding)?;
+        while let Some(range) = ranges.next()? {
+            self.left =
+                self.left.checked_sub(1).ok_or(gimli::Error::OffsetOutOfBounds(offset.0 as u64))?;
+            match range {
+                RawRngListEntry::StartxLength { begin, .. }
+                | RawRngListEntry::StartxEndx { begin, .. }
+                | RawRngListEntry::BaseAddressx { addr: begin } => {
+                    unit.code.insert(begin.0);
+                }
+                RawRngListEntry::AddressOrOffsetPair { begin, .. }
+                | RawRngListEntry::StartEnd { begin, .. }
+                | RawRngListEntry::StartLength { begin, .. } => {
+                    unit.thrown_away += usize::from(is_thrown_away(begin));
+                }
+                RawRngListEntry::BaseAddress { .. } | RawRngListEntry::OffsetPair { .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a linker states this for what it has thrown away: 0 ends a list of DWARF 4, which has 1.
+fn is_thrown_away(address: u64) -> bool {
+    address <= 1 || address >= u64::MAX - 1
 }
 
 #[cfg(test)]
@@ -200,14 +321,106 @@ mod tests {
         bases.iter().flat_map(unit).collect()
     }
 
+    /// What is told of units in these sections.
+    fn told(
+        all: &Abbreviations,
+        entries: &[u8],
+        ranges: &[u8],
+        lists: &[u8],
+    ) -> gimli::Result<Vec<SplitUnit>> {
+        all.units(&SplitSections { abbreviations: TABLES, entries, ranges, lists }, 100)
+    }
+
     #[test]
     fn each_split_unit_has_its_part_of_the_addresses() {
         let all = Abbreviations::read(TABLES);
-        let of = |entries: &[u8]| all.addresses(TABLES, entries, 100);
+        let of = |entries: &[u8]| {
+            let units = told(&all, entries, &[], &[])?.into_iter();
+            Ok::<_, gimli::Error>(units.map(|unit| unit.addresses).collect::<Vec<_>>())
+        };
         assert_eq!(of(&entries(&[48, 8], 1, 0)).unwrap(), [8..48, 48..100]);
         assert_eq!(of(&entries(&[8, 8, 16, 200], 1, 0)).unwrap(), [8..16, 16..100]);
         assert!(of(&entries(&[8], 2, 0)).unwrap().is_empty());
         assert!(of(&entries(&[8], 1, 1)).is_err());
         assert!(of(&entries(&[8], 1, 0)[..20]).is_err());
+    }
+
+    /// A skeleton of this version, of these attributes besides the file's name: the name, the form
+    /// and the value.
+    fn skeleton(version: u8, attributes: &[(u16, u8, &[u8])]) -> (Vec<u8>, Vec<u8>) {
+        let mut table = vec![1, 0x11, 0];
+        let mut unit = vec![version, 0];
+        match version {
+            4 => unit.extend([0, 0, 0, 0, 8]),
+            _ => unit.extend([4, 8, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        }
+        unit.push(1);
+        for &(name, form, value) in attributes {
+            // The names of GNU's take two bytes.
+            table.extend(match name {
+                0..0x80 => vec![name as u8],
+                _ => vec![name as u8 | 0x80, (name >> 7) as u8],
+            });
+            table.push(form);
+            unit.extend(value);
+        }
+        table.extend([0x76, 0x08, 0, 0, 0]);
+        unit.extend(b"a.dwo\0");
+        (table, [&(unit.len() as u32).to_le_bytes()[..], &unit].concat())
+    }
+
+    const RANGES: u16 = 0x55;
+    const STMT_LIST: u16 = 0x10;
+    const ADDR_BASE: u16 = 0x73;
+    const GNU_ADDR_BASE: u16 = 0x2133;
+    const OFFSET: u8 = 0x17;
+
+    fn told_of(
+        skeleton: &(Vec<u8>, Vec<u8>),
+        ranges: &[u8],
+        lists: &[u8],
+    ) -> gimli::Result<Vec<SplitUnit>> {
+        let (table, entries) = skeleton;
+        let all = Abbreviations::read(table);
+        all.units(&SplitSections { abbreviations: table, entries, ranges, lists }, 100)
+    }
+
+    #[test]
+    fn what_is_stated_of_code_that_was_thrown_away_is_counted() {
+        let gcc =
+            skeleton(4, &[(RANGES, OFFSET, &[16, 0, 0, 0]), (GNU_ADDR_BASE, OFFSET, &[0; 4])]);
+        let pairs = [9, 9, 0x1000, 0x1010, 1, 1, 0x1010, 0x1020, 1, 1, 0, 0, 1, 1];
+        let ranges = pairs.map(|it: u64| it.to_le_bytes());
+        let units = told_of(&gcc, ranges.as_flattened(), &[]).unwrap();
+        let code = BTreeSet::new();
+        let of = SplitUnit { addresses: 0..100, code, thrown_away: 2, variables_first: false };
+        assert_eq!(units, [of]);
+    }
+
+    #[test]
+    fn entries_that_ranges_refer_to_are_code() {
+        let attributes: [(u16, u8, &[u8]); 3] = [
+            (STMT_LIST, OFFSET, &[0; 4]),
+            (RANGES, OFFSET, &[12, 0, 0, 0]),
+            (ADDR_BASE, OFFSET, &[8, 0, 0, 0]),
+        ];
+        let llvm = skeleton(5, &attributes);
+        // `startx_length`, `base_addressx`, an offset pair, and the end.
+        let list = [3, 5, 16, 1, 2, 4, 0, 9, 0];
+        let header = [4 + 2 + 2 + list.len() as u8 - 2, 0, 0, 0, 5, 0, 8, 0, 0, 0, 0, 0];
+        let lists = [&header[..], &list].concat();
+        let units = told_of(&llvm, &[], &lists).unwrap();
+        let code = BTreeSet::from([2, 5]);
+        let of = SplitUnit { addresses: 8..100, code, thrown_away: 0, variables_first: true };
+        assert_eq!(units, [of]);
+        assert!(told_of(&llvm, &[], &lists[..lists.len() - 2]).is_err());
+    }
+
+    #[test]
+    fn units_that_share_a_list_do_not_have_it_read_again_and_again() {
+        let unit = skeleton(4, &[(RANGES, OFFSET, &[0; 4]), (GNU_ADDR_BASE, OFFSET, &[0; 4])]);
+        let ranges = [1_u64; 2000].map(u64::to_le_bytes);
+        let many = (unit.0, unit.1.repeat(1000));
+        assert!(told_of(&many, ranges.as_flattened(), &[]).is_err());
     }
 }

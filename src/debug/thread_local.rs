@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 use super::ThreadLocals;
+use super::split::SplitUnit;
 
 const DW_OP_DEREF: u8 = 0x06;
 const DW_OP_CONST2S: u8 = 0x0b;
@@ -97,19 +98,26 @@ pub(super) enum Owner {
 /// `has_first` is whether the variable at offset 0 may be among them.
 pub(super) fn slots(
     entries: &[u8],
+    unit: &SplitUnit,
     block_size: u64,
     has_first: bool,
     owner: impl Fn(u64) -> Owner,
 ) -> Vec<Site> {
-    // Of functions that the linker threw away the address is 0. clang describes variables first.
-    let mut after_code = !has_first;
-    let entries = entries.chunks_exact(SLOT).enumerate();
+    let values = || entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
+    // Of code that the linker threw away the address is 0, and no offset of anything. If there are no
+    // more of these than parts of such code, they are that. Where both are there and the skeleton does
+    // not tell which is which, all are taken for offsets: of a variable at 0 no other memory may be
+    // shown, while only a breakpoint in code that is not there wants its place.
+    let zeros = || (0..).zip(values()).filter(|(at, value)| *value == 0 && !unit.code.contains(at));
+    let has_first = has_first && zeros().count() > unit.thrown_away;
+    let mut after_code = false;
     let mut found = Vec::new();
-    for (index, entry) in entries {
-        let Ok(value) = entry.try_into().map(u64::from_le_bytes) else { continue };
+    for (index, value) in values().enumerate() {
         let form = Form::Slot;
+        let is_first =
+            || has_first && !(unit.variables_first && after_code) && !unit.code.contains(&index);
         let (offset, form) = match owner(value) {
-            _ if value < block_size && !(value == 0 && after_code) => (value, form),
+            _ if value < block_size && (value != 0 || is_first()) => (value, form),
             Owner::ThreadLocal { offset } => (offset, form),
             Owner::Doubtful => (0, Form::Doubtful),
             owner => {
@@ -195,7 +203,7 @@ fn unavailable() -> [u8; LOCATION] {
 }
 
 /// Appends `value` as unsigned LEB128.
-fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -242,10 +250,22 @@ mod tests {
         }
     }
 
+    /// The places of [`slots`] among these values.
+    fn slots_at(values: &[u64], has_first: bool, unit: &SplitUnit) -> Vec<usize> {
+        let section: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let found = slots(&section, unit, 16, has_first, owner);
+        found.iter().map(|site| site.at / SLOT).collect()
+    }
+
+    fn unit(code: &[usize], thrown_away: usize, variables_first: bool) -> SplitUnit {
+        let code = code.iter().copied().collect();
+        SplitUnit { addresses: 0..0, code, thrown_away, variables_first }
+    }
+
     #[test]
     fn slots_are_told_from_addresses_by_their_values() {
         let section = [4, 0x4010, 16, 15, 0x1139, 0x3008, 0x3018].map(u64::to_le_bytes);
-        let found = slots(section.as_flattened(), 16, true, owner);
+        let found = slots(section.as_flattened(), &unit(&[], 0, true), 16, true, owner);
         let told: Vec<_> = found.iter().map(|site| (site.at, site.offset)).collect();
         assert_eq!(told, [(0, 4), (24, 15), (40, 8), (48, 0)]);
         assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
@@ -258,10 +278,21 @@ mod tests {
 
     #[test]
     fn functions_that_were_thrown_away_are_told_from_the_first_thread_local() {
-        let section = [0, 0x1000, 0, 0x1100, 0].map(u64::to_le_bytes);
-        let found = slots(section.as_flattened(), 16, true, owner);
-        assert_eq!(found.iter().map(|site| site.at).collect::<Vec<_>>(), [0]);
-        assert!(slots(section.as_flattened(), 16, false, owner).is_empty());
+        let values = [0, 0x1000, 0, 0x1100, 0];
+        // By LLVM: after code there are none.
+        assert_eq!(slots_at(&values, true, &unit(&[], 2, true)), [0]);
+        assert!(slots_at(&values, false, &unit(&[], 2, true)).is_empty());
+        // The first function was thrown away.
+        assert_eq!(slots_at(&[0, 0x1000], true, &unit(&[0], 0, true)), []);
+        assert_eq!(slots_at(&[0, 0x1000], true, &unit(&[], 1, true)), []);
+        // By gcc: in any order.
+        assert_eq!(slots_at(&values, true, &unit(&[0, 2], 0, false)), [4]);
+        assert_eq!(slots_at(&[0x1000, 0], true, &unit(&[], 0, false)), [1]);
+        assert_eq!(slots_at(&[0x1000, 0], true, &unit(&[], 1, false)), []);
+        // Which of them is the variable is not told.
+        assert_eq!(slots_at(&[0, 0x1000, 0], true, &unit(&[], 1, false)), [0, 2]);
+
+        let section = values.map(u64::to_le_bytes);
         assert!(!states_first(section.as_flattened(), owner));
         assert!(states_first(&0x3000_u64.to_le_bytes(), owner));
     }

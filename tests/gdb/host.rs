@@ -191,7 +191,8 @@ impl Host {
 
     /// With what was split off it.
     fn load_with(&mut self, name: &str, path: &str, info: &str) {
-        let loader = memdl::Loader::new().name(name).debug_info(fs::read(info).unwrap());
+        let loader = memdl::Loader::new().name(name).system_libraries(true);
+        let loader = loader.debug_info(fs::read(info).unwrap());
         // SAFETY: these are the test's own libraries.
         let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
         say(&format!("loaded {name}"));

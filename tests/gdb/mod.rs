@@ -315,6 +315,11 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// Those of a run that may have ended in any way.
+    pub fn of(run: &Run) -> Replies {
+        Replies::parse(&run.transcript)
+    }
+
     fn parse(transcript: &str) -> Replies {
         Replies::parse_with(transcript, normal)
     }

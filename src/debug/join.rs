@@ -1,0 +1,735 @@
+//! Split DWARF made whole: the entries of a package (`.dwp`) put where the image has skeletons.
+//!
+//! gdb looks for a package under the name of the library, which an image does not have, lldb and
+//! backtraces do not look at all. Who has the package at hand can have all of them see what is in
+//! it: a file is made that is as if the image had been built without splitting, and goes the way of
+//! debug information that was split off ([`super::separate`]).
+//!
+//! Units are read and written one after the other, by gimli. What it does not convert is left out:
+//! macros, and the indexes, which debuggers do without. A unit that the package does not have is
+//! refused: the package is another build's. So are type units, which have no place in one unit.
+//!
+//! **Thread-local variables.** Their locations become what [`super::thread_local`] knows: compilers
+//! refer to an entry of `.debug_addr`, which has the offset in the block or, by gcc with GNU ld, the
+//! address of the initial value.
+//!
+//! The bytes are hostile: small ones can refer to the same long list, string or line table again and
+//! again. What is read and written is counted, and no more than a multiple of what there is.
+//!
+//! Sources: DWARF 5, 3.1.2 and 3.1.3 (skeleton and split units), 7.3.5 (packages).
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+
+use gimli::constants::{
+    DW_AT_GNU_locviews, DW_AT_GNU_macros, DW_AT_GNU_pubnames, DW_AT_macro_info, DW_AT_macros,
+    DW_AT_stmt_list, DW_FORM_implicit_const, DW_OP_GNU_push_tls_address, DW_OP_const8u,
+    DW_OP_form_tls_address, DW_OP_nop, DW_OP_plus_uconst,
+};
+use gimli::write::{
+    Address, ConvertError, ConvertUnit, ConvertUnitEntry, EndianVec, Expression, Location,
+    LocationList, Range, RangeList, Sections,
+};
+use gimli::{
+    AbbreviationsCacheStrategy, Attribute, AttributeValue, DebugTuIndex, DwarfPackage, EndianSlice,
+    LittleEndian, LocationListsOffset, Operation, RangeListsOffset, SectionId, UnitRef,
+};
+use goblin::elf::section_header::{
+    SHF_ALLOC, SHF_TLS, SHT_DYNSYM, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
+};
+use goblin::elf64::header::Header;
+use goblin::elf64::section_header::SectionHeader;
+
+use super::elf::{Contents, Elf, NOTHING};
+use super::inflate;
+use super::sections::{Headers, file_range};
+use super::symfile::image_header;
+use super::thread_local::push_uleb;
+
+type Input<'a> = EndianSlice<'a, LittleEndian>;
+
+/// How many times what there is may be read and written. Names of types are referred to often.
+const MOST: usize = 16;
+
+/// Why a package is not accepted as an image's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotJoined {
+    #[error("the image has no section headers: {0}")]
+    NoSections(String),
+    #[error("the image has no split DWARF that a package could complete")]
+    NotSplit,
+    #[error("the package has no unit {id:#018x}, of which the image has the skeleton")]
+    Missing { id: u64 },
+    #[error("it has type units, which are not joined")]
+    TypeUnits,
+    #[error("it refers to the same things too often")]
+    TooMuch,
+    #[error("units share a line table")]
+    SharedLines,
+    #[error("{0}")]
+    Unpacked(String),
+    #[error("it cannot be read: {0}")]
+    Unread(#[from] gimli::Error),
+    #[error("it cannot be joined: {0}")]
+    Unwritten(#[from] ConvertError),
+    #[error("the result would be too large")]
+    TooLarge,
+}
+
+impl NotJoined {
+    /// Whether it is the wrong package, or none, or there is nothing to complete: the caller's fault.
+    /// Otherwise debuggers see what they would have seen without it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            NotJoined::NoSections(_)
+            | NotJoined::NotSplit
+            | NotJoined::Missing { .. }
+            | NotJoined::Unpacked(_)
+            | NotJoined::Unread(_) => true,
+            NotJoined::TypeUnits
+            | NotJoined::TooMuch
+            | NotJoined::SharedLines
+            | NotJoined::Unwritten(_)
+            | NotJoined::TooLarge => false,
+        }
+    }
+}
+
+impl From<gimli::write::Error> for NotJoined {
+    fn from(error: gimli::write::Error) -> NotJoined {
+        NotJoined::Unwritten(error.into())
+    }
+}
+
+/// Whether these bytes are a package of split DWARF.
+pub(crate) fn is_package(file: &[u8]) -> bool {
+    let Ok(header) = image_header(file) else { return false };
+    let index = SectionId::DebugCuIndex.dwo_name().unwrap_or_default();
+    Headers::parse(&header, file)
+        .is_ok_and(|it| it.list.iter().any(|section| it.names.is(section.sh_name, index)))
+}
+
+/// The image's file, but with the DWARF of `package` in the place of its skeletons; as if it had been
+/// split off the image.
+pub(crate) fn join(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
+    let no_sections = |fault: &dyn std::fmt::Display| NotJoined::NoSections(fault.to_string());
+    let header = image_header(image).map_err(|fault| no_sections(&fault))?;
+    let headers = Headers::parse(&header, image).map_err(|fault| no_sections(&fault))?;
+    let ours = unpacked(&headers, image)?;
+    let theirs = {
+        let header = image_header(package).map_err(|fault| no_sections(&fault))?;
+        let headers = Headers::parse(&header, package).map_err(|fault| no_sections(&fault))?;
+        unpacked(&headers, package)?
+    };
+    let joined = joined(&ours, &theirs, thread_local_addresses(&headers))?;
+    file(&header, headers, image, &joined).ok_or(NotJoined::TooLarge)
+}
+
+/// The debug sections of a file by name, not compressed.
+fn unpacked<'a>(
+    headers: &Headers,
+    file: &'a [u8],
+) -> Result<BTreeMap<String, Cow<'a, [u8]>>, NotJoined> {
+    let mut found = BTreeMap::new();
+    for header in &headers.list {
+        if header.sh_type == SHT_NOBITS
+            || header.sh_flags & u64::from(SHF_ALLOC) != 0
+            || !headers.names.is_debug(header.sh_name)
+        {
+            continue;
+        }
+        let name = headers.names.get(header.sh_name);
+        let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
+        let contents = match inflate::section(&name, header, contents) {
+            Some(Ok(contents)) => Cow::Owned(contents),
+            Some(Err(error)) => return Err(NotJoined::Unpacked(format!("{name}: {error}"))),
+            None => Cow::Borrowed(contents),
+        };
+        found.entry(name.replacen(".zdebug_", ".debug_", 1)).or_insert(contents);
+    }
+    Ok(found)
+}
+
+/// Where the initial values of thread-local variables are: the first address, and their size.
+fn thread_local_addresses(headers: &Headers) -> (u64, u64) {
+    let tls = || headers.list.iter().filter(|it| it.sh_flags & u64::from(SHF_TLS) != 0);
+    let start = tls().map(|it| it.sh_addr).min().unwrap_or(0);
+    let end = tls().map(|it| it.sh_addr.saturating_add(it.sh_size)).max().unwrap_or(0);
+    (start, end.saturating_sub(start))
+}
+
+/// The debug sections that are written.
+fn joined(
+    ours: &BTreeMap<String, Cow<'_, [u8]>>,
+    theirs: &BTreeMap<String, Cow<'_, [u8]>>,
+    tls: (u64, u64),
+) -> Result<BTreeMap<&'static str, Vec<u8>>, NotJoined> {
+    fn load<'s>(
+        sections: &'s BTreeMap<String, Cow<'_, [u8]>>,
+        name: Option<&'static str>,
+    ) -> Result<Input<'s>, gimli::Error> {
+        let contents = name.and_then(|name| sections.get(name));
+        Ok(EndianSlice::new(contents.map_or(&[], |it| &**it), LittleEndian))
+    }
+    let mut image = gimli::Dwarf::load(|id| load(ours, Some(id.name())))?;
+    image.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
+    let empty = EndianSlice::new(&[], LittleEndian);
+    let package = DwarfPackage::load(|id| load(theirs, id.dwo_name()), empty)?;
+    let types = DebugTuIndex::from(load(theirs, SectionId::DebugTuIndex.dwo_name())?).index()?;
+    if image.type_units().next()?.is_some() || types.unit_count() != 0 {
+        return Err(NotJoined::TypeUnits);
+    }
+    check_lines(&image)?;
+
+    let sizes = ours.values().chain(theirs.values()).map(|contents| contents.len());
+    let mut joiner = Joiner { left: sizes.sum::<usize>().saturating_mul(MOST), tls };
+    let mut written = gimli::write::Dwarf::new();
+    let mut sections = Sections::new(EndianVec::new(LittleEndian));
+    let mut units = written.convert(&image)?;
+    let mut has_split = false;
+    while let Some((mut unit, root)) = units.read_unit()? {
+        let Some(id) = unit.read_unit.dwo_id else {
+            joiner.convert(&mut unit, None, root)?;
+            unit.write(&mut sections)?;
+            continue;
+        };
+        has_split = true;
+        let split = package.find_cu(id, &image)?.ok_or(NotJoined::Missing { id: id.0 })?;
+        let mut split = unit.convert_split(&split)?;
+        let (mut unit, split_root) = split.read_unit()?;
+        joiner.convert(&mut unit, Some(&root), split_root)?;
+        unit.write(&mut sections)?;
+    }
+    if !has_split {
+        return Err(NotJoined::NotSplit);
+    }
+    written.write(&mut sections)?;
+    let mut found = BTreeMap::new();
+    sections.for_each(|id, section| {
+        if !section.slice().is_empty() {
+            found.insert(id.name(), section.slice().to_vec());
+        }
+        Ok::<_, gimli::Error>(())
+    })?;
+    Ok(found)
+}
+
+/// gimli keeps the header of a line table for each unit that refers to it.
+fn check_lines(image: &gimli::Dwarf<Input<'_>>) -> Result<(), NotJoined> {
+    let mut seen = HashSet::new();
+    let mut units = image.units();
+    while let Some(unit) = units.next()? {
+        let abbreviations = image.abbreviations(&unit)?;
+        let mut entries = unit.entries(&abbreviations);
+        let lines = entries.next_dfs()?.and_then(|root| root.attr_value(DW_AT_stmt_list));
+        if let Some(AttributeValue::DebugLineRef(offset)) = lines
+            && !seen.insert(offset.0)
+        {
+            return Err(NotJoined::SharedLines);
+        }
+    }
+    Ok(())
+}
+
+/// Converts units, and counts what that takes.
+struct Joiner {
+    /// How much may still be read, in bytes and entries.
+    left: usize,
+    /// See [`thread_local_addresses`].
+    tls: (u64, u64),
+}
+
+impl Joiner {
+    fn take(&mut self, amount: usize) -> Result<(), NotJoined> {
+        self.left = self.left.checked_sub(amount).ok_or(NotJoined::TooMuch)?;
+        Ok(())
+    }
+
+    /// All of a unit; `skeleton` is its root in the image, if the unit is in the package.
+    fn convert<'a, 'd>(
+        &mut self,
+        unit: &mut ConvertUnit<'a, Input<'d>>,
+        skeleton: Option<&ConvertUnitEntry<'_, Input<'d>>>,
+        root: ConvertUnitEntry<'a, Input<'d>>,
+    ) -> Result<(), NotJoined> {
+        let lines = unit.read_skeleton_unit.unwrap_or(unit.read_unit);
+        if let Some(program) = &lines.line_program {
+            self.take(program.header().raw_program_buf().len())?;
+        }
+        if let Some(program) = unit.read_line_program(None, None)? {
+            let (program, files) = program.convert(&constant)?;
+            unit.set_line_program(program, files);
+        }
+        let id = unit.unit.root();
+        if let Some(skeleton) = skeleton {
+            self.attributes(unit, id, skeleton)?;
+        }
+        self.attributes(unit, id, &root)?;
+        let mut entry = root;
+        while let Some(id) = unit.read_entry(&mut entry)? {
+            let id = unit.add_entry(id, &entry);
+            self.attributes(unit, id, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn attributes<'d>(
+        &mut self,
+        unit: &mut ConvertUnit<'_, Input<'d>>,
+        id: gimli::write::UnitEntryId,
+        entry: &ConvertUnitEntry<'_, Input<'d>>,
+    ) -> Result<(), NotJoined> {
+        self.take(1)?;
+        if entry.depth > DEEPEST {
+            return Err(NotJoined::TooMuch);
+        }
+        entry.attrs.iter().try_for_each(|it| self.attribute(unit, entry.read_unit, id, it))
+    }
+
+    /// One attribute, of an entry of the unit `of`.
+    fn attribute<'d>(
+        &mut self,
+        unit: &mut ConvertUnit<'_, Input<'d>>,
+        of: UnitRef<'_, Input<'d>>,
+        id: gimli::write::UnitEntryId,
+        attribute: &Attribute<Input<'d>>,
+    ) -> Result<(), NotJoined> {
+        if LEFT_OUT.contains(&attribute.name()) {
+            return Ok(());
+        }
+        let value = match self.referred(of, attribute)? {
+            Referred::Locations(offset) => {
+                let list = unit.convert_location_list(of, offset, &constant)?;
+                let list = locations(list, of);
+                gimli::write::AttributeValue::LocationListRef(unit.unit.locations.add(list))
+            }
+            Referred::Ranges(offset) => {
+                let list = ranges(unit.convert_range_list(of, offset, &constant)?, of);
+                gimli::write::AttributeValue::RangeListRef(unit.unit.ranges.add(list))
+            }
+            Referred::ThreadLocal(location) => gimli::write::AttributeValue::Exprloc(location),
+            Referred::Other => unit.convert_attribute_value(of, attribute, &constant)?,
+        };
+        unit.unit.get_mut(id).set(attribute.name(), value);
+        Ok(())
+    }
+
+    /// What an attribute refers to that gimli is not left alone with; it is counted.
+    fn referred<'d>(
+        &mut self,
+        of: UnitRef<'_, Input<'d>>,
+        attribute: &Attribute<Input<'d>>,
+    ) -> Result<Referred, NotJoined> {
+        self.take(1)?;
+        if attribute.form() == DW_FORM_implicit_const {
+            return Ok(Referred::Other);
+        }
+        let referred = match attribute.value() {
+            AttributeValue::LocationListsRef(offset) => Referred::Locations(offset),
+            AttributeValue::DebugLocListsIndex(index) => {
+                Referred::Locations(of.locations_offset(index)?)
+            }
+            AttributeValue::RangeListsRef(offset) => {
+                Referred::Ranges(of.ranges_offset_from_raw(offset))
+            }
+            AttributeValue::DebugRngListsIndex(index) => Referred::Ranges(of.ranges_offset(index)?),
+            AttributeValue::Exprloc(expression) => match self.thread_local(of, expression)? {
+                Some(location) => Referred::ThreadLocal(location),
+                None => Referred::Other,
+            },
+            value @ (AttributeValue::DebugStrRef(_)
+            | AttributeValue::DebugStrOffsetsIndex(_)
+            | AttributeValue::DebugLineStrRef(_)) => {
+                self.take(of.attr_string(value)?.len())?;
+                Referred::Other
+            }
+            _ => Referred::Other,
+        };
+        match referred {
+            Referred::Locations(offset) => {
+                let mut list = of.raw_locations(offset)?;
+                while list.next()?.is_some() {
+                    self.take(1)?;
+                }
+            }
+            Referred::Ranges(offset) => {
+                let mut list = of.raw_ranges(offset)?;
+                while list.next()?.is_some() {
+                    self.take(1)?;
+                }
+            }
+            Referred::ThreadLocal(_) | Referred::Other => {}
+        }
+        Ok(referred)
+    }
+
+    /// The location, as it is found and changed later, if this is one of a thread-local variable.
+    fn thread_local(
+        &self,
+        of: UnitRef<'_, Input<'_>>,
+        expression: gimli::Expression<Input<'_>>,
+    ) -> Result<Option<Expression>, NotJoined> {
+        let mut operations = expression.operations(of.encoding());
+        let first = operations.next()?;
+        if !matches!(operations.next()?, Some(Operation::TLS)) {
+            let mut asks = matches!(first, Some(Operation::TLS));
+            while let Some(operation) = operations.next()? {
+                asks |= matches!(operation, Operation::TLS);
+            }
+            return Ok(asks.then(|| Expression::raw(NOWHERE.to_vec())));
+        }
+        let value = match first {
+            Some(Operation::ConstantIndex { index } | Operation::AddressIndex { index }) => {
+                of.address(index)?
+            }
+            Some(Operation::UnsignedConstant { value }) => value,
+            _ => return Ok(Some(Expression::raw(NOWHERE.to_vec()))),
+        };
+        let (start, size) = self.tls;
+        let offset = if value < size { value } else { value.wrapping_sub(start) };
+        if offset >= size {
+            return Ok(Some(Expression::raw(NOWHERE.to_vec())));
+        }
+        let ask = match of.encoding().version {
+            0..5 => DW_OP_GNU_push_tls_address,
+            _ => DW_OP_form_tls_address,
+        };
+        let mut location = vec![DW_OP_const8u.0];
+        location.extend(offset.to_le_bytes());
+        location.push(ask.0);
+        // A part of a common block of Fortran.
+        match (operations.next()?, operations.next()?) {
+            (None, _) => {}
+            (Some(Operation::PlusConstant { value }), None) => {
+                location.push(DW_OP_plus_uconst.0);
+                push_uleb(&mut location, value);
+            }
+            _ => return Ok(Some(Expression::raw(NOWHERE.to_vec()))),
+        }
+        Ok(Some(Expression::raw(location)))
+    }
+}
+
+enum Referred {
+    Locations(LocationListsOffset),
+    Ranges(RangeListsOffset),
+    ThreadLocal(Expression),
+    Other,
+}
+
+/// What pairs of addresses in a list are relative to, where that is not stated in the list.
+struct Base(Option<u64>);
+
+impl Base {
+    /// Up to DWARF 4 that is the unit's first address, if it has one, and all pairs are.
+    fn of(unit: UnitRef<'_, Input<'_>>) -> Base {
+        Base((unit.encoding().version < 5 && unit.low_pc != 0).then_some(unit.low_pc))
+    }
+
+    /// These addresses relative to it. `None` for what the linker threw away, and for what is empty.
+    fn relative(&self, begin: Address, end: Option<u64>) -> Option<(u64, u64)> {
+        let (Address::Constant(begin), Some(end)) = (begin, end) else { return None };
+        let base = self.0.unwrap_or(0);
+        (begin < end).then_some((begin.checked_sub(base)?, end.checked_sub(base)?))
+    }
+}
+
+/// Where a range ends.
+fn end(begin: Address, length: u64) -> Option<u64> {
+    match begin {
+        Address::Constant(begin) => begin.checked_add(length),
+        Address::Symbol { .. } => None,
+    }
+}
+
+fn value(address: Address) -> Option<u64> {
+    end(address, 0)
+}
+
+/// The list as gimli writes it: up to DWARF 4 it mixes no addresses with what is relative, and writes
+/// nothing that is empty.
+fn locations(list: LocationList, of: UnitRef<'_, Input<'_>>) -> LocationList {
+    let mut base = Base::of(of);
+    let one = |location| {
+        let (begin, last, data) = match location {
+            Location::BaseAddress { address } => {
+                if of.encoding().version < 5 {
+                    base = Base(value(address));
+                }
+                return Some(location);
+            }
+            Location::OffsetPair { begin, end, .. } => return (begin < end).then_some(location),
+            Location::StartEnd { begin, end, data } => (begin, value(end), data),
+            Location::StartLength { begin, length, data } => (begin, end(begin, length), data),
+            Location::DefaultLocation { .. } => return Some(location),
+        };
+        let (first, last) = base.relative(begin, last)?;
+        Some(match base.0 {
+            Some(_) => Location::OffsetPair { begin: first, end: last, data },
+            None => Location::StartEnd { begin, end: Address::Constant(last), data },
+        })
+    };
+    LocationList(list.0.into_iter().filter_map(one).collect())
+}
+
+/// As [`locations`].
+fn ranges(list: RangeList, of: UnitRef<'_, Input<'_>>) -> RangeList {
+    let mut base = Base::of(of);
+    let one = |range| {
+        let (begin, last) = match range {
+            Range::BaseAddress { address } => {
+                if of.encoding().version < 5 {
+                    base = Base(value(address));
+                }
+                return Some(range);
+            }
+            Range::OffsetPair { begin, end } => return (begin < end).then_some(range),
+            Range::StartEnd { begin, end } => (begin, value(end)),
+            Range::StartLength { begin, length } => (begin, end(begin, length)),
+        };
+        let (first, last) = base.relative(begin, last)?;
+        Some(match base.0 {
+            Some(_) => Range::OffsetPair { begin: first, end: last },
+            None => Range::StartEnd { begin, end: Address::Constant(last) },
+        })
+    };
+    RangeList(list.0.into_iter().filter_map(one).collect())
+}
+
+/// How deep entries may lie in each other: gimli writes them by calling itself.
+const DEEPEST: isize = 256;
+
+/// What debuggers cannot evaluate, and say so.
+const NOWHERE: [u8; 1] = [DW_OP_nop.0];
+
+/// What refers to sections that are not written.
+const LEFT_OUT: [gimli::DwAt; 5] =
+    [DW_AT_GNU_locviews, DW_AT_GNU_macros, DW_AT_GNU_pubnames, DW_AT_macro_info, DW_AT_macros];
+
+/// The addresses stay as the image states them.
+fn constant(address: u64) -> Option<Address> {
+    Some(Address::Constant(address))
+}
+
+/// The image's sections, those with symbols as they are, and the debug sections that are written;
+/// all with the numbers that they had.
+fn file(
+    header: &Header,
+    headers: Headers,
+    image: &[u8],
+    joined: &BTreeMap<&'static str, Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let Headers { list, mut names } = headers;
+    let joined: Vec<(u32, &[u8])> =
+        joined.iter().map(|(name, contents)| (names.add(name), &contents[..])).collect();
+    let mut file = Elf::new(header, header.e_type);
+    for (index, section) in (0..).zip(&list) {
+        let is_text = matches!(section.sh_type, SHT_SYMTAB | SHT_DYNSYM | SHT_STRTAB);
+        if index == header.e_shstrndx {
+            file.push(*section, Contents::Bytes(&names.0));
+        } else if is_text
+            && let Some(contents) = file_range(image, section.sh_offset, section.sh_size)
+        {
+            file.push(*section, Contents::Bytes(contents));
+        } else if section.sh_flags & u64::from(SHF_ALLOC) != 0 {
+            file.push(SectionHeader { sh_type: SHT_NOBITS, ..*section }, NOTHING);
+        } else {
+            file.push(SectionHeader { sh_type: SHT_NULL, ..SectionHeader::default() }, NOTHING);
+        }
+    }
+    for (sh_name, contents) in joined {
+        let section = SectionHeader {
+            sh_name,
+            sh_type: SHT_PROGBITS,
+            sh_addralign: 1,
+            ..SectionHeader::default()
+        };
+        file.push(section, Contents::Bytes(contents));
+    }
+    file.header.e_shstrndx = header.e_shstrndx;
+    let mut bytes = vec![0; file.lay_out(header.e_shstrndx, 1)?];
+    file.write(header.e_shstrndx, 1, &mut bytes);
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What compilers can make of it: all sorts of references between sections.
+    const CODE: &str = "
+        struct node { struct node *next; int value; } list;
+        enum color { RED, GREEN } shade;
+        static _Thread_local int counter = 5;
+        static inline int twice(int n) { int m = n; for (int i = 0; i < n; i++) m += i; return m; }
+        int other(int (*call)(int), int n) { { int k = call(n); list.value += k; } return n; }
+        int entry(int n) { counter += twice(n); return other(twice, n) + twice(counter) + shade; }
+    ";
+
+    /// The image and its package, in a folder that is gone.
+    fn built(test: &str, compile: &[&str], pack: &str) -> (Vec<u8>, Vec<u8>) {
+        let folder = std::env::temp_dir().join(format!("memdl-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("code.c"), CODE).unwrap();
+        let run = |command: &[&str]| {
+            let mut tool = Command::new("timeout");
+            let status =
+                tool.args(["-s", "KILL", "60"]).args(command).current_dir(&folder).status();
+            assert!(status.is_ok_and(|status| status.success()), "{command:?}");
+        };
+        run(&[compile, &["-gsplit-dwarf", "-shared", "-fPIC", "code.c", "-o", "image"]].concat());
+        run(&[pack, "-e", "image", "-o", "package"]);
+        let read = |name| std::fs::read(Path::new(&folder).join(name)).unwrap();
+        let both = (read("image"), read("package"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        both
+    }
+
+    fn all(test: &str) -> [(Vec<u8>, Vec<u8>); 3] {
+        [
+            built(test, &["gcc", "-O2", "-gdwarf-4"], "dwp"),
+            built(test, &["clang", "-O2", "-gdwarf-4"], "dwp"),
+            built(test, &["clang", "-O2", "-gdwarf-5"], "llvm-dwp"),
+        ]
+    }
+
+    #[test]
+    fn what_is_joined_has_all_entries_and_refers_to_nothing_elsewhere() {
+        for (image, package) in all("joined") {
+            assert!(is_package(&package) && !is_package(&image));
+            let whole = join(&image, &package).unwrap();
+            let headers = Headers::parse(&image_header(&whole).unwrap(), &whole).unwrap();
+            let sections = unpacked(&headers, &whole).unwrap();
+            let load = |id: SectionId| {
+                let contents = sections.get(id.name()).map_or(&[][..], |it| &**it);
+                Ok::<_, gimli::Error>(EndianSlice::new(contents, LittleEndian))
+            };
+            let dwarf = gimli::Dwarf::load(load).unwrap();
+            let unit = dwarf.unit(dwarf.units().next().unwrap().unwrap()).unwrap();
+            assert_eq!(unit.dwo_id, None);
+            let mut names = HashSet::new();
+            let mut entries = unit.entries();
+            while let Some(entry) = entries.next_dfs().unwrap() {
+                for attribute in entry.attrs() {
+                    let value = attribute.value();
+                    let form = attribute.form();
+                    assert!(!matches!(value, AttributeValue::DebugAddrIndex(_)), "{form}");
+                    if attribute.name() == gimli::DW_AT_name {
+                        let name = dwarf.attr_string(&unit, value).unwrap();
+                        names.insert(name.to_string_lossy().into_owned());
+                    }
+                }
+            }
+            for name in ["node", "value", "GREEN", "counter", "twice", "call", "entry"] {
+                assert!(names.contains(name), "no {name} in {names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_package_of_another_build_is_refused() {
+        let [by_gcc, by_clang, _] = all("another");
+        let refused = join(&by_gcc.0, &by_clang.1).unwrap_err();
+        assert!(matches!(refused, NotJoined::Missing { .. }), "{refused}");
+        assert!(matches!(join(&by_gcc.1, &by_gcc.1), Err(NotJoined::NotSplit)));
+    }
+
+    /// What becomes of one unit in a package with these entries after its root, and this string.
+    fn of_entries(table: &[u8], entries: &[u8], string: usize) -> Result<usize, NotJoined> {
+        let unit = |entries: &[u8]| {
+            let unit = [&[4, 0, 0, 0, 0, 0, 8][..], entries].concat();
+            [&(unit.len() as u32).to_le_bytes()[..], &unit].concat()
+        };
+        let id = 7_u64.to_le_bytes();
+        let skeleton = unit(&[&[1][..], &id].concat());
+        let split = unit(&[&[1][..], entries].concat());
+        let table = [&[1, 0x11, 1, 0, 0][..], table, &[0]].concat();
+        let text = [vec![b'a'; string], vec![0]].concat();
+        // Version, columns, units and slots; the slots; the columns' sections, starts and sizes.
+        let sizes = [split.len() as u32, table.len() as u32, 4];
+        let words = [&[2, 3, 1, 2, 0, 0, 7, 0, 0, 1, 1, 3, 6, 0, 0, 0][..], &sizes].concat();
+        let index: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let ours = [
+            (".debug_abbrev", vec![1, 0x11, 0, 0xb1, 0x42, 0x07, 0, 0, 0]),
+            (".debug_info", skeleton),
+        ];
+        let theirs = [
+            (".debug_abbrev.dwo", table),
+            (".debug_info.dwo", split),
+            (".debug_str_offsets.dwo", vec![0; 4]),
+            (".debug_str.dwo", text),
+            (".debug_cu_index", index),
+        ];
+        let map = |list: &[(&str, Vec<u8>)]| {
+            list.iter().map(|(name, it)| ((*name).to_owned(), Cow::Owned(it.clone()))).collect()
+        };
+        let sections = joined(&map(&ours), &map(&theirs), (0, 0))?;
+        Ok(sections.values().map(Vec::len).sum())
+    }
+
+    #[test]
+    fn entries_may_not_lie_in_each_other_without_end() {
+        // A block, which has children.
+        let nested = |depth| [vec![2; depth], vec![0; depth + 1]].concat();
+        let blocks = |depth| of_entries(&[2, 0x0b, 1, 0, 0], &nested(depth), 0);
+        assert!(blocks(200).is_ok_and(|len| len > 400));
+        assert!(matches!(blocks(300_000), Err(NotJoined::TooMuch)));
+    }
+
+    #[test]
+    fn entries_may_not_refer_to_the_same_again_and_again() {
+        // A variable, named by the first string.
+        let table = [2, 0x34, 0, 0x03, 0x82, 0x3e, 0, 0];
+        let named =
+            |count: usize| of_entries(&table, &[[2, 0].repeat(count), vec![0]].concat(), 9999);
+        assert!(named(10).is_ok());
+        assert!(matches!(named(1000), Err(NotJoined::TooMuch)));
+        // Attributes that take no room.
+        let flags = [&[2, 0x34, 0][..], &[0x3f, 0x19].repeat(5000), &[0, 0]].concat();
+        let flagged = |count| of_entries(&flags, &[vec![2; count], vec![0]].concat(), 0);
+        assert!(matches!(flagged(1000), Err(NotJoined::TooMuch)));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_grow() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let values = [0, 1, 0x7f, 0x80, 0xff];
+        let pairs = all("mutated").map(|(image, package)| {
+            let header = image_header(&image).unwrap();
+            let headers = Headers::parse(&header, &image).unwrap();
+            let debug = headers.list.iter().filter(|it| headers.names.is_debug(it.sh_name));
+            let start = debug.map(|it| it.sh_offset).min().unwrap() as usize;
+            (image, start, package)
+        });
+        let mut joined = 0;
+        for round in 0..6000 {
+            let (image, start, package) = &pairs[round % 3];
+            let (mut image, mut package) = (image.clone(), package.clone());
+            for _ in 0..1 + random(6) {
+                let (bytes, from) = match random(3) {
+                    0 => (&mut image, *start),
+                    _ => (&mut package, 64),
+                };
+                let at = from + random(bytes.len() - from);
+                bytes[at] = match random(2) {
+                    0 => values[random(values.len())],
+                    _ => random(256) as u8,
+                };
+            }
+            if let Ok(whole) = join(&image, &package) {
+                joined += 1;
+                assert!(whole.len() < 64 * (image.len() + package.len()), "round {round}");
+            }
+        }
+        assert!(joined > 600, "most damage is not noticed: {joined}");
+    }
+}
