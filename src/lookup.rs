@@ -11,6 +11,7 @@ use crate::symbol::{Class, SymbolName, Wanted};
 use crate::unique;
 
 /// The address of a symbol of an image, or else of what it needs, breadth first.
+#[inline]
 pub(crate) fn in_library(
     group: &Arc<Group>,
     index: usize,
@@ -41,6 +42,7 @@ pub(crate) fn in_list(
     })
 }
 
+#[inline]
 fn in_image(
     group: &Arc<Group>,
     index: usize,

@@ -18,6 +18,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::ops::Range;
 
 use goblin::elf::sym::{
@@ -31,7 +32,7 @@ use goblin::elf64::dynamic::{
 use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
 
 use crate::addr::Vaddr;
-use crate::dynamic::{Dynamic, ReadAt, string_at, u16_at, u32_at, u64_at};
+use crate::dynamic::{Dynamic, ReadAt, string_at, u16_at, u32_at};
 use crate::error::{Error, Place};
 use crate::limits;
 
@@ -187,14 +188,7 @@ impl<'a> SymbolName<'a> {
 
     /// The one at the start of these bytes, up to its NUL.
     fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
-        let mut gnu_hash = GNU_HASH_START;
-        for (index, &byte) in bytes.iter().enumerate() {
-            if byte == 0 {
-                return Some(SymbolName { bytes: &bytes[..index], gnu_hash });
-            }
-            gnu_hash = gnu_hash_with(gnu_hash, byte);
-        }
-        None
+        CStr::from_bytes_until_nul(bytes).ok().map(|name| SymbolName::new(name.to_bytes()))
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {
@@ -477,8 +471,19 @@ pub(crate) struct SymbolTable<'a> {
 
 #[derive(Clone, Copy)]
 enum HashTable<'a> {
-    Gnu { symoffset: u32, bloom_shift: u32, bloom: &'a [u8], buckets: &'a [u8], chain: &'a [u8] },
-    Sysv { buckets: &'a [u8], chain: &'a [u8] },
+    Gnu {
+        symoffset: u32,
+        bloom_shift: u32,
+        /// As many as a power of two.
+        bloom: &'a [[u8; 8]],
+        /// Not empty.
+        buckets: &'a [[u8; 4]],
+        chain: &'a [[u8; 4]],
+    },
+    Sysv {
+        buckets: &'a [u8],
+        chain: &'a [u8],
+    },
 }
 
 /// What a walk along one hash chain has seen so far.
@@ -527,8 +532,9 @@ impl<'a> SymbolTable<'a> {
         limits::check("the work to look up its symbols", self.work.get(), limit)
     }
 
+    #[inline]
     fn add_work(&self, amount: usize) {
-        self.work.set(self.work.get().saturating_add(amount as u64));
+        self.work.set(self.work.get().wrapping_add(amount as u64));
     }
 
     /// The symbol of this index.
@@ -633,29 +639,33 @@ impl<'a> SymbolTable<'a> {
         let found = match self.hash? {
             HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
                 let hash = name.gnu_hash;
-                let words = bloom.len() / 8;
-                let word = u64_at(bloom, ((hash as usize / 64) & (words - 1)) * 8)?;
+                let word = u64::from_le_bytes(*bloom.get(hash as usize / 64 & (bloom.len() - 1))?);
                 let bits = 1u64 << (hash % 64) | 1u64 << (hash.wrapping_shr(bloom_shift) % 64);
                 if word & bits != bits {
                     return None;
                 }
-                let bucket = u32_at(buckets, hash as usize % (buckets.len() / 4) * 4)?;
+                // Dividing takes a fraction of the time in 32 bits.
+                let bucket = buckets.get(hash.checked_rem(buckets.len() as u32)? as usize)?;
                 // Indices below `symoffset` (an empty bucket holds 0) are not in the table.
-                let mut index = bucket;
-                loop {
-                    let entry = u32_at(chain, index.checked_sub(symoffset)? as usize * 4)?;
+                let first = u32::from_le_bytes(*bucket);
+                let links = chain.get(first.checked_sub(symoffset)? as usize..)?;
+                let mut found = None;
+                for (step, link) in links.iter().enumerate() {
+                    let entry = u32::from_le_bytes(*link);
+                    let index = first.wrapping_add(step as u32);
                     self.add_work(1);
                     if (entry ^ hash) >> 1 == 0
                         && let Some(symbol) =
                             self.check_match(index, name, wanted, class, &mut seen)
                     {
-                        break Some((index, symbol));
+                        found = Some((index, symbol));
+                        break;
                     }
                     if entry & 1 != 0 {
-                        break None;
+                        break;
                     }
-                    index = index.checked_add(1)?;
                 }
+                found
             }
             HashTable::Sysv { buckets, chain } => {
                 let hash = sysv_hash(name.bytes);
@@ -682,6 +692,7 @@ impl<'a> SymbolTable<'a> {
     }
 
     /// glibc's `check_match` (`elf/dl-lookup.c`).
+    #[inline]
     fn check_match(
         &self,
         index: u32,
@@ -751,7 +762,7 @@ impl<'a> SymbolTable<'a> {
         let stored = match self.hash {
             Some(HashTable::Gnu { symoffset, chain, .. }) => index
                 .checked_sub(symoffset)
-                .and_then(|link| chain.as_chunks().0.get(link as usize))
+                .and_then(|link| chain.get(link as usize))
                 .map(|hash| u32::from_le_bytes(*hash)),
             _ => None,
         };
@@ -798,6 +809,8 @@ impl<'a> HashTable<'a> {
         }
         let (bloom, rest) = bytes.get(16..)?.split_at_checked(bloom_size.checked_mul(8)?)?;
         let (buckets, chain) = rest.split_at_checked(nbuckets.checked_mul(4)?)?;
+        let (bloom, _) = bloom.as_chunks();
+        let ((buckets, _), (chain, _)) = (buckets.as_chunks(), chain.as_chunks());
         Some(HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain })
     }
 
@@ -817,31 +830,29 @@ impl<'a> HashTable<'a> {
         match *self {
             HashTable::Sysv { chain, .. } => (chain.len() / 4) as u32,
             HashTable::Gnu { symoffset, buckets, chain, .. } => {
-                let last_bucket = (0..buckets.len() / 4)
-                    .filter_map(|i| u32_at(buckets, i * 4))
-                    .max()
-                    .unwrap_or(0);
+                let last_bucket =
+                    buckets.iter().map(|it| u32::from_le_bytes(*it)).max().unwrap_or(0);
                 let Some(first) = last_bucket.checked_sub(symoffset) else {
                     return symoffset;
                 };
-                let links = (first as usize..chain.len() / 4)
-                    .take_while(|&i| u32_at(chain, i * 4).is_some_and(|entry| entry & 1 == 0))
-                    .count();
+                let links = chain.get(first as usize..).unwrap_or_default().iter();
+                let links = links.take_while(|entry| u32::from_le_bytes(**entry) & 1 == 0).count();
                 last_bucket.saturating_add(links as u32).saturating_add(1)
             }
         }
     }
 }
 
-/// The hash of `DT_GNU_HASH`: Bernstein's, times 33 from 5381.
+/// The hash of `DT_GNU_HASH`: Bernstein's, times 33 from 5381. Four bytes at a time, since each step
+/// has to wait for the one before.
 fn gnu_hash(name: &[u8]) -> u32 {
-    name.iter().fold(GNU_HASH_START, |hash, &byte| gnu_hash_with(hash, byte))
-}
-
-const GNU_HASH_START: u32 = 5381;
-
-fn gnu_hash_with(hash: u32, byte: u8) -> u32 {
-    hash.wrapping_mul(33).wrapping_add(u32::from(byte))
+    let (fours, rest) = name.as_chunks::<4>();
+    let hash = fours.iter().fold(5381u32, |hash, four| {
+        let [a, b, c, d] = four.map(u32::from);
+        let four = a * (33 * 33 * 33) + b * (33 * 33) + c * 33 + d;
+        hash.wrapping_mul(33 * 33 * 33 * 33).wrapping_add(four)
+    });
+    rest.iter().fold(hash, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
 }
 
 /// The gABI's hash, of `DT_HASH` and of version names.
@@ -862,6 +873,13 @@ mod tests {
         // The values that binutils and glibc compute for these names.
         assert_eq!(gnu_hash(b""), 5381);
         assert_eq!(gnu_hash(b"printf"), 0x156b2bb8);
+        let one_by_one = |name: &[u8]| {
+            name.iter()
+                .fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
+        };
+        for name in [&b"\xff"[..], b"abc", b"\xff\xff\xff\xff", b"abcdefghijk", &[0xfe; 99]] {
+            assert_eq!(gnu_hash(name), one_by_one(name));
+        }
         assert_eq!(sysv_hash(b"printf"), 0x077905a6);
         assert_eq!(sysv_hash(b"GLIBC_2.2.5"), 0x09691a75);
     }
