@@ -55,9 +55,11 @@ impl ImageBuffer {
             memory.advise_huge(0..huge);
             memory
         } else {
-            // As above, in small.
+            // As above, in small; and what is written moves up a little, into pages that are there.
             let with_room = rounded.checked_add(LITTLE).ok_or_else(out_of_memory)?;
-            Reservation::new(with_room, page, 0)?
+            let memory = Reservation::new(with_room, page, 0)?;
+            memory.populate(0..rounded + 4 * page);
+            memory
         };
         Ok(ImageBuffer { memory, len, touched: len })
     }

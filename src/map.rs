@@ -236,8 +236,7 @@ impl Mapping<Open> {
         }
     }
 
-    /// Has the kernel provide the pages that will be filled all at once: met one by one, the page
-    /// faults take longer than the copying. Pages of zeroes (`.bss`) are left alone.
+    /// Has the pages that will be filled provided. Pages of zeroes (`.bss`) are left alone.
     fn populate<'s>(&self, segments: impl Iterator<Item = &'s PlannedSegment>) {
         let page = PageSize::current();
         let mut runs: Vec<Range<Vaddr>> = Vec::with_capacity(self.segments.len());
@@ -251,15 +250,10 @@ impl Mapping<Open> {
             }
         }
         for run in runs {
-            let start = self.load_bias.apply(run.start);
             let len = (run.end.0 - run.start.0) as usize;
-            let at = start - self.memory.reservation.address();
+            let at = self.load_bias.apply(run.start) - self.memory.reservation.address();
             self.memory.reservation.advise_huge(at..at + reserve::in_huge_pages(len));
-            let start = start as *mut c_void;
-            // SAFETY: pages of the reservation, since the file's part of a segment is no longer
-            // than its pages; zero pages appear where there would be zero pages. A kernel before
-            // 5.14 does not know the advice, and then the pages come one by one.
-            unsafe { libc::madvise(start, len, libc::MADV_POPULATE_WRITE) };
+            self.memory.reservation.populate(at..at + len);
         }
     }
 

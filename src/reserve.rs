@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -316,6 +317,20 @@ impl Reservation {
         }
     }
 
+    /// Has the kernel provide the pages of this part, whole pages, all at once: met one by one, the page
+    /// faults take longer than filling them. A kernel before 5.14 does not know the advice, and then
+    /// they come one by one.
+    pub(crate) fn populate(&self, part: Range<usize>) {
+        if part.start < part.end && part.end <= self.len {
+            // SAFETY: a part of this reservation, in which zero pages appear where there would be zero
+            // pages.
+            unsafe {
+                let start = self.start.as_ptr().add(part.start);
+                libc::madvise(start.cast(), part.len(), libc::MADV_POPULATE_WRITE);
+            }
+        }
+    }
+
     /// Makes do with `len` bytes, a multiple of the page, of which there are `touched`: gives back what
     /// is behind, soon, unless that is so little that it may as well stay.
     ///
@@ -367,6 +382,79 @@ impl Reservation {
 fn printable(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
     name.chars().map(|c| if allowed(c) { c } else { '_' }).take(79).collect()
+}
+
+/// Memory to be filled, with anything in it.
+pub(crate) enum Space {
+    /// Of the allocator's.
+    Small(Vec<u8>),
+    /// So many bytes of memory that whoever wants as much gets next.
+    Large(ManuallyDrop<Reservation>, usize),
+}
+
+impl Space {
+    /// `len` bytes.
+    pub(crate) fn new(len: usize) -> Result<Space, Error> {
+        /// From here on it is the pages that take the time.
+        const FROM: usize = 1 << 16;
+        if len < FROM {
+            return Ok(Space::Small(vec![0; len]));
+        }
+        let page = region::page::size();
+        let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
+        let rounded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
+        let huge = in_huge_pages(rounded).min(rounded);
+        let align = if huge > 0 { HUGE_PAGE } else { page };
+        let (memory, pages) = Reservation::taken(rounded, align, 0)?;
+        if pages == Pages::Zeroed {
+            memory.advise_huge(0..huge);
+            memory.populate(0..rounded);
+        }
+        Ok(Space::Large(ManuallyDrop::new(memory), len))
+    }
+}
+
+impl Deref for Space {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Space::Small(bytes) => bytes,
+            // SAFETY: so many bytes of memory of ours, zero or written before, changed only through
+            // `&mut self`.
+            Space::Large(memory, len) => unsafe {
+                std::slice::from_raw_parts(memory.as_ptr(), *len)
+            },
+        }
+    }
+}
+
+impl DerefMut for Space {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Space::Small(bytes) => bytes,
+            // SAFETY: as above, and nobody else looks.
+            Space::Large(memory, len) => unsafe {
+                std::slice::from_raw_parts_mut(memory.as_ptr(), *len)
+            },
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if let Space::Large(memory, _) = self {
+            // SAFETY: taken once, here.
+            let memory = unsafe { ManuallyDrop::take(memory) };
+            let own = memory.len;
+            let gone = if own <= MOST_BYTES {
+                kept().keep(Free { memory, own, purpose: None })
+            } else {
+                Vec::new()
+            };
+            drop(gone);
+        }
+    }
 }
 
 /// Anonymous memory whose pages can be at several places at once. Read-only once it is filled.

@@ -639,7 +639,8 @@ impl<'a> SymbolTable<'a> {
         let found = match self.hash? {
             HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
                 let hash = name.gnu_hash;
-                let word = u64::from_le_bytes(*bloom.get(hash as usize / 64 & (bloom.len() - 1))?);
+                let index = (hash as usize / 64) & (bloom.len() - 1);
+                let word = u64::from_le_bytes(*bloom.get(index)?);
                 let bits = 1u64 << (hash % 64) | 1u64 << (hash.wrapping_shr(bloom_shift) % 64);
                 if word & bits != bits {
                     return None;

@@ -71,9 +71,12 @@ impl<'m> Filler<'m> {
         self.rest = rest;
     }
 
+    /// Puts so many zeroes.
     pub(super) fn skip(&mut self, len: usize) {
-        let rest = std::mem::take(&mut self.rest);
-        self.rest = rest.get_mut(len..).unwrap_or_default();
+        let len = len.min(self.rest.len());
+        let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
+        now.fill(0);
+        self.rest = rest;
     }
 }
 

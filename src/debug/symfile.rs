@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,7 +49,8 @@ use super::thread_local::Site;
 use super::xz::{Piece, StoredXz};
 use crate::addr::{FileOffset, Vaddr};
 use crate::arch;
-use crate::reserve::{SharedPages, View};
+use crate::error::Error;
+use crate::reserve::{SharedPages, Space, View};
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +107,7 @@ pub(crate) struct SymfileTemplate {
 
 /// The outer file, with addresses as the image states them.
 enum Master {
-    Heap(Vec<u8>),
+    Own(Space),
     Shared(SharedPages),
 }
 
@@ -156,6 +158,7 @@ pub(crate) struct Symfile {
 
 enum Memory {
     Heap(Vec<u8>),
+    Own(Space),
     View(View),
 }
 
@@ -191,7 +194,7 @@ impl SymfileTemplate {
         sections.open_split_units();
         sections.open_thread_locals(source.tls_size);
         let symbols = match sections.symbols {
-            Some((entries, strings)) => Symbols::copied(entries, strings),
+            Some((entries, strings)) => Symbols::stated(entries, strings),
             None => Symbols::from_dynamic(source, &sections),
         };
         let name = [".symtab", ".strtab", ".gnu_debugdata", ".shstrtab"]
@@ -270,15 +273,19 @@ impl SymfileTemplate {
             len,
             segments: source.segments.to_vec(),
         });
+        let fill = |memory: &mut [u8]| {
+            outer.write(symtab, align, memory);
+            let entries = memory.get_mut(layout.symbols.clone()).unwrap_or_default();
+            Symbols::amend(entries, symbols.strings.len());
+        };
+        let no_memory = |error: Error| SymfileError::Memory(error.to_string());
         let memory = if share {
             let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
-            let fill = |memory: &mut [u8]| outer.write(symtab, align, memory);
-            let pages = SharedPages::filled(padded, fill);
-            Master::Shared(pages.map_err(|error| SymfileError::Memory(error.to_string()))?)
+            Master::Shared(SharedPages::filled(padded, fill).map_err(no_memory)?)
         } else {
-            let mut memory = vec![0; len];
-            outer.write(symtab, align, &mut memory);
-            Master::Heap(memory)
+            let mut memory = Space::new(len).map_err(no_memory)?;
+            fill(&mut memory);
+            Master::Own(memory)
         };
         Ok(SymfileTemplate { memory, layout })
     }
@@ -286,7 +293,7 @@ impl SymfileTemplate {
     /// The symfile of this instance.
     pub(crate) fn at(&self, instance: Instance) -> Symfile {
         let memory = match &self.memory {
-            Master::Heap(bytes) => Memory::Heap(bytes.clone()),
+            Master::Own(bytes) => Memory::Heap(bytes.to_vec()),
             Master::Shared(pages) => match self.layout.own_pages().map(|own| pages.view(own)) {
                 Some(Ok(view)) => Memory::View(view),
                 // Too many parts, or mappings: the copy is the same, and only larger.
@@ -299,7 +306,7 @@ impl SymfileTemplate {
     /// As [`SymfileTemplate::at`], for the only instance: copies nothing.
     pub(crate) fn into_symfile(self, instance: Instance) -> Symfile {
         match self.memory {
-            Master::Heap(bytes) => Symfile::new(Memory::Heap(bytes), self.layout, instance),
+            Master::Own(bytes) => Symfile::new(Memory::Own(bytes), self.layout, instance),
             Master::Shared(_) => self.at(instance),
         }
     }
@@ -495,6 +502,7 @@ impl Symfile {
     fn get_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         let place = match &mut self.memory {
             Memory::Heap(bytes) => bytes.get_mut(range),
+            Memory::Own(bytes) => bytes.get_mut(range),
             Memory::View(view) => view.get_mut(range),
         };
         place.unwrap_or_default()
@@ -504,6 +512,7 @@ impl Symfile {
     fn bytes(&self) -> &[u8] {
         match &self.memory {
             Memory::Heap(bytes) => bytes,
+            Memory::Own(bytes) => bytes,
             Memory::View(view) => view,
         }
     }
@@ -564,43 +573,50 @@ fn inner<'s>(header: &Header, sections: &'s Sections<'_>) -> Option<(Vec<u8>, Ve
 }
 
 /// The contents of `.symtab` and `.strtab`.
-struct Symbols {
-    entries: Vec<u8>,
-    strings: Vec<u8>,
+struct Symbols<'s> {
+    entries: Cow<'s, [u8]>,
+    /// Ends with a zero.
+    strings: Cow<'s, [u8]>,
     /// How many local symbols come first.
     locals: u32,
 }
 
-impl Symbols {
-    fn copied(entries: &[u8], strings: &[u8]) -> Symbols {
-        let mut symbols =
-            Symbols { entries: entries.to_vec(), strings: strings.to_vec(), locals: 0 };
-        symbols.strings.push(0);
-        symbols.entries.truncate(entries.len() - entries.len() % SYMBOL_SIZE);
-        let mut locals = true;
-        for place in symbols.entries.chunks_exact_mut(SYMBOL_SIZE) {
+impl<'s> Symbols<'s> {
+    /// As a file has them.
+    fn stated(entries: &'s [u8], strings: &'s [u8]) -> Symbols<'s> {
+        let entries = &entries[..entries.len() - entries.len() % SYMBOL_SIZE];
+        let bind = |entry: &[u8]| st_bind(get::<Sym>(entry).st_info);
+        let locals = entries.chunks_exact(SYMBOL_SIZE).map(bind);
+        let locals = locals.take_while(|bind| *bind == STB_LOCAL).count() as u32;
+        let strings = match strings.last() {
+            Some(0) => strings.into(),
+            _ => [strings, &[0]].concat().into(),
+        };
+        Symbols { entries: entries.into(), strings, locals }
+    }
+
+    /// Makes the best of what debuggers should not see, in a copy of the entries.
+    fn amend(entries: &mut [u8], strings_len: usize) {
+        for place in entries.chunks_exact_mut(SYMBOL_SIZE) {
             let mut symbol: Sym = get(place);
             if st_type(symbol.st_info) == STT_TLS {
                 // gdb would take its value for an offset in the executable's block, and show that.
                 let st_info = st_bind(symbol.st_info) << 4;
                 put(place, Sym { st_info, ..Sym::default() });
-            } else if symbol.st_name as usize >= symbols.strings.len() {
-                symbol.st_name = symbols.strings.len() as u32 - 1;
+            } else if symbol.st_name as usize >= strings_len {
+                symbol.st_name = strings_len as u32 - 1;
                 put(place, symbol);
             }
-            locals &= st_bind(symbol.st_info) == STB_LOCAL;
-            symbols.locals += u32::from(locals);
         }
-        symbols
     }
 
-    fn from_dynamic(source: &Source<'_>, sections: &Sections<'_>) -> Symbols {
-        let mut symbols = Symbols { entries: vec![0; SYMBOL_SIZE], strings: vec![0], locals: 1 };
+    fn from_dynamic(source: &Source<'_>, sections: &Sections<'_>) -> Symbols<'s> {
+        let (mut entries, mut strings) = (vec![0; SYMBOL_SIZE], vec![0]);
         // Each has an entry of its own in the file, and names may share their ends but seldom do.
         let most = source.len();
         (source.dynamic_symbols)(&mut |dynamic| {
-            let full = symbols.entries.len() > most
-                || symbols.strings.len().saturating_add(dynamic.name.len()) > most;
+            let full =
+                entries.len() > most || strings.len().saturating_add(dynamic.name.len()) > most;
             let Some(st_shndx) = sections.index_of(&dynamic) else {
                 return;
             };
@@ -611,7 +627,7 @@ impl Symbols {
             put(
                 &mut entry,
                 Sym {
-                    st_name: symbols.strings.len() as u32,
+                    st_name: strings.len() as u32,
                     st_info: dynamic.st_info,
                     st_other: dynamic.st_other,
                     st_shndx,
@@ -619,11 +635,11 @@ impl Symbols {
                     st_size: dynamic.st_size,
                 },
             );
-            symbols.entries.extend_from_slice(&entry);
-            symbols.strings.extend_from_slice(dynamic.name);
-            symbols.strings.push(0);
+            entries.extend_from_slice(&entry);
+            strings.extend_from_slice(dynamic.name);
+            strings.push(0);
         });
-        symbols
+        Symbols { entries: entries.into(), strings: strings.into(), locals: 1 }
     }
 }
 
