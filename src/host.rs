@@ -28,6 +28,7 @@ use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
@@ -707,8 +708,8 @@ pub(crate) struct GlobalScope {
     startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
     /// What the start-up set defines, once that is worth knowing.
     startup_names: OnceCell<Arc<Names>>,
-    /// How many names were asked for.
-    asked: Cell<usize>,
+    /// Whether it was asked for a name.
+    asked: Cell<bool>,
     /// The libraries that were opened since the process started, for others to see or not; and, where
     /// it was asked, whether this one is for others to see.
     opened: OnceCell<(Arc<Opened>, Vec<OnceCell<bool>>)>,
@@ -718,9 +719,11 @@ pub(crate) struct GlobalScope {
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
 }
 
-/// From so many names on in one load they are worth being made: it takes as long as searching for some
+/// When so many names were asked for they are worth being made: it takes as long as searching for some
 /// hundred, which the first load in a process should not wait for.
 const WORTH_NAMES: usize = 100;
+/// How many were asked for without them.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// The names that libraries define, as far as they were wanted.
 struct MadeNames {
@@ -835,7 +838,7 @@ impl GlobalScope {
         GlobalScope {
             startup,
             startup_names: OnceCell::new(),
-            asked: Cell::new(0),
+            asked: Cell::new(false),
             opened: OnceCell::new(),
             with_unique: OnceCell::new(),
             found_in: RefCell::default(),
@@ -857,12 +860,12 @@ impl GlobalScope {
         }
     }
 
-    /// As [`GlobalScope::startup_may_have`], while the names are not made.
+    /// As [`GlobalScope::startup_may_have`], while this scope does not have the names.
     fn unfiltered(&self, half_hash: u32) -> bool {
-        let asked = self.asked.replace(self.asked.get() + 1);
-        // Looked for at first, and when it is time to make them.
-        if (asked == 0 || asked == WORTH_NAMES)
-            && let Some(names) = startup_names(asked == WORTH_NAMES)
+        let is_first = !self.asked.replace(true);
+        let is_time = ASKED.fetch_add(1, Ordering::Relaxed) == WORTH_NAMES;
+        if (is_first || is_time)
+            && let Some(names) = startup_names(is_time)
         {
             let _ = self.startup_names.set(names);
         }
