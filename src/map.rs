@@ -12,8 +12,10 @@
 //!
 //! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left;
 //! * they were **received** into memory that was made for it: read-only segments stay where they
-//!   arrived, and the others move up to where they have to be;
-//! * read-only segments are **shared** with other instances, as the same pages mapped once more.
+//!   arrived, and the others move up to where they have to be (up to 64 KiB of that memory may stay
+//!   behind the image);
+//! * read-only segments are **shared** with other instances, as the same pages mapped once more; or
+//!   they are still where another instance had them, and only what is written is filled anew.
 //!
 //! Shared pages cannot get a debugger's breakpoints (the kernel refuses to write to them), so an image
 //! that debuggers are told of has its own: [`Mapping::make_private`].
