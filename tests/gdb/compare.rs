@@ -43,6 +43,17 @@ const ALLOWED: &[Allowed] = &[
             None => Some(line.to_owned()),
         },
     ),
+    (
+        "gdb 13 takes a `.debug_names` for an index of all units, warns of those that are not in it \
+         (rustc's linker has those that rustc compiled, not the standard library), and finds no name \
+         of them. The portable form has no indexes: gdb makes its own.",
+        |line| {
+            let of_index = super::is_portable()
+                && line.starts_with("warning: Section .debug_aranges in LIBRARY entry at offset ")
+                && line.ends_with(" does not exists, ignoring .debug_aranges.");
+            (!of_index).then(|| line.to_owned())
+        },
+    ),
     ("gdb says which files it reads symbols from.", |line| {
         (!line.starts_with("Reading symbols")).then(|| line.to_owned())
     }),
