@@ -542,9 +542,9 @@ sources_are_listed_by_symbol_file [gcc_o0_dwarf5]: r#"
     (gdb) break leaf
     (gdb) run
     (gdb) info sources -basename clib
-    (full) .gnu_debugdata for <in-memory@0xADDRESS>:
+    (full>=13) .gnu_debugdata for <in-memory@0xADDRESS>:
     clib.c
-    (full) <in-memory@0xADDRESS>:
+    (full>=13) <in-memory@0xADDRESS>:
 "#;
 
 code_is_disassembled [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4 clang_o2_dwarf5]: r#"
