@@ -498,8 +498,8 @@ fn without_history(line: &str) -> String {
         return line.split_whitespace().collect::<Vec<_>>().join(" ");
     }
     let missing = line.trim_end_matches('.').strip_suffix(": No such file or directory");
-    match missing.map(|line| line.trim_start_matches("warning: ")) {
-        Some(line) => line.replacen('\t', "\tin ", 1),
+    match missing.and_then(|line| line.trim_start_matches("warning: ").split_once('\t')) {
+        Some((number, source)) => format!("{number}\tin {source}"),
         None => line.to_owned(),
     }
 }
