@@ -799,7 +799,7 @@ fn a_breakpoint_is_hit_in_each_of_a_hundred_instances() {
         "info breakpoints",
         "continue",
     ]);
-    session.to("run").has(&["Breakpoint 2.", "leaf ("]);
+    session.to("run").has(&["Breakpoint 2", "leaf ("]);
     let places = session.to("info breakpoints");
     assert_eq!(places.text().matches(" in leaf at clib.c:").count(), 64, "{session}");
     assert_eq!(places.text().matches(" <leaf+").count(), 36, "{session}");

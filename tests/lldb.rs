@@ -5,12 +5,12 @@
 mod common;
 mod gdb;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gdb::host::Loader;
 use gdb::libraries::{Copy, library, mark, steps};
-use gdb::lldb::{Lldb, Version, as_with_dlopen, load_and_call};
+use gdb::lldb::{Lldb, Version, as_with_dlopen, as_with_dlopen_in, assert_same, load_and_call};
 use gdb::{Gdb, Replies, scratch, start_host};
 
 #[test]
@@ -54,12 +54,13 @@ with_lldb! {
     what_dwz_shared_is_not_read: shared_by_dwz;
     split_dwarf_in_a_package_is_read: packed;
     breakpoints_outlive_the_library: unloading;
+    a_reload_elsewhere_is_as_with_dlopen: reloading;
     nothing_is_stale_after_unloading_and_a_load_elsewhere_is_seen: unloading_for_another;
     two_libraries_with_the_same_names_are_both_seen: two_libraries;
     all_instances_of_a_template_are_seen: instances;
     lldb_attaches_to_a_running_process_and_leaves_it_running: attaching;
     a_core_by_gdb_shows_names_lines_and_variables: core_by_gdb;
-    a_core_that_lldb_19_saves_shows_the_host: core_by_lldb;
+    a_core_by_lldb_shows_the_host_and_with_the_file_all: core_by_lldb;
     the_program_chooses_how_much_lldb_is_told: choices;
     the_environment_overrides_how_much_lldb_is_told: overrides;
     a_person_at_the_prompt_asks_for_all: asking_for_all;
@@ -498,7 +499,7 @@ fn shared_by_dwz(lldb: Version) {
     }
 }
 
-/// lldb misses those in a library on disk that is loaded a second time: no comparison.
+/// No comparison: a library on disk that is loaded again where it was before lldb does not notice.
 fn unloading(lldb: Version) {
     let path = clib();
     let load = |name| format!("load {name} {} portable", path.display());
@@ -544,6 +545,65 @@ fn unloading(lldb: Version) {
     session.to("frame variable --no-locals").has(&["(int) a = 4\n(int) b = 5\n"]);
     session.to("continue").has(&["`host_pauses at host.rs"]);
     session.to("image lookup -n leaf").has_not("leaf");
+    session.to("continue").has(&["exited with status = 0"]);
+}
+
+/// A second library takes the place of the first, in a process with `dlopen` too.
+fn reloading(lldb: Version) {
+    let (path, twin) = (clib(), library("gcc", "twin.c", &["-g", "-O0"]));
+    let load = |name, path: &Path| format!("load {name} {} portable", path.display());
+    let session = as_with_dlopen_in(
+        lldb,
+        &path,
+        &steps(&[
+            &load("a", &path),
+            "call a entry 5",
+            "unload a",
+            "pause",
+            &load("twin", &twin),
+            &load("b", &path),
+            "call b entry 5",
+            "unload b",
+            "pause",
+        ]),
+        &[
+            "breakpoint set -n host_pauses",
+            "breakpoint set -n leaf -c 'a == 4'",
+            &at_mark("clib.c", "entry"),
+            "run",
+            "continue",
+            "frame variable --no-locals",
+            "continue",
+            "bt 2",
+            "image lookup -n leaf",
+            "target variable lib_global",
+            "continue",
+            "bt 2",
+            "target variable lib_global",
+            "continue",
+            "bt 4",
+            "thread step-over",
+            "frame variable",
+            "expression leaf(3, 4)",
+            "source list -n middle",
+            "disassemble -n middle",
+            "continue",
+            "bt 2",
+            "image lookup -n middle",
+            "target variable lib_global",
+            "continue",
+        ],
+    );
+    session.to("run").has(&["stop reason = breakpoint 3.", "`entry(n=5) at clib.c:48"]);
+    session.to("continue").has(&["stop reason = breakpoint 2.", "`leaf(a=4, b=5) at clib.c:24"]);
+    session.to("continue").has(&["`host_pauses at host.rs"]);
+    session.to("image lookup -n leaf").has_not("leaf");
+    session.to("continue").has(&["stop reason = breakpoint 3.", "`entry(n=5) at clib.c:48"]);
+    session.to("target variable lib_global").has(&["(int) lib_global = 7\n"]);
+    session.to("continue").has(&["stop reason = breakpoint 2.", "`leaf(a=4, b=5) at clib.c:24"]);
+    session.to("frame variable").has(&["(int) a = 4\n(int) b = 5\n(int) local = 17\n"]);
+    session.to("continue").has(&["`host_pauses at host.rs"]);
+    session.to("image lookup -n middle").has_not("middle");
     session.to("continue").has(&["exited with status = 0"]);
 }
 
@@ -741,36 +801,69 @@ fn core_by_gdb(lldb: Version) {
     session.to("frame variable").has(&["(int) n = 5\n", "(int) sum = 0\n"]);
 }
 
-/// lldb 14 saves no cores. Those that lldb 19 saves have all memory, but where lldb reads such a
-/// core it looks for no libraries of this kind, and shows the host.
+/// lldb reads a core of its own, a minidump, without looking for libraries of this kind
+/// (`ProcessMinidump::GetJITLoaders` gives none): it shows the host, and an unnamed place where the
+/// library was. Told which file that was, it shows the same as of a library that `dlopen` loaded.
 fn core_by_lldb(lldb: Version) {
-    let core = Copy(scratch("core"));
-    let save = format!("process save-core --plugin-name=minidump --style=full {}", core.path());
-    let live = Lldb::of_host(lldb, &load_and_call(&clib())).run(&[
-        "breakpoint set -n leaf",
-        "run",
-        "image list",
-        &save,
-        "breakpoint delete",
-        "continue",
-    ]);
-    live.to("run").has(&["`leaf(a=0, b=1) at clib.c:24"]);
-    live.to("image list").has(&[" 0xADDRESS JIT(0xADDRESS)"]);
-    match lldb {
-        Version::V14 => {
-            live.to(&save).has(&["no ObjectFile plugins were able to save a core"]);
-        }
-        Version::V19 => {
-            live.to(&save).has_not("error");
-            let session = Lldb::of_core(lldb, &core.0).run(&["bt 4"]);
-            session.to("bt 4").has(&[
-                "frame #0: 0xADDRESS\n",
-                "::host_calls::",
-                "number=5) at host.rs:",
-            ]);
-        }
+    let library = clib();
+    // Stacks are all that lldb 14 saves; lldb 19 puts the thread first that it has stopped.
+    let (style, thread) = match lldb {
+        Version::V14 => ("stack", 2),
+        Version::V19 => ("full", 1),
+    };
+    // Unlike the command, says nothing, and so not at any time.
+    let select = format!("script selected = lldb.process.SetSelectedThreadByIndexID({thread})");
+    let core = [Copy(scratch("core")), Copy(scratch("core"))];
+    for (loader, core) in [Loader::Memdl, Loader::Dlopen].into_iter().zip(&core) {
+        let save =
+            format!("process save-core --plugin-name=minidump --style={style} {}", core.path());
+        let live = Lldb::of_host(lldb, &load_and_call(&library)).loader(loader).run(&[
+            "breakpoint set -n leaf",
+            "run",
+            "thread step-over",
+            &save,
+            "breakpoint delete",
+            "continue",
+        ]);
+        live.to("run").has(&["`leaf(a=0, b=1) at clib.c:24"]);
+        live.to(&save).has_not("error");
+        live.to("continue").has(&["exited with status = 0"]);
     }
-    live.to("continue").has(&["exited with status = 0"]);
+    let bare = Lldb::of_core(lldb, &core[0].0).run(&[&select, "bt 5", "image list"]);
+    bare.to("bt 5").has(&["frame #0: 0xADDRESS\n", "::host_calls::", "number=5) at host.rs:"]);
+    bare.to("image list").has(&[" JIT(0xADDRESS)"]);
+
+    let tell = format!(
+        "script errors = [lldb.target.SetModuleLoadAddress(lldb.target.AddModule('{}', None, None), \
+         at.GetObjectFileHeaderAddress().GetLoadAddress(lldb.target)) \
+         for at in list(lldb.target.modules) if at.file.basename.startswith('JIT')]",
+        library.display()
+    );
+    let [of_memory, of_file] = core.each_ref().map(|core| {
+        Lldb::of_core(lldb, &core.0).run(&[
+            &tell,
+            &select,
+            "bt 5",
+            "frame variable a b local",
+            "target variable lib_global",
+            "source list -n leaf",
+            "disassemble -n middle",
+            "up",
+            "frame variable",
+        ])
+    });
+    assert_same(&of_memory, &of_file, &library);
+    of_memory.to("bt 5").has(&[
+        "`leaf(a=0, b=1) at clib.c:25",
+        "`middle(n=5, values=0xADDRESS) at clib.c:35",
+        "`entry(n=5) at clib.c:48",
+        "::host_calls::",
+    ]);
+    of_memory.to("frame variable a b local").has(&["(int) a = 0\n(int) b = 1\n(int) local = 1\n"]);
+    if lldb == Version::V19 {
+        of_memory.to("target variable lib_global").has(&["(int) lib_global = 7\n"]);
+    }
+    of_memory.to("frame variable").has(&["(int) n = 5\n", "(int) sum = 0\n"]);
 }
 
 /// What lldb sees of a library loaded with this choice of the program's, and of the operator's.

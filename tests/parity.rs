@@ -42,13 +42,15 @@ a_pending_breakpoint_stops_in_the_constructor [gcc_o0_dwarf5 gcc_o2_dwarf4 clang
     (gdb) info breakpoints
     <PENDING>  lib_constructor
     (gdb) run
-    Breakpoint 1, lib_constructor () at {constructor}
+    Breakpoint 1, lib_constructor () at
+    (>=11) {constructor}
     (gdb) print lib_constructed
     = 0
     (gdb) bt 1
-    #0  lib_constructor () at {constructor}
+    #0  lib_constructor () at
+    (>=11) {constructor}
     (gdb) info breakpoints
-    in lib_constructor at {constructor}
+    in lib_constructor at clib.c:
     breakpoint already hit 1 time
     (gdb) continue
     [host] loaded a
@@ -176,9 +178,9 @@ a_breakpoint_counts_and_has_commands [gcc_o0_dwarf5 clang_o0_dwarf4]: r#"
     breakpoint already hit 3 times
     (gdb) python gdb.breakpoints()[0].commands = 'silent\nprint a * 100\ncontinue'
     (gdb) continue
-    = 300
-    = 400
-    exited normally
+    (>=11) = 300
+    (>=11) = 400
+    (>=11) exited normally
 "#;
 
 a_breakpoint_is_disabled_and_enabled_once [gcc_o0_dwarf5]: r#"
@@ -540,10 +542,9 @@ sources_are_listed_by_symbol_file [gcc_o0_dwarf5]: r#"
     (gdb) break leaf
     (gdb) run
     (gdb) info sources -basename clib
-    (dlopen) {LIBRARY}:
-    (memdl) .gnu_debugdata for <in-memory@0xADDRESS>:
+    (full>=13) .gnu_debugdata for <in-memory@0xADDRESS>:
     clib.c
-    (memdl) <in-memory@0xADDRESS>:
+    (full>=13) <in-memory@0xADDRESS>:
 "#;
 
 code_is_disassembled [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4 clang_o2_dwarf5]: r#"
@@ -662,7 +663,7 @@ structures_unions_and_arrays_are_printed [gcc_o0_dwarf2 gcc_o0_dwarf3 gcc_o0_dwa
     (gdb) print words
     "one"
     (gdb) print wide
-    L"wide"
+    (>=11) L"wide"
     (gdb) print wave
     = 1 + 2i
     (gdb) print precise
@@ -945,7 +946,9 @@ references_lambdas_and_templates_are_shown [gcc_o0_dwarf5_symbolic clang_o0_dwar
     (gdb) print size
     = zoo::Size::Large
     (gdb) ptype zoo::Size
-    type = enum class zoo::Size : unsigned char {zoo::Size::Small, zoo::Size::Large = 7}
+    type = enum class zoo::Size : unsigned char {
+    zoo::Size::Small
+    zoo::Size::Large = 7
     (gdb) print herd
     = {members = {1, 2, 3}}
     (gdb) print herd.sum()
@@ -979,7 +982,7 @@ overloads_and_instances_each_have_a_breakpoint [gcc_o0_dwarf5_symbolic clang_o0_
     in zoo::feed(int) at classes.cc:
     in zoo::feed(char const*) at classes.cc:
     in zoo::feed(zoo::Dog&, int) at classes.cc:
-    in zoo::doubled<
+    (>=11) in zoo::doubled<
     in zoo::feed(char const*) at classes.cc:
     (gdb) disable 4
     (gdb) continue
@@ -990,7 +993,7 @@ overloads_and_instances_each_have_a_breakpoint [gcc_o0_dwarf5_symbolic clang_o0_
     (gdb) info source
     Source language is c++.
     (gdb) continue
-    zoo::doubled<
+    (>=11) zoo::doubled<
 "#;
 
 breakpoints_are_not_set_in_the_linkage_table [gcc_o0_dwarf5]: r#"
@@ -998,10 +1001,13 @@ breakpoints_are_not_set_in_the_linkage_table [gcc_o0_dwarf5]: r#"
     (gdb) break {feeds}
     (gdb) run
     (gdb) info breakpoints
-    (memdl) in zoo::feed(int) at classes.cc:
-    (memdl) in zoo::feed(char const*) at classes.cc:
-    (memdl) in zoo::feed(zoo::Dog&, int) at classes.cc:
-    (dlopen) <zoo::feed(int)@plt>
+    (memdl<16) in zoo::feed(int) at classes.cc:
+    (memdl<16) in zoo::feed(char const*) at classes.cc:
+    (memdl<16) in zoo::feed(zoo::Dog&, int) at classes.cc:
+    (dlopen<16) <zoo::feed(int)@plt>
+    (>=16) in zoo::feed(int) at classes.cc:
+    (>=16) in zoo::feed(char const*) at classes.cc:
+    (>=16) in zoo::feed(zoo::Dog&, int) at classes.cc:
     in entry(int) at {feeds}
     (gdb) disable 1
     (gdb) step
@@ -1172,9 +1178,10 @@ rust_values_are_printed [rustc_o0_dwarf4 rustc_o0_dwarf5]: r#"
     (gdb) print numbers
     = [1, 2, 3]
     (gdb) print slice
-    = &[i32] [2, 3]
+    = &[i32] 
+    (>=11) [2, 3]
     (gdb) print mixed
-    = (1, 99 'c', -2.5)
+    (>=11) = (1, 99 'c', -2.5)
     (gdb) print *boxed
     = 17
     (gdb) print bird
@@ -1214,13 +1221,13 @@ rust_functions_are_stopped_in_and_stepped_through [rustc_o0_dwarf4 rustc_o2_dwar
     (gdb) finish
     Value returned is $2 = 9
     (gdb) continue
-    {volume}
+    (>=11) {volume}
     (gdb) continue
     rusttypes::larger<i32> (a=
     (gdb) info breakpoints
     rusttypes::larger<i32>
     (gdb) info symbol $pc
-    rusttypes::larger::h
+    rusttypes::larger
     (gdb) info functions -n larger
     rusttypes.rs
     (gdb) delete
@@ -1245,7 +1252,7 @@ rust_functions_are_called_and_variables_changed [rustc_o0_dwarf4]: r#"
 "#;
 
 a_rust_panic_is_stopped_at [rustc_o0_dwarf4]: r#"
-    (gdb) break rust_panic
+    (gdb) break std::panicking::rust_panic
     (gdb) run
     rust_panic
     (gdb) bt
@@ -1270,7 +1277,7 @@ fortran_is_shown [gfortran_o0_dwarf4 gfortran_o0_dwarf5]: r#"
     (gdb) print title
     = 'ab'
     (gdb) print size(values)
-    = 3
+    (>=11) = 3
     (gdb) bt 2
     geometry::entry (n=5) at geometry.f90:
     (gdb) delete 2
@@ -1285,9 +1292,9 @@ fortran_is_shown [gfortran_o0_dwarf4 gfortran_o0_dwarf5]: r#"
     (gdb) print calls
     = 3
     (gdb) print grid
-    = ((1, 2) (3, 4) (5, 6))
+    (>=11) = ((1, 2) (3, 4) (5, 6))
     (gdb) print grid(2, 1:2)
-    = (2, 4)
+    (>=11) = (2, 4)
     (gdb) info symbol $pc
     __geometry_MOD_area
     (gdb) finish
@@ -1708,12 +1715,15 @@ a_watchpoint_outlives_its_library [gcc_o0_dwarf5]: r#"
     (gdb) disable 2
     (gdb) continue
     host_pauses ()
-    (dlopen) at tests/gdb/host.rs:
-    (memdl) at tests/gdb/host.rs:
+    (dlopen<17) at tests/gdb/host.rs:
+    (memdl<17) at tests/gdb/host.rs:
+    (>=17) at tests/gdb/host.rs:
     (gdb) info breakpoints
     hw watchpoint
-    (dlopen) lib_global
-    (memdl) lib_global
+    (dlopen<17) lib_global
+    (memdl<17) lib_global
+    (>=17) lib_global
+    (gdb) delete 2
     (gdb) continue
     exited normally
 "#;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use memdl::{Debug, Library, Pool, Pooled, Template};
 
 use super::uncured;
-use crate::common::{MapsLine, Opened, maps};
+use crate::common::{AnyWay, MapsLine, Opened, maps};
 
 /// Names the steps, each a line of words.
 pub const STEPS: &str = "MEMDL_TEST_HOST";
@@ -171,7 +171,7 @@ impl Host {
             let bytes = fs::read(path).unwrap();
             let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
             // SAFETY: these are the test's own libraries.
-            Loaded::Memory(unsafe { loader.load(&bytes) }.unwrap())
+            Loaded::Memory(unsafe { loader.load_any_way(&bytes) }.unwrap())
         };
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), library);
@@ -194,7 +194,7 @@ impl Host {
         let loader = memdl::Loader::new().name(name).system_libraries(true);
         let loader = loader.debug_info(fs::read(info).unwrap());
         // SAFETY: these are the test's own libraries.
-        let library = unsafe { loader.load(&fs::read(path).unwrap()) }.unwrap();
+        let library = unsafe { loader.load_any_way(&fs::read(path).unwrap()) }.unwrap();
         say(&format!("loaded {name}"));
         self.libraries.insert(name.to_owned(), Loaded::Memory(library));
     }

@@ -308,6 +308,11 @@ fn choose_form(command: &mut Command) {
     };
 }
 
+/// Whether debuggers are told in the portable form.
+pub fn is_portable() -> bool {
+    env::var_os(FORM).is_some_and(|form| form == "portable")
+}
+
 /// What a debugger answered to each command, in their order.
 pub struct Replies {
     list: Vec<(String, String)>,
@@ -426,7 +431,7 @@ fn normal(text: &str) -> String {
             continue;
         }
         let line = versions::usual(&without_addresses(line));
-        let line = without_folders(&without_thread(&without_process(&line)));
+        let line = without_folders(&without_thread(&without_process(&without_history(&line))));
         writeln!(out, "{line}").unwrap();
     }
     out
@@ -489,6 +494,19 @@ fn without_number(line: &str, word: &str) -> String {
         let number = if rest.len() < part.len() { "PID" } else { "" };
         out + word + number + rest
     })
+}
+
+/// That a source is not there is said in other words from the second time on; and the columns of a
+/// table are as wide as the numbers of processes.
+fn without_history(line: &str) -> String {
+    if line.starts_with("  Id   Target Id ") {
+        return line.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    let missing = line.trim_end_matches('.').strip_suffix(": No such file or directory");
+    match missing.and_then(|line| line.trim_start_matches("warning: ").split_once('\t')) {
+        Some((number, source)) => format!("{number}\tin {source}"),
+        None => line.to_owned(),
+    }
 }
 
 /// `Thread 2 "name" hit Breakpoint 1, ...` is said where there is more than one thread.

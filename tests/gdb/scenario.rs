@@ -10,6 +10,8 @@
 //! (not) warning                    a text that is not in the reply
 //! (dlopen) from LIBRARY            a text in the reply with this loader: the two are not
 //! (memdl) from nowhere             compared then, and it is an error if they do not differ
+//! (full) a file inside             as (memdl); not in the portable form, where they are compared
+//! (dlopen<16) at leaf@plt          with a gdb before 16; (memdl>=16) and (<16) are understood too
 //! ```
 
 use std::fs;
@@ -18,7 +20,8 @@ use std::path::PathBuf;
 
 use super::host::Loader;
 use super::libraries::{Copy, library, load_and_call, marks};
-use super::{Gdb, LIMIT, Replies, Reply, Running, bare_host, compare, scratch};
+use super::versions;
+use super::{Gdb, LIMIT, Replies, Reply, Running, bare_host, compare, is_portable, scratch};
 
 /// How gdb comes by the host.
 #[derive(Clone, Copy)]
@@ -123,18 +126,39 @@ fn parse(text: &str) -> (Vec<String>, Vec<Command>) {
             let command = commands.last_mut().unwrap_or_else(|| panic!("no command before {line}"));
             command.expected.push(expected);
         };
-        match line.split_once(' ') {
-            Some(("(host)", step)) => steps.push(step.to_owned()),
-            Some(("(not)", text)) => expect(Expected::HasNot(text.to_owned())),
-            Some(("(memdl)", text)) => expect(Expected::With(Loader::Memdl, text.to_owned())),
-            Some(("(dlopen)", text)) => expect(Expected::With(Loader::Dlopen, text.to_owned())),
-            Some(("(gdb)", command)) => {
-                commands.push(Command { text: command.to_owned(), expected: vec![] });
-            }
+        let (word, text) = line.split_once(' ').unwrap_or_default();
+        let (word, is_of_version) = of_version(word);
+        let text = text.to_owned();
+        match word {
+            _ if !is_of_version => {}
+            "(host" => steps.push(text),
+            "(not" => expect(Expected::HasNot(text)),
+            "(memdl" => expect(Expected::With(Loader::Memdl, text)),
+            "(dlopen" => expect(Expected::With(Loader::Dlopen, text)),
+            "(full" if is_portable() => {}
+            "(full" => expect(Expected::With(Loader::Memdl, text)),
+            "(gdb" => commands.push(Command { text, expected: vec![] }),
+            "(" => expect(Expected::Has(text)),
             _ => expect(Expected::Has(line.to_owned())),
         }
     }
     (steps, commands)
+}
+
+/// `(dlopen<16)` is `(dlopen`, and whether this is a gdb before 16.
+fn of_version(word: &str) -> (&str, bool) {
+    let Some(inside) = word.strip_suffix(')') else {
+        return ("", true);
+    };
+    let number = |text: &str| text.parse::<u32>().ok();
+    if let Some((word, Some(version))) = inside.split_once("<").map(|(w, v)| (w, number(v))) {
+        (word, versions::major() < version)
+    } else if let Some((word, Some(version))) = inside.split_once(">=").map(|(w, v)| (w, number(v)))
+    {
+        (word, versions::major() >= version)
+    } else {
+        (inside, true)
+    }
 }
 
 impl Command {

@@ -4,7 +4,24 @@
 //! Only words. Where versions *do* something else, that is a test's own business. Seen with gdb 10.1,
 //! 13.1, 16.3, 17.2 and 18.1; `tests/debuggers.sh` fetches those.
 
-use super::gdb;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::{LIMIT, Running, gdb};
+
+/// The first number of the version of the gdb that is tested.
+pub fn major() -> u32 {
+    static MAJOR: OnceLock<u32> = OnceLock::new();
+    *MAJOR.get_or_init(|| {
+        let mut command = Command::new(gdb());
+        command.arg("--version");
+        let said = Running::start(command).finish(LIMIT).transcript;
+        // GNU gdb (Debian 13.1-3) 13.1
+        let version = said.lines().next().and_then(|line| line.split_whitespace().last());
+        let first = version.and_then(|version| version.split('.').next());
+        first.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("of gdb: {said}"))
+    })
+}
 
 /// A line of a reply, with addresses already made equal, in the words of gdb 13.1.
 pub fn usual(line: &str) -> String {
@@ -14,6 +31,11 @@ pub fn usual(line: &str) -> String {
     let line = line
         .replace("<in-memory>", IN_MEMORY)
         .replace("<in-memory@0xADDRESS-0xADDRESS>", IN_MEMORY);
+    let line = line.replace(
+        "No breakpoints, watchpoints, tracepoints, or catchpoints.",
+        "No breakpoints or watchpoints.",
+    );
+    let line = line.replace("/* offset    |  size */", "/* offset      |    size */");
     without_unused(&line)
 }
 
