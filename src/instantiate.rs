@@ -19,7 +19,7 @@ use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Source, Writable};
 use crate::prepare::{Member, Prepared};
-use crate::relocate::{self, Indirect, Memory, Placement};
+use crate::relocate::{Applier, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::{profile, symbolize, tell, unique, unwind};
 
@@ -161,17 +161,21 @@ impl<'p, 'd> Placed<'p, 'd> {
 
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
         let Member { image, bound, .. } = self.member;
-        let relocations = &image.facts.relocations;
+        let applier = Applier {
+            relocations: &image.facts.relocations,
+            bound,
+            member: index,
+            machine: &MACHINE,
+            placements,
+        };
         let indirect = if let Some(prelinked) = self.member.prelinked(index, placements.len())? {
-            prelinked.apply(bound, index, placements, &mut self.mapping)
+            prelinked.apply(&applier, &mut self.mapping)
         } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
         {
             // The received bytes are nowhere but in the image in place.
-            let memory = &mut memory;
-            relocate::apply(relocations, &tables, bound, index, &MACHINE, placements, memory)
+            applier.all(&tables, &mut memory)
         } else {
-            let memory = &mut self.mapping.writable();
-            relocate::apply(relocations, image, bound, index, &MACHINE, placements, memory)
+            applier.all(image, &mut self.mapping.writable())
         }?;
         for (at, value) in image.facts.moved_dynamic_entries(&self.mapping) {
             // Where the dynamic section is read-only, `ld.so` leaves it alone too.

@@ -80,7 +80,7 @@
 //! | decide what every reference is bound to | `Bound` | `relocate::bind`, `scope` |
 //! | plan its pages | `Plan` | `plan` |
 //! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
-//! | store the relocations, then call IFUNC resolvers | | `relocate::apply` |
+//! | store the relocations, then call IFUNC resolvers | | `relocate::Applier` |
 //! | make RELRO read-only | `Mapping<Sealed>` | `map` |
 //! | tell the unwinder, debuggers and profilers | registrations | `unwind`, `debug`, `profile` |
 //! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |

@@ -22,7 +22,7 @@ use crate::image::Image;
 use crate::map::{Mapping, Open};
 use crate::plan::Plan;
 use crate::rela::Rela;
-use crate::relocate::{self, Bound, Indirect, Memory, Placement};
+use crate::relocate::{Applier, Bound, Indirect, Memory, Placement};
 
 /// The relocations of one member.
 pub(crate) struct Prelinked {
@@ -43,7 +43,7 @@ struct Words {
 
 impl Prelinked {
     /// Of the group's member of index `member`; the group has `members`. `None` if the order of the
-    /// relocations matters.
+    /// relocations matters, or they are none that a linker writes.
     pub(crate) fn new(
         image: &Image<'_>,
         plan: &Plan,
@@ -54,21 +54,35 @@ impl Prelinked {
         if plan.text_relocations {
             return Ok(None);
         }
-        let mut record =
-            Record { bytes: image.bytes(), plan, last: 0, words: Vec::new(), stored: Vec::new() };
+        let mut record = Record {
+            bytes: image.bytes(),
+            plan,
+            last: 0,
+            words: Vec::new(),
+            stored: Vec::new(),
+            gives_up: false,
+        };
         let nowhere = LoadBias::between(Vaddr(0), 0);
         let placements = vec![Placement { load_bias: nowhere, tls: None }; members];
-        let relocations = &image.facts.relocations;
-        let rest = relocate::apply_alike(
-            relocations,
-            image,
+        // A few bytes of a packed table can stand for very many relocations.
+        let most = image.bytes().len() / 8;
+        let mut rest = Vec::new();
+        let applier = Applier {
+            relocations: &image.facts.relocations,
             bound,
             member,
-            &MACHINE,
-            &placements,
-            &mut record,
-        )?;
-        let Record { words, mut stored, .. } = record;
+            machine: &MACHINE,
+            placements: &placements,
+        };
+        applier.alike(image, &mut record, |rela, len| {
+            if rest.len() <= most {
+                rest.push((rela, len));
+            }
+        })?;
+        let Record { words, mut stored, gives_up, .. } = record;
+        if gives_up || rest.len() > most {
+            return Ok(None);
+        }
         for (rela, len) in &rest {
             match rela.r_offset.range(*len) {
                 Some(place) => stored.push(place),
@@ -81,16 +95,15 @@ impl Prelinked {
         Ok(is_apart.then_some(Prelinked { words, rest }))
     }
 
-    /// Stores all but the indirect relocations, which are returned in order.
+    /// As [`Applier::all`].
     pub(crate) fn apply(
         &self,
-        bound: &Bound,
-        member: usize,
-        placements: &[Placement],
+        applier: &Applier<'_>,
         mapping: &mut Mapping<Open>,
     ) -> Result<Vec<Indirect>, Error> {
         for words in &self.words {
-            let added = words.member.map_or(0, |member| placements[member].load_bias.get() as u64);
+            let load_bias = |member: usize| applier.placements[member].load_bias.get() as u64;
+            let added = words.member.map_or(0, load_bias);
             let segment = mapping.segment_mut(words.segment).unwrap_or_default();
             for (&offset, &value) in words.offsets.iter().zip(&words.values) {
                 let place = segment.get_mut(offset as usize..).and_then(<[u8]>::first_chunk_mut);
@@ -100,8 +113,7 @@ impl Prelinked {
                 }
             }
         }
-        let memory = &mut mapping.writable();
-        relocate::apply_rest(&self.rest, bound, member, &MACHINE, placements, memory)
+        applier.rest(&self.rest, &mut mapping.writable())
     }
 }
 
@@ -114,6 +126,8 @@ struct Record<'a> {
     last: usize,
     words: Vec<Words>,
     stored: Vec<Range<Vaddr>>,
+    /// They are too many, or too far from each other.
+    gives_up: bool,
 }
 
 impl Record<'_> {
@@ -128,7 +142,14 @@ impl Record<'_> {
 
     fn add(&mut self, at: Vaddr, value: u64, member: Option<usize>) -> Option<()> {
         let (segment, offset) = self.place(at, 8)?;
-        let offset = u32::try_from(offset).ok()?;
+        // Each takes 8 bytes of the file, or else of nothing.
+        self.gives_up |= self.stored.len() > self.bytes.len() / 8;
+        let Ok(offset) = u32::try_from(offset).map_err(|_| self.gives_up = true) else {
+            return Some(());
+        };
+        if self.gives_up {
+            return Some(());
+        }
         self.stored.push(at.range(8)?);
         let is_it = |words: &Words| words.segment == segment && words.member == member;
         if !self.words.get(self.last).is_some_and(is_it) {

@@ -2,7 +2,7 @@
 //!
 //! [`bind`] decides what every symbol that a relocation names is bound to. It is pure but for the
 //! look-ups: no memory of the image exists yet, so a failure costs nothing, every missing symbol
-//! can be listed, and the result ([`Bound`]) serves any number of instances. [`apply`] streams the
+//! can be listed, and the result ([`Bound`]) serves any number of instances. [`Applier`] streams the
 //! relocation tables once more and stores; it looks nothing up and knows memory only as
 //! [`Memory`], by stated address, so it can be run on plain bytes. IFUNCs come out of it as a
 //! list ([`Indirect`]), since their resolvers are code of the images and must run when all images
@@ -371,83 +371,6 @@ pub(crate) struct Indirect {
     pub r_addend: i64,
 }
 
-/// Stores all relocations of an image, the group's member of index `member`, but the indirect ones,
-/// which are returned in order. `tables` has the relocation tables, and is not what is stored to.
-pub(crate) fn apply(
-    relocations: &RelocationTables,
-    tables: &impl ReadAt,
-    bound: &Bound,
-    member: usize,
-    machine: &Machine,
-    placements: &[Placement],
-    memory: &mut impl Memory,
-) -> Result<Vec<Indirect>, Error> {
-    let applier = Applier { bound, member, machine, placements };
-    applier.apply_relr(relocations.relr_words(tables), memory)?;
-    let mut indirect = Vec::new();
-    relocations.visit(tables, |entries| {
-        for rela in Rela::entries(entries) {
-            // Most relocations are relative: nothing to look at but the entry.
-            if rela.r_type == machine.relative {
-                applier.apply_relative(&rela, memory)?;
-            } else {
-                applier.apply(checked_kind(&rela, machine)?, &rela, memory, &mut indirect)?;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(indirect)
-}
-
-/// Of [`apply`], what is alike in all instances but for where the group's members lie. The other
-/// relocations are returned, in order, each with how many bytes it may store; [`apply_rest`] is
-/// for them.
-pub(crate) fn apply_alike(
-    relocations: &RelocationTables,
-    tables: &impl ReadAt,
-    bound: &Bound,
-    member: usize,
-    machine: &Machine,
-    placements: &[Placement],
-    memory: &mut impl Memory,
-) -> Result<Vec<(Rela, u64)>, Error> {
-    let applier = Applier { bound, member, machine, placements };
-    applier.apply_relr(relocations.relr_words(tables), memory)?;
-    let mut rest = Vec::new();
-    relocations.visit(tables, |entries| {
-        for rela in Rela::entries(entries) {
-            let kind = checked_kind(&rela, machine)?;
-            if kind == RelocKind::Relative {
-                applier.apply_relative(&rela, memory)?;
-            } else if applier.is_alike(kind, &rela)? {
-                applier.apply(kind, &rela, memory, &mut Vec::new())?;
-            } else {
-                rest.push((rela, kind.stored_len()));
-            }
-        }
-        Ok(())
-    })?;
-    Ok(rest)
-}
-
-/// As [`apply`], for what [`apply_alike`] has left.
-pub(crate) fn apply_rest(
-    rest: &[Rela],
-    bound: &Bound,
-    member: usize,
-    machine: &Machine,
-    placements: &[Placement],
-    memory: &mut impl Memory,
-) -> Result<Vec<Indirect>, Error> {
-    let applier = Applier { bound, member, machine, placements };
-    let mut indirect = Vec::new();
-    let visited = rest.iter().try_for_each(|rela| {
-        applier.apply(checked_kind(rela, machine)?, rela, memory, &mut indirect)
-    });
-    visited.map_err(|error| *error)?;
-    Ok(indirect)
-}
-
 #[cold]
 fn misplaced(rela: &Rela, machine: &Machine) -> Box<Error> {
     let what =
@@ -455,14 +378,79 @@ fn misplaced(rela: &Rela, machine: &Machine) -> Box<Error> {
     Box::new(Error::malformed(what, Place::Relocation(rela.r_offset)))
 }
 
-struct Applier<'a> {
-    bound: &'a Bound,
-    member: usize,
-    machine: &'a Machine,
-    placements: &'a [Placement],
+/// What stores the relocations of an image, in one instance of its group.
+pub(crate) struct Applier<'a> {
+    pub relocations: &'a RelocationTables,
+    pub bound: &'a Bound,
+    /// The image's index in the group.
+    pub member: usize,
+    pub machine: &'a Machine,
+    pub placements: &'a [Placement],
 }
 
 impl Applier<'_> {
+    /// Stores all but the indirect ones, which are returned in order. `tables` has the relocation
+    /// tables, and is not what is stored to.
+    pub(crate) fn all(
+        &self,
+        tables: &impl ReadAt,
+        memory: &mut impl Memory,
+    ) -> Result<Vec<Indirect>, Error> {
+        self.apply_relr(self.relocations.relr_words(tables), memory)?;
+        let mut indirect = Vec::new();
+        self.relocations.visit(tables, |entries| {
+            for rela in Rela::entries(entries) {
+                // Most relocations are relative: nothing to look at but the entry.
+                if rela.r_type == self.machine.relative {
+                    self.apply_relative(&rela, memory)?;
+                } else {
+                    let kind = checked_kind(&rela, self.machine)?;
+                    self.apply(kind, &rela, memory, &mut indirect)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(indirect)
+    }
+
+    /// Of [`Applier::all`], what is alike in all instances but for where the group's members lie.
+    /// `rest` is given the others, in order, each with how many bytes it may store.
+    pub(crate) fn alike(
+        &self,
+        tables: &impl ReadAt,
+        memory: &mut impl Memory,
+        mut rest: impl FnMut(Rela, u64),
+    ) -> Result<(), Error> {
+        self.apply_relr(self.relocations.relr_words(tables), memory)?;
+        self.relocations.visit(tables, |entries| {
+            for rela in Rela::entries(entries) {
+                let kind = checked_kind(&rela, self.machine)?;
+                if kind == RelocKind::Relative {
+                    self.apply_relative(&rela, memory)?;
+                } else if self.is_alike(kind, &rela)? {
+                    self.apply(kind, &rela, memory, &mut Vec::new())?;
+                } else {
+                    rest(rela, kind.stored_len());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Applier::all`], for what [`Applier::alike`] has left.
+    pub(crate) fn rest(
+        &self,
+        rest: &[Rela],
+        memory: &mut impl Memory,
+    ) -> Result<Vec<Indirect>, Error> {
+        let mut indirect = Vec::new();
+        let done = rest.iter().try_for_each(|rela| {
+            self.apply(checked_kind(rela, self.machine)?, rela, memory, &mut indirect)
+        });
+        done.map_err(|error| *error)?;
+        Ok(indirect)
+    }
+
     fn load_bias(&self) -> LoadBias {
         self.placements[self.member].load_bias
     }
