@@ -490,7 +490,7 @@ enum HashTable<'a> {
 #[derive(Default)]
 struct Candidates {
     /// The first definition of a later version that is not hidden, and how many there are.
-    versioned: Option<(u32, Sym)>,
+    versioned: Option<u32>,
     versioned_count: usize,
 }
 
@@ -629,12 +629,20 @@ impl<'a> SymbolTable<'a> {
     }
 
     /// The definition that a reference to `name` binds to in this library.
+    #[inline]
     pub(crate) fn lookup(
         &self,
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<(u32, Sym)> {
+        let index = self.find(name, wanted, class)?;
+        Some((index, self.symbol(index)?))
+    }
+
+    /// The index of [`SymbolTable::lookup`]. Alone, since to hand the symbol around takes longer than to
+    /// read it again.
+    fn find(&self, name: &SymbolName<'_>, wanted: Wanted<'_>, class: Class) -> Option<u32> {
         let mut seen = Candidates::default();
         let found = match self.hash? {
             HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
@@ -656,10 +664,9 @@ impl<'a> SymbolTable<'a> {
                     let index = first.wrapping_add(step as u32);
                     self.add_work(1);
                     if (entry ^ hash) >> 1 == 0
-                        && let Some(symbol) =
-                            self.check_match(index, name, wanted, class, &mut seen)
+                        && self.check_match(index, name, wanted, class, &mut seen)
                     {
-                        found = Some((index, symbol));
+                        found = Some(index);
                         break;
                     }
                     if entry & 1 != 0 {
@@ -678,8 +685,8 @@ impl<'a> SymbolTable<'a> {
                         break;
                     }
                     self.add_work(1);
-                    if let Some(symbol) = self.check_match(index, name, wanted, class, &mut seen) {
-                        found = Some((index, symbol));
+                    if self.check_match(index, name, wanted, class, &mut seen) {
+                        found = Some(index);
                         break;
                     }
                     index = u32_at(chain, index as usize * 4)?;
@@ -688,8 +695,8 @@ impl<'a> SymbolTable<'a> {
             }
         };
         // A reference without a version takes a later version only if there is no choice.
-        let (index, symbol) = found.or(seen.versioned.filter(|_| seen.versioned_count == 1))?;
-        symbol.is_export().then_some((index, symbol))
+        let index = found.or(seen.versioned.filter(|_| seen.versioned_count == 1))?;
+        self.symbol(index)?.is_export().then_some(index)
     }
 
     /// glibc's `check_match` (`elf/dl-lookup.c`).
@@ -701,48 +708,47 @@ impl<'a> SymbolTable<'a> {
         wanted: Wanted<'_>,
         class: Class,
         seen: &mut Candidates,
-    ) -> Option<Sym> {
-        let symbol = self.symbol(index)?;
+    ) -> bool {
+        let Some(symbol) = self.symbol(index) else { return false };
         if symbol.st_value == 0 && !symbol.is_absolute() && !symbol.is_thread_local() {
-            return None;
+            return false;
         }
         if symbol.is_undefined() && class == Class::Definition {
-            return None;
+            return false;
         }
         if !matches!(
             symbol.kind(),
             STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
         ) {
-            return None;
+            return false;
         }
         self.add_work(name.bytes.len());
         if !self.is_named(&symbol, name) {
-            return None;
+            return false;
         }
         let Some(versym) = self.versym(index) else {
-            return Some(symbol);
+            return true;
         };
         let visible = versym & VERSYM_HIDDEN == 0;
         let oldest_unversioned = match wanted {
             Wanted::Version(version) => {
                 let entry = self.version_entry(versym);
-                let matches = entry.is_some_and(|entry| self.is_version(entry, &version))
+                return entry.is_some_and(|entry| self.is_version(entry, &version))
                     // The base definition stands in for any version, but not for an exact one.
                     || !version.exact && entry.is_none() && visible;
-                return matches.then_some(symbol);
             }
-            Wanted::Any => return Some(symbol),
+            Wanted::Any => return true,
             Wanted::Default => 2,
             Wanted::Unversioned => 3,
         };
         if versym & !VERSYM_HIDDEN < oldest_unversioned {
-            return Some(symbol);
+            return true;
         }
         if visible {
             seen.versioned_count += 1;
-            seen.versioned.get_or_insert((index, symbol));
+            seen.versioned.get_or_insert(index);
         }
-        None
+        false
     }
 
     /// All that other libraries can bind to, with index; in table order.
