@@ -251,12 +251,14 @@ impl Mapping<Open> {
                 _ => runs.push(start..end),
             }
         }
-        for run in runs {
-            let len = (run.end.0 - run.start.0) as usize;
-            let at = self.load_bias.apply(run.start) - self.memory.reservation.address();
-            self.memory.reservation.advise_huge(at..at + reserve::in_huge_pages(len));
-            self.memory.reservation.populate(at..at + len);
+        let reservation = &self.memory.reservation;
+        let place = |at: Vaddr| self.load_bias.apply(at) - reservation.address();
+        if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+            let (start, end) = (place(first.start), place(last.end));
+            let huge = reserve::in_huge_pages(end - start);
+            reservation.advise_huge(start..(start + huge).min(reservation.len()));
         }
+        runs.iter().for_each(|run| reservation.populate(place(run.start)..place(run.end)));
     }
 
     /// Gives the segments their final protection, but for RELRO: code of the image is to run while it
