@@ -193,3 +193,81 @@ impl Memory for Record<'_> {
         self.add(at, address.0, Some(member))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Debug;
+    use crate::debug::Instances;
+    use crate::image::Bytes;
+    use crate::map::Source;
+    use crate::prepare::{Member, Settings};
+    use std::path::{Path, PathBuf};
+
+    /// The segments of an instance of the only member, as `relocate` leaves them.
+    fn relocated(
+        member: &Member<'_>,
+        relocate: impl FnOnce(&Applier<'_>, &mut Mapping<Open>) -> Vec<Indirect>,
+    ) -> (u64, Vec<Vec<u8>>) {
+        let source = Source::Copied(member.image.bytes());
+        let mut mapping = Mapping::new(&member.plan, source, None).unwrap();
+        let applier = Applier {
+            relocations: &member.image.facts.relocations,
+            bound: &member.bound,
+            member: 0,
+            machine: &MACHINE,
+            placements: &[Placement { load_bias: mapping.load_bias(), tls: None }],
+        };
+        relocate(&applier, &mut mapping);
+        let segments = 0..member.plan.segments.len();
+        let bytes = segments.filter_map(|index| mapping.segment_mut(index).map(|it| it.to_vec()));
+        let bytes = bytes.collect();
+        (mapping.load_bias().get() as u64, bytes)
+    }
+
+    /// How many words of this library move; `None` if it is none for this test.
+    fn moved_words(file: &Path) -> Option<usize> {
+        let bytes = std::fs::read(file).ok()?;
+        let mut settings = Settings::new(|_| None);
+        settings.debug = Debug::Off;
+        settings.system_libraries = true;
+        let prepared = settings.prepare(Bytes::Borrowed(&bytes), Instances::Many).ok()?;
+        let [member] = &prepared.members[..] else { return None };
+        // What is left to be applied needs a block of thread-local variables.
+        let prelinked = member.prelinked(0, 1).unwrap()?;
+        if member.image.facts.tls.is_some() {
+            return None;
+        }
+        let (bias, words) = relocated(member, |it, mapping| prelinked.apply(it, mapping).unwrap());
+        let (other_bias, others) = relocated(member, |it, mapping| {
+            it.all(&member.image, &mut mapping.writable()).unwrap()
+        });
+        let mut moved = 0;
+        for (words, others) in words.iter().zip(&others) {
+            assert_eq!(words.len(), others.len());
+            for (word, other) in words.as_chunks().0.iter().zip(others.as_chunks().0) {
+                let (word, other) = (u64::from_le_bytes(*word), u64::from_le_bytes(*other));
+                let is_moved = word.wrapping_sub(bias) == other.wrapping_sub(other_bias);
+                assert!(word == other || is_moved, "{}: {word:#x}, {other:#x}", file.display());
+                moved += usize::from(word != other);
+            }
+        }
+        Some(moved)
+    }
+
+    /// `MEMDL_TEST_FOLDER` names another folder.
+    #[test]
+    fn words_are_those_that_relocations_store_one_by_one() {
+        let folder = std::env::var_os("MEMDL_TEST_FOLDER")
+            .map_or("/usr/lib/x86_64-linux-gnu".into(), PathBuf::from);
+        let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let is_library = |path: &PathBuf| path.to_string_lossy().contains(".so");
+        let mut files: Vec<PathBuf> = files.filter(is_library).collect();
+        files.sort();
+        // Needed libraries are opened and stay: not all in one process.
+        files.truncate(150);
+        let moved: Vec<usize> = files.iter().filter_map(|file| moved_words(file)).collect();
+        let (libraries, words) = (moved.len(), moved.iter().sum::<usize>());
+        assert!(libraries > 20 && words > 10_000, "{libraries} libraries, {words} words");
+    }
+}
