@@ -10,7 +10,8 @@
 //! What takes the time is not copying but that the kernel provides a page for what is touched first.
 //! So there are three ways to fill it ([`Source`]):
 //!
-//! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left;
+//! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left
+//!   (what a large page has more than the image needs stays behind it);
 //! * they were **received** into memory that was made for it: read-only segments stay where they
 //!   arrived, and the others move up to where they have to be (up to 64 KiB of that memory may stay
 //!   behind the image);
@@ -151,13 +152,14 @@ impl Mapping<Open> {
         let is_written = |segment: &PlannedSegment| segment.access.write;
         let mapping = match source {
             Source::Copied(bytes) => {
-                // Large pages start at a multiple of their size.
-                let huge_align = if span_len >= HUGE_PAGE { HUGE_PAGE } else { 1 };
-                let (reservation, pages) =
-                    Reservation::taken(span_len, align.max(huge_align), residue)?;
+                // Large pages start at a multiple of their size, and are whole.
+                let huge = reserve::in_huge_pages(span_len);
+                let huge_align = if huge > 0 { HUGE_PAGE } else { 1 };
+                let len = span_len.max(huge);
+                let (reservation, pages) = Reservation::taken(len, align.max(huge_align), residue)?;
                 let first = reservation.address();
                 let mut mapping = over(reservation, first, Reuse::Plain);
-                mapping.is_huge = pages == Pages::Zeroed && reserve::in_huge_pages(span_len) > 0;
+                mapping.is_huge = pages == Pages::Zeroed && huge > 0;
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }

@@ -35,6 +35,8 @@ pub enum Way {
     DlopenRs,
     /// `Loader::load`.
     Load(Debug),
+    /// The same where memory of former images was given back.
+    LoadInNewMemory,
     /// `Loader::load_buffer` of bytes that were received into an `ImageBuffer`: the copy into it
     /// is not counted.
     Buffer(Debug),
@@ -58,6 +60,7 @@ pub const WAYS: &[Way] = &[
     Way::Load(Debug::Off),
     Way::Load(Debug::Symbols),
     Way::Load(Debug::Full),
+    Way::LoadInNewMemory,
     Way::Buffer(Debug::Off),
     Way::Buffer(Debug::Full),
     Way::Instance(Debug::Off),
@@ -83,6 +86,7 @@ impl Way {
             Way::ElfLoaderImported => "elf_loader, imported before".to_owned(),
             Way::DlopenRs => "dlopen-rs".to_owned(),
             Way::Load(of) => debug("load", of),
+            Way::LoadInNewMemory => "load, new memory".to_owned(),
             Way::Buffer(of) => debug("load_buffer", of),
             Way::Instance(of) => debug("instantiate", of),
             Way::InstanceInNewMemory => "instantiate, new memory".to_owned(),
@@ -99,6 +103,7 @@ impl Way {
         matches!(
             self,
             Way::Load(_)
+                | Way::LoadInNewMemory
                 | Way::Buffer(_)
                 | Way::Instance(_)
                 | Way::InstanceInNewMemory
@@ -317,6 +322,10 @@ impl<'s> Bench<'s> {
                 self.template(debug);
                 Ready::Nothing
             }
+            Way::LoadInNewMemory => {
+                memdl::release_memory();
+                Ready::Nothing
+            }
             Way::InstanceInNewMemory => {
                 self.template(Debug::Off);
                 memdl::release_memory();
@@ -369,6 +378,7 @@ impl<'s> Bench<'s> {
                 (Way::Load(debug), _) => {
                     Loaded::Memdl(self.kept(debug).loader.load(bytes).unwrap())
                 }
+                (Way::LoadInNewMemory, _) => Loaded::Memdl(self.off.loader.load(bytes).unwrap()),
                 (Way::Buffer(debug), Ready::Buffer(buffer)) => {
                     Loaded::Memdl(self.kept(debug).loader.load_buffer(buffer).unwrap())
                 }
