@@ -91,10 +91,11 @@ enum Reuse {
     None,
     /// To any image of the same size: it is plain memory.
     Plain,
-    /// To the next instance that shares the same pages, of which so many bytes are not shared.
+    /// To the next instance that shares the same pages, but for these, which are written; from the
+    /// start of the memory on.
     Parked {
         purpose: Weak<Purpose>,
-        own: usize,
+        written: Vec<Range<usize>>,
     },
 }
 
@@ -114,8 +115,8 @@ impl Drop for Memory {
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
                 Reuse::Plain => reservation.recycle(),
-                Reuse::Parked { purpose, own } if !*self.is_private.get_mut() => {
-                    reservation.park(purpose, own);
+                Reuse::Parked { purpose, written } if !*self.is_private.get_mut() => {
+                    reservation.park(purpose, &written);
                 }
                 Reuse::Parked { .. } | Reuse::None => drop(reservation),
             }
@@ -183,12 +184,9 @@ impl Mapping<Open> {
                 if let Some(reservation) = Reservation::parked(&text.purpose) {
                     let first = reservation.address();
                     let mut mapping = over(reservation, first, text.reuse(plan));
-                    if mapping.make_writable().is_ok() {
-                        mapping.fill(bytes, is_written, Pages::Used);
-                        return Ok(mapping);
-                    }
-                    // The image had taken it apart.
-                    mapping.memory.reuse = Reuse::None;
+                    mapping.is_protected = true;
+                    mapping.fill(bytes, is_written, Pages::Used);
+                    return Ok(mapping);
                 }
                 let reservation = Reservation::new(span_len, align, residue)?;
                 for (at, pages) in &text.runs {
@@ -206,15 +204,6 @@ impl Mapping<Open> {
             mapping.memory.reservation.set_name(&format!("memdl:{name}"));
         }
         Ok(mapping)
-    }
-
-    /// Makes the segments that are written writable again, where another instance was before.
-    fn make_writable(&mut self) -> Result<(), Error> {
-        self.is_protected = true;
-        let written = self.segments.iter().filter(|segment| segment.access.write);
-        written
-            .into_iter()
-            .try_for_each(|segment| self.protect_pages(&segment.pages, Protection::READ_WRITE))
     }
 
     /// Copies those segments that are `wanted` from the file's bytes; the rest of their pages is zero.
@@ -524,9 +513,10 @@ impl Drop for SharedText {
 impl SharedText {
     /// What becomes of an instance's memory.
     fn reuse(&self, plan: &Plan) -> Reuse {
+        let place = |at: Vaddr| (at.0 - plan.span.start.0) as usize;
         let written = plan.segments.iter().filter(|segment| segment.access.write);
-        let own = written.map(PlannedSegment::len).sum();
-        Reuse::Parked { purpose: Arc::downgrade(&self.purpose), own }
+        let written = written.map(|segment| place(segment.pages.start)..place(segment.pages.end));
+        Reuse::Parked { purpose: Arc::downgrade(&self.purpose), written: written.collect() }
     }
 
     /// Of the image with these bytes; `None` if they are too few to be worth it.

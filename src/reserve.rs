@@ -215,10 +215,20 @@ impl Reservation {
         }
     }
 
-    /// Gives the memory back, or keeps it as it is for [`Reservation::parked`]. `own` bytes of it are
-    /// there for it alone.
-    pub(crate) fn park(self, purpose: Weak<Purpose>, own: usize) {
-        if own <= MOST_BYTES {
+    /// Gives the memory back, or keeps it as it is for [`Reservation::parked`], but for the parts that
+    /// are `written` (whole pages): these can be written by whoever gets it.
+    pub(crate) fn park(self, purpose: Weak<Purpose>, written: &[Range<usize>]) {
+        let own = written.iter().map(Range::len).sum();
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // It fails where the image has taken its memory apart.
+        let is_writable = |part: &Range<usize>| {
+            // SAFETY: a part of this reservation, which nobody uses any more.
+            part.end <= self.len
+                && unsafe {
+                    libc::mprotect(self.as_ptr().add(part.start).cast(), part.len(), access) == 0
+                }
+        };
+        if own <= MOST_BYTES && purpose.strong_count() > 0 && written.iter().all(is_writable) {
             let gone = kept().keep(Free { memory: self, own, purpose: Some(purpose) });
             drop(gone);
         }
