@@ -21,7 +21,7 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// Builds a shared library from a source in `testlibs/` and gives the path of the file.
 ///
-/// The output is keyed by everything that goes into it and renamed into place, since test
+/// The output is keyed by everything that goes into it and linked into place, since test
 /// binaries run in parallel.
 pub fn build(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     let shared: &[&str] = match compiler {
@@ -70,7 +70,11 @@ fn build_with(compiler: &str, source: &str, flags: &[&str], extension: &str) -> 
     run(command.current_dir(folder), compiler);
     // Go leaves a header beside a library.
     let _ = fs::remove_file(unfinished.with_extension("h"));
-    fs::rename(&unfinished, &output).unwrap();
+    // Whoever is first: what others have open is not replaced by another file.
+    if let Err(error) = fs::hard_link(&unfinished, &output) {
+        assert!(output.is_file(), "{}: {error}", output.display());
+    }
+    fs::remove_file(&unfinished).unwrap();
     output
 }
 
