@@ -55,6 +55,21 @@ struct Free {
 #[derive(Default)]
 pub(crate) struct Purpose(());
 
+impl Free {
+    fn is_for(&self, purpose: &Arc<Purpose>) -> bool {
+        self.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
+    }
+
+    /// Keeps it for whoever wants it next; gives back what there is no room for.
+    fn keep(self) {
+        if self.own <= MOST_BYTES {
+            let gone = kept().keep(self);
+            // Not while the lock is held.
+            drop(gone);
+        }
+    }
+}
+
 static KEPT: Mutex<Kept> = Mutex::new(Kept { free: Vec::new(), later: Vec::new() });
 
 fn kept() -> MutexGuard<'static, Kept> {
@@ -116,10 +131,7 @@ pub(crate) fn give_back_now() {
 
 /// Gives the system what only this owner could use.
 pub(crate) fn forget_purpose(purpose: &Arc<Purpose>) {
-    let is_its = |free: &mut Free| {
-        free.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
-    };
-    let gone: Vec<Free> = kept().free.extract_if(.., is_its).collect();
+    let gone: Vec<Free> = kept().free.extract_if(.., |free| free.is_for(purpose)).collect();
     drop(gone);
 }
 
@@ -210,8 +222,7 @@ impl Reservation {
             && let Some(memory) = self.moved()
         {
             let own = memory.len;
-            let gone = kept().keep(Free { memory, own, purpose: None });
-            drop(gone);
+            Free { memory, own, purpose: None }.keep();
         }
     }
 
@@ -229,18 +240,14 @@ impl Reservation {
                 }
         };
         if own <= MOST_BYTES && purpose.strong_count() > 0 && written.iter().all(is_writable) {
-            let gone = kept().keep(Free { memory: self, own, purpose: Some(purpose) });
-            drop(gone);
+            Free { memory: self, own, purpose: Some(purpose) }.keep();
         }
     }
 
     /// Memory that was [parked](Reservation::park) for this purpose, the last first.
     pub(crate) fn parked(purpose: &Arc<Purpose>) -> Option<Reservation> {
-        let is_its = |free: &Free| {
-            free.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
-        };
         let mut kept = kept();
-        let index = kept.free.iter().rposition(is_its)?;
+        let index = kept.free.iter().rposition(|free| free.is_for(purpose))?;
         Some(kept.free.remove(index).memory)
     }
 
@@ -457,12 +464,7 @@ impl Drop for Space {
             // SAFETY: taken once, here.
             let memory = unsafe { ManuallyDrop::take(memory) };
             let own = memory.len;
-            let gone = if own <= MOST_BYTES {
-                kept().keep(Free { memory, own, purpose: None })
-            } else {
-                Vec::new()
-            };
-            drop(gone);
+            Free { memory, own, purpose: None }.keep();
         }
     }
 }
