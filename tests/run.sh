@@ -11,8 +11,9 @@ for way in buffer instance shared; do
     MEMDL_TEST_WAY=$way cargo test --features capi --test loading --test lazy --test tls --test unload \
         --test unwind --test services --test needed --test real_libraries --test real_programs "$@"
 done
-# So for debuggers, a little of it (`sh tests/ways.sh` has all).
+# What debuggers are told of, too; of debugging a little (`sh tests/ways.sh` has all).
 for way in buffer instance; do
+    MEMDL_TEST_WAY=$way cargo test --features capi --test api --test errors --test differential "$@"
     MEMDL_TEST_WAY=$way cargo test --features capi --test debug --test lldb "$@" -- dwarf5
 done
 # An instance where another was before: without the tests that count constructors, and without the

@@ -6,5 +6,5 @@ set -eu
 cd "$(dirname "$0")/.."
 for way in buffer instance; do
     MEMDL_TEST_WAY=$way cargo test --features capi --no-fail-fast --test debug --test debug_info \
-        --test lldb --test parity --test profile --test symbolize "$@"
+        --test lldb --test parity "$@"
 done
