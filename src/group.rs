@@ -478,6 +478,11 @@ struct Live {
 }
 
 impl Live {
+    fn image_at(&self, address: usize) -> Option<&LiveImage> {
+        let (_, image) = self.images.range(..=address).next_back()?;
+        (address < image.end).then_some(image)
+    }
+
     /// Deletes the keys whose destructors are at these addresses.
     fn delete_keys(&mut self, addresses: &Range<usize>) {
         self.keys.retain(|&key, destructor| {
@@ -496,6 +501,8 @@ struct LiveImage {
     end: usize,
     group: Weak<Group>,
     index: usize,
+    /// Whether it ever had the C library note a function to be called later.
+    has_handlers: AtomicBool,
 }
 
 static LIVE: RwLock<Live> = RwLock::new(Live {
@@ -533,7 +540,9 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) {
     live.groups.insert(number, Arc::downgrade(group));
     for (index, loaded) in group.members.iter().enumerate() {
         let addresses = loaded.mapping.address_range();
-        let image = LiveImage { end: addresses.end, group: Arc::downgrade(group), index };
+        let has_handlers = AtomicBool::new(false);
+        let group = Arc::downgrade(group);
+        let image = LiveImage { end: addresses.end, group, index, has_handlers };
         live.images.insert(addresses.start, image);
     }
     if global {
@@ -548,8 +557,8 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) {
 /// last owner is gone and whose destructors are running.
 pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
     let live = read();
-    let (_, image) = live.images.range(..=address).next_back()?;
-    (address < image.end).then(|| Some((image.group.upgrade()?, image.index)))?
+    let image = live.image_at(address)?;
+    Some((image.group.upgrade()?, image.index))
 }
 
 /// Notes a key whose destructor may be an image's.
@@ -562,9 +571,21 @@ pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) {
 
 /// Notes that an image has a function called at the exit or on a fork. `dso_handle` is in the image.
 pub(crate) fn note_handler(dso_handle: usize) {
-    if let Some((group, _)) = image_at(dso_handle) {
+    let live = read();
+    let Some(image) = live.image_at(dso_handle) else { return };
+    image.has_handlers.store(true, Ordering::Relaxed);
+    // Held until the lock is given back: the group may be the last one's to drop, which takes it.
+    let group = image.group.upgrade();
+    if let Some(group) = &group {
         group.traces.handlers.store(true, Ordering::Relaxed);
     }
+    drop(live);
+}
+
+/// Whether functions may be noted under this handle: unless it is of an image that never had any.
+pub(crate) fn may_have_handlers(dso_handle: usize) -> bool {
+    let live = read();
+    live.image_at(dso_handle).is_none_or(|image| image.has_handlers.load(Ordering::Relaxed))
 }
 
 /// Forgets a key that is deleted.

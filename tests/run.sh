@@ -16,10 +16,8 @@ for way in buffer instance; do
     MEMDL_TEST_WAY=$way cargo test --features capi --test api --test errors --test differential "$@"
     MEMDL_TEST_WAY=$way cargo test --features capi --test debug --test lldb "$@" -- dwarf5
 done
-# An instance where another was before: without the tests that count constructors, and without the
-# one whose forked child must not unload.
+# An instance where another was before: without the tests that count constructors.
 MEMDL_TEST_WAY=again cargo test --features capi --test loading --test lazy --test tls --test unload \
     --test unwind --test services --test needed --test real_libraries --test real_programs "$@" -- \
     --skip constructors_and_destructors --skip destructors_run_when_the_process_ends \
-    --skip groups_go_in_reverse_order --skip nodelete_stays --skip what_is_left_goes_at_the_end \
-    --skip forks_while_other_threads_load
+    --skip groups_go_in_reverse_order --skip nodelete_stays --skip what_is_left_goes_at_the_end

@@ -25,7 +25,7 @@ use crate::tls;
 type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
 type AtFork = unsafe extern "C" fn();
 
-unsafe extern "C" {
+unsafe extern "C-unwind" {
     /// The address that tells libraries apart; each has its own.
     static __dso_handle: c_void;
 
@@ -40,6 +40,8 @@ unsafe extern "C" {
         argument: *mut c_void,
         dso_handle: *const c_void,
     ) -> c_int;
+
+    fn __cxa_finalize(dso_handle: *const c_void);
 
     fn __cxa_at_quick_exit(function: Destructor, dso_handle: *const c_void) -> c_int;
 
@@ -63,6 +65,19 @@ pub(super) unsafe extern "C" fn at_exit(
     group::note_handler(dso_handle.addr());
     // SAFETY: the caller's promise, passed on.
     unsafe { __cxa_atexit(function, argument, dso_handle) }
+}
+
+/// `__cxa_finalize`, which every image's destructors call. For an image that has had nothing noted
+/// the C library is not asked: it looks through all that the process has, under a lock that a forked
+/// child finds held for good if another thread of its parent held it.
+///
+/// # Safety
+/// As the C library's function.
+pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
+    if group::may_have_handlers(dso_handle.addr()) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { __cxa_finalize(dso_handle) }
+    }
 }
 
 /// What `at_quick_exit` goes to.

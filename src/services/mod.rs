@@ -26,6 +26,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
             Some(exit::at_thread_exit as *const () as usize)
         }
         b"__cxa_atexit" => Some(exit::at_exit as *const () as usize),
+        b"__cxa_finalize" => Some(exit::finalize as *const () as usize),
         b"__cxa_at_quick_exit" => Some(exit::at_quick_exit as *const () as usize),
         b"__register_atfork" => Some(exit::at_fork as *const () as usize),
         b"pthread_key_create" | b"tss_create" => Some(key_create as *const () as usize),
