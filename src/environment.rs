@@ -1,9 +1,11 @@
 //! What the operator says: environment variables that override what the program has chosen.
 //!
-//! Each is one word out of a list. A word that is not in the list is logged and changes nothing,
+//! Most are one word out of a list. A word that is not in the list is logged and changes nothing,
 //! so that a slip of the operator's never makes a load fail.
 
 #![forbid(unsafe_code)]
+
+use std::path::PathBuf;
 
 /// What the environment variable says, by the words in `known`; if it is not set or says nothing
 /// that is known, `chosen`.
@@ -16,6 +18,13 @@ pub(crate) fn overridden<T: Copy>(variable: &str, known: &[(&str, T)], chosen: T
         log::warn!("{variable}={value:?} is none of {}: ignored", words.join(", "));
         chosen
     })
+}
+
+/// The folders that the environment variable lists, with colons between them; if it is not set,
+/// `otherwise`.
+pub(crate) fn folders(variable: &str, otherwise: &str) -> Vec<PathBuf> {
+    let listed = std::env::var_os(variable).unwrap_or_else(|| otherwise.into());
+    std::env::split_paths(&listed).filter(|folder| folder.is_absolute()).collect()
 }
 
 /// What `word` means by the list.

@@ -40,6 +40,7 @@ impl Workshop {
                 word.replace("{c}", &source("testlibs/debug/clib.c"))
                     .replace("{inline}", &source("testlibs/debug/inline.cc"))
                     .replace("{bare}", &source("testlibs/debug/bare.c"))
+                    .replace("{gone}", &source("testlibs/debug/gone.c"))
                     .replace("{macros}", &source("testlibs/debug/macros.c"))
                     .replace("{rust}", &source("testlibs/debug/rustlib.rs"))
                     .replace("{f90}", &source("testlibs/debug/threadprivate.f90"))
@@ -861,17 +862,23 @@ fn separate_bytes_that_dwz_shared_are_shown_with_the_third_file() {
     session.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
 }
 
-/// The file that is installed on the debugger's machine, for a library that was stripped.
-#[test]
-fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
-    let workshop = Workshop::new();
-    workshop.run(&format!("gcc -g -shared -fPIC {{bare}} -o lib.so; {BY_OBJCOPY}"));
+/// Moves `image.debug` to where a debugger finds it by the build-id, in a folder that is set as
+/// `debug-file-directory`; and gives that folder.
+fn install(workshop: &Workshop) -> String {
     let id = build_id(&workshop.file("image.so"));
     let folder = workshop.file("debug");
     let to = folder.join(".build-id").join(&id[..2]);
     fs::create_dir_all(&to).unwrap();
     fs::rename(workshop.file("image.debug"), to.join(format!("{}.debug", &id[2..]))).unwrap();
-    let setting = format!("set debug-file-directory {}", folder.display());
+    folder.display().to_string()
+}
+
+/// The file that is installed on the debugger's machine, for a library that was stripped.
+#[test]
+fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
+    let workshop = Workshop::new();
+    workshop.run(&format!("gcc -g -shared -fPIC {{bare}} -o lib.so; {BY_OBJCOPY}"));
+    let setting = format!("set debug-file-directory {}", install(&workshop));
     let load = format!("load a {}", workshop.file("image.so").display());
     for form in ["full", "symbols", "portable"] {
         let [of_memory, of_file] = [Loader::Memdl, Loader::Dlopen].map(|loader| {
@@ -881,6 +888,127 @@ fn a_stripped_library_has_the_debug_file_that_is_installed_by_its_build_id() {
         assert_same(&of_memory, &of_file, &workshop.file("image.so"), &[]);
         of_memory.to("bt").has(&["#0  leaf (n=5) at bare.c:", " in entry (n=5) at bare.c:"]);
         of_memory.to("info locals").has(&["both = {first = 15, name = 0xADDRESS \"pair\""]);
+    }
+}
+
+const INSTALLED: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
+
+/// memdl finds it as well, if it must change what is said of thread-local variables there.
+#[test]
+fn a_stripped_library_with_thread_locals_has_the_debug_file_that_is_installed_here() {
+    for compiler in ["gcc", "gcc -gz=zlib", "clang -ftls-model=initial-exec"] {
+        let workshop = Workshop::new();
+        stripped(&workshop, compiler, BY_OBJCOPY);
+        let folder = install(&workshop);
+        let library = workshop.file("lib.so");
+        let of_file = format!("load a {}", library.display());
+        // gdb finds it too, if it looks: it must not.
+        let setting = format!("set debug-file-directory {folder}");
+        let of_file = session(&of_file, "full", Loader::Dlopen, &[&setting]);
+        let load = format!("load a {}", workshop.file("image.so").display());
+        for form in ["full", "portable"] {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG", form);
+            let folders = format!("/nowhere:{folder}:relative");
+            let of_memory = gdb
+                .env(INSTALLED, &folders)
+                .run_unchecked(&[&[&*setting], SESSION, OF_THREAD].concat());
+            assert_same(&of_memory, &of_file, &library, &[]);
+            assert_all(&of_memory);
+        }
+    }
+}
+
+/// Where memdl does not find it no thread-local variable is shown, not by gdb either, which would
+/// find it: it would show other memory.
+#[test]
+fn a_stripped_library_with_thread_locals_has_no_debug_file_that_only_gdb_finds() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "gcc", BY_OBJCOPY);
+    let setting = format!("set debug-file-directory {}", install(&workshop));
+    // Another library's, in its place, and a folder in the place of a file.
+    let id = build_id(&workshop.file("image.so"));
+    let [other, folder] = ["other", "folder"].map(|name| workshop.file(name));
+    let place = |folder: &Path| {
+        let to = folder.join(".build-id").join(&id[..2]);
+        fs::create_dir_all(&to).unwrap();
+        to.join(format!("{}.debug", &id[2..]))
+    };
+    workshop.run("gcc -g -O2 -shared -fPIC {c} -o other.so");
+    fs::copy(workshop.file("other.so"), place(&other)).unwrap();
+    fs::create_dir(place(&folder)).unwrap();
+    let load = format!("load a {}", workshop.file("image.so").display());
+    for installed in [Path::new(""), &other, &folder] {
+        for form in ["full", "symbols", "portable"] {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG", form);
+            let session = gdb.env(INSTALLED, installed.to_str().unwrap()).run(&[
+                &setting,
+                "break leaf",
+                "run",
+                "bt",
+                "set language c",
+                "print (int)lib_thread",
+                "set var *(int *)&lib_thread = 5",
+                "delete",
+                "continue",
+            ]);
+            session.to("bt").has(&["in leaf ()", "in middle ()", "in entry ()", "host_calls ("]);
+            session.to("print (int)lib_thread").has_not("$1");
+            session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+        }
+    }
+}
+
+/// Of a variable that the linker threw away the offset is 0, which is no place of its own: in a
+/// library that has no block gdb must not show another's.
+#[test]
+fn a_thread_local_that_was_thrown_away_is_shown_as_from_disk() {
+    let collect = "-O0 -shared -fPIC -fdata-sections -Wl,--gc-sections {gone} -o lib.so";
+    for (compiler, linker) in [
+        ("gcc -g", "bfd"),
+        ("gcc -g", "lld"),
+        ("gcc -gdwarf-3", "bfd"),
+        ("clang -g", "bfd"),
+        ("clang -g", "lld"),
+        ("clang -g", "mold"),
+        ("gcc -g -DWITH_ANOTHER", "bfd"),
+        ("gcc -g -gz=zlib -DWITH_ANOTHER", "bfd"),
+        ("clang -g -DWITH_ANOTHER", "lld"),
+    ] {
+        let workshop = Workshop::new();
+        workshop.run(&format!("{compiler} -fuse-ld={linker} {collect}"));
+        let library = workshop.file("lib.so");
+        let load = format!("load a {}", library.display());
+        let session = |loader, form| {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+            gdb.env("MEMDL_DEBUG", form).run(&[
+                "break leaf",
+                "run",
+                "info args",
+                "print another",
+                "print gone",
+                "set var gone = 6",
+                "continue",
+            ])
+        };
+        let of_file = session(Loader::Dlopen, "full");
+        let has_another = compiler.contains("WITH_ANOTHER");
+        if !has_another {
+            of_file.to("print gone").has_not("$2");
+        }
+        for form in ["full", "portable"] {
+            println!("{compiler}, {linker}, {form}");
+            let of_memory = session(Loader::Memdl, form);
+            of_memory.to("info args").has(&["n = 5\n"]);
+            of_memory.to("print another").has(&["$1 = 78\n"]);
+            if has_another {
+                // It seems to be where the first one is.
+                assert_same(&of_memory, &of_file, &library, &[]);
+            } else {
+                of_memory.to("print gone").has_not("$2");
+                of_memory.to("set var gone = 6").has(&["Asked for position 0 of stack"]);
+                of_memory.to("continue").has(&["entry(5) = 83\n", "exited normally"]);
+            }
+        }
     }
 }
 

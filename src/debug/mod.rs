@@ -48,8 +48,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 pub(crate) use jit::{debugger_listens, is_busy};
 pub(crate) use join::{is_package, join};
 pub(crate) use sections::full_symbol_table as symbol_table;
-pub(crate) use sections::{DynamicSymbol, Source, SourceSegment};
-pub(crate) use separate::check as check_separate;
+pub(crate) use sections::{DynamicSymbol, Source, SourceSegment, has_dwarf};
+pub(crate) use separate::{check as check_separate, installed as installed_separate};
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;

@@ -297,8 +297,9 @@ impl<'a> Sections<'a> {
 
     /// Gives contents to the loaded sections that must have some.
     fn find_contents(&mut self, source: &Source<'a>) {
-        let has_dwarf = self.has_dwarf();
-        let (mut eh_frame, mut build_id) = (false, has_dwarf);
+        // A debugger's own file has thread-local variables where none of an image's are.
+        let no_build_id = self.has_dwarf() || source.tls_size != 0;
+        let (mut eh_frame, mut build_id) = (false, no_build_id);
         for section in &mut self.list {
             if section.role != Role::Loaded {
                 continue;
@@ -445,6 +446,8 @@ impl<'a> Sections<'a> {
     /// changed: unpacks it. If it cannot be found, the DWARF is left out, since a debugger would
     /// show wrong memory.
     pub(super) fn open_thread_locals(&mut self, tls_size: u64) {
+        // Without a block there is nothing to be told but variables that were thrown away. To unpack
+        // all for these would take ten times as long as the rest of a load.
         if tls_size == 0 {
             return;
         }
@@ -663,6 +666,17 @@ fn is_dwarf(names: &Names, name: u32) -> bool {
     (names.is_debug(name) && !names.is(name, ".debug_gdb_scripts"))
         || names.is(name, ".gdb_index")
         || names.is(name, SHARED)
+}
+
+/// Whether a file has DWARF, as [`is_dwarf`] knows it.
+pub(crate) fn has_dwarf(file: &[u8]) -> bool {
+    let Ok(header) = image_header(file) else { return false };
+    let is_dwarf = |names: &Names, header: &SectionHeader| {
+        let is_loaded = header.sh_flags & u64::from(SHF_ALLOC) != 0;
+        !is_loaded && header.sh_type != SHT_NOBITS && is_dwarf(names, header.sh_name)
+    };
+    Headers::parse(&header, file)
+        .is_ok_and(|headers| headers.list.iter().any(|it| is_dwarf(&headers.names, it)))
 }
 
 /// The entries and strings of a file's `.symtab`, if section headers tell of one.

@@ -11,7 +11,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::{fmt, path::PathBuf};
 
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
@@ -20,6 +22,13 @@ use super::sections::{Headers, file_range};
 use super::symfile::image_header;
 use super::xz::crc32;
 use crate::dynamic::u32_at;
+use crate::environment;
+
+/// The environment variable that names the folders where such files are installed, as gdb's setting
+/// `debug-file-directory` does.
+const ENVIRONMENT: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
+/// Where distributions install them, and gdb looks.
+const INSTALLED: &str = "/usr/lib/debug";
 
 /// Why a file is not accepted as an image's debug information.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +48,15 @@ pub(crate) enum NotSeparate {
 /// What a linker calls a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildId(Vec<u8>);
+
+impl BuildId {
+    /// Where a file with this build-id is installed, in such a folder.
+    fn path_below(&self, folder: PathBuf) -> Option<PathBuf> {
+        let id = self.to_string();
+        let (first, rest) = id.split_at_checked(2)?;
+        Some(folder.join(".build-id").join(first).join(format!("{rest}.debug")))
+    }
+}
 
 impl fmt::Display for BuildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +89,33 @@ pub(crate) fn check<'a>(
         Some(ours) => Err(NotSeparate::OtherChecksum { ours, theirs: crc32(file) }),
         None => Err(NotSeparate::NothingToCheck),
     }
+}
+
+/// The file that was split off the image with these `PT_NOTE`s and is installed on this machine: where
+/// gdb would find it. Nothing, if it is not there or larger than `most` bytes.
+pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) -> Option<Vec<u8>> {
+    let mut notes = notes;
+    let id = notes.find_map(build_id)?;
+    environment::folders(ENVIRONMENT, INSTALLED).into_iter().find_map(|folder| {
+        let path = id.path_below(folder)?;
+        let file = File::open(&path).ok()?;
+        let len = file.metadata().ok().filter(|data| data.is_file())?.len();
+        if len > most {
+            log::warn!(
+                "{}: {len} bytes are more than the limit of {most}: not read",
+                path.display()
+            );
+            return None;
+        }
+        let mut bytes = Vec::new();
+        match file.take(len).read_to_end(&mut bytes) {
+            Ok(_) => Some(bytes),
+            Err(error) => {
+                log::warn!("{}: {error}", path.display());
+                None
+            }
+        }
+    })
 }
 
 /// The build-id among these notes.

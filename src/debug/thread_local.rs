@@ -64,8 +64,10 @@ enum Form {
 }
 
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
-/// many bytes.
+/// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
+/// no block is.
 pub(super) fn locations(section: &[u8], block_size: u64) -> impl Iterator<Item = Site> {
+    let block_size = block_size.max(1);
     memchr::memchr_iter(DW_OP_CONST8U, section).filter_map(move |at| {
         let Some(&[_, ref offset @ .., ask]) = section.get(at..at + LOCATION) else { return None };
         if !matches!(ask, DW_OP_FORM_TLS_ADDRESS | DW_OP_GNU_PUSH_TLS_ADDRESS) {
