@@ -83,6 +83,7 @@ const SERVICES: &[&str] = &[
     "__register_atfork",
     "__tls_get_addr",
     "__cxa_at_quick_exit",
+    "__cxa_finalize",
     "__cxa_atexit",
     "__cxa_thread_atexit",
     "__cxa_thread_atexit_impl",

@@ -1230,6 +1230,33 @@ fn instances_of_a_template_share_their_debug_information() {
     });
 }
 
+/// What debuggers are told takes the memory of one copy of the debug sections, never more meanwhile.
+#[test]
+fn debug_information_is_copied_once() {
+    common::isolated("debug_information_is_copied_once", || {
+        let bytes = fs::read(library("rustc", "rustlib.rs", &["-g"])).unwrap();
+        let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+        let name = |name| elf.shdr_strtab.get_at(name).unwrap();
+        let sections = || elf.section_headers.iter().map(|it| (name(it.sh_name), it.sh_size));
+        let sum = |is_one: fn(&str) -> bool| -> u64 {
+            sections().filter(|(name, _)| is_one(name)).map(|(_, size)| size).sum()
+        };
+        let debug_sections = sum(|name| name.starts_with(".debug_"));
+        let others = sum(|name| [".symtab", ".strtab", ".eh_frame"].contains(&name));
+        let peak = |debug| {
+            let loader = memdl::Loader::new().system_libraries(true).debug(debug);
+            // SAFETY: the test's own library.
+            common::peak_of(|| drop(unsafe { loader.load(&bytes) }.unwrap())) as u64
+        };
+        // What is needed once, and the memory of the image, which is used again.
+        peak(Debug::Off);
+        let full = peak(Debug::Full) - peak(Debug::Off);
+        eprintln!("{full} bytes; {debug_sections} of debug sections, {others} of others");
+        assert!(debug_sections > 2 << 20 && full > debug_sections / 2);
+        assert!(full < debug_sections + others + (512 << 10), "{full}");
+    });
+}
+
 /// Memory that this process has for itself.
 fn private_kib() -> i64 {
     let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();

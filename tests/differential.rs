@@ -30,12 +30,13 @@ const DT_RELRSZ: u64 = 35;
 
 /// What only `ld.so` can do for its libraries, and memdl does for its images: their imports of
 /// these are bound to memdl's versions.
-const SERVICES: [&str; 20] = [
+const SERVICES: [&str; 21] = [
     "__tls_get_addr",
     "__cxa_thread_atexit_impl",
     "__cxa_thread_atexit",
     "__cxa_atexit",
     "__cxa_at_quick_exit",
+    "__cxa_finalize",
     "__register_atfork",
     "dladdr",
     "dladdr1",

@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use common::{
-    Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps, repository,
+    Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps, peak_of,
+    repository,
 };
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
@@ -494,19 +495,6 @@ fn mutate(bytes: &mut Vec<u8>, important: &[(usize, usize)], random: &mut Random
     if random.below(20) == 0 {
         bytes.truncate(random.below(bytes.len()));
     }
-}
-
-/// The most memory that was resident since `f` began, less what was then, in bytes.
-fn peak_of(f: impl FnOnce()) -> usize {
-    let status = |field: &str| -> usize {
-        let text = fs::read_to_string("/proc/self/status").unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-    };
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    let before = status("VmRSS:");
-    f();
-    status("VmHWM:").saturating_sub(before)
 }
 
 #[test]

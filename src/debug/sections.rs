@@ -452,8 +452,7 @@ impl<'a> Sections<'a> {
             return;
         }
         let opened = self.find_split_units(tls_size).and_then(|()| {
-            let names = [".debug_info", ".debug_types", ".debug_addr"];
-            names.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
+            TELL_PLACES.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
             match self.debug(SHARED) {
                 Some(_) if !self.has_all_thread_locals(tls_size) => {
                     Err("the file named in .gnu_debugaltlink may have thread-local variables"
@@ -533,14 +532,15 @@ impl<'a> Sections<'a> {
 
     /// What in this debug section tells where thread-local variables are.
     pub(super) fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Vec<Site> {
-        let name = self.names.get(section.header.sh_name);
-        self.sites(&name, &section.contents, tls_size)
+        let mut names = TELL_PLACES.into_iter();
+        let name = names.find(|name| self.names.is(section.header.sh_name, name));
+        name.map_or_else(Vec::new, |name| self.sites(name, &section.contents, tls_size))
     }
 
     /// As [`Sections::thread_locals`], of the section of this name with these contents.
     fn sites(&self, name: &str, contents: &[u8], tls_size: u64) -> Vec<Site> {
         match name {
-            ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size).collect(),
+            ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size),
             ".debug_addr" => {
                 let owner = self.owners(tls_size);
                 let entries =
@@ -651,6 +651,9 @@ impl<'a> Sections<'a> {
         inside.then_some(u16::try_from(index).ok()?)
     }
 }
+
+/// The sections that tell where variables are.
+const TELL_PLACES: [&str; 3] = [".debug_info", ".debug_types", ".debug_addr"];
 
 /// Names a file that has what DWARF of several images have in common (`dwz -m`). gdb finds it by that
 /// path, or by the build-id that is here too. If it does not, it says so and reads no DWARF: there are

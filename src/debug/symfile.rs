@@ -918,7 +918,7 @@ mod tests {
         for name in [".debug_info", ".debug_line", ".debug_str", ".debug_abbrev"] {
             let mut stated = section(&image, name).unwrap().1.to_vec();
             // Only the location of `per_thread` is another.
-            let site = crate::debug::thread_local::locations(&stated, 1).next();
+            let site = crate::debug::thread_local::locations(&stated, 1).pop();
             if let Some(site) = site {
                 assert_eq!(name, ".debug_info");
                 stated[site.at..site.at + site.len()]

@@ -66,20 +66,21 @@ enum Form {
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
 /// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
 /// no block is.
-pub(super) fn locations(section: &[u8], block_size: u64) -> impl Iterator<Item = Site> {
+pub(super) fn locations(section: &[u8], block_size: u64) -> Vec<Site> {
     let block_size = block_size.max(1);
-    memchr::memchr_iter(DW_OP_CONST8U, section).filter_map(move |at| {
-        let Some(&[_, ref offset @ .., ask]) = section.get(at..at + LOCATION) else { return None };
-        if !matches!(ask, DW_OP_FORM_TLS_ADDRESS | DW_OP_GNU_PUSH_TLS_ADDRESS) {
+    let site_at = |at: usize| {
+        let Some(&[DW_OP_CONST8U, ref offset @ .., ask]) = section.get(at..at + LOCATION) else {
             return None;
-        }
+        };
         let len = usize::from(*section.get(at.checked_sub(1)?)?);
         let offset = u64::from_le_bytes(offset.try_into().ok()?);
         let is_part = || section.get(at + LOCATION) == Some(&DW_OP_PLUS_UCONST);
         let is_whole = len == LOCATION || (len > LOCATION + 1 && len < 0x80 && is_part());
         let site = Site { at, offset, form: Form::Location { ask } };
         (is_whole && offset < block_size).then_some(site)
-    })
+    };
+    let asks = memchr::memchr2_iter(DW_OP_FORM_TLS_ADDRESS, DW_OP_GNU_PUSH_TLS_ADDRESS, section);
+    asks.filter_map(|end| site_at((end + 1).checked_sub(LOCATION)?)).collect()
 }
 
 /// Whose an address is that an image states, as far as it matters for what is in `.debug_addr`.
@@ -226,21 +227,21 @@ mod tests {
         let found = original(4, 0xe0);
         let section = [&[10, 10][..], &found, &original(16, 0xe0), &original(8, 0x9b)].concat();
         let told: Vec<_> =
-            locations(&section, 16).map(|site| (site.at, site.offset, site.form)).collect();
+            locations(&section, 16).iter().map(|site| (site.at, site.offset, site.form)).collect();
         let location = |ask| Form::Location { ask };
         assert_eq!(told, [(3, 4, location(0xe0)), (25, 8, location(0x9b))]);
-        assert_eq!(locations(&original(0, 0xe1), 16).count(), 0);
-        assert_eq!(locations(&found[..10], 16).count(), 0);
-        assert_eq!(locations(&found[1..], 16).count(), 0);
+        assert_eq!(locations(&original(0, 0xe1), 16), []);
+        assert_eq!(locations(&found[..10], 16), []);
+        assert_eq!(locations(&found[1..], 16), []);
     }
 
     #[test]
     fn a_part_of_a_common_block_is_found() {
         let mut part = original(4, 0xe0);
         part[0] = 12;
-        assert_eq!(locations(&part, 16).count(), 0);
+        assert_eq!(locations(&part, 16), []);
         part.extend([DW_OP_PLUS_UCONST, 3]);
-        assert_eq!(locations(&part, 16).count(), 1);
+        assert_eq!(locations(&part, 16).len(), 1);
     }
 
     fn owner(address: u64) -> Owner {

@@ -291,6 +291,19 @@ pub fn resident() -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// The most memory that was resident since `f` began, less what was then, in bytes.
+pub fn peak_of(f: impl FnOnce()) -> usize {
+    let status = |field: &str| -> usize {
+        let text = fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    };
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = status("VmRSS:");
+    f();
+    status("VmHWM:").saturating_sub(before)
+}
+
 pub fn is_mapped(address: usize) -> bool {
     maps().iter().any(|line| line.range.contains(&address))
 }
