@@ -100,8 +100,7 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 /// The NUL-terminated string at `offset` of a string table, without its NUL.
 pub(crate) fn string_at(strtab: &[u8], offset: u64) -> Option<&[u8]> {
     let tail = strtab.get(usize::try_from(offset).ok()?..)?;
-    let end = tail.iter().position(|&byte| byte == 0)?;
-    tail.get(..end)
+    tail.get(..memchr::memchr(0, tail)?)
 }
 
 #[cfg(test)]

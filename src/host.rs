@@ -207,6 +207,16 @@ struct Listed {
     tls_module: usize,
 }
 
+impl Listed {
+    /// That library, if it is still there.
+    fn held(self) -> Option<Arc<HostLibrary>> {
+        let handle = Handle::loaded(&self.name)?;
+        // It may have gone, and another come in its place, before it was held.
+        let is_it = handle.link_map()?.0 == self.load_bias;
+        if is_it { HostLibrary::new(self, Some(handle)).map(Arc::new) } else { None }
+    }
+}
+
 /// All libraries of the process, in `ld.so`'s order.
 fn listed() -> Vec<Listed> {
     listed_if(&mut |_| true)
@@ -237,13 +247,7 @@ fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
     };
     let found = listed_if(&mut |listed| has_some(listed)).into_iter();
     let found = found.filter(|listed| !startup().iter().any(|it| it.name == listed.name));
-    let held = |listed: Listed| {
-        let handle = Handle::loaded(&listed.name)?;
-        // It may have gone, and another come in its place, before it was held.
-        let is_it = handle.link_map()?.0 == listed.load_bias;
-        if is_it { HostLibrary::new(listed, Some(handle)).map(Arc::new) } else { None }
-    };
-    found.filter_map(held).collect()
+    found.filter_map(Listed::held).collect()
 }
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
@@ -333,9 +337,12 @@ impl HostLibrary {
     /// The library behind an open handle.
     fn held(handle: Handle) -> Option<HostLibrary> {
         let (load_bias, name) = handle.link_map()?;
-        let listed = listed()
-            .into_iter()
-            .find(|listed| listed.load_bias == load_bias && listed.name == name)?;
+        let is_it = |listed: &Listed| listed.load_bias == load_bias && listed.name == name;
+        let known = made_names().opened_now().and_then(|opened| {
+            let mut listed = opened.libraries.iter().map(|library| &library.listed);
+            listed.find(|listed| is_it(listed)).cloned()
+        });
+        let listed = known.or_else(|| listed_if(&mut |listed| is_it(listed)).pop())?;
         HostLibrary::new(listed, Some(handle))
     }
 
@@ -712,7 +719,7 @@ pub(crate) struct GlobalScope {
     asked: Cell<bool>,
     /// The libraries that were opened since the process started, for others to see or not; and, where
     /// it was asked, whether this one is for others to see.
-    opened: OnceCell<(Arc<Opened>, Vec<OnceCell<bool>>)>,
+    opened: OnceCell<(Arc<Opened>, Vec<OnceCell<Seen>>)>,
     /// Of these, those that may have unique definitions.
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
     /// Of these, those that something was found in, the last first: mostly there is more in them.
@@ -733,6 +740,15 @@ struct MadeNames {
     opened: Option<(Changes, Arc<Opened>)>,
 }
 
+impl MadeNames {
+    /// Those of the others, if they are as they were.
+    fn opened_now(&self) -> Option<Arc<Opened>> {
+        let now = Changes::now();
+        let (_, opened) = self.opened.as_ref().filter(|(changes, _)| *changes == now)?;
+        Some(opened.clone())
+    }
+}
+
 /// What libraries define that were opened since the process started.
 struct Opened {
     names: Names,
@@ -740,13 +756,23 @@ struct Opened {
 }
 
 struct OpenedLibrary {
+    listed: Listed,
     names: Names,
-    /// A name that it defines for whoever can see it.
-    defined: Option<CString>,
+    /// A name that it defines for whoever can see it, and the address.
+    defined: Option<(CString, usize)>,
+}
+
+/// Whether a library was opened for others to see (`RTLD_GLOBAL`). That can change while it is there,
+/// without a sign, so it holds for one load.
+enum Seen {
+    No,
+    /// Held, since it may be unloaded by others.
+    Yes(Arc<HostLibrary>),
+    Perhaps,
 }
 
 impl OpenedLibrary {
-    fn new(library: &HostLibrary, hashes: &[u32]) -> OpenedLibrary {
+    fn new(library: &HostLibrary, listed: &Listed, hashes: &[u32]) -> OpenedLibrary {
         let table = library.table();
         // `dlsym` would call the resolver of an IFUNC, and is not to find another version.
         let is_plain = |index: u32, symbol: &Sym| {
@@ -756,17 +782,23 @@ impl OpenedLibrary {
                 && table.is_default_version(index)
         };
         let found = table.exports().find(|(index, symbol)| is_plain(*index, symbol));
-        let name = found.and_then(|(_, symbol)| table.string(symbol.st_name));
-        let defined = name.and_then(|name| CString::new(name).ok());
-        OpenedLibrary { names: Names::new(hashes), defined }
+        let defined = found.and_then(|(_, symbol)| {
+            let name = CString::new(table.string(symbol.st_name)?).ok()?;
+            Some((name, library.memory.load_bias.apply(Vaddr(symbol.st_value))))
+        });
+        OpenedLibrary { listed: listed.clone(), names: Names::new(hashes), defined }
     }
 
-    /// Whether it may have been opened with `RTLD_GLOBAL`. That can change while it is there, without
-    /// a sign, so it holds for one load.
-    fn may_be_global(&self) -> bool {
-        // If `dlsym` finds nobody who defines the name, then this library is none that it sees.
-        let seen = |name: &CString| Handle::global_scope().symbol(name, None).is_some();
-        self.defined.as_ref().is_none_or(seen)
+    fn seen(&self) -> Seen {
+        let Some((name, address)) = &self.defined else { return Seen::Perhaps };
+        match Handle::global_scope().symbol(name, None) {
+            // If `dlsym` finds nobody who defines the name, then this library is none that it sees.
+            None => Seen::No,
+            Some(found) if found == *address => {
+                self.listed.clone().held().map_or(Seen::Perhaps, Seen::Yes)
+            }
+            Some(_) => Seen::Perhaps,
+        }
     }
 }
 
@@ -796,10 +828,8 @@ fn startup_names(make: bool) -> Option<Arc<Names>> {
 fn opened() -> Arc<Opened> {
     let now = Changes::now();
     let mut made = made_names();
-    if let Some((changes, opened)) = &made.opened
-        && *changes == now
-    {
-        return opened.clone();
+    if let Some(opened) = made.opened_now() {
+        return opened;
     }
     let (mut hashes, mut libraries) = (Vec::new(), Vec::new());
     // They are looked into while `ld.so` keeps them where they are.
@@ -814,7 +844,7 @@ fn opened() -> Arc<Opened> {
         {
             let start = hashes.len();
             hashes.extend(library.table().half_hashes());
-            libraries.push(OpenedLibrary::new(&library, &hashes[start..]));
+            libraries.push(OpenedLibrary::new(&library, listed, &hashes[start..]));
         }
         false
     });
@@ -873,11 +903,11 @@ impl GlobalScope {
     }
 
     #[inline]
-    fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<bool>>) {
+    fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<Seen>>) {
         self.opened.get_or_init(|| {
             let opened = opened();
-            let is_global = opened.libraries.iter().map(|_| OnceCell::new()).collect();
-            (opened, is_global)
+            let seen = opened.libraries.iter().map(|_| OnceCell::new()).collect();
+            (opened, seen)
         })
     }
 
@@ -888,9 +918,16 @@ impl GlobalScope {
 
     /// Whether one of the libraries that were opened may define such a name, and may be seen.
     fn one_may_show(&self, half_hash: u32) -> bool {
-        let (opened, is_global) = self.opened();
-        opened.libraries.iter().zip(is_global).any(|(library, is_global)| {
-            library.names.may_have(half_hash) && *is_global.get_or_init(|| library.may_be_global())
+        self.that_may_show(half_hash).next().is_some()
+    }
+
+    /// The libraries that were opened, may define such a name, and may be seen.
+    fn that_may_show(&self, half_hash: u32) -> impl Iterator<Item = &Seen> {
+        let (opened, seen) = self.opened();
+        let libraries = opened.libraries.iter().zip(seen);
+        libraries.filter_map(move |(library, seen)| {
+            let seen = || seen.get_or_init(|| library.seen());
+            library.names.may_have(half_hash).then(seen).filter(|seen| !matches!(seen, Seen::No))
         })
     }
 
@@ -923,8 +960,22 @@ impl GlobalScope {
                 return Some(GlobalSymbol { symbol, library: None });
             }
         }
-        let may_be_seen = self.opened_may_show(name.half_hash());
-        if may_be_seen { self.lookup_opened(name, wanted, class) } else { None }
+        if !self.opened().0.names.may_have(name.half_hash()) {
+            return None;
+        }
+        let mut libraries = self.that_may_show(name.half_hash());
+        match (libraries.next()?, libraries.next()) {
+            // Nobody else can have it.
+            (Seen::Yes(library), None) => {
+                let (_, symbol) = library.table().lookup(name, wanted, class)?;
+                if symbol.is_unique() {
+                    return self.lookup_opened(name, wanted, class);
+                }
+                let symbol = library.host_symbol(&symbol);
+                Some(GlobalSymbol { symbol, library: Some(library.clone()) })
+            }
+            _ => self.lookup_opened(name, wanted, class),
+        }
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started: `dlsym`

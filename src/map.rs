@@ -312,15 +312,17 @@ impl Mapping<Open> {
 
     /// Protects stretches without a gap between them.
     fn protect_run(&self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
-        /// Up to so many bytes it takes less time to protect pages twice than to ask once more; and
-        /// large pages are quick as long as they are not cut.
+        /// Up to so many bytes it takes less time to protect pages twice than to ask once more.
         const FEW: u64 = 1 << 17;
+        /// And from so many on if they are large pages, for those that are not cut are quick.
+        const UNCUT: u64 = 2 * HUGE_PAGE as u64;
         let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
             return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
         };
+        let is_uncut = self.is_huge && last.end.0 - first.start.0 >= UNCUT;
         let inside: u64 = inner.iter().map(|(pages, _)| pages.end.0 - pages.start.0).sum();
         // Mostly code is between what is only read: all of it is made so, then the code is protected.
-        if outer == of_last && (inside <= FEW || self.is_huge) {
+        if outer == of_last && (inside <= FEW || is_uncut) {
             self.protect_pages(&(first.start..last.end), *outer)?;
             return inner
                 .iter()

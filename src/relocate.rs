@@ -303,18 +303,19 @@ impl<'a> Binder<'a> {
             None => {}
         }
 
-        let (text, version) = (name.text(), version.map(|version| version.text()));
-        let request = SymbolRequest {
-            name: &text,
-            version: version.as_deref(),
-            weak: symbol.is_weak(),
-            requested_by: self.name,
-        };
-        let supplied = self.order.resolver.and_then(|resolver| resolver(&request));
+        let supplied = self.order.resolver.and_then(|resolver| {
+            let (name, version) = (name.text(), version.map(|version| version.text()));
+            resolver(&SymbolRequest {
+                name: &name,
+                version: version.as_deref(),
+                weak: symbol.is_weak(),
+                requested_by: self.name,
+            })
+        });
         if supplied.is_none() && !symbol.is_weak() {
             outcome.missing.push(MissingSymbol {
-                name: text.clone().into_owned(),
-                version: version.map(|version| version.into_owned()),
+                name: name.text().into_owned(),
+                version: version.map(|version| version.text().into_owned()),
                 needed_by: self.name.to_owned(),
             });
         }

@@ -18,7 +18,6 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::ops::Range;
 
 use goblin::elf::sym::{
@@ -188,7 +187,8 @@ impl<'a> SymbolName<'a> {
 
     /// The one at the start of these bytes, up to its NUL.
     fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
-        CStr::from_bytes_until_nul(bytes).ok().map(|name| SymbolName::new(name.to_bytes()))
+        let end = memchr::memchr(0, bytes)?;
+        Some(SymbolName::new(bytes.get(..end)?))
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {
@@ -346,13 +346,15 @@ impl SymbolLayout {
             None => to_end(DT_HASH, outside)?.map(Hash::Sysv),
         };
         let versym = to_end(DT_VERSYM, "the version table lies outside the image")?;
+        // As many as most have.
+        let room = if versym.is_some() { 16 } else { 0 };
         let mut layout = SymbolLayout {
             symtab: symtab..Vaddr(symtab.0 + symtab_len),
             strtab,
             versym,
             hash,
-            versions: Vec::new(),
-            needed_versions: Vec::new(),
+            versions: Vec::with_capacity(room),
+            needed_versions: Vec::with_capacity(room),
         };
         layout.read_version_definitions(dynamic, memory)?;
         layout.read_version_needs(dynamic, memory)?;
@@ -625,7 +627,8 @@ impl<'a> SymbolTable<'a> {
     }
 
     fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
-        entry.hash == version.hash && self.string(entry.name) == Some(version.name)
+        self.add_work(version.name.len());
+        entry.hash == version.hash && self.is_string(entry.name, version.name)
     }
 
     /// The definition that a reference to `name` binds to in this library.
@@ -723,7 +726,7 @@ impl<'a> SymbolTable<'a> {
             return false;
         }
         self.add_work(name.bytes.len());
-        if !self.is_named(&symbol, name) {
+        if !self.is_string(symbol.st_name, name.bytes) {
             return false;
         }
         let Some(versym) = self.versym(index) else {
@@ -786,16 +789,18 @@ impl<'a> SymbolTable<'a> {
         (first..self.len()).filter_map(|index| self.half_hash(index))
     }
 
-    fn is_named(&self, symbol: &Sym, name: &SymbolName<'_>) -> bool {
-        let tail = self.strtab.get(symbol.st_name as usize..).unwrap_or(&[]);
-        tail.starts_with(name.bytes) && tail.get(name.bytes.len()) == Some(&0)
+    /// Whether the string at `offset` is this one.
+    #[inline]
+    fn is_string(&self, offset: u32, string: &[u8]) -> bool {
+        let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
+        tail.get(string.len()) == Some(&0) && tail.starts_with(string)
     }
 
     /// Whether the table has an undefined symbol of this name.
     pub(crate) fn refers_to(&self, name: &SymbolName<'_>) -> bool {
         (1..self.capacity())
             .filter_map(|index| self.symbol(index))
-            .any(|symbol| symbol.is_undefined() && self.is_named(&symbol, name))
+            .any(|symbol| symbol.is_undefined() && self.is_string(symbol.st_name, name.bytes))
     }
 
     /// All symbols that the table knows of, with index; in table order.

@@ -22,7 +22,7 @@ use common::{
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_GNU_RELRO, PT_LOAD};
 use goblin::elf::sym::STB_GNU_UNIQUE;
-use libc::{RTLD_DEEPBIND, RTLD_LOCAL, RTLD_NOW};
+use libc::{RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Error, Library, Loader, Scope};
 
 const PAGE: usize = 4096;
@@ -1012,6 +1012,59 @@ fn constructors_and_destructors_may_load_and_unload() {
             library.close().unwrap();
             NESTED.with(|nested| assert!(nested.borrow().is_none()));
             assert_eq!(DESTRUCTED.load(Ordering::Relaxed), round);
+        }
+    });
+}
+
+/// What `dlopen` binds the reference of `whose.c` to, or `None` if it refuses it, is what memdl does,
+/// after these libraries that define it were opened.
+fn whose(opened: &[(&Path, c_int)]) -> Option<c_int> {
+    let opened: Vec<Opened> =
+        opened.iter().map(|&(path, flags)| Opened::new(path, RTLD_NOW | flags)).collect();
+    let user = build("gcc", "loading/whose.c", &[]);
+    let name = std::ffi::CString::new(user.to_str().unwrap()).unwrap();
+    // SAFETY: a C string and a library of `testlibs/`; the handle is closed once.
+    let reference = unsafe {
+        let handle = libc::dlopen(name.as_ptr(), RTLD_NOW);
+        (!handle.is_null()).then(|| {
+            let run = libc::dlsym(handle, c"run".as_ptr());
+            let result = std::mem::transmute::<*mut c_void, Number>(run)();
+            libc::dlclose(handle);
+            result
+        })
+    };
+    // SAFETY: as above.
+    let library = unsafe { Loader::new().load_any_way(&fs::read(&user).unwrap()) };
+    match &library {
+        Ok(library) => assert_eq!(Some(number(library, "run")), reference),
+        Err(error) => {
+            assert!(matches!(error, Error::Missing { .. }), "{error}");
+            assert_eq!(None, reference);
+        }
+    }
+    // What it is bound to stays with it.
+    drop(opened);
+    if let Ok(library) = &library {
+        assert_eq!(Some(number(library, "run")), reference);
+    }
+    reference
+}
+
+#[test]
+fn libraries_that_were_opened_define_for_whoever_sees_them() {
+    isolated("libraries_that_were_opened_define_for_whoever_sees_them", || {
+        let [one, two] = ["1", "2"]
+            .map(|number| build("gcc", "loading/whose.c", &[&format!("-DNUMBER={number}")]));
+        let (one, two) = (&*one, &*two);
+        for _ in 0..2 {
+            assert_eq!(whose(&[]), None);
+            assert_eq!(whose(&[(one, RTLD_LOCAL)]), None);
+            assert_eq!(whose(&[(one, RTLD_GLOBAL)]), Some(1));
+            assert_eq!(whose(&[(one, RTLD_LOCAL), (two, RTLD_GLOBAL)]), Some(2));
+            assert_eq!(whose(&[(one, RTLD_GLOBAL), (two, RTLD_GLOBAL)]), Some(1));
+            // Opened first, and seen second.
+            let later = [(one, RTLD_LOCAL), (two, RTLD_GLOBAL), (one, RTLD_GLOBAL)];
+            assert_eq!(whose(&later), Some(2));
         }
     });
 }
