@@ -1,7 +1,7 @@
 //! Memory made for receiving an image into.
 //!
-//! The bytes are received where the image will run: what is read-only stays where it arrived, and
-//! only what is written moves, to where its pages have to be ([`crate::map`]).
+//! The bytes are received where the image will run: most of it stays where it arrived, and the rest
+//! moves to where its pages have to be ([`crate::map`]).
 
 #![allow(unsafe_code)]
 
@@ -26,6 +26,7 @@ use crate::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 /// # Ok(()) }
 /// ```
 pub struct ImageBuffer {
+    /// The bytes are at [`LEAD`].
     memory: Reservation,
     len: usize,
     /// All behind this is zero, and was never touched.
@@ -36,6 +37,10 @@ pub struct ImageBuffer {
 /// (`.bss`), and to be moved it would have to give up its large pages. It is no memory until it is
 /// used.
 const ROOM: usize = 128 << 20;
+
+/// Address space in front of the bytes, for what has to move down.
+pub(crate) const LEAD: usize = 1 << 16;
+
 impl ImageBuffer {
     /// `len` zero bytes.
     ///
@@ -47,18 +52,23 @@ impl ImageBuffer {
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
         let huge = reserve::in_huge_pages(rounded);
+        let with = |room: usize| {
+            let len = rounded.max(huge).checked_add(LEAD)?;
+            len.checked_add(room)
+        };
         let memory = if huge > 0 {
-            let with_room = rounded.checked_add(ROOM).ok_or_else(out_of_memory)?;
+            let reserve = |room| {
+                let len = with(room).ok_or_else(out_of_memory)?;
+                Reservation::new(len, HUGE_PAGE, HUGE_PAGE - LEAD)
+            };
             // A system that counts address space may not give so much.
-            let memory = Reservation::new(with_room, HUGE_PAGE, 0)
-                .or_else(|_| Reservation::new(rounded.max(huge), HUGE_PAGE, 0))?;
-            memory.advise_huge(0..huge);
+            let memory = reserve(ROOM).or_else(|_| reserve(0))?;
+            memory.advise_huge(LEAD..LEAD + huge);
             memory
         } else {
             // As above, in small; and what is written moves up a little, into pages that are there.
-            let with_room = rounded.checked_add(LITTLE).ok_or_else(out_of_memory)?;
-            let memory = Reservation::new(with_room, page, 0)?;
-            memory.populate(0..rounded + 4 * page);
+            let memory = Reservation::new(with(LITTLE).ok_or_else(out_of_memory)?, page, 0)?;
+            memory.populate(LEAD..LEAD + rounded + 4 * page);
             memory
         };
         Ok(ImageBuffer { memory, len, touched: len })
@@ -105,8 +115,10 @@ impl ImageBuffer {
 
     /// Sees to it that the memory, which may move for that, has `len` bytes.
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
-        if len > self.memory.len() {
-            let rounded = len.checked_next_multiple_of(region::page::size());
+        if len > self.room() {
+            let with_lead = len.checked_add(LEAD);
+            let rounded =
+                with_lead.and_then(|len| len.checked_next_multiple_of(region::page::size()));
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
             })?;
@@ -120,19 +132,24 @@ impl ImageBuffer {
         self.len = self.len.min(len);
     }
 
-    /// The memory, and up to where it may have bytes that are not zero.
+    /// The memory, with the bytes at [`LEAD`], and how many of these may be other than zero.
     pub(crate) fn into_memory(self) -> (Reservation, usize) {
         (self.memory, self.touched)
     }
 
-    /// Where it starts.
+    /// Where the bytes start.
     pub(crate) fn address(&self) -> usize {
-        self.memory.address()
+        self.memory.address() + LEAD
     }
 
     /// How many bytes an image in place can take without moving.
     pub(crate) fn room(&self) -> usize {
-        self.memory.len()
+        self.memory.len() - LEAD
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the reservation is longer than that, always.
+        unsafe { self.memory.as_ptr().add(LEAD) }
     }
 }
 
@@ -142,14 +159,14 @@ impl Deref for ImageBuffer {
     fn deref(&self) -> &[u8] {
         // SAFETY: `len` bytes of the reservation, mapped and zeroed or written since, owned by
         // `self` and changed only through `&mut self`.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 }
 
 impl DerefMut for ImageBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `&mut self` says that nobody else looks.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
     }
 }
 

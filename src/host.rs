@@ -875,6 +875,17 @@ impl GlobalScope {
         }
     }
 
+    /// The names that libraries define, for others to see or not; `None` if those of the start-up set
+    /// were not worth making so far.
+    pub(crate) fn names(&self) -> Option<[&Names; 2]> {
+        if self.startup_names.get().is_none()
+            && let Some(names) = startup_names(false)
+        {
+            let _ = self.startup_names.set(names);
+        }
+        Some([self.startup_names.get()?, &self.opened().0.names])
+    }
+
     /// Whether a library may define, for others to see, a name with this hash
     /// ([`SymbolName::half_hash`]).
     #[inline]

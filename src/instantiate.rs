@@ -12,12 +12,11 @@ use std::sync::Arc;
 
 use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
-use crate::buffer::ImageBuffer;
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
-use crate::map::{Mapping, Open, Source, Writable};
+use crate::map::{Mapping, Open, Received, Source, Writable};
 use crate::prepare::{Member, Prepared};
 use crate::relocate::{Applier, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
@@ -34,7 +33,7 @@ pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence 
 /// process, as with `dlopen`.
 pub(crate) unsafe fn instantiate(
     prepared: &Prepared<'_>,
-    received: Option<ImageBuffer>,
+    received: Option<Received>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     let group = uninitialised(prepared, received, register)?;
@@ -46,7 +45,7 @@ pub(crate) unsafe fn instantiate(
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
 pub(crate) fn uninitialised(
     prepared: &Prepared<'_>,
-    received: Option<ImageBuffer>,
+    received: Option<Received>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     tell::keep();
@@ -65,7 +64,7 @@ pub(crate) fn uninitialised(
 /// Everything up to the constructors.
 fn place(
     prepared: &Prepared<'_>,
-    mut received: Option<ImageBuffer>,
+    mut received: Option<Received>,
     register: &mut Register<'_>,
 ) -> Result<Arc<Group>, Error> {
     let mut placed = Vec::with_capacity(prepared.members.len());
@@ -136,14 +135,14 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn new(
         member: &'p Member<'d>,
         index: usize,
-        received: Option<ImageBuffer>,
+        received: Option<Received>,
         static_tls: bool,
     ) -> Result<Placed<'p, 'd>, Error> {
         let name = member.profile.allows_memory_names().then_some(&*member.name);
         let bytes = member.image.bytes();
         let is_received = received.is_some();
         let source = match (received, member.shared_text()?) {
-            (Some(buffer), _) => Source::Received(buffer),
+            (Some(received), _) => Source::Received(received),
             (None, Some(text)) => Source::Shared(bytes, text),
             (None, None) => Source::Copied(bytes),
         };

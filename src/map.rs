@@ -12,9 +12,9 @@
 //!
 //! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left
 //!   (what a large page has more than the image needs stays behind it);
-//! * they were **received** into memory that was made for it: read-only segments stay where they
-//!   arrived, and the others move up to where they have to be (up to 64 KiB of that memory may stay
-//!   behind the image);
+//! * they were **received** into memory that was made for it: the largest segment stays where it
+//!   arrived, and the others move apart from it to where they have to be (up to 64 KiB of that memory
+//!   may stay behind the image, and in front of it);
 //! * read-only segments are **shared** with other instances, as the same pages mapped once more; or
 //!   they are still where another instance had them, and only what is written is filled anew.
 //!
@@ -37,12 +37,12 @@ use std::sync::{Arc, Weak};
 use region::Protection;
 
 use crate::addr::{LoadBias, PageSize, Vaddr};
-use crate::buffer::ImageBuffer;
+use crate::buffer::{ImageBuffer, LEAD};
 use crate::debug;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
-use crate::plan::{Plan, PlannedSegment};
+use crate::plan::{InPlace, Plan, PlannedSegment};
 use crate::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages};
 
 /// Segments are filled; relocations may be stored.
@@ -54,10 +54,17 @@ pub(crate) enum Sealed {}
 pub(crate) enum Source<'a> {
     /// From the file's bytes.
     Copied(&'a [u8]),
-    /// From where they were received, with the [room](Plan::room_in_place) that the plan asks for.
-    Received(ImageBuffer),
+    /// From where they were received.
+    Received(Received),
     /// What is written, from the file's bytes; the rest is these pages.
     Shared(&'a [u8], &'a SharedText),
+}
+
+/// An image's file, and how the image is to run where that was received.
+pub(crate) struct Received {
+    /// With the room that `place` asks for.
+    pub buffer: ImageBuffer,
+    pub place: InPlace,
 }
 
 /// An image in place.
@@ -164,20 +171,23 @@ impl Mapping<Open> {
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }
-            Source::Received(buffer) => {
-                let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
+            Source::Received(Received { buffer, place }) => {
                 let (mut reservation, touched) = buffer.into_memory();
-                let end = first_file.checked_add(span_len).ok_or_else(too_large)?;
+                let touched = touched + LEAD;
+                let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
+                let start = (LEAD + first_file).checked_sub(place.down).ok_or_else(too_large)?;
+                let end = start.checked_add(span_len).ok_or_else(too_large)?;
                 let page = region::page::size();
                 // SAFETY: the buffer was owned, so nobody refers to what is behind the image. Before
                 // that, what moves up is taken from there.
                 let first = unsafe {
-                    move_up(plan, reservation.as_ptr(), touched.min(reservation.len()));
+                    let len = reservation.len();
+                    move_apart(plan, reservation.as_ptr(), start, touched.min(len));
                     reservation.shrink(end.next_multiple_of(page), touched);
-                    reservation.address() + first_file
+                    reservation.address() + start
                 };
                 let mut mapping = over(reservation, first, Reuse::None);
-                mapping.is_huge = reserve::in_huge_pages(touched) > 0;
+                mapping.is_huge = reserve::in_huge_pages(touched - LEAD) > 0;
                 mapping
             }
             Source::Shared(bytes, text) => {
@@ -369,28 +379,41 @@ impl Mapping<Open> {
     }
 }
 
-/// Moves the segments of a received file to where they have to be, relative to its first, and zeroes
-/// what the file has no bytes for. All behind `touched` is zero.
+/// Moves the segments of a received file to where they have to be, and zeroes what the file has no bytes
+/// for. The first page of the image comes to be at `start` of the memory; all behind `touched` is zero.
 ///
 /// # Safety
-/// The file is at `file`, with as much memory there as [`Plan::room_in_place`] said; it can be written,
-/// and nobody else refers to it.
-unsafe fn move_up(plan: &Plan, file: *mut u8, touched: usize) {
+/// The file is at [`LEAD`] in `memory`, with as much there as [`Plan::in_place`] said, and `start` is what
+/// it said; it can be written, and nobody else refers to it.
+unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize) {
     let Some(first) = plan.segments.first() else { return };
-    for segment in plan.segments.iter().rev() {
-        let at = first.file.start + (segment.pages.start.0 - first.pages.start.0) as usize;
+    let place = |segment: &PlannedSegment| {
+        let at = start + (segment.pages.start.0 - first.pages.start.0) as usize;
+        (LEAD + segment.file.start, at)
+    };
+    let moves_down = |segment: &&PlannedSegment| {
+        let (from, at) = place(segment);
+        at < from
+    };
+    let put = |segment: &PlannedSegment| {
+        let (from, at) = place(segment);
         let len = segment.file.len().min(segment.len());
-        // SAFETY: both places lie in the room (`room_in_place`). They may overlap each other, which `copy`
-        // allows, but not what is yet to be moved: that lies before this one in the file and in
-        // memory, and none moves down.
+        // SAFETY: both places lie in the memory (`Plan::in_place`). They may overlap each other, which
+        // `copy` allows.
         unsafe {
-            if at != segment.file.start {
-                ptr::copy(file.add(segment.file.start), file.add(at), len);
+            if at != from {
+                ptr::copy(memory.add(from), memory.add(at), len);
             }
             let (start, end) = (at + len, (at + segment.len()).min(touched.max(at + len)));
-            zero(file.add(start), end - start);
+            zero(memory.add(start), end - start);
         }
-    }
+    };
+    // None comes to lie on what is yet to move. What moves down goes first, from the first on: if any
+    // does, segments are in the file as they are in memory (`Plan::in_place`), so what has not moved yet
+    // lies behind. What moves up goes from the last on: what has not moved yet ends, in the file, before
+    // where it is to end in memory, and so before the ones behind it.
+    plan.segments.iter().filter(moves_down).for_each(put);
+    plan.segments.iter().rev().filter(|segment| !moves_down(segment)).for_each(put);
 }
 
 /// From here on it is cheaper not to have pages than to fill them with zeroes.
@@ -576,11 +599,14 @@ impl PlannedSegment {
 
 impl<State> Mapping<State> {
     fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
-        let start = self.load_bias.apply(pages.start) as *const u8;
-        let len = (pages.end.0 - pages.start.0) as usize;
+        // What is in front of the image, and never used, goes with its first pages: one mapping less.
+        let is_first = self.segments.first().is_some_and(|first| first.pages.start == pages.start);
+        let first = if is_first { None } else { Some(self.load_bias.apply(pages.start)) };
+        let start = first.unwrap_or_else(|| self.memory.reservation.address());
+        let len = self.load_bias.apply(pages.end) - start;
         // SAFETY: whole pages of the reservation, which is ours; no reference into them is alive
         // while the mapping is open, but for ones made and dropped inside `store`.
-        unsafe { region::protect(start, len, protection) }.map_err(refused(len))
+        unsafe { region::protect(start as *const u8, len, protection) }.map_err(refused(len))
     }
 }
 
@@ -715,5 +741,102 @@ impl<State> ReadAt for Mapping<State> {
     fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
         let segment = self.segments.iter().find(|segment| segment.pages.contains(&start))?;
         self.read(start..segment.pages.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Access;
+    use crate::plan::InPlace;
+
+    const PAGE: usize = 4096;
+
+    fn plan(segments: &[(usize, Range<usize>, bool)]) -> Plan {
+        let page = |number: usize| Vaddr((number * PAGE) as u64);
+        let segments: Vec<_> = segments
+            .iter()
+            .map(|(first, file, write)| {
+                let pages = file.len().div_ceil(PAGE).max(1);
+                let access = Access { read: true, write: *write, execute: false };
+                let pages = page(*first)..page(first + pages);
+                PlannedSegment { pages, file: file.clone(), access }
+            })
+            .collect();
+        let span = segments[0].pages.start..segments[segments.len() - 1].pages.end;
+        let align = PAGE as u64;
+        Plan { span, align, segments, relro: vec![], text_relocations: false }
+    }
+
+    fn contents(mapping: &Mapping<Open>, plan: &Plan) -> Vec<Vec<u8>> {
+        let segments = plan.segments.iter();
+        segments.map(|segment| mapping.read(segment.pages.clone()).unwrap().to_vec()).collect()
+    }
+
+    /// The image where this file was received is as it is when it is copied.
+    fn assert_same(plan: &Plan, file: &[u8]) -> Option<InPlace> {
+        let mut buffer = ImageBuffer::new(file.len()).unwrap();
+        buffer.copy_from_slice(file);
+        let place = plan.in_place(buffer.address(), LEAD)?;
+        buffer.make_room(place.room).unwrap();
+        let received = Source::Received(Received { buffer, place });
+        let [received, copied] = [received, Source::Copied(file)]
+            .map(|source| Mapping::new(plan, source, None).unwrap());
+        assert!(contents(&received, plan) == contents(&copied, plan), "{plan:?}");
+        Some(place)
+    }
+
+    #[test]
+    fn the_largest_segment_stays_where_it_was_received() {
+        let file: Vec<u8> = (0..64 * PAGE).map(|at| (at / 16 % 251) as u8).collect();
+        let bytes = |pages: Range<usize>| pages.start * PAGE..pages.end * PAGE - 100;
+        // As lld lays out: each segment one page further apart than in the file.
+        let text = (9, bytes(8..40), false);
+        let lld = [(0, bytes(0..8), false), text.clone(), (42, bytes(40..50), true)];
+        let place = assert_same(&plan(&lld), &file).unwrap();
+        assert_eq!(place, InPlace { down: PAGE, room: 51 * PAGE });
+        // Nothing is as far in front as it would have to move down: then the first stays.
+        let far = [(0, bytes(0..8), false), (100, bytes(8..40), false)];
+        assert_eq!(assert_same(&plan(&far), &file).unwrap().down, 0);
+        // In another order in the file.
+        let mixed = [(0, bytes(0..1), false), (20, bytes(9..15), true), (42, bytes(2..40), false)];
+        assert_eq!(assert_same(&plan(&mixed), &file).unwrap().down, 0);
+        // One would have to move down further than the first.
+        let down = [(0, bytes(0..8), false), (9, bytes(20..40), false)];
+        assert_eq!(assert_same(&plan(&down), &file), None);
+    }
+
+    #[test]
+    fn received_images_are_as_copied_ones_however_they_lie_in_the_file() {
+        let mut state = 0x9e37_79b9_u64;
+        let mut below = |most: usize| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 33) as usize % most
+        };
+        let file: Vec<u8> = (0..40 * PAGE).map(|at| (at / 8 % 253) as u8).collect();
+        let (mut in_place, mut moved_down) = (0, 0);
+        for round in 0..600 {
+            let (mut at, mut from) = (0, 0);
+            let segments: Vec<_> = (0..2 + below(4))
+                .map(|_| {
+                    // Mostly in order, and sometimes with a page in common, as linkers have it.
+                    if round % 4 == 0 {
+                        from = below(30);
+                    }
+                    let pages = 1 + below(8);
+                    let start = from.min(39);
+                    let end = ((start + pages) * PAGE).min(file.len()) - below(PAGE);
+                    let segment = (at, start * PAGE..end, below(2) == 0);
+                    at += pages + below(4);
+                    from += pages - below(2);
+                    segment
+                })
+                .collect();
+            if let Some(place) = assert_same(&plan(&segments), &file) {
+                in_place += 1;
+                moved_down += usize::from(place.down > 0);
+            }
+        }
+        assert!(in_place > 100 && moved_down > 50, "{in_place}, {moved_down}");
     }
 }

@@ -31,15 +31,17 @@ impl Names {
         names
     }
 
+    #[inline(always)]
     fn places(&self, hash: u32) -> [(usize, u64); 2] {
-        [hash, hash.wrapping_mul(0x9e37_79b1).rotate_left(16)]
-            .map(|hash| ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64)))
+        let place = |hash: u32| ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64));
+        [place(hash), place(hash.wrapping_mul(0x9e37_79b1).rotate_left(16))]
     }
 
     /// Whether a name with this hash may be among them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn may_have(&self, hash: u32) -> bool {
-        self.places(hash).into_iter().all(|(word, bit)| self.bits[word] & bit != 0)
+        let [(first, bit), (second, other_bit)] = self.places(hash);
+        self.bits[first] & bit != 0 && self.bits[second] & other_bit != 0
     }
 }
 

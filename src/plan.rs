@@ -32,6 +32,15 @@ pub(crate) struct Plan {
     pub text_relocations: bool,
 }
 
+/// How an image runs where its file was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InPlace {
+    /// So many bytes its first segment moves down; all others move that much less up.
+    pub down: usize,
+    /// How much memory it takes from the start of the file on, in bytes.
+    pub room: usize,
+}
+
 /// A segment's whole pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedSegment {
@@ -93,36 +102,49 @@ impl Plan {
         Ok(Plan { span, align, segments, relro, text_relocations: facts.text_relocations })
     }
 
-    /// How much memory the image takes where its file was received, at `address`, from there on.
-    /// `None` if it cannot run there: its first segment stays, and all others must stay or move to
-    /// higher addresses, which never reach what has not moved yet if the last is moved first.
-    pub(crate) fn room_in_place(&self, address: usize) -> Option<usize> {
+    /// How the image can run where its file was received, at `address`, with `lead` bytes of memory in
+    /// front of it; `None` if it cannot.
+    ///
+    /// Linkers leave out of the file what is empty between segments, so these lie further apart in
+    /// memory than in the file. The largest, or the first, stays where it is, by which is less to move: those
+    /// before it move down, those behind it move up.
+    pub(crate) fn in_place(&self, address: usize, lead: usize) -> Option<InPlace> {
         let first = self.segments.first()?;
-        let moves_up = |segment: &PlannedSegment| {
+        let moves = self.segments.iter().map(|segment| {
             let in_memory = segment.pages.start.0 - first.pages.start.0;
-            let in_file = segment.file.start.checked_sub(first.file.start);
-            in_file.is_some_and(|in_file| in_file as u64 <= in_memory)
+            let in_file = segment.file.start.checked_sub(first.file.start)?;
+            usize::try_from(in_memory).ok()?.checked_sub(in_file)
+        });
+        let moves: Vec<usize> = moves.collect::<Option<_>>()?;
+        // Else a segment might move over what has yet to move.
+        let is_ascending =
+            moves.is_sorted() && self.segments.is_sorted_by_key(|segment| segment.file.start);
+        let sizes = || self.segments.iter().map(|segment| segment.file.len()).zip(&moves);
+        let largest = sizes().filter(|(_, moves)| **moves <= lead).max_by_key(|(len, _)| *len);
+        let moved = |down: usize| -> usize {
+            sizes().filter(|(_, moves)| **moves != down).map(|(len, _)| len).sum()
         };
-        let start = address.checked_add(first.file.start)? as u64;
-        let misaligned = start.wrapping_sub(self.span.start.0) & (self.align - 1);
-        let can_stay =
-            misaligned == 0 && !self.text_relocations && self.segments.iter().all(moves_up);
-        let room = usize::try_from(self.span_len()).ok()?.checked_add(first.file.start)?;
-        can_stay.then_some(room)
+        let down = match largest {
+            Some((_, &down)) if is_ascending && moved(down) < moved(0) => down,
+            _ => 0,
+        };
+
+        let start = address.checked_add(first.file.start)?;
+        let span_len = usize::try_from(self.span_len()).ok()?;
+        let at = |down: usize| {
+            let misaligned = (start.wrapping_sub(down) as u64).wrapping_sub(self.span.start.0)
+                & (self.align - 1);
+            let room = first.file.start.checked_add(span_len)?.checked_sub(down)?;
+            (misaligned == 0).then_some(InPlace { down, room })
+        };
+        if self.text_relocations { None } else { at(down).or_else(|| at(0)) }
     }
 
-    /// Whether `range` lies in a segment that is not written and that stays where its file was
-    /// received.
-    pub(crate) fn stays(&self, range: &Range<Vaddr>) -> bool {
-        let Some(first) = self.segments.first() else { return false };
+    /// Whether `range` lies in a segment that is not written.
+    pub(crate) fn is_read_only(&self, range: &Range<Vaddr>) -> bool {
         self.segments.iter().any(|segment| {
-            let in_memory = segment.pages.start.0 - first.pages.start.0;
-            let in_file = segment.file.start.wrapping_sub(first.file.start) as u64;
             let Range { start, end } = segment.pages;
-            !segment.access.write
-                && in_memory == in_file
-                && start <= range.start
-                && range.end <= end
+            !segment.access.write && start <= range.start && range.end <= end
         })
     }
 

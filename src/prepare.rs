@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
-use crate::buffer::ImageBuffer;
+use crate::buffer;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
@@ -30,7 +30,7 @@ use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
-use crate::map::SharedText;
+use crate::map::{Received, SharedText};
 use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
 use crate::prelinked::Prelinked;
@@ -188,7 +188,8 @@ impl Settings {
                 debug,
                 instances,
             )?);
-            let tables_stay = image.facts.relocations.ranges().all(|range| plan.stays(range));
+            let tables_stay =
+                image.facts.relocations.ranges().all(|range| plan.is_read_only(range));
             // Breakpoints cannot be set in shared pages.
             let is_shared = instances == Instances::Many
                 && debug == Debug::Off
@@ -763,19 +764,19 @@ impl Member<'_> {
 
 impl Prepared<'_> {
     /// The memory that the root was received into, if it can run there. For the only instance.
-    pub(crate) fn take_received(&mut self) -> Option<ImageBuffer> {
+    pub(crate) fn take_received(&mut self) -> Option<Received> {
         let root = self.members.first_mut()?;
         let buffer = root.image.buffer()?;
-        let room = root.plan.room_in_place(buffer.address())?;
+        let place = root.plan.in_place(buffer.address(), buffer::LEAD)?;
         // What moves to have room is at a page, and no more.
-        let may_stay = room <= buffer.room() || root.plan.align == PageSize::current().get();
+        let may_stay = place.room <= buffer.room() || root.plan.align == PageSize::current().get();
         // Profilers read the symbol table of the file, whose place other segments take.
         if !may_stay || !root.tables_stay || root.profile != Profile::Off {
             return None;
         }
         let mut buffer = root.image.take_buffer()?;
-        match buffer.make_room(room) {
-            Ok(()) => Some(buffer),
+        match buffer.make_room(place.room) {
+            Ok(()) => Some(Received { buffer, place }),
             Err(_) => {
                 root.image.put_back(buffer);
                 None

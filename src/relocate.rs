@@ -23,9 +23,10 @@ use crate::error::{Error, MissingSymbol, Place};
 use crate::group::Keep;
 use crate::host::HostLibrary;
 use crate::image::{Image, RelocationTables};
+use crate::names::Names;
 use crate::rela::Rela;
 use crate::scope::{Definition, SearchOrder, SymbolRequest, Target};
-use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
+use crate::symbol::{Class, PlainDefinitions, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::{Descriptor, ModuleId};
 use crate::unique::FirstUse;
 
@@ -77,6 +78,7 @@ pub(crate) fn bind(
         lazy_calls,
         sizes: HashMap::new(),
     };
+    let mut own = None;
     image.facts.relocations.visit(image, |entries| {
         for rela in Rela::entries(entries) {
             // Nothing to bind, in most.
@@ -85,9 +87,18 @@ pub(crate) fn bind(
             }
             let kind = checked_kind(&rela, machine)?;
             // Bound already, or the image's own, in most others.
-            if !(kind.is_plain() && binder.bind_own(rela.symbol, &mut bound.symbols)) {
-                binder.bind(kind, &rela, &mut bound, outcome)?;
+            if kind.is_plain()
+                && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
+            {
+                if symbol.is_none() {
+                    let own = own.get_or_insert_with(|| binder.own()).as_ref();
+                    *symbol = own.and_then(|own| own.get(rela.symbol));
+                }
+                if symbol.is_some() {
+                    continue;
+                }
             }
+            binder.bind(kind, &rela, &mut bound, outcome)?;
         }
         Ok(())
     })?;
@@ -144,6 +155,25 @@ pub(crate) fn bind_call(
     let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
     outcome.keep.extend(definition.keep);
     Ok(call.unwrap_or(definition.target))
+}
+
+/// An image's own definitions, where references to them need no search: what most references are to.
+struct Own<'a> {
+    definitions: PlainDefinitions<'a>,
+    /// What others define.
+    others: [&'a Names; 2],
+    member: usize,
+}
+
+impl Own<'_> {
+    /// What references to the symbol of this index are bound to, as [`Binder::surely_own`] would say.
+    #[inline(always)]
+    fn get(&self, index: u32) -> Option<Target> {
+        let (st_value, half_hash) = self.definitions.get(index)?;
+        let [startup, opened] = self.others;
+        let is_only = !startup.may_have(half_hash) && !opened.may_have(half_hash);
+        is_only.then_some(Target::Member { member: self.member, st_value })
+    }
 }
 
 struct Binder<'a> {
@@ -237,21 +267,14 @@ impl<'a> Binder<'a> {
         Ok(self.table.check_work()?)
     }
 
-    /// Sees to it that the symbol of this index is bound, if that takes no search; tells whether it is.
-    #[inline]
-    fn bind_own(&self, index: u32, symbols: &mut [Option<Target>]) -> bool {
-        let Some(bound) = symbols.get_mut(index as usize) else { return false };
-        if bound.is_none()
-            && let Some(symbol) = self.table.symbol(index)
-        {
-            *bound = self.surely_own(index, &symbol);
-        }
-        bound.is_some()
+    /// The image's own definitions, if nobody but the host could have others.
+    fn own(&self) -> Option<Own<'a>> {
+        let definitions = self.only_host_before.then(|| self.table.plain_definitions())??;
+        Some(Own { definitions, others: self.order.host.names()?, member: self.member })
     }
 
     /// What the symbol of this index is bound to, if that is the image's own definition and it can be
     /// told without a search.
-    #[inline]
     fn surely_own(&self, index: u32, symbol: &Sym) -> Option<Target> {
         if symbol.is_undefined() {
             return None;
@@ -518,13 +541,16 @@ impl Applier<'_> {
         indirect: &mut Vec<Indirect>,
     ) -> Done<()> {
         // Most others are words that a symbol's address goes to.
+        let Bound { symbols, calls, lazy_calls, .. } = self.bound;
+        let calls_differ = *lazy_calls || !calls.is_empty();
+        let is_plain = kind.is_plain() && !(kind == RelocKind::JumpSlot && calls_differ);
         let addend = if kind == RelocKind::Absolute { rela.r_addend } else { 0 };
-        let stored = match self.plain_target(kind, rela) {
-            Some(Target::Address(address)) => {
+        let stored = match symbols.get(rela.symbol as usize) {
+            Some(&Some(Target::Address(address))) if is_plain => {
                 let value = (address as u64).wrapping_add_signed(addend);
                 memory.store(rela.r_offset, value.to_le_bytes())
             }
-            Some(Target::Member { member, st_value }) => {
+            Some(&Some(Target::Member { member, st_value })) if is_plain => {
                 let address = Vaddr(st_value.0.wrapping_add_signed(addend));
                 let load_bias = self.placements[member].load_bias;
                 memory.store_address(rela.r_offset, address, member, load_bias)
@@ -532,23 +558,6 @@ impl Applier<'_> {
             _ => return self.apply_any(kind, rela, memory, indirect),
         };
         stored.ok_or_else(|| misplaced(rela, self.machine))
-    }
-
-    /// What the symbol of a relocation is bound to that stores its address and no more.
-    #[inline]
-    fn plain_target(&self, kind: RelocKind, rela: &Rela) -> Option<Target> {
-        let Bound { symbols, calls, lazy_calls, .. } = self.bound;
-        let is_call = kind == RelocKind::JumpSlot;
-        if !kind.is_plain() || is_call && *lazy_calls {
-            return None;
-        }
-        if is_call
-            && !calls.is_empty()
-            && let Some(call) = calls.get(&rela.symbol)
-        {
-            return Some(*call);
-        }
-        symbols.get(rela.symbol as usize).copied().flatten()
     }
 
     #[inline(never)]
@@ -657,8 +666,10 @@ impl Applier<'_> {
         if matches!(kind, RelocKind::Indirect | RelocKind::None) {
             return Ok(Target::Address(0));
         }
-        if let Some(target) = self.plain_target(kind, rela) {
-            return Ok(target);
+        if kind == RelocKind::JumpSlot
+            && let Some(call) = self.bound.calls.get(&rela.symbol)
+        {
+            return Ok(*call);
         }
         let bound = self.bound.symbols.get(rela.symbol as usize).copied().flatten();
         bound.ok_or_else(|| {

@@ -488,6 +488,44 @@ enum HashTable<'a> {
     },
 }
 
+/// The definitions of a table that most relocations name, to be looked at by the thousand.
+#[derive(Clone, Copy)]
+pub(crate) struct PlainDefinitions<'a> {
+    symtab: &'a [[u8; SYM_SIZE as usize]],
+    symoffset: u32,
+    chain: &'a [[u8; 4]],
+}
+
+/// By `st_info`: whether others see such a symbol, and may have another of its name in its place, and
+/// its value is an address.
+const IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let kinds = [STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_COMMON];
+    let mut at = 0;
+    while at < kinds.len() {
+        is_plain[(STB_GLOBAL << 4 | kinds[at]) as usize] = true;
+        is_plain[(STB_WEAK << 4 | kinds[at]) as usize] = true;
+        at += 1;
+    }
+    is_plain
+};
+
+impl PlainDefinitions<'_> {
+    /// The address that the symbol of this index stands for, and its name's hash (as
+    /// [`SymbolTable::half_hash`]). `None` also for one that takes a closer look.
+    #[inline(always)]
+    pub(crate) fn get(&self, index: u32) -> Option<(Vaddr, u32)> {
+        let symbol = Sym::of_entry(self.symtab.get(index as usize)?);
+        let link = self.chain.get(index.checked_sub(self.symoffset)? as usize)?;
+        let is_plain = IS_PLAIN[usize::from(symbol.st_info)]
+            && symbol.visibility() == STV_DEFAULT
+            && !symbol.is_undefined()
+            && !symbol.is_absolute()
+            && symbol.st_value != 0;
+        is_plain.then_some((symbol.address(), u32::from_le_bytes(*link) >> 1))
+    }
+}
+
 /// What a walk along one hash chain has seen so far.
 #[derive(Default)]
 struct Candidates {
@@ -778,6 +816,16 @@ impl<'a> SymbolTable<'a> {
         };
         let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
         Some(hash >> 1)
+    }
+
+    /// Those of its definitions that are plain; `None` if their names' hashes are not at hand.
+    pub(crate) fn plain_definitions(&self) -> Option<PlainDefinitions<'a>> {
+        match self.hash? {
+            HashTable::Gnu { symoffset, chain, .. } => {
+                Some(PlainDefinitions { symtab: self.symtab.as_chunks().0, symoffset, chain })
+            }
+            HashTable::Sysv { .. } => None,
+        }
     }
 
     /// The hashes of all names that a lookup can find, as [`SymbolTable::half_hash`].

@@ -85,20 +85,20 @@ fn takes_no_more_than(way: &str, known: u64) {
 
 #[test]
 fn a_load_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load", 48_327);
+    takes_no_more_than("load", 47_030);
 }
 
 #[test]
 fn a_load_with_debug_information_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load_full", 130_976);
+    takes_no_more_than("load_full", 129_940);
 }
 
 #[test]
 fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load_buffer", 60_395);
+    takes_no_more_than("load_buffer", 59_709);
 }
 
 #[test]
 fn an_instance_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", 16_424);
+    takes_no_more_than("instantiate", 16_197);
 }
