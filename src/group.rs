@@ -167,6 +167,17 @@ pub(crate) enum Keep {
     Host(Arc<HostLibrary>),
 }
 
+impl Keep {
+    /// Whether it is the same thing.
+    pub(crate) fn is(&self, other: &Keep) -> bool {
+        match (self, other) {
+            (Keep::Group(a), Keep::Group(b)) => Arc::ptr_eq(a, b),
+            (Keep::Host(a), Keep::Host(b)) => Arc::ptr_eq(a, b) || a.is(b),
+            (Keep::Group(_), Keep::Host(_)) | (Keep::Host(_), Keep::Group(_)) => false,
+        }
+    }
+}
+
 /// A library that an image needs, or that stands in a searchlist.
 #[derive(Clone)]
 pub(crate) enum Provider {

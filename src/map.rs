@@ -788,21 +788,21 @@ mod tests {
 
     #[test]
     fn the_largest_segment_stays_where_it_was_received() {
-        let file: Vec<u8> = (0..64 * PAGE).map(|at| (at / 16 % 251) as u8).collect();
+        let file: Vec<u8> = (0..256 * PAGE).map(|at| (at / 16 % 251) as u8).collect();
         let bytes = |pages: Range<usize>| pages.start * PAGE..pages.end * PAGE - 100;
         // As lld lays out: each segment one page further apart than in the file.
-        let text = (9, bytes(8..40), false);
-        let lld = [(0, bytes(0..8), false), text.clone(), (42, bytes(40..50), true)];
+        let text = (9, bytes(8..140), false);
+        let lld = [(0, bytes(0..8), false), text.clone(), (142, bytes(140..150), true)];
         let place = assert_same(&plan(&lld), &file).unwrap();
-        assert_eq!(place, InPlace { down: PAGE, room: 51 * PAGE });
+        assert_eq!(place, InPlace { down: PAGE, room: 151 * PAGE });
         // Nothing is as far in front as it would have to move down: then the first stays.
-        let far = [(0, bytes(0..8), false), (100, bytes(8..40), false)];
+        let far = [(0, bytes(0..8), false), (100, bytes(8..240), false)];
         assert_eq!(assert_same(&plan(&far), &file).unwrap().down, 0);
         // In another order in the file.
-        let mixed = [(0, bytes(0..1), false), (20, bytes(9..15), true), (42, bytes(2..40), false)];
+        let mixed = [(0, bytes(0..1), false), (20, bytes(9..15), true), (42, bytes(2..240), false)];
         assert_eq!(assert_same(&plan(&mixed), &file).unwrap().down, 0);
         // One would have to move down further than the first.
-        let down = [(0, bytes(0..8), false), (9, bytes(20..40), false)];
+        let down = [(0, bytes(0..8), false), (9, bytes(20..240), false)];
         assert_eq!(assert_same(&plan(&down), &file), None);
     }
 
@@ -813,18 +813,18 @@ mod tests {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             (state >> 33) as usize % most
         };
-        let file: Vec<u8> = (0..40 * PAGE).map(|at| (at / 8 % 253) as u8).collect();
+        let file: Vec<u8> = (0..400 * PAGE).map(|at| (at / 8 % 253) as u8).collect();
         let (mut in_place, mut moved_down) = (0, 0);
-        for round in 0..600 {
+        for round in 0..300 {
             let (mut at, mut from) = (0, 0);
             let segments: Vec<_> = (0..2 + below(4))
                 .map(|_| {
                     // Mostly in order, and sometimes with a page in common, as linkers have it.
                     if round % 4 == 0 {
-                        from = below(30);
+                        from = below(300);
                     }
-                    let pages = 1 + below(8);
-                    let start = from.min(39);
+                    let pages = 1 + below(90);
+                    let start = from.min(399);
                     let end = ((start + pages) * PAGE).min(file.len()) - below(PAGE);
                     let segment = (at, start * PAGE..end, below(2) == 0);
                     at += pages + below(4);
@@ -837,6 +837,6 @@ mod tests {
                 moved_down += usize::from(place.down > 0);
             }
         }
-        assert!(in_place > 100 && moved_down > 50, "{in_place}, {moved_down}");
+        assert!(in_place > 100 && moved_down > 30, "{in_place}, {moved_down}");
     }
 }

@@ -109,6 +109,8 @@ impl Plan {
     /// memory than in the file. The largest, or the first, stays where it is, by which is less to move: those
     /// before it move down, those behind it move up.
     pub(crate) fn in_place(&self, address: usize, lead: usize) -> Option<InPlace> {
+        /// To use memory in front of the file takes as long as to move so many bytes.
+        const WORTH: usize = 1 << 18;
         let first = self.segments.first()?;
         let moves = self.segments.iter().map(|segment| {
             let in_memory = segment.pages.start.0 - first.pages.start.0;
@@ -125,7 +127,7 @@ impl Plan {
             sizes().filter(|(_, moves)| **moves != down).map(|(len, _)| len).sum()
         };
         let down = match largest {
-            Some((_, &down)) if is_ascending && moved(down) < moved(0) => down,
+            Some((_, &down)) if is_ascending && moved(down) + WORTH < moved(0) => down,
             _ => 0,
         };
 

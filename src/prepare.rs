@@ -723,12 +723,7 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
 fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
     let mut unique: Vec<Keep> = Vec::new();
     for candidate in keep {
-        let known = unique.iter().any(|known| match (known, &candidate) {
-            (Keep::Group(a), Keep::Group(b)) => Arc::ptr_eq(a, b),
-            (Keep::Host(a), Keep::Host(b)) => a.is(b),
-            _ => false,
-        });
-        if !known {
+        if !unique.iter().any(|known| known.is(&candidate)) {
             unique.push(candidate);
         }
     }

@@ -59,6 +59,17 @@ pub(crate) struct Outcome {
     pub first_uses: Vec<FirstUse>,
 }
 
+impl Outcome {
+    /// Notes what must be kept; mostly it is what the last one was.
+    fn keep(&mut self, keep: Option<Keep>) {
+        if let Some(keep) = keep
+            && !self.keep.last().is_some_and(|last| last.is(&keep))
+        {
+            self.keep.push(keep);
+        }
+    }
+}
+
 /// Binds all symbols that the relocations of `image`, the group's member of index `member`, name.
 pub(crate) fn bind(
     image: &Image<'_>,
@@ -153,7 +164,7 @@ pub(crate) fn bind_call(
         Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
     })?;
     let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
-    outcome.keep.extend(definition.keep);
+    outcome.keep(definition.keep);
     Ok(call.unwrap_or(definition.target))
 }
 
@@ -263,7 +274,7 @@ impl<'a> Binder<'a> {
         if wants_size {
             bound.sizes.insert(rela.symbol, found.definition.st_size);
         }
-        outcome.keep.extend(found.definition.keep);
+        outcome.keep(found.definition.keep);
         Ok(self.table.check_work()?)
     }
 
@@ -314,7 +325,7 @@ impl<'a> Binder<'a> {
             Some(definition) if definition.is_canonical_plt => {
                 let call = if is_own { Some(own()) } else { find(Class::Definition) };
                 if let Some(call) = &call {
-                    outcome.keep.extend(call.keep.clone());
+                    outcome.keep(call.keep.clone());
                 }
                 return Ok(Found { definition, call: call.map(|call| call.target) });
             }
