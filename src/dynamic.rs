@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
 use std::ops::Range;
 
 use goblin::elf64::dynamic::DT_NULL;
@@ -100,7 +101,7 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 /// The NUL-terminated string at `offset` of a string table, without its NUL.
 pub(crate) fn string_at(strtab: &[u8], offset: u64) -> Option<&[u8]> {
     let tail = strtab.get(usize::try_from(offset).ok()?..)?;
-    tail.get(..memchr::memchr(0, tail)?)
+    CStr::from_bytes_until_nul(tail).ok().map(CStr::to_bytes)
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    arch, debug, group, handles, host, pool, process, profile, reserve, symbolize, tls, unique,
-    unwind,
+    debug, group, handles, host, pool, process, profile, reserve, symbolize, tls, unique, unwind,
 };
 
 /// The locks, held from just before a fork until just after.
@@ -49,7 +48,6 @@ pub(crate) fn set_up() {
         // sure that it is part of the link.
         std::hint::black_box(&SURVIVE);
         process::stay_loaded();
-        arch::look_at_processor();
         tls::set_up();
         host::set_up();
         *done = true;

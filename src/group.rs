@@ -99,6 +99,7 @@ pub(crate) struct Plt {
 impl Plt {
     /// For the group's member of this index.
     pub(crate) fn new(member: usize) -> Box<Plt> {
+        arch::look_at_processor();
         Box::new(Plt { bind: Plt::bind, group: AtomicPtr::default(), member })
     }
 

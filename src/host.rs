@@ -208,6 +208,14 @@ struct Listed {
 }
 
 impl Listed {
+    /// Whether it was opened since the process started. (The kernel's vdso has a name that is no path.)
+    fn is_opened(&self) -> bool {
+        let is_it = |it: &Arc<HostLibrary>| {
+            it.memory.load_bias.get() == self.load_bias && it.name == self.name
+        };
+        self.name.to_bytes().contains(&b'/') && !startup().iter().any(is_it)
+    }
+
     /// That library, if it is still there.
     fn held(self) -> Option<Arc<HostLibrary>> {
         let handle = Handle::loaded(&self.name)?;
@@ -645,14 +653,18 @@ impl Changes {
 /// many libraries there are whose reference was found.
 pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
     let definer = SymbolName::new(definer);
-    let mut count = 0;
-    for listed in listed_defining(&definer, Wanted::Default) {
-        let library = startup().iter().find(|library| library.name == listed.name).cloned();
-        let held = || Handle::loaded(&listed.name).and_then(HostLibrary::held).map(Arc::new);
-        let Some(library) = library.or_else(held) else { continue };
-        count += usize::from(library.redirect(name, address));
-    }
-    count
+    let defines = |library: &HostLibrary| {
+        library.table().lookup(&definer, Wanted::Default, Class::Definition).is_some()
+    };
+    // The executable is without a name.
+    let startup = startup().iter().filter(|it| !it.name.is_empty() && defines(it)).cloned();
+    let opened = listed_if(&mut |listed| {
+        listed.is_opened()
+            && HostLibrary::new(listed.clone(), None).is_some_and(|library| defines(&library))
+    });
+    let held = |listed: Listed| Handle::loaded(&listed.name).and_then(HostLibrary::held);
+    let opened = opened.into_iter().filter_map(held).map(Arc::new);
+    startup.chain(opened).filter(|library| library.redirect(name, address)).count()
 }
 
 /// A symbol found in a host library.
@@ -834,12 +846,7 @@ fn opened() -> Arc<Opened> {
     let (mut hashes, mut libraries) = (Vec::new(), Vec::new());
     // They are looked into while `ld.so` keeps them where they are.
     listed_if(&mut |listed| {
-        let is_startup = startup().iter().any(|library| {
-            library.memory.load_bias.get() == listed.load_bias && library.name == listed.name
-        });
-        // The kernel's vdso has a name that is no path.
-        if !is_startup
-            && listed.name.to_bytes().contains(&b'/')
+        if listed.is_opened()
             && let Some(library) = HostLibrary::new(listed.clone(), None)
         {
             let start = hashes.len();

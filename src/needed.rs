@@ -22,7 +22,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub(crate) struct Surroundings<'a> {
     /// Whether a `DT_NEEDED` entry of this name means something that is in memory.
     pub is_in_memory: &'a dyn Fn(&[u8]) -> bool,
     /// Symbols that the caller defines in the host's stead.
-    pub defined: &'a HashMap<String, usize>,
+    pub defined: &'a BTreeMap<String, usize>,
     pub host: &'a GlobalScope,
     pub limits: &'a Limits,
 }

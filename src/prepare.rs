@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fmt::Display;
 use std::ops::Range;
@@ -45,7 +45,7 @@ use crate::unique::FirstUse;
 pub(crate) struct Settings {
     pub name: Option<Arc<str>>,
     /// Addresses by name, as if the host defined them.
-    pub defined: HashMap<String, usize>,
+    pub defined: BTreeMap<String, usize>,
     pub resolver: Option<Arc<Resolver>>,
     /// Groups whose images satisfy `DT_NEEDED` entries.
     pub depends_on: Vec<Arc<Group>>,
@@ -123,7 +123,7 @@ impl Settings {
     pub(crate) fn new(services: fn(&[u8]) -> Option<usize>) -> Settings {
         Settings {
             name: None,
-            defined: HashMap::new(),
+            defined: BTreeMap::new(),
             resolver: None,
             depends_on: Vec::new(),
             provided: Vec::new(),

@@ -13,7 +13,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
@@ -36,11 +36,11 @@ pub(crate) struct Bound {
     symbols: Vec<Option<Target>>,
     /// What calls are bound to, where that is not what addresses are bound to: functions whose
     /// address is the executable's PLT entry.
-    calls: HashMap<u32, Target>,
+    calls: BTreeMap<u32, Target>,
     /// Calls are bound when they are first made.
     lazy_calls: bool,
     /// `st_size` by symbol index, for the rare relocations that store it.
-    sizes: HashMap<u32, u64>,
+    sizes: BTreeMap<u32, u64>,
 }
 
 /// What binding a group's members adds up to.
@@ -85,9 +85,9 @@ pub(crate) fn bind(
     let binder = Binder::new(machine, symbolic, member, name, order);
     let mut bound = Bound {
         symbols: vec![None; table.len() as usize],
-        calls: HashMap::new(),
+        calls: BTreeMap::new(),
         lazy_calls,
-        sizes: HashMap::new(),
+        sizes: BTreeMap::new(),
     };
     let mut own = None;
     image.facts.relocations.visit(image, |entries| {
@@ -655,6 +655,7 @@ impl Applier<'_> {
                 memory.store(place, offset.to_le_bytes())
             }
             (RelocKind::TlsDescriptor, _) => {
+                arch::look_at_processor();
                 let (resolver, argument) = self.descriptor(self.tls_place(target, rela)?, rela)?;
                 let mut words = [0; 16];
                 words[..8].copy_from_slice(&(resolver as u64).to_le_bytes());

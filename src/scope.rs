@@ -16,7 +16,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ pub(crate) struct Definition {
 /// All that a group's references are searched in.
 pub(crate) struct SearchOrder<'a> {
     pub scope: Scope,
-    pub defined: &'a HashMap<String, usize>,
+    pub defined: &'a BTreeMap<String, usize>,
     /// Asked for what nothing defines.
     pub resolver: Option<&'a Resolver>,
     pub host: GlobalScope,

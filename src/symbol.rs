@@ -18,6 +18,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::ops::Range;
 
 use goblin::elf::sym::{
@@ -187,8 +188,7 @@ impl<'a> SymbolName<'a> {
 
     /// The one at the start of these bytes, up to its NUL.
     fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
-        let end = memchr::memchr(0, bytes)?;
-        Some(SymbolName::new(bytes.get(..end)?))
+        CStr::from_bytes_until_nul(bytes).ok().map(|name| SymbolName::new(name.to_bytes()))
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {

@@ -142,7 +142,7 @@ pub(crate) use with_return_address;
 mod native {
     use std::arch::{asm, global_asm, naked_asm};
     use std::ffi::c_void;
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     use crate::tls::{
         DESCRIPTOR_OFFSET_BITS, POOL, POOL_ALIGN, SLOTS, STARTS, STARTS_LEN, TlsIndex,
@@ -156,12 +156,19 @@ mod native {
     /// a descriptor's caller may hold values in.
     const STATE_MASK: u32 = 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7;
 
-    /// Whether the system has enabled `xsave`; decided before the first image is relocated.
+    /// Whether the system has enabled `xsave`.
     static HAS_XSAVE: AtomicU8 = AtomicU8::new(0);
 
-    /// Finds out what the assembly below must know of the processor.
+    /// Finds out what the assembly below must know of the processor; to be called before an image
+    /// refers to it. Not for every image: virtual machines take microseconds for each question.
     pub(crate) fn look_at_processor() {
-        HAS_XSAVE.store(u8::from(std::arch::is_x86_feature_detected!("xsave")), Ordering::Relaxed);
+        const OSXSAVE: u32 = 1 << 27;
+        static DONE: AtomicBool = AtomicBool::new(false);
+        if !DONE.load(Ordering::Acquire) {
+            let has_xsave = std::arch::x86_64::__cpuid(1).ecx & OSXSAVE != 0;
+            HAS_XSAVE.store(u8::from(has_xsave), Ordering::Relaxed);
+            DONE.store(true, Ordering::Release);
+        }
     }
 
     /// Saves all registers that a C function may change, but rax and rdi, and aligns the stack;

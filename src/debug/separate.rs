@@ -11,9 +11,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::Read;
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
+use std::{fmt, fs};
 
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
@@ -98,23 +97,14 @@ pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) ->
     let id = notes.find_map(build_id)?;
     environment::folders(ENVIRONMENT, INSTALLED).into_iter().find_map(|folder| {
         let path = id.path_below(folder)?;
-        let file = File::open(&path).ok()?;
-        let len = file.metadata().ok().filter(|data| data.is_file())?.len();
+        // Nothing else is opened: to open a pipe would wait for who writes to it.
+        let len = fs::metadata(&path).ok().filter(|data| data.is_file())?.len();
         if len > most {
-            log::warn!(
-                "{}: {len} bytes are more than the limit of {most}: not read",
-                path.display()
-            );
+            log::warn!("{}: {len} bytes are more than the limit of {most}", path.display());
             return None;
         }
-        let mut bytes = Vec::new();
-        match file.take(len).read_to_end(&mut bytes) {
-            Ok(_) => Some(bytes),
-            Err(error) => {
-                log::warn!("{}: {error}", path.display());
-                None
-            }
-        }
+        let read = fs::read(&path);
+        read.inspect_err(|error| log::warn!("{}: {error}", path.display())).ok()
     })
 }
 

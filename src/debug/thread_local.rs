@@ -43,6 +43,10 @@ const LOCATION: usize = 10;
 /// The length of an entry of `.debug_addr`.
 const SLOT: usize = 8;
 
+/// From so many bytes on it is worth to ask the processor what it can do to search them: in virtual
+/// machines the first one to ask in a process waits for 30 us.
+pub(super) const WORTH_ASKING: usize = 1 << 17;
+
 /// What tells where a thread-local variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Site {
@@ -79,8 +83,14 @@ pub(super) fn locations(section: &[u8], block_size: u64) -> Vec<Site> {
         let site = Site { at, offset, form: Form::Location { ask } };
         (is_whole && offset < block_size).then_some(site)
     };
-    let asks = memchr::memchr2_iter(DW_OP_FORM_TLS_ADDRESS, DW_OP_GNU_PUSH_TLS_ADDRESS, section);
-    asks.filter_map(|end| site_at((end + 1).checked_sub(LOCATION)?)).collect()
+    let ends_at = |end: usize| site_at((end + 1).checked_sub(LOCATION)?);
+    let (one, other) = (DW_OP_FORM_TLS_ADDRESS, DW_OP_GNU_PUSH_TLS_ADDRESS);
+    if section.len() < WORTH_ASKING {
+        let asks = memchr::arch::all::memchr::Two::new(one, other);
+        asks.iter(section).filter_map(ends_at).collect()
+    } else {
+        memchr::memchr2_iter(one, other, section).filter_map(ends_at).collect()
+    }
 }
 
 /// Whose an address is that an image states, as far as it matters for what is in `.debug_addr`.
