@@ -162,6 +162,22 @@ fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replie
     sessions
 }
 
+/// The session of a library's function says the same of the library in memory, in both forms, as of the
+/// file with `dlopen`; `check` sees what.
+fn same_in_both_forms(library: &Path, commands: &[&str], check: impl Fn(&Replies)) {
+    let load = format!("load a {}", library.display());
+    let session = |form, loader| {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
+        gdb.env("MEMDL_DEBUG", form).run(commands)
+    };
+    let of_file = session("full", Loader::Dlopen);
+    for form in ["full", "portable"] {
+        let of_memory = session(form, Loader::Memdl);
+        assert_same(&of_memory, &of_file, library, &[]);
+        check(&of_memory);
+    }
+}
+
 /// What is told of these bytes where the portable form is asked for.
 fn told(bytes: &[u8], info: Option<&[u8]>) -> Debug {
     let mut loader = memdl::Loader::new().system_libraries(true).debug(Debug::Portable);
@@ -278,7 +294,6 @@ fn macros_are_expanded_where_they_are_defined() {
         let workshop = Workshop::new();
         workshop.run(&format!("{compile} -shared -fPIC {{macros}} -o lib.so"));
         let library = workshop.file("lib.so");
-        let load = format!("load a {}", library.display());
         let commands = [
             "break leaf",
             "run",
@@ -295,14 +310,7 @@ fn macros_are_expanded_where_they_are_defined() {
             "macro expand-once TRIPLE(STATE)",
             "continue",
         ];
-        let session = |form, loader| {
-            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
-            gdb.env("MEMDL_DEBUG", form).run(&commands)
-        };
-        let of_file = session("full", Loader::Dlopen);
-        for form in ["full", "portable"] {
-            let of_memory = session(form, Loader::Memdl);
-            assert_same(&of_memory, &of_file, &library, &[]);
+        same_in_both_forms(&library, &commands, |of_memory| {
             of_memory.to("macro expand TRIPLE(STATE)").has(&["expands to: ((1) * 3)\n"]);
             of_memory.to("print TRIPLE(n)").has(&["$1 = 15\n"]);
             of_memory.to("print JOIN(lib_, global)").has(&["$2 = 7\n"]);
@@ -311,7 +319,7 @@ fn macros_are_expanded_where_they_are_defined() {
             of_memory.to("info macro STATE").has(&["#define STATE leaf(2)\n"]);
             of_memory.to("print TRIPLE(STATE)").has(&["$4 = 21\n"]);
             of_memory.to("continue").has(&["entry(5) = 23\n", "exited normally"]);
-        }
+        });
         assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
     }
 }
@@ -1064,7 +1072,6 @@ fn fortran_shows_and_sets_what_is_private_to_a_thread() {
                 "gfortran -gdwarf-{version} -fopenmp -ftls-model={model} -shared -fPIC {{f90}} -o lib.so"
             ));
             let library = workshop.file("lib.so");
-            let load = format!("load a {}", library.display());
             let line = format!("break {}", mark("threadprivate.f90", "common"));
             let commands = [
                 &*line,
@@ -1077,20 +1084,13 @@ fn fortran_shows_and_sets_what_is_private_to_a_thread() {
                 "print second",
                 "continue",
             ];
-            let session = |form, loader| {
-                let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).loader(loader);
-                gdb.env("MEMDL_DEBUG", form).run(&commands)
-            };
-            let of_file = session("full", Loader::Dlopen);
-            for form in ["full", "portable"] {
-                let of_memory = session(form, Loader::Memdl);
-                assert_same(&of_memory, &of_file, &library, &[]);
+            same_in_both_forms(&library, &commands, |of_memory| {
                 of_memory.to("print first").has(&["$1 = 5\n"]);
                 of_memory.to("print second").has(&["$2 = 50\n"]);
                 of_memory.to("print seen").has(&["$3 = 4\n"]);
                 of_memory.to("print second").has(&["$4 = 7\n"]);
                 of_memory.to("continue").has(&["entry(5) = 17\n", "exited normally"]);
-            }
+            });
             assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
         }
     }
