@@ -15,6 +15,7 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use region::Protection;
 
 use crate::error::Error;
+use crate::tls::ModuleId;
 
 /// What a constructor is called with.
 #[derive(Clone, Copy)]
@@ -111,7 +112,9 @@ pub(crate) fn write_tls_template(
         Error::system("finding the initial values of new threads' variables", source)
     };
     let object = Object::of_this_code().ok_or_else(unknown)?;
-    let into_block = variable.checked_sub(object.tls_block).ok_or_else(unknown)? + offset;
+    // SAFETY: the start of the block of memdl's own variables, of which `variable` is one.
+    let tls_block = unsafe { object.tls_module.address(0) }.addr();
+    let into_block = variable.checked_sub(tls_block).ok_or_else(unknown)? + offset;
     if into_block + values.len() > object.tls_template_len {
         return Err(unknown());
     }
@@ -160,8 +163,9 @@ struct Object {
     /// Its initial values of thread-local variables.
     tls_template: usize,
     tls_template_len: usize,
-    /// The calling thread's block of them.
-    tls_block: usize,
+    /// Their module. (`dl_iterate_phdr` tells of a thread's block only what was asked for before by
+    /// `__tls_get_addr`.)
+    tls_module: ModuleId,
     relro: Range<usize>,
 }
 
@@ -196,7 +200,7 @@ impl Object {
                 *found = Some(Object {
                     tls_template: range(tls).start,
                     tls_template_len: tls.p_filesz as usize,
-                    tls_block: info.dlpi_tls_data.addr(),
+                    tls_module: ModuleId(info.dlpi_tls_modid),
                     relro: of_type(libc::PT_GNU_RELRO).map_or(0..0, range),
                 });
             }

@@ -79,7 +79,9 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
             let folder = forms.shared.parent().unwrap();
             command.arg(&forms.shared).arg(format!("-Wl,-rpath,{}", folder.display()))
         }
-        _ => command.arg(&forms.fixed).args(["-lgcc_s", "-ldl", "-lm"]),
+        "static" => command.arg(&forms.fixed).args(["-lgcc_s", "-ldl", "-lm"]),
+        // By the program itself.
+        _ => command.arg("-ldl"),
     };
     command.arg("-o").arg(&program);
     run(&mut command, compiler);
@@ -87,6 +89,10 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
     let libraries = match source {
         "test.c" => libraries()[..3].to_vec(),
         "tls_host.c" => users_of_thread_locals(),
+        "own_tls.c" => {
+            let library = build("gcc", "tls/variables.c", &["-ftls-model=initial-exec"]);
+            vec![forms.shared.clone(), library]
+        }
         _ => libraries(),
     };
     let output = run(limited(60, &program).args(&libraries), "the program");
@@ -147,6 +153,12 @@ fn thread_local_variables_of_the_executable() {
         let expected = "thread-local variables of the executable work";
         check("gcc", &["-std=gnu99"], "tls_host.c", form, expected);
     }
+}
+
+#[test]
+fn thread_local_variables_of_the_first_library() {
+    let expected = "thread-local variables of its own work";
+    check("gcc", &["-std=c99"], "own_tls.c", "opened", expected);
 }
 
 /// All `memdl_...` names that are followed by an opening parenthesis.
