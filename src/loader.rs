@@ -148,9 +148,10 @@ impl Loader {
     /// `objcopy --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see
     /// it as if it were inside the image. Images that the one asked for needs are not concerned.
     ///
-    /// Without it gdb looks for that file by the build-id, as for a library on disk; but of an image
-    /// with thread-local variables memdl does, where it runs: in `/usr/lib/debug`, or in the folders
-    /// that the environment variable `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between.
+    /// Without it gdb looks for that file by the build-id, as for a library on disk, but shows other
+    /// memory for thread-local variables then. So of an image with any memdl looks for it first, where
+    /// it runs: in `/usr/lib/debug`, or in the folders that the environment variable
+    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between.
     ///
     /// Or that of an image whose DWARF was split (`-gsplit-dwarf`): the bytes of the package (`.dwp`)
     /// that it was put into. Debuggers see it as if it had not been split, but for macros. It takes

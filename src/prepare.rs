@@ -488,7 +488,7 @@ impl Settings {
 
     /// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
     /// off it. Of an image with thread-local variables that is looked for here if it was not given:
-    /// a debugger that finds it by itself would show other memory for these.
+    /// gdb, if it finds it by itself, shows other memory for these.
     fn symfile(
         &self,
         name: &str,
@@ -512,18 +512,24 @@ impl Settings {
         if wanted == Debug::Off {
             return Ok(None);
         }
-        let installed = match (separate.or(package), image.facts.tls.as_ref()) {
-            (None, Some(_)) if !debug::has_dwarf(image.bytes()) => {
-                debug::installed_separate(image.notes(), self.limits.image_bytes)
-            }
-            _ => None,
-        };
-        let installed = installed.filter(|file| {
+        let wants_installed = separate.or(package).is_none()
+            && image.facts.tls.is_some()
+            && !debug::has_dwarf(image.bytes());
+        let found = wants_installed
+            .then(|| debug::installed_separate(image.notes(), self.limits.image_bytes))
+            .flatten();
+        let installed = found.filter(|file| {
             let checked = debug::check_separate(image.bytes(), image.notes(), file);
             checked
                 .inspect_err(|fault| log::warn!("{name}: its installed debug file: {fault}"))
                 .is_ok()
         });
+        if wants_installed && installed.is_none() {
+            log::info!(
+                "{name}: is stripped, and no debug file of it was found here. If gdb finds one, what \
+                 it shows of thread-local variables is not theirs"
+            );
+        }
         let separate = separate.or(installed.as_deref());
         let joined = match package.map(|package| debug::join(image.bytes(), package)) {
             Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),

@@ -297,9 +297,8 @@ impl<'a> Sections<'a> {
 
     /// Gives contents to the loaded sections that must have some.
     fn find_contents(&mut self, source: &Source<'a>) {
-        // A debugger's own file has thread-local variables where none of an image's are.
-        let no_build_id = self.has_dwarf() || source.tls_size != 0;
-        let (mut eh_frame, mut build_id) = (false, no_build_id);
+        let has_dwarf = self.has_dwarf();
+        let (mut eh_frame, mut build_id) = (false, has_dwarf);
         for section in &mut self.list {
             if section.role != Role::Loaded {
                 continue;
