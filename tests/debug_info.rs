@@ -1252,7 +1252,9 @@ fn debug_information_is_copied_once() {
         let full = peak(Debug::Full) - peak(Debug::Off);
         eprintln!("{full} bytes; {debug_sections} of debug sections, {others} of others");
         assert!(debug_sections > 2 << 20 && full > debug_sections / 2);
-        assert!(full < debug_sections + others + (512 << 10), "{full}");
+        // A large page may be more than is needed of it.
+        let room = (2 << 20) + (512 << 10);
+        assert!(full < debug_sections + others + room && room < debug_sections, "{full}");
     });
 }
 
