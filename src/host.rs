@@ -230,16 +230,15 @@ fn listed() -> Vec<Listed> {
     listed_if(&mut |_| true)
 }
 
-/// The libraries that define `name`, but for the executable.
+/// The libraries that were opened since the process started and define `name`.
 ///
 /// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
 /// that moment, keep others from unloading what they close.
-fn listed_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
+fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
     listed_if(&mut |listed| {
-        listed.name.to_bytes().contains(&b'/')
-            && HostLibrary::new(listed.clone(), None).is_some_and(|library| {
-                library.table().lookup(name, wanted, Class::Definition).is_some()
-            })
+        listed.is_opened()
+            && HostLibrary::new(listed.clone(), None)
+                .is_some_and(|library| library.defines(name, wanted))
     })
 }
 
@@ -248,14 +247,12 @@ fn listed_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
 fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
     let has_some = |listed: &Listed| {
         let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
-        listed.name.to_bytes().contains(&b'/')
+        listed.is_opened()
             && header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
             // SAFETY: the start of the image of a listed library, while it is kept where it is.
             && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
     };
-    let found = listed_if(&mut |listed| has_some(listed)).into_iter();
-    let found = found.filter(|listed| !startup().iter().any(|it| it.name == listed.name));
-    found.filter_map(Listed::held).collect()
+    listed_if(&mut |listed| has_some(listed)).into_iter().filter_map(Listed::held).collect()
 }
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
@@ -447,6 +444,11 @@ impl HostLibrary {
     fn table(&self) -> SymbolTable<'_> {
         SymbolTable::over(&self.symbols, &self.memory)
             .expect("the layout was made from this memory")
+    }
+
+    /// Whether it defines this name.
+    fn defines(&self, name: &SymbolName<'_>, wanted: Wanted<'_>) -> bool {
+        self.table().lookup(name, wanted, Class::Definition).is_some()
     }
 
     /// Whether it defines this version.
@@ -652,18 +654,11 @@ impl Changes {
 /// In every library that defines `definer`, points the reference to `name` at `address`. Tells how
 /// many libraries there are whose reference was found.
 pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
-    let definer = SymbolName::new(definer);
-    let defines = |library: &HostLibrary| {
-        library.table().lookup(&definer, Wanted::Default, Class::Definition).is_some()
-    };
+    let (definer, wanted) = (SymbolName::new(definer), Wanted::Default);
     // The executable is without a name.
-    let startup = startup().iter().filter(|it| !it.name.is_empty() && defines(it)).cloned();
-    let opened = listed_if(&mut |listed| {
-        listed.is_opened()
-            && HostLibrary::new(listed.clone(), None).is_some_and(|library| defines(&library))
-    });
-    let held = |listed: Listed| Handle::loaded(&listed.name).and_then(HostLibrary::held);
-    let opened = opened.into_iter().filter_map(held).map(Arc::new);
+    let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
+    let startup = startup().iter().filter(defines).cloned();
+    let opened = opened_defining(&definer, wanted).into_iter().filter_map(Listed::held);
     startup.chain(opened).filter(|library| library.redirect(name, address)).count()
 }
 
@@ -897,7 +892,7 @@ impl GlobalScope {
     /// ([`SymbolName::half_hash`]).
     #[inline]
     pub(crate) fn may_define(&self, half_hash: u32) -> bool {
-        self.startup_may_have(half_hash) || self.opened_may_show(half_hash)
+        self.startup_may_have(half_hash) || self.that_may_show(half_hash).next().is_some()
     }
 
     #[inline]
@@ -929,21 +924,13 @@ impl GlobalScope {
         })
     }
 
-    #[inline]
-    fn opened_may_show(&self, half_hash: u32) -> bool {
-        self.opened().0.names.may_have(half_hash) && self.one_may_show(half_hash)
-    }
-
-    /// Whether one of the libraries that were opened may define such a name, and may be seen.
-    fn one_may_show(&self, half_hash: u32) -> bool {
-        self.that_may_show(half_hash).next().is_some()
-    }
-
     /// The libraries that were opened, may define such a name, and may be seen.
     fn that_may_show(&self, half_hash: u32) -> impl Iterator<Item = &Seen> {
         let (opened, seen) = self.opened();
-        let libraries = opened.libraries.iter().zip(seen);
-        libraries.filter_map(move |(library, seen)| {
+        // Mostly it is none that any of them defines.
+        let any = opened.names.may_have(half_hash);
+        let libraries = any.then(|| opened.libraries.iter().zip(seen));
+        libraries.into_iter().flatten().filter_map(move |(library, seen)| {
             let seen = || seen.get_or_init(|| library.seen());
             library.names.may_have(half_hash).then(seen).filter(|seen| !matches!(seen, Seen::No))
         })
@@ -977,9 +964,6 @@ impl GlobalScope {
             if let Some(symbol) = found {
                 return Some(GlobalSymbol { symbol, library: None });
             }
-        }
-        if !self.opened().0.names.may_have(name.half_hash()) {
-            return None;
         }
         let mut libraries = self.that_may_show(name.half_hash());
         match (libraries.next()?, libraries.next()) {
@@ -1030,11 +1014,7 @@ impl GlobalScope {
         if known.is_some() {
             return known;
         }
-        for listed in listed_defining(name, Wanted::Any) {
-            let Some(library) = Handle::loaded(&listed.name).and_then(HostLibrary::held) else {
-                continue;
-            };
-            let library = Arc::new(library);
+        for library in opened_defining(name, Wanted::Any).into_iter().filter_map(Listed::held) {
             if let Some(found) = of_library(library.clone()) {
                 self.found_in.borrow_mut().insert(0, library);
                 return Some(found);

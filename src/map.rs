@@ -172,22 +172,22 @@ impl Mapping<Open> {
                 mapping
             }
             Source::Received(Received { buffer, place }) => {
-                let (mut reservation, touched) = buffer.into_memory();
-                let touched = touched + LEAD;
+                let (mut reservation, len) = buffer.into_memory();
+                let touched = LEAD + len;
                 let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
                 let start = (LEAD + first_file).checked_sub(place.down).ok_or_else(too_large)?;
                 let end = start.checked_add(span_len).ok_or_else(too_large)?;
                 let page = region::page::size();
-                // SAFETY: the buffer was owned, so nobody refers to what is behind the image. Before
-                // that, what moves up is taken from there.
+                // SAFETY: the buffer was owned, so nobody refers to its memory; the file is at `LEAD`
+                // in it, and it has the room that `place` asks for (`Received`).
                 let first = unsafe {
-                    let len = reservation.len();
-                    move_apart(plan, reservation.as_ptr(), start, touched.min(len));
+                    let most = reservation.len();
+                    move_apart(plan, reservation.as_ptr(), start, touched.min(most));
                     reservation.shrink(end.next_multiple_of(page), touched);
                     reservation.address() + start
                 };
                 let mut mapping = over(reservation, first, Reuse::None);
-                mapping.is_huge = reserve::in_huge_pages(touched - LEAD) > 0;
+                mapping.is_huge = reserve::in_huge_pages(len) > 0;
                 mapping
             }
             Source::Shared(bytes, text) => {

@@ -1022,18 +1022,8 @@ fn whose(opened: &[(&Path, c_int)]) -> Option<c_int> {
     let opened: Vec<Opened> =
         opened.iter().map(|&(path, flags)| Opened::new(path, RTLD_NOW | flags)).collect();
     let user = build("gcc", "loading/whose.c", &[]);
-    let name = std::ffi::CString::new(user.to_str().unwrap()).unwrap();
-    // SAFETY: a C string and a library of `testlibs/`; the handle is closed once.
-    let reference = unsafe {
-        let handle = libc::dlopen(name.as_ptr(), RTLD_NOW);
-        (!handle.is_null()).then(|| {
-            let run = libc::dlsym(handle, c"run".as_ptr());
-            let result = std::mem::transmute::<*mut c_void, Number>(run)();
-            libc::dlclose(handle);
-            result
-        })
-    };
-    // SAFETY: as above.
+    let reference = Opened::try_new(&user, RTLD_NOW).map(|opened| opened.run());
+    // SAFETY: a library of `testlibs/`.
     let library = unsafe { Loader::new().load_any_way(&fs::read(&user).unwrap()) };
     match &library {
         Ok(library) => assert_eq!(Some(number(library, "run")), reference),

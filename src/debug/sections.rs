@@ -29,7 +29,7 @@ use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
 use super::split::{Abbreviations, SplitSections, SplitUnit};
 use super::symfile::image_header;
-use super::thread_local::{self, Owner, Site, WORTH_ASKING};
+use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
 
@@ -430,12 +430,7 @@ impl<'a> Sections<'a> {
             return;
         };
         let Ok(contents) = self.unpacked(at) else { return };
-        let may_have_some = if contents.len() < WORTH_ASKING {
-            contents.contains(&Abbreviations::SKELETON)
-        } else {
-            memchr::memchr(Abbreviations::SKELETON, &contents).is_some()
-        };
-        if !may_have_some {
+        if !contents.contains(&Abbreviations::SKELETON) {
             return;
         }
         let abbreviations = Abbreviations::read(&contents);

@@ -45,7 +45,7 @@ const SLOT: usize = 8;
 
 /// From so many bytes on it is worth to ask the processor what it can do to search them: in virtual
 /// machines the first one to ask in a process waits for 30 us.
-pub(super) const WORTH_ASKING: usize = 1 << 17;
+const WORTH_ASKING: usize = 1 << 17;
 
 /// What tells where a thread-local variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -155,20 +155,22 @@ pub fn load_and_run(loader: &memdl::Loader, bytes: &[u8], what: &str) -> memdl::
 pub struct Opened(*mut c_void);
 
 impl Opened {
-    pub fn new(path: &Path, flags: c_int) -> Opened {
+    /// What `dlopen` gives for the file, if it takes it.
+    pub fn try_new(path: &Path, flags: c_int) -> Option<Opened> {
         let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
         // SAFETY: a C string; whoever names the file vouches for its constructors.
         let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
-        assert!(!handle.is_null(), "dlopen {}: {}", path.display(), Opened::error());
-        Opened(handle)
+        (!handle.is_null()).then_some(Opened(handle))
+    }
+
+    pub fn new(path: &Path, flags: c_int) -> Opened {
+        Opened::try_new(path, flags)
+            .unwrap_or_else(|| panic!("dlopen {}: {}", path.display(), Opened::error()))
     }
 
     /// What `dlopen` says of a file that it refuses.
     pub fn refusal(path: &Path, flags: c_int) -> String {
-        let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-        // SAFETY: as in `new`.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
-        assert!(handle.is_null(), "dlopen takes {}", path.display());
+        assert!(Opened::try_new(path, flags).is_none(), "dlopen takes {}", path.display());
         Opened::error()
     }
 
