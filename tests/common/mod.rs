@@ -160,7 +160,7 @@ impl Opened {
         let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
         // SAFETY: a C string; whoever names the file vouches for its constructors.
         let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
-        (!handle.is_null()).then_some(Opened(handle))
+        (!handle.is_null()).then(|| Opened(handle))
     }
 
     pub fn new(path: &Path, flags: c_int) -> Opened {
