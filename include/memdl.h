@@ -262,8 +262,16 @@ typedef enum memdl_debug {
  * MEMDL_DEBUG_SYMBOLS. */
 int memdl_set_debug(const memdl_library *library, memdl_debug debug);
 
+/* Gives a stripped library the debug information that was split off it, after the load: as
+ * memdl_options_set_debug_info, but known by the build-id only, and no package of split DWARF. Debuggers
+ * are told as much as before, from it. A library that was not stripped is its own debug information, if it
+ * was loaded with MEMDL_DEBUG_OFF. The bytes are copied.
+ * 0, or -1 for an error: they are not this library's. */
+int memdl_set_debug_info(const memdl_library *library, const void *bytes, size_t len);
+
 /* Whoever is at the prompt of a debugger can do it too, for all libraries at once:
- * `print memdl_debug_full()`, in lldb `expression memdl_debug_portable()`; see README.md. */
+ * `print memdl_debug_full()`, `print memdl_debug_file("/tmp/libfoo.debug")`, in lldb
+ * `expression memdl_debug_portable()`; see README.md. */
 
 /* ---- Options ----------------------------------------------------------------------------- */
 

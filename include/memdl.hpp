@@ -249,6 +249,9 @@ class library {
     }
 
     void set_debug(memdl_debug debug) { detail::check(memdl_set_debug(get(), debug)); }
+    void set_debug_info(const void *bytes, std::size_t size) {
+        detail::check(memdl_set_debug_info(get(), bytes, size));
+    }
     std::string name() const { return detail::check(memdl_name(get())); }
     std::optional<std::string> soname() const {
         const char *soname = memdl_soname(get());

@@ -382,6 +382,24 @@ pub unsafe extern "C" fn memdl_set_debug(library: *const LibraryHandle, debug: c
     }))
 }
 
+/// [`Library::set_debug_info`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_set_debug_info(
+    library: *const LibraryHandle,
+    bytes: *const c_void,
+    len: usize,
+) -> c_int {
+    status(caught(|| {
+        // SAFETY: the header's contract.
+        let (library, bytes) =
+            unsafe { (&handle(library, "library")?.library, bytes_of(bytes, len)?) };
+        Ok(library.set_debug_info(bytes)?)
+    }))
+}
+
 /// Parses and binds a library, for many instances.
 ///
 /// # Safety

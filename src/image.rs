@@ -206,8 +206,7 @@ impl<'d> Image<'d> {
 
     /// The contents of each `PT_NOTE`.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &[u8]> {
-        let notes = self.facts.program_headers.iter().filter(|header| header.p_type == PT_NOTE);
-        notes.filter_map(|note| self.read(Vaddr(note.p_vaddr).range(note.p_filesz)?))
+        self.facts.notes(self)
     }
 
     /// The image's dynamic symbols, as received.
@@ -660,6 +659,12 @@ fn table<'m>(range: &Option<Range<Vaddr>>, memory: &'m impl ReadAt) -> &'m [u8] 
 }
 
 impl Facts {
+    /// The contents of each `PT_NOTE`, read from `memory`.
+    pub(crate) fn notes<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = &'m [u8]> {
+        let notes = self.program_headers.iter().filter(|header| header.p_type == PT_NOTE);
+        notes.filter_map(|note| memory.read(Vaddr(note.p_vaddr).range(note.p_filesz)?))
+    }
+
     /// The entries of the dynamic section, read from `memory`, whose values are addresses that `ld.so`
     /// moves in place: where the value stands, and what it is. Some runtimes read them.
     pub(crate) fn moved_dynamic_entries(&self, memory: &impl ReadAt) -> Vec<(Vaddr, Vaddr)> {

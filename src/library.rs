@@ -183,11 +183,27 @@ impl Library {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug
-    /// sections are gone: then [`Debug::Symbols`] is all that can be told.
+    /// sections are gone: then [`Debug::Symbols`] is all that can be told, until
+    /// [`Library::set_debug_info`] gives them back.
     pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
         let debug = debug.effective();
         let members = (0..self.group.len()).map(|index| self.group.member(index));
         members.into_iter().try_for_each(|loaded| tell::set_debug(loaded, debug))
+    }
+
+    /// Gives debug information that came after the load: as
+    /// [`Loader::debug_info`](crate::Loader::debug_info), but of the library alone, known by its
+    /// build-id only, and no package of split DWARF. How much debuggers are told does not change; what
+    /// they are told from, does, and so do [`symbolize`](crate::symbolize)'s answers. A library that
+    /// was not stripped is its own debug information.
+    ///
+    /// At a debugger's prompt, of all images that it belongs to, and told in full:
+    /// `print memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.
+    ///
+    /// # Errors
+    /// [`Error::DebugInfo`] if it is not the library's, or cannot be read; nothing changes then.
+    pub fn set_debug_info(&self, bytes: &[u8]) -> Result<(), Error> {
+        tell::set_debug_info(self.loaded(), bytes)
     }
 
     /// Unloads the library: runs its destructors and gives back its memory.

@@ -151,7 +151,9 @@ impl Loader {
     /// Without it gdb looks for that file by the build-id, as for a library on disk, but shows other
     /// memory for thread-local variables then. So of an image with any memdl looks for it first, where
     /// it runs: in `/usr/lib/debug`, or in the folders that the environment variable
-    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between.
+    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between, and in debuginfod's cache. With
+    /// `MEMDL_DEBUG_BUILD_ID=safe` gdb does not look for one that is not found there.
+    /// [`Library::set_debug_info`](crate::Library::set_debug_info) gives it later.
     ///
     /// Or that of an image whose DWARF was split (`-gsplit-dwarf`): the bytes of the package (`.dwp`)
     /// that it was put into. Debuggers see it as if it had not been split, but for macros. It takes

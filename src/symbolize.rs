@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use addr2line::gimli::{self, EndianArcSlice, LittleEndian};
 
@@ -204,6 +204,16 @@ fn lock() -> MutexGuard<'static, BTreeMap<usize, Option<Dwarf>>> {
 /// Keeps what was read as it is while the process forks.
 pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
     lock()
+}
+
+/// Forgets what was read of an image that starts here: there is other debug information of it now.
+pub(crate) fn forget(start: usize) {
+    drop(Forget { start });
+}
+
+/// Whether some thread is reading just now.
+pub(crate) fn is_busy() -> bool {
+    matches!(READ.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Forgets what was read of an image when it is dropped, with the image.

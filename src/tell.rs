@@ -12,15 +12,19 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::fmt::Display;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::arch;
 use crate::debug::{self, Debug, Instances, Source, SymfileTemplate};
 use crate::error::Error;
 use crate::group::{self, Group, Loaded};
+use crate::limits::Limits;
 use crate::prepare::with_debug_source;
+use crate::symbolize;
 
 // The functions, weak and hidden as what debuggers look for in `debug/jit.rs`, and for the same reasons;
 // and their description. That is in sections of its own, since those of the same name that the
@@ -43,10 +47,12 @@ std::arch::global_asm!(
     "memdl_function memdl_debug_portable, {portable}",
     "memdl_function memdl_debug_symbols, {symbols}",
     "memdl_function memdl_debug_full_at, {full_at}",
+    "memdl_function memdl_debug_file, {file}",
     full = sym tell_full,
     portable = sym tell_portable,
     symbols = sym tell_symbols,
     full_at = sym tell_full_at,
+    file = sym tell_file,
 );
 
 std::arch::global_asm!(
@@ -63,6 +69,10 @@ std::arch::global_asm!(
     ".byte 4, 0x2e, 1, 0x3f, 0x19, 0x27, 0x19, 0x49, 0x13, 0x12, 0x0b, 0x11, 0x01, 0x03, 0x08, 0, 0",
     // 5: DW_TAG_formal_parameter: DW_AT_type ref4
     ".byte 5, 0x05, 0, 0x49, 0x13, 0, 0",
+    // 6: DW_TAG_pointer_type: DW_AT_byte_size data1, DW_AT_type ref4
+    ".byte 6, 0x0f, 0, 0x0b, 0x0b, 0x49, 0x13, 0, 0",
+    // 7: DW_TAG_const_type: DW_AT_type ref4
+    ".byte 7, 0x26, 0, 0x49, 0x13, 0, 0",
     ".byte 0",
     ".popsection",
     ".pushsection .debug_info,\"\",@progbits,unique,1",
@@ -82,6 +92,17 @@ std::arch::global_asm!(
     ".byte 4, 5",
     ".Lmemdl_pointer:",
     ".byte 3, 8",
+    // DW_ATE_signed_char
+    ".Lmemdl_char:",
+    ".byte 2",
+    ".asciz \"char\"",
+    ".byte 1, 6",
+    ".Lmemdl_const_char:",
+    ".byte 7",
+    ".4byte .Lmemdl_char - .Lmemdl_unit",
+    ".Lmemdl_text:",
+    ".byte 6, 8",
+    ".4byte .Lmemdl_const_char - .Lmemdl_unit",
     ".macro memdl_describe function",
     ".byte 4",
     ".4byte .Lmemdl_int - .Lmemdl_unit",
@@ -98,6 +119,10 @@ std::arch::global_asm!(
     "memdl_describe memdl_debug_full_at",
     ".byte 5",
     ".4byte .Lmemdl_pointer - .Lmemdl_unit",
+    ".byte 0",
+    "memdl_describe memdl_debug_file",
+    ".byte 5",
+    ".4byte .Lmemdl_text - .Lmemdl_unit",
     ".byte 0",
     // The end of the unit's children.
     ".byte 0",
@@ -117,15 +142,39 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
     })
 }
 
+/// Tells debuggers as much of an image as before, with the debug information in `file`, which was
+/// split off it. Nothing changes if it is another image's.
+pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> {
+    let refused = |what: &dyn Display| Error::DebugInfo {
+        image: loaded.name.to_string(),
+        what: what.to_string(),
+    };
+    if debug::is_package(file) {
+        return Err(refused(&"a package of split DWARF must be there when the image is loaded"));
+    }
+    // Its bytes, in which a checksum would be, are gone.
+    let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
+    debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
+    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
+    let made =
+        with_debug_source(&loaded.facts, Some(file), &loaded.mapping, &loaded.symbols(), make);
+    loaded.debug.replace(made.map_err(|fault| refused(&fault))?);
+    symbolize::forget(loaded.mapping.address_range().start);
+    Ok(())
+}
+
 /// Sees to it that the functions are in whatever memdl is linked into.
 pub(crate) fn keep() {
     let functions = [memdl_debug_full, memdl_debug_portable, memdl_debug_symbols];
     black_box(functions as [unsafe extern "C" fn() -> c_int; 3]);
     black_box(memdl_debug_full_at as unsafe extern "C" fn(*const c_void) -> c_int);
+    black_box(memdl_debug_file as unsafe extern "C" fn(*const c_char) -> c_int);
 }
 
 /// What the functions return if a thread is in the middle of a load or an unload.
 const BUSY: c_int = -1;
+/// What `memdl_debug_file` returns if there is no such file.
+const NO_FILE: c_int = -2;
 
 #[cfg(not(feature = "exported-debug-symbols"))]
 unsafe extern "C" {
@@ -140,15 +189,20 @@ unsafe extern "C" {
     /// As `memdl_debug_full`, of the one image that `address` lies in:
     /// `print memdl_debug_full_at($pc)`.
     fn memdl_debug_full_at(address: *const c_void) -> c_int;
+    /// Tells debuggers all of the images that this file's debug information was split off, by the
+    /// build-id: `print memdl_debug_file("/tmp/libfoo.debug")`, a path on the machine that the process
+    /// runs on. Returns of how many, 0 if it is none's, -1 as `memdl_debug_full`, or -2 if the file
+    /// cannot be read.
+    fn memdl_debug_file(path: *const c_char) -> c_int;
 }
 
 // The same, where they are exported.
 #[cfg(feature = "exported-debug-symbols")]
 macro_rules! exported {
-    ($($name:ident($($argument:ident)?) goes on to $function:ident;)*) => {$(
+    ($($name:ident($($argument:ident: $type:ty)?) goes on to $function:ident;)*) => {$(
         #[unsafe(no_mangle)]
         #[unsafe(naked)]
-        unsafe extern "C" fn $name($($argument: *const c_void)?) -> c_int {
+        unsafe extern "C" fn $name($($argument: $type)?) -> c_int {
             std::arch::naked_asm!(arch::jump_instruction!("{}"), sym $function)
         }
     )*};
@@ -159,39 +213,69 @@ exported! {
     memdl_debug_full() goes on to tell_full;
     memdl_debug_portable() goes on to tell_portable;
     memdl_debug_symbols() goes on to tell_symbols;
-    memdl_debug_full_at(_address) goes on to tell_full_at;
+    memdl_debug_full_at(_address: *const c_void) goes on to tell_full_at;
+    memdl_debug_file(_path: *const c_char) goes on to tell_file;
 }
 
 extern "C" fn tell_full() -> c_int {
-    tell(Debug::Full, |_, _| true)
+    tell(|loaded| set_debug_or_names(loaded, Debug::Full))
 }
 
 extern "C" fn tell_portable() -> c_int {
-    tell(Debug::Portable, |_, _| true)
+    tell(|loaded| set_debug_or_names(loaded, Debug::Portable))
 }
 
 extern "C" fn tell_symbols() -> c_int {
-    tell(Debug::Symbols, |_, _| true)
+    tell(|loaded| set_debug_or_names(loaded, Debug::Symbols))
 }
 
 extern "C" fn tell_full_at(address: *const c_void) -> c_int {
     let address = address.addr();
-    tell(Debug::Full, |group, index| group.member(index).mapping.address_range().contains(&address))
+    tell(|loaded| {
+        let is_there = loaded.mapping.address_range().contains(&address);
+        is_there && set_debug_or_names(loaded, Debug::Full)
+    })
 }
 
-/// Tells this much, or what there is, of those images that are `wanted`.
-fn tell(debug: Debug, wanted: impl Fn(&Group, usize) -> bool) -> c_int {
-    let Some(images) = group::all_images_if_free().filter(|_| !debug::is_busy()) else {
+extern "C" fn tell_file(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return NO_FILE;
+    }
+    // SAFETY: a string that ends, by the contract of the function that a person calls; a debugger puts
+    // it into the process.
+    let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+    let file = match debug::read_separate(path, Limits::default().image_bytes) {
+        Ok(file) => file,
+        Err(error) => {
+            log::warn!("{}: {error}", path.display());
+            return NO_FILE;
+        }
+    };
+    tell(|loaded| {
+        let known = set_debug_info(loaded, &file);
+        known.inspect_err(|error| log::debug!("{}: {error}", path.display())).is_ok()
+            && (loaded.debug.debug() == Debug::Portable || set_debug(loaded, Debug::Full).is_ok())
+    })
+}
+
+/// Tells debuggers this much of an image, or what there is. Whether it did.
+fn set_debug_or_names(loaded: &Loaded, debug: Debug) -> bool {
+    set_debug(loaded, debug).or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok()
+}
+
+/// Has `change` change what debuggers are told of each image. Of how many it did.
+fn tell(change: impl Fn(&Loaded) -> bool) -> c_int {
+    let is_free = !debug::is_busy() && !symbolize::is_busy();
+    let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
         return BUSY;
     };
     let mut told = 0;
-    for (group, index) in images.iter().filter(|(group, index)| wanted(group, *index)) {
-        let loaded = Arc::as_ref(group).member(*index);
+    for (group, index) in &images {
+        let loaded = Group::member(group, *index);
         if loaded.debug.is_busy() {
             return BUSY;
         }
-        let all = set_debug(loaded, debug);
-        told += c_int::from(all.or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok());
+        told += c_int::from(change(loaded));
     }
     told
 }

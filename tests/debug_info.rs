@@ -6,6 +6,7 @@
 mod common;
 mod gdb;
 
+use std::ffi::c_void;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -128,10 +129,14 @@ fn assert_lines_and_variables(session: &Replies) {
 }
 
 fn assert_thread_local(session: &Replies) {
-    session.to("print lib_thread").has(&["$3 = 100\n"]);
-    session.to("print lib_thread").has(&["$4 = 5\n"]);
+    assert_thread_local_is_set(session);
     // What the library computes says that the variable was set: 514 without.
     session.to("continue").has(&["entry(5) = 704\n", "exited normally"]);
+}
+
+fn assert_thread_local_is_set(session: &Replies) {
+    session.to("print lib_thread").has(&["$3 = 100\n"]);
+    session.to("print lib_thread").has(&["$4 = 5\n"]);
 }
 
 /// gdb says this, and neither shows nor sets anything.
@@ -962,6 +967,170 @@ fn a_stripped_library_with_thread_locals_has_the_debug_file_that_only_gdb_finds(
             of_memory.to("info args").has(&["a = 0\nb = 1\n"]);
             of_memory.to("print lib_static").has(&["$2 = 9\n"]);
         }
+    }
+}
+
+/// What tells where a server's files are kept, the first that is set.
+const CACHES: [&str; 3] = ["DEBUGINFOD_CACHE_PATH", "XDG_CACHE_HOME", "HOME"];
+
+/// Where a debugger of the same user has had it sent to.
+#[test]
+fn a_stripped_library_with_thread_locals_has_the_debug_file_that_a_server_sent() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "gcc", BY_OBJCOPY);
+    let id = build_id(&workshop.file("image.so"));
+    let load = format!("load a {}", workshop.file("image.so").display());
+    for (variable, below) in
+        CACHES.iter().zip(["", "debuginfod_client", ".cache/debuginfod_client"])
+    {
+        let folder = workshop.file(variable);
+        let cache = folder.join(below).join(&id);
+        fs::create_dir_all(&cache).unwrap();
+        // No server has it.
+        fs::write(cache.join("debuginfo"), "").unwrap();
+        let session = || {
+            let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env(INSTALLED, "");
+            let before = CACHES.iter().take_while(|other| *other != variable);
+            let gdb = before.fold(gdb, |gdb, unset| gdb.env(unset, ""));
+            let gdb = gdb.env(variable, folder.to_str().unwrap());
+            gdb.run_unchecked(&[SESSION, OF_THREAD].concat())
+        };
+        session().to("bt").has(&["#0  0xADDRESS in leaf ()\n"]);
+        fs::copy(workshop.file("image.debug"), cache.join("debuginfo")).unwrap();
+        assert_all(&session());
+    }
+}
+
+/// An operator may want no variable shown wrongly more than lines from a file that only gdb has.
+#[test]
+fn a_stripped_library_with_thread_locals_is_safe_from_the_debug_file_that_only_gdb_finds() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "gcc", BY_OBJCOPY);
+    let setting = format!("set debug-file-directory {}", install(&workshop));
+    let load = format!("load a {}", workshop.file("image.so").display());
+    let session = |word| {
+        let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env(INSTALLED, "");
+        let gdb = gdb.env("MEMDL_DEBUG_BUILD_ID", word);
+        let commands = ["break leaf", "run", "bt", "print (int)lib_thread", "continue"];
+        gdb.run_unchecked(&[&[&*setting], &commands[..]].concat())
+    };
+    let safe = session("safe");
+    safe.to("bt").has(&["#0  0xADDRESS in leaf ()\n"]);
+    safe.to("print (int)lib_thread").has_not("$");
+    for word in ["always", "no-such-word"] {
+        session(word).to("bt").has(&["#0  leaf (a=0, b=1) at clib.c:"]);
+    }
+    // One without any has nothing to be wrong about.
+    let workshop = Workshop::new();
+    workshop.run(&format!("gcc -g -shared -fPIC {{bare}} -o lib.so; {BY_OBJCOPY}"));
+    let setting = format!("set debug-file-directory {}", install(&workshop));
+    let load = format!("load a {}", workshop.file("image.so").display());
+    let gdb = Gdb::of_host(&steps(&[&load, "call a entry 5"])).env("MEMDL_DEBUG_BUILD_ID", "safe");
+    let session = gdb.run(&[&[&*setting], IN_FUNCTION].concat());
+    session.to("bt").has(&["#0  leaf (n=5) at bare.c:"]);
+}
+
+/// What is asked once a person has said where the debug file is.
+const LATE: &[&str] = &[
+    "break leaf",
+    "continue",
+    "bt",
+    "info args",
+    "next",
+    "next",
+    "next",
+    "next",
+    "next",
+    "info locals",
+    "print lib_global",
+    "print lib_static",
+];
+
+/// The file that only the debugger's machine has, brought to the process's by the person at the prompt:
+/// whether gdb found it by itself or not, all is there then, and right.
+#[test]
+fn a_person_at_the_prompt_gives_the_debug_file() {
+    for compiler in ["gcc", "clang -ftls-model=initial-exec", "gcc -gz=zlib"] {
+        let workshop = Workshop::new();
+        stripped(&workshop, compiler, BY_OBJCOPY);
+        let [image, copy, brought] =
+            ["image.so", "copy.debug", "brought.debug"].map(|name| workshop.file(name));
+        let load = format!("load a {}", image.display());
+        fs::copy(workshop.file("image.debug"), &copy).unwrap();
+        let setting = format!("set debug-file-directory {}", install(&workshop));
+        let doing = steps(&[&load, "pause", "call a entry 5"]);
+        for (form, setting, is_remote) in [
+            ("full", "set language c", false),
+            ("full", &setting, true),
+            ("symbols", &setting, false),
+            ("portable", "set language c", false),
+        ] {
+            println!("{compiler}, {form}, {setting}, {is_remote}");
+            let gdb = if is_remote { Gdb::of_served_host(&doing) } else { Gdb::of_host(&doing) };
+            let give = |path: &Path| format!("output memdl_debug_file(\"{}\")", path.display());
+            let (nowhere, other) = (give(Path::new("/nowhere")), give(&clib()));
+            // gdb finds the file itself by another name, if it does.
+            let (run, bring, right) = if is_remote {
+                let bring = format!("remote put {} {}", copy.display(), brought.display());
+                ("continue", bring, give(&brought))
+            } else {
+                ("run", "echo".to_owned(), give(&copy))
+            };
+            let commands = ["break host_pauses", setting, run, "set language c", &bring];
+            let give = [&*nowhere, &*other, &*right, "delete"];
+            let session = gdb
+                .env("MEMDL_DEBUG", form)
+                .env(INSTALLED, "")
+                .run_unchecked(&[&commands[..], &give, LATE, OF_THREAD].concat());
+            session.to(&nowhere).has(&["-2"]);
+            session.to(&other).has(&["0"]);
+            session.to(&right).has(&["1"]);
+            session.to("continue").has(&["leaf (a=0, b=1) at clib.c:24\n"]);
+            session
+                .to("bt")
+                .has(&["#0  leaf (a=0, b=1) at clib.c:24\n", " in entry (n=5) at clib.c:48\n"]);
+            session.to("info args").has(&["a = 0\nb = 1\n"]);
+            session.to("info locals").has(&["local = 1\n"]);
+            session.to("print lib_static").has(&["$2 = 99\n"]);
+            // What the library computes comes by another way there.
+            match is_remote {
+                true => assert_thread_local_is_set(&session),
+                false => assert_thread_local(&session),
+            }
+        }
+    }
+}
+
+/// The same by the program: how much is told stays, and there is more to tell.
+#[test]
+fn a_program_gives_debug_information_late() {
+    let workshop = Workshop::new();
+    stripped(&workshop, "gcc", BY_OBJCOPY);
+    let [image, info] = ["image.so", "image.debug"].map(|name| workshop.read(name));
+    let other = fs::read(clib()).unwrap();
+    let whole = workshop.read("lib.so");
+    for (debug, info) in [
+        (Debug::Off, &info),
+        (Debug::Symbols, &info),
+        (Debug::Full, &info),
+        (Debug::Portable, &info),
+        (Debug::Off, &whole),
+    ] {
+        let loader = memdl::Loader::new().system_libraries(true).debug(debug);
+        // SAFETY: the test's own library.
+        let library = unsafe { loader.load(&image) }.unwrap();
+        // SAFETY: its address is all that is asked for.
+        let leaf = unsafe { library.get::<unsafe extern "C" fn()>("leaf") }.unwrap();
+        let address = *leaf as *const c_void as usize;
+        let line = || memdl::symbolize(address).last().and_then(|frame| frame.line());
+        let told = library.debug();
+        let wrong = library.set_debug_info(&other).unwrap_err();
+        assert!(matches!(wrong, memdl::Error::DebugInfo { .. }), "{wrong}");
+        assert_eq!((library.debug(), line()), (told, None));
+        library.set_debug_info(info).unwrap();
+        assert_eq!((library.debug(), line()), (told, Some(23)));
+        library.set_debug(Debug::Portable).unwrap();
+        assert_eq!((library.debug(), line()), (Debug::Portable, Some(23)));
     }
 }
 

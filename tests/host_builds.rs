@@ -132,6 +132,8 @@ const BARE: &str = "print memdl_debug_full()";
 const IN_C: &str = "with language c -- print memdl_debug_full()";
 /// This works in every host that has symbols.
 const IN_C_WITH_TYPE: &str = "with language c -- print (int)memdl_debug_full()";
+/// One that is given something.
+const FILE: &str = "with language c -- print (int)memdl_debug_file(\"/nowhere\")";
 
 fn session(host: &Path) -> Replies {
     let library = library("gcc", "clib.c", &["-g", "-O0"]);
@@ -148,6 +150,7 @@ fn session(host: &Path) -> Replies {
         "up 3",
         IN_C,
         IN_C_WITH_TYPE,
+        FILE,
         "delete",
         "continue",
     ])
@@ -171,6 +174,7 @@ fn assert_called(session: &Replies, has_debug_info: bool) {
         };
         session.to(command).has(&[says]);
     }
+    session.to(FILE).has(&[" = -2\n"]);
     session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
 }
 

@@ -64,6 +64,7 @@ with_lldb! {
     the_program_chooses_how_much_lldb_is_told: choices;
     the_environment_overrides_how_much_lldb_is_told: overrides;
     a_person_at_the_prompt_asks_for_all: asking_for_all;
+    a_person_at_the_prompt_gives_the_debug_file: giving_the_debug_file;
     the_program_tells_all_later: telling_later;
     a_thread_local_is_never_shown_wrong: thread_locals;
 }
@@ -941,6 +942,31 @@ fn asking_for_all(lldb: Version) {
         session.to("continue").has(&["stop reason = breakpoint 1."]);
         assert_all(&session);
     }
+}
+
+fn giving_the_debug_file(lldb: Version) {
+    let whole = clib();
+    let image = Copy::of(&whole);
+    common::run(Command::new("strip").arg(image.path()), "binutils");
+    let load = format!("load a {}", image.path());
+    // An unstripped library has all that would be split off it.
+    let give = format!("expression memdl_debug_file(\"{}\")", whole.display());
+    let [nowhere, other] =
+        ["/nowhere", "/bin/sh"].map(|path| format!("expression memdl_debug_file(\"{path}\")"));
+    let asking = [&*nowhere, &other, &give, "expression memdl_debug_portable()", "continue"];
+    let commands = [
+        &["breakpoint set -n leaf", "breakpoint set -n host_pauses", "run"],
+        &asking[..],
+        ALL,
+        &["breakpoint delete", "continue"],
+    ];
+    let session =
+        Lldb::of_host(lldb, &steps(&[&load, "pause", "call a entry 5"])).run(&commands.concat());
+    for (command, answer) in [(&*nowhere, -2), (&other, 0), (&give, 1)] {
+        session.to(command).has(&[&format!(" = {answer}\n")]);
+    }
+    session.to("continue").has(&["stop reason = breakpoint 1."]);
+    assert_all(&session);
 }
 
 fn telling_later(lldb: Version) {

@@ -49,7 +49,9 @@ pub(crate) use jit::{debugger_listens, is_busy};
 pub(crate) use join::{is_package, join};
 pub(crate) use sections::full_symbol_table as symbol_table;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment, has_dwarf};
-pub(crate) use separate::{check as check_separate, installed as installed_separate};
+pub(crate) use separate::{
+    check as check_separate, installed as installed_separate, read as read_separate,
+};
 pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;
@@ -180,9 +182,14 @@ impl DebugTemplate {
 pub(crate) struct Presence {
     image: Arc<str>,
     instance: Instance,
+    state: Mutex<State>,
+}
+
+struct State {
+    told: Told,
     /// Whether the image's debug sections, if it has any, were kept.
     has_all: bool,
-    told: Mutex<(Told, Option<InFull>)>,
+    in_full: Option<InFull>,
 }
 
 /// The form, and what it needs.
@@ -236,18 +243,19 @@ impl Drop for InFull {
 impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
-        Presence { image, instance, has_all: false, told: Mutex::new((Told::Nothing(None), None)) }
+        let state = State { told: Told::Nothing(None), has_all: false, in_full: None };
+        Presence { image, instance, state: Mutex::new(state) }
     }
 
     fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
         let told = Told::Nothing(Some(symfile)).changed_to(wanted, &image, instance);
         let in_full = told.in_full(&image);
-        Presence { image, instance, has_all: true, told: Mutex::new((told, in_full)) }
+        Presence { image, instance, state: Mutex::new(State { told, has_all: true, in_full }) }
     }
 
     /// How much debuggers are told now.
     pub(crate) fn debug(&self) -> Debug {
-        self.lock().0.debug()
+        self.lock().told.debug()
     }
 
     /// Tells debuggers this much from now on. `source` is asked where nothing was kept to tell from.
@@ -256,46 +264,61 @@ impl Presence {
         wanted: Debug,
         symfile: impl FnOnce() -> Result<SymfileTemplate, SymfileError>,
     ) -> Result<(), Error> {
-        if !self.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
+        let state = &mut *self.lock();
+        if !state.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
             let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
                         Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
-                        able to tell more later";
+                        able to tell more later, or give its file to set_debug_info";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
-        let (told, in_full) = &mut *self.lock();
-        if matches!(told, Told::Nothing(None)) && wanted != Debug::Off {
+        if matches!(state.told, Told::Nothing(None)) && wanted != Debug::Off {
             let symfile = symfile().map_err(|error| {
                 Error::unsupported(format!("telling debuggers of it: {error}"))
                     .in_image(&self.image)
             })?;
-            *told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
+            state.told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
         }
-        let before = std::mem::replace(told, Told::Nothing(None));
-        *told = before.changed_to(wanted, &self.image, self.instance);
-        *in_full = told.in_full(&self.image);
+        self.change(state, wanted);
         Ok(())
+    }
+
+    /// Tells as much as before, but from `symfile`, which was made with debug information that came
+    /// later.
+    pub(crate) fn replace(&self, symfile: SymfileTemplate) {
+        let state = &mut *self.lock();
+        let wanted = state.told.debug();
+        self.change(state, Debug::Off);
+        state.told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
+        state.has_all = true;
+        self.change(state, wanted);
+    }
+
+    fn change(&self, state: &mut State, wanted: Debug) {
+        let before = std::mem::replace(&mut state.told, Told::Nothing(None));
+        state.told = before.changed_to(wanted, &self.image, self.instance);
+        state.in_full = state.told.in_full(&self.image);
     }
 
     /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
     pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
-        let (told, _) = &*self.lock();
-        let sections = told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
+        let state = self.lock();
+        let sections = state.told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
         let sections = sections.unwrap_or_default().into_iter();
         sections.map(|section| (section.name, section.contents)).collect()
     }
 
     /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
     pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
-        self.lock().0.symfile()?.function_at(address).map(<[u8]>::to_vec)
+        self.lock().told.symfile()?.function_at(address).map(<[u8]>::to_vec)
     }
 
     /// Whether some thread is changing it just now.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.told.try_lock(), Err(TryLockError::WouldBlock))
+        matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Told, Option<InFull>)> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

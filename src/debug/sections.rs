@@ -27,6 +27,7 @@ use goblin::elf64::sym::Sym;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
+use super::separate::is_build_id_told;
 use super::split::{Abbreviations, SplitSections, SplitUnit};
 use super::symfile::image_header;
 use super::thread_local::{self, Owner, Site};
@@ -298,7 +299,8 @@ impl<'a> Sections<'a> {
     /// Gives contents to the loaded sections that must have some.
     fn find_contents(&mut self, source: &Source<'a>) {
         let has_dwarf = self.has_dwarf();
-        let (mut eh_frame, mut build_id) = (false, has_dwarf);
+        let hides_build_id = has_dwarf || !is_build_id_told(source.tls_size != 0);
+        let (mut eh_frame, mut build_id) = (false, hides_build_id);
         for section in &mut self.list {
             if section.role != Role::Loaded {
                 continue;

@@ -7,12 +7,18 @@
 //! which is the same in both, or, where the image has none, by the checksum of the file that the
 //! image's `.gnu_debuglink` states.
 //!
-//! Sources: gABI chapter 5 "Note Section"; gdb manual "Separate Debug Files".
+//! A debugger that finds such a file by itself, by the build-id, takes what that says of thread-local
+//! variables for the executable's. So of an image that has any, the file is looked for here too
+//! ([`installed`]), and whether a debugger may look where it was not found is the operator's choice
+//! ([`is_build_id_told`]).
+//!
+//! Sources: gABI chapter 5 "Note Section"; gdb manual "Separate Debug Files"; debuginfod(8) and
+//! debuginfod_find_debuginfo(3), "Cache".
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
-use std::{fmt, fs};
+use std::path::{Path, PathBuf};
+use std::{env, fmt, fs, io};
 
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
@@ -29,6 +35,11 @@ const ENVIRONMENT: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
 /// Where distributions install them, and gdb looks.
 const INSTALLED: &str = "/usr/lib/debug";
 
+/// The environment variable that says of which images debuggers are told the build-id, see
+/// [`is_build_id_told`].
+const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
+const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
+
 /// Why a file is not accepted as an image's debug information.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotSeparate {
@@ -40,7 +51,7 @@ pub(crate) enum NotSeparate {
     NoBuildId { ours: BuildId },
     #[error("its checksum is {theirs:#010x}, the image's .gnu_debuglink wants {ours:#010x}")]
     OtherChecksum { ours: u32, theirs: u32 },
-    #[error("the image has neither a build-id nor a .gnu_debuglink to know it by")]
+    #[error("the image has neither a build-id nor, at hand, a .gnu_debuglink to know it by")]
     NothingToCheck,
 }
 
@@ -55,6 +66,17 @@ impl BuildId {
         let (first, rest) = id.split_at_checked(2)?;
         Some(folder.join(".build-id").join(first).join(format!("{rest}.debug")))
     }
+
+    /// Where it is when a debugger of this user has had it sent by a server.
+    fn path_in_cache(&self) -> Option<PathBuf> {
+        let folder =
+            |variable| env::var_os(variable).filter(|it| !it.is_empty()).map(PathBuf::from);
+        let user = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        let cache = folder("DEBUGINFOD_CACHE_PATH")
+            .or_else(|| Some(user()?.join("debuginfod_client")))
+            .filter(|cache| cache.is_absolute())?;
+        Some(cache.join(self.to_string()).join("debuginfo"))
+    }
 }
 
 impl fmt::Display for BuildId {
@@ -63,8 +85,8 @@ impl fmt::Display for BuildId {
     }
 }
 
-/// Accepts `file` as what was split off the image: `image` is its file, `notes` are the contents of
-/// its `PT_NOTE`s.
+/// Accepts `file` as what was split off the image: `image` is its file, empty if that is gone, `notes`
+/// are the contents of its `PT_NOTE`s.
 pub(crate) fn check<'a>(
     image: &[u8],
     notes: impl Iterator<Item = &'a [u8]>,
@@ -95,17 +117,38 @@ pub(crate) fn check<'a>(
 pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) -> Option<Vec<u8>> {
     let mut notes = notes;
     let id = notes.find_map(build_id)?;
-    environment::folders(ENVIRONMENT, INSTALLED).into_iter().find_map(|folder| {
-        let path = id.path_below(folder)?;
-        // Nothing else is opened: to open a pipe would wait for who writes to it.
-        let len = fs::metadata(&path).ok().filter(|data| data.is_file())?.len();
-        if len > most {
-            log::warn!("{}: {len} bytes are more than the limit of {most}", path.display());
-            return None;
-        }
-        let read = fs::read(&path);
-        read.inspect_err(|error| log::warn!("{}: {error}", path.display())).ok()
+    let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
+    let paths = folders.filter_map(|folder| id.path_below(folder)).chain(id.path_in_cache());
+    paths.into_iter().find_map(|path| {
+        let said = |error: &io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!("{}: {error}", path.display());
+            }
+        };
+        // In the cache an empty one says that no server has it.
+        read(&path, most).inspect_err(said).ok().filter(|file| !file.is_empty())
     })
+}
+
+/// The contents of a file of no more than `most` bytes.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let data = fs::metadata(path)?;
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    // Nothing else is opened: to open a pipe would wait for who writes to it.
+    if !data.is_file() {
+        return refused("not a file".to_owned());
+    }
+    if data.len() > most {
+        return refused(format!("{} bytes are more than the limit of {most}", data.len()));
+    }
+    fs::read(path)
+}
+
+/// Whether debuggers are told the build-id of an image that has no debug information, and so may find
+/// its debug file by themselves. What that says of thread-local variables they would take for the
+/// executable's. There is no way to have them read all but these: the operator chooses.
+pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
+    !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
 }
 
 /// The build-id among these notes.

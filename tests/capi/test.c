@@ -487,6 +487,15 @@ static void test_debug(const struct file *plain) {
     CHECK(library != NULL && memdl_set_debug(library, MEMDL_DEBUG_FULL) == -1);
     CHECK_ERROR("were not kept");
     CHECK(memdl_set_debug(library, MEMDL_DEBUG_SYMBOLS) == 0);
+    CHECK(memdl_set_debug_info(library, "\x7f" "ELF", 4) == -1);
+    CHECK_ERROR("the separate debug information is not this image's");
+    CHECK(memdl_set_debug_info(library, NULL, 4) == -1);
+    CHECK_ERROR("the bytes are null");
+    CHECK(memdl_set_debug_info(NULL, plain->bytes, plain->len) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_set_debug(library, MEMDL_DEBUG_FULL) == -1);
+    CHECK(memdl_set_debug_info(library, plain->bytes, plain->len) == 0);
+    CHECK(memdl_set_debug(library, MEMDL_DEBUG_FULL) == 0);
     CHECK(memdl_close(library) == 0);
     memdl_options_free(options);
 }

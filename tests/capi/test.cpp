@@ -155,6 +155,7 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
         .limit(MEMDL_LIMIT_IMAGES, 2);
     library = memdl::library::open(dependent, options);
     CHECK(library.get<int()>("dependent_host_or_own")() == 2);
+    library.set_debug_info(dependent.data(), dependent.size());
     library.set_debug(MEMDL_DEBUG_FULL);
 
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
