@@ -713,13 +713,12 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
             });
         }
     };
-    let hdr = facts.eh_frame_hdr.clone();
-    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, memory));
+    let eh_frame = || Some(EhFrame::locate(facts.eh_frame_hdr.clone()?, memory)?.range);
     make(&Source {
         file,
         memory,
         segments: &segments,
-        eh_frame: eh_frame.map(|eh_frame| eh_frame.range),
+        eh_frame: &eh_frame,
         tls_size: facts.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
     })

@@ -47,8 +47,9 @@ pub(crate) struct Source<'a> {
     pub memory: &'a dyn ReadAt,
     /// Its `PT_LOAD`s, ascending.
     pub segments: &'a [SourceSegment],
-    /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it.
-    pub eh_frame: Option<Range<Vaddr>>,
+    /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it. It is called only where no
+    /// section header tells, since the way to the end leads through all of it.
+    pub eh_frame: &'a dyn Fn() -> Option<Range<Vaddr>>,
     /// The size of a thread's block of its thread-local variables; 0 if it has none.
     pub tls_size: u64,
     /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
@@ -334,7 +335,7 @@ impl<'a> Sections<'a> {
         let mut names = Names(vec![0]);
         let [text, data, rodata, eh_frame_name] =
             [".text", ".data", ".rodata", ".eh_frame"].map(|name| names.add(name));
-        let eh_frame = source.eh_frame.clone().and_then(|range| {
+        let eh_frame = (source.eh_frame)().and_then(|range| {
             let contents = source.contents(&range)?;
             Some((range, contents))
         });

@@ -834,7 +834,7 @@ mod tests {
             file: Some(bytes),
             memory: &memory,
             segments: &memory.list,
-            eh_frame: memory.eh_frame.clone(),
+            eh_frame: &|| memory.eh_frame.clone(),
             tls_size: 0,
             dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
         };
@@ -1017,7 +1017,7 @@ mod tests {
                 file: Some(&bytes),
                 memory: &memory,
                 segments: &memory.list,
-                eh_frame: None,
+                eh_frame: &|| None,
                 tls_size: 0,
                 dynamic_symbols: &|_| {},
             };
