@@ -512,51 +512,97 @@ impl SharedPages {
         }
         Ok(())
     }
+}
 
-    /// Memory of the same length and contents, of which the `own` ranges (whole pages, ascending,
-    /// none overlapping another) can be written, and all the rest is these very pages.
-    pub(crate) fn view(&self, own: Vec<Range<usize>>) -> Result<View, Error> {
-        let len = self.0.len();
-        let view = Reservation::new(len, region::page::size(), 0)?;
+/// Pages that many have in common, but for some that each has for itself.
+pub(crate) struct Views {
+    pages: SharedPages,
+    /// Whole pages, ascending, none overlapping another.
+    own: Arc<[Range<usize>]>,
+    /// What memory is kept for that has these pages in place.
+    purpose: Arc<Purpose>,
+}
+
+impl Views {
+    /// Of pages of which everybody will have these ranges (whole pages, ascending, none overlapping
+    /// another) for himself.
+    pub(crate) fn new(pages: SharedPages, own: Vec<Range<usize>>) -> Views {
+        Views { pages, own: own.into(), purpose: Arc::default() }
+    }
+
+    /// Memory of the same length and contents, of which the own ranges can be written, and all the rest
+    /// is these very pages.
+    pub(crate) fn view(&self) -> Result<View, Error> {
+        let memory = match Reservation::parked(&self.purpose) {
+            Some(memory) => memory,
+            None => self.map()?,
+        };
+        for range in &*self.own {
+            // SAFETY: the range is inside both, where `memory` is writable and known to nobody else.
+            unsafe {
+                ptr::copy_nonoverlapping(
+                    self.pages.0.as_ptr().add(range.start),
+                    memory.as_ptr().add(range.start),
+                    range.len(),
+                );
+            }
+        }
+        let (own, purpose) = (self.own.clone(), Arc::downgrade(&self.purpose));
+        Ok(View { memory: ManuallyDrop::new(memory), own, purpose })
+    }
+
+    /// New memory with these pages in place, but for what is everybody's own.
+    fn map(&self) -> Result<Reservation, Error> {
+        let len = self.pages.0.len();
+        let memory = Reservation::new(len, region::page::size(), 0)?;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let mut shared = 0;
-        for range in own.iter().chain([&(len..len)]) {
+        for range in self.own.iter().chain([&(len..len)]) {
             assert!(shared <= range.start && range.start <= range.end && range.end <= len);
             if shared < range.start {
                 // SAFETY: an old length of 0 leaves the shared pages where they are and maps them
-                // once more, over a part of `view`, which nobody else knows yet.
+                // once more, over a part of `memory`, which nobody else knows yet.
                 let mapped = unsafe {
                     libc::mremap(
-                        self.0.as_ptr().add(shared).cast(),
+                        self.pages.0.as_ptr().add(shared).cast(),
                         0,
                         range.start - shared,
                         flags,
-                        view.as_ptr().add(shared),
+                        memory.as_ptr().add(shared),
                     )
                 };
                 if mapped == libc::MAP_FAILED {
                     return Err(Error::last_os_error("mremap of shared memory"));
                 }
             }
-            // SAFETY: the range is inside both, and here `view` is still its own writable memory.
-            unsafe {
-                ptr::copy_nonoverlapping(
-                    self.0.as_ptr().add(range.start),
-                    view.as_ptr().add(range.start),
-                    range.len(),
-                );
-            }
+            memory.populate(range.clone());
             shared = range.end;
         }
-        Ok(View { memory: view, own })
+        Ok(memory)
     }
 }
 
-/// What [`SharedPages::view`] gives.
+impl Deref for Views {
+    type Target = [u8];
+
+    /// The common contents.
+    fn deref(&self) -> &[u8] {
+        &self.pages
+    }
+}
+
+impl Drop for Views {
+    fn drop(&mut self) {
+        forget_purpose(&self.purpose);
+    }
+}
+
+/// What [`Views::view`] gives.
 pub(crate) struct View {
-    memory: Reservation,
+    memory: ManuallyDrop<Reservation>,
     /// What can be written.
-    own: Vec<Range<usize>>,
+    own: Arc<[Range<usize>]>,
+    purpose: Weak<Purpose>,
 }
 
 impl View {
@@ -582,6 +628,17 @@ impl Deref for View {
     fn deref(&self) -> &[u8] {
         // SAFETY: mapped, readable, and changed through `get_mut` only.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.memory.len()) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        if self.purpose.strong_count() > 0 {
+            let own = self.own.iter().map(Range::len).sum();
+            Free { memory, own, purpose: Some(self.purpose.clone()) }.keep();
+        }
     }
 }
 
@@ -649,18 +706,26 @@ mod tests {
             bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / page) as u8 + 1);
         })
         .unwrap();
-        let own = vec![0..page, 3 * page..4 * page];
-        let [mut a, mut b] = [(); 2].map(|()| pages.view(own.clone()).unwrap());
+        let views = Views::new(pages, vec![0..page, 3 * page..4 * page]);
+        let [mut a, mut b] = [(); 2].map(|()| views.view().unwrap());
         a.get_mut(3 * page..3 * page + 1).unwrap().fill(77);
-        assert_eq!(b[..], pages[..]);
-        let mut expected = pages.to_vec();
+        assert_eq!(b[..], views[..]);
+        let mut expected = views.to_vec();
         expected[3 * page] = 77;
         assert_eq!(a[..], expected);
         for not_own in [page..page + 1, 4 * page - 1..4 * page + 1] {
             assert_eq!(b.get_mut(not_own), None);
         }
-        drop(pages);
+        // What is given back is the next, and says nothing of what was written to it.
+        let before = a.as_ptr();
+        drop(a);
+        let mut again = views.view().unwrap();
+        assert_eq!((again.as_ptr(), &again[..]), (before, &views[..]));
+        again.get_mut(0..page).unwrap().fill(78);
+        drop(again);
+        drop(views);
         assert_eq!(b[5 * page], 6);
+        assert!(!kept().free.iter().any(|free| free.memory.as_ptr().cast_const() == before));
     }
 
     #[test]

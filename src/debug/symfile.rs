@@ -50,7 +50,7 @@ use super::xz::{Piece, StoredXz};
 use crate::addr::{FileOffset, Vaddr};
 use crate::arch;
 use crate::error::Error;
-use crate::reserve::{SharedPages, Space, View};
+use crate::reserve::{SharedPages, Space, View, Views};
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub(crate) struct SymfileTemplate {
 /// The outer file, with addresses as the image states them.
 enum Master {
     Own(Space),
-    Shared(SharedPages),
+    Shared(Views),
 }
 
 /// Where things are in a symfile, in bytes from its start.
@@ -250,8 +250,8 @@ impl SymfileTemplate {
         let own_len = outer.headers_len() + symbols.entries.len();
         let mut align = 1;
         let mut len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
-        let share = instances == Instances::Many && len - own_len >= WORTH_SHARING;
-        if share {
+        let is_much = len - own_len >= WORTH_SHARING;
+        if instances == Instances::Many && is_much {
             align = page;
             len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
         }
@@ -279,13 +279,18 @@ impl SymfileTemplate {
             Symbols::amend(entries, symbols.strings.len());
         };
         let no_memory = |error: Error| SymfileError::Memory(error.to_string());
-        let memory = if share {
-            let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
-            Master::Shared(SharedPages::filled(padded, fill).map_err(no_memory)?)
-        } else {
-            let mut memory = Space::new(len).map_err(no_memory)?;
-            fill(&mut memory);
-            Master::Own(memory)
+        let own = if align == page { layout.own_pages() } else { None };
+        let memory = match own {
+            Some(own) => {
+                let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
+                let pages = SharedPages::filled(padded, fill).map_err(no_memory)?;
+                Master::Shared(Views::new(pages, own))
+            }
+            None => {
+                let mut memory = Space::new(len).map_err(no_memory)?;
+                fill(&mut memory);
+                Master::Own(memory)
+            }
         };
         Ok(SymfileTemplate { memory, layout })
     }
@@ -294,10 +299,10 @@ impl SymfileTemplate {
     pub(crate) fn at(&self, instance: Instance) -> Symfile {
         let memory = match &self.memory {
             Master::Own(bytes) => Memory::Heap(bytes.to_vec()),
-            Master::Shared(pages) => match self.layout.own_pages().map(|own| pages.view(own)) {
-                Some(Ok(view)) => Memory::View(view),
-                // Too many parts, or mappings: the copy is the same, and only larger.
-                _ => Memory::Heap(pages.get(..self.layout.len).unwrap_or_default().to_vec()),
+            Master::Shared(views) => match views.view() {
+                Ok(view) => Memory::View(view),
+                // Too many mappings: the copy is the same, and only larger.
+                Err(_) => Memory::Heap(views.get(..self.layout.len).unwrap_or_default().to_vec()),
             },
         };
         Symfile::new(memory, self.layout.clone(), instance)
