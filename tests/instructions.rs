@@ -90,7 +90,7 @@ fn a_load_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn a_load_with_debug_information_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load_full", 129_940);
+    takes_no_more_than("load_full", 119_927);
 }
 
 #[test]

@@ -94,7 +94,8 @@ impl<'a> Elf<'a> {
             e_shentsize: SECTION_SIZE as u16,
             ..Header::default()
         };
-        Elf { header, segments: vec![], sections: vec![] }
+        // As many as an image with all kinds of debug sections has.
+        Elf { header, segments: vec![], sections: Vec::with_capacity(64) }
     }
 
     /// Adds a section and tells its index; the callers see to it that there are fewer than 2^16.

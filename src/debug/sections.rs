@@ -149,6 +149,14 @@ impl Names {
     pub(super) fn is(&self, name: u32, whole: &str) -> bool {
         self.starts_with(name, whole) && self.0.get(name as usize + whole.len()).copied() == Some(0)
     }
+
+    /// Whether it is this name of a debug section, or what such a section is called when it is compressed:
+    /// `.zdebug_info` for `.debug_info`.
+    fn is_perhaps_compressed(&self, name: u32, whole: &str) -> bool {
+        let compressed =
+            |rest| self.starts_with(name, ".z") && self.is(name.saturating_add(2), rest);
+        self.is(name, whole) || whole.strip_prefix('.').is_some_and(compressed)
+    }
 }
 
 /// The section headers of a file, and the names that they refer to.
@@ -601,8 +609,7 @@ impl<'a> Sections<'a> {
     fn is_debug(&self, at: usize, name: &str) -> bool {
         self.list.get(at).is_some_and(|section| {
             section.role == Role::Debug
-                && (self.names.is(section.header.sh_name, name)
-                    || self.names.is(section.header.sh_name, &name.replacen('.', ".z", 1)))
+                && self.names.is_perhaps_compressed(section.header.sh_name, name)
         })
     }
 
