@@ -195,7 +195,7 @@ impl Library {
     /// [`Loader::debug_info`](crate::Loader::debug_info), but of the library alone, known by its
     /// build-id only, and no package of split DWARF. How much debuggers are told does not change; what
     /// they are told from, does, and so do [`symbolize`](crate::symbolize)'s answers. A library that
-    /// was not stripped is its own debug information.
+    /// was not stripped is its own debug information. What profilers were told at the load stays.
     ///
     /// At a debugger's prompt, of all images that it belongs to, and told in full:
     /// `print memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.

@@ -1146,6 +1146,8 @@ fn a_thread_local_that_was_thrown_away_is_shown_as_from_disk() {
         ("clang -g", "bfd"),
         ("clang -g", "lld"),
         ("clang -g", "mold"),
+        ("gcc -g -gz=zlib", "bfd"),
+        ("clang -g -gz=zlib", "lld"),
         ("gcc -g -DWITH_ANOTHER", "bfd"),
         ("gcc -g -gz=zlib -DWITH_ANOTHER", "bfd"),
         ("clang -g -DWITH_ANOTHER", "lld"),

@@ -27,6 +27,7 @@ use goblin::elf64::sym::Sym;
 
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
 use super::inflate;
+use super::jit::debugger_listens;
 use super::separate::is_build_id_told;
 use super::split::{Abbreviations, SplitSections, SplitUnit};
 use super::symfile::image_header;
@@ -457,8 +458,13 @@ impl<'a> Sections<'a> {
     /// show wrong memory.
     pub(super) fn open_thread_locals(&mut self, tls_size: u64) {
         // Without a block there is nothing to be told but variables that were thrown away. To unpack
-        // all for these would take ten times as long as the rest of a load.
+        // all for these would take ten times as long as the rest of a load; but nothing beside what a
+        // debugger takes to read it. What cannot be unpacked here is not read there.
         if tls_size == 0 {
+            if debugger_listens() {
+                let open = |name| self.open_where_changed(name, tls_size);
+                let _ = TELL_PLACES.into_iter().try_for_each(open);
+            }
             return;
         }
         let opened = self.find_split_units(tls_size).and_then(|()| {
