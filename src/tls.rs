@@ -58,6 +58,10 @@ pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 
 pub(crate) const POOL_ALIGN: usize = 64;
 /// How many bits of a [`Descriptor`] are the offset.
 pub(crate) const DESCRIPTOR_OFFSET_BITS: u32 = 48;
+/// What is in a slot while the thread has no block of that module: no address, so that a debugger that
+/// follows it for a variable says that there is nothing, wherever in the block that would be.
+pub(crate) const NO_BLOCK: usize = 1 << 63;
+
 /// The slot that holds the thread's own record: no module has this index.
 const THREAD_SLOT: usize = 0;
 /// Marks the module ids that are memdl's; `ld.so` counts from 1.
@@ -497,6 +501,8 @@ impl Thread {
             }
             if index < SLOTS {
                 let slot = &*(*thread).slots.add(index).cast::<AtomicPtr<u8>>();
+                let start =
+                    if start.is_null() { ptr::without_provenance_mut(NO_BLOCK) } else { start };
                 slot.store(start, Ordering::Release);
             }
             if let Some(entry) = blocks.get_mut(index) {
@@ -628,7 +634,10 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
     unsafe {
         let slots = (*thread).slots;
         registry().threads.retain(|other| other.as_ptr() != thread);
-        ptr::write_bytes(slots, 0, SLOTS);
+        ptr::write_bytes(slots.add(THREAD_SLOT), 0, 1);
+        for index in THREAD_SLOT + 1..SLOTS {
+            slots.add(index).write(ptr::without_provenance_mut(NO_BLOCK));
+        }
         // What was kept may be an image, whose end runs code: with no record, that gets a new one.
         drop(Box::from_raw(thread));
     }

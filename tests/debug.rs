@@ -724,6 +724,21 @@ fn a_thread_local_that_cannot_be_found_is_not_shown() {
     session.to("print lib_global").has(&["$1 = 7\n"]);
 }
 
+/// Nor is it an address, that far from which something else could be.
+#[test]
+fn a_thread_local_that_the_thread_has_not_used_yet_has_no_address() {
+    let commands = ["break leaf", "run", "print lib_thread", "set var lib_thread = 5"];
+    let rest = ["print (long)&lib_thread < 0", "next 5", "print lib_thread", "delete", "continue"];
+    let session =
+        Gdb::of_host(&load_and_call(&clib())).run_unchecked(&[&commands[..], &rest].concat());
+    for command in &commands[2..] {
+        session.to(command).has(&["Cannot access memory at address"]);
+    }
+    session.to("print (long)&lib_thread < 0").has(&["$1 = 1\n"]);
+    session.to("print lib_thread").has(&["$2 = 100\n"]);
+    session.to("continue").has(&["entry(5) = 514\n"]);
+}
+
 #[test]
 fn two_libraries_with_the_same_names_are_both_seen() {
     let (first, second) = (clib(), library("gcc", "twin.c", &["-g", "-O0"]));

@@ -1471,12 +1471,12 @@ the_kernels_core_shows_an_abort [gcc_o0_dwarf5 clang_o0_dwarf4] KernelCore: r#"
 scenarios! { "threads.c";
 
 threads_are_seen_in_the_library [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4]: r#"
-    (gdb) break visit
+    (gdb) break knock
     (gdb) run
-    visit (number=
+    knock (number=
     1) at threads.c:
     (gdb) info threads
-    visit (number=
+    knock (number=
     1) at threads.c:
     (gdb) thread apply 3 4 bt -2
     (gdb) thread apply all -q frame function work
@@ -1490,7 +1490,7 @@ threads_are_seen_in_the_library [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4]: r
     = 20
     (gdb) thread 3
     (gdb) continue
-    visit (number=
+    knock (number=
     2) at threads.c:
     (gdb) print mine
     = 20
@@ -1501,11 +1501,11 @@ threads_are_seen_in_the_library [gcc_o0_dwarf5 gcc_o2_dwarf4 clang_o0_dwarf4]: r
 a_breakpoint_is_for_one_thread [gcc_o0_dwarf5]: r#"
     (gdb) tbreak {starts}
     (gdb) run
-    (gdb) break visit thread 4
+    (gdb) break knock thread 4
     (gdb) info breakpoints
     stop only in thread 4
     (gdb) continue
-    visit (number=2) at threads.c:
+    knock (number=2) at threads.c:
     (gdb) print $_thread
     = 4
     (gdb) set scheduler-locking on

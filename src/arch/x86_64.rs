@@ -145,7 +145,7 @@ mod native {
     use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     use crate::tls::{
-        DESCRIPTOR_OFFSET_BITS, POOL, POOL_ALIGN, SLOTS, STARTS, STARTS_LEN, TlsIndex,
+        DESCRIPTOR_OFFSET_BITS, NO_BLOCK, POOL, POOL_ALIGN, SLOTS, STARTS, STARTS_LEN, TlsIndex,
         address_slow, descriptor_slow,
     };
 
@@ -213,16 +213,21 @@ mod native {
     // the thread-local storage of whatever memdl is linked into: at a constant distance from the
     // thread pointer, so that code and debuggers reach them without a call.
     global_asm!(
-        ".pushsection .tbss.memdl_tls_slots, \"awT\", @nobits",
+        ".pushsection .tdata.memdl_tls_slots, \"awT\", @progbits",
         ".p2align 3",
         ".globl memdl_tls_slots",
         ".hidden memdl_tls_slots",
         ".type memdl_tls_slots, @object",
         ".size memdl_tls_slots, {size}",
         "memdl_tls_slots:",
-        ".zero {size}",
+        ".8byte 0",
+        ".rept {slots} - 1",
+        ".8byte {no_block}",
+        ".endr",
         ".popsection",
         size = const SLOTS * 8,
+        slots = const SLOTS,
+        no_block = const NO_BLOCK,
     );
 
     // Memory for the blocks of images whose variables have a fixed distance from the thread
@@ -274,7 +279,8 @@ mod native {
         pointer
     }
 
-    /// The calling thread's slots: `SLOTS` words, zero when the thread starts.
+    /// The calling thread's slots: `SLOTS` words. When the thread starts the first is zero and the others
+    /// are `NO_BLOCK`.
     pub(crate) fn tls_slots() -> *mut *mut u8 {
         let offset: usize;
         // SAFETY: initial-exec access to the variable above: the GOT entry holds its distance
@@ -307,8 +313,9 @@ mod native {
             "cmp rax, {slots}",
             "jae 4f",
             "mov rax, qword ptr fs:[rcx + rax * 8]",
+            // `NO_BLOCK` is less than zero.
             "test rax, rax",
-            "jz 3f",
+            "jle 3f",
             "add rax, qword ptr [rdi + 8]",
             "ret",
             "2:",
@@ -385,7 +392,7 @@ mod native {
             "mov rcx, qword ptr fs:[rcx]",
             "2:",
             "test rcx, rcx",
-            "jz 3f",
+            "jle 3f",
             // The offset is the low bits, sign-extended.
             "shl rax, 64 - {bits}",
             "sar rax, 64 - {bits}",
