@@ -724,7 +724,30 @@ fn a_thread_local_that_cannot_be_found_is_not_shown() {
     session.to("print lib_global").has(&["$1 = 7\n"]);
 }
 
-/// Nor is it an address, that far from which something else could be.
+/// As README.md says: gdb is not told that a library went as it is of a file.
+#[test]
+fn a_breakpoint_set_in_a_library_that_is_there_is_enabled_again_when_it_is_back() {
+    let path = clib();
+    let load = |name: &str| format!("load {name} {}", path.display());
+    let (a, b, again) = (load("a"), load("b"), load("a"));
+    let together = [&*a, &b, "pause", "unload b", "call a entry 1"];
+    let apart = ["unload a", "pause", &again, "pause", "call a entry 1"];
+    let commands = ["break host_pauses", "run", "break leaf", "continue", "info breakpoints"];
+    // Gone with the last of the library: at the first and the second pause.
+    let rest = ["continue", "info breakpoints", "continue", "enable 2", "continue", "bt 1"];
+    let session = Gdb::of_host(&steps(&[&together[..], &apart].concat()))
+        .run_unchecked(&[&commands[..], &rest, &["delete", "continue"]].concat());
+    session.to("break leaf").has(&["Breakpoint 2 at ", "2 locations"]);
+    session.to("continue").has(&["leaf (a=0, b=1) at clib.c:24"]);
+    session.to("info breakpoints").has(&["keep y   0xADDRESS", "in leaf at clib.c:24"]);
+    session.to("continue").has(&["host_pauses ()"]);
+    session.to("info breakpoints").has(&["breakpoint     keep n"]);
+    session.to("continue").has(&["host_pauses ()"]);
+    session.to("continue").has(&["leaf (a=0, b=1) at clib.c:24"]);
+    session.to("continue").has(&["exited normally"]);
+}
+
+/// What is not there yet is not at an address, that far from which something else could be.
 #[test]
 fn a_thread_local_that_the_thread_has_not_used_yet_has_no_address() {
     let commands = ["break leaf", "run", "print lib_thread", "set var lib_thread = 5"];
