@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::arch;
-use crate::debug::{self, Debug, Instances, Source, SymfileTemplate};
+use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
 use crate::error::Error;
 use crate::group::{self, Group, Loaded};
 use crate::limits::Limits;
@@ -136,10 +136,13 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
     if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
         loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
     }
-    loaded.debug.set(debug, || {
-        let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
-        with_debug_source(&loaded.facts, None, &loaded.mapping, &loaded.symbols(), make)
-    })
+    loaded.debug.set(debug, || symfile(loaded, None))
+}
+
+/// What debuggers can be told of an image that is in place, by what is in its memory and in `file`.
+fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
+    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
+    with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
 }
 
 /// Tells debuggers as much of an image as before, with the debug information in `file`, which was
@@ -155,10 +158,8 @@ pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> 
     // Its bytes, in which a checksum would be, are gone.
     let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
-    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
-    let made =
-        with_debug_source(&loaded.facts, Some(file), &loaded.mapping, &loaded.symbols(), make);
-    loaded.debug.replace(made.map_err(|fault| refused(&fault))?);
+    let made = symfile(loaded, Some(file)).map_err(|fault| refused(&fault))?;
+    loaded.debug.replace(made);
     symbolize::forget(loaded.mapping.address_range().start);
     Ok(())
 }

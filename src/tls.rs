@@ -634,7 +634,7 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
     unsafe {
         let slots = (*thread).slots;
         registry().threads.retain(|other| other.as_ptr() != thread);
-        ptr::write_bytes(slots.add(THREAD_SLOT), 0, 1);
+        slots.add(THREAD_SLOT).write(ptr::null_mut());
         for index in THREAD_SLOT + 1..SLOTS {
             slots.add(index).write(ptr::without_provenance_mut(NO_BLOCK));
         }
