@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
+use crate::fork;
 use crate::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
@@ -47,6 +48,8 @@ impl ImageBuffer {
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
+        // Whoever waits for bytes has time for what the first load would have to find out.
+        fork::set_up();
         reserve::give_back_now();
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());

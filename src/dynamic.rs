@@ -35,12 +35,11 @@ pub(crate) struct Dynamic {
 impl Dynamic {
     /// Reads entries until `DT_NULL` or the end of `section`.
     pub(crate) fn parse(section: &[u8]) -> Dynamic {
-        let entries = section
-            .chunks_exact(DYN_SIZE)
-            .map(|entry| (u64_at(entry, 0).unwrap_or(DT_NULL), u64_at(entry, 8).unwrap_or(0)))
-            .take_while(|&(tag, _)| tag != DT_NULL)
-            .collect();
-        Dynamic { entries }
+        let (entries, _) = section.as_chunks::<DYN_SIZE>();
+        let tag = |entry: &[u8; DYN_SIZE]| u64_at(entry, 0).unwrap_or(DT_NULL);
+        let end = entries.iter().position(|entry| tag(entry) == DT_NULL).unwrap_or(entries.len());
+        let entries = entries[..end].iter();
+        Dynamic { entries: entries.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))).collect() }
     }
 
     /// The value of `tag`; of the last entry if there are several, as `ld.so` takes it.

@@ -208,12 +208,18 @@ struct Listed {
 }
 
 impl Listed {
-    /// Whether it was opened since the process started. (The kernel's vdso has a name that is no path.)
+    /// Whether it was opened since the process started.
     fn is_opened(&self) -> bool {
         let is_it = |it: &Arc<HostLibrary>| {
             it.memory.load_bias.get() == self.load_bias && it.name == self.name
         };
-        self.name.to_bytes().contains(&b'/') && !startup().iter().any(is_it)
+        self.has_path() && !startup().iter().any(is_it)
+    }
+
+    /// Whether it came from a file: not the executable, which has no name, nor the kernel's vdso,
+    /// which is not searched.
+    fn has_path(&self) -> bool {
+        self.name.to_bytes().contains(&b'/')
     }
 
     /// That library, if it is still there.
@@ -235,10 +241,9 @@ fn listed() -> Vec<Listed> {
 /// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
 /// that moment, keep others from unloading what they close.
 fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
-    listed_if(&mut |listed| {
-        listed.is_opened()
-            && HostLibrary::new(listed.clone(), None)
-                .is_some_and(|library| library.defines(name, wanted))
+    opened_if(&mut |listed| {
+        let library = HostLibrary::new(listed.clone(), None);
+        library.is_some_and(|library| library.defines(name, wanted))
     })
 }
 
@@ -247,12 +252,20 @@ fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
 fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
     let has_some = |listed: &Listed| {
         let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
-        listed.is_opened()
-            && header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
+        header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
             // SAFETY: the start of the image of a listed library, while it is kept where it is.
             && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
     };
-    listed_if(&mut |listed| has_some(listed)).into_iter().filter_map(Listed::held).collect()
+    opened_if(&mut |listed| has_some(listed)).into_iter().filter_map(Listed::held).collect()
+}
+
+/// Those of the libraries that were opened since the process started that `keep` says, as
+/// [`listed_if`].
+fn opened_if(keep: &mut dyn FnMut(&Listed) -> bool) -> Vec<Listed> {
+    if start().alone_at == Some(loads()) {
+        return Vec::new();
+    }
+    listed_if(&mut |listed| listed.is_opened() && keep(listed))
 }
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
@@ -677,10 +690,24 @@ pub(crate) fn set_up() {
     Handle::global_scope();
 }
 
+/// What the process started with.
+struct Start {
+    /// The start-up set in search order.
+    set: Vec<Arc<HostLibrary>>,
+    /// As long as `ld.so` has loaded so many libraries, there are no others.
+    alone_at: Option<u64>,
+}
+
 /// The start-up set in search order.
 fn startup() -> &'static [Arc<HostLibrary>] {
-    static STARTUP: OnceLock<Vec<Arc<HostLibrary>>> = OnceLock::new();
-    STARTUP.get_or_init(|| {
+    &start().set
+}
+
+fn start() -> &'static Start {
+    static START: OnceLock<Start> = OnceLock::new();
+    START.get_or_init(|| {
+        // Before the list: what is opened in between counts as opened.
+        let loads = loads();
         let list = listed();
         let file_name = |path: &CStr| {
             path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]).to_vec()
@@ -707,13 +734,17 @@ fn startup() -> &'static [Arc<HostLibrary>] {
             set[index] = Some(Arc::new(library));
         }
         // What lies before the last of them was there at start-up too: preloaded libraries and
-        // what they need. The kernel's vdso is not searched: it has no name that is a path.
-        for (index, listed) in pending.into_iter().enumerate().take(last) {
-            if let Some(listed) = listed.filter(|listed| listed.name.to_bytes().contains(&b'/')) {
-                set[index] = HostLibrary::new(listed, None).map(Arc::new);
+        // what they need.
+        let mut alone = true;
+        for (index, listed) in pending.into_iter().enumerate() {
+            if let Some(listed) = listed.filter(Listed::has_path) {
+                if index < last {
+                    set[index] = HostLibrary::new(listed, None).map(Arc::new);
+                }
+                alone &= set[index].is_some();
             }
         }
-        set.into_iter().flatten().collect()
+        Start { set: set.into_iter().flatten().collect(), alone_at: alone.then_some(loads) }
     })
 }
 
@@ -840,10 +871,8 @@ fn opened() -> Arc<Opened> {
     }
     let (mut hashes, mut libraries) = (Vec::new(), Vec::new());
     // They are looked into while `ld.so` keeps them where they are.
-    listed_if(&mut |listed| {
-        if listed.is_opened()
-            && let Some(library) = HostLibrary::new(listed.clone(), None)
-        {
+    opened_if(&mut |listed| {
+        if let Some(library) = HostLibrary::new(listed.clone(), None) {
             let start = hashes.len();
             hashes.extend(library.table().half_hashes());
             libraries.push(OpenedLibrary::new(&library, listed, &hashes[start..]));
