@@ -59,21 +59,10 @@ const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 pub(crate) enum Bytes<'d> {
     /// The caller's, for the length of one load.
     Borrowed(&'d [u8]),
-    /// Kept by a template, or offered under a name.
+    /// Offered under a name.
     Shared(Arc<[u8]>),
-    /// Received into memory that was made for it.
+    /// Received into memory that was made for it, or kept there by a template.
     Buffer(Arc<ImageBuffer>),
-}
-
-impl Bytes<'_> {
-    /// The same bytes, kept for as long as wanted. Copies if they are borrowed.
-    pub(crate) fn into_owned(self) -> Bytes<'static> {
-        match self {
-            Bytes::Borrowed(bytes) => Bytes::Shared(bytes.into()),
-            Bytes::Shared(bytes) => Bytes::Shared(bytes),
-            Bytes::Buffer(buffer) => Bytes::Buffer(buffer),
-        }
-    }
 }
 
 impl Deref for Bytes<'_> {

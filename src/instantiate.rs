@@ -141,7 +141,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         let name = member.profile.allows_memory_names().then_some(&*member.name);
         let bytes = member.image.bytes();
         let is_received = received.is_some();
-        let source = match (received, member.shared_text()?) {
+        let source = match (received, &member.shared_text) {
             (Some(received), _) => Source::Received(received),
             (None, Some(text)) => Source::Shared(bytes, text),
             (None, None) => Source::Copied(bytes),
@@ -167,7 +167,7 @@ impl<'p, 'd> Placed<'p, 'd> {
             machine: &MACHINE,
             placements,
         };
-        let indirect = if let Some(prelinked) = self.member.prelinked(index, placements.len())? {
+        let indirect = if let Some(prelinked) = &self.member.prelinked {
             prelinked.apply(&applier, &mut self.mapping)
         } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
         {

@@ -563,14 +563,22 @@ impl SharedText {
         }
         let pages = |run: Vec<&PlannedSegment>| {
             let start = run.first().map_or(plan.span.start, |segment| segment.pages.start);
-            let pages = SharedPages::filled(len(&run), |memory| {
-                let mut rest = memory;
+            let filled = |segment: &PlannedSegment| {
+                let at = (segment.pages.start.0 - start.0) as usize;
+                let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
+                (at, &source[..source.len().min(segment.len())])
+            };
+            let page = region::page::size();
+            let parts = run.iter().map(|segment| {
+                let (at, source) = filled(segment);
+                at..at + source.len().next_multiple_of(page)
+            });
+            let pages = SharedPages::filled(len(&run), parts, |memory| {
                 for segment in &run {
-                    let (place, behind) = rest.split_at_mut(segment.len());
-                    let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
-                    let filled = source.len().min(place.len());
-                    place[..filled].copy_from_slice(&source[..filled]);
-                    rest = behind;
+                    let (at, source) = filled(segment);
+                    if let Some(place) = memory.get_mut(at..at + source.len()) {
+                        place.copy_from_slice(source);
+                    }
                 }
             })?;
             Ok(((start.0 - plan.span.start.0) as usize, pages))

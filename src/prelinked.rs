@@ -234,7 +234,7 @@ mod tests {
         let prepared = settings.prepare(Bytes::Borrowed(&bytes), Instances::Many).ok()?;
         let [member] = &prepared.members[..] else { return None };
         // What is left to be applied needs a block of thread-local variables.
-        let prelinked = member.prelinked(0, 1).unwrap()?;
+        let prelinked = member.prelinked.as_ref()?;
         if member.image.facts.tls.is_some() {
             return None;
         }

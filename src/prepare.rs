@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString};
 use std::fmt::Display;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
@@ -101,10 +101,10 @@ pub(crate) struct Member<'d> {
     /// Its relocation tables lie in segments that are not written, and that stay where a file of its
     /// is received: they can be read from the image in place.
     pub tables_stay: bool,
-    /// Instances share what they do not write, once there is one.
-    shared_text: Option<OnceLock<Option<SharedText>>>,
-    /// Its relocations, worked out for any number of instances, once there is one.
-    prelinked: Option<OnceLock<Option<Prelinked>>>,
+    /// What instances do not write, and share.
+    pub shared_text: Option<SharedText>,
+    /// Its relocations, worked out for any number of instances.
+    pub prelinked: Option<Prelinked>,
     /// What profilers are told of an instance.
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
@@ -190,10 +190,6 @@ impl Settings {
             )?);
             let tables_stay =
                 image.facts.relocations.ranges().all(|range| plan.is_read_only(range));
-            // Breakpoints cannot be set in shared pages.
-            let is_shared = instances == Instances::Many
-                && debug == Debug::Off
-                && !image.facts.text_relocations;
             members.push(Member {
                 name,
                 image,
@@ -202,11 +198,18 @@ impl Settings {
                 bound,
                 lazy,
                 tables_stay,
-                shared_text: is_shared.then(OnceLock::new),
-                prelinked: (instances == Instances::Many).then(OnceLock::new),
+                shared_text: None,
+                prelinked: None,
                 profile,
                 debug_info,
             });
+        }
+        if instances == Instances::Many {
+            let count = members.len();
+            for (index, member) in members.iter_mut().enumerate() {
+                let made = member.make_common(index, count, debug);
+                made.map_err(|error| error.in_image(&member.name))?;
+            }
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));
@@ -736,29 +739,14 @@ fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
 }
 
 impl Member<'_> {
-    /// What the instance shares with others.
-    pub(crate) fn shared_text(&self) -> Result<Option<&SharedText>, Error> {
-        let Some(shared) = &self.shared_text else { return Ok(None) };
-        if shared.get().is_none() {
-            // Another thread may have been quicker.
-            let _ = shared.set(SharedText::new(&self.plan, self.image.bytes())?);
+    /// Makes what instances have in common; it is the member of this index in a group of `members`.
+    fn make_common(&mut self, index: usize, members: usize, debug: Debug) -> Result<(), Error> {
+        // Breakpoints cannot be set in shared pages.
+        if debug == Debug::Off && !self.image.facts.text_relocations {
+            self.shared_text = SharedText::new(&self.plan, self.image.bytes())?;
         }
-        Ok(shared.get().and_then(Option::as_ref))
-    }
-
-    /// Its relocations, worked out; it is the member of this index in a group of `members`.
-    pub(crate) fn prelinked(
-        &self,
-        index: usize,
-        members: usize,
-    ) -> Result<Option<&Prelinked>, Error> {
-        let Some(prelinked) = &self.prelinked else { return Ok(None) };
-        if prelinked.get().is_none() {
-            let made = Prelinked::new(&self.image, &self.plan, &self.bound, index, members)?;
-            // Another thread may have been quicker.
-            let _ = prelinked.set(made);
-        }
-        Ok(prelinked.get().and_then(Option::as_ref))
+        self.prelinked = Prelinked::new(&self.image, &self.plan, &self.bound, index, members)?;
+        Ok(())
     }
 }
 

@@ -473,8 +473,13 @@ impl Drop for Space {
 pub(crate) struct SharedPages(Reservation);
 
 impl SharedPages {
-    /// `len` bytes (a multiple of the page, not 0), zeroed, then filled by `fill`.
-    pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<SharedPages, Error> {
+    /// `len` bytes (a multiple of the page, not 0), zeroed, then filled by `fill`, which writes to all
+    /// of `parts` (whole pages).
+    pub(crate) fn filled(
+        len: usize,
+        parts: impl IntoIterator<Item = Range<usize>>,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<SharedPages, Error> {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing
         // that exists.
@@ -487,6 +492,7 @@ impl SharedPages {
         let start = NonNull::new(start.cast())
             .ok_or_else(|| Error::system("mmap", io::ErrorKind::OutOfMemory.into()))?;
         let memory = Reservation { start, len };
+        parts.into_iter().for_each(|part| memory.populate(part));
         // SAFETY: `len` bytes that were just mapped, zeroed, and are known to nobody else.
         fill(unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) });
         // SAFETY: the whole of a mapping that nobody else knows, no reference into which is left.
@@ -702,7 +708,7 @@ mod tests {
     #[test]
     fn a_view_has_its_own_pages_where_it_is_to_and_the_same_pages_elsewhere() {
         let page = region::page::size();
-        let pages = SharedPages::filled(6 * page, |bytes| {
+        let pages = SharedPages::filled(6 * page, None, |bytes| {
             bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / page) as u8 + 1);
         })
         .unwrap();

@@ -283,7 +283,8 @@ impl SymfileTemplate {
         let memory = match own {
             Some(own) => {
                 let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
-                let pages = SharedPages::filled(padded, fill).map_err(no_memory)?;
+                let pages = SharedPages::filled(padded, std::iter::once(0..padded), fill)
+                    .map_err(no_memory)?;
                 Master::Shared(Views::new(pages, own))
             }
             None => {
