@@ -177,7 +177,8 @@ impl Settings {
         let init_order = init_order(&parsed);
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let mut symfiles = Vec::with_capacity(parsed.len());
-        let mut members = Vec::with_capacity(parsed.len());
+        let count = parsed.len();
+        let mut members = Vec::with_capacity(count);
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
@@ -190,6 +191,16 @@ impl Settings {
             )?);
             let tables_stay =
                 image.facts.relocations.ranges().all(|range| plan.is_read_only(range));
+            let in_image = |error: Error| error.in_image(&name);
+            let (mut shared_text, mut prelinked) = (None, None);
+            if instances == Instances::Many {
+                // Breakpoints cannot be set in shared pages.
+                if debug == Debug::Off && !image.facts.text_relocations {
+                    shared_text = SharedText::new(&plan, image.bytes()).map_err(in_image)?;
+                }
+                let made = Prelinked::new(&image, &plan, &bound, members.len(), count);
+                prelinked = made.map_err(in_image)?;
+            }
             members.push(Member {
                 name,
                 image,
@@ -198,18 +209,11 @@ impl Settings {
                 bound,
                 lazy,
                 tables_stay,
-                shared_text: None,
-                prelinked: None,
+                shared_text,
+                prelinked,
                 profile,
                 debug_info,
             });
-        }
-        if instances == Instances::Many {
-            let count = members.len();
-            for (index, member) in members.iter_mut().enumerate() {
-                let made = member.make_common(index, count, debug);
-                made.map_err(|error| error.in_image(&member.name))?;
-            }
         }
         let any_lazy = members.iter().any(|member| member.lazy);
         let call_binder = any_lazy.then(|| self.call_binder(searchlist));
@@ -736,18 +740,6 @@ fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
         }
     }
     unique
-}
-
-impl Member<'_> {
-    /// Makes what instances have in common; it is the member of this index in a group of `members`.
-    fn make_common(&mut self, index: usize, members: usize, debug: Debug) -> Result<(), Error> {
-        // Breakpoints cannot be set in shared pages.
-        if debug == Debug::Off && !self.image.facts.text_relocations {
-            self.shared_text = SharedText::new(&self.plan, self.image.bytes())?;
-        }
-        self.prelinked = Prelinked::new(&self.image, &self.plan, &self.bound, index, members)?;
-        Ok(())
-    }
 }
 
 impl Prepared<'_> {
