@@ -72,6 +72,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// There is no memory for what the bytes ask for.
+    #[error("{image}: out of memory: {bytes} bytes are not to be had")]
+    OutOfMemory {
+        /// What the image is called; empty where there is no memory for its name either.
+        image: String,
+        /// How much was asked for.
+        bytes: u64,
+    },
+
     /// What was given to [`Loader::debug_info`](crate::Loader::debug_info) is not the image's.
     #[error("{image}: the separate debug information is not this image's: {what}")]
     DebugInfo {
@@ -164,6 +173,10 @@ impl Error {
         Error::Limit { image: String::new(), what, needed, limit }
     }
 
+    pub(crate) fn out_of_memory(bytes: u64) -> Error {
+        Error::OutOfMemory { image: String::new(), bytes }
+    }
+
     /// The system call that just failed, with `errno` as it is now.
     pub(crate) fn last_os_error(what: impl Into<Cow<'static, str>>) -> Error {
         Error::system(what, io::Error::last_os_error())
@@ -180,9 +193,10 @@ impl Error {
         | Error::Missing { image, .. }
         | Error::SymbolNotFound { image, .. }
         | Error::System { image, .. }
+        | Error::OutOfMemory { image, .. }
         | Error::DebugInfo { image, .. }
         | Error::Limit { image, .. }) = &mut self;
-        if image.is_empty() {
+        if image.is_empty() && image.try_reserve(name.len()).is_ok() {
             image.push_str(name);
         }
         self

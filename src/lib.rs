@@ -101,6 +101,7 @@ mod dynamic;
 mod eh_frame;
 mod environment;
 mod error;
+mod fallible;
 mod fork;
 mod functions;
 mod group;
