@@ -1,4 +1,4 @@
-//! From a prepared load group to initialised images: the straight path.
+//! From a prepared load group to images in place: the straight path.
 //!
 //! Map every member, relocate every member, run the IFUNC resolvers, seal, register, then run the
 //! constructors. Registrations come before constructors (a constructor may throw, and may carry a
@@ -17,7 +17,7 @@ use crate::error::{Error, Place};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Received, Source, Writable};
-use crate::prepare::{Member, Prepared};
+use crate::prepare::{CallResolver, Member, Prepared};
 use crate::relocate::{Applier, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::{profile, symbolize, tell, unique, unwind};
@@ -25,24 +25,8 @@ use crate::{profile, symbolize, tell, unique, unwind};
 /// Tells debuggers of the instance of a member, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
 
-/// Puts an instance of the group in place and runs its constructors. `received` is the memory that
-/// the root was received into, if it is to stay there.
-///
-/// # Safety
-/// Runs code of the images: IFUNC resolvers and constructors. They must be right for this
-/// process, as with `dlopen`.
-pub(crate) unsafe fn instantiate(
-    prepared: &Prepared<'_>,
-    received: Option<Received>,
-    register: &mut Register<'_>,
-) -> Result<Arc<Group>, Error> {
-    let group = uninitialised(prepared, received, register)?;
-    // SAFETY: all members are relocated and sealed; the rest is the caller's promise.
-    unsafe { group.initialise() };
-    Ok(group)
-}
-
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
+/// `received` is the memory that the root was received into, if it is to stay there.
 pub(crate) fn uninitialised(
     prepared: &Prepared<'_>,
     received: Option<Received>,
@@ -90,7 +74,7 @@ fn place(
     }
     for &index in &prepared.init_order {
         for word in &indirect[index] {
-            resolve_indirect(&mut placed, index, word)?;
+            resolve_indirect(&mut placed, index, word, prepared.call_resolver)?;
         }
     }
 
@@ -251,6 +235,7 @@ fn resolve_indirect(
     placed: &mut [Placed<'_, '_>],
     index: usize,
     word: &Indirect,
+    call_resolver: CallResolver,
 ) -> Result<(), Error> {
     let name = placed[index].member.name.clone();
     let malformed =
@@ -260,7 +245,7 @@ fn resolve_indirect(
         return Err(malformed("an IFUNC resolver lies outside executable memory"));
     }
     // SAFETY: in executable memory of an image of the group, all of which are relocated.
-    let function = unsafe { arch::call_ifunc_resolver(resolver) };
+    let function = unsafe { call_resolver(resolver) };
     let value = (function as u64).wrapping_add_signed(word.r_addend);
     let stored = placed[index].mapping.store(word.place, value.to_le_bytes());
     stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))

@@ -109,6 +109,10 @@ mod handles;
 mod host;
 mod image;
 mod instantiate;
+#[cfg(any(test, feature = "internals"))]
+#[cfg_attr(not(feature = "internals"), allow(dead_code))]
+#[doc(hidden)]
+pub mod internals;
 mod library;
 mod limits;
 mod link_map;

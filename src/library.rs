@@ -16,7 +16,7 @@ use crate::addr::Vaddr;
 use crate::debug::{Debug, Presence};
 use crate::error::Error;
 use crate::group::{Group, Loaded};
-use crate::instantiate::{instantiate, uninitialised};
+use crate::instantiate::uninitialised;
 use crate::lookup;
 use crate::prepare::Prepared;
 use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
@@ -54,7 +54,15 @@ impl Library {
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
-    pub(crate) unsafe fn only(mut prepared: Prepared<'_>) -> Result<Library, Error> {
+    pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
+        let library = Library::only_placed(prepared)?;
+        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+        unsafe { library.group.initialise() };
+        Ok(library)
+    }
+
+    /// The only instance, in place. Its constructors are still to run.
+    pub(crate) fn only_placed(mut prepared: Prepared<'_>) -> Result<Library, Error> {
         let received = prepared.take_received();
         let mut symfiles = std::mem::take(&mut prepared.symfiles);
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
@@ -64,8 +72,7 @@ impl Library {
             Some(symfile) => symfile.into_registration(name, instance),
             None => Presence::none(name, instance),
         };
-        // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { instantiate(&prepared, received, &mut register)? } })
+        Ok(Library { group: uninitialised(&prepared, received, &mut register)? })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::addr::PageSize;
-use crate::arch::MACHINE;
+use crate::arch::{self, MACHINE};
 use crate::buffer;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
@@ -39,6 +39,10 @@ use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
 use crate::unique::FirstUse;
+
+/// Calls the IFUNC resolver at an address, in executable memory of an image that is relocated, and
+/// gives the function that it chose.
+pub(crate) type CallResolver = unsafe fn(usize) -> usize;
 
 /// What the caller wishes.
 #[derive(Clone)]
@@ -63,6 +67,8 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
+    /// [`arch::call_ifunc_resolver`], but where nothing is to run.
+    pub call_resolver: CallResolver,
     /// An image whose exports, and those of the images that it needs, come before the host's.
     pub enclosing: Option<(Arc<Group>, usize)>,
 }
@@ -85,6 +91,7 @@ pub(crate) struct Prepared<'d> {
     pub symfiles: Vec<Option<DebugTemplate>>,
     /// Binds calls of members that are bound lazily.
     pub call_binder: Option<Arc<CallBinder>>,
+    pub call_resolver: CallResolver,
     /// The image that opens the group.
     pub enclosing: Option<(Arc<Group>, usize)>,
 }
@@ -136,6 +143,7 @@ impl Settings {
             profile: Profile::default(),
             limits: Limits::default(),
             services,
+            call_resolver: arch::call_ifunc_resolver,
             enclosing: None,
         }
     }
@@ -226,6 +234,7 @@ impl Settings {
             global: self.global,
             symfiles,
             call_binder,
+            call_resolver: self.call_resolver,
             enclosing: self.enclosing.clone(),
         })
     }

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh tests/setup.sh
-cargo test --features capi "$@"
+cargo test --features capi,internals "$@"
 # The feature makes room for what is refused without it.
 cargo test --features capi,large-static-tls --test tls "$@"
 # The same libraries, loaded in the other ways (`AnyWay` in tests/common/mod.rs).

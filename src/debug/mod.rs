@@ -32,6 +32,8 @@
 mod dwarf;
 mod elf;
 mod inflate;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod internals;
 mod jit;
 mod join;
 mod portable;

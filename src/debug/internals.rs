@@ -1,0 +1,74 @@
+//! The parts of this module that [`crate::internals`] offers to fuzzers.
+
+#![forbid(unsafe_code)]
+
+use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
+use goblin::elf64::section_header::SectionHeader;
+
+use super::dwarf::{Addresses, DwarfSection, is_index};
+use super::jit::StableBytes;
+use super::sections::{Headers, file_range};
+use super::symfile::{Symfile, image_header};
+use super::{Debug, inflate as unpack};
+use crate::addr::LoadBias;
+
+/// The bytes of a symfile in this form.
+pub(crate) fn symfile(
+    mut symfile: Symfile,
+    form: Debug,
+    load_bias: LoadBias,
+) -> Result<Vec<u8>, String> {
+    match form {
+        Debug::Off => Ok(Vec::new()),
+        Debug::Symbols | Debug::Full => {
+            symfile.show_dwarf(form == Debug::Full);
+            let names = symfile.function_at(load_bias.get().wrapping_add(0x1000));
+            Ok([symfile.bytes(), names.unwrap_or_default()].concat())
+        }
+        Debug::Portable => {
+            let portable = symfile.portable(load_bias).map_err(|error| error.to_string())?;
+            Ok(portable.bytes().to_vec())
+        }
+    }
+}
+
+/// How many bytes the debug sections of the file have, unpacked; their addresses are moved.
+pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, String> {
+    let header = image_header(file).map_err(|error| error.to_string())?;
+    let headers = Headers::parse(&header, file)?;
+    let mut sections = Vec::new();
+    for header in &headers.list {
+        let is_debug = headers.names.is_debug(header.sh_name)
+            && header.sh_type != SHT_NOBITS
+            && header.sh_flags & u64::from(SHF_ALLOC) == 0;
+        if !is_debug {
+            continue;
+        }
+        let name = headers.names.get(header.sh_name);
+        let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
+        let contents = match unpack::section(&name, header, contents) {
+            Some(unpacked) => unpacked.map_err(|error| error.to_string())?,
+            None => contents.to_vec(),
+        };
+        let name = name.replacen(".zdebug_", ".debug_", 1);
+        if !is_index(&name) {
+            sections.push((name, contents));
+        }
+    }
+    let read: Vec<DwarfSection<'_>> =
+        sections.iter().map(|(name, contents)| DwarfSection { name, contents }).collect();
+    let addresses = Addresses::find(&read).map_err(|error| error.to_string())?;
+    for (index, (_, contents)) in sections.iter_mut().enumerate() {
+        addresses.relocate(index, contents, load_bias);
+    }
+    Ok(sections.iter().map(|(_, contents)| contents.len()).sum())
+}
+
+/// What a compressed section has when unpacked.
+pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> {
+    let flag = if by_name { 0 } else { u64::from(SHF_COMPRESSED) };
+    let header = SectionHeader { sh_flags: flag, ..SectionHeader::default() };
+    let name = if by_name { ".zdebug_info" } else { ".debug_info" };
+    let unpacked = unpack::section(name, &header, section);
+    unpacked.unwrap_or_else(|| Ok(section.to_vec())).map_err(|error| error.to_string())
+}
