@@ -1,7 +1,16 @@
-//! Memory whose size the bytes choose: had, or refused with [`Error::OutOfMemory`].
+//! Memory that may not be there.
 //!
-//! Where Rust's collections find no memory, they end the process. So what grows with an image, or
-//! with its debug information, is reserved through this module first. What is not, is small.
+//! Where Rust's collections find no memory, they end the process. So there are two ways to allocate:
+//!
+//! * **What grows with the bytes** (an image's tables, its debug information, the host's symbols) is had
+//!   through this module, or refused with [`Error::OutOfMemory`].
+//! * **What is small** (a record, a name, an error's text) is allocated as everywhere, where
+//!   [`headroom`] has found before that there is memory for very many of those. Whatever is had through
+//!   this module leaves it so.
+//!
+//! The second is no proof where other threads allocate in between, nor with an allocator that returns
+//! to the system what was freed just now. It takes a process that has no memory for 64 KiB *and* has
+//! found it a moment before.
 
 #![allow(unsafe_code)]
 // Not all of it is used yet.
@@ -9,13 +18,53 @@
 
 use std::alloc::{self, Layout};
 
+use std::borrow::Cow;
+use std::hint::black_box;
+
 use crate::error::Error;
+
+/// No single allocation that ends the process if it fails is larger; told in the crate's
+/// documentation.
+pub(crate) const SMALL: usize = 16 << 10;
+/// What all small allocations between two looks at the [`headroom`] come to, at most. Less than what the
+/// C library's allocator keeps at the end of its heap, so that looking takes no system call.
+pub(crate) const HEADROOM: usize = 64 << 10;
+
+/// Whether there is memory for many small allocations, from now on. Every operation that can fail
+/// begins with this, and repeats it for each of the things that there can be many of.
+#[inline]
+pub(crate) fn headroom() -> Result<(), Error> {
+    if has_headroom() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
+}
+
+/// As [`headroom`], for what can do without.
+pub(crate) fn has_headroom() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
+    // SAFETY: the layout's size is not 0. The compiler must not see that nobody uses the memory: it
+    // would leave both calls out.
+    let start = black_box(unsafe { alloc::alloc(LAYOUT) });
+    if start.is_null() {
+        return false;
+    }
+    // SAFETY: allocated just now, with this layout.
+    unsafe { alloc::dealloc(start, LAYOUT) };
+    true
+}
+
+/// What was had is not to be the last that there was.
+#[inline]
+fn leaving_headroom(bytes: usize) -> bool {
+    /// So much is as good as small.
+    const MUCH: usize = 4 << 10;
+    bytes <= MUCH || has_headroom()
+}
 
 /// A vector with room for `capacity` items, and no more.
 pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     let mut items = Vec::new();
-    items.try_reserve_exact(capacity).map_err(|_| no_memory::<T>(capacity))?;
-    Ok(items)
+    let has_room = items.try_reserve_exact(capacity).is_ok();
+    let is_there = has_room && leaving_headroom(capacity.saturating_mul(size_of::<T>()));
+    if is_there { Ok(items) } else { Err(no_memory::<T>(capacity)) }
 }
 
 /// A copy of `items`.
@@ -64,7 +113,8 @@ pub(crate) fn try_zeroed(len: usize) -> Result<Vec<u8>, Error> {
     }
     // SAFETY: allocated by the global allocator with the layout of `len` bytes, all of them
     // initialised; nobody else has them.
-    Ok(unsafe { Vec::from_raw_parts(start, len, len) })
+    let zeroed = unsafe { Vec::from_raw_parts(start, len, len) };
+    if leaving_headroom(len) { Ok(zeroed) } else { Err(no_memory::<u8>(len)) }
 }
 
 /// What collections do, for memory that may not be there. Room grows as theirs does.
@@ -87,8 +137,14 @@ pub(crate) trait TryGrow<T> {
 impl<T> TryGrow<T> for Vec<T> {
     #[inline]
     fn try_room(&mut self, additional: usize) -> Result<(), Error> {
-        self.try_reserve(additional)
-            .map_err(|_| no_memory::<T>(self.len().saturating_add(additional)))
+        if additional <= self.capacity() - self.len() {
+            return Ok(());
+        }
+        let has_room = self.try_reserve(additional).is_ok();
+        if has_room && leaving_headroom(self.capacity().saturating_mul(size_of::<T>())) {
+            return Ok(());
+        }
+        Err(no_memory::<T>(self.len().saturating_add(additional)))
     }
 
     #[inline]
@@ -123,10 +179,37 @@ impl<T> TryGrow<T> for Vec<T> {
 
 /// As `push_str`.
 pub(crate) fn try_push_str(text: &mut String, more: &str) -> Result<(), Error> {
-    text.try_reserve(more.len())
-        .map_err(|_| no_memory::<u8>(text.len().saturating_add(more.len())))?;
+    let before = text.capacity();
+    let has_room = text.try_reserve(more.len()).is_ok();
+    if !has_room || text.capacity() != before && !leaving_headroom(text.capacity()) {
+        return Err(no_memory::<u8>(text.len().saturating_add(more.len())));
+    }
     text.push_str(more);
     Ok(())
+}
+
+/// As `String::from_utf8_lossy(..).into_owned()`.
+pub(crate) fn try_lossy(bytes: &[u8]) -> Result<String, Error> {
+    let mut text = String::new();
+    for part in bytes.utf8_chunks() {
+        try_push_str(&mut text, part.valid())?;
+        if !part.invalid().is_empty() {
+            try_push_str(&mut text, "\u{fffd}")?;
+        }
+    }
+    Ok(text)
+}
+
+/// As `String::from_utf8_lossy`; only what comes before the first fault, where there is no memory to
+/// replace that.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => match try_lossy(bytes) {
+            Ok(text) => Cow::Owned(text),
+            Err(_) => Cow::Borrowed(bytes.utf8_chunks().next().map_or("", |part| part.valid())),
+        },
+    }
 }
 
 /// As `to_owned`.
@@ -172,5 +255,10 @@ mod tests {
         grown.try_extend([4, 5]).unwrap();
         assert_eq!(grown, [1, 2, 3, 4, 5]);
         assert_eq!(try_string("ab").unwrap(), "ab");
+        for bytes in [&b"ab"[..], b"", b"a\xffb\xc3", b"\xe4\xb8"] {
+            assert_eq!(try_lossy(bytes).unwrap(), String::from_utf8_lossy(bytes));
+            assert_eq!(lossy(bytes), String::from_utf8_lossy(bytes));
+        }
+        assert!(headroom().is_ok());
     }
 }
