@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::debug::Instances;
+use crate::escape::Escaped;
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::{
@@ -154,7 +155,8 @@ fn with_texts<T>(change: impl FnOnce(&mut ThreadTexts) -> T) -> Option<T> {
 fn noted<T>(result: Result<T, Failure>) -> Option<T> {
     result
         .map_err(|failure| {
-            let text = c_string(&failure.to_string());
+            // Names that come from images are in it.
+            let text = c_string(&Escaped(failure).to_string());
             with_texts(|texts| texts.pending = Some(text))
         })
         .ok()

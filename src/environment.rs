@@ -15,7 +15,7 @@ pub(crate) fn overridden<T: Copy>(variable: &str, known: &[(&str, T)], chosen: T
     };
     value.to_str().and_then(|word| named(word, known)).unwrap_or_else(|| {
         let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
-        log::warn!("{variable}={value:?} is none of {}: ignored", words.join(", "));
+        logged!(warn, "{variable}={value:?} is none of {}: ignored", words.join(", "));
         chosen
     })
 }

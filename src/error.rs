@@ -12,13 +12,17 @@ use std::fmt;
 use std::io;
 
 use crate::addr::{FileOffset, Vaddr};
+use crate::escape::Escaped;
 
 /// Why a load, or a lookup, failed. A failed load leaves the process as it was.
+///
+/// Names in it come from the image, and are in its fields as they stand there. In its text
+/// (`Display`) control characters and invisible ones are escaped, so that it can be printed and logged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The bytes are not a well-formed shared library.
-    #[error("{image}: malformed image: {what} ({at})")]
+    #[error("{}: malformed image: {} ({at})", Escaped(image), Escaped(what))]
     Malformed {
         /// What the image is called.
         image: String,
@@ -29,7 +33,7 @@ pub enum Error {
     },
 
     /// The bytes may be fine, but memdl does not load such an image.
-    #[error("{image}: not supported: {what}")]
+    #[error("{}: not supported: {}", Escaped(image), Escaped(what))]
     Unsupported {
         /// What the image is called.
         image: String,
@@ -38,7 +42,7 @@ pub enum Error {
     },
 
     /// The image needs what nothing supplies. Everything that is missing is listed.
-    #[error("{}", Listing { image, libraries, versions, symbols })]
+    #[error("{}", Escaped(Listing { image, libraries, versions, symbols }))]
     Missing {
         /// What the image is called.
         image: String,
@@ -51,7 +55,7 @@ pub enum Error {
     },
 
     /// A lookup by name found nothing.
-    #[error("{image}: no symbol `{symbol}`{}", AtVersion(version))]
+    #[error("{}: no symbol `{}`{}", Escaped(image), Escaped(symbol), Escaped(AtVersion(version)))]
     SymbolNotFound {
         /// The library that was searched.
         image: String,
@@ -62,7 +66,7 @@ pub enum Error {
     },
 
     /// The operating system refused.
-    #[error("{image}: {what}: {source}")]
+    #[error("{}: {}: {}", Escaped(image), Escaped(what), Escaped(source))]
     System {
         /// What the image is called.
         image: String,
@@ -73,7 +77,7 @@ pub enum Error {
     },
 
     /// There is no memory for what the bytes ask for.
-    #[error("{image}: out of memory: {bytes} bytes are not to be had")]
+    #[error("{}: out of memory: {bytes} bytes are not to be had", Escaped(image))]
     OutOfMemory {
         /// What the image is called; empty where there is no memory for its name either.
         image: String,
@@ -82,7 +86,11 @@ pub enum Error {
     },
 
     /// What was given to [`Loader::debug_info`](crate::Loader::debug_info) is not the image's.
-    #[error("{image}: the separate debug information is not this image's: {what}")]
+    #[error(
+        "{}: the separate debug information is not this image's: {}",
+        Escaped(image),
+        Escaped(what)
+    )]
     DebugInfo {
         /// What the image is called.
         image: String,
@@ -91,7 +99,7 @@ pub enum Error {
     },
 
     /// The image wants more than the caller's [`Limits`](crate::Limits) allow.
-    #[error("{image}: limit exceeded: {what} is {needed}, the limit is {limit}")]
+    #[error("{}: limit exceeded: {what} is {needed}, the limit is {limit}", Escaped(image))]
     Limit {
         /// What the image is called.
         image: String,

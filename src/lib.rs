@@ -90,6 +90,9 @@
 
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod escape;
+
 mod addr;
 mod arch;
 mod buffer;

@@ -537,11 +537,12 @@ impl Settings {
         let installed = found.filter(|file| {
             let checked = debug::check_separate(image.bytes(), image.notes(), file);
             checked
-                .inspect_err(|fault| log::warn!("{name}: its installed debug file: {fault}"))
+                .inspect_err(|fault| logged!(warn, "{name}: its installed debug file: {fault}"))
                 .is_ok()
         });
         if wants_installed && installed.is_none() {
-            log::info!(
+            logged!(
+                info,
                 "{name}: is stripped, and no debug file of it was found here. If gdb finds one, what \
                  it shows of thread-local variables is not theirs"
             );
@@ -550,7 +551,7 @@ impl Settings {
         let joined = match package.map(|package| debug::join(image.bytes(), package)) {
             Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
             Some(Err(fault)) => {
-                log::warn!("{name}: debuggers will not see what is in its package: {fault}");
+                logged!(warn, "{name}: debuggers will not see what is in its package: {fault}");
                 None
             }
             Some(Ok(whole)) => Some(whole),

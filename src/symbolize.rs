@@ -27,6 +27,7 @@ use crate::addr::Vaddr;
 use crate::arch;
 use crate::debug::Presence;
 use crate::demangle::demangled;
+use crate::escape::Escaped;
 use crate::group::{self, Loaded};
 
 /// A function of an image that an address is in, see [`symbolize`].
@@ -83,20 +84,21 @@ impl Frame {
     }
 }
 
-/// As `work(int) at /src/work.c:12:5 [libwork.so]`, as much of it as is known.
+/// As `work(int) at /src/work.c:12:5 [libwork.so]`, as much of it as is known. Control characters and
+/// invisible ones are escaped.
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.function() {
-            Some(name) => f.write_str(&name)?,
+            Some(name) => write!(f, "{}", Escaped(name))?,
             None => write!(f, "{:#x}", self.address.0)?,
         }
         if let Some(file) = &self.file {
-            write!(f, " at {}", file.display())?;
+            write!(f, " at {}", Escaped(file.display()))?;
             for number in [self.line, self.column].into_iter().map_while(|it| it) {
                 write!(f, ":{number}")?;
             }
         }
-        write!(f, " [{}]", self.image)
+        write!(f, " [{}]", Escaped(&self.image))
     }
 }
 
@@ -344,6 +346,22 @@ impl Dwarf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_frame_says_is_one_line_whatever_its_names() {
+        let frame = Frame {
+            image: "lib\r.so".into(),
+            address: Vaddr(0x10),
+            is_inlined: false,
+            linkage_name: Some("f\u{1b}[2J\nroot".into()),
+            file: Some("/src/\u{202e}c.\n".into()),
+            line: Some(7),
+            column: None,
+        };
+        let shown = r"f\u{1b}[2J\nroot at /src/\u{202e}c.\n:7 [lib\r.so]";
+        assert_eq!(frame.to_string(), shown);
+        assert_eq!(frame.linkage_name(), Some("f\u{1b}[2J\nroot"));
+    }
 
     #[test]
     fn the_lines_of_a_backtrace_are_read() {

@@ -248,13 +248,13 @@ extern "C" fn tell_file(path: *const c_char) -> c_int {
     let file = match debug::read_separate(path, Limits::default().image_bytes) {
         Ok(file) => file,
         Err(error) => {
-            log::warn!("{}: {error}", path.display());
+            logged!(warn, "{}: {error}", path.display());
             return NO_FILE;
         }
     };
     tell(|loaded| {
         let known = set_debug_info(loaded, &file);
-        known.inspect_err(|error| log::debug!("{}: {error}", path.display())).is_ok()
+        known.inspect_err(|error| logged!(debug, "{}: {error}", path.display())).is_ok()
             && (loaded.debug.debug() == Debug::Portable || set_debug(loaded, Debug::Full).is_ok())
     })
 }

@@ -619,6 +619,64 @@ fn a_crafted_image_is_loaded() {
     assert_eq!(unsafe { &**thing }, b"\0thing");
 }
 
+/// Names are whatever the image says. In a terminal an escape sequence acts, in a log a newline starts
+/// the next entry.
+#[test]
+fn names_in_errors_cannot_forge_text() {
+    const HOSTILE: &str = "A\x1b[31mB\nINFO ok\u{202e}\u{200b}\r\x7f\u{9b}";
+    let mut strings = vec![0];
+    let mut string = |text: &[u8]| {
+        let at = strings.len() as u64;
+        strings.extend_from_slice(text);
+        strings.push(0);
+        at
+    };
+    let [soname, library, name] =
+        ["lib\n", "needs", ""].map(|prefix| string(format!("{prefix}{HOSTILE}").as_bytes()));
+    let broken = string(b"C\x1b\xff\xfe");
+    let file = |needed: &[u64]| {
+        let mut tables = vec![0; 24];
+        tables.extend(symbol(name as u32, 0x10, 0, 0));
+        tables.extend(symbol(broken as u32, 0x10, 0, 0));
+        let rela = TABLES + tables.len() as u64;
+        let dynamic_at = TABLES + 0x1000;
+        for symbol in 1u64..=2 {
+            let words = [dynamic_at, symbol << 32 | 1, 0];
+            tables.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        let strtab = TABLES + tables.len() as u64;
+        tables.extend(&strings);
+        let mut dynamic = vec![
+            (DT_STRTAB, strtab),
+            (DT_STRSZ, strings.len() as u64),
+            (DT_SYMTAB, TABLES),
+            (DT_SONAME, soname),
+            (DT_RELA, rela),
+            (DT_RELASZ, 2 * RELA as u64),
+        ];
+        dynamic.extend(needed.iter().map(|&name| (DT_NEEDED, name)));
+        crafted(&tables, &dynamic)
+    };
+    let is_plain = |text: &str| {
+        text.chars().all(|c| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{200b}'))
+    };
+    let error = refused(&Loader::new(), &file(&[]), "hostile symbols");
+    let text = error.to_string();
+    assert!(is_plain(&text), "{text:?}");
+    assert_says(&error, &[r"A\u{1b}[31mB\nINFO ok\u{202e}\u{200b}\r\u{7f}\u{9b}"], "symbols");
+    let Error::Missing { image, symbols, .. } = &error else { panic!("{error}") };
+    assert_eq!(symbols[0].name, HOSTILE, "fields have it as it stands");
+    assert_eq!(*image, format!("lib\n{HOSTILE}"));
+    let error = refused(&Loader::new().name("x\ty"), &file(&[library]), "a hostile library");
+    assert!(is_plain(&error.to_string()), "{error:?}");
+    assert_says(&error, &[r"x\ty: needs libraries", r"needsA\u{1b}[31mB\n"], "library");
+    // Whoever looks a name up may have it from anywhere.
+    let library = load_and_run(&Loader::new(), &everything(&[]), "to be searched");
+    // SAFETY: there is no such symbol.
+    let error = unsafe { library.get::<*const u8>("no\nsuch") }.err().unwrap();
+    assert_says(&error, &[r"`no\nsuch`"], "lookup");
+}
+
 /// Small files that would make a careless loader work or allocate by the square of their size.
 #[test]
 fn small_files_cannot_ask_for_much() {

@@ -146,7 +146,7 @@ impl DebugTemplate {
         match SymfileTemplate::new(source, instances) {
             Ok(symfile) => Some(DebugTemplate { symfile, wanted, most_in_full }),
             Err(error) => {
-                log::warn!("{image}: debuggers will not see it: {error}");
+                logged!(warn, "{image}: debuggers will not see it: {error}");
                 None
             }
         }
@@ -170,7 +170,8 @@ impl DebugTemplate {
     fn wanted_for(&self, image: &str) -> Debug {
         let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
         if has_lines && debugger_listens() && InFull::count(image) >= self.most_in_full {
-            log::info!(
+            logged!(
+                info,
                 "{image}: {} instances are told in full: names of one more",
                 self.most_in_full
             );
@@ -380,7 +381,7 @@ impl Told {
                 }
                 // Half of the addresses moved would be worse than what lldb does not read.
                 Err(error) => {
-                    log::warn!("{image}: lldb will see names and backtraces only: {error}");
+                    logged!(warn, "{image}: lldb will see names and backtraces only: {error}");
                     symfile.show_dwarf(true);
                     Told::Wrapped(Registration::new(symfile))
                 }

@@ -478,7 +478,7 @@ impl<'a> Sections<'a> {
             }
         });
         if let Err(fault) = opened {
-            log::warn!("debuggers will see names and backtraces only: {fault}");
+            logged!(warn, "debuggers will see names and backtraces only: {fault}");
             self.leave_dwarf();
         }
     }

@@ -122,7 +122,7 @@ pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) ->
     paths.into_iter().find_map(|path| {
         let said = |error: &io::Error| {
             if error.kind() != io::ErrorKind::NotFound {
-                log::warn!("{}: {error}", path.display());
+                logged!(warn, "{}: {error}", path.display());
             }
         };
         // In the cache an empty one says that no server has it.

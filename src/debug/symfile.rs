@@ -173,7 +173,7 @@ impl SymfileTemplate {
                 let header = image_header(file)?;
                 let stated = Sections::stated(&header, file, source);
                 let sections = stated.unwrap_or_else(|fault| {
-                    log::debug!("section headers of an image are disregarded: {fault}");
+                    logged!(debug, "section headers of an image are disregarded: {fault}");
                     Sections::made_up(source)
                 });
                 (header, sections)

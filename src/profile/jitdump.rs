@@ -25,6 +25,7 @@ use std::{process, ptr};
 
 use super::NamedCode;
 use crate::arch::MACHINE;
+use crate::escape::Escaped;
 use crate::symbolize::Line;
 
 /// `JiTD`.
@@ -129,7 +130,7 @@ fn debug_info(function: usize, lines: &[(usize, Line)]) -> Vec<u8> {
         for word in [line.line, 0] {
             record.extend_from_slice(&word.to_ne_bytes());
         }
-        record.extend(line.file.bytes().filter(|&byte| byte != 0));
+        record.extend(Escaped(&line.file).to_string().into_bytes());
         record.push(0);
     }
     record

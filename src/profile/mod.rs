@@ -23,6 +23,7 @@ use crate::debug::Presence;
 use crate::demangle::demangled;
 use crate::dynamic::ReadAt;
 use crate::environment;
+use crate::escape::{Escaped, Utf8};
 use crate::functions;
 use crate::image::Image;
 use crate::map::{Mapping, Sealed};
@@ -162,7 +163,7 @@ impl Registration {
             NamedCode {
                 addresses: place(function.addresses.start)..place(function.addresses.end),
                 lines: lines.map(|line| (place(line.address), line)).collect(),
-                name: printable(function.name),
+                name: Utf8(function.name).to_string(),
                 code: mapping.read(function.addresses).unwrap_or_default(),
             }
         });
@@ -183,7 +184,7 @@ impl Registration {
         match written {
             Ok(()) => Some(Registration { start, profile }),
             Err(error) => {
-                log::warn!("{name}: profilers will not see it ({profile:?}): {error}");
+                logged!(warn, "{name}: profilers will not see it ({profile:?}): {error}");
                 None
             }
         }
@@ -195,7 +196,7 @@ impl Drop for Registration {
         if self.profile != Profile::JitDump {
             let removed = perf_map::remove(&mut lock().map, self.start);
             if let Err(error) = removed {
-                log::warn!("profilers will see an image that is gone: {error}");
+                logged!(warn, "profilers will see an image that is gone: {error}");
             }
         }
     }
@@ -205,20 +206,14 @@ impl Drop for Registration {
 /// people know them; and it cannot tell which image they are of, so they say it.
 fn rows<'a>(image: &str, functions: impl Iterator<Item = NamedCode<'a>>) -> String {
     use std::fmt::Write;
-    let image = printable(image.as_bytes());
+    let image = Escaped(image);
     let mut rows = String::new();
     for NamedCode { addresses: Range { start, end }, name, .. } in functions {
-        let (size, name) = (end.saturating_sub(start), demangled(&name));
+        let (size, name) = (end.saturating_sub(start), Escaped(demangled(&name)));
         // Writing to a string cannot fail.
         let _ = writeln!(rows, "{start:x} {size:x} {name} [{image}]");
     }
     rows
-}
-
-/// Something that cannot break a line of a text.
-fn printable(name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -229,7 +224,7 @@ mod tests {
     fn a_name_cannot_make_lines_of_its_own() {
         let function = |name: &[u8]| NamedCode {
             addresses: 0x1000..0x1010,
-            name: printable(name),
+            name: Utf8(name).to_string(),
             code: &[],
             lines: Vec::new(),
         };
@@ -237,7 +232,7 @@ mod tests {
         let rows = rows("lib\rfoo", functions.into_iter());
         assert_eq!(
             rows,
-            "1000 10 evil?2000 10 root [lib?foo]\n1000 10 _ZN3foo3barEi\u{fffd} [lib?foo]\n"
+            "1000 10 evil\\n2000 10 root [lib\\rfoo]\n1000 10 _ZN3foo3barEi\\xff [lib\\rfoo]\n"
         );
     }
 }

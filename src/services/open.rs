@@ -16,6 +16,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::debug::Instances;
+use crate::escape::Escaped;
 use crate::group::{self, Group, Provider};
 use crate::handles::{self, FileId};
 use crate::host::{self, GlobalScope};
@@ -39,8 +41,8 @@ thread_local! {
     static ERROR: RefCell<(Option<CString>, CString)> = RefCell::default();
 }
 
-fn fail(text: impl Into<Vec<u8>>) -> *mut c_void {
-    let text = CString::new(text).unwrap_or_default();
+fn fail(text: impl Display) -> *mut c_void {
+    let text = CString::new(Escaped(text).to_string()).unwrap_or_default();
     ERROR.with_borrow_mut(|error| error.0 = Some(text));
     ptr::null_mut()
 }
@@ -120,7 +122,7 @@ unsafe extern "C-unwind" fn dlopen_for(
         // SAFETY: there is an error, whose text is valid until the next call in this thread.
         unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
     };
-    let Some(bytes) = bytes else { return fail(refusal) };
+    let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
     let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One) {
         // SAFETY: the caller's promise: it wants the library's constructors run.
         Ok(prepared) => unsafe { Library::only(prepared) },
