@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (bytes, count) = (std::fs::read(path)?, count.parse::<u64>()?);
     let loader = Loader::new().debug(Debug::Off).system_libraries(true);
     let full = loader.clone().debug(Debug::Full);
-    let template = loader.prepare(&bytes)?;
+    // SAFETY: whoever runs this named the library, and so trusts it and what it needs.
+    let template = unsafe { loader.prepare(&bytes)? };
     for _ in 0..count {
         // SAFETY: whoever runs this named the library, and so trusts its constructors.
         let library = unsafe {

@@ -84,9 +84,9 @@ memdl_library *memdl_open_buffer(memdl_buffer *buffer, const memdl_options *opti
  * 0, or -1 if the handle is null. */
 int memdl_close(memdl_library *library);
 
-/* Parses and binds a library without running any of its code (but with
- * memdl_options_set_system_libraries, constructors of system libraries that it needs). The bytes are
- * copied.
+/* Parses and binds a library without running any of its code. But with
+ * memdl_options_set_system_libraries, the system opens what the library needs, paths included, and
+ * runs the constructors of that: the bytes must be trusted. The bytes are copied.
  * Returns a template to be freed, or null. */
 memdl_template *memdl_prepare(const void *bytes, size_t len, const memdl_options *options);
 

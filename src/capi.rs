@@ -31,6 +31,7 @@ use crate::debug::Instances;
 use crate::escape::Escaped;
 use crate::image::Bytes;
 use crate::prepare::Prepared;
+use crate::promise::MayRun;
 use crate::{
     Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Library, Limits, Loader, Pool, Pooled,
     Profile, Reset, Scope, SymbolKind, Template,
@@ -329,7 +330,9 @@ pub unsafe extern "C-unwind" fn memdl_open(
     let prepared = caught(|| {
         // SAFETY: the header's contract.
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
-        Ok(loader.settings.prepare(Bytes::Borrowed(bytes), Instances::One)?)
+        // SAFETY: the header's contract: the library may be run.
+        let may_run = unsafe { MayRun::promised() };
+        Ok(loader.settings.prepare(Bytes::Borrowed(bytes), Instances::One, Some(may_run))?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }
@@ -347,7 +350,10 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
     let prepared = caught(|| {
         // SAFETY: the header's contract.
         let (buffer, loader) = unsafe { (take(buffer, "buffer")?.buffer, loader_of(options)) };
-        Ok(loader.settings.prepare(Bytes::Buffer(Arc::new(buffer)), Instances::One)?)
+        // SAFETY: the header's contract: the library may be run.
+        let may_run = unsafe { MayRun::promised() };
+        let bytes = Bytes::Buffer(Arc::new(buffer));
+        Ok(loader.settings.prepare(bytes, Instances::One, Some(may_run))?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }
@@ -415,7 +421,8 @@ pub unsafe extern "C" fn memdl_prepare(
     give(caught(|| {
         // SAFETY: the header's contract.
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
-        Ok(TemplateHandle(loader.prepare(bytes)?))
+        // SAFETY: the header's contract: what the library needs may be run.
+        Ok(TemplateHandle(unsafe { loader.prepare(bytes)? }))
     }))
 }
 

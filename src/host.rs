@@ -40,6 +40,7 @@ use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
 use crate::names::Names;
 use crate::process;
+use crate::promise::MayRun;
 use crate::rela::Rela;
 use crate::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
@@ -373,8 +374,12 @@ impl HostLibrary {
     }
 
     /// The library of this name, opened by the system's loader: from one of these folders, or
-    /// else from where it searches.
-    pub(crate) fn open(name: &CStr, folders: &[PathBuf]) -> Result<Arc<HostLibrary>, Refusal> {
+    /// else from where it searches. Its constructors run.
+    pub(crate) fn open(
+        name: &CStr,
+        folders: &[PathBuf],
+        _: MayRun,
+    ) -> Result<Arc<HostLibrary>, Refusal> {
         let file = find_file(name, folders);
         let path = file.as_ref().and_then(|file| CString::new(file.as_os_str().as_bytes()).ok());
         let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;

@@ -17,7 +17,8 @@ use crate::error::{Error, Place};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Received, Source, Writable};
-use crate::prepare::{CallResolver, Member, Prepared};
+use crate::prepare::{Member, Prepared};
+use crate::promise::MayRun;
 use crate::relocate::{Applier, Indirect, Memory, Placement};
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::{profile, symbolize, tell, unique, unwind};
@@ -26,14 +27,16 @@ use crate::{profile, symbolize, tell, unique, unwind};
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
 
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
-/// `received` is the memory that the root was received into, if it is to stay there.
+/// `received` is the memory that the root was received into, if it is to stay there. IFUNC resolvers
+/// run if they may; else what refers to one gets its address.
 pub(crate) fn uninitialised(
     prepared: &Prepared<'_>,
     received: Option<Received>,
     register: &mut Register<'_>,
+    may_run: Option<MayRun>,
 ) -> Result<Arc<Group>, Error> {
     tell::keep();
-    let group = place(prepared, received, register)?;
+    let group = place(prepared, received, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -50,6 +53,7 @@ fn place(
     prepared: &Prepared<'_>,
     mut received: Option<Received>,
     register: &mut Register<'_>,
+    may_run: Option<MayRun>,
 ) -> Result<Arc<Group>, Error> {
     let mut placed = Vec::with_capacity(prepared.members.len());
     for (index, member) in prepared.members.iter().enumerate() {
@@ -74,7 +78,7 @@ fn place(
     }
     for &index in &prepared.init_order {
         for word in &indirect[index] {
-            resolve_indirect(&mut placed, index, word, prepared.call_resolver)?;
+            resolve_indirect(&mut placed, index, word, may_run)?;
         }
     }
 
@@ -235,7 +239,7 @@ fn resolve_indirect(
     placed: &mut [Placed<'_, '_>],
     index: usize,
     word: &Indirect,
-    call_resolver: CallResolver,
+    may_run: Option<MayRun>,
 ) -> Result<(), Error> {
     let name = placed[index].member.name.clone();
     let malformed =
@@ -244,8 +248,12 @@ fn resolve_indirect(
     if !placed[word.member].mapping.is_code(resolver) {
         return Err(malformed("an IFUNC resolver lies outside executable memory"));
     }
-    // SAFETY: in executable memory of an image of the group, all of which are relocated.
-    let function = unsafe { call_resolver(resolver) };
+    let function = match may_run {
+        // SAFETY: in executable memory of an image of the group, all of which are relocated; that it
+        // may run was promised.
+        Some(_) => unsafe { arch::call_ifunc_resolver(resolver) },
+        None => resolver,
+    };
     let value = (function as u64).wrapping_add_signed(word.r_addend);
     let stored = placed[index].mapping.store(word.place, value.to_le_bytes());
     stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))

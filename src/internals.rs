@@ -51,7 +51,6 @@ fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
     let mut settings = Settings::new(services::replacement);
     settings.debug = debug;
     settings.debug_info = debug_info.map(Arc::from);
-    settings.call_resolver = |resolver| resolver;
     settings
 }
 
@@ -60,7 +59,7 @@ fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
 /// # Errors
 /// See [`Error`].
 pub fn parse_plan_bind(bytes: &[u8]) -> Result<(), Error> {
-    settings(Debug::Off, None).prepare(Bytes::Borrowed(bytes), Instances::One).map(drop)
+    settings(Debug::Off, None).prepare(Bytes::Borrowed(bytes), Instances::One, None).map(drop)
 }
 
 /// Maps, relocates and seals the image, and tells the unwinder and debuggers of it.
@@ -81,16 +80,16 @@ pub fn load_without_running(
     };
     let (library, other) = match way {
         Way::Copy => {
-            let prepared = settings.prepare(Bytes::Borrowed(bytes), Instances::One)?;
-            (Library::only_placed(prepared)?, None)
+            let prepared = settings.prepare(Bytes::Borrowed(bytes), Instances::One, None)?;
+            (Library::only_placed(prepared, None)?, None)
         }
         Way::Buffer => {
-            let prepared = settings.prepare(received()?, Instances::One)?;
-            (Library::only_placed(prepared)?, None)
+            let prepared = settings.prepare(received()?, Instances::One, None)?;
+            (Library::only_placed(prepared, None)?, None)
         }
         Way::Template => {
-            let template = Template::new(settings.prepare(received()?, Instances::Many)?);
-            (template.place()?, Some(template.place()?))
+            let template = Template::new(settings.prepare(received()?, Instances::Many, None)?);
+            (template.place(None)?, Some(template.place(None)?))
         }
     };
     Ok(Idle { library, _other: other })

@@ -37,6 +37,16 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Nor does anything run that the bytes choose, unless the caller has said `unsafe`; what the bytes
+//! need counts:
+//!
+//! ```compile_fail,E0133
+//! # #![forbid(unsafe_code)]
+//! # fn f(bytes: &[u8]) -> Result<memdl::Template, memdl::Error> {
+//! memdl::Loader::new().system_libraries(true).prepare(bytes)
+//! # }
+//! ```
+//!
 //! # Who sees images
 //! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]).
 //! Backtraces do not by themselves; a panic hook that names the frames of images:
@@ -65,6 +75,10 @@
 //!   runs with all rights of the process.
 //! * No page is ever writable and executable at once.
 //! * A failed load leaves the process as it was; an unload leaves nothing.
+//! * No safe function runs code that the bytes choose. What may run it is `unsafe`: loading,
+//!   [`Loader::prepare`] (the system opens what `DT_NEEDED` names), [`Library::get`] (an IFUNC's
+//!   resolver). Destructors run when a library goes, by whatever goes last of a [`Library`], what
+//!   depends on it, a [`Loader`], a [`Template`] or a [`Pool`]: that was promised when it was loaded.
 //!
 //! # What it refuses
 //! Executables, position-independent ones included; other machines, 32-bit and big-endian images;
@@ -130,6 +144,7 @@ mod prelinked;
 mod prepare;
 mod process;
 mod profile;
+mod promise;
 mod rela;
 mod relocate;
 mod reserve;

@@ -19,6 +19,7 @@ use crate::group::{Group, Loaded};
 use crate::instantiate::uninitialised;
 use crate::lookup;
 use crate::prepare::Prepared;
+use crate::promise::MayRun;
 use crate::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
 use crate::tell;
 
@@ -55,14 +56,19 @@ impl Library {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
-        let library = Library::only_placed(prepared)?;
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let library = Library::only_placed(prepared, Some(may_run))?;
         // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
         unsafe { library.group.initialise() };
         Ok(library)
     }
 
-    /// The only instance, in place. Its constructors are still to run.
-    pub(crate) fn only_placed(mut prepared: Prepared<'_>) -> Result<Library, Error> {
+    /// The only instance, in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    pub(crate) fn only_placed(
+        mut prepared: Prepared<'_>,
+        may_run: Option<MayRun>,
+    ) -> Result<Library, Error> {
         let received = prepared.take_received();
         let mut symfiles = std::mem::take(&mut prepared.symfiles);
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
@@ -72,7 +78,7 @@ impl Library {
             Some(symfile) => symfile.into_registration(name, instance),
             None => Presence::none(name, instance),
         };
-        Ok(Library { group: uninitialised(&prepared, received, &mut register)? })
+        Ok(Library { group: uninitialised(&prepared, received, &mut register, may_run)? })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {
@@ -367,8 +373,9 @@ impl<'lib> ExportedSymbol<'lib> {
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let bytes: Vec<u8> = vec![];
-/// let template = memdl::Loader::new().prepare(&bytes)?;
-/// // SAFETY: we trust this library's constructors.
+/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+/// // SAFETY: as above.
 /// let (a, b) = unsafe { (template.instantiate()?, template.instantiate()?) };
 /// assert_ne!(a.load_bias(), b.load_bias());
 /// # Ok(()) }
@@ -391,14 +398,15 @@ impl Template {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
-        let library = self.place()?;
+        // SAFETY: the caller's promise.
+        let library = self.place(Some(unsafe { MayRun::promised() }))?;
         // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
         unsafe { library.group.initialise() };
         Ok(library)
     }
 
-    /// Puts one more instance in place. Its constructors are still to run.
-    pub(crate) fn place(&self) -> Result<Library, Error> {
+    /// Puts one more instance in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)
@@ -407,7 +415,7 @@ impl Template {
             Some(symfile) => symfile.register(name, instance),
             None => Presence::none(name, instance),
         };
-        Ok(Library { group: uninitialised(&self.prepared, None, &mut register)? })
+        Ok(Library { group: uninitialised(&self.prepared, None, &mut register, may_run)? })
     }
 
     /// The name of an image that must never be unloaded, if there is one.

@@ -14,6 +14,7 @@ use crate::library::{Library, Template};
 use crate::limits::Limits;
 use crate::prepare::Settings;
 use crate::profile::Profile;
+use crate::promise::MayRun;
 use crate::scope::{Scope, SymbolRequest};
 use crate::services;
 
@@ -119,7 +120,7 @@ impl Loader {
     /// `operator new`; one that needs an image in turn; D's runtime. Where the process does not have
     /// such a library yet, its file is read, and it is loaded and unloaded with the image.
     ///
-    /// With it, [`Loader::prepare`] can run the constructors of such system libraries.
+    /// With it, [`Loader::prepare`] runs the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
         self
@@ -190,7 +191,10 @@ impl Loader {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
-        let prepared = self.settings.prepare(Bytes::Borrowed(bytes), Instances::One)?;
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let prepared =
+            self.settings.prepare(Bytes::Borrowed(bytes), Instances::One, Some(may_run))?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -203,7 +207,10 @@ impl Loader {
     /// # Safety
     /// As [`Library::from_bytes`].
     pub unsafe fn load_buffer(&self, buffer: ImageBuffer) -> Result<Library, Error> {
-        let prepared = self.settings.prepare(Bytes::Buffer(Arc::new(buffer)), Instances::One)?;
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let bytes = Bytes::Buffer(Arc::new(buffer));
+        let prepared = self.settings.prepare(bytes, Instances::One, Some(may_run))?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -213,12 +220,20 @@ impl Loader {
     ///
     /// # Errors
     /// As [`Loader::load`].
-    pub fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
+    ///
+    /// # Safety
+    /// It has the system open what `dlopen` would open: the libraries, paths included, that
+    /// `DT_NEEDED` entries of the bytes name, where [`Loader::system_libraries`] allows that. Their
+    /// constructors run, and must be sound to run here; their destructors run if the load fails. An
+    /// IFUNC resolver runs of a library that is in the process already, if the image refers to it.
+    pub unsafe fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
         // It is quicker than other memory to come by, and large images are in large pages.
         let mut kept = ImageBuffer::new(bytes.len())?;
         kept.copy_from_slice(bytes);
         let kept = Bytes::Buffer(Arc::new(kept));
-        Ok(Template::new(self.settings.prepare(kept, Instances::Many)?))
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        Ok(Template::new(self.settings.prepare(kept, Instances::Many, Some(may_run))?))
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use crate::error::Error;
 use crate::group::Group;
 use crate::library::{Library, Template};
+use crate::promise::MayRun;
 use crate::services::exit;
 use crate::snapshot::Snapshot;
 
@@ -79,7 +80,8 @@ pub enum Reset {
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let bytes: Vec<u8> = vec![];
-/// let pool = memdl::Loader::new().prepare(&bytes)?.pool(8);
+/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
 /// for request in 0..1000 {
 ///     // SAFETY: we trust this library's constructors and destructors, and none of its code runs any
 ///     // more when the instance is released.
@@ -173,7 +175,9 @@ impl Pool {
     /// has protected by `mprotect` it has made writable again.
     pub unsafe fn acquire(&self) -> Result<Pooled, Error> {
         let parked = self.shared.with_parked(Vec::pop);
-        let mut instance = parked.map_or_else(|| Instance::new(&self.shared), Ok)?;
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let mut instance = parked.map_or_else(|| Instance::new(&self.shared, may_run), Ok)?;
         if !instance.is_constructed {
             // SAFETY: the caller's promise.
             unsafe { instance.construct(self.shared.reset) };
@@ -230,12 +234,12 @@ impl State {
 
 impl Instance {
     /// In place, and not constructed.
-    fn new(pool: &Shared) -> Result<Instance, Error> {
+    fn new(pool: &Shared, may_run: MayRun) -> Result<Instance, Error> {
         if let Some(name) = pool.template.stays() {
             let what = "a pool of a library that must never be unloaded (DF_1_NODELETE)";
             return Err(Error::unsupported(what).in_image(name));
         }
-        let library = pool.template.place()?;
+        let library = pool.template.place(Some(may_run))?;
         let group = library.group();
         let keep_before =
             pool.reset == Reset::BeforeConstructors || pool.needs_before.load(Ordering::Relaxed);

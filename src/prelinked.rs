@@ -202,6 +202,7 @@ mod tests {
     use crate::image::Bytes;
     use crate::map::Source;
     use crate::prepare::{Member, Settings};
+    use crate::promise::MayRun;
     use std::path::{Path, PathBuf};
 
     /// The segments of an instance of the only member, as `relocate` leaves them.
@@ -231,7 +232,9 @@ mod tests {
         let mut settings = Settings::new(|_| None);
         settings.debug = Debug::Off;
         settings.system_libraries = true;
-        let prepared = settings.prepare(Bytes::Borrowed(&bytes), Instances::Many).ok()?;
+        let prepared =
+            settings.prepare(Bytes::Borrowed(&bytes), Instances::Many, Some(MayRun::in_tests()));
+        let prepared = prepared.ok()?;
         let [member] = &prepared.members[..] else { return None };
         // What is left to be applied needs a block of thread-local variables.
         let prelinked = member.prelinked.as_ref()?;

@@ -3,7 +3,8 @@
 //!
 //! Preparing parses the image, finds what it needs (`DT_NEEDED`, breadth first), and binds every
 //! reference; what is missing is collected and listed. The result, [`Prepared`], serves one
-//! instance or any number alike. It runs no code of the images.
+//! instance or any number alike. It runs no code of the images; but the system's loader runs the
+//! constructors of needed libraries that it opens.
 //!
 //! Sources: gABI "Shared Object Dependencies"; the order of initialisation where the
 //! specification leaves a choice: glibc `elf/dl-sort-maps.c`; versions: glibc `elf/dl-version.c`.
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::addr::PageSize;
-use crate::arch::{self, MACHINE};
+use crate::arch::MACHINE;
 use crate::buffer;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
@@ -35,14 +36,11 @@ use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
 use crate::prelinked::Prelinked;
 use crate::profile::Profile;
+use crate::promise::MayRun;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
 use crate::unique::FirstUse;
-
-/// Calls the IFUNC resolver at an address, in executable memory of an image that is relocated, and
-/// gives the function that it chose.
-pub(crate) type CallResolver = unsafe fn(usize) -> usize;
 
 /// What the caller wishes.
 #[derive(Clone)]
@@ -67,8 +65,6 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
-    /// [`arch::call_ifunc_resolver`], but where nothing is to run.
-    pub call_resolver: CallResolver,
     /// An image whose exports, and those of the images that it needs, come before the host's.
     pub enclosing: Option<(Arc<Group>, usize)>,
 }
@@ -91,7 +87,6 @@ pub(crate) struct Prepared<'d> {
     pub symfiles: Vec<Option<DebugTemplate>>,
     /// Binds calls of members that are bound lazily.
     pub call_binder: Option<Arc<CallBinder>>,
-    pub call_resolver: CallResolver,
     /// The image that opens the group.
     pub enclosing: Option<(Arc<Group>, usize)>,
 }
@@ -143,19 +138,19 @@ impl Settings {
             profile: Profile::default(),
             limits: Limits::default(),
             services,
-            call_resolver: arch::call_ifunc_resolver,
             enclosing: None,
         }
     }
 
-    /// From bytes to a bound group: parse, find what is needed, bind.
+    /// From bytes to a bound group: parse, find what is needed (and have the system open it), bind.
     pub(crate) fn prepare<'d>(
         &self,
         bytes: Bytes<'d>,
         instances: Instances,
+        may_run: Option<MayRun>,
     ) -> Result<Prepared<'d>, Error> {
         fork::set_up();
-        let parsed = self.collect(bytes.clone())?;
+        let parsed = self.collect(bytes.clone(), may_run)?;
         let searchlist = searchlist(&parsed, self.scope);
         let members = parsed.iter().map(|member| member.image.symbols()).collect();
         let order = self.search_order(searchlist.clone(), members);
@@ -178,7 +173,7 @@ impl Settings {
         if !outcome.without_static_tls.is_empty() {
             let as_members = self.with_members(&outcome.without_static_tls);
             if as_members.provided.len() > self.provided.len() {
-                return as_members.prepare(bytes, instances);
+                return as_members.prepare(bytes, instances, may_run);
             }
         }
 
@@ -234,7 +229,6 @@ impl Settings {
             global: self.global,
             symfiles,
             call_binder,
-            call_resolver: self.call_resolver,
             enclosing: self.enclosing.clone(),
         })
     }
@@ -329,7 +323,11 @@ impl Settings {
     }
 
     /// Parses the image and, breadth first, what it needs from the provided bytes.
-    fn collect<'d>(&self, bytes: Bytes<'d>) -> Result<Vec<Parsed<'d>>, Error> {
+    fn collect<'d>(
+        &self,
+        bytes: Bytes<'d>,
+        may_run: Option<MayRun>,
+    ) -> Result<Vec<Parsed<'d>>, Error> {
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
         let outside =
             Outside { enclosing: self.enclosing_images(), global: group::global_images() };
@@ -351,7 +349,7 @@ impl Settings {
                 if provider.is_some() {
                     continue;
                 }
-                match self.open_needed(name, &folders, &mut parsed) {
+                match self.open_needed(name, &folders, &mut parsed, may_run) {
                     Ok(opened) => *provider = Some(opened),
                     Err(NotFound::Missing(reason)) => missing_libraries.push(MissingLibrary {
                         name: name.to_string_lossy().into_owned(),
@@ -475,11 +473,12 @@ impl Settings {
         needed: &CStr,
         folders: &[PathBuf],
         parsed: &mut Vec<Parsed<'_>>,
+        may_run: Option<MayRun>,
     ) -> Result<Provider, NotFound> {
-        if !self.system_libraries {
+        let Some(may_run) = may_run.filter(|_| self.system_libraries) else {
             return Err(NotFound::Missing(None));
-        }
-        let refusal = match HostLibrary::open(needed, folders) {
+        };
+        let refusal = match HostLibrary::open(needed, folders, may_run) {
             Ok(library) => return Ok(Provider::Host(library)),
             Err(refusal) => refusal,
         };

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{
-    Opened, build, bytes, call_run, isolated, load_and_run, maps, notes, repository, system_library,
+    AnyWay, Opened, build, bytes, call_run, isolated, load_and_run, maps, notes, repository,
+    system_library,
 };
 use goblin::elf::Elf;
 use libc::{RTLD_LOCAL, RTLD_NOW};
@@ -224,7 +225,7 @@ fn name_and_soname() {
     ] {
         let library = load(loader, file);
         assert_eq!((library.name(), library.soname()), (name, soname));
-        assert_eq!(loader.prepare(file).unwrap().name(), name);
+        assert_eq!(loader.template(file).unwrap().name(), name);
         assert!(format!("{library:?}").contains(name));
     }
     let error = load_error(&loader, b"nothing");
@@ -780,7 +781,7 @@ fn prepare_and_instantiate() {
             let file = node_bytes("a", &["b"]);
             let loader = Loader::new().name("many").provide("libb.so", node_bytes("b", &[]));
             let prepared = Cell::new(None);
-            assert_eq!(notes(|| prepared.set(loader.prepare(&file).ok())), "", "code has run");
+            assert_eq!(notes(|| prepared.set(loader.template(&file).ok())), "", "code has run");
             prepared.take().unwrap()
             // Bytes and loader go here.
         };
@@ -800,7 +801,7 @@ fn prepare_and_instantiate() {
         assert_eq!(noted, "+b +a +b +a -a -b -a -b ");
 
         // Data and thread-local variables are as the file has them, in each, whatever ran before.
-        let template = Loader::new().prepare(&bytes("gcc", "loading/everything.c", &[])).unwrap();
+        let template = Loader::new().template(&bytes("gcc", "loading/everything.c", &[])).unwrap();
         let libraries: Vec<Library> = (0..5).map(|_| instantiate(&template)).collect();
         libraries.iter().for_each(|library| assert_eq!(call_run(library), 42));
         drop(libraries);

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::AnyWay;
 use gdb::compare::assert_same;
 use gdb::host::Loader;
 use gdb::libraries::{library, mark, steps};
@@ -1384,7 +1385,7 @@ fn instances_of_a_template_share_their_debug_information() {
         );
         let bytes = workshop.read("lib.so");
         let kib = |debug, count: usize| {
-            let template = memdl::Loader::new().debug(debug).prepare(&bytes).unwrap();
+            let template = memdl::Loader::new().debug(debug).template(&bytes).unwrap();
             let mut instances = vec![];
             // SAFETY: the test's own library.
             let one = || unsafe { template.instantiate() }.unwrap();

@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use common::{
-    Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps, peak_of,
-    repository,
+    AnyWay, Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps,
+    peak_of, repository,
 };
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
@@ -277,7 +277,7 @@ fn each_corruption_is_told() {
         assert_ne!(edit.bytes, original, "{what}: nothing was changed");
         let check = AssertUnwindSafe(|| {
             let loader = Loader::new().name("changed.so");
-            let error = match loader.prepare(&edit.bytes) {
+            let error = match loader.template(&edit.bytes) {
                 Err(error) => error,
                 Ok(_) => panic!("{what}: prepare takes it"),
             };
@@ -379,13 +379,13 @@ fn what_is_no_shared_library() {
         ),
     ];
     for (what, bytes, expected, fragments) in cases {
-        let error = Loader::new().name("it").prepare(&bytes).expect_err(what);
+        let error = Loader::new().name("it").template(&bytes).expect_err(what);
         assert_eq!(kind(&error), expected, "{what}: {error}");
         assert_says(&error, fragments, what);
         assert_says(&error, &["it: "], what);
     }
     // The running program, as an executable of another making.
-    let error = Loader::new().prepare(&fs::read("/proc/self/exe").unwrap()).unwrap_err();
+    let error = Loader::new().template(&fs::read("/proc/self/exe").unwrap()).unwrap_err();
     assert_says(&error, &["executable"], "the test itself");
 }
 
@@ -400,7 +400,7 @@ fn truncated_at_every_length() {
     assert!(end_of_segments < library.len());
     let loader = Loader::new();
     for len in 0..library.len() {
-        let result = catch_unwind(AssertUnwindSafe(|| loader.prepare(&library[..len])));
+        let result = catch_unwind(AssertUnwindSafe(|| loader.template(&library[..len])));
         match result {
             Err(_) => panic!("prepare panics at a length of {len}"),
             Ok(Ok(_)) => assert!(len >= end_of_segments, "taken at a length of {len}"),
@@ -530,7 +530,7 @@ fn mutated_images_never_panic_or_hang_or_take_much_memory() {
                     let seed = random.0;
                     mutate(&mut bytes, &important, &mut random);
                     let start = Instant::now();
-                    let result = catch_unwind(AssertUnwindSafe(|| loader.prepare(&bytes)));
+                    let result = catch_unwind(AssertUnwindSafe(|| loader.template(&bytes)));
                     let time = start.elapsed();
                     slowest = slowest.max(time);
                     assert!(time < LONG, "round {round}, seed {seed:#x}: {time:?}");
@@ -744,7 +744,7 @@ fn small_files_cannot_ask_for_much() {
             let mut told = String::new();
             let start = Instant::now();
             let peak = peak_of(|| {
-                told = match Loader::new().prepare(&file) {
+                told = match Loader::new().template(&file) {
                     Ok(_) => "taken".into(),
                     Err(error) => error.to_string().chars().take(100).collect(),
                 };

@@ -180,7 +180,7 @@ fn the_second_call_goes_straight_there() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let loader = lazy().resolver(move |request| late(request, &count));
-    let template = loader.prepare(&read(&path)).unwrap();
+    let template = loader.template(&read(&path)).unwrap();
     for instances in 1..=3 {
         // SAFETY: a library of `testlibs/`.
         let library = unsafe { template.instantiate() }.unwrap();

@@ -771,7 +771,7 @@ fn thread_local_variables_in_main_new_and_older_threads() {
 /// More images with thread-local variables than there are quick slots; each has its own.
 #[test]
 fn many_modules_with_thread_local_variables() {
-    let template = Loader::new().prepare(&gcc("tls.c", &[])).unwrap();
+    let template = Loader::new().template(&gcc("tls.c", &[])).unwrap();
     // SAFETY: as in `load_and_run`.
     let mut libraries: Vec<Library> =
         (0..150).map(|_| unsafe { template.instantiate() }.unwrap()).collect();

@@ -63,7 +63,7 @@ fn such_a_library_comes_and_goes_with_the_image() {
     isolated("such_a_library_comes_and_goes_with_the_image", || {
         let asks = library("gcc", "asks.c", &[], &[]);
         let file = fs::read(library("gcc", "answers.c", &[], &[&asks])).unwrap();
-        let template = loader().prepare(&file).unwrap();
+        let template = loader().template(&file).unwrap();
         // SAFETY: a library of `testlibs/`.
         let round =
             || unsafe { [template.instantiate().unwrap(), template.instantiate().unwrap()] };

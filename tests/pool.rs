@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use common::{build, call_run, is_mapped, isolated, maps, resident, system_library};
+use common::{AnyWay, build, call_run, is_mapped, isolated, maps, resident, system_library};
 use memdl::{Binding, Debug, Error, Library, Loader, Pool, Pooled, Reset};
 
 type Number = extern "C-unwind" fn() -> c_int;
@@ -45,7 +45,7 @@ fn loader() -> Loader {
 
 fn pool_of(loader: &Loader, path: &Path, capacity: usize) -> Pool {
     let bytes = fs::read(path).unwrap();
-    loader.prepare(&bytes).unwrap_or_else(|error| panic!("{error}")).pool(capacity)
+    loader.template(&bytes).unwrap_or_else(|error| panic!("{error}")).pool(capacity)
 }
 
 fn pool(source: &str, flags: &[&str]) -> Pool {

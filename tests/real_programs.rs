@@ -489,7 +489,7 @@ assert base.execute('SELECT count(*) FROM t').fetchone() == (105,)",
 #[test]
 fn two_pythons_of_one_template() {
     isolated("two_pythons_of_one_template", || {
-        let template: Template = Python::loader().prepare(&system_bytes(Python::NAME)).unwrap();
+        let template: Template = Python::loader().template(&system_bytes(Python::NAME)).unwrap();
         // SAFETY: a library of the distribution.
         let instance = || Python::start(unsafe { template.instantiate() }.unwrap());
         two_pythons(instance(), instance);

@@ -180,7 +180,7 @@ fn an_extension_sees_the_image_that_opens_it() {
         let (application, extension) = (gcc("application.c"), c_path(&gcc("extension.c")));
         // The host cannot open it.
         Opened::refusal(&gcc("extension.c"), RTLD_NOW);
-        let template = Loader::new().system_libraries(true).prepare(&read(&application)).unwrap();
+        let template = Loader::new().system_libraries(true).template(&read(&application)).unwrap();
         // SAFETY: a library of `testlibs/`.
         let (one, two) =
             unsafe { (template.instantiate().unwrap(), template.instantiate().unwrap()) };

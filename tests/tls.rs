@@ -154,7 +154,7 @@ fn initial_values_that_end_at_an_odd_place() {
 fn more_modules_than_slots() {
     for model in [GENERAL, LOCAL, DESCRIPTORS] {
         let file = read(&gcc("variables.c", model));
-        let template = Loader::new().prepare(&file).unwrap();
+        let template = Loader::new().template(&file).unwrap();
         // SAFETY: a library of `testlibs/`.
         let instantiate = || unsafe { template.instantiate() }.unwrap();
         let mut libraries: Vec<Library> = (0..60).map(|_| instantiate()).collect();
@@ -306,7 +306,7 @@ fn descriptors_change_no_register() {
             }
         }
         // The slow way, beyond the quick slots.
-        let filler = Loader::new().prepare(&read(&gcc("variables.c", GENERAL))).unwrap();
+        let filler = Loader::new().template(&read(&gcc("variables.c", GENERAL))).unwrap();
         // SAFETY: a library of `testlibs/`.
         let _fill: Vec<_> = (0..40).map(|_| unsafe { filler.instantiate() }.unwrap()).collect();
         let flags = ["-mtls-dialect=gnu2", "-DWIDE=16", "-DSHIFT=\"0\""];
@@ -375,7 +375,7 @@ fn hundreds_of_threads_at_once_and_thousands_in_turn() {
 fn an_unload_frees_the_blocks_of_threads_that_live() {
     isolated("an_unload_frees_the_blocks_of_threads_that_live", || {
         let file = read(&gcc("variables.c", &["-DROOM=1000000"]));
-        let template = Loader::new().prepare(&file).unwrap();
+        let template = Loader::new().template(&file).unwrap();
         let threads: Vec<OldThread> = (0..8).map(|_| OldThread::start()).collect();
         let mut after_some = 0;
         for round in 0..60 {
@@ -401,7 +401,7 @@ fn an_unload_frees_the_blocks_of_threads_that_live() {
 fn initial_exec_while_threads_start_and_end() {
     isolated("initial_exec_while_threads_start_and_end", || {
         let file = read(&gcc("variables.c", INITIAL_EXEC));
-        let template = Loader::new().prepare(&file).unwrap();
+        let template = Loader::new().template(&file).unwrap();
         let done = AtomicBool::new(false);
         let started = AtomicUsize::new(0);
         thread::scope(|scope| {

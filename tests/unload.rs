@@ -310,8 +310,8 @@ fn a_closed_rust_library_when_the_process_ends() {
 #[test]
 fn many_images_wait_for_one_thread() {
     isolated("many_images_wait_for_one_thread", || {
-        let everything = loader().prepare(&read(&gcc("everything.cpp", &[]))).unwrap();
-        let rust = loader().prepare(&read(&rust_library("many"))).unwrap();
+        let everything = loader().template(&read(&gcc("everything.cpp", &[]))).unwrap();
+        let rust = loader().template(&read(&rust_library("many"))).unwrap();
         // Their code: threads and their heaps come and go with mappings of other kinds.
         let code =
             || maps().iter().filter(|it| it.access.contains('x') && it.name.is_empty()).count();
@@ -435,7 +435,7 @@ fn what_is_left_goes_at_the_end_of_the_process() {
 
 /// A template whose instances debuggers are not told of, and so share what they do not write.
 fn shared_template() -> Template {
-    loader().debug(Debug::Off).prepare(&read(&gcc("again.c", &["-Wl,-z,now"]))).unwrap()
+    loader().debug(Debug::Off).template(&read(&gcc("again.c", &["-Wl,-z,now"]))).unwrap()
 }
 
 fn instance(template: &Template) -> Library {
@@ -567,7 +567,7 @@ fn relocations_that_meet_are_applied_to_instances_in_order() {
             file[*at.unwrap()..][..16].copy_from_slice(&changed);
         }
 
-        let template = loader().debug(Debug::Off).prepare(&file).unwrap();
+        let template = loader().debug(Debug::Off).template(&file).unwrap();
         // SAFETY: a library of `testlibs/`, of which nothing is called.
         let loaded = unsafe { loader().load(&file) }.unwrap();
         let instance = instance(&template);

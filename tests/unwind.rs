@@ -338,7 +338,7 @@ fn live_images_do_not_slow_throws() {
         let opened = Opened::new(&path, RTLD_NOW);
         let elsewhere: Times = opened_function(&opened, "throws_often");
         let file = read(&path);
-        let template = loader().debug(Debug::Off).prepare(&file).unwrap();
+        let template = loader().debug(Debug::Off).template(&file).unwrap();
         // SAFETY: a library of `testlibs/`.
         let instantiate = || unsafe { template.instantiate() }.unwrap();
         let one = instantiate();
@@ -408,7 +408,7 @@ fn throws_while_images_come_and_go() {
         let throws_often: Times = function(&library, "throws_often");
         let thrown = AtomicUsize::new(0);
         let done = AtomicUsize::new(0);
-        let template = loader().prepare(&read(&path)).unwrap();
+        let template = loader().template(&read(&path)).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {

@@ -33,6 +33,7 @@ use crate::library::Library;
 use crate::link_map::LinkMap;
 use crate::lookup;
 use crate::prepare::Settings;
+use crate::promise::MayRun;
 use crate::symbol::{Class, SymbolName, Version, Wanted};
 use crate::tls::TlsModule;
 
@@ -123,8 +124,10 @@ unsafe extern "C-unwind" fn dlopen_for(
         unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
     };
     let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
-    let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One) {
-        // SAFETY: the caller's promise: it wants the library's constructors run.
+    // SAFETY: the caller's promise: it wants the library's constructors run.
+    let may_run = unsafe { MayRun::promised() };
+    let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
+        // SAFETY: as above.
         Ok(prepared) => unsafe { Library::only(prepared) },
         Err(error) => Err(error),
     };

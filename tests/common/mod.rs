@@ -110,6 +110,10 @@ pub trait AnyWay {
     /// # Safety
     /// As that.
     unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error>;
+
+    /// [`Loader::prepare`](memdl::Loader::prepare), of libraries that tests choose: these, and what they
+    /// need, may run here.
+    fn template(&self, bytes: &[u8]) -> Result<memdl::Template, memdl::Error>;
 }
 
 /// That way.
@@ -139,6 +143,11 @@ impl AnyWay for memdl::Loader {
                 _ => panic!("MEMDL_TEST_WAY={way} is no way to load"),
             }
         }
+    }
+
+    fn template(&self, bytes: &[u8]) -> Result<memdl::Template, memdl::Error> {
+        // SAFETY: the tests' own libraries, and those of the distribution.
+        unsafe { self.prepare(bytes) }
     }
 }
 

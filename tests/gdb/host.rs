@@ -136,8 +136,8 @@ impl Host {
             ["load", name, path, "with", info] => self.load_with(name, path, info),
             ["load", name, path, how] => self.load(name, path, choice(how)),
             ["prepare", name, path] => {
-                let template = memdl::Loader::new().name(*name).prepare(&fs::read(path).unwrap());
-                self.templates.insert((*name).to_owned(), template.unwrap());
+                let template = template(&memdl::Loader::new().name(*name), path);
+                self.templates.insert((*name).to_owned(), template);
             }
             ["instantiate", template, name] => self.instantiate(template, name),
             ["instantiate", name, count, path, how] => {
@@ -179,9 +179,8 @@ impl Host {
 
     /// Many of one template: `a0`, `a1`, ...
     fn instantiate_many(&mut self, name: &str, count: usize, path: &str, debug: Debug) {
-        let bytes = fs::read(path).unwrap();
         let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
-        let template = loader.prepare(&bytes).unwrap();
+        let template = template(&loader, path);
         for number in 0..count {
             // SAFETY: these are the test's own libraries.
             let library = unsafe { template.instantiate() }.unwrap();
@@ -224,7 +223,7 @@ impl Host {
     fn acquire(&mut self, name: &str, path: &str) {
         let pool = self.pools.entry(path.to_owned()).or_insert_with(|| {
             let loader = memdl::Loader::new().name("pooled").system_libraries(true);
-            loader.prepare(&fs::read(path).unwrap()).unwrap().pool(1)
+            template(&loader, path).pool(1)
         });
         // SAFETY: these are the test's own libraries, which run only when they are called.
         let library = unsafe { pool.acquire() }.unwrap();
@@ -300,6 +299,11 @@ impl Host {
             }
         }
     }
+}
+
+fn template(loader: &memdl::Loader, path: &str) -> Template {
+    // SAFETY: these are the test's own libraries.
+    unsafe { loader.prepare(&fs::read(path).unwrap()) }.unwrap()
 }
 
 fn choice(how: &str) -> Debug {
