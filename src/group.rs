@@ -19,9 +19,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-};
+use std::sync::{Arc, OnceLock, Weak};
 
 use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 
@@ -37,6 +35,7 @@ use crate::map::{Mapping, Sealed};
 use crate::process;
 use crate::rela::Rela;
 use crate::symbol::{Sym, SymbolTable};
+use crate::sync::{Lock, Rank, ReadGuard, SharedLock, WriteGuard};
 use crate::tls::TlsModule;
 use crate::{profile, symbolize, unwind};
 
@@ -51,7 +50,7 @@ pub(crate) struct Group {
     traces: Traces,
     members: Vec<Loaded>,
     /// What members are bound to; behind `members`, so that it goes last.
-    keep: Mutex<Vec<Keep>>,
+    keep: Lock<Vec<Keep>>,
     call_binder: Option<Arc<CallBinder>>,
     /// The image that opened the group, whose scope it is in.
     enclosing: Option<(Arc<Group>, usize)>,
@@ -206,7 +205,7 @@ impl Group {
             number: OnceLock::new(),
             traces: Traces::default(),
             members,
-            keep: Mutex::new(keep),
+            keep: Lock::new(Rank::Keep, keep),
             call_binder,
             enclosing,
         });
@@ -244,7 +243,7 @@ impl Group {
         let binder = self.call_binder.as_ref().ok_or_else(outside)?;
         let (function, keep) = binder(self, member, rela.symbol)?;
         // What it is bound to must stay before the next call goes there unasked.
-        self.keep.lock().unwrap_or_else(PoisonError::into_inner).extend(keep);
+        self.keep.lock().extend(keep);
         loaded.mapping.store_shared(rela.r_offset, function);
         Ok(function)
     }
@@ -279,12 +278,12 @@ impl Group {
 
     /// How much its images are bound to.
     pub(crate) fn kept(&self) -> usize {
-        self.keep.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.keep.lock().len()
     }
 
     /// Gives up what they were bound to since it was so much.
     pub(crate) fn keep_only(&self, kept: usize) {
-        let mut keep = self.keep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keep = self.keep.lock();
         let kept = kept.min(keep.len());
         let rest = keep.split_off(kept);
         // What goes with it may run destructors: no lock is held.
@@ -517,26 +516,24 @@ struct LiveImage {
     has_handlers: AtomicBool,
 }
 
-static LIVE: RwLock<Live> = RwLock::new(Live {
-    groups: BTreeMap::new(),
-    images: BTreeMap::new(),
-    global: Vec::new(),
-    keys: BTreeMap::new(),
-    pinned: Vec::new(),
-    next: 0,
-});
+static LIVE: SharedLock<Live> = SharedLock::new(
+    Rank::Images,
+    Live {
+        groups: BTreeMap::new(),
+        images: BTreeMap::new(),
+        global: Vec::new(),
+        keys: BTreeMap::new(),
+        pinned: Vec::new(),
+        next: 0,
+    },
+);
 
-fn read() -> RwLockReadGuard<'static, Live> {
-    LIVE.read().unwrap_or_else(PoisonError::into_inner)
+fn read() -> ReadGuard<'static, Live> {
+    LIVE.read()
 }
 
-fn write() -> RwLockWriteGuard<'static, Live> {
-    LIVE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the registry as it is while the process forks.
-pub(crate) fn lock_for_fork() -> RwLockWriteGuard<'static, impl Sized> {
-    write()
+fn write() -> WriteGuard<'static, Live> {
+    LIVE.write()
 }
 
 /// Lets a group be found, from just before its constructors run until after its destructors.
@@ -615,7 +612,7 @@ pub(crate) fn all_images() -> Vec<(Arc<Group>, usize)> {
 /// As [`all_images`]; `None` if the registry is being changed just now, perhaps by the very thread
 /// that asks.
 pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<Group>, usize)>> {
-    drop(LIVE.try_read().ok()?);
+    drop(LIVE.try_read()?);
     Some(all_images())
 }
 

@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::group::Group;
+use crate::sync::{Guard, Lock, Rank};
 
 /// A file, whatever its path: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,15 +38,10 @@ struct Opened {
 }
 
 /// By handle, which is the address of the image's record.
-static OPENED: Mutex<BTreeMap<usize, Opened>> = Mutex::new(BTreeMap::new());
+static OPENED: Lock<BTreeMap<usize, Opened>> = Lock::new(Rank::Handles, BTreeMap::new());
 
-fn opened() -> MutexGuard<'static, BTreeMap<usize, Opened>> {
-    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the handles as they are while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    opened()
+fn opened() -> Guard<'static, BTreeMap<usize, Opened>> {
+    OPENED.lock()
 }
 
 /// Whom a group opens libraries for: the outermost image that encloses it (an interpreter, of whose

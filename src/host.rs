@@ -29,7 +29,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
 use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
@@ -45,6 +45,7 @@ use crate::rela::Rela;
 use crate::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
 };
+use crate::sync::{Guard, Lock, Rank};
 use crate::tls::ModuleId;
 
 /// A library that `ld.so` loaded, the executable included.
@@ -845,15 +846,11 @@ impl OpenedLibrary {
     }
 }
 
-static NAMES: Mutex<MadeNames> = Mutex::new(MadeNames { startup: None, opened: None });
+static NAMES: Lock<MadeNames> =
+    Lock::new(Rank::HostNames, MadeNames { startup: None, opened: None });
 
-fn made_names() -> MutexGuard<'static, MadeNames> {
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps them as they are while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    made_names()
+fn made_names() -> Guard<'static, MadeNames> {
+    NAMES.lock()
 }
 
 /// The names that the start-up set defines; `None` if nobody has made them yet.

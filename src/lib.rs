@@ -153,6 +153,7 @@ mod services;
 mod snapshot;
 mod symbol;
 mod symbolize;
+mod sync;
 mod tell;
 mod threads;
 mod tls;

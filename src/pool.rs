@@ -22,8 +22,8 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::Error;
 use crate::group::Group;
@@ -31,6 +31,7 @@ use crate::library::{Library, Template};
 use crate::promise::MayRun;
 use crate::services::exit;
 use crate::snapshot::Snapshot;
+use crate::sync::{Lock, Rank};
 
 /// What a released instance is reset to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,7 +111,7 @@ struct Shared {
     capacity: usize,
     reset: Reset,
     /// What waits, the last to be used first.
-    parked: Mutex<Vec<Instance>>,
+    parked: Lock<Vec<Instance>>,
     /// An instance could not go the long way, for want of its data before the constructors.
     needs_before: AtomicBool,
 }
@@ -134,14 +135,6 @@ struct State {
     kept: usize,
 }
 
-/// Held by those who hold the lock of a pool, for the sake of forks.
-static IN_POOLS: RwLock<()> = RwLock::new(());
-
-/// Keeps all pools as they are while the process forks.
-pub(crate) fn lock_for_fork() -> RwLockWriteGuard<'static, ()> {
-    IN_POOLS.write().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Template {
     /// A pool of instances, of which up to `capacity` are kept while nobody uses them. It starts empty.
     pub fn pool(&self, capacity: usize) -> Pool {
@@ -151,7 +144,7 @@ impl Template {
 
 impl Pool {
     fn new(template: Template, capacity: usize, reset: Reset) -> Pool {
-        let parked = Mutex::default();
+        let parked = Lock::new(Rank::Pool, Vec::new());
         let needs_before = AtomicBool::new(false);
         Pool { shared: Arc::new(Shared { template, capacity, reset, parked, needs_before }) }
     }
@@ -193,8 +186,7 @@ impl Pool {
 
 impl Shared {
     fn with_parked<R>(&self, change: impl FnOnce(&mut Vec<Instance>) -> R) -> R {
-        let _no_fork = IN_POOLS.read().unwrap_or_else(PoisonError::into_inner);
-        change(&mut self.parked.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.parked.lock())
     }
 
     fn is_full(&self) -> bool {

@@ -10,11 +10,11 @@ use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use region::Protection;
 
 use crate::error::Error;
+use crate::sync;
 use crate::tls::ModuleId;
 
 /// What a constructor is called with.
@@ -45,21 +45,13 @@ static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char)
 
 type Visitor = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 
-/// Held while memdl walks `ld.so`'s list of libraries: glibc locks the list meanwhile, and does not
-/// free that lock in a forked child.
-static WALKING: RwLock<()> = RwLock::new(());
-
-/// Keeps memdl from walking the list while the process forks.
-pub(crate) fn lock_for_fork() -> RwLockWriteGuard<'static, ()> {
-    WALKING.write().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// `dl_iterate_phdr`, for visitors of memdl's own.
 ///
 /// # Safety
 /// `visit` can be called with `data`, and does nothing that could fork or come here again.
 pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
-    let _walking = WALKING.read().unwrap_or_else(PoisonError::into_inner);
+    // glibc locks the list meanwhile, and does not free that lock in a forked child.
+    let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise.
     unsafe { libc::dl_iterate_phdr(Some(visit), data) };
 }

@@ -14,9 +14,10 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::error::Error;
+use crate::sync::{Guard, Lock, Rank};
 
 /// Anonymous private memory that is unmapped when dropped.
 pub(crate) struct Reservation {
@@ -70,10 +71,10 @@ impl Free {
     }
 }
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { free: Vec::new(), later: Vec::new() });
+static KEPT: Lock<Kept> = Lock::new(Rank::Memory, Kept { free: Vec::new(), later: Vec::new() });
 
-fn kept() -> MutexGuard<'static, Kept> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+fn kept() -> Guard<'static, Kept> {
+    KEPT.lock()
 }
 
 /// As much memory is kept for images to come, in bytes and in pieces.
@@ -99,16 +100,10 @@ impl Kept {
 }
 
 /// Addresses that are kept from being used again.
-static VACATED: Mutex<VecDeque<Reservation>> = Mutex::new(VecDeque::new());
+static VACATED: Lock<VecDeque<Reservation>> = Lock::new(Rank::Quarantine, VecDeque::new());
 
-fn vacated_memory() -> MutexGuard<'static, VecDeque<Reservation>> {
-    VACATED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps both as they are while the process forks.
-pub(crate) fn lock_for_fork() -> (MutexGuard<'static, impl Sized>, MutexGuard<'static, impl Sized>)
-{
-    (kept(), vacated_memory())
+fn vacated_memory() -> Guard<'static, VecDeque<Reservation>> {
+    VACATED.lock()
 }
 
 /// Gives the system the memory that is kept for images to come.

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
 use addr2line::gimli::{self, EndianArcSlice, LittleEndian};
 
@@ -29,6 +29,7 @@ use crate::debug::Presence;
 use crate::demangle::demangled;
 use crate::escape::Escaped;
 use crate::group::{self, Loaded};
+use crate::sync::{Guard, Lock, Rank};
 
 /// A function of an image that an address is in, see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,15 +198,10 @@ impl<'a> NumberedFrame<'a> {
 }
 
 /// What was read of an image, or that there is nothing to be read; by where the image starts.
-static READ: Mutex<BTreeMap<usize, Option<Dwarf>>> = Mutex::new(BTreeMap::new());
+static READ: Lock<BTreeMap<usize, Option<Dwarf>>> = Lock::new(Rank::Lines, BTreeMap::new());
 
-fn lock() -> MutexGuard<'static, BTreeMap<usize, Option<Dwarf>>> {
-    READ.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps what was read as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    lock()
+fn lock() -> Guard<'static, BTreeMap<usize, Option<Dwarf>>> {
+    READ.lock()
 }
 
 /// Forgets what was read of an image that starts here: there is other debug information of it now.
@@ -215,7 +211,7 @@ pub(crate) fn forget(start: usize) {
 
 /// Whether some thread is reading just now.
 pub(crate) fn is_busy() -> bool {
-    matches!(READ.try_lock(), Err(TryLockError::WouldBlock))
+    READ.try_lock().is_none()
 }
 
 /// Forgets what was read of an image when it is dropped, with the image.

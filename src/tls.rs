@@ -39,13 +39,14 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::arch;
 use crate::error::Error;
 use crate::image::TlsSegment;
 use crate::map::Mapping;
+use crate::sync::{Guard, Lock, Rank};
 use crate::{process, threads};
 
 /// How many words of static thread-local storage hold block pointers. Small, since a host that
@@ -204,17 +205,11 @@ struct Registry {
 // until their thread removes them under that lock.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { modules: Vec::new(), threads: Vec::new(), pool: Vec::new() });
+static REGISTRY: Lock<Registry> =
+    Lock::new(Rank::Tls, Registry { modules: Vec::new(), threads: Vec::new(), pool: Vec::new() });
 
-fn registry() -> MutexGuard<'static, Registry> {
-    // Nothing panics half-way through a change.
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the registry as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    registry()
+fn registry() -> Guard<'static, Registry> {
+    REGISTRY.lock()
 }
 
 /// Keeps something until the calling thread has ended, after the destructors of its keys (as far as

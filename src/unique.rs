@@ -12,10 +12,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::group::Group;
 use crate::symbol::Sym;
+use crate::sync::{Guard, Lock, Rank};
 
 struct Unique {
     group: Weak<Group>,
@@ -24,15 +25,10 @@ struct Unique {
 }
 
 /// By name.
-static TABLE: Mutex<BTreeMap<Box<[u8]>, Unique>> = Mutex::new(BTreeMap::new());
+static TABLE: Lock<BTreeMap<Box<[u8]>, Unique>> = Lock::new(Rank::Unique, BTreeMap::new());
 
-fn table() -> MutexGuard<'static, BTreeMap<Box<[u8]>, Unique>> {
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the table as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    table()
+fn table() -> Guard<'static, BTreeMap<Box<[u8]>, Unique>> {
+    TABLE.lock()
 }
 
 /// A unique definition that a member of a load group was bound to, and nobody before it.

@@ -27,13 +27,13 @@ use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::eh_frame::EhFrame;
 use crate::host;
 use crate::image::Facts;
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
+use crate::sync::{Lock, Rank};
 
 unsafe extern "C" {
     fn __register_frame(begin: *const c_void);
@@ -74,7 +74,7 @@ struct Images {
     active: AtomicUsize,
     /// How many read each copy now.
     readers: [AtomicUsize; 2],
-    writer: Mutex<()>,
+    writer: Lock<()>,
 }
 
 // SAFETY: a copy is changed only by who holds `writer`, and only while nobody reads it; the
@@ -85,7 +85,7 @@ static IMAGES: Images = Images {
     copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
     active: AtomicUsize::new(0),
     readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
-    writer: Mutex::new(()),
+    writer: Lock::new(Rank::Unwind, ()),
 };
 
 impl Images {
@@ -108,7 +108,7 @@ impl Images {
 
     /// Changes both copies in the same way.
     fn write(&self, change: impl Fn(&mut Vec<Entry>)) {
-        let _writer = self.lock();
+        let _writer = self.writer.lock();
         for _ in 0..2 {
             let unread = 1 - self.active.load(Ordering::SeqCst);
             while self.readers[unread].load(Ordering::SeqCst) != 0 {
@@ -120,15 +120,6 @@ impl Images {
             self.active.store(unread, Ordering::SeqCst);
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps the table as it is while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, ()> {
-    IMAGES.lock()
 }
 
 /// In a child just after the fork: threads that were reading do not exist here.
@@ -263,7 +254,7 @@ mod tests {
             copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
             active: AtomicUsize::new(0),
             readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            writer: Mutex::new(()),
+            writer: Lock::new(Rank::Unwind, ()),
         };
         let entry = |start: usize| Entry {
             addresses: start..start + 1,

@@ -24,11 +24,10 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
-use std::ffi::c_int;
 use std::ptr::{self, NonNull};
 
 use crate::arch;
+use crate::sync::{Guard, Lock, Rank};
 
 #[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
@@ -195,12 +194,7 @@ impl Drop for Listed {
 
 /// Whether some thread is changing the list just now, perhaps the one that asks.
 pub(crate) fn is_busy() -> bool {
-    // SAFETY: the mutex was initialised statically, never moves and is never destroyed.
-    let taken = unsafe { libc::pthread_mutex_trylock(LOCK.0.get()) } == 0;
-    if taken {
-        unlock_list();
-    }
-    !taken
+    LOCK.try_lock().is_none()
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
@@ -222,38 +216,14 @@ impl Entry {
     }
 }
 
-/// The right to change the list: its lock, held. A panic gives it back like any other scope's end.
-struct List(());
+/// The right to change the list: its lock, held.
+struct List(#[expect(dead_code, reason = "held, not read")] Guard<'static, ()>);
 
-/// A mutex of the C library, since one from `std` could not be unlocked in a forked child.
-struct Lock(UnsafeCell<libc::pthread_mutex_t>);
-
-// SAFETY: being used by many threads at once is what a pthread mutex is for.
-unsafe impl Sync for Lock {}
-
-static LOCK: Lock = Lock(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
-
-/// Registered when the program starts: a thread may hold the lock for long (a debugger reads a big
-/// symfile) while another forks, and the child would have a locked lock and nobody to unlock it. So
-/// forking waits.
-unsafe extern "C" fn survive_fork() {
-    // SAFETY: the three functions are safe to call at any fork: they lock and unlock `LOCK`, in
-    // that order, in the forking thread, which does not hold it since nothing forks under the
-    // lock. If registering fails for want of memory, forks are as unsafe as before.
-    unsafe { libc::pthread_atfork(Some(lock_list), Some(unlock_list), Some(unlock_list)) };
-}
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static SURVIVE_FORK: unsafe extern "C" fn() = survive_fork;
+static LOCK: Lock<()> = Lock::new(Rank::DebugList, ());
 
 impl List {
     fn lock() -> List {
-        // The static is reached by the linker only through this object file; a look at it makes
-        // sure that it is part of the link.
-        std::hint::black_box(&SURVIVE_FORK);
-        lock_list();
-        List(())
+        List(LOCK.lock())
     }
 
     /// Puts `entry` first and says so.
@@ -315,24 +285,6 @@ impl List {
             (*descriptor).relevant = ptr::null_mut();
         }
     }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        unlock_list();
-    }
-}
-
-extern "C" fn lock_list() {
-    // SAFETY: the mutex was initialised statically, never moves and is never destroyed.
-    let result: c_int = unsafe { libc::pthread_mutex_lock(LOCK.0.get()) };
-    debug_assert_eq!(result, 0);
-}
-
-extern "C" fn unlock_list() {
-    // SAFETY: as above; the calling thread holds it: `List` and fork's handlers come in pairs.
-    let result: c_int = unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) };
-    debug_assert_eq!(result, 0);
 }
 
 /// An ELF file with nothing in it: the header of a shared object, no sections, no segments.

@@ -45,7 +45,7 @@ mod thread_local;
 mod xz;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
 pub(crate) use jit::{debugger_listens, is_busy};
 pub(crate) use join::{is_package, join};
@@ -59,8 +59,9 @@ pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
 use crate::addr::LoadBias;
 use crate::environment;
 use crate::error::Error;
+use crate::sync::{Guard, Lock, Rank};
 use jit::Registration;
-use portable::PortableSymfile;
+use portable::{NotPortable, PortableSymfile};
 use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
@@ -185,7 +186,7 @@ impl DebugTemplate {
 pub(crate) struct Presence {
     image: Arc<str>,
     instance: Instance,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 struct State {
@@ -208,15 +209,10 @@ enum Told {
 /// An instance that debuggers are told all of, counted among those of its name.
 struct InFull(Arc<str>);
 
-static IN_FULL: Mutex<BTreeMap<Arc<str>, u64>> = Mutex::new(BTreeMap::new());
+static IN_FULL: Lock<BTreeMap<Arc<str>, u64>> = Lock::new(Rank::InFull, BTreeMap::new());
 
-fn in_full() -> MutexGuard<'static, BTreeMap<Arc<str>, u64>> {
-    IN_FULL.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the counts as they are while the process forks.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    in_full()
+fn in_full() -> Guard<'static, BTreeMap<Arc<str>, u64>> {
+    IN_FULL.lock()
 }
 
 impl InFull {
@@ -247,13 +243,18 @@ impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
         let state = State { told: Told::Nothing(None), has_all: false, in_full: None };
-        Presence { image, instance, state: Mutex::new(state) }
+        Presence { image, instance, state: Lock::new(Rank::Debug, state) }
     }
 
     fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
-        let told = Told::Nothing(Some(symfile)).changed_to(wanted, &image, instance);
+        let (told, fault) = Told::Nothing(Some(symfile)).changed_to(wanted, instance);
+        warn_of_names_only(&image, fault);
         let in_full = told.in_full(&image);
-        Presence { image, instance, state: Mutex::new(State { told, has_all: true, in_full }) }
+        Presence {
+            image,
+            instance,
+            state: Lock::new(Rank::Debug, State { told, has_all: true, in_full }),
+        }
     }
 
     /// How much debuggers are told now.
@@ -267,39 +268,63 @@ impl Presence {
         wanted: Debug,
         symfile: impl FnOnce() -> Result<SymfileTemplate, SymfileError>,
     ) -> Result<(), Error> {
-        let state = &mut *self.lock();
+        let lacks_symfile = {
+            let state = self.lock();
+            self.check(&state, wanted)?;
+            matches!(state.told, Told::Nothing(None)) && wanted != Debug::Off
+        };
+        // Made without the lock, since it takes its time. Nobody takes a symfile away again.
+        let made = if lacks_symfile {
+            let made = symfile().map_err(|error| {
+                Error::unsupported(format!("telling debuggers of it: {error}"))
+                    .in_image(&self.image)
+            })?;
+            Some(made.into_symfile(self.instance))
+        } else {
+            None
+        };
+        let mut state = self.lock();
+        self.check(&state, wanted)?;
+        if matches!(state.told, Told::Nothing(None)) && made.is_some() {
+            state.told = Told::Nothing(made);
+        }
+        let fault = self.change(&mut state, wanted);
+        drop(state);
+        warn_of_names_only(&self.image, fault);
+        Ok(())
+    }
+
+    /// Whether debuggers can be told this much.
+    fn check(&self, state: &State, wanted: Debug) -> Result<(), Error> {
         if !state.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
             let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
                         Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
                         able to tell more later, or give its file to set_debug_info";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
-        if matches!(state.told, Told::Nothing(None)) && wanted != Debug::Off {
-            let symfile = symfile().map_err(|error| {
-                Error::unsupported(format!("telling debuggers of it: {error}"))
-                    .in_image(&self.image)
-            })?;
-            state.told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
-        }
-        self.change(state, wanted);
         Ok(())
     }
 
     /// Tells as much as before, but from `symfile`, which was made with debug information that came
     /// later.
     pub(crate) fn replace(&self, symfile: SymfileTemplate) {
-        let state = &mut *self.lock();
+        let mut state = self.lock();
         let wanted = state.told.debug();
-        self.change(state, Debug::Off);
+        let _ = self.change(&mut state, Debug::Off);
         state.told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
         state.has_all = true;
-        self.change(state, wanted);
+        let fault = self.change(&mut state, wanted);
+        drop(state);
+        warn_of_names_only(&self.image, fault);
     }
 
-    fn change(&self, state: &mut State, wanted: Debug) {
+    /// What comes back is for the log, which must wait for the end of the lock.
+    fn change(&self, state: &mut State, wanted: Debug) -> Option<NotPortable> {
         let before = std::mem::replace(&mut state.told, Told::Nothing(None));
-        state.told = before.changed_to(wanted, &self.image, self.instance);
+        let (told, fault) = before.changed_to(wanted, self.instance);
+        state.told = told;
         state.in_full = state.told.in_full(&self.image);
+        fault
     }
 
     /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
@@ -317,11 +342,11 @@ impl Presence {
 
     /// Whether some thread is changing it just now.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
+        self.state.try_lock().is_none()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 }
 
@@ -349,18 +374,19 @@ impl Told {
         }
     }
 
-    /// The same symfile, told as wanted. Where there is none, nothing is told.
-    fn changed_to(self, wanted: Debug, image: &str, instance: Instance) -> Told {
+    /// The same symfile, told as wanted. Where there is none, nothing is told. With the reason why it
+    /// is not told as wanted.
+    fn changed_to(self, wanted: Debug, instance: Instance) -> (Told, Option<NotPortable>) {
         if self.debug() == wanted {
-            return self;
+            return (self, None);
         }
         let with_dwarf = wanted == Debug::Full;
         let mut symfile = match (self, wanted) {
             (Told::Wrapped(mut registration), Debug::Symbols | Debug::Full) => {
                 registration.change(|symfile| symfile.show_dwarf(with_dwarf));
-                return Told::Wrapped(registration);
+                return (Told::Wrapped(registration), None);
             }
-            (Told::Nothing(None), _) => return Told::Nothing(None),
+            (Told::Nothing(None), _) => return (Told::Nothing(None), None),
             (Told::Nothing(Some(symfile)), _) => symfile,
             (Told::Wrapped(registration), _) => registration.withdraw(),
             (Told::Portable { portable, wrapped }, _) => {
@@ -368,7 +394,7 @@ impl Told {
                 wrapped
             }
         };
-        match wanted {
+        let told = match wanted {
             Debug::Off => Told::Nothing(Some(symfile)),
             Debug::Symbols | Debug::Full => {
                 symfile.show_dwarf(with_dwarf);
@@ -381,12 +407,19 @@ impl Told {
                 }
                 // Half of the addresses moved would be worse than what lldb does not read.
                 Err(error) => {
-                    logged!(warn, "{image}: lldb will see names and backtraces only: {error}");
                     symfile.show_dwarf(true);
-                    Told::Wrapped(Registration::new(symfile))
+                    return (Told::Wrapped(Registration::new(symfile)), Some(error));
                 }
             },
-        }
+        };
+        (told, None)
+    }
+}
+
+/// Says why an image could not be told as [`Debug::Portable`].
+fn warn_of_names_only(image: &str, fault: Option<NotPortable>) {
+    if let Some(fault) = fault {
+        logged!(warn, "{image}: lldb will see names and backtraces only: {fault}");
     }
 }
 

@@ -16,7 +16,6 @@ mod jitdump;
 mod perf_map;
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::Vaddr;
 use crate::debug::Presence;
@@ -28,6 +27,7 @@ use crate::functions;
 use crate::image::Image;
 use crate::map::{Mapping, Sealed};
 use crate::symbolize::{Dwarf, Line};
+use crate::sync::{Guard, Lock, Rank};
 use jitdump::JitDump;
 use perf_map::PerfMap;
 
@@ -95,22 +95,17 @@ struct Files {
     dump: Option<JitDump>,
 }
 
-static FILES: Mutex<Files> = Mutex::new(Files { map: None, dump: None });
+static FILES: Lock<Files> = Lock::new(Rank::Profile, Files { map: None, dump: None });
 
-fn lock() -> MutexGuard<'static, Files> {
-    FILES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the files as they are while the process forks. The child gets files of its own when it
-/// loads something.
-pub(crate) fn lock_for_fork() -> MutexGuard<'static, impl Sized> {
-    lock()
+/// A forked child gets files of its own when it loads something.
+fn lock() -> Guard<'static, Files> {
+    FILES.lock()
 }
 
 /// Called when the process exits, or what memdl is linked into is unloaded.
 pub(crate) fn finish() {
     // Never wait here: a thread that held the lock may be gone.
-    if let Ok(mut files) = FILES.try_lock() {
+    if let Some(mut files) = FILES.try_lock() {
         if let Some(map) = &mut files.map {
             map.finish();
         }
