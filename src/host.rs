@@ -89,6 +89,12 @@ impl Drop for Handle {
 impl Handle {
     /// A library that the process has loaded already.
     fn loaded(name: &CStr) -> Option<Handle> {
+        // `ld.so` opens a file of this name to compare it with those that it has loaded. It would
+        // wait there for the writer of a pipe; and to open a device can change its state.
+        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+        if name.to_bytes().contains(&b'/') && path.metadata().is_ok_and(|file| !file.is_file()) {
+            return None;
+        }
         Handle::try_open(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD)
     }
 

@@ -126,3 +126,25 @@ fn a_runtime_that_the_image_reports_itself_to() {
         assert_eq!(both(&library("gcc", "reports.c", &[], &[&registry])), [42, 42]);
     });
 }
+
+/// To find out whether the process has loaded it, no file is opened that may keep the opener waiting.
+#[test]
+fn a_needed_library_that_is_a_pipe_is_missing() {
+    let pipe = std::env::temp_dir().join(format!("memdl-needed-{}.so", std::process::id()));
+    let stand_in = library("gcc", "asks.c", &["-DSTANDS_IN"], &[]);
+    fs::copy(stand_in, &pipe).unwrap();
+    let image = fs::read(library("gcc", "asks.c", &["-DNEEDS_A_PIPE"], &[&pipe])).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: a C string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let (done, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: a library of `testlibs/`, which is not loaded.
+        done.send(unsafe { Loader::new().load(&image) }.map(drop))
+    });
+    let result = result.recv_timeout(std::time::Duration::from_secs(60));
+    fs::remove_file(&pipe).unwrap();
+    let error = result.expect("the load ends").unwrap_err();
+    assert!(matches!(error, memdl::Error::Missing { .. }), "{error}");
+}
