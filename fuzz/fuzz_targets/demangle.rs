@@ -1,0 +1,3 @@
+#![no_main]
+
+memdl_fuzz::target!(demangle);

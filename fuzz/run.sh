@@ -1,0 +1,42 @@
+#!/bin/sh
+# Fuzzes one target: `sh fuzz/run.sh TARGET MINUTES [libFuzzer's options]`. Minutes are those of the clock.
+# Minimises its corpus: `sh fuzz/run.sh --merge TARGET`.
+#
+# The corpus grows in fuzz/work/TARGET, from the seeds and from what is kept in fuzz/corpus/TARGET.
+# A finding is in fuzz/artifacts/TARGET, its stack in fuzz/work/TARGET.log, and so is, at the end, how
+# much was done.
+set -eu
+cd "$(dirname "$0")"
+merge=
+if [ "$1" = --merge ]; then
+    merge=1 minutes=0
+    shift
+    target=$1
+else
+    target=$1 minutes=$2
+    shift
+fi
+shift
+work=work/$target
+mkdir -p "$work" "artifacts/$target" "corpus/$target"
+[ -d work/seeds ] || sh seeds.sh work/seeds
+# cargo-fuzz knows the flags, which need a nightly compiler or this.
+export RUSTC_BOOTSTRAP=1
+cargo fuzz build --fuzz-dir . --sanitizer address "$target"
+program=target/x86_64-unknown-linux-gnu/release/$target
+limits="-timeout=10 -rss_limit_mb=2048 -max_len=65536"
+if [ -n "$merge" ]; then
+    rm -rf work/least
+    mkdir work/least
+    # shellcheck disable=SC2086
+    nice -n 19 "$program" $limits -set_cover_merge=1 work/least "corpus/$target" "$work" \
+        "work/seeds/$target" >>"work/$target.log" 2>&1
+    find "corpus/$target" -type f ! -name 'found-*' -delete
+    cp work/least/* "corpus/$target"
+    du -sb "corpus/$target"
+    exit
+fi
+# shellcheck disable=SC2086
+exec nice -n 19 "$program" $limits -max_total_time=$((minutes * 60)) -print_final_stats=1 \
+    -artifact_prefix="artifacts/$target/" "$@" \
+    "$work" "corpus/$target" "work/seeds/$target" >>"work/$target.log" 2>&1

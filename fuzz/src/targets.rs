@@ -1,0 +1,149 @@
+//! What each target does with its input. None runs code of it: [`memdl::internals`] says why.
+//!
+//! An input is a file as it would be received. Where there is something to choose, it is in bytes of
+//! the ELF header that mean nothing ([`choice`]).
+
+#![forbid(unsafe_code)]
+#![allow(dead_code)]
+
+use std::fmt::{Debug as Dump, Display};
+use std::sync::Once;
+
+use memdl::internals::{self, Way};
+use memdl::{Debug, Frame};
+
+const FORMS: [Debug; 4] = [Debug::Full, Debug::Portable, Debug::Symbols, Debug::Off];
+
+/// A byte of the padding in `e_ident`: 0 to 6.
+fn padding(file: &[u8], which: usize) -> u8 {
+    file.get(9 + which).copied().unwrap_or(0)
+}
+
+/// One of these things, by such a byte.
+fn choice<T: Copy, const N: usize>(file: &[u8], which: usize, of: [T; N]) -> T {
+    of[usize::from(padding(file, which)) % N]
+}
+
+/// An error must be one that can be shown; what is logged, too.
+fn shown<T>(result: Result<T, impl Display + Dump>) -> Option<T> {
+    static LOGGER: Once = Once::new();
+    struct Formats;
+    impl log::Log for Formats {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            std::hint::black_box(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    LOGGER.call_once(|| {
+        if log::set_logger(&Formats).is_ok() {
+            log::set_max_level(log::LevelFilter::Trace);
+        }
+    });
+    result.inspect_err(|error| drop(std::hint::black_box(format!("{error} {error:?}")))).ok()
+}
+
+fn show(frames: &[Frame]) {
+    for frame in frames {
+        std::hint::black_box(frame.to_string());
+    }
+}
+
+/// Parse, plan and bind.
+pub fn parse(file: &[u8]) {
+    shown(internals::parse_plan_bind(file));
+}
+
+/// A whole load, one of the three ways.
+pub fn load(file: &[u8]) {
+    let (way, debug) = (choice(file, 0, Way::ALL), choice(file, 1, FORMS));
+    let Some(idle) = shown(internals::load_without_running(file, way, debug, None)) else { return };
+    idle.look_at_symbols();
+    shown(idle.set_debug(choice(file, 2, FORMS)));
+    let own = choice(file, 3, [false, true]);
+    if own {
+        shown(idle.set_debug_info(file));
+    }
+}
+
+/// What debuggers are given, in all forms.
+pub fn symfile(file: &[u8]) {
+    let shared = choice(file, 0, [false, true]);
+    for form in [Debug::Full, Debug::Portable] {
+        shown(internals::symfile(file, form, shared));
+    }
+}
+
+/// The addresses in DWARF.
+pub fn dwarf(file: &[u8]) {
+    shown(internals::rewrite_dwarf(file));
+}
+
+/// An image, and the package (`.dwp`) or the file that its debug information was split off to. The last
+/// four bytes are the length of the first.
+pub fn pair(input: &[u8]) {
+    let Some((image, second)) = parts(input) else { return };
+    if let Some(whole) = shown(internals::join(image, second)) {
+        shown(internals::symfile(&whole, Debug::Full, false));
+        shown(internals::rewrite_dwarf(&whole));
+    }
+    let debug = choice(image, 0, FORMS);
+    if let Some(idle) =
+        shown(internals::load_without_running(image, Way::Copy, debug, Some(second)))
+    {
+        show(&idle.symbolize(first_code(image)));
+        shown(idle.set_debug_info(second));
+    }
+}
+
+/// The two files of an input for [`pair`].
+pub fn parts(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (files, len) = input.split_at_checked(input.len().checked_sub(4)?)?;
+    files.split_at_checked(u32::from_le_bytes(len.try_into().ok()?) as usize)
+}
+
+/// A section that is compressed.
+pub fn inflate(section: &[u8]) {
+    for by_name in [false, true] {
+        shown(internals::inflate(section, by_name));
+    }
+}
+
+/// Functions, files and lines of a few addresses.
+pub fn symbolize(file: &[u8]) {
+    let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
+    let Some(idle) = shown(internals::load_without_running(file, Way::Copy, form, None)) else {
+        return;
+    };
+    let len = idle.address_range().len() as u64;
+    let first = first_code(file);
+    let picked = first.wrapping_add(16 * u64::from(padding(file, 1)));
+    let spread = (0..4).map(|part| len / 4 * part);
+    for address in spread.chain([0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more))) {
+        show(&idle.symbolize(address));
+    }
+}
+
+/// A function's name.
+pub fn demangle(name: &[u8]) {
+    let name = String::from_utf8_lossy(name);
+    let shown = internals::demangle(&name);
+    assert!(shown.len() <= 4 * name.len() + 128);
+}
+
+/// Where the first segment that can be executed starts, by its program header.
+fn first_code(file: &[u8]) -> u64 {
+    let word = |at: usize| {
+        let bytes = file.get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let headers = word(32).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
+    let found = (0..16).find_map(|index: usize| {
+        let at = headers.checked_add(index * 56)?;
+        let is_code = word(at)? & 0x1_ffff_ffff == 0x1_0000_0001;
+        if is_code { word(at.checked_add(16)?) } else { None }
+    });
+    found.unwrap_or(0)
+}
