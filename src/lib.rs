@@ -130,6 +130,7 @@ mod instantiate;
 #[cfg_attr(not(feature = "internals"), allow(dead_code))]
 #[doc(hidden)]
 pub mod internals;
+mod left_right;
 mod library;
 mod limits;
 mod link_map;

@@ -14,15 +14,13 @@
 //! so one that does not end is not registered.
 //!
 //! [`find_object`] runs inside of throws, in signal handlers and in a debugger's hands, so it takes
-//! no lock: the table exists twice, writers change the copy that nobody reads, switch, and wait for
-//! the readers of the other.
+//! no lock: the table is a [`LeftRight`].
 //!
 //! Sources: glibc manual "Dynamic Linker Introspection"; libgcc `unwind-dw2-fde-dip.c`,
-//! `unwind-dw2-fde.c`; P. Ramalhete, A. Correia, "Left-Right".
+//! `unwind-dw2-fde.c`.
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
@@ -31,6 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::eh_frame::EhFrame;
 use crate::host;
 use crate::image::Facts;
+use crate::left_right::LeftRight;
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
 use crate::sync::{Lock, Rank};
@@ -67,66 +66,18 @@ struct Entry {
     link_map: *const LinkMap,
 }
 
-/// The images, in two copies, each ascending.
-struct Images {
-    copies: [UnsafeCell<Vec<Entry>>; 2],
-    /// The copy that new readers take.
-    active: AtomicUsize,
-    /// How many read each copy now.
-    readers: [AtomicUsize; 2],
-    writer: Lock<()>,
-}
+// SAFETY: the pointer is an address that is handed on.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
 
-// SAFETY: a copy is changed only by who holds `writer`, and only while nobody reads it; the
-// pointers in it are addresses that are handed on.
-unsafe impl Sync for Images {}
-
-static IMAGES: Images = Images {
-    copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
-    active: AtomicUsize::new(0),
-    readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
-    writer: Lock::new(Rank::Unwind, ()),
-};
-
-impl Images {
-    /// Calls `read` with the images. No lock, no allocation: may interrupt a writer.
-    fn read<R>(&self, read: impl FnOnce(&[Entry]) -> R) -> R {
-        loop {
-            let copy = self.active.load(Ordering::SeqCst);
-            self.readers[copy].fetch_add(1, Ordering::SeqCst);
-            // A writer that has switched meanwhile may not have seen this reader.
-            if self.active.load(Ordering::SeqCst) == copy {
-                // SAFETY: this copy was active after this reader was counted, so a writer waits
-                // for it before it changes the copy.
-                let result = read(unsafe { &*self.copies[copy].get() });
-                self.readers[copy].fetch_sub(1, Ordering::SeqCst);
-                return result;
-            }
-            self.readers[copy].fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    /// Changes both copies in the same way.
-    fn write(&self, change: impl Fn(&mut Vec<Entry>)) {
-        let _writer = self.writer.lock();
-        for _ in 0..2 {
-            let unread = 1 - self.active.load(Ordering::SeqCst);
-            while self.readers[unread].load(Ordering::SeqCst) != 0 {
-                std::thread::yield_now();
-            }
-            // SAFETY: the lock is held; the copy is not active, so no reader takes it, and those
-            // that had it are gone.
-            change(unsafe { &mut *self.copies[unread].get() });
-            self.active.store(unread, Ordering::SeqCst);
-        }
-    }
-}
+/// The images, ascending.
+static IMAGES: LeftRight<Vec<Entry>> =
+    LeftRight::new(Vec::new(), Vec::new(), Lock::new(Rank::Unwind, ()));
 
 /// In a child just after the fork: threads that were reading do not exist here.
 pub(crate) fn after_fork_in_child() {
-    for readers in &IMAGES.readers {
-        readers.store(0, Ordering::SeqCst);
-    }
+    IMAGES.forget_readers();
 }
 
 impl Registration {
@@ -241,45 +192,5 @@ unsafe fn host_find_object(address: *mut c_void, result: *mut FoundObject) -> c_
     unsafe {
         let function: Function = std::mem::transmute(ptr::without_provenance::<c_void>(function));
         function(address, result)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_see_a_whole_table_while_it_changes() {
-        let images = Images {
-            copies: [UnsafeCell::new(Vec::new()), UnsafeCell::new(Vec::new())],
-            active: AtomicUsize::new(0),
-            readers: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            writer: Lock::new(Rank::Unwind, ()),
-        };
-        let entry = |start: usize| Entry {
-            addresses: start..start + 1,
-            eh_frame_hdr: start,
-            link_map: ptr::null(),
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for _ in 0..20_000 {
-                        images.read(|entries| {
-                            assert!(entries.len() <= 2);
-                            assert!(entries.iter().all(|it| it.addresses.start == it.eh_frame_hdr));
-                        });
-                    }
-                });
-            }
-            for number in 0..2_000 {
-                images.write(|entries| entries.push(entry(number)));
-                images.write(|entries| entries.push(entry(number + 1)));
-                images.write(Vec::clear);
-            }
-        });
-        // SAFETY: nobody else has the table any more.
-        let copies = images.copies.each_ref().map(|copy| unsafe { (*copy.get()).len() });
-        assert_eq!(copies, [0, 0]);
     }
 }

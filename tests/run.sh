@@ -6,6 +6,8 @@ sh tests/setup.sh
 cargo test --features capi,internals "$@"
 # The feature makes room for what is refused without it.
 cargo test --features capi,large-static-tls --test tls "$@"
+# Models of what is read without a lock.
+sh tests/loom/run.sh
 # The same libraries, loaded in the other ways (`AnyWay` in tests/common/mod.rs).
 for way in buffer instance shared; do
     MEMDL_TEST_WAY=$way cargo test --features capi --test loading --test lazy --test tls --test unload \
