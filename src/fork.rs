@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::sync::{self, Lock, Rank};
-use crate::{host, process, tls, unwind};
+use crate::{host, process, symbolize, tls, unwind};
 
 /// Registered when the program starts, so that not even the first load is interrupted by a fork.
 unsafe extern "C" fn survive() {
@@ -49,4 +49,5 @@ unsafe extern "C" fn after_in_child() {
     unwind::after_fork_in_child();
     sync::open_after_fork_in_child();
     tls::after_fork_in_child();
+    symbolize::after_fork_in_child();
 }

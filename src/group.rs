@@ -151,7 +151,8 @@ pub(crate) struct Loaded {
     pub(crate) needed: Vec<Provider>,
     pub(crate) debug: Presence,
     pub(crate) _profile: Option<profile::Registration>,
-    pub(crate) _symbolized: symbolize::Forget,
+    /// What was read of its debug information.
+    pub(crate) read: symbolize::Read,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
     /// For an image whose calls are bound when they are first made.

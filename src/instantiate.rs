@@ -214,7 +214,7 @@ impl<'p, 'd> Placed<'p, 'd> {
                 &mapping,
                 &debug,
             ),
-            _symbolized: symbolize::Forget { start: mapping.address_range().start },
+            read: symbolize::Read::default(),
             debug,
             _unwind: unwind,
             plt: self.plt,

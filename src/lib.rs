@@ -133,6 +133,7 @@ pub mod internals;
 mod left_right;
 mod library;
 mod limits;
+mod lines;
 mod link_map;
 mod loader;
 mod lookup;

@@ -5,8 +5,10 @@
 //! from what is kept for debuggers: the DWARF, or if there is none the symbol table, or if nothing
 //! was kept ([`Debug::Off`](crate::Debug::Off)) the image's own dynamic symbols.
 //!
-//! Reading DWARF is the business of addr2line. What it has read of an image is kept until the image
-//! goes, with a copy of the image's debug sections; nothing is read before somebody asks.
+//! Reading DWARF is the business of [`crate::lines`]. What it has read of an image is kept until the
+//! image goes, with a copy of those debug sections that it reads; nothing is read before somebody
+//! asks. The bytes may be made to take long. Reading them has a budget, and meanwhile nobody waits but
+//! those who ask about the same image ([`Read`]).
 //!
 //! Source: DWARF 5, 6.2 (lines), 3.3 (subroutines, inlined ones too).
 
@@ -15,21 +17,21 @@
 use std::backtrace::Backtrace;
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use addr2line::gimli::{self, EndianArcSlice, LittleEndian};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
+use std::time::Duration;
 
 use crate::addr::Vaddr;
 use crate::arch;
-use crate::debug::Presence;
+use crate::debug::{DebugFault, Presence};
 use crate::demangle::demangled;
 use crate::escape::Escaped;
 use crate::group::{self, Loaded};
-use crate::sync::{Guard, Lock, Rank};
+use crate::lines::{Dwarf, Place};
 
 /// A function of an image that an address is in, see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,17 @@ impl fmt::Display for Frame {
 /// [`Symbols`](crate::Debug::Symbols) or [`Portable`](crate::Debug::Portable) and were built with
 /// debug information.
 ///
+/// # What it costs
+/// The first question about an image reads its debug information, further ones little of it or
+/// nothing. Files that compilers wrote are read in the time that their size takes. Bytes that were made
+/// to be slow cannot make it slower than that: for each image there is a budget of 12 million steps
+/// and 16 for each byte that its debug sections take in the file, where a step reads an attribute or
+/// a row of a table (about 5 ns), and of 32 MiB of memory and 4 bytes for each of theirs, besides a
+/// copy of the sections. When it is spent, what was found until then is told, and for all else the
+/// names in the symbol table; one warning is logged. It needs less than 64 KiB of stack.
+///
+/// While it reads, nobody waits but threads that ask about the same image.
+///
 /// # In a signal handler
 /// This allocates and takes locks. A thread that a signal has interrupted may hold one of those, and
 /// then this never returns. In a handler that ends the process anyhow that is a risk that many take
@@ -127,7 +140,6 @@ impl fmt::Display for Frame {
 /// ```
 pub fn symbolize(address: usize) -> Vec<Frame> {
     let Some((group, index)) = group::image_at(address) else { return Vec::new() };
-    // What is taken in there is given back before the group: its end takes it too.
     frames(group.member(index), address)
 }
 
@@ -197,33 +209,95 @@ impl<'a> NumberedFrame<'a> {
     }
 }
 
-/// What was read of an image, or that there is nothing to be read; by where the image starts.
-static READ: Lock<BTreeMap<usize, Option<Dwarf>>> = Lock::new(Rank::Lines, BTreeMap::new());
+/// How often the process was forked away from its parents.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
-fn lock() -> Guard<'static, BTreeMap<usize, Option<Dwarf>>> {
-    READ.lock()
+/// The child of a fork does not wait for threads that it does not have.
+pub(crate) fn after_fork_in_child() {
+    FORKS.fetch_add(1, Relaxed);
 }
 
-/// Forgets what was read of an image that starts here: there is other debug information of it now.
-pub(crate) fn forget(start: usize) {
-    drop(Forget { start });
+/// What was read of an image's DWARF, for as long as the image is there.
+///
+/// Reading takes its time, and nobody but who asks about the same image waits for it: there is one
+/// for each image, and neither a load nor an unload takes it, nor does a fork. So the child of a fork
+/// may find it taken by a thread that only its parent has. Then it reads on its own, each time.
+#[derive(Default)]
+pub(crate) struct Read {
+    /// `None` before anybody asks.
+    dwarf: Mutex<Option<Kept>>,
+    /// What [`FORKS`] was when it was taken the last time.
+    taken_after: AtomicU32,
+    /// How often there was other debug information.
+    changes: AtomicU32,
 }
 
-/// Whether some thread is reading just now.
-pub(crate) fn is_busy() -> bool {
-    READ.try_lock().is_none()
-}
+/// The DWARF, if there is any, and what [`Read::changes`] was when it was read.
+type Kept = (u32, Option<Dwarf>);
 
-/// Forgets what was read of an image when it is dropped, with the image.
-pub(crate) struct Forget {
-    /// Where the image starts.
-    pub(crate) start: usize,
-}
+impl Read {
+    /// Forgets what was read: there is other debug information now.
+    pub(crate) fn forget(&self) {
+        // What is there goes when the next one asks. Nobody waits here.
+        self.changes.fetch_add(1, Release);
+    }
 
-impl Drop for Forget {
-    fn drop(&mut self) {
-        let read = lock().remove(&self.start);
-        drop(read);
+    /// What DWARF says of an address that the image states.
+    fn places(&self, debug: &Presence, address: Vaddr) -> Vec<Place> {
+        let mut guard = self.take();
+        let mut of_its_own = None;
+        let read = guard.as_deref_mut().unwrap_or(&mut of_its_own);
+        let changes = self.changes.load(Acquire);
+        if read.as_ref().is_some_and(|read| read.0 != changes) {
+            *read = None;
+        }
+        let mut fault = None;
+        let (_, dwarf) = read.get_or_insert_with(|| {
+            let (dwarf, why) = Dwarf::of(debug);
+            fault = why;
+            (changes, dwarf)
+        });
+        let mut places = Vec::new();
+        if let Some(dwarf) = dwarf {
+            let was_cut_short = dwarf.is_cut_short();
+            places = dwarf.places(address);
+            if dwarf.is_cut_short() && !was_cut_short {
+                fault = Some(DebugFault::Costly);
+            }
+        }
+        // A logger is foreign code.
+        drop(guard);
+        if let Some(fault) = fault {
+            debug.warn_of(&fault);
+        }
+        places
+    }
+
+    /// Waits for its turn; `None` if that would never come.
+    fn take(&self) -> Option<MutexGuard<'_, Option<Kept>>> {
+        for round in 0_u32.. {
+            let forks = FORKS.load(Relaxed);
+            match self.dwarf.try_lock() {
+                Ok(guard) => {
+                    self.taken_after.store(forks, Relaxed);
+                    return Some(guard);
+                }
+                // A thread has panicked while it read: what it left is not to be relied on.
+                Err(TryLockError::Poisoned(guard)) => {
+                    self.taken_after.store(forks, Relaxed);
+                    let mut guard = guard.into_inner();
+                    *guard = None;
+                    self.dwarf.clear_poison();
+                    return Some(guard);
+                }
+                Err(TryLockError::WouldBlock) if self.taken_after.load(Relaxed) != forks => {
+                    return None;
+                }
+                Err(TryLockError::WouldBlock) if round < 100 => thread::yield_now(),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(500)),
+            }
+        }
+        None
     }
 }
 
@@ -232,15 +306,17 @@ fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
         /// Whether this thread is in here already: it panics here, and the hook asks again.
         static INSIDE: Cell<bool> = const { Cell::new(false) };
     }
+    struct Outside;
+    impl Drop for Outside {
+        fn drop(&mut self) {
+            INSIDE.set(false);
+        }
+    }
     let stated = loaded.mapping.load_bias().remove(address);
     let mut places = Vec::new();
     if !INSIDE.replace(true) {
-        let start = loaded.mapping.address_range().start;
-        let mut read = lock();
-        let dwarf = read.entry(start).or_insert_with(|| Dwarf::of(&loaded.debug));
-        places = dwarf.as_ref().map_or_else(Vec::new, |dwarf| dwarf.places(stated));
-        drop(read);
-        INSIDE.set(false);
+        let _outside = Outside;
+        places = loaded.read.places(&loaded.debug, stated);
     }
     if places.is_empty() {
         places.push(Place::default());
@@ -272,70 +348,13 @@ fn function_by_symbol(loaded: &Loaded, address: usize) -> Option<String> {
     name.map(|name| String::from_utf8_lossy(&name).into_owned())
 }
 
-/// What DWARF says of an address.
-#[derive(Default)]
-struct Place {
-    function: Option<String>,
-    file: Option<String>,
-    line: Option<u32>,
-    column: Option<u32>,
-}
-
-/// A line of the source, and from where on the code is its.
-pub(crate) struct Line {
-    pub address: Vaddr,
-    pub file: String,
-    pub line: u32,
-}
-
-/// The DWARF of an image.
-pub(crate) struct Dwarf(addr2line::Context<EndianArcSlice<LittleEndian>>);
-
 impl Dwarf {
-    /// What is kept for debuggers; `None` if that is nothing, or cannot be read.
-    pub(crate) fn of(presence: &Presence) -> Option<Dwarf> {
-        let mut sections = presence.debug_sections();
-        if sections.is_empty() {
-            return None;
-        }
-        let dwarf = gimli::Dwarf::load(|id| {
-            let contents = sections.remove(id.name()).unwrap_or_default();
-            Ok::<_, gimli::Error>(EndianArcSlice::new(contents.into(), LittleEndian))
-        });
-        addr2line::Context::from_dwarf(dwarf.ok()?).ok().map(Dwarf)
-    }
-
-    /// The functions that an address lies in, the innermost first.
-    fn places(&self, address: Vaddr) -> Vec<Place> {
-        let mut places = Vec::new();
-        // Debug information that is split off into files is not looked for.
-        let Ok(mut frames) = self.0.find_frames(address.0).skip_all_loads() else { return places };
-        while let Ok(Some(frame)) = frames.next() {
-            let location = frame.location.as_ref();
-            let name = |function: &addr2line::FunctionName<_>| {
-                function.raw_name().ok().map(Cow::into_owned).filter(|name| !name.is_empty())
-            };
-            let numbers = location.map(|it| [it.line, it.column]).unwrap_or_default();
-            let [line, column] = numbers.map(|number| number.filter(|&number| number > 0));
-            places.push(Place {
-                function: frame.function.as_ref().and_then(name),
-                file: location.and_then(|location| location.file).map(str::to_owned),
-                line,
-                column,
-            });
-        }
-        places
-    }
-
-    /// The lines of a range of code, ascending.
-    pub(crate) fn lines(&self, addresses: Range<Vaddr>) -> Vec<Line> {
-        let Range { start, end } = addresses;
-        let Ok(locations) = self.0.find_location_range(start.0, end.0) else { return Vec::new() };
-        let line = |(address, _, location): (u64, u64, addr2line::Location<'_>)| {
-            let file = location.file?.to_owned();
-            Some(Line { address: Vaddr(address.max(start.0)), file, line: location.line? })
-        };
-        locations.filter_map(line).collect()
+    /// What is kept for debuggers; `None` if that is nothing, or cannot be read. And why some of it
+    /// cannot.
+    pub(crate) fn of(presence: &Presence) -> (Option<Dwarf>, Option<DebugFault>) {
+        let Some(kept) = presence.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
+        let dwarf = (!kept.sections.is_empty()).then(|| Dwarf::new(kept.sections, kept.stored));
+        (dwarf, kept.fault)
     }
 }
 

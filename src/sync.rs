@@ -48,8 +48,6 @@ pub(crate) enum Rank {
     Unique,
     /// Writers of the unwinders' table.
     Unwind,
-    /// The DWARF that was read for backtraces.
-    Lines,
     /// The debug registration of one image.
     Debug,
     /// How many instances of an image debuggers see in full.

@@ -24,7 +24,6 @@ use crate::error::Error;
 use crate::group::{self, Group, Loaded};
 use crate::limits::Limits;
 use crate::prepare::with_debug_source;
-use crate::symbolize;
 
 // The functions, weak and hidden as what debuggers look for in `debug/jit.rs`, and for the same reasons;
 // and their description. That is in sections of its own, since those of the same name that the
@@ -160,7 +159,7 @@ pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> 
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
     let made = symfile(loaded, Some(file)).map_err(|fault| refused(&fault))?;
     loaded.debug.replace(made);
-    symbolize::forget(loaded.mapping.address_range().start);
+    loaded.read.forget();
     Ok(())
 }
 
@@ -266,7 +265,7 @@ fn set_debug_or_names(loaded: &Loaded, debug: Debug) -> bool {
 
 /// Has `change` change what debuggers are told of each image. Of how many it did.
 fn tell(change: impl Fn(&Loaded) -> bool) -> c_int {
-    let is_free = !debug::is_busy() && !symbolize::is_busy();
+    let is_free = !debug::is_busy();
     let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
         return BUSY;
     };

@@ -239,6 +239,27 @@ impl Drop for InFull {
     }
 }
 
+/// Debug sections of an image, not compressed.
+pub(crate) struct DebugSections {
+    /// By their names when they are not compressed. Those that cannot be unpacked are left out.
+    pub(crate) sections: Vec<(&'static str, Vec<u8>)>,
+    /// How many bytes they take in the file.
+    pub(crate) stored: u64,
+    /// Why one of them cannot be unpacked.
+    pub(crate) fault: Option<DebugFault>,
+}
+
+/// Why backtraces tell less than an image's debug information has.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DebugFault {
+    /// A section that cannot be unpacked.
+    #[error("{0}: {1}")]
+    Packed(&'static str, inflate::NotInflated),
+    /// It was made to be slow.
+    #[error("its debug information takes more work to read than is allowed for its size")]
+    Costly,
+}
+
 impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
@@ -327,12 +348,25 @@ impl Presence {
         fault
     }
 
-    /// The image's debug sections by name, unpacked; none if they were not kept, or cannot be had.
-    pub(crate) fn debug_sections(&self) -> BTreeMap<String, Vec<u8>> {
-        let state = self.lock();
-        let sections = state.told.symfile().map_or_else(|| Ok(Vec::new()), Symfile::debug_sections);
-        let sections = sections.unwrap_or_default().into_iter();
-        sections.map(|section| (section.name, section.contents)).collect()
+    /// The debug sections of these names; `None` if they were not kept.
+    pub(crate) fn debug_sections(&self, names: &[&'static str]) -> Option<DebugSections> {
+        // They are unpacked without the lock, since that may take its time.
+        let packed = self.lock().told.symfile()?.packed_sections(names);
+        let stored = packed.iter().map(|section| section.contents.len() as u64).sum();
+        let mut kept = DebugSections { sections: Vec::new(), stored, fault: None };
+        for section in packed {
+            let name = section.name;
+            match section.unpacked() {
+                Ok(contents) => kept.sections.push((name, contents)),
+                Err(error) => kept.fault = Some(DebugFault::Packed(name, error)),
+            }
+        }
+        Some(kept)
+    }
+
+    /// Logs that backtraces will tell less. No lock may be held.
+    pub(crate) fn warn_of(&self, fault: &DebugFault) {
+        logged!(warn, "{}: backtraces will tell less than there is: {fault}", self.image);
     }
 
     /// The linkage name of the function that `address` lies in, by the symbol table that is kept.

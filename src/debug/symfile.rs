@@ -146,6 +146,24 @@ pub(crate) struct DebugSection {
     pub(crate) contents: Vec<u8>,
 }
 
+/// A debug section of the image, perhaps compressed.
+pub(super) struct PackedSection {
+    /// `.debug_info`, ...
+    pub(super) name: &'static str,
+    /// Whether it is called `.zdebug_info`, ...
+    has_z: bool,
+    header: SectionHeader,
+    pub(super) contents: Vec<u8>,
+}
+
+impl PackedSection {
+    /// What it has when it is not compressed.
+    pub(super) fn unpacked(self) -> Result<Vec<u8>, NotInflated> {
+        let name = if self.has_z { ".zdebug_" } else { ".debug_" };
+        inflate::section(name, &self.header, &self.contents).unwrap_or(Ok(self.contents))
+    }
+}
+
 /// A section with its contents.
 pub(super) type Filled<'s> = (SectionHeader, &'s [u8]);
 
@@ -407,6 +425,32 @@ impl Symfile {
             Ok(section)
         });
         sections.collect()
+    }
+
+    /// Those of the debug sections, as the image has them, that have one of these names when they are
+    /// not compressed. Of several of one name the last.
+    pub(super) fn packed_sections(&self, names: &[&'static str]) -> Vec<PackedSection> {
+        let Some(inner) = &self.layout.inner else { return Vec::new() };
+        let file = self.bytes().get(inner.start..).unwrap_or_default();
+        let all_names = self.names().unwrap_or_default();
+        let mut sections: Vec<PackedSection> = Vec::new();
+        for (header, piece) in &inner.debug_sections {
+            let start = all_names.get(header.sh_name as usize..).unwrap_or_default();
+            let is = |name: &str, start: &[u8]| {
+                start.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+            };
+            let has_z = start.starts_with(b".z");
+            let is_it = |name: &&&'static str| match name.strip_prefix('.') {
+                Some(rest) if has_z => is(rest, start.get(2..).unwrap_or_default()),
+                _ => is(name, start),
+            };
+            let Some(name) = names.iter().find(is_it) else { continue };
+            sections.retain(|section| section.name != *name);
+            if let Some(contents) = piece.read(file) {
+                sections.push(PackedSection { name, has_z, header: *header, contents });
+            }
+        }
+        sections
     }
 
     /// The image's segments, as it states them.

@@ -26,7 +26,7 @@ use std::{process, ptr};
 use super::NamedCode;
 use crate::arch::MACHINE;
 use crate::escape::Escaped;
-use crate::symbolize::Line;
+use crate::lines::Line;
 
 /// `JiTD`.
 const MAGIC: u32 = 0x4a69_5444;

@@ -25,8 +25,8 @@ use crate::environment;
 use crate::escape::{Escaped, Utf8};
 use crate::functions;
 use crate::image::Image;
+use crate::lines::{Dwarf, Line};
 use crate::map::{Mapping, Sealed};
-use crate::symbolize::{Dwarf, Line};
 use crate::sync::{Guard, Lock, Rank};
 use jitdump::JitDump;
 use perf_map::PerfMap;
@@ -149,11 +149,18 @@ impl Registration {
             return None;
         }
         let addresses = mapping.address_range();
-        let dwarf = if profile == Profile::JitDump { Dwarf::of(debug) } else { None };
+        let mut dwarf = None;
+        if profile == Profile::JitDump {
+            let fault;
+            (dwarf, fault) = Dwarf::of(debug);
+            if let Some(fault) = fault {
+                debug.warn_of(&fault);
+            }
+        }
         let functions = functions::of_image(image, debug_info);
         let functions = functions.into_iter().map(|function| {
             let place = |at: Vaddr| mapping.load_bias().apply(at);
-            let lines = dwarf.as_ref().map(|dwarf| dwarf.lines(function.addresses.clone()));
+            let lines = dwarf.as_mut().map(|dwarf| dwarf.lines(function.addresses.clone()));
             let lines = lines.unwrap_or_default().into_iter();
             NamedCode {
                 addresses: place(function.addresses.start)..place(function.addresses.end),

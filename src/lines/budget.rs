@@ -1,0 +1,77 @@
+//! How much work, and how much memory, the reading of one image's debug information may take.
+
+#![forbid(unsafe_code)]
+
+/// Why reading ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The bytes are no DWARF, or none that is known here.
+    Malformed,
+    /// The budget is spent: nothing more is read of this image.
+    Spent,
+}
+
+impl From<gimli::Error> for Stop {
+    fn from(_: gimli::Error) -> Stop {
+        Stop::Malformed
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, Stop>;
+
+/// What is left of the work and the memory that an image's debug information may take.
+///
+/// It covers the image and not a call: everything that costs is kept, so that a file that compilers
+/// wrote is read at most twice, whatever is asked. The budget is several times that, and grows with
+/// the file. Only bytes that were made to be slow exceed it.
+#[derive(Debug)]
+pub(super) struct Budget {
+    steps: u64,
+    room: u64,
+    is_spent: bool,
+}
+
+impl Budget {
+    /// A step is about one attribute, row, or entry of a list; some 5 ns.
+    const STEPS: u64 = 12 << 20;
+    const STEPS_FOR_BYTE: u64 = 16;
+    const ROOM: u64 = 32 << 20;
+    const ROOM_FOR_BYTE: u64 = 4;
+
+    /// For debug sections that take this much in the file.
+    pub(super) fn new(stored: u64) -> Budget {
+        Budget {
+            steps: stored.saturating_mul(Budget::STEPS_FOR_BYTE).saturating_add(Budget::STEPS),
+            room: stored.saturating_mul(Budget::ROOM_FOR_BYTE).saturating_add(Budget::ROOM),
+            is_spent: false,
+        }
+    }
+
+    /// Takes this much work off.
+    pub(super) fn work(&mut self, steps: u64) -> Result<()> {
+        match self.steps.checked_sub(steps) {
+            Some(left) if !self.is_spent => self.steps = left,
+            _ => return self.spend(),
+        }
+        Ok(())
+    }
+
+    /// Takes room for this many values off, which will be kept.
+    pub(super) fn keep<T>(&mut self, count: usize) -> Result<()> {
+        let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
+        match self.room.checked_sub(bytes) {
+            Some(left) if !self.is_spent => self.room = left,
+            _ => return self.spend(),
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_spent
+    }
+
+    fn spend(&mut self) -> Result<()> {
+        self.is_spent = true;
+        Err(Stop::Spent)
+    }
+}
