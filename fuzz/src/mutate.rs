@@ -99,7 +99,7 @@ fn put_back(data: &mut [u8], file: &[u8]) -> usize {
 }
 
 fn changed(bytes: Vec<u8>, most: usize, random: &mut Random, flat: &mut Flat<'_>) -> Vec<u8> {
-    if bytes.len() < 64 || random.one_in(16) {
+    if most > 0 && (bytes.len() < 64 || random.one_in(16)) {
         let mut room = bytes.clone();
         room.resize(most.max(bytes.len()), 0);
         let len = flat(&mut room, bytes.len(), most).min(room.len());
@@ -397,7 +397,7 @@ impl File<'_> {
             return self.spoil(at, &[(0, 8)]);
         }
         if self.random.one_in(4)
-            && let Some(packed) = self.table(0x6000_0011, 0x6000_0012)
+            && let Some(packed) = self.table(0x6000_0011, 0x6000_0012).filter(|it| !it.is_empty())
             && let Some(place) = self.bytes.get_mut(packed.clone())
         {
             flat(place, packed.len(), packed.len());
