@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code)]
 
-use std::fmt::{Debug as Dump, Display};
 use std::sync::Once;
 
 use memdl::internals::{self, Way};
@@ -24,8 +23,18 @@ fn choice<T: Copy, const N: usize>(file: &[u8], which: usize, of: [T; N]) -> T {
     of[usize::from(padding(file, which)) % N]
 }
 
-/// An error must be one that can be shown; what is logged, too.
-fn shown<T>(result: Result<T, impl Display + Dump>) -> Option<T> {
+/// An error must be one that can be shown; so must what is logged.
+fn shown<T>(result: Result<T, memdl::Error>) -> Option<T> {
+    take_log();
+    let show = |error: &memdl::Error| {
+        check_text(&error.to_string());
+        std::hint::black_box(format!("{error:?}"));
+    };
+    result.inspect_err(show).ok()
+}
+
+/// Has what is logged formatted, and checked.
+fn take_log() {
     static LOGGER: Once = Once::new();
     struct Formats;
     impl log::Log for Formats {
@@ -33,7 +42,7 @@ fn shown<T>(result: Result<T, impl Display + Dump>) -> Option<T> {
             true
         }
         fn log(&self, record: &log::Record<'_>) {
-            std::hint::black_box(record.args().to_string());
+            check_text(&record.args().to_string());
         }
         fn flush(&self) {}
     }
@@ -42,12 +51,16 @@ fn shown<T>(result: Result<T, impl Display + Dump>) -> Option<T> {
             log::set_max_level(log::LevelFilter::Trace);
         }
     });
-    result.inspect_err(|error| drop(std::hint::black_box(format!("{error} {error:?}")))).ok()
+}
+
+/// Nothing in a text acts on a terminal: names of images are escaped. (Lists have lines.)
+fn check_text(text: &str) {
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
 }
 
 fn show(frames: &[Frame]) {
     for frame in frames {
-        std::hint::black_box(frame.to_string());
+        check_text(&frame.to_string());
     }
 }
 
@@ -70,24 +83,26 @@ pub fn load(file: &[u8]) {
 
 /// What debuggers are given, in all forms.
 pub fn symfile(file: &[u8]) {
+    take_log();
     let shared = choice(file, 0, [false, true]);
     for form in [Debug::Full, Debug::Portable] {
-        shown(internals::symfile(file, form, shared));
+        let _ = internals::symfile(file, form, shared);
     }
 }
 
 /// The addresses in DWARF.
 pub fn dwarf(file: &[u8]) {
-    shown(internals::rewrite_dwarf(file));
+    let _ = internals::rewrite_dwarf(file);
 }
 
 /// An image, and the package (`.dwp`) or the file that its debug information was split off to. The last
 /// four bytes are the length of the first.
 pub fn pair(input: &[u8]) {
+    take_log();
     let Some((image, second)) = parts(input) else { return };
-    if let Some(whole) = shown(internals::join(image, second)) {
-        shown(internals::symfile(&whole, Debug::Full, false));
-        shown(internals::rewrite_dwarf(&whole));
+    if let Ok(whole) = internals::join(image, second) {
+        let _ = internals::symfile(&whole, Debug::Full, false);
+        let _ = internals::rewrite_dwarf(&whole);
     }
     let debug = choice(image, 0, FORMS);
     if let Some(idle) =
@@ -107,7 +122,7 @@ pub fn parts(input: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A section that is compressed.
 pub fn inflate(section: &[u8]) {
     for by_name in [false, true] {
-        shown(internals::inflate(section, by_name));
+        let _ = internals::inflate(section, by_name);
     }
 }
 
