@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::image::{Bytes, Image};
 use crate::library::{Library, Template};
 use crate::limits::Limits;
+use crate::lines::Dwarf;
 use crate::prepare::{Settings, with_debug_source};
 use crate::services;
 use crate::symbolize::{Frame, symbolize};
@@ -196,6 +197,24 @@ pub fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> {
 /// As [`load_without_running`].
 pub fn symbolize_in(bytes: &[u8], address: u64) -> Result<Vec<Frame>, Error> {
     load_without_running(bytes, Way::Copy, Debug::Full, None).map(|idle| idle.symbolize(address))
+}
+
+/// What backtraces read in the DWARF of an ELF file, which need not be an image: how many functions the
+/// addresses lie in, and the lines from the first address to the last.
+///
+/// # Errors
+/// Where the file has no debug sections to be read.
+pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), String> {
+    let sections = debug::internals::debug_sections(file)?.into_iter();
+    let read = sections.filter_map(|(name, contents)| {
+        let known = Dwarf::SECTIONS.into_iter().find(|known| *known == name)?;
+        Some((known, contents))
+    });
+    let mut dwarf = Dwarf::new(read.collect(), file.len() as u64);
+    let places = addresses.iter().map(|address| dwarf.places(Vaddr(*address)).len()).sum();
+    let first = addresses.iter().min().copied().unwrap_or(0);
+    let last = addresses.iter().max().copied().unwrap_or(0);
+    Ok((places, dwarf.lines(Vaddr(first)..Vaddr(last)).len()))
 }
 
 /// A function's name as people write it.

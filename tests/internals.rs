@@ -50,6 +50,8 @@ fn the_parts_do_what_a_load_has_them_do() {
     let frames = internals::symbolize_in(&image, address).unwrap();
     assert_eq!(frames[0].function().as_deref(), Some("chosen"));
     assert_eq!(frames[0].line(), Some(9));
+    let (places, lines) = internals::read_lines(&image, &[address, address + 4]).unwrap();
+    assert!(places == 2 && lines > 0, "{places} {lines}");
     assert_eq!(internals::demangle("_ZN3foo3barEi"), "foo::bar(int)");
     assert!(internals::join(&image, &image).unwrap_err().contains("no split DWARF"));
     assert!(internals::inflate(b"ZLIB", true).unwrap_err().contains("no header"));

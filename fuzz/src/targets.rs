@@ -126,18 +126,21 @@ pub fn inflate(section: &[u8]) {
     }
 }
 
-/// Functions, files and lines of a few addresses.
+/// Functions, files and lines of a few addresses: of the DWARF alone, or of an image that is in place.
 pub fn symbolize(file: &[u8]) {
-    let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
-    let Some(idle) = shown(internals::load_without_running(file, Way::Copy, form, None)) else {
-        return;
-    };
-    let len = idle.address_range().len() as u64;
     let first = first_code(file);
     let picked = first.wrapping_add(16 * u64::from(padding(file, 1)));
-    let spread = (0..4).map(|part| len / 4 * part);
-    for address in spread.chain([0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more))) {
-        show(&idle.symbolize(address));
+    let near = [0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more));
+    if choice(file, 2, [false, true]) {
+        let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
+        let loaded = internals::load_without_running(file, Way::Copy, form, None);
+        let Some(idle) = shown(loaded) else { return };
+        let len = idle.address_range().len() as u64;
+        for address in (0..4).map(|part| len / 4 * part).chain(near) {
+            show(&idle.symbolize(address));
+        }
+    } else {
+        let _ = internals::read_lines(file, &[&near[..], &[0, 0x1000, u64::MAX]].concat());
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn symfile(
     }
 }
 
-/// How many bytes the debug sections of the file have, unpacked; their addresses are moved.
-pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, String> {
+/// The debug sections of an ELF file by name, unpacked.
+pub(crate) fn debug_sections(file: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let header = image_header(file).map_err(|error| error.to_string())?;
     let headers = Headers::parse(&header, file)?;
     let mut sections = Vec::new();
@@ -50,11 +50,15 @@ pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, S
             Some(unpacked) => unpacked.map_err(|error| error.to_string())?,
             None => contents.to_vec(),
         };
-        let name = name.replacen(".zdebug_", ".debug_", 1);
-        if !is_index(&name) {
-            sections.push((name, contents));
-        }
+        sections.push((name.replacen(".zdebug_", ".debug_", 1), contents));
     }
+    Ok(sections)
+}
+
+/// How many bytes the debug sections of the file have, unpacked; their addresses are moved.
+pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, String> {
+    let mut sections = debug_sections(file)?;
+    sections.retain(|(name, _)| !is_index(name));
     let read: Vec<DwarfSection<'_>> =
         sections.iter().map(|(name, contents)| DwarfSection { name, contents }).collect();
     let addresses = Addresses::find(&read).map_err(|error| error.to_string())?;
