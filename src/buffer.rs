@@ -52,7 +52,7 @@ impl ImageBuffer {
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
         // Whoever waits for bytes has time for what the first load would have to find out.
-        fork::set_up();
+        fork::set_up()?;
         reserve::give_back_now();
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());

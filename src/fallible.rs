@@ -19,6 +19,8 @@
 use std::alloc::{self, Layout};
 
 use std::borrow::Cow;
+use std::ffi::CString;
+use std::fmt;
 use std::hint::black_box;
 
 use crate::error::Error;
@@ -128,6 +130,11 @@ pub(crate) trait TryGrow<T> {
     /// As `extend`.
     fn try_extend(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), Error>;
 
+    /// As `resize`, never to less.
+    fn try_lengthen(&mut self, len: usize, item: T) -> Result<(), Error>
+    where
+        T: Clone;
+
     /// As `extend_from_slice`.
     fn try_append(&mut self, items: &[T]) -> Result<(), Error>
     where
@@ -166,6 +173,16 @@ impl<T> TryGrow<T> for Vec<T> {
         Ok(())
     }
 
+    fn try_lengthen(&mut self, len: usize, item: T) -> Result<(), Error>
+    where
+        T: Clone,
+    {
+        let additional = len.saturating_sub(self.len());
+        self.try_room(additional)?;
+        self.extend(std::iter::repeat_n(item, additional));
+        Ok(())
+    }
+
     #[inline]
     fn try_append(&mut self, items: &[T]) -> Result<(), Error>
     where
@@ -175,6 +192,14 @@ impl<T> TryGrow<T> for Vec<T> {
         self.extend_from_slice(items);
         Ok(())
     }
+}
+
+/// As `CString::new`; `None` for bytes with a NUL.
+pub(crate) fn try_c_string(bytes: &[u8]) -> Result<Option<CString>, Error> {
+    // With room for the NUL, so that it stays where it is.
+    let mut copy = try_vec(bytes.len().saturating_add(1))?;
+    copy.extend_from_slice(bytes);
+    Ok(CString::new(copy).ok())
 }
 
 /// As `push_str`.
@@ -212,6 +237,21 @@ pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// As `format!`.
+pub(crate) fn try_format(text: fmt::Arguments<'_>) -> Result<String, Error> {
+    struct Text(String, Result<(), Error>);
+    impl fmt::Write for Text {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.1 = try_push_str(&mut self.0, part);
+            if self.1.is_ok() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut made = Text(String::new(), Ok(()));
+    // What fails otherwise is what is to be written, and leaves what is there.
+    let _ = fmt::write(&mut made, text);
+    made.1.map(|()| made.0)
+}
+
 /// As `to_owned`.
 pub(crate) fn try_string(text: &str) -> Result<String, Error> {
     let mut copy = String::new();
@@ -219,8 +259,9 @@ pub(crate) fn try_string(text: &str) -> Result<String, Error> {
     Ok(copy)
 }
 
+/// That there is no memory for so many.
 #[cold]
-fn no_memory<T>(items: usize) -> Error {
+pub(crate) fn no_memory<T>(items: usize) -> Error {
     Error::out_of_memory(items.saturating_mul(size_of::<T>()) as u64)
 }
 
@@ -259,6 +300,12 @@ mod tests {
             assert_eq!(try_lossy(bytes).unwrap(), String::from_utf8_lossy(bytes));
             assert_eq!(lossy(bytes), String::from_utf8_lossy(bytes));
         }
+        assert_eq!(try_c_string(b"ab").unwrap().unwrap().as_bytes(), b"ab");
+        assert_eq!(try_c_string(b"a\0b").unwrap(), None);
+        grown.try_lengthen(6, 0).unwrap();
+        grown.try_lengthen(2, 0).unwrap();
+        assert_eq!(grown, [1, 2, 3, 4, 5, 0]);
+        assert_eq!(try_format(format_args!("a{}", 1)).unwrap(), "a1");
         assert!(headroom().is_ok());
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::error::Error;
 use crate::sync::{self, Lock, Rank};
 use crate::{host, process, symbolize, tls, unwind};
 
@@ -24,7 +25,7 @@ static SURVIVE: unsafe extern "C" fn() = survive;
 static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
 
 /// Sets up all that memdl needs once in a process. The first thing that a load does.
-pub(crate) fn set_up() {
+pub(crate) fn set_up() -> Result<(), Error> {
     let mut done = SET_UP.lock();
     if !*done {
         // The static is reached by the linker only through this object file; a look at it makes
@@ -32,9 +33,10 @@ pub(crate) fn set_up() {
         std::hint::black_box(&SURVIVE);
         process::stay_loaded();
         tls::set_up();
-        host::set_up();
+        host::set_up()?;
         *done = true;
     }
+    Ok(())
 }
 
 unsafe extern "C" fn before() {

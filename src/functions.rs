@@ -19,6 +19,8 @@ use goblin::elf::sym::{STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE
 use crate::addr::Vaddr;
 use crate::debug::symbol_table;
 use crate::dynamic::string_at;
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_vec};
 use crate::image::{Image, Segment};
 use crate::symbol::{SYM_SIZE, Sym};
 
@@ -39,7 +41,7 @@ pub(crate) struct Function<'a> {
 pub(crate) fn of_image<'a>(
     image: &'a Image<'_>,
     debug_info: Option<&'a [u8]>,
-) -> Vec<Function<'a>> {
+) -> Result<Vec<Function<'a>>, Error> {
     let bytes = image.bytes().len().max(debug_info.map_or(0, <[u8]>::len));
     let mut candidates = Candidates { image, room: bytes * 2, list: Vec::new() };
     match debug_info.and_then(symbol_table).or_else(|| symbol_table(image.bytes())) {
@@ -47,13 +49,13 @@ pub(crate) fn of_image<'a>(
             for entry in entries.chunks_exact(SYM_SIZE as usize) {
                 let Some(symbol) = Sym::parse(entry) else { break };
                 let from_name = strings.get(symbol.st_name as usize..).unwrap_or_default();
-                candidates.add(&symbol, from_name);
+                candidates.add(&symbol, from_name)?;
             }
         }
         None => {
             let table = image.symbols();
             for (_, symbol) in table.iter() {
-                candidates.add(&symbol, table.strings_from(symbol.st_name));
+                candidates.add(&symbol, table.strings_from(symbol.st_name))?;
             }
         }
     }
@@ -68,8 +70,8 @@ struct Candidate<'a> {
     /// Where the segment ends.
     limit: Vaddr,
     name: &'a [u8],
-    /// The greater, the better a name for this address.
-    merit: (bool, bool, u8, Reverse<usize>),
+    /// The greater, the better a name for this address; of equals, the first in the table.
+    merit: (bool, bool, u8, Reverse<usize>, Reverse<usize>),
 }
 
 struct Candidates<'a, 'd> {
@@ -81,20 +83,20 @@ struct Candidates<'a, 'd> {
 
 impl<'a> Candidates<'a, '_> {
     /// Notes a symbol, if it names code; its name is what stands at the start of `from_name`.
-    fn add(&mut self, symbol: &Sym, from_name: &'a [u8]) {
+    fn add(&mut self, symbol: &Sym, from_name: &'a [u8]) -> Result<(), Error> {
         let is_function = matches!(symbol.kind(), STT_FUNC | STT_GNU_IFUNC);
         if !(is_function || symbol.kind() == STT_NOTYPE)
             || symbol.is_undefined()
             || symbol.is_absolute()
         {
-            return;
+            return Ok(());
         }
         let start = symbol.address();
         let segments = &self.image.facts.segments;
         let after = segments.partition_point(|segment| segment.addresses.start <= start);
         let segment = after.checked_sub(1).and_then(|index| segments.get(index));
         let is_code = |it: &&Segment| it.access.execute && it.addresses.contains(&start);
-        let Some(segment) = segment.filter(is_code) else { return };
+        let Some(segment) = segment.filter(is_code) else { return Ok(()) };
         let from_name = from_name.get(..from_name.len().min(MOST_NAME)).unwrap_or_default();
         let name = string_at(from_name, 0).unwrap_or(from_name);
         let room = self.room.checked_sub(name.len());
@@ -108,15 +110,17 @@ impl<'a> Candidates<'a, '_> {
                 _ => 1,
             };
             let underscores = name.iter().take_while(|&&byte| byte == b'_').count();
-            let merit = (symbol.st_size != 0, is_function, binding, Reverse(underscores));
-            self.list.push(Candidate { start, end, limit, name, merit });
+            let order = Reverse(self.list.len());
+            let merit = (symbol.st_size != 0, is_function, binding, Reverse(underscores), order);
+            self.list.try_push(Candidate { start, end, limit, name, merit })?;
         }
+        Ok(())
     }
 
     /// The best for each address, ascending.
     fn sorted(mut self) -> Vec<Candidate<'a>> {
-        // Stable: of equals, the first in the table stays.
-        self.list.sort_by_key(|candidate| (candidate.start, Reverse(candidate.merit)));
+        // In place: a stable sort would take memory.
+        self.list.sort_unstable_by_key(|candidate| (candidate.start, Reverse(candidate.merit)));
         self.list.dedup_by_key(|candidate| candidate.start);
         self.list
     }
@@ -124,12 +128,11 @@ impl<'a> Candidates<'a, '_> {
 
 /// What of each candidate no later one covers. One that does not tell its size goes on to the next,
 /// and counts only where no other is.
-fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Vec<Function<'a>> {
-    let mut functions = Vec::with_capacity(candidates.len());
+fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Result<Vec<Function<'a>>, Error> {
+    let mut functions = try_vec(candidates.len())?;
     let mut emit = |start: Vaddr, end: Vaddr, name: &'a [u8]| {
-        if start < end {
-            functions.push(Function { addresses: start..end, name });
-        }
+        let function = Function { addresses: start..end, name };
+        if start < end { functions.try_push(function) } else { Ok(()) }
     };
     let mut candidates = VecDeque::from(candidates);
     // Those that have begun and not ended, the innermost last; all before `at` is done.
@@ -139,7 +142,7 @@ fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Vec<Function<'a>> {
         while let Some(&(end, name)) = open.last()
             && end <= next.start
         {
-            emit(at, end, name);
+            emit(at, end, name)?;
             at = at.max(end);
             open.pop();
         }
@@ -147,17 +150,17 @@ fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Vec<Function<'a>> {
         let following = candidates.front().map_or(next.limit, |it| it.start.min(next.limit));
         match open.last() {
             Some(_) if is_label => continue,
-            Some(&(_, name)) => emit(at, next.start, name),
+            Some(&(_, name)) => emit(at, next.start, name)?,
             None => {}
         }
         at = next.start;
-        open.push((if is_label { following } else { next.end }, next.name));
+        open.try_push((if is_label { following } else { next.end }, next.name))?;
     }
     while let Some((end, name)) = open.pop() {
-        emit(at, end, name);
+        emit(at, end, name)?;
         at = at.max(end);
     }
-    functions
+    Ok(functions)
 }
 
 #[cfg(test)]
@@ -166,12 +169,12 @@ mod tests {
 
     fn candidate(start: u64, size: u64, name: &'static str) -> Candidate<'static> {
         let [start, end, limit] = [start, start + size, 100].map(Vaddr);
-        let merit = (size != 0, true, 2, Reverse(0));
+        let merit = (size != 0, true, 2, Reverse(0), Reverse(0));
         Candidate { start, end, limit, name: name.as_bytes(), merit }
     }
 
     fn rows(candidates: Vec<Candidate<'static>>) -> Vec<(u64, u64, String)> {
-        let rows = disjoint(candidates).into_iter().map(|function| {
+        let rows = disjoint(candidates).unwrap().into_iter().map(|function| {
             let Range { start, end } = function.addresses;
             (start.0, end.0, String::from_utf8_lossy(function.name).into_owned())
         });

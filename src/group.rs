@@ -28,6 +28,7 @@ use crate::arch;
 use crate::debug::Presence;
 use crate::dynamic::ReadAt;
 use crate::error::{Error, Place};
+use crate::fallible::{TryGrow, headroom, try_collect, try_vec};
 use crate::host::{self, HostLibrary, SymbolValue};
 use crate::image::Facts;
 use crate::link_map::LinkMap;
@@ -244,7 +245,7 @@ impl Group {
         let binder = self.call_binder.as_ref().ok_or_else(outside)?;
         let (function, keep) = binder(self, member, rela.symbol)?;
         // What it is bound to must stay before the next call goes there unasked.
-        self.keep.lock().extend(keep);
+        self.keep.lock().try_extend(keep)?;
         loaded.mapping.store_shared(rela.r_offset, function);
         Ok(function)
     }
@@ -284,12 +285,14 @@ impl Group {
 
     /// Gives up what they were bound to since it was so much.
     pub(crate) fn keep_only(&self, kept: usize) {
-        let mut keep = self.keep.lock();
-        let kept = kept.min(keep.len());
-        let rest = keep.split_off(kept);
+        let take_last = || {
+            let mut keep = self.keep.lock();
+            if keep.len() > kept { keep.pop() } else { None }
+        };
         // What goes with it may run destructors: no lock is held.
-        drop(keep);
-        drop(rest);
+        while let Some(last) = take_last() {
+            drop(last);
+        }
     }
 
     /// How many images there are.
@@ -431,22 +434,27 @@ impl Loaded {
     /// `DT_FINI_ARRAY` in reverse, then `DT_FINI`.
     fn destructors(&self) -> impl Iterator<Item = usize> + '_ {
         let fini = self.facts.fini.map(|address| self.mapping.load_bias().apply(address));
-        let array: Vec<usize> = self.functions(&self.facts.fini_array).collect();
-        array.into_iter().rev().chain(fini)
+        self.functions(&self.facts.fini_array).rev().chain(fini)
     }
 
     /// The non-null words of an array of functions, as they stand in memory now.
-    fn functions(&self, array: &Option<Range<Vaddr>>) -> impl Iterator<Item = usize> + '_ {
+    fn functions(
+        &self,
+        array: &Option<Range<Vaddr>>,
+    ) -> impl DoubleEndedIterator<Item = usize> + '_ {
         let array = array.clone().unwrap_or_default();
-        (array.start.0..array.end.0)
-            .step_by(8)
-            .filter_map(|at| self.mapping.word(Vaddr(at)))
+        let words = array.end.0.saturating_sub(array.start.0) / 8;
+        (0..words)
+            .filter_map(move |index| self.mapping.word(Vaddr(array.start.0 + index * 8)))
             .filter(|&function| function != 0)
     }
 }
 impl Provider {
     /// What a library needs, directly. `own` tells it for members of the group at hand.
-    pub(crate) fn needed(&self, own: impl Fn(usize) -> Vec<Provider>) -> Vec<Provider> {
+    pub(crate) fn needed(
+        &self,
+        own: impl Fn(usize) -> Result<Vec<Provider>, Error>,
+    ) -> Result<Vec<Provider>, Error> {
         match self {
             Provider::Member(index) => own(*index),
             Provider::Loaded(group, index) => {
@@ -454,10 +462,10 @@ impl Provider {
                     Provider::Member(member) => Provider::Loaded(group.clone(), *member),
                     other => other.clone(),
                 };
-                group.member(*index).needed.iter().map(of_group).collect()
+                try_collect(group.member(*index).needed.iter().map(of_group))
             }
             Provider::Host(library) => {
-                library.dependencies().into_iter().map(Provider::Host).collect()
+                try_collect(library.dependencies()?.into_iter().map(Provider::Host))
             }
         }
     }
@@ -538,17 +546,25 @@ fn write() -> WriteGuard<'static, Live> {
 }
 
 /// Lets a group be found, from just before its constructors run until after its destructors.
-pub(crate) fn enter(group: &Arc<Group>, global: bool) {
+///
+/// What was entered of one for which there is no memory goes with it.
+pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     // The finaliser below is reached by the linker only through this object file; a look at it
     // makes sure that it is part of the link.
     std::hint::black_box(&FINI);
     let mut live = write();
+    headroom()?;
+    live.global.try_room(1)?;
+    live.pinned.try_room(1)?;
     let number = live.next;
     live.next += 1;
     // A group is entered once.
     let _ = group.number.set(number);
     live.groups.insert(number, Arc::downgrade(group));
     for (index, loaded) in group.members.iter().enumerate() {
+        if index > 0 {
+            headroom()?;
+        }
         let addresses = loaded.mapping.address_range();
         let has_handlers = AtomicBool::new(false);
         let group = Arc::downgrade(group);
@@ -561,6 +577,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) {
     if group.members.iter().any(|loaded| loaded.facts.nodelete) {
         live.pinned.push(group.clone());
     }
+    Ok(())
 }
 
 /// The image that `address` lies in, kept for as long as the result is; `None` also for one whose
@@ -572,11 +589,13 @@ pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
 }
 
 /// Notes a key whose destructor may be an image's.
-pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) {
+pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<(), Error> {
     if let Some((group, _)) = image_at(destructor) {
+        headroom()?;
         group.traces.keys.store(true, Ordering::Relaxed);
         write().keys.insert(key, destructor);
     }
+    Ok(())
 }
 
 /// Notes that an image has a function called at the exit or on a fork. `dso_handle` is in the image.
@@ -604,17 +623,32 @@ pub(crate) fn forget_key(key: libc::pthread_key_t) {
 }
 
 /// All images, in load order.
-pub(crate) fn all_images() -> Vec<(Arc<Group>, usize)> {
-    let live = read();
-    let groups = live.groups.values().filter_map(Weak::upgrade);
-    groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
+pub(crate) fn all_images() -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    of_groups(&all_groups()?)
 }
 
-/// As [`all_images`]; `None` if the registry is being changed just now, perhaps by the very thread
-/// that asks.
+fn all_groups() -> Result<Vec<Arc<Group>>, Error> {
+    let live = read();
+    // Nothing that was upgraded may go while the lock is held: so all of the room comes first.
+    let mut groups = try_vec(live.groups.len())?;
+    groups.extend(live.groups.values().filter_map(Weak::upgrade));
+    Ok(groups)
+}
+
+/// All images of these groups.
+fn of_groups(groups: &[Arc<Group>]) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    let images = |group: &Arc<Group>| {
+        let group = group.clone();
+        (0..group.len()).map(move |index| (group.clone(), index))
+    };
+    try_collect(groups.iter().flat_map(images))
+}
+
+/// As [`all_images`]; `None` if there is no memory for the list, or the registry is being changed just
+/// now, perhaps by the very thread that asks.
 pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<Group>, usize)>> {
     drop(LIVE.try_read()?);
-    Some(all_images())
+    all_images().ok()
 }
 
 /// How many groups were loaded so far.
@@ -629,10 +663,14 @@ pub(crate) fn unloads() -> u64 {
 }
 
 /// The images whose exports all later ones see, in load order.
-pub(crate) fn global_images() -> Vec<(Arc<Group>, usize)> {
+pub(crate) fn global_images() -> Result<Vec<(Arc<Group>, usize)>, Error> {
     let live = read();
-    let groups = live.global.iter().filter_map(|number| live.groups.get(number)?.upgrade());
-    groups.flat_map(|group| (0..group.len()).map(move |index| (group.clone(), index))).collect()
+    // As in `all_groups`.
+    let mut groups = try_vec(live.global.len())?;
+    let numbers = live.global.iter();
+    groups.extend(numbers.filter_map(|number| live.groups.get(number)?.upgrade()));
+    drop(live);
+    of_groups(&groups)
 }
 
 /// Runs the destructors of all images, the last loaded first. Called by `ld.so` when the process
@@ -640,11 +678,12 @@ pub(crate) fn global_images() -> Vec<(Arc<Group>, usize)> {
 /// libraries.
 extern "C" fn finalise_all() {
     // Destructors may load and unload: no lock is held while they run.
-    let groups: Vec<Arc<Group>> = read().groups.values().rev().filter_map(Weak::upgrade).collect();
-    for group in groups {
-        group.finalise();
-        // Code of the image may still be on some stack, or be called by what ends after us.
-        std::mem::forget(group);
+    if let Ok(groups) = all_groups() {
+        for group in groups.into_iter().rev() {
+            group.finalise();
+            // Code of the image may still be on some stack, or be called by what ends after us.
+            std::mem::forget(group);
+        }
     }
     profile::finish();
 }

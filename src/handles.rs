@@ -10,6 +10,8 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
+use crate::error::Error;
+use crate::fallible::headroom;
 use crate::group::Group;
 use crate::sync::{Guard, Lock, Rank};
 
@@ -60,12 +62,13 @@ pub(crate) fn open(
     file: Option<FileId>,
     group: Arc<Group>,
     index: usize,
-) -> *mut c_void {
+) -> Result<*mut c_void, Error> {
+    headroom()?;
     let handle = ptr::from_ref(group.member(index)).addr();
     let caller = opener(caller);
     let new = Opened { group, index, caller, file, count: 0 };
     opened().entry(handle).or_insert(new).count += 1;
-    handle as *mut c_void
+    Ok(handle as *mut c_void)
 }
 
 /// The handle of what this caller has opened from this file before.

@@ -38,6 +38,10 @@ use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, RelocKind};
 use crate::dynamic::{Dynamic, ReadAt};
+use crate::error::Error;
+use crate::fallible::{
+    TryGrow, headroom, try_c_string, try_collect, try_collect_ok, try_filled, try_vec,
+};
 use crate::names::Names;
 use crate::process;
 use crate::promise::MayRun;
@@ -216,82 +220,11 @@ struct Listed {
 }
 
 impl Listed {
-    /// Whether it was opened since the process started.
-    fn is_opened(&self) -> bool {
-        let is_it = |it: &Arc<HostLibrary>| {
-            it.memory.load_bias.get() == self.load_bias && it.name == self.name
-        };
-        self.has_path() && !startup().iter().any(is_it)
-    }
-
-    /// Whether it came from a file: not the executable, which has no name, nor the kernel's vdso,
-    /// which is not searched.
-    fn has_path(&self) -> bool {
-        self.name.to_bytes().contains(&b'/')
-    }
-
-    /// That library, if it is still there.
-    fn held(self) -> Option<Arc<HostLibrary>> {
-        let handle = Handle::loaded(&self.name)?;
-        // It may have gone, and another come in its place, before it was held.
-        let is_it = handle.link_map()?.0 == self.load_bias;
-        if is_it { HostLibrary::new(self, Some(handle)).map(Arc::new) } else { None }
-    }
-}
-
-/// All libraries of the process, in `ld.so`'s order.
-fn listed() -> Vec<Listed> {
-    listed_if(&mut |_| true)
-}
-
-/// The libraries that were opened since the process started and define `name`.
-///
-/// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
-/// that moment, keep others from unloading what they close.
-fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Vec<Listed> {
-    opened_if(&mut |listed| {
-        let library = HostLibrary::new(listed.clone(), None);
-        library.is_some_and(|library| library.defines(name, wanted))
-    })
-}
-
-/// The libraries that were opened since the process started and that may have unique definitions:
-/// linkers note in the ELF header that they need GNU's extensions.
-fn libraries_with_unique() -> Vec<Arc<HostLibrary>> {
-    let has_some = |listed: &Listed| {
-        let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
-        header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
-            // SAFETY: the start of the image of a listed library, while it is kept where it is.
-            && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
-    };
-    opened_if(&mut |listed| has_some(listed)).into_iter().filter_map(Listed::held).collect()
-}
-
-/// Those of the libraries that were opened since the process started that `keep` says, as
-/// [`listed_if`].
-fn opened_if(keep: &mut dyn FnMut(&Listed) -> bool) -> Vec<Listed> {
-    if start().alone_at == Some(loads()) {
-        return Vec::new();
-    }
-    listed_if(&mut |listed| listed.is_opened() && keep(listed))
-}
-
-/// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
-fn listed_if(keep: &mut dyn FnMut(&Listed) -> bool) -> Vec<Listed> {
-    struct Visit<'a> {
-        keep: &'a mut dyn FnMut(&Listed) -> bool,
-        list: Vec<Listed>,
-    }
-    unsafe extern "C" fn add(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        visit: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `dl_iterate_phdr` gives a valid record, whose name and program headers live
-        // during the call; `visit` is the local below, which nobody else uses meanwhile.
-        let (info, visit) = unsafe { (&*info, &mut *visit.cast::<Visit<'_>>()) };
+    /// # Safety
+    /// The record's name and program headers can be read.
+    unsafe fn new(info: &libc::dl_phdr_info) -> Listed {
         let mut entry = Listed {
-            // SAFETY: as above.
+            // SAFETY: the caller's promise.
             name: unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned(),
             load_bias: info.dlpi_addr as usize,
             readable: Vec::new(),
@@ -316,34 +249,140 @@ fn listed_if(keep: &mut dyn FnMut(&Listed) -> bool) -> Vec<Listed> {
                 }
             }
         }
-        if (visit.keep)(&entry) {
-            visit.list.push(entry);
-        }
-        0
+        entry
     }
-    let mut visit = Visit { keep, list: Vec::new() };
-    // SAFETY: the callback has the signature that is asked for and does not unwind (it can only
-    // fail to allocate, which aborts).
+
+    /// Whether it was opened since the process started.
+    fn is_opened(&self) -> bool {
+        let is_it = |it: &Arc<HostLibrary>| {
+            it.memory.load_bias.get() == self.load_bias && it.name == self.name
+        };
+        self.has_path() && !startup().iter().any(is_it)
+    }
+
+    /// Whether it came from a file: not the executable, which has no name, nor the kernel's vdso,
+    /// which is not searched.
+    fn has_path(&self) -> bool {
+        self.name.to_bytes().contains(&b'/')
+    }
+
+    /// That library, if it is still there.
+    fn held(self) -> Result<Option<Arc<HostLibrary>>, Error> {
+        let Some(handle) = Handle::loaded(&self.name) else { return Ok(None) };
+        // It may have gone, and another come in its place, before it was held.
+        let is_it = handle.link_map().is_some_and(|map| map.0 == self.load_bias);
+        let library = if is_it { HostLibrary::new(self, Some(handle))? } else { None };
+        Ok(library.map(Arc::new))
+    }
+
+    /// Those of these libraries that are still there.
+    fn all_held(listed: Vec<Listed>) -> Result<Vec<Arc<HostLibrary>>, Error> {
+        let held = listed.into_iter().map(Listed::held);
+        try_collect_ok(held.filter_map(Result::transpose))
+    }
+}
+
+/// All libraries of the process, in `ld.so`'s order.
+fn listed() -> Result<Vec<Listed>, Error> {
+    listed_if(&mut |_| Ok(true))
+}
+
+/// The libraries that were opened since the process started and define `name`.
+///
+/// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
+/// that moment, keep others from unloading what they close.
+fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Result<Vec<Listed>, Error> {
+    opened_if(&mut |listed| {
+        let library = HostLibrary::new(listed.clone(), None)?;
+        Ok(library.is_some_and(|library| library.defines(name, wanted)))
+    })
+}
+
+/// The libraries that were opened since the process started and that may have unique definitions:
+/// linkers note in the ELF header that they need GNU's extensions.
+fn libraries_with_unique() -> Result<Vec<Arc<HostLibrary>>, Error> {
+    let has_some = |listed: &Listed| {
+        let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
+        header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
+            // SAFETY: the start of the image of a listed library, while it is kept where it is.
+            && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
+    };
+    Listed::all_held(opened_if(&mut |listed| Ok(has_some(listed)))?)
+}
+
+/// Those of the libraries that were opened since the process started that `keep` says, as
+/// [`listed_if`].
+fn opened_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
+    if start().alone_at == Some(loads()) {
+        return Ok(Vec::new());
+    }
+    listed_if(&mut |listed| Ok(listed.is_opened() && keep(listed)?))
+}
+
+/// Whether a library is one of those that are looked for.
+type Filter<'a> = dyn FnMut(&Listed) -> Result<bool, Error> + 'a;
+
+/// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
+fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
+    struct Visit<'a, 'b> {
+        keep: &'a mut Filter<'b>,
+        list: Vec<Listed>,
+        done: Result<(), Error>,
+    }
+    impl Visit<'_, '_> {
+        /// # Safety
+        /// The record is valid during the call.
+        unsafe fn add(&mut self, info: &libc::dl_phdr_info) -> Result<(), Error> {
+            // There can be many of them.
+            headroom()?;
+            // SAFETY: the caller's promise.
+            let listed = unsafe { Listed::new(info) };
+            if (self.keep)(&listed)? { self.list.try_push(listed) } else { Ok(()) }
+        }
+    }
+    unsafe extern "C" fn add(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        visit: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `dl_iterate_phdr` gives a valid record, whose name and program headers live
+        // during the call; `visit` is the local below, which nobody else uses meanwhile.
+        unsafe {
+            let visit = &mut *visit.cast::<Visit<'_, '_>>();
+            visit.done = visit.add(&*info);
+            c_int::from(visit.done.is_err())
+        }
+    }
+    let mut visit = Visit { keep, list: Vec::new(), done: Ok(()) };
+    // SAFETY: the callback has the signature that is asked for and does not unwind.
     unsafe { process::visit_libraries(add, (&raw mut visit).cast()) };
-    visit.list
+    visit.done.map(|()| visit.list)
 }
 
 impl HostLibrary {
-    fn new(listed: Listed, handle: Option<Handle>) -> Option<HostLibrary> {
+    /// `None` for what has no symbols.
+    fn new(listed: Listed, handle: Option<Handle>) -> Result<Option<HostLibrary>, Error> {
         let memory = HostMemory {
             load_bias: LoadBias::between(Vaddr(0), listed.load_bias),
             readable: listed.readable,
         };
-        let dynamic = Dynamic::parse(memory.read(listed.dynamic?)?)
+        let Some(section) = listed.dynamic.and_then(|section| memory.read(section)) else {
+            return Ok(None);
+        };
+        let dynamic = Dynamic::parse(section)
             .unrelocated(ADDRESS_TAGS, listed.load_bias as u64)
             .unrelocated(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
-        let symbols = SymbolLayout::new(&dynamic, &memory).ok()?;
-        let table = SymbolTable::over(&symbols, &memory)?;
+        let symbols = match SymbolLayout::new(&dynamic, &memory) {
+            Ok(symbols) => symbols,
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let Some(table) = SymbolTable::over(&symbols, &memory) else { return Ok(None) };
         let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
         let soname = dynamic.get(DT_SONAME).and_then(string);
         let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
         let tls_module = ModuleId(listed.tls_module);
-        Some(HostLibrary {
+        Ok(Some(HostLibrary {
             name: listed.name,
             soname,
             needed,
@@ -357,27 +396,31 @@ impl HostLibrary {
             ],
             relro: listed.relro,
             opened_for_image: false,
-        })
+        }))
     }
 
     /// The library behind an open handle.
-    fn held(handle: Handle) -> Option<HostLibrary> {
-        let (load_bias, name) = handle.link_map()?;
+    fn held(handle: Handle) -> Result<Option<HostLibrary>, Error> {
+        let Some((load_bias, name)) = handle.link_map() else { return Ok(None) };
         let is_it = |listed: &Listed| listed.load_bias == load_bias && listed.name == name;
         let known = made_names().opened_now().and_then(|opened| {
             let mut listed = opened.libraries.iter().map(|library| &library.listed);
             listed.find(|listed| is_it(listed)).cloned()
         });
-        let listed = known.or_else(|| listed_if(&mut |listed| is_it(listed)).pop())?;
-        HostLibrary::new(listed, Some(handle))
+        let listed = match known {
+            Some(listed) => Some(listed),
+            None => listed_if(&mut |listed| Ok(is_it(listed)))?.pop(),
+        };
+        listed.map_or(Ok(None), |listed| HostLibrary::new(listed, Some(handle)))
     }
 
     /// The library of this name, if the process has loaded it.
-    pub(crate) fn loaded(name: &CStr) -> Option<Arc<HostLibrary>> {
+    pub(crate) fn loaded(name: &CStr) -> Result<Option<Arc<HostLibrary>>, Error> {
         if let Some(library) = startup().iter().find(|library| library.is_called(name)) {
-            return Some(library.clone());
+            return Ok(Some(library.clone()));
         }
-        HostLibrary::held(Handle::loaded(name)?).map(Arc::new)
+        let Some(handle) = Handle::loaded(name) else { return Ok(None) };
+        Ok(HostLibrary::held(handle)?.map(Arc::new))
     }
 
     /// The library of this name, opened by the system's loader: from one of these folders, or
@@ -416,8 +459,9 @@ impl HostLibrary {
             let file = file.or_else(|| find_file(name, &search_folders()));
             return Err(Refusal { file: file.filter(|_| unbound), text });
         };
-        let no_table = || Refusal { text: "it has no symbol table".into(), file: None };
-        let library = HostLibrary::held(handle).ok_or_else(no_table)?;
+        let refused = |text: String| Refusal { text, file: None };
+        let library = HostLibrary::held(handle).map_err(|error| refused(error.to_string()))?;
+        let library = library.ok_or_else(|| refused("it has no symbol table".into()))?;
         Ok(Arc::new(HostLibrary { opened_for_image: true, ..library }))
     }
 
@@ -462,8 +506,9 @@ impl HostLibrary {
     }
 
     /// The libraries that it needs, directly, as far as they are loaded.
-    pub(crate) fn dependencies(&self) -> Vec<Arc<HostLibrary>> {
-        self.needed.iter().filter_map(|name| HostLibrary::loaded(name)).collect()
+    pub(crate) fn dependencies(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
+        let loaded = self.needed.iter().map(|name| HostLibrary::loaded(name));
+        try_collect_ok(loaded.filter_map(Result::transpose))
     }
 
     fn table(&self) -> SymbolTable<'_> {
@@ -569,9 +614,12 @@ pub(crate) fn has_address(address: usize) -> bool {
 }
 
 /// The names, without folders, of the files that the process's libraries came from.
-pub(crate) fn loaded_files() -> HashSet<Vec<u8>> {
+pub(crate) fn loaded_files() -> Result<HashSet<Vec<u8>>, Error> {
     let file_name = |it: Listed| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
-    listed().into_iter().filter_map(file_name).map(OsString::into_vec).collect()
+    let files = listed()?;
+    // As many as the list, which is there.
+    headroom()?;
+    Ok(files.into_iter().filter_map(file_name).map(OsString::into_vec).collect())
 }
 
 /// Whether the process has loaded a library of this name.
@@ -683,7 +731,8 @@ pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
     // The executable is without a name.
     let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
     let startup = startup().iter().filter(defines).cloned();
-    let opened = opened_defining(&definer, wanted).into_iter().filter_map(Listed::held);
+    // What cannot be had is looked for again when the next library is loaded.
+    let opened = opened_defining(&definer, wanted).and_then(Listed::all_held).unwrap_or_default();
     startup.chain(opened).filter(|library| library.redirect(name, address)).count()
 }
 
@@ -697,12 +746,16 @@ pub(crate) struct HostSymbol {
 }
 
 /// Finds out what is found out once in a process.
-pub(crate) fn set_up() {
-    startup();
+pub(crate) fn set_up() -> Result<(), Error> {
+    if START.get().is_none() {
+        let _ = START.set(Start::find()?);
+    }
     Handle::global_scope();
+    Ok(())
 }
 
 /// What the process started with.
+#[derive(Default)]
 struct Start {
     /// The start-up set in search order.
     set: Vec<Arc<HostLibrary>>,
@@ -715,33 +768,44 @@ fn startup() -> &'static [Arc<HostLibrary>] {
     &start().set
 }
 
+/// Every load has found it out before ([`set_up`]).
 fn start() -> &'static Start {
-    static START: OnceLock<Start> = OnceLock::new();
-    START.get_or_init(|| {
+    START.get_or_init(|| Start::find().unwrap_or_default())
+}
+
+static START: OnceLock<Start> = OnceLock::new();
+
+impl Start {
+    fn find() -> Result<Start, Error> {
         // Before the list: what is opened in between counts as opened.
         let loads = loads();
-        let list = listed();
+        let list = listed()?;
         let file_name = |path: &CStr| {
             path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]).to_vec()
         };
         // Breadth first from the executable, by file name: a needed library that was found under
         // another name only makes the prefix shorter.
         let mut last = 0;
-        let mut set: Vec<Option<Arc<HostLibrary>>> = list.iter().map(|_| None).collect();
-        let names: Vec<Vec<u8>> = list.iter().map(|listed| file_name(&listed.name)).collect();
-        let mut pending: Vec<Option<Listed>> = list.into_iter().map(Some).collect();
+        let mut set: Vec<Option<Arc<HostLibrary>>> = try_filled(None, list.len())?;
+        let mut names: Vec<Vec<u8>> = try_vec(list.len())?;
+        for listed in &list {
+            headroom()?;
+            names.push(file_name(&listed.name));
+        }
+        let mut pending: Vec<Option<Listed>> = try_collect(list.into_iter().map(Some))?;
         let mut queue = vec![0];
         while let Some(index) = queue.pop() {
+            headroom()?;
             let Some(library) = pending.get_mut(index).and_then(Option::take) else {
                 continue;
             };
-            let Some(library) = HostLibrary::new(library, None) else {
+            let Some(library) = HostLibrary::new(library, None)? else {
                 continue;
             };
             last = last.max(index);
             for needed in &library.needed {
                 let wanted = file_name(needed);
-                queue.extend(names.iter().position(|name| *name == wanted));
+                queue.try_extend(names.iter().position(|name| *name == wanted))?;
             }
             set[index] = Some(Arc::new(library));
         }
@@ -750,14 +814,16 @@ fn start() -> &'static Start {
         let mut alone = true;
         for (index, listed) in pending.into_iter().enumerate() {
             if let Some(listed) = listed.filter(Listed::has_path) {
+                headroom()?;
                 if index < last {
-                    set[index] = HostLibrary::new(listed, None).map(Arc::new);
+                    set[index] = HostLibrary::new(listed, None)?.map(Arc::new);
                 }
                 alone &= set[index].is_some();
             }
         }
-        Start { set: set.into_iter().flatten().collect(), alone_at: alone.then_some(loads) }
-    })
+        let set = try_collect(set.into_iter().flatten())?;
+        Ok(Start { set, alone_at: alone.then_some(loads) })
+    }
 }
 
 /// What the host's global scope defines, as `dlsym(RTLD_DEFAULT, ..)` sees it from the executable.
@@ -774,6 +840,8 @@ pub(crate) struct GlobalScope {
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
     /// Of these, those that something was found in, the last first: mostly there is more in them.
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
+    /// There was no memory to find something out, so what was found may be wrong.
+    failed: RefCell<Option<Error>>,
 }
 
 /// When so many names were asked for they are worth being made: it takes as long as searching for some
@@ -822,7 +890,7 @@ enum Seen {
 }
 
 impl OpenedLibrary {
-    fn new(library: &HostLibrary, listed: &Listed, hashes: &[u32]) -> OpenedLibrary {
+    fn new(library: &HostLibrary, listed: &Listed, hashes: &[u32]) -> Result<OpenedLibrary, Error> {
         let table = library.table();
         // `dlsym` would call the resolver of an IFUNC, and is not to find another version.
         let is_plain = |index: u32, symbol: &Sym| {
@@ -836,19 +904,20 @@ impl OpenedLibrary {
             let name = CString::new(table.string(symbol.st_name)?).ok()?;
             Some((name, library.memory.load_bias.apply(Vaddr(symbol.st_value))))
         });
-        OpenedLibrary { listed: listed.clone(), names: Names::new(hashes), defined }
+        Ok(OpenedLibrary { listed: listed.clone(), names: Names::new(hashes)?, defined })
     }
 
-    fn seen(&self) -> Seen {
-        let Some((name, address)) = &self.defined else { return Seen::Perhaps };
-        match Handle::global_scope().symbol(name, None) {
+    fn seen(&self) -> Result<Seen, Error> {
+        let Some((name, address)) = &self.defined else { return Ok(Seen::Perhaps) };
+        headroom()?;
+        Ok(match Handle::global_scope().symbol(name, None) {
             // If `dlsym` finds nobody who defines the name, then this library is none that it sees.
             None => Seen::No,
             Some(found) if found == *address => {
-                self.listed.clone().held().map_or(Seen::Perhaps, Seen::Yes)
+                self.listed.clone().held()?.map_or(Seen::Perhaps, Seen::Yes)
             }
             Some(_) => Seen::Perhaps,
-        }
+        })
     }
 }
 
@@ -863,33 +932,35 @@ fn made_names() -> Guard<'static, MadeNames> {
 fn startup_names(make: bool) -> Option<Arc<Names>> {
     let mut made = made_names();
     if made.startup.is_none() && make {
+        // Without memory for them it goes on without.
         let mut hashes = Vec::new();
-        startup().iter().for_each(|library| hashes.extend(library.table().half_hashes()));
-        made.startup = Some(Arc::new(Names::new(&hashes)));
+        let mut libraries = startup().iter();
+        libraries.try_for_each(|it| hashes.try_extend(it.table().half_hashes())).ok()?;
+        made.startup = Some(Arc::new(Names::new(&hashes).ok()?));
     }
     made.startup.clone()
 }
 
 /// What all other libraries define now.
-fn opened() -> Arc<Opened> {
+fn opened() -> Result<Arc<Opened>, Error> {
     let now = Changes::now();
     let mut made = made_names();
     if let Some(opened) = made.opened_now() {
-        return opened;
+        return Ok(opened);
     }
     let (mut hashes, mut libraries) = (Vec::new(), Vec::new());
     // They are looked into while `ld.so` keeps them where they are.
     opened_if(&mut |listed| {
-        if let Some(library) = HostLibrary::new(listed.clone(), None) {
+        if let Some(library) = HostLibrary::new(listed.clone(), None)? {
             let start = hashes.len();
-            hashes.extend(library.table().half_hashes());
-            libraries.push(OpenedLibrary::new(&library, listed, &hashes[start..]));
+            hashes.try_extend(library.table().half_hashes())?;
+            libraries.try_push(OpenedLibrary::new(&library, listed, &hashes[start..])?)?;
         }
-        false
-    });
-    let opened = Arc::new(Opened { names: Names::new(&hashes), libraries });
+        Ok(false)
+    })?;
+    let opened = Arc::new(Opened { names: Names::new(&hashes)?, libraries });
     made.opened = Some((now, opened.clone()));
-    opened
+    Ok(opened)
 }
 
 /// A definition in the global scope, with what keeps it there.
@@ -901,17 +972,31 @@ pub(crate) struct GlobalSymbol {
 
 impl GlobalScope {
     /// The scope as it is now.
-    pub(crate) fn new() -> GlobalScope {
-        let startup: Vec<_> =
-            startup().iter().map(|library| (&**library, library.table())).collect();
-        GlobalScope {
+    pub(crate) fn new() -> Result<GlobalScope, Error> {
+        let startup = try_collect(startup().iter().map(|library| (&**library, library.table())))?;
+        Ok(GlobalScope {
             startup,
             startup_names: OnceCell::new(),
             asked: Cell::new(false),
             opened: OnceCell::new(),
             with_unique: OnceCell::new(),
             found_in: RefCell::default(),
-        }
+            failed: RefCell::default(),
+        })
+    }
+
+    /// Fails if there was no memory to answer what was asked. To be called once all was asked: until
+    /// then answers can be wrong.
+    pub(crate) fn check_memory(&self) -> Result<(), Error> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// What was found out, or else what stands for it until [`GlobalScope::check_memory`] is called.
+    fn noting<T>(&self, found: Result<T, Error>, otherwise: impl FnOnce() -> T) -> T {
+        found.unwrap_or_else(|error| {
+            self.failed.replace(Some(error));
+            otherwise()
+        })
     }
 
     /// The names that libraries define, for others to see or not; `None` if those of the start-up set
@@ -955,9 +1040,12 @@ impl GlobalScope {
     #[inline]
     fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<Seen>>) {
         self.opened.get_or_init(|| {
-            let opened = opened();
-            let seen = opened.libraries.iter().map(|_| OnceCell::new()).collect();
-            (opened, seen)
+            let found = opened().and_then(|opened| {
+                let seen = try_collect(opened.libraries.iter().map(|_| OnceCell::new()))?;
+                Ok((opened, seen))
+            });
+            let none = || Opened { names: Names::none(), libraries: Vec::new() };
+            self.noting(found, || (Arc::new(none()), Vec::new()))
         })
     }
 
@@ -968,7 +1056,8 @@ impl GlobalScope {
         let any = opened.names.may_have(half_hash);
         let libraries = any.then(|| opened.libraries.iter().zip(seen));
         libraries.into_iter().flatten().filter_map(move |(library, seen)| {
-            let seen = || seen.get_or_init(|| library.seen());
+            let found = || self.noting(library.seen(), || Seen::Perhaps);
+            let seen = || seen.get_or_init(found);
             library.names.may_have(half_hash).then(seen).filter(|seen| !matches!(seen, Seen::No))
         })
     }
@@ -979,7 +1068,8 @@ impl GlobalScope {
         if !self.opened().0.names.may_have(name.half_hash()) {
             return None;
         }
-        let libraries = self.with_unique.get_or_init(libraries_with_unique);
+        let find = || self.noting(libraries_with_unique(), Vec::new);
+        let libraries = self.with_unique.get_or_init(find);
         // It is in that table once a reference was bound to it, as most libraries' own are; asking
         // for another would put it there.
         let mut libraries = libraries.iter().filter(|library| library.has_bound(name));
@@ -1025,9 +1115,10 @@ impl GlobalScope {
         wanted: Wanted<'_>,
         class: Class,
     ) -> Option<GlobalSymbol> {
-        let c_name = CString::new(name.bytes()).ok()?;
+        let c_string = |bytes: &[u8]| self.noting(try_c_string(bytes), || None);
+        let c_name = c_string(name.bytes())?;
         let version = match wanted {
-            Wanted::Version(version) => Some(CString::new(version.name()).ok()?),
+            Wanted::Version(version) => Some(c_string(version.name())?),
             Wanted::Unversioned | Wanted::Default | Wanted::Any => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
@@ -1051,9 +1142,13 @@ impl GlobalScope {
         if known.is_some() {
             return known;
         }
-        for library in opened_defining(name, Wanted::Any).into_iter().filter_map(Listed::held) {
+        let defining = opened_defining(name, Wanted::Any).and_then(Listed::all_held);
+        for library in self.noting(defining, Vec::new) {
             if let Some(found) = of_library(library.clone()) {
-                self.found_in.borrow_mut().insert(0, library);
+                let mut found_in = self.found_in.borrow_mut();
+                if found_in.try_room(1).is_ok() {
+                    found_in.insert(0, library);
+                }
                 return Some(found);
             }
         }
@@ -1074,8 +1169,8 @@ mod tests {
     /// `dlsym` is the reference: every name that libc exports must be found at the same address.
     #[test]
     fn every_symbol_of_libc_is_what_dlsym_says() {
-        let scope = GlobalScope::new();
-        let libc = HostLibrary::loaded(c"libc.so.6").expect("every test binary has libc");
+        let scope = GlobalScope::new().unwrap();
+        let libc = HostLibrary::loaded(c"libc.so.6").unwrap().expect("every test binary has libc");
         assert!(libc.is_startup());
         let table = libc.table();
         let mut compared = 0;
@@ -1089,7 +1184,12 @@ mod tests {
             let found = scope
                 .lookup(&name, Wanted::Default, Class::Address)
                 .map(|found| found.symbol.definition);
-            assert_eq!(found, Some(SymbolValue::Address(reference)), "{}", name.text());
+            assert_eq!(
+                found,
+                Some(SymbolValue::Address(reference)),
+                "{}",
+                String::from_utf8_lossy(name.bytes())
+            );
             compared += 1;
         }
         assert!(compared > 2000, "only {compared}");
@@ -1097,7 +1197,7 @@ mod tests {
 
     #[test]
     fn an_old_version_is_told_from_the_default_one() {
-        let scope = GlobalScope::new();
+        let scope = GlobalScope::new().unwrap();
         let name = SymbolName::new(b"realpath");
         let address = |wanted| {
             scope.lookup(&name, wanted, Class::Address).map(|found| found.symbol.definition)

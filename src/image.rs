@@ -61,6 +61,8 @@ pub(crate) enum Bytes<'d> {
     Borrowed(&'d [u8]),
     /// Offered under a name.
     Shared(Arc<[u8]>),
+    /// Read from a file.
+    Read(Arc<Vec<u8>>),
     /// Received into memory that was made for it, or kept there by a template.
     Buffer(Arc<ImageBuffer>),
 }
@@ -72,6 +74,7 @@ impl Deref for Bytes<'_> {
         match self {
             Bytes::Borrowed(bytes) => bytes,
             Bytes::Shared(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
             Bytes::Buffer(buffer) => buffer,
         }
     }
@@ -229,7 +232,7 @@ impl<'d> Image<'d> {
     pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
         match &self.bytes {
             Bytes::Buffer(buffer) => Some(buffer),
-            Bytes::Borrowed(_) | Bytes::Shared(_) => None,
+            Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) => None,
         }
     }
 }

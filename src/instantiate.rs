@@ -14,6 +14,7 @@ use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
+use crate::fallible::{headroom, try_collect, try_copy, try_vec};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Received, Source, Writable};
@@ -36,6 +37,7 @@ pub(crate) fn uninitialised(
     may_run: Option<MayRun>,
 ) -> Result<Arc<Group>, Error> {
     tell::keep();
+    headroom()?;
     let group = place(prepared, received, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
@@ -43,8 +45,8 @@ pub(crate) fn uninitialised(
             library.stay_loaded();
         }
     }
-    unique::enter(&group, &prepared.first_uses);
-    group::enter(&group, prepared.global);
+    unique::enter(&group, &prepared.first_uses)?;
+    group::enter(&group, prepared.global)?;
     Ok(group)
 }
 
@@ -55,17 +57,21 @@ fn place(
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<Group>, Error> {
-    let mut placed = Vec::with_capacity(prepared.members.len());
+    let count = prepared.members.len();
+    let mut placed = try_vec(count)?;
     for (index, member) in prepared.members.iter().enumerate() {
+        if index > 0 {
+            headroom()?;
+        }
         let static_tls = prepared.static_tls.contains(&index);
         placed.push(
             Placed::new(member, index, received.take(), static_tls)
                 .map_err(|error| error.in_image(&member.name))?,
         );
     }
-    let placements: Vec<Placement> = placed.iter().map(Placed::placement).collect();
+    let placements = try_collect(placed.iter().map(Placed::placement))?;
 
-    let mut indirect = Vec::new();
+    let mut indirect = try_vec(count)?;
     for (index, placed) in placed.iter_mut().enumerate() {
         let words = placed.relocate(index, &placements);
         indirect.push(words.map_err(|error| error.in_image(&placed.member.name))?);
@@ -82,16 +88,19 @@ fn place(
         }
     }
 
-    let mut members = Vec::with_capacity(placed.len());
+    let mut members = try_vec(count)?;
     for (index, placed) in placed.into_iter().enumerate() {
+        if index > 0 {
+            headroom()?;
+        }
         let name = placed.member.name.clone();
         let loaded = placed.seal(&mut |name, instance| register(index, name, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
     Ok(Group::new(
         members,
-        prepared.init_order.clone(),
-        prepared.keep.clone(),
+        try_copy(&prepared.init_order)?,
+        try_collect(prepared.keep.iter().cloned())?,
         prepared.call_binder.clone(),
         prepared.enclosing.clone(),
     ))
@@ -196,7 +205,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         let load_bias = mapping.load_bias();
         let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
-        let unwind = unwind::Registration::new(facts, &mapping, &*link_map);
+        let unwind = unwind::Registration::new(facts, &mapping, &*link_map)?;
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
         // SAFETY: both are in the same struct, behind it.
         let table = unsafe { KeptTable::new(facts, &mapping) };
@@ -204,7 +213,7 @@ impl<'p, 'd> Placed<'p, 'd> {
             name: name.clone(),
             table,
             facts: facts.clone(),
-            needed: self.member.needed.clone(),
+            needed: try_collect(self.member.needed.iter().cloned())?,
             link_map,
             _profile: profile::Registration::new(
                 *profile,

@@ -151,7 +151,7 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
     let symbols = image.symbols();
     let make = |source: &debug::Source<'_>| SymfileTemplate::new(source, how_many);
     let made = with_debug_source(&image.facts, Some(bytes), &image, &symbols, make);
-    let made = made.map_err(|error| text(&error))?;
+    let made = made.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
     let bias = LoadBias::between(Vaddr(0), 0x7f12_3456_7000);
     let mut last = Vec::new();
     for thread_locals in [

@@ -15,6 +15,7 @@ use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 use crate::addr::Vaddr;
 use crate::debug::{Debug, Presence};
 use crate::error::Error;
+use crate::fallible::{lossy, try_lossy, try_string};
 use crate::group::{Group, Loaded};
 use crate::instantiate::uninitialised;
 use crate::lookup;
@@ -130,14 +131,20 @@ impl Library {
         let wanted =
             version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
         // Null is no place: a function pointer could not even hold it.
-        let address = lookup::in_library(&self.group, 0, &SymbolName::new(name), wanted)
-            .filter(|at| !at.is_null());
-        let address = address.ok_or_else(|| Error::SymbolNotFound {
-            image: self.name().to_owned(),
-            symbol: String::from_utf8_lossy(name).into_owned(),
-            version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
-        })?;
-        Ok(Symbol { address, library: PhantomData, kind: PhantomData })
+        let address = lookup::in_library(&self.group, 0, &SymbolName::new(name), wanted)?;
+        match address.filter(|at| !at.is_null()) {
+            Some(address) => Ok(Symbol { address, library: PhantomData, kind: PhantomData }),
+            None => Err(self.not_found(name, version)?),
+        }
+    }
+
+    #[cold]
+    fn not_found(&self, name: &[u8], version: Option<&[u8]>) -> Result<Error, Error> {
+        Ok(Error::SymbolNotFound {
+            image: try_string(self.name())?,
+            symbol: try_lossy(name)?,
+            version: version.map(try_lossy).transpose()?,
+        })
     }
 
     /// What errors, debuggers and `/proc/self/maps` call it.
@@ -164,9 +171,10 @@ impl Library {
     pub fn symbols(&self) -> impl Iterator<Item = ExportedSymbol<'_>> + '_ {
         let loaded = self.loaded();
         // The iterator of a view that lives in it cannot be returned; the indices can.
-        let exports: Vec<(u32, Sym)> = loaded.symbols().exports().collect();
-        exports.into_iter().map(move |(index, symbol)| {
-            ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol)
+        (0..loaded.symbols().len()).filter_map(move |index| {
+            let table = loaded.symbols();
+            let symbol = table.export(index)?;
+            Some(ExportedSymbol::new(loaded, &table, index, &symbol))
         })
     }
 
@@ -315,8 +323,8 @@ impl<'lib> ExportedSymbol<'lib> {
         symbol: &Sym,
     ) -> ExportedSymbol<'lib> {
         ExportedSymbol {
-            name: String::from_utf8_lossy(table.string(symbol.st_name).unwrap_or(b"")),
-            version: table.version(index).map(|version| version.text()),
+            name: lossy(table.string(symbol.st_name).unwrap_or(b"")),
+            version: table.version(index).map(|version| lossy(version.name())),
             is_default_version: table.is_default_version(index),
             kind: match symbol.kind() {
                 STT_FUNC => SymbolKind::Function,

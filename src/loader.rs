@@ -100,7 +100,7 @@ impl Loader {
 
     /// Bytes to load when something needs a library of this name: at most once per load.
     pub fn provide(mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Loader {
-        self.settings.provided.push((name.into().into(), bytes.into()));
+        self.settings.provided.push((name.into().into(), Bytes::Shared(bytes.into())));
         self
     }
 

@@ -5,6 +5,8 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use crate::error::Error;
+use crate::fallible::{TryGrow, headroom, try_collect, try_vec};
 use crate::group::{Group, Provider};
 use crate::host::{GlobalScope, SymbolValue};
 use crate::symbol::{Class, SymbolName, Wanted};
@@ -17,12 +19,15 @@ pub(crate) fn in_library(
     index: usize,
     name: &SymbolName<'_>,
     wanted: Wanted<'_>,
-) -> Option<*mut c_void> {
+) -> Result<Option<*mut c_void>, Error> {
     // Nearly always it is the image's own: nothing is allocated for it.
-    in_image(group, index, name, wanted).or_else(|| {
-        let list = searchlist(Provider::Loaded(group.clone(), index));
-        in_list(list.get(1..)?, name, wanted)
-    })
+    match in_image(group, index, name, wanted)? {
+        Some(found) => Ok(Some(found)),
+        None => {
+            let list = searchlist(Provider::Loaded(group.clone(), index))?;
+            in_list(list.get(1..).unwrap_or_default(), name, wanted)
+        }
+    }
 }
 
 /// The address of a symbol of the first of these that defines it.
@@ -30,16 +35,22 @@ pub(crate) fn in_list(
     list: &[Provider],
     name: &SymbolName<'_>,
     wanted: Wanted<'_>,
-) -> Option<*mut c_void> {
-    list.iter().find_map(|provider| match provider {
-        Provider::Loaded(group, index) => in_image(group, *index, name, wanted),
-        Provider::Host(library) => {
-            let found = library.lookup(name, wanted, Class::Address)?;
-            // SAFETY: a value of the library's own symbol, and the library is held.
-            Some(unsafe { address_of(found.definition) })
+) -> Result<Option<*mut c_void>, Error> {
+    for provider in list {
+        let found = match provider {
+            Provider::Loaded(group, index) => in_image(group, *index, name, wanted)?,
+            Provider::Host(library) => {
+                let found = library.lookup(name, wanted, Class::Address);
+                // SAFETY: a value of the library's own symbol, and the library is held.
+                found.map(|found| unsafe { address_of(found.definition) }).transpose()?
+            }
+            Provider::Member(_) => None,
+        };
+        if found.is_some() {
+            return Ok(found);
         }
-        Provider::Member(_) => None,
-    })
+    }
+    Ok(None)
 }
 
 #[inline]
@@ -48,20 +59,26 @@ fn in_image(
     index: usize,
     name: &SymbolName<'_>,
     wanted: Wanted<'_>,
-) -> Option<*mut c_void> {
+) -> Result<Option<*mut c_void>, Error> {
     let loaded = group.member(index);
-    let (_, symbol) = loaded.symbols().lookup(name, wanted, Class::Definition)?;
-    let the_only = if symbol.is_unique() { unique_value(group, index, name) } else { None };
+    let Some((_, symbol)) = loaded.symbols().lookup(name, wanted, Class::Definition) else {
+        return Ok(None);
+    };
+    let the_only = if symbol.is_unique() { unique_value(group, index, name)? } else { None };
     let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
     // SAFETY: a value of the image's own symbol, or of the library's that has the one definition;
     // both are in place.
-    Some(unsafe { address_of(value) })
+    unsafe { address_of(value) }.map(Some)
 }
 
 /// The one definition of a unique symbol, where that is another library's: as references of the
 /// image are bound.
-fn unique_value(group: &Arc<Group>, index: usize, name: &SymbolName<'_>) -> Option<SymbolValue> {
-    let list = searchlist(Provider::Loaded(group.clone(), index));
+fn unique_value(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+) -> Result<Option<SymbolValue>, Error> {
+    let list = searchlist(Provider::Loaded(group.clone(), index))?;
     let of_host = list.iter().find_map(|provider| match provider {
         Provider::Host(library) => Some(library.unique(name)?.definition),
         Provider::Member(_) | Provider::Loaded(..) => None,
@@ -70,77 +87,84 @@ fn unique_value(group: &Arc<Group>, index: usize, name: &SymbolName<'_>) -> Opti
         let (group, index, symbol) = unique::definition(name.bytes())?;
         Some(group.member(index).value(&symbol))
     };
-    let elsewhere = || Some(GlobalScope::new().unique(name)?.0.definition);
-    of_host.or_else(of_image).or_else(elsewhere)
+    let known = of_host.or_else(of_image);
+    if known.is_some() {
+        return Ok(known);
+    }
+    let scope = GlobalScope::new()?;
+    let elsewhere = scope.unique(name).map(|(symbol, _)| symbol.definition);
+    scope.check_memory()?;
+    Ok(elsewhere)
 }
 
 /// The address that a symbol's value means for the calling thread.
 ///
 /// # Safety
 /// The value is that of a symbol of a library that is in place.
-pub(crate) unsafe fn address_of(value: SymbolValue) -> *mut c_void {
+pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error> {
     match value {
-        SymbolValue::Address(address) => address as *mut c_void,
+        SymbolValue::Address(address) => Ok(address as *mut c_void),
         // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
-        SymbolValue::ThreadLocal { module, offset } => unsafe { module.address(offset) },
+        SymbolValue::ThreadLocal { module, offset } => unsafe { module.try_address(offset) },
     }
 }
 
 /// What an image of this group sees besides the host: the group's first member and all that it
 /// needs, then the same of the image that opened it, and so on.
-pub(crate) fn scope(group: &Arc<Group>) -> Vec<Provider> {
+pub(crate) fn scope(group: &Arc<Group>) -> Result<Vec<Provider>, Error> {
     let mut list = Vec::new();
     let mut next = Some(group);
     while let Some(group) = next {
-        let more = searchlist(Provider::Loaded(group.clone(), 0));
-        more.into_iter().for_each(|provider| push_new(&mut list, provider));
+        let more = searchlist(Provider::Loaded(group.clone(), 0))?;
+        more.into_iter().try_for_each(|provider| push_new(&mut list, provider))?;
         next = group.enclosing().map(|(enclosing, _)| enclosing);
     }
-    list
+    Ok(list)
 }
 
 /// The images in [`scope`].
-pub(crate) fn images_in_scope(group: &Arc<Group>) -> Vec<(Arc<Group>, usize)> {
-    images(scope(group))
+pub(crate) fn images_in_scope(group: &Arc<Group>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    images(scope(group)?)
 }
 
 /// The images among a library that is in place and all that it needs.
-pub(crate) fn images_needed(first: Provider) -> Vec<(Arc<Group>, usize)> {
-    images(searchlist(first))
+pub(crate) fn images_needed(first: Provider) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    images(searchlist(first)?)
 }
 
-fn images(list: Vec<Provider>) -> Vec<(Arc<Group>, usize)> {
+fn images(list: Vec<Provider>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
     let of_image = |provider| match provider {
         Provider::Loaded(group, index) => Some((group, index)),
         Provider::Member(_) | Provider::Host(_) => None,
     };
-    list.into_iter().filter_map(of_image).collect()
+    try_collect(list.into_iter().filter_map(of_image))
 }
 
 /// A library that is in place and all that it needs, breadth first, each once.
-pub(crate) fn searchlist(first: Provider) -> Vec<Provider> {
-    breadth_first(first, |_| Vec::new(), |_| true)
+pub(crate) fn searchlist(first: Provider) -> Result<Vec<Provider>, Error> {
+    breadth_first(first, |_| Ok(Vec::new()), |_| true)
 }
 
 /// A library and all that it needs and `wanted` says, breadth first, each once. `own` tells what
 /// members of a group at hand need.
 pub(crate) fn breadth_first(
     first: Provider,
-    own: impl Fn(usize) -> Vec<Provider>,
+    own: impl Fn(usize) -> Result<Vec<Provider>, Error>,
     wanted: impl Fn(&Provider) -> bool,
-) -> Vec<Provider> {
-    let mut list = vec![first];
+) -> Result<Vec<Provider>, Error> {
+    let mut list = try_vec(1)?;
+    list.push(first);
     let mut index = 0;
     while let Some(provider) = list.get(index) {
-        let needed = provider.needed(&own);
-        needed.into_iter().filter(&wanted).for_each(|provider| push_new(&mut list, provider));
+        headroom()?;
+        let needed = provider.needed(&own)?;
+        let mut needed = needed.into_iter().filter(&wanted);
+        needed.try_for_each(|provider| push_new(&mut list, provider))?;
         index += 1;
     }
-    list
+    Ok(list)
 }
 
-fn push_new(list: &mut Vec<Provider>, provider: Provider) {
-    if !list.iter().any(|known| known.is(&provider)) {
-        list.push(provider);
-    }
+fn push_new(list: &mut Vec<Provider>, provider: Provider) -> Result<(), Error> {
+    if list.iter().any(|known| known.is(&provider)) { Ok(()) } else { list.try_push(provider) }
 }

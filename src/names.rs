@@ -11,6 +11,9 @@
 
 #![forbid(unsafe_code)]
 
+use crate::error::Error;
+use crate::fallible::try_filled;
+
 /// Names, by their hashes.
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -20,15 +23,21 @@ pub(crate) struct Names {
 
 impl Names {
     /// Those with these hashes.
-    pub(crate) fn new(hashes: &[u32]) -> Names {
+    pub(crate) fn new(hashes: &[u32]) -> Result<Names, Error> {
         // At least 32 bits for each: less than 1 of 100 other names passes.
-        let mut names = Names { bits: vec![0; (hashes.len() / 2 + 1).next_power_of_two()] };
+        let bits = try_filled(0, (hashes.len() / 2 + 1).next_power_of_two())?;
+        let mut names = Names { bits };
         for &hash in hashes {
             for (word, bit) in names.places(hash) {
                 names.bits[word] |= bit;
             }
         }
-        names
+        Ok(names)
+    }
+
+    /// Of no names.
+    pub(crate) fn none() -> Names {
+        Names { bits: vec![0] }
     }
 
     #[inline(always)]
@@ -52,10 +61,11 @@ mod tests {
     #[test]
     fn no_name_is_missed_and_most_others_are_told_apart() {
         let hash = |number: u32| number.wrapping_mul(0x9e37_79b9) >> 1;
-        let names = Names::new(&(0..10_000).map(hash).collect::<Vec<_>>());
+        let names = Names::new(&(0..10_000).map(hash).collect::<Vec<_>>()).unwrap();
         assert!((0..10_000).all(|number| names.may_have(hash(number))));
         let wrong = (10_000..110_000).filter(|&number| names.may_have(hash(number))).count();
         assert!(wrong < 1_000, "{wrong} of 100,000");
-        assert!(!(0..1000).any(|number| Names::new(&[]).may_have(hash(number))));
+        let none = Names::new(&[]).unwrap();
+        assert!(!(0..1000).any(|number| none.may_have(hash(number))));
     }
 }

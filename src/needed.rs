@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
 use crate::error::Error;
+use crate::fallible::{TryGrow, headroom, no_memory, try_vec};
 use crate::host::{self, GlobalScope};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::Limits;
@@ -45,7 +46,7 @@ const REGISTRIES: [&[u8]; 1] = [b"_d_dso_registry"];
 /// What a load group has in memory, as far as it is known, and what there is besides.
 pub(crate) struct Surroundings<'a> {
     /// The images' symbol tables, in the order of the search.
-    pub images: &'a dyn Fn() -> Vec<SymbolTable<'a>>,
+    pub images: &'a dyn Fn() -> Result<Vec<SymbolTable<'a>>, Error>,
     /// Whether a `DT_NEEDED` entry of this name means something that is in memory.
     pub is_in_memory: &'a dyn Fn(&[u8]) -> bool,
     /// Symbols that the caller defines in the host's stead.
@@ -83,12 +84,12 @@ impl Surroundings<'_> {
     ) -> Result<HashMap<CString, PathBuf>, Error> {
         let mut found = Found {
             libraries: Vec::new(),
-            loaded_files: host::loaded_files(),
+            loaded_files: host::loaded_files()?,
             system_folders: host::search_folders(),
-            definitions: defined_by(&(self.images)())?,
+            definitions: defined_by(&(self.images)()?)?,
         };
         for name in names {
-            found.find(name, folders);
+            found.find(name, folders)?;
         }
         let asked = found.libraries.len();
         let mut index = 0;
@@ -109,8 +110,12 @@ impl Surroundings<'_> {
                 library.must_see_images |= needs_one;
             }
         }
+        self.host.check_memory()?;
+        let mut members = HashMap::new();
+        members.try_reserve(asked).map_err(|_| no_memory::<(CString, PathBuf)>(asked))?;
         let asked = libraries.into_iter().take(asked).filter(|library| library.must_see_images);
-        Ok(asked.map(|library| (library.name, library.file)).collect())
+        members.extend(asked.map(|library| (library.name, library.file)));
+        Ok(members)
     }
 
     /// Finds out whether a library must see images by itself, and what it needs.
@@ -121,14 +126,14 @@ impl Surroundings<'_> {
         let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
         let Ok(image) = image else { return Ok(()) };
         let path = file.to_string_lossy();
-        let folders = folders(&image.facts, &path);
+        let folders = folders(&image.facts, &path)?;
         let mut needs_image = false;
-        for name in names(&image.facts, &path) {
+        for name in names(&image.facts, &path)? {
             if (self.is_in_memory)(name.to_bytes()) {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
-                let needed = found.find(name, &folders);
-                found.libraries[index].needed.extend(needed);
+                let needed = found.find(name, &folders)?;
+                found.libraries[index].needed.try_extend(needed)?;
             }
         }
         let must = needs_image || self.refers_to_images(&image, &found.definitions)?;
@@ -142,7 +147,7 @@ impl Surroundings<'_> {
     fn refers_to_images(&self, library: &Image<'_>, defined: &Names) -> Result<bool, Error> {
         let table = library.symbols();
         // New views, for each has a budget.
-        let images = (self.images)();
+        let images = (self.images)()?;
         for name in REGISTRIES.map(SymbolName::new) {
             let defines = |table: &SymbolTable<'_>| {
                 table.lookup(&name, Wanted::Any, Class::Definition).is_some()
@@ -189,7 +194,7 @@ impl Surroundings<'_> {
         let wanted = table.version(index).map_or(Wanted::Unversioned, Wanted::Version);
         let found = images.iter().find_map(|it| it.lookup(&name, wanted, Class::Definition));
         found.is_some_and(|(_, symbol)| is_meant(&name, &symbol))
-            && !self.defined.contains_key(&*name.text())
+            && !std::str::from_utf8(name.bytes()).is_ok_and(|it| self.defined.contains_key(it))
             && self.host.lookup(&name, wanted, Class::Definition).is_none()
     }
 }
@@ -199,11 +204,11 @@ fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
     let mut hashes = Vec::new();
     for image in images {
         for (index, _) in image.exports().filter(|(_, symbol)| symbol.is_strong()) {
-            hashes.extend(image.half_hash(index));
+            hashes.try_extend(image.half_hash(index))?;
             image.check_work()?;
         }
     }
-    Ok(Names::new(&hashes))
+    Names::new(&hashes)
 }
 
 /// Whether a definition may be there for other libraries to use it instead of their own. What
@@ -218,29 +223,38 @@ fn is_meant(name: &SymbolName<'_>, symbol: &Sym) -> bool {
 
 impl Found {
     /// The library of this name, if it is among these, or in these folders or the system's.
-    fn find(&mut self, name: CString, folders: &[PathBuf]) -> Option<usize> {
+    fn find(&mut self, name: CString, folders: &[PathBuf]) -> Result<Option<usize>, Error> {
         let known = self.libraries.iter().position(|library| library.name == name);
-        known.or_else(|| {
-            let file = host::find_file(&name, folders);
-            let file = file.or_else(|| host::find_file(&name, &self.system_folders))?;
-            let needed = Vec::new();
-            self.libraries.push(Unopened { name, file, needed, must_see_images: false });
-            Some(self.libraries.len() - 1)
-        })
+        if known.is_some() {
+            return Ok(known);
+        }
+        headroom()?;
+        let file = host::find_file(&name, folders);
+        let file = file.or_else(|| host::find_file(&name, &self.system_folders));
+        let Some(file) = file else { return Ok(None) };
+        let needed = Vec::new();
+        self.libraries.try_push(Unopened { name, file, needed, must_see_images: false })?;
+        Ok(Some(self.libraries.len() - 1))
     }
 }
 
 /// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the folder that the image came from, which
 /// is known only if it is called by an absolute path.
-pub(crate) fn folders(facts: &Facts, name: &str) -> Vec<PathBuf> {
-    let Some(list) = &facts.run_path else { return Vec::new() };
+pub(crate) fn folders(facts: &Facts, name: &str) -> Result<Vec<PathBuf>, Error> {
+    let Some(list) = &facts.run_path else { return Ok(Vec::new()) };
     let origin = origin(name);
-    let folders = list.to_bytes().split(|&byte| byte == b':');
-    folders
-        .filter_map(|folder| expand(&CString::new(folder).ok()?, origin.as_deref()))
-        .map(|folder| PathBuf::from(OsStr::from_bytes(folder.to_bytes())))
-        .filter(|folder| folder.is_absolute())
-        .collect()
+    let expanded = |folder: &[u8]| expand(&CString::new(folder).ok()?, origin.as_deref());
+    let mut folders = Vec::new();
+    for folder in list.to_bytes().split(|&byte| byte == b':') {
+        // There can be many of them, or of the next.
+        headroom()?;
+        let Some(folder) = expanded(folder) else { continue };
+        let folder = Path::new(OsStr::from_bytes(folder.to_bytes()));
+        if folder.is_absolute() {
+            folders.try_push(folder.to_owned())?;
+        }
+    }
+    Ok(folders)
 }
 
 /// The folder that an image came from, which is known only if it is called by an absolute path.
@@ -250,18 +264,27 @@ fn origin(name: &str) -> Option<String> {
 }
 
 /// What an image needs: its `DT_NEEDED` entries, in order.
-pub(crate) fn names(facts: &Facts, name: &str) -> Vec<CString> {
+pub(crate) fn names(facts: &Facts, name: &str) -> Result<Vec<CString>, Error> {
     let origin = origin(name);
-    let expanded = |name: &CString| expand(name, origin.as_deref()).unwrap_or(name.clone());
-    facts.needed.iter().map(expanded).collect()
+    let mut names = try_vec(facts.needed.len())?;
+    for needed in &facts.needed {
+        headroom()?;
+        names.push(expand(needed, origin.as_deref()).unwrap_or_else(|| needed.clone()));
+    }
+    Ok(names)
 }
 
-/// With the folder of the image for `$ORIGIN`; `None` if that is asked for and not known.
+/// With the folder of the image for `$ORIGIN`; `None` if that is asked for and not known, or makes it
+/// longer than any path.
 fn expand(text: &CStr, origin: Option<&str>) -> Option<CString> {
     let Ok(text) = text.to_str() else { return Some(text.to_owned()) };
     if !text.contains("$ORIGIN") && !text.contains("${ORIGIN}") {
         return CString::new(text).ok();
     }
     let origin = origin?;
+    let count = text.matches('$').count();
+    if text.len().saturating_add(count.saturating_mul(origin.len())) >= libc::PATH_MAX as usize {
+        return None;
+    }
     CString::new(text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)).ok()
 }

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use crate::addr::{PageSize, Vaddr};
 use crate::error::{Error, Place};
+use crate::fallible::{try_collect, try_vec};
 use crate::image::{Access, Facts};
 
 /// The pages of an image.
@@ -55,7 +56,7 @@ pub(crate) struct PlannedSegment {
 impl Plan {
     /// Plans the pages of an image whose file is `file_len` bytes long.
     pub(crate) fn new(facts: &Facts, file_len: usize, page: PageSize) -> Result<Plan, Error> {
-        let mut segments = Vec::with_capacity(facts.segments.len());
+        let mut segments = try_vec(facts.segments.len())?;
         let mut align = page.get();
         for segment in &facts.segments {
             let wraps = || {
@@ -91,14 +92,14 @@ impl Plan {
         // Both ends are rounded down: what shares its page with data that stays writable cannot
         // be protected. It may span several segments and the gaps between them, and linkers pad
         // it up to a page boundary of theirs: only the segments' own pages are protected.
-        let relro = facts.relro.as_ref().map_or(Vec::new(), |stated| {
+        let relro = facts.relro.as_ref().map_or(Ok(Vec::new()), |stated| {
             let (start, end) = (stated.start.page_floor(page), stated.end.page_floor(page));
             let writable = segments.iter().filter(|segment| segment.access.write);
-            writable
+            let pages = writable
                 .map(|segment| segment.pages.start.max(start)..segment.pages.end.min(end))
-                .filter(|pages| pages.start < pages.end)
-                .collect()
-        });
+                .filter(|pages| pages.start < pages.end);
+            try_collect(pages)
+        })?;
         Ok(Plan { span, align, segments, relro, text_relocations: facts.text_relocations })
     }
 
@@ -117,7 +118,11 @@ impl Plan {
             let in_file = segment.file.start.checked_sub(first.file.start)?;
             usize::try_from(in_memory).ok()?.checked_sub(in_file)
         });
-        let moves: Vec<usize> = moves.collect::<Option<_>>()?;
+        let mut by = try_vec(self.segments.len()).ok()?;
+        for moved in moves {
+            by.push(moved?);
+        }
+        let moves: Vec<usize> = by;
         // Else a segment might move over what has yet to move.
         let is_ascending =
             moves.is_sorted() && self.segments.is_sorted_by_key(|segment| segment.file.start);

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
+use crate::fallible::TryGrow;
 use crate::group::Group;
 use crate::library::{Library, Template};
 use crate::promise::MayRun;
@@ -196,7 +197,7 @@ impl Shared {
     /// Takes an instance in, unless others were quicker.
     fn park(&self, instance: Instance) -> Option<Instance> {
         self.with_parked(|parked| {
-            if parked.len() >= self.capacity {
+            if parked.len() >= self.capacity || parked.try_room(1).is_err() {
                 return Some(instance);
             }
             parked.push(instance);
@@ -208,10 +209,10 @@ impl Shared {
 impl State {
     /// # Safety
     /// As [`Snapshot::take`].
-    unsafe fn take(&mut self, group: &Group) {
+    unsafe fn take(&mut self, group: &Group) -> Result<(), Error> {
         self.kept = group.kept();
         // SAFETY: the caller's promise.
-        unsafe { self.memory.take(group) };
+        unsafe { self.memory.take(group) }
     }
 
     /// # Safety
@@ -235,12 +236,11 @@ impl Instance {
         let group = library.group();
         let keep_before =
             pool.reset == Reset::BeforeConstructors || pool.needs_before.load(Ordering::Relaxed);
-        let before = keep_before.then(|| {
-            let mut state = State::default();
+        let mut before = keep_before.then(State::default);
+        if let Some(state) = &mut before {
             // SAFETY: nothing of the group has run but IFUNC resolvers.
-            unsafe { state.take(group) };
-            state
-        });
+            unsafe { state.take(group) }.map_err(|error| error.in_image(library.name()))?;
+        }
         Ok(Instance { library, is_constructed: false, before, after: None })
     }
 
@@ -265,8 +265,9 @@ impl Instance {
             let mut after = after.unwrap_or_default();
             // SAFETY: constructors that were run to their end leave nothing that goes on, by the
             // caller's promise.
-            unsafe { after.take(group) };
-            self.after = Some(after);
+            let is_taken = unsafe { after.take(group) }.is_ok();
+            // Without memory for it, the instance goes the long way, or is not used again.
+            self.after = is_taken.then_some(after);
         }
     }
 

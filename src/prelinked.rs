@@ -18,6 +18,7 @@ use crate::addr::{LoadBias, Vaddr};
 use crate::arch::MACHINE;
 use crate::dynamic::u64_at;
 use crate::error::Error;
+use crate::fallible::{TryGrow, try_collect, try_filled};
 use crate::image::Image;
 use crate::map::{Mapping, Open};
 use crate::plan::Plan;
@@ -61,9 +62,10 @@ impl Prelinked {
             words: Vec::new(),
             stored: Vec::new(),
             gives_up: false,
+            no_memory: None,
         };
         let nowhere = LoadBias::between(Vaddr(0), 0);
-        let placements = vec![Placement { load_bias: nowhere, tls: None }; members];
+        let placements = try_filled(Placement { load_bias: nowhere, tls: None }, members)?;
         // A few bytes of a packed table can stand for very many relocations.
         let most = image.bytes().len() / 8;
         let mut rest = Vec::new();
@@ -75,23 +77,24 @@ impl Prelinked {
             placements: &placements,
         };
         applier.alike(image, &mut record, |rela, len| {
-            if rest.len() <= most {
-                rest.push((rela, len));
-            }
+            if rest.len() <= most { rest.try_push((rela, len)) } else { Ok(()) }
         })?;
-        let Record { words, mut stored, gives_up, .. } = record;
+        let Record { words, mut stored, gives_up, no_memory, .. } = record;
+        if let Some(error) = no_memory {
+            return Err(error);
+        }
         if gives_up || rest.len() > most {
             return Ok(None);
         }
         for (rela, len) in &rest {
             match rela.r_offset.range(*len) {
-                Some(place) => stored.push(place),
+                Some(place) => stored.try_push(place)?,
                 None => return Ok(None),
             }
         }
         stored.sort_unstable_by_key(|place| place.start);
         let is_apart = stored.is_sorted_by(|before, place| before.end <= place.start);
-        let rest = rest.into_iter().map(|(rela, _)| rela).collect();
+        let rest = try_collect(rest.into_iter().map(|(rela, _)| rela))?;
         Ok(is_apart.then_some(Prelinked { words, rest }))
     }
 
@@ -128,6 +131,8 @@ struct Record<'a> {
     stored: Vec<Range<Vaddr>>,
     /// They are too many, or too far from each other.
     gives_up: bool,
+    /// There was none for the words.
+    no_memory: Option<Error>,
 }
 
 impl Record<'_> {
@@ -147,22 +152,36 @@ impl Record<'_> {
         let Ok(offset) = u32::try_from(offset).map_err(|_| self.gives_up = true) else {
             return Some(());
         };
-        if self.gives_up {
+        if self.gives_up || self.no_memory.is_some() {
             return Some(());
         }
-        self.stored.push(at.range(8)?);
+        let place = at.range(8)?;
+        self.no_memory = self.note(place, segment, offset, value, member).err();
+        Some(())
+    }
+
+    fn note(
+        &mut self,
+        place: Range<Vaddr>,
+        segment: usize,
+        offset: u32,
+        value: u64,
+        member: Option<usize>,
+    ) -> Result<(), Error> {
+        self.stored.try_push(place)?;
         let is_it = |words: &Words| words.segment == segment && words.member == member;
         if !self.words.get(self.last).is_some_and(is_it) {
             self.last = self.words.iter().position(is_it).unwrap_or(self.words.len());
             if self.last == self.words.len() {
                 let (offsets, values) = (Vec::new(), Vec::new());
-                self.words.push(Words { segment, member, offsets, values });
+                self.words.try_push(Words { segment, member, offsets, values })?;
             }
         }
-        let words = self.words.get_mut(self.last)?;
-        words.offsets.push(offset);
-        words.values.push(value);
-        Some(())
+        if let Some(words) = self.words.get_mut(self.last) {
+            words.offsets.try_push(offset)?;
+            words.values.try_push(value)?;
+        }
+        Ok(())
     }
 }
 

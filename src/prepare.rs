@@ -14,8 +14,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fmt::Display;
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::addr::PageSize;
@@ -25,6 +26,7 @@ use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source,
 use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
+use crate::fallible::{TryGrow, headroom, try_collect, try_filled, try_lossy, try_string, try_vec};
 use crate::fork;
 use crate::group::{self, CallBinder, Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary};
@@ -52,7 +54,7 @@ pub(crate) struct Settings {
     /// Groups whose images satisfy `DT_NEEDED` entries.
     pub depends_on: Vec<Arc<Group>>,
     /// Bytes that satisfy `DT_NEEDED` entries, by name.
-    pub provided: Vec<(Arc<str>, Arc<[u8]>)>,
+    pub provided: Vec<(Arc<str>, Bytes<'static>)>,
     pub global: bool,
     pub system_libraries: bool,
     pub scope: Scope,
@@ -149,17 +151,19 @@ impl Settings {
         instances: Instances,
         may_run: Option<MayRun>,
     ) -> Result<Prepared<'d>, Error> {
-        fork::set_up();
+        headroom()?;
+        fork::set_up()?;
         let parsed = self.collect(bytes.clone(), may_run)?;
-        let searchlist = searchlist(&parsed, self.scope);
-        let members = parsed.iter().map(|member| member.image.symbols()).collect();
-        let order = self.search_order(searchlist.clone(), members);
+        let searchlist = searchlist(&parsed, self.scope)?;
+        let members = try_collect(parsed.iter().map(|member| member.image.symbols()))?;
+        let order = self.search_order(try_collect(searchlist.iter().cloned())?, members)?;
         check_versions(&parsed, &order)?;
 
         let page = PageSize::current();
         let mut outcome = Outcome::default();
-        let mut bound = Vec::with_capacity(parsed.len());
+        let mut bound = try_vec(parsed.len())?;
         for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
+            headroom()?;
             let in_image = |error: Error| error.in_image(name);
             let plan = Plan::new(&image.facts, image.bytes().len(), page).map_err(in_image)?;
             let lazy = self.lazy && may_bind_lazily(&image.facts, &plan);
@@ -171,18 +175,19 @@ impl Settings {
         }
         drop(order);
         if !outcome.without_static_tls.is_empty() {
-            let as_members = self.with_members(&outcome.without_static_tls);
+            let as_members = self.with_members(&outcome.without_static_tls)?;
             if as_members.provided.len() > self.provided.len() {
                 return as_members.prepare(bytes, instances, may_run);
             }
         }
 
-        let init_order = init_order(&parsed);
+        let init_order = init_order(&parsed)?;
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
-        let mut symfiles = Vec::with_capacity(parsed.len());
         let count = parsed.len();
-        let mut members = Vec::with_capacity(count);
+        let mut symfiles = try_vec(count)?;
+        let mut members = try_vec(count)?;
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
+            headroom()?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
             symfiles.push(self.symfile(
@@ -223,7 +228,7 @@ impl Settings {
         Ok(Prepared {
             members,
             init_order,
-            keep: dedup(outcome.keep),
+            keep: dedup(outcome.keep)?,
             static_tls: outcome.static_tls,
             first_uses: outcome.first_uses,
             global: self.global,
@@ -236,34 +241,38 @@ impl Settings {
     /// The same with these libraries, which the system opened for the group, provided from their
     /// files: as members they get the room in every thread that `ld.so` would have given them, had
     /// it seen who needs it.
-    fn with_members(&self, libraries: &[Arc<HostLibrary>]) -> Settings {
+    fn with_members(&self, libraries: &[Arc<HostLibrary>]) -> Result<Settings, Error> {
         let mut settings = self.clone();
         for library in libraries {
+            headroom()?;
             if let Some((name, path)) = library.opened_file()
                 && !settings.provided.iter().any(|(provided, _)| **provided == *name)
-                && let Ok(bytes) = std::fs::read(path)
+                && let Some(bytes) = read_file(&path)?
             {
-                settings.provided.push((name.into(), bytes.into()));
+                settings.provided.try_push((name.into(), bytes))?;
             }
         }
-        settings
+        Ok(settings)
     }
 
     /// The image that encloses what is loaded, and the images that it needs.
-    fn enclosing_images(&self) -> Vec<(Arc<Group>, usize)> {
-        self.enclosing.iter().flat_map(|(group, _)| lookup::images_in_scope(group)).collect()
+    fn enclosing_images(&self) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+        let enclosing = self.enclosing.as_ref();
+        enclosing.map_or(Ok(Vec::new()), |(group, _)| lookup::images_in_scope(group))
     }
 
     /// Whether these bytes are a library that needs, by name, an image that would enclose it.
-    pub(crate) fn needs_enclosing(&self, bytes: &[u8]) -> bool {
-        let parsed = self.parse(None, Bytes::Borrowed(bytes));
-        let enclosing = self.enclosing_images();
-        parsed.is_ok_and(|parsed| {
-            parsed.image.facts.needed.iter().any(|name| {
-                let name = name.to_bytes();
-                enclosing.iter().any(|(group, index)| group.member(*index).is_called(name))
-            })
-        })
+    pub(crate) fn needs_enclosing(&self, bytes: &[u8]) -> Result<bool, Error> {
+        let enclosing = self.enclosing_images()?;
+        let parsed = match self.parse(None, Bytes::Borrowed(bytes)) {
+            Ok(parsed) => parsed,
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        Ok(parsed.image.facts.needed.iter().any(|name| {
+            let name = name.to_bytes();
+            enclosing.iter().any(|(group, index)| group.member(*index).is_called(name))
+        }))
     }
 
     /// Where references of a load group's members are searched.
@@ -271,27 +280,28 @@ impl Settings {
         &'a self,
         searchlist: Vec<Provider>,
         members: Vec<SymbolTable<'a>>,
-    ) -> SearchOrder<'a> {
-        SearchOrder {
+    ) -> Result<SearchOrder<'a>, Error> {
+        Ok(SearchOrder {
             scope: self.scope,
             defined: &self.defined,
             resolver: self.resolver.as_deref(),
-            host: GlobalScope::new(),
+            host: GlobalScope::new()?,
             services: self.services,
-            enclosing: self.enclosing_images(),
-            global: group::global_images(),
+            enclosing: self.enclosing_images()?,
+            global: group::global_images()?,
             searchlist,
             members,
-        }
+        })
     }
 
     /// What binds a call of a group that was prepared with these settings when it is first made.
     fn call_binder(&self, searchlist: Vec<Provider>) -> Arc<CallBinder> {
         let settings = self.clone();
         Arc::new(move |group: &Group, member: usize, symbol: u32| {
+            headroom()?;
             let images = || (0..group.len()).map(|index| group.member(index));
-            let tables = images().map(|loaded| loaded.symbols()).collect();
-            let order = settings.search_order(searchlist.clone(), tables);
+            let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
+            let order = settings.search_order(try_collect(searchlist.iter().cloned())?, tables)?;
             let Loaded { name, facts, .. } = group.member(member);
             let mut outcome = Outcome::default();
             let target =
@@ -329,17 +339,18 @@ impl Settings {
         may_run: Option<MayRun>,
     ) -> Result<Vec<Parsed<'d>>, Error> {
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
-        let outside =
-            Outside { enclosing: self.enclosing_images(), global: group::global_images() };
+        let (enclosing, global) = (self.enclosing_images()?, group::global_images()?);
+        let outside = Outside { enclosing, global };
         let mut missing_libraries = Vec::new();
         let mut index = 0;
         while index < parsed.len() {
             let needed_by = parsed[index].name.clone();
             let facts = parsed[index].image.facts.clone();
-            let folders = needed::folders(&facts, &needed_by);
-            let needed = needed::names(&facts, &needed_by);
-            let mut providers = Vec::with_capacity(needed.len());
+            let folders = needed::folders(&facts, &needed_by)?;
+            let needed = needed::names(&facts, &needed_by)?;
+            let mut providers = try_vec(needed.len())?;
             for name in &needed {
+                headroom()?;
                 providers.push(self.find_needed(name, &mut parsed, &outside)?);
             }
             self.add_members(&needed, &folders, &mut providers, &mut parsed, &outside)?;
@@ -349,17 +360,20 @@ impl Settings {
                 if provider.is_some() {
                     continue;
                 }
+                headroom()?;
                 match self.open_needed(name, &folders, &mut parsed, may_run) {
                     Ok(opened) => *provider = Some(opened),
-                    Err(NotFound::Missing(reason)) => missing_libraries.push(MissingLibrary {
-                        name: name.to_string_lossy().into_owned(),
-                        needed_by: needed_by.to_string(),
-                        reason,
-                    }),
+                    Err(NotFound::Missing(reason)) => {
+                        missing_libraries.try_push(MissingLibrary {
+                            name: name.to_string_lossy().into_owned(),
+                            needed_by: needed_by.to_string(),
+                            reason,
+                        })?
+                    }
                     Err(NotFound::Bad(error)) => return Err(error),
                 }
             }
-            parsed[index].needed = providers.into_iter().flatten().collect();
+            parsed[index].needed = try_collect(providers.into_iter().flatten())?;
             index += 1;
         }
         missing_libraries.reverse();
@@ -383,7 +397,7 @@ impl Settings {
             Some(InMemory::Bytes(name, bytes)) => {
                 self.add_member(name.clone(), bytes.clone(), parsed).map(Some)
             }
-            None => Ok(HostLibrary::loaded(needed).map(Provider::Host)),
+            None => Ok(HostLibrary::loaded(needed)?.map(Provider::Host)),
         }
     }
 
@@ -430,38 +444,42 @@ impl Settings {
         outside: &Outside,
     ) -> Result<(), Error> {
         let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
-        let to_open: Vec<CString> = to_open.map(|(name, _)| name.clone()).collect();
-        if !self.system_libraries || to_open.is_empty() {
+        let count = to_open.clone().count();
+        if !self.system_libraries || count == 0 {
             return Ok(());
         }
-        let mut loaded = [&outside.enclosing[..], &outside.global].concat();
+        let mut names = try_vec(count)?;
+        for (name, _) in to_open {
+            headroom()?;
+            names.push(name.clone());
+        }
+        let mut loaded = try_collect(outside.enclosing.iter().chain(&outside.global).cloned())?;
         let provided = parsed.iter().flat_map(|member| &member.needed);
         for provider in provided.chain(providers.iter().flatten()) {
             if matches!(provider, Provider::Loaded(..)) {
-                loaded.extend(lookup::images_needed(provider.clone()));
+                loaded.try_extend(lookup::images_needed(provider.clone())?)?;
             }
         }
         let images = || {
             let loaded = loaded.iter().map(|(group, index)| group.member(*index).symbols());
-            parsed.iter().map(|member| member.image.symbols()).chain(loaded).collect()
+            try_collect(parsed.iter().map(|member| member.image.symbols()).chain(loaded))
         };
         let surroundings = Surroundings {
             images: &images,
             is_in_memory: &|name| self.in_memory(name, parsed, outside).is_some(),
             defined: &self.defined,
-            host: &GlobalScope::new(),
+            host: &GlobalScope::new()?,
             limits: &self.limits,
         };
-        let files = surroundings.members(to_open, folders)?;
+        let files = surroundings.members(names, folders)?;
         for (name, provider) in needed.iter().zip(providers) {
             let Some(file) = files.get(name) else { continue };
             // It may be there by now, under another name.
             *provider = self.find_needed(name, parsed, outside)?;
             if provider.is_none()
-                && let Ok(bytes) = std::fs::read(file)
+                && let Some(bytes) = read_file(file)?
             {
-                *provider =
-                    Some(self.add_member(file.to_string_lossy().into(), bytes.into(), parsed)?);
+                *provider = Some(self.add_member(file.to_string_lossy().into(), bytes, parsed)?);
             }
         }
         Ok(())
@@ -484,20 +502,22 @@ impl Settings {
         };
         // A library that is there, but needs symbols of those that it is needed with, cannot be
         // opened alone: it becomes a member, and sees what the others see.
-        let bytes = refusal.file.and_then(|file| Some((std::fs::read(&file).ok()?, file)));
-        let (bytes, file) = bytes.ok_or(NotFound::Missing(Some(refusal.text)))?;
-        self.add_member(file.to_string_lossy().into(), bytes.into(), parsed).map_err(NotFound::Bad)
+        let Some(file) = refusal.file else { return Err(NotFound::Missing(Some(refusal.text))) };
+        let bytes = read_file(&file).map_err(NotFound::Bad)?;
+        let bytes = bytes.ok_or(NotFound::Missing(Some(refusal.text)))?;
+        self.add_member(file.to_string_lossy().into(), bytes, parsed).map_err(NotFound::Bad)
     }
 
     fn add_member(
         &self,
         name: Arc<str>,
-        bytes: Arc<[u8]>,
+        bytes: Bytes<'static>,
         parsed: &mut Vec<Parsed<'_>>,
     ) -> Result<Provider, Error> {
         let count = parsed.len() as u64 + 1;
         limits::check("the number of images in one load", count, self.limits.images)?;
-        parsed.push(self.parse(Some(name), Bytes::Shared(bytes))?);
+        headroom()?;
+        parsed.try_push(self.parse(Some(name), bytes)?)?;
         Ok(Provider::Member(parsed.len() - 1))
     }
 
@@ -560,7 +580,7 @@ impl Settings {
         let make = |source: &Source<'_>| {
             DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
         };
-        Ok(with_debug_source(&image.facts, file, image, &image.symbols(), make))
+        with_debug_source(&image.facts, file, image, &image.symbols(), make)
     }
 
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
@@ -585,7 +605,7 @@ struct Outside {
 enum InMemory<'a> {
     InPlace(Provider),
     /// Provided, and not parsed yet.
-    Bytes(&'a Arc<str>, &'a Arc<[u8]>),
+    Bytes(&'a Arc<str>, &'a Bytes<'static>),
 }
 
 /// Why a needed library could not be had.
@@ -619,13 +639,13 @@ fn may_bind_lazily(facts: &Facts, plan: &Plan) -> bool {
 }
 
 /// The image and all that it needs, directly or not, breadth first, each once.
-fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Vec<Provider> {
+fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Error> {
     // The start-up libraries are all in the global scope, which comes before.
     let is_searched = |needed: &Provider| {
         matches!(needed, Provider::Host(library) if library.is_startup())
             && scope == Scope::HostFirst
     };
-    let own = |member: usize| parsed[member].needed.clone();
+    let own = |member: usize| try_collect(parsed[member].needed.iter().cloned());
     lookup::breadth_first(Provider::Member(0), own, |needed| !is_searched(needed))
 }
 
@@ -652,11 +672,11 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
             });
             order.members.iter().try_for_each(SymbolTable::check_work).map_err(in_member)?;
             if defined == Some(false) && !weak {
-                versions.push(MissingVersion {
-                    library: String::from_utf8_lossy(file).into_owned(),
-                    version: version.text().into_owned(),
-                    needed_by: member.name.to_string(),
-                });
+                versions.try_push(MissingVersion {
+                    library: try_lossy(file)?,
+                    version: try_lossy(version.name())?,
+                    needed_by: try_string(&member.name)?,
+                })?;
             }
         }
     }
@@ -667,10 +687,10 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
 /// asked for last. Where that leaves a choice, or there are circles, it is glibc's (2.35 and
 /// later): depth first from the last member of the searchlist to the first, and without what the
 /// first needs itself, which glibc does not know yet when it sorts.
-fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
+fn init_order(parsed: &[Parsed<'_>]) -> Result<Vec<usize>, Error> {
     let edges = |member: usize| if member == 0 { &[][..] } else { &parsed[member].needed };
-    let mut order = Vec::with_capacity(parsed.len());
-    let mut visited = vec![false; parsed.len()];
+    let mut order = try_vec(parsed.len())?;
+    let mut visited = try_filled(false, parsed.len())?;
     for start in (0..parsed.len()).rev() {
         // A stack of (member, how many of its needs were looked at): the depth is the input's.
         let mut stack = vec![(start, 0)];
@@ -688,7 +708,7 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
                     if let Provider::Member(needed) = *needed
                         && !std::mem::replace(&mut visited[needed], true)
                     {
-                        stack.push((needed, 0));
+                        stack.try_push((needed, 0))?;
                     }
                 }
             }
@@ -696,7 +716,7 @@ fn init_order(parsed: &[Parsed<'_>]) -> Vec<usize> {
     }
     order.retain(|&member| member != 0);
     order.push(0);
-    order
+    Ok(order)
 }
 
 /// Has `make` make something of what debuggers could be told of an image. `file` has its debug
@@ -707,16 +727,12 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
     memory: &M,
     symbols: &SymbolTable<'_>,
     make: impl FnOnce(&Source<'_>) -> T,
-) -> T {
-    let segments: Vec<SourceSegment> = facts
-        .segments
-        .iter()
-        .map(|segment| SourceSegment {
-            addresses: segment.addresses.clone(),
-            executable: segment.access.execute,
-            writable: segment.access.write,
-        })
-        .collect();
+) -> Result<T, Error> {
+    let segments = try_collect(facts.segments.iter().map(|segment| SourceSegment {
+        addresses: segment.addresses.clone(),
+        executable: segment.access.execute,
+        writable: segment.access.write,
+    }))?;
     let dynamic_symbols = |visit: &mut dyn FnMut(DynamicSymbol<'_>)| {
         for (_, symbol) in symbols.iter() {
             visit(DynamicSymbol {
@@ -730,25 +746,37 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
         }
     };
     let eh_frame = || Some(EhFrame::locate(facts.eh_frame_hdr.clone()?, memory)?.range);
-    make(&Source {
+    Ok(make(&Source {
         file,
         memory,
         segments: &segments,
         eh_frame: &eh_frame,
         tls_size: facts.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
-    })
+    }))
 }
 
 /// Each thing that is kept, once.
-fn dedup(keep: Vec<Keep>) -> Vec<Keep> {
+fn dedup(keep: Vec<Keep>) -> Result<Vec<Keep>, Error> {
     let mut unique: Vec<Keep> = Vec::new();
     for candidate in keep {
         if !unique.iter().any(|known| known.is(&candidate)) {
-            unique.push(candidate);
+            unique.try_push(candidate)?;
         }
     }
-    unique
+    Ok(unique)
+}
+
+/// A file's contents; `None` if it cannot be read for another reason than that there is no memory for
+/// it.
+fn read_file(path: &Path) -> Result<Option<Bytes<'static>>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(Bytes::Read(Arc::new(bytes)))),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+            Err(Error::system("reading a library's file", error))
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 impl Prepared<'_> {

@@ -13,13 +13,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE, Machine, RelocKind};
 use crate::dynamic::ReadAt;
 use crate::error::{Error, MissingSymbol, Place};
+use crate::fallible::{TryGrow, lossy, try_copy, try_filled, try_lossy, try_string};
 use crate::group::Keep;
 use crate::host::HostLibrary;
 use crate::image::{Image, RelocationTables};
@@ -34,13 +35,26 @@ use crate::unique::FirstUse;
 pub(crate) struct Bound {
     /// By symbol index; `None` where no relocation names the symbol.
     symbols: Vec<Option<Target>>,
-    /// What calls are bound to, where that is not what addresses are bound to: functions whose
-    /// address is the executable's PLT entry.
-    calls: BTreeMap<u32, Target>,
+    /// By symbol index, what calls are bound to, where that is not what addresses are bound to:
+    /// functions whose address is the executable's PLT entry. Mostly empty.
+    calls: Vec<Option<Target>>,
     /// Calls are bound when they are first made.
     lazy_calls: bool,
-    /// `st_size` by symbol index, for the rare relocations that store it.
-    sizes: BTreeMap<u32, u64>,
+    /// `st_size` by symbol index, for the rare relocations that store it. Mostly empty.
+    sizes: Vec<Option<u64>>,
+}
+
+impl Bound {
+    /// Notes something of the symbol of this index, of which there may be as many as symbols.
+    fn note<T: Clone>(list: &mut Vec<Option<T>>, index: usize, item: T) -> Result<(), Error> {
+        if list.len() <= index {
+            list.try_lengthen(index.saturating_add(1), None)?;
+        }
+        if let Some(place) = list.get_mut(index) {
+            *place = Some(item);
+        }
+        Ok(())
+    }
 }
 
 /// What binding a group's members adds up to.
@@ -61,11 +75,12 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Notes what must be kept; mostly it is what the last one was.
-    fn keep(&mut self, keep: Option<Keep>) {
-        if let Some(keep) = keep
-            && !self.keep.last().is_some_and(|last| last.is(&keep))
-        {
-            self.keep.push(keep);
+    fn keep(&mut self, keep: Option<Keep>) -> Result<(), Error> {
+        match keep {
+            Some(keep) if !self.keep.last().is_some_and(|last| last.is(&keep)) => {
+                self.keep.try_push(keep)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -84,10 +99,10 @@ pub(crate) fn bind(
     let symbolic = image.facts.symbolic;
     let binder = Binder::new(machine, symbolic, member, name, order);
     let mut bound = Bound {
-        symbols: vec![None; table.len() as usize],
-        calls: BTreeMap::new(),
+        symbols: try_filled(None, table.len() as usize)?,
+        calls: Vec::new(),
         lazy_calls,
-        sizes: BTreeMap::new(),
+        sizes: Vec::new(),
     };
     let mut own = None;
     image.facts.relocations.visit(image, |entries| {
@@ -113,6 +128,7 @@ pub(crate) fn bind(
         }
         Ok(())
     })?;
+    order.host.check_memory()?;
     Ok(bound)
 }
 
@@ -164,7 +180,8 @@ pub(crate) fn bind_call(
         Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
     })?;
     let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
-    outcome.keep(definition.keep);
+    order.host.check_memory()?;
+    outcome.keep(definition.keep)?;
     Ok(call.unwrap_or(definition.target))
 }
 
@@ -236,7 +253,8 @@ impl<'a> Binder<'a> {
         {
             outcome.static_tls.insert(member);
         }
-        if known.is_some() && (!wants_size || bound.sizes.contains_key(&rela.symbol)) {
+        let has_size = || bound.sizes.get(index).is_some_and(Option::is_some);
+        if known.is_some() && (!wants_size || has_size()) {
             return Ok(());
         }
         let symbol = self.table.symbol(rela.symbol).ok_or_else(|| {
@@ -244,9 +262,6 @@ impl<'a> Binder<'a> {
             let what = format!("{name} names symbol {index}, which does not exist");
             Error::malformed(what, Place::Relocation(rela.r_offset))
         })?;
-        if bound.symbols.len() <= index {
-            bound.symbols.resize(index + 1, None);
-        }
         let found = match kind {
             // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
             _ if kind.is_thread_local() && symbol.is_section() => {
@@ -255,7 +270,7 @@ impl<'a> Binder<'a> {
             }
             _ => self.resolve(rela.symbol, &symbol, outcome)?,
         };
-        bound.symbols[index] = Some(found.definition.target);
+        Bound::note(&mut bound.symbols, index, found.definition.target)?;
         if kind == RelocKind::TlsThreadPointerOffset
             && let Target::MemberTls { member, .. } = found.definition.target
         {
@@ -266,15 +281,15 @@ impl<'a> Binder<'a> {
             && let Some(Keep::Host(library)) = &found.definition.keep
             && module.static_offset().is_none()
         {
-            outcome.without_static_tls.push(library.clone());
+            outcome.without_static_tls.try_push(library.clone())?;
         }
         if let Some(call) = found.call {
-            bound.calls.insert(rela.symbol, call);
+            Bound::note(&mut bound.calls, index, call)?;
         }
         if wants_size {
-            bound.sizes.insert(rela.symbol, found.definition.st_size);
+            Bound::note(&mut bound.sizes, index, found.definition.st_size)?;
         }
-        outcome.keep(found.definition.keep);
+        outcome.keep(found.definition.keep)?;
         Ok(self.table.check_work()?)
     }
 
@@ -325,20 +340,20 @@ impl<'a> Binder<'a> {
             Some(definition) if definition.is_canonical_plt => {
                 let call = if is_own { Some(own()) } else { find(Class::Definition) };
                 if let Some(call) = &call {
-                    outcome.keep(call.keep.clone());
+                    outcome.keep(call.keep.clone())?;
                 }
                 return Ok(Found { definition, call: call.map(|call| call.target) });
             }
             _ if is_own => return Ok(Found { definition: own(), call: None }),
             Some(definition) => {
-                self.note_first_use(&name, &definition, outcome);
+                self.note_first_use(&name, &definition, outcome)?;
                 return Ok(Found { definition, call: None });
             }
             None => {}
         }
 
         let supplied = self.order.resolver.and_then(|resolver| {
-            let (name, version) = (name.text(), version.map(|version| version.text()));
+            let (name, version) = (lossy(name.bytes()), version.map(|it| lossy(it.name())));
             resolver(&SymbolRequest {
                 name: &name,
                 version: version.as_deref(),
@@ -347,23 +362,30 @@ impl<'a> Binder<'a> {
             })
         });
         if supplied.is_none() && !symbol.is_weak() {
-            outcome.missing.push(MissingSymbol {
-                name: name.text().into_owned(),
-                version: version.map(|version| version.text().into_owned()),
-                needed_by: self.name.to_owned(),
-            });
+            outcome.missing.try_push(MissingSymbol {
+                name: try_lossy(name.bytes())?,
+                version: version.map(|version| try_lossy(version.name())).transpose()?,
+                needed_by: try_string(self.name)?,
+            })?;
         }
         let address = supplied.map_or(0, |address| address.addr());
         Ok(Found { definition: Definition::at(address), call: None })
     }
 
     /// Notes a unique definition of the group's own, unless that of another image is used.
-    fn note_first_use(&self, name: &SymbolName<'_>, found: &Definition, outcome: &mut Outcome) {
+    fn note_first_use(
+        &self,
+        name: &SymbolName<'_>,
+        found: &Definition,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
         if let Some(symbol) = found.unique
             && let Target::Member { member, .. } | Target::MemberTls { member, .. } = found.target
         {
-            outcome.first_uses.push(FirstUse { name: name.bytes().into(), member, symbol });
+            let name = try_copy(name.bytes())?.into_boxed_slice();
+            outcome.first_uses.try_push(FirstUse { name, member, symbol })?;
         }
+        Ok(())
     }
 }
 
@@ -454,7 +476,7 @@ impl Applier<'_> {
         &self,
         tables: &impl ReadAt,
         memory: &mut impl Memory,
-        mut rest: impl FnMut(Rela, u64),
+        mut rest: impl FnMut(Rela, u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.apply_relr(self.relocations.relr_words(tables), memory)?;
         self.relocations.visit(tables, |entries| {
@@ -465,7 +487,7 @@ impl Applier<'_> {
                 } else if self.is_alike(kind, &rela)? {
                     self.apply(kind, &rela, memory, &mut Vec::new())?;
                 } else {
-                    rest(rela, kind.stored_len());
+                    rest(rela, kind.stored_len())?;
                 }
             }
             Ok(())
@@ -585,11 +607,12 @@ impl Applier<'_> {
             return self.move_word(place, memory).ok_or_else(|| misplaced(rela, self.machine));
         }
         let target = self.target(kind, rela)?;
+        let mut no_room = None;
         let mut defer = |member, resolver, r_addend| {
             // The place is checked now, so that nothing can fail once code has run.
             memory.word(place)?;
-            indirect.push(Indirect { place, member, resolver, r_addend });
-            Some(())
+            let item = Indirect { place, member, resolver, r_addend };
+            indirect.try_push(item).map_err(|error| no_room = Some(error)).ok()
         };
         let plus = |value: u64| value.wrapping_add_signed(rela.r_addend);
         let stored = match (kind, target) {
@@ -625,7 +648,8 @@ impl Applier<'_> {
                 }
             }
             (RelocKind::Size | RelocKind::Size32, _) => {
-                let size = plus(self.bound.sizes.get(&rela.symbol).copied().unwrap_or(0));
+                let size = self.bound.sizes.get(rela.symbol as usize).copied().flatten();
+                let size = plus(size.unwrap_or(0));
                 if kind == RelocKind::Size {
                     memory.store(place, size.to_le_bytes())
                 } else {
@@ -666,6 +690,9 @@ impl Applier<'_> {
                 return Err(Error::unsupported(format!("{} at {place}", self.name(rela))).into());
             }
         };
+        if let Some(error) = no_room {
+            return Err(error.into());
+        }
         stored.ok_or_else(|| misplaced(rela, self.machine))
     }
 
@@ -679,7 +706,7 @@ impl Applier<'_> {
             return Ok(Target::Address(0));
         }
         if kind == RelocKind::JumpSlot
-            && let Some(call) = self.bound.calls.get(&rela.symbol)
+            && let Some(Some(call)) = self.bound.calls.get(rela.symbol as usize)
         {
             return Ok(*call);
         }

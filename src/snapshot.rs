@@ -15,6 +15,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr;
 
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_zeroed};
 use crate::group::Group;
 use crate::map::{MANY_PAGES, zero};
 
@@ -45,7 +47,7 @@ impl Snapshot {
     ///
     /// # Safety
     /// The group is in place, and nobody writes to its memory meanwhile.
-    pub(crate) unsafe fn take(&mut self, group: &Group) {
+    pub(crate) unsafe fn take(&mut self, group: &Group) -> Result<(), Error> {
         self.runs.clear();
         self.saved.clear();
         let page = region::page::size();
@@ -57,16 +59,17 @@ impl Snapshot {
                 let contents = unsafe { std::slice::from_raw_parts(start as *const u8, page) };
                 let is_zero = !is_there.has(index) || is_zero(contents);
                 if !is_zero {
-                    self.saved.extend_from_slice(contents);
+                    self.saved.try_append(contents)?;
                 }
                 match self.runs.last_mut() {
                     Some(run) if run.is_zero == is_zero && run.start.addr() + run.len == start => {
                         run.len += page;
                     }
-                    _ => self.runs.push(Run { start: start as *mut u8, len: page, is_zero }),
+                    _ => self.runs.try_push(Run { start: start as *mut u8, len: page, is_zero })?,
                 }
             }
         }
+        Ok(())
     }
 
     /// Puts all back.
@@ -108,7 +111,7 @@ impl PagesThere {
         if count < MANY_PAGES {
             return PagesThere(None);
         }
-        let mut entries = vec![0; count * Self::ENTRY];
+        let Ok(mut entries) = try_zeroed(count * Self::ENTRY) else { return PagesThere(None) };
         let read = File::open("/proc/self/pagemap").and_then(|map| {
             map.read_exact_at(&mut entries, (range.start / page * Self::ENTRY) as u64)
         });

@@ -16,7 +16,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::ops::Range;
@@ -194,10 +193,6 @@ impl<'a> SymbolName<'a> {
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
-
-    pub(crate) fn text(&self) -> Cow<'a, str> {
-        String::from_utf8_lossy(self.bytes)
-    }
 }
 
 /// A version that a reference asks for.
@@ -217,10 +212,6 @@ impl<'a> Version<'a> {
 
     pub(crate) fn name(&self) -> &'a [u8] {
         self.name
-    }
-
-    pub(crate) fn text(&self) -> Cow<'a, str> {
-        String::from_utf8_lossy(self.name)
     }
 }
 
@@ -794,13 +785,17 @@ impl<'a> SymbolTable<'a> {
 
     /// All that other libraries can bind to, with index; in table order.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
-        (1..self.len()).filter_map(|index| Some((index, self.symbol(index)?))).filter(
-            |(_, symbol)| {
-                !symbol.is_undefined()
-                    && symbol.is_export()
-                    && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
-            },
-        )
+        (1..self.len()).filter_map(|index| Some((index, self.export(index)?)))
+    }
+
+    /// The symbol of this index, if other libraries can bind to it.
+    pub(crate) fn export(&self, index: u32) -> Option<Sym> {
+        self.symbol(index).filter(|symbol| {
+            index != 0
+                && !symbol.is_undefined()
+                && symbol.is_export()
+                && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
+        })
     }
 
     /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it

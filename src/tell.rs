@@ -21,6 +21,7 @@ use std::path::Path;
 use crate::arch;
 use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
 use crate::error::Error;
+use crate::fallible::headroom;
 use crate::group::{self, Group, Loaded};
 use crate::limits::Limits;
 use crate::prepare::with_debug_source;
@@ -131,6 +132,7 @@ std::arch::global_asm!(
 
 /// Tells debuggers this much of an image.
 pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
+    headroom()?;
     // Before a debugger knows of it, and sets breakpoints.
     if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
         loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
@@ -142,11 +144,13 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
 fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
     let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
     with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
+        .unwrap_or_else(|error| Err(SymfileError::Memory(error.to_string())))
 }
 
 /// Tells debuggers as much of an image as before, with the debug information in `file`, which was
 /// split off it. Nothing changes if it is another image's.
 pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> {
+    headroom()?;
     let refused = |what: &dyn Display| Error::DebugInfo {
         image: loaded.name.to_string(),
         what: what.to_string(),

@@ -20,6 +20,7 @@ use std::ffi::CStr;
 use std::io;
 
 use crate::error::Error;
+use crate::fallible::TryGrow;
 
 /// More threads than a process can have; a list that seems longer is being changed.
 const MOST_THREADS: usize = 1 << 20;
@@ -98,7 +99,9 @@ impl ThreadList {
                 if found.len() == MOST_THREADS || at == 0 {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                found.push(crate::arch::thread_pointer_of(at - self.element));
+                found
+                    .try_push(crate::arch::thread_pointer_of(at - self.element))
+                    .map_err(|_| io::ErrorKind::OutOfMemory)?;
                 at = read_word(at + self.next)?;
             }
         }

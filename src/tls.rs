@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
 use crate::error::Error;
+use crate::fallible::{TryGrow, headroom, try_zeroed};
 use crate::image::TlsSegment;
 use crate::map::Mapping;
 use crate::sync::{Guard, Lock, Rank};
@@ -128,6 +129,20 @@ pub(crate) extern "C" fn descriptor_slow(descriptor: u64) -> *mut c_void {
 }
 
 impl ModuleId {
+    /// As [`ModuleId::address`], where that may take memory: of a library of `ld.so`'s, the C library
+    /// ends the process if there is none.
+    ///
+    /// # Safety
+    /// As that.
+    pub(crate) unsafe fn try_address(self, offset: u64) -> Result<*mut c_void, Error> {
+        if self.0 & OURS == 0 {
+            // SAFETY: the caller's promise.
+            return Ok(unsafe { self.address(offset) });
+        }
+        let index = TlsIndex { ti_module: self.0, ti_offset: offset as usize };
+        try_address(&index)
+    }
+
     /// The distance of the module's block from the thread pointer, if it is the same in every
     /// thread.
     pub(crate) fn static_offset(self) -> Option<isize> {
@@ -215,8 +230,17 @@ fn registry() -> Guard<'static, Registry> {
 /// Keeps something until the calling thread has ended, after the destructors of its keys (as far as
 /// POSIX promises rounds of those). In the main thread, which does not end, for good.
 pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) {
+    let Ok(thread) = Thread::current() else {
+        std::mem::forget(what);
+        return;
+    };
     // SAFETY: the calling thread's own record, and a field that nobody else reaches.
-    unsafe { (*Thread::current().as_ptr()).kept.push(what) };
+    let kept = unsafe { &mut (*thread.as_ptr()).kept };
+    match kept.try_room(1) {
+        Ok(()) => kept.push(what),
+        // Too long is better than not long enough.
+        Err(_) => std::mem::forget(what),
+    }
 }
 
 /// In a child just after the fork: the records of threads that do not exist here are forgotten,
@@ -281,16 +305,15 @@ impl TlsModule {
         };
         thread_exit_key()?;
         let mut registry = registry();
-        let pool = if in_pool { Some(registry.take_from_pool(&initial)?) } else { None };
-        initial.static_offset =
-            pool.as_ref().map(|range| arch::static_pool_offset() + range.start as isize);
+        registry.pool.try_room(1)?;
         let modules = &mut registry.modules;
         let free = (THREAD_SLOT + 1..modules.len()).find(|&index| modules[index].is_none());
         let index = free.unwrap_or(modules.len().max(THREAD_SLOT + 1));
-        if modules.len() <= index {
-            modules.resize(index + 1, None);
-        }
-        modules[index] = Some(initial);
+        modules.try_lengthen(index + 1, None)?;
+        let pool = if in_pool { Some(registry.take_from_pool(&initial)?) } else { None };
+        initial.static_offset =
+            pool.as_ref().map(|range| arch::static_pool_offset() + range.start as isize);
+        registry.modules[index] = Some(initial);
         Ok(TlsModule { index, pool })
     }
 
@@ -298,7 +321,7 @@ impl TlsModule {
     /// whose block lies in the pool. Nothing to do for others.
     pub(crate) fn fill_pool(&self) -> Result<(), Error> {
         let Some(range) = &self.pool else { return Ok(()) };
-        let values = self.initial_values();
+        let values = self.initial_values()?;
         // First for the threads to come, so that none is missed between the two.
         let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
         process::write_tls_template(own, range.start, &values)?;
@@ -311,7 +334,7 @@ impl TlsModule {
     pub(crate) fn reset(&self) -> Result<(), Error> {
         // New threads get them in any case.
         if let Some(range) = &self.pool {
-            return TlsModule::write_pool(range, &self.initial_values());
+            return TlsModule::write_pool(range, &self.initial_values()?);
         }
         let mut registry = registry();
         let module = registry.modules[self.index].as_mut();
@@ -321,17 +344,17 @@ impl TlsModule {
         Ok(())
     }
 
-    fn initial_values(&self) -> Vec<u8> {
+    fn initial_values(&self) -> Result<Vec<u8>, Error> {
         let initial = registry().modules[self.index];
-        let Some(initial) = initial else { return Vec::new() };
-        let mut values = vec![0; initial.size];
+        let Some(initial) = initial else { return Ok(Vec::new()) };
+        let mut values = try_zeroed(initial.size)?;
         // SAFETY: the template lies in the image's mapping, which outlives this, and is no longer
         // than a block (checked by `Image`).
         unsafe {
             let template = initial.template;
             ptr::copy_nonoverlapping(template, values.as_mut_ptr(), initial.template_len);
         }
-        values
+        Ok(values)
     }
 
     /// Writes to a module's range of the pool in every thread that exists.
@@ -429,13 +452,15 @@ impl Drop for TlsModule {
 
 impl Thread {
     /// The calling thread's record, made at its first use.
-    fn current() -> NonNull<Thread> {
+    fn current() -> Result<NonNull<Thread>, Error> {
         let slots = arch::tls_slots();
         // SAFETY: slot 0 of the calling thread's own slots.
         let slot = unsafe { &*slots.add(THREAD_SLOT).cast::<AtomicPtr<Thread>>() };
         if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
-            return thread;
+            return Ok(thread);
         }
+        headroom()?;
+        registry().threads.try_room(1)?;
         let thread = Box::leak(Box::new(Thread {
             starts: ptr::null(),
             starts_len: 0,
@@ -449,7 +474,7 @@ impl Thread {
         registry().threads.push(thread);
         slot.store(thread.as_ptr(), Ordering::Relaxed);
         set_thread_exit(thread.as_ptr());
-        thread
+        Ok(thread)
     }
 
     /// Where the calling thread's block of a module starts; null if it has none.
@@ -467,18 +492,25 @@ impl Thread {
     ///
     /// # Safety
     /// `thread` is the calling thread's own record, and the registry's lock is held.
-    unsafe fn grow(thread: NonNull<Thread>, index: usize) {
+    unsafe fn grow(thread: NonNull<Thread>, index: usize) -> Result<(), Error> {
         // SAFETY: others reach the fields under the lock only.
         unsafe {
             let thread = thread.as_ptr();
             let (room, blocks) = (&mut (*thread).room, &mut (*thread).blocks);
             if room.len() <= index {
-                room.resize_with(index + 1, AtomicPtr::default);
-                blocks.resize_with(index + 1, || None);
+                let additional = index + 1 - room.len();
+                let grown = blocks.try_room(additional).and_then(|()| room.try_room(additional));
+                if grown.is_ok() {
+                    room.resize_with(index + 1, AtomicPtr::default);
+                    blocks.resize_with(index + 1, || None);
+                }
+                // It may have moved all the same.
                 (*thread).starts = room.as_ptr();
                 (*thread).starts_len = room.len();
+                grown?;
             }
         }
+        Ok(())
     }
 
     /// Sets a module's entry, here and where [`arch::tls_get_addr`] looks first.
@@ -509,15 +541,15 @@ impl Thread {
 
 impl Block {
     /// A fresh copy of a module's initial values, and where in it the block starts.
-    fn new(initial: &Initial) -> Option<(Block, *mut u8)> {
+    fn new(initial: &Initial) -> Result<(Block, *mut u8), Error> {
         // `calloc` gives large blocks as untouched zero pages; it aligns to 16 only.
-        let room = initial.size.checked_add(initial.align)?;
+        let room = initial.size.saturating_add(initial.align);
         // SAFETY: `calloc` has no preconditions.
         let allocation = unsafe { libc::calloc(1, room) };
         let start = allocation.cast::<u8>();
         let skip = initial.residue.wrapping_sub(start.addr()) & (initial.align - 1);
         if allocation.is_null() {
-            return None;
+            return Err(Error::out_of_memory(room as u64));
         }
         // SAFETY: skip < align, so `size` bytes from there lie in the allocation; the template has
         // no more than `size` bytes (checked by `Image`) and is mapped while its module is
@@ -527,7 +559,7 @@ impl Block {
             ptr::copy_nonoverlapping(initial.template, start, initial.template_len);
             start
         };
-        Some((Block { allocation }, start))
+        Ok((Block { allocation }, start))
     }
 }
 
@@ -541,29 +573,33 @@ impl Drop for Block {
 /// The thread's first access to a module's variable, and every access to modules beyond the
 /// static slots. Called by [`arch::tls_get_addr`] for ids of ours.
 pub(crate) extern "C" fn address_slow(index: &TlsIndex) -> *mut c_void {
+    // There is no way to report: code is in the middle of an access to a variable.
+    try_address(index).unwrap_or_else(|_| abort("memdl: no memory for thread-local variables\n"))
+}
+
+fn try_address(index: &TlsIndex) -> Result<*mut c_void, Error> {
     let module = index.ti_module & !OURS;
-    let thread = Thread::current();
+    let thread = Thread::current()?;
     // SAFETY: the calling thread's own record.
     let mut start = unsafe { Thread::start(thread, module) };
     if start.is_null() {
-        start = first_access(thread, module);
+        start = first_access(thread, module)?;
     }
-    start.wrapping_add(index.ti_offset).cast()
+    Ok(start.wrapping_add(index.ti_offset).cast())
 }
 
 /// Makes the calling thread's block of a module, and tells where it starts.
-fn first_access(thread: NonNull<Thread>, module: usize) -> *mut u8 {
+fn first_access(thread: NonNull<Thread>, module: usize) -> Result<*mut u8, Error> {
     let initial = registry().modules.get(module).copied().flatten();
-    // There is no way to report: code is in the middle of an access to a variable.
     let Some(initial) = initial else {
-        abort("access to a thread-local variable of an unloaded image")
+        abort("memdl: access to a thread-local variable of an unloaded image\n")
     };
     let (block, start) = match initial.static_offset {
         Some(offset) => (None, arch::thread_pointer().wrapping_add_signed(offset) as *mut u8),
-        None => match Block::new(&initial) {
-            Some((block, start)) => (Some(block), start),
-            None => abort("no memory for thread-local variables"),
-        },
+        None => {
+            let (block, start) = Block::new(&initial)?;
+            (Some(block), start)
+        }
     };
     let mut registry = registry();
     if let Some(Some(initial)) = registry.modules.get_mut(module) {
@@ -571,14 +607,13 @@ fn first_access(thread: NonNull<Thread>, module: usize) -> *mut u8 {
     }
     // SAFETY: the calling thread's own record, and the lock is held.
     unsafe {
-        Thread::grow(thread, module);
+        Thread::grow(thread, module)?;
         Thread::set(thread, module, start, block);
     }
-    start
+    Ok(start)
 }
 
-fn abort(what: &str) -> ! {
-    let text = format!("memdl: {what}\n");
+fn abort(text: &str) -> ! {
     // SAFETY: writes a string that is alive to standard error.
     unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     std::process::abort()

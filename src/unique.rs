@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use crate::error::Error;
+use crate::fallible::{headroom, try_copy};
 use crate::group::Group;
 use crate::symbol::Sym;
 use crate::sync::{Guard, Lock, Rank};
@@ -47,18 +49,21 @@ pub(crate) fn definition(name: &[u8]) -> Option<(Arc<Group>, usize, Sym)> {
 }
 
 /// Makes the definitions of a group that is in place the only ones, but for those that another
-/// group has entered meanwhile.
-pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) {
+/// group has entered meanwhile. What was entered of a group that goes is not found any more.
+pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) -> Result<(), Error> {
     if first_uses.is_empty() {
-        return;
+        return Ok(());
     }
     let mut table = table();
     table.retain(|_, unique| unique.group.strong_count() > 0);
     for FirstUse { name, member, symbol } in first_uses {
-        table.entry(name.clone()).or_insert_with(|| Unique {
-            group: Arc::downgrade(group),
-            index: *member,
-            symbol: *symbol,
-        });
+        if table.contains_key(name) {
+            continue;
+        }
+        headroom()?;
+        let name = try_copy(name)?.into_boxed_slice();
+        let group = Arc::downgrade(group);
+        table.insert(name, Unique { group, index: *member, symbol: *symbol });
     }
+    Ok(())
 }

@@ -21,12 +21,15 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::eh_frame::EhFrame;
+use crate::error::Error;
+use crate::fallible::TryGrow;
 use crate::host;
 use crate::image::Facts;
 use crate::left_right::LeftRight;
@@ -86,15 +89,24 @@ impl Registration {
         facts: &Facts,
         mapping: &Mapping<Sealed>,
         link_map: *const LinkMap,
-    ) -> Registration {
+    ) -> Result<Registration, Error> {
         let addresses = mapping.address_range();
         let hdr = facts.eh_frame_hdr.clone();
         let eh_frame_hdr = hdr.as_ref().map_or(0, |hdr| mapping.load_bias().apply(hdr.start));
         let entry = Entry { addresses: addresses.clone(), eh_frame_hdr, link_map };
-        IMAGES.write(|images| {
-            let at = images.partition_point(|other| other.addresses.start < addresses.start);
-            images.insert(at, entry.clone());
+        let refused = Cell::new(None);
+        IMAGES.write(|images| match images.try_room(1) {
+            Ok(()) => {
+                let at = images.partition_point(|it| it.addresses.start < addresses.start);
+                images.insert(at, entry.clone());
+            }
+            Err(error) => refused.set(Some(error)),
         });
+        if let Some(error) = refused.into_inner() {
+            // One of the copies may have it.
+            IMAGES.write(|images| images.retain(|it| it.addresses.start != addresses.start));
+            return Err(error);
+        }
         let mut by_hand = None;
         if !unwinders_ask_us() {
             let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, mapping));
@@ -106,7 +118,7 @@ impl Registration {
                 begin
             });
         }
-        Registration { start: addresses.start, by_hand }
+        Ok(Registration { start: addresses.start, by_hand })
     }
 }
 

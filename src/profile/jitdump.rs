@@ -23,9 +23,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{process, ptr};
 
-use super::NamedCode;
+use super::{NamedCode, no_memory};
 use crate::arch::MACHINE;
+use crate::error::Error;
 use crate::escape::Escaped;
+use crate::fallible::{TryGrow, headroom, try_format};
 use crate::lines::Line;
 
 /// `JiTD`.
@@ -64,6 +66,7 @@ impl JitDump {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = options.open(&path)?;
+        headroom().map_err(no_memory)?;
         let mut header = Vec::with_capacity(HEADER_SIZE as usize);
         let machine = u32::from(MACHINE.e_machine);
         for word in [MAGIC, VERSION, HEADER_SIZE, machine, 0, process] {
@@ -80,16 +83,19 @@ impl JitDump {
     /// Records these functions as being there from now on.
     pub(super) fn add<'a>(
         &mut self,
-        functions: impl Iterator<Item = NamedCode<'a>>,
+        functions: impl Iterator<Item = Result<NamedCode<'a>, Error>>,
     ) -> io::Result<()> {
+        headroom().map_err(no_memory)?;
         // SAFETY: no preconditions.
         let thread = unsafe { libc::gettid() }.cast_unsigned();
         let time = now();
         let mut out = BufWriter::new(&self.file);
-        for NamedCode { addresses, name, code, lines } in functions {
+        for function in functions {
+            headroom().map_err(no_memory)?;
+            let NamedCode { addresses, name, code, lines } = function.map_err(no_memory)?;
             if !lines.is_empty() {
                 // Before the code that it is about.
-                let record = debug_info(addresses.start, &lines);
+                let record = debug_info(addresses.start, &lines).map_err(no_memory)?;
                 write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
             }
             let (start, size) = (addresses.start as u64, code.len() as u64);
@@ -119,21 +125,21 @@ impl JitDump {
 }
 
 /// Where lines begin, without the record's prefix.
-fn debug_info(function: usize, lines: &[(usize, Line)]) -> Vec<u8> {
+fn debug_info(function: usize, lines: &[(usize, Line)]) -> Result<Vec<u8>, Error> {
     let mut record = Vec::new();
     for word in [function, lines.len()] {
         record.extend_from_slice(&(word as u64).to_ne_bytes());
     }
     for (address, line) in lines {
-        record.extend_from_slice(&(*address as u64).to_ne_bytes());
+        record.try_append(&(*address as u64).to_ne_bytes())?;
         // The second is a discriminator, which nobody reads.
         for word in [line.line, 0] {
-            record.extend_from_slice(&word.to_ne_bytes());
+            record.try_append(&word.to_ne_bytes())?;
         }
-        record.extend(Escaped(&line.file).to_string().into_bytes());
-        record.push(0);
+        record.try_append(try_format(format_args!("{}", Escaped(&line.file)))?.as_bytes())?;
+        record.try_push(0)?;
     }
-    record
+    Ok(record)
 }
 
 fn write_record(out: &mut impl Write, kind: u32, time: u64, parts: &[&[u8]]) -> io::Result<()> {

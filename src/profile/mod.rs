@@ -15,6 +15,7 @@
 mod jitdump;
 mod perf_map;
 
+use std::io;
 use std::ops::Range;
 
 use crate::addr::Vaddr;
@@ -22,8 +23,10 @@ use crate::debug::Presence;
 use crate::demangle::demangled;
 use crate::dynamic::ReadAt;
 use crate::environment;
+use crate::error::Error;
 use crate::escape::{Escaped, Utf8};
-use crate::functions;
+use crate::fallible::{headroom, try_collect, try_format, try_push_str};
+use crate::functions::{self, Function};
 use crate::image::Image;
 use crate::lines::{Dwarf, Line};
 use crate::map::{Mapping, Sealed};
@@ -157,30 +160,33 @@ impl Registration {
                 debug.warn_of(&fault);
             }
         }
-        let functions = functions::of_image(image, debug_info);
-        let functions = functions.into_iter().map(|function| {
+        let code = |function: Function<'_>| {
             let place = |at: Vaddr| mapping.load_bias().apply(at);
             let lines = dwarf.as_mut().map(|dwarf| dwarf.lines(function.addresses.clone()));
             let lines = lines.unwrap_or_default().into_iter();
-            NamedCode {
+            Ok(NamedCode {
                 addresses: place(function.addresses.start)..place(function.addresses.end),
-                lines: lines.map(|line| (place(line.address), line)).collect(),
-                name: Utf8(function.name).to_string(),
+                lines: try_collect(lines.map(|line| (place(line.address), line)))?,
+                name: try_format(format_args!("{}", Utf8(function.name)))?,
                 code: mapping.read(function.addresses).unwrap_or_default(),
-            }
-        });
+            })
+        };
+        let functions = functions::of_image(image, debug_info).map(Vec::into_iter);
         let start = addresses.start;
         let written = match profile {
             Profile::Off => return None,
             Profile::PerfMap | Profile::LivePerfMap => {
-                let rows = rows(name, functions);
+                let rows = functions.and_then(|functions| rows(name, functions.map(code)));
                 let keep = profile == Profile::PerfMap;
                 let map = &mut lock().map;
-                PerfMap::of_this_process(map).and_then(|map| map.add(addresses, &rows, keep))
+                rows.map_err(no_memory)
+                    .and_then(|rows| PerfMap::of_this_process(map)?.add(addresses, &rows, keep))
             }
             Profile::JitDump => {
                 let dump = &mut lock().dump;
-                JitDump::of_this_process(dump).and_then(|dump| dump.add(functions))
+                functions
+                    .map_err(no_memory)
+                    .and_then(|functions| JitDump::of_this_process(dump)?.add(functions.map(code)))
             }
         };
         match written {
@@ -206,16 +212,25 @@ impl Drop for Registration {
 
 /// The lines of a perf map. perf shows names there as they are written, so they are written as
 /// people know them; and it cannot tell which image they are of, so they say it.
-fn rows<'a>(image: &str, functions: impl Iterator<Item = NamedCode<'a>>) -> String {
-    use std::fmt::Write;
+fn rows<'a>(
+    image: &str,
+    functions: impl Iterator<Item = Result<NamedCode<'a>, Error>>,
+) -> Result<String, Error> {
     let image = Escaped(image);
     let mut rows = String::new();
-    for NamedCode { addresses: Range { start, end }, name, .. } in functions {
+    for function in functions {
+        headroom()?;
+        let NamedCode { addresses: Range { start, end }, name, .. } = function?;
         let (size, name) = (end.saturating_sub(start), Escaped(demangled(&name)));
-        // Writing to a string cannot fail.
-        let _ = writeln!(rows, "{start:x} {size:x} {name} [{image}]");
+        let row = try_format(format_args!("{start:x} {size:x} {name} [{image}]\n"))?;
+        try_push_str(&mut rows, &row)?;
     }
-    rows
+    Ok(rows)
+}
+
+/// What has become of a file that there was no memory for.
+fn no_memory(_: Error) -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
 }
 
 #[cfg(test)]
@@ -231,7 +246,7 @@ mod tests {
             lines: Vec::new(),
         };
         let functions = [function(b"evil\n2000 10 root"), function(b"_ZN3foo3barEi\xff")];
-        let rows = rows("lib\rfoo", functions.into_iter());
+        let rows = rows("lib\rfoo", functions.into_iter().map(Ok)).unwrap();
         assert_eq!(
             rows,
             "1000 10 evil\\n2000 10 root [lib\\rfoo]\n1000 10 _ZN3foo3barEi\\xff [lib\\rfoo]\n"

@@ -30,6 +30,9 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime};
 
+use super::no_memory;
+use crate::fallible::{TryGrow, headroom, try_zeroed};
+
 /// How many bytes of lines of unloaded images are kept.
 const MOST_RETIRED: u64 = 64 << 20;
 
@@ -64,6 +67,7 @@ impl PerfMap {
     pub(super) fn of_this_process(slot: &mut Option<PerfMap>) -> io::Result<&mut PerfMap> {
         let process = process::id();
         if slot.as_ref().is_none_or(|map| map.process != process) {
+            headroom().map_err(no_memory)?;
             let path = PathBuf::from(format!("/tmp/perf-{process}.map"));
             let (file, is_ours) = open(&path)?;
             let (blocks, gaps) = (Vec::new(), Vec::new());
@@ -98,6 +102,7 @@ impl PerfMap {
         self.erase(|block| {
             block.addresses.start < addresses.end && addresses.start < block.addresses.end
         })?;
+        self.blocks.try_room(1).map_err(no_memory)?;
         let place = self.write(rows.as_bytes())?;
         self.keep |= keep;
         self.blocks.push(Block { addresses, place, keep, is_live: true });
@@ -116,6 +121,7 @@ impl PerfMap {
             }
             self.file.write_all_at(bytes, start)?;
             if start + len < end {
+                // There was one.
                 self.gaps.insert(index, start + len..end);
             }
             return Ok(start..start + len);
@@ -132,18 +138,27 @@ impl PerfMap {
 
     /// Takes out of the file what these blocks say.
     fn erase(&mut self, is_void: impl Fn(&Block) -> bool) -> io::Result<()> {
-        let void: Vec<Block>;
-        (void, self.blocks) = std::mem::take(&mut self.blocks).into_iter().partition(is_void);
-        for block in void {
-            if let Some(rows) = self.rows(&block) {
-                self.file.write_all_at(&vec![b'\n'; rows.len()], block.place.start)?;
-                self.add_gap(block.place);
+        const NEWLINES: [u8; 1024] = [b'\n'; 1024];
+        // Without memory to look at them, lines stay: then other images' may stand in their place.
+        while let Some(index) = self.blocks.iter().position(&is_void) {
+            let block = self.blocks.remove(index);
+            let Some(rows) = self.rows(&block) else { continue };
+            let mut at = block.place.start;
+            for part in rows.as_bytes().chunks(NEWLINES.len()) {
+                let newlines = NEWLINES.get(..part.len()).unwrap_or_default();
+                self.file.write_all_at(newlines, at)?;
+                at += part.len() as u64;
             }
+            self.add_gap(block.place);
         }
         Ok(())
     }
 
     fn add_gap(&mut self, gap: Range<u64>) {
+        if self.gaps.try_room(1).is_err() {
+            // Nobody will write there again.
+            return;
+        }
         let index = self.gaps.partition_point(|other| other.start < gap.start);
         self.gaps.insert(index, gap);
         let touches = |a: &Range<u64>, b: &Range<u64>| a.end == b.start;
@@ -160,7 +175,8 @@ impl PerfMap {
 
     /// What stands in the file.
     fn read(&self, place: Range<u64>) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(place.end.checked_sub(place.start)?).ok()?];
+        let len = usize::try_from(place.end.checked_sub(place.start)?).ok()?;
+        let mut bytes = try_zeroed(len).ok()?;
         self.file.read_exact_at(&mut bytes, place.start).ok()?;
         Some(bytes)
     }
@@ -191,7 +207,9 @@ impl PerfMap {
                 break;
             }
             excess -= len(block);
-            oldest.push(block.place.start);
+            if oldest.try_push(block.place.start).is_err() {
+                break;
+            }
         }
         self.erase(|block| !block.is_live && (!block.keep || oldest.contains(&block.place.start)))
     }

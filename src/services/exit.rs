@@ -19,6 +19,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
+use crate::fallible::has_headroom;
 use crate::group::{self, Group};
 use crate::tls;
 
@@ -139,6 +140,9 @@ pub(super) unsafe extern "C" fn at_thread_exit(
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
     };
+    if !has_headroom() {
+        return -1;
+    }
     let spare = SPARE.get();
     if spare > 0 {
         SPARE.set(spare - 1);

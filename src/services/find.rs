@@ -93,7 +93,8 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
     if result != 0 {
         return result;
     }
-    let images = group::all_images();
+    // There is no way to say that there is no memory for the list.
+    let images = group::all_images().unwrap_or_default();
     for (group, index) in &images {
         let loaded = group.member(*index);
         let module = loaded.tls.as_ref().map(tls::TlsModule::id);
@@ -106,7 +107,9 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             dlpi_subs: group::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),
             // SAFETY: the image is in place, and offset 0 is in every block.
-            dlpi_tls_data: module.map_or(ptr::null_mut(), |module| unsafe { module.address(0) }),
+            dlpi_tls_data: module
+                .and_then(|module| unsafe { module.try_address(0) }.ok())
+                .unwrap_or(ptr::null_mut()),
         };
         // SAFETY: the caller's promise; the record and what it points to live during the call.
         let result = unsafe { visit(&mut info, size_of_val(&info), data) };

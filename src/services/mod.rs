@@ -58,7 +58,12 @@ unsafe extern "C" fn key_create(
     let result = unsafe { libc::pthread_key_create(key, destructor) };
     if let (0, Some(destructor)) = (result, destructor) {
         // SAFETY: it was just written.
-        group::note_key(destructor as *const () as usize, unsafe { *key });
+        let noted = group::note_key(destructor as *const () as usize, unsafe { *key });
+        if noted.is_err() {
+            // SAFETY: created just now, and nobody's yet.
+            unsafe { libc::pthread_key_delete(*key) };
+            return libc::ENOMEM;
+        }
     }
     result
 }

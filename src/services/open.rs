@@ -14,6 +14,7 @@
 
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::fmt::Display;
@@ -24,7 +25,9 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::debug::Instances;
+use crate::error::Error;
 use crate::escape::Escaped;
+use crate::fallible::{has_headroom, headroom, lossy, try_c_string, try_collect, try_format};
 use crate::group::{self, Group, Provider};
 use crate::handles::{self, FileId};
 use crate::host::{self, GlobalScope};
@@ -39,12 +42,27 @@ use crate::tls::TlsModule;
 
 thread_local! {
     /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
-    static ERROR: RefCell<(Option<CString>, CString)> = RefCell::default();
+    static ERROR: RefCell<(Option<Text>, Text)> =
+        const { RefCell::new((None, Cow::Borrowed(c""))) };
 }
 
+type Text = Cow<'static, CStr>;
+
+/// What `dlerror` says where there is no memory to say what it was.
+const NO_MEMORY: &CStr = c"out of memory";
+
 fn fail(text: impl Display) -> *mut c_void {
-    let text = CString::new(Escaped(text).to_string()).unwrap_or_default();
+    let text = try_format(format_args!("{}", Escaped(text)));
+    let text = match text.and_then(|text| try_c_string(text.as_bytes())) {
+        Ok(text) => Cow::Owned(text.unwrap_or_default()),
+        Err(_) => Cow::Borrowed(NO_MEMORY),
+    };
     ERROR.with_borrow_mut(|error| error.0 = Some(text));
+    ptr::null_mut()
+}
+
+fn no_memory() -> *mut c_void {
+    ERROR.with_borrow_mut(|error| error.0 = Some(Cow::Borrowed(NO_MEMORY)));
     ptr::null_mut()
 }
 
@@ -80,11 +98,19 @@ unsafe extern "C-unwind" fn dlopen_for(
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
     let caller = group::image_at(caller);
+    if caller.is_some() && !has_headroom() {
+        return no_memory();
+    }
     let file = FileId::of(name);
-    if let Some(caller) = &caller
-        && let Some(handle) = handles::open_again(caller, file).or_else(|| open_image(caller, name))
-    {
-        return handle;
+    if let Some(caller) = &caller {
+        if let Some(handle) = handles::open_again(caller, file) {
+            return handle;
+        }
+        match open_image(caller, name) {
+            Ok(None) => {}
+            Ok(Some(handle)) => return handle,
+            Err(_) => return no_memory(),
+        }
     }
     let Some(caller) = caller else {
         // SAFETY: the caller's promise, passed on.
@@ -109,7 +135,8 @@ unsafe extern "C-unwind" fn dlopen_for(
         ..Settings::new(super::replacement)
     };
     // If it names the very image that opens it, `ld.so` would look for another one.
-    let is_ours = bytes.as_ref().is_some_and(|bytes| settings.needs_enclosing(bytes));
+    let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_enclosing(bytes));
+    let Ok(is_ours) = is_ours else { return no_memory() };
     let refusal = if is_ours {
         CString::default()
     } else {
@@ -132,18 +159,21 @@ unsafe extern "C-unwind" fn dlopen_for(
         Err(error) => Err(error),
     };
     match library {
-        Ok(library) => handles::open(&caller, file, library.group().clone(), 0),
-        Err(error) => fail(format!("{}; {error}", refusal.to_string_lossy())),
+        Ok(library) => {
+            let handle = handles::open(&caller, file, library.group().clone(), 0);
+            handle.unwrap_or_else(|_| no_memory())
+        }
+        Err(error) => fail(format_args!("{}; {error}", refusal.to_string_lossy())),
     }
 }
 
 /// The handle of an image of this name that the caller sees.
-fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Option<*mut c_void> {
-    let images = lookup::images_in_scope(&caller.0).into_iter().chain(group::global_images());
+fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Result<Option<*mut c_void>, Error> {
+    let images = lookup::images_in_scope(&caller.0)?.into_iter().chain(group::global_images()?);
     let is_it =
         |(group, index): &(Arc<Group>, usize)| group.member(*index).is_called(name.to_bytes());
-    let (group, index) = { images }.find(is_it)?;
-    Some(handles::open(caller, None, group, index))
+    let Some((group, index)) = { images }.find(is_it) else { return Ok(None) };
+    handles::open(caller, None, group, index).map(Some)
 }
 
 /// `dlclose`.
@@ -177,7 +207,8 @@ unsafe extern "C-unwind" fn dlsym_for(
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
     let symbol = unsafe { CStr::from_ptr(name) };
-    find(handle, symbol, None, caller).unwrap_or_else(|| {
+    let found = find(handle, symbol, None, caller).unwrap_or_else(|_| Some(no_memory()));
+    found.unwrap_or_else(|| {
         // SAFETY: the caller's promise, passed on.
         unsafe { libc::dlsym(handle, name) }
     })
@@ -205,7 +236,8 @@ unsafe extern "C-unwind" fn dlvsym_for(
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
     let (symbol, wanted) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(version)) };
-    find(handle, symbol, Some(wanted), caller).unwrap_or_else(|| {
+    let found = find(handle, symbol, Some(wanted), caller).unwrap_or_else(|_| Some(no_memory()));
+    found.unwrap_or_else(|| {
         // SAFETY: the caller's promise, passed on.
         unsafe { libc::dlvsym(handle, name, version) }
     })
@@ -218,45 +250,62 @@ fn find(
     name: &CStr,
     version: Option<&CStr>,
     caller: usize,
-) -> Option<*mut c_void> {
+) -> Result<Option<*mut c_void>, Error> {
     let symbol = SymbolName::new(name.to_bytes());
     let wanted =
         version.map_or(Wanted::Default, |it| Wanted::Version(Version::exact(it.to_bytes())));
     let not_found = || {
-        let version = version.map_or(String::new(), |it| format!("@{}", it.to_string_lossy()));
-        fail(format!("undefined symbol: {}{version}", name.to_string_lossy()))
+        let at = if version.is_some() { "@" } else { "" };
+        let version = version.map_or(Cow::Borrowed(""), |it| lossy(it.to_bytes()));
+        fail(format_args!("undefined symbol: {}{at}{version}", lossy(name.to_bytes())))
     };
     let in_global = || {
-        let found = GlobalScope::new().lookup(&symbol, wanted, Class::Address)?;
+        let scope = GlobalScope::new()?;
+        let found = scope.lookup(&symbol, wanted, Class::Address);
+        scope.check_memory()?;
+        let Some(found) = found else { return Ok(None) };
         if let Some(service) = super::replacement(name.to_bytes()) {
-            return Some(service as *mut c_void);
+            return Ok(Some(service as *mut c_void));
         }
         // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
-        Some(unsafe { lookup::address_of(found.symbol.definition) })
+        unsafe { lookup::address_of(found.symbol.definition) }.map(Some)
     };
     let in_global_images = || {
-        let images = group::global_images().into_iter();
-        let images: Vec<_> = images.map(|(group, index)| Provider::Loaded(group, index)).collect();
-        lookup::in_list(&images, &symbol, wanted)
+        let images = group::global_images()?.into_iter();
+        let images = images.map(|(group, index)| Provider::Loaded(group, index));
+        lookup::in_list(&try_collect(images)?, &symbol, wanted)
     };
     if host::is_executable(handle) {
-        return Some(in_global().or_else(in_global_images).unwrap_or_else(not_found));
+        headroom()?;
+        let found = or_else(in_global()?, in_global_images)?;
+        return Ok(Some(found.unwrap_or_else(not_found)));
     }
     if handle == libc::RTLD_DEFAULT || handle == libc::RTLD_NEXT {
-        let (group, index) = group::image_at(caller)?;
-        let list = lookup::scope(&group);
+        let Some((group, index)) = group::image_at(caller) else { return Ok(None) };
+        headroom()?;
+        let list = lookup::scope(&group)?;
         let found = if handle == libc::RTLD_NEXT {
             let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), index));
             let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
-            lookup::in_list(&list[after..], &symbol, wanted).or_else(in_global)
+            let after = list.get(after..).unwrap_or_default();
+            or_else(lookup::in_list(after, &symbol, wanted)?, in_global)?
         } else {
             let in_scope = || lookup::in_list(&list, &symbol, wanted);
-            in_global().or_else(in_global_images).or_else(in_scope)
+            or_else(or_else(in_global()?, in_global_images)?, in_scope)?
         };
-        return Some(found.unwrap_or_else(not_found));
+        return Ok(Some(found.unwrap_or_else(not_found)));
     }
-    let (group, index) = handles::image(handle)?;
-    Some(lookup::in_library(&group, index, &symbol, wanted).unwrap_or_else(not_found))
+    let Some((group, index)) = handles::image(handle) else { return Ok(None) };
+    let found = lookup::in_library(&group, index, &symbol, wanted)?;
+    Ok(Some(found.unwrap_or_else(not_found)))
+}
+
+/// As `Option::or_else`, of what can fail.
+fn or_else<T>(
+    found: Option<T>,
+    otherwise: impl FnOnce() -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    if found.is_some() { Ok(found) } else { otherwise() }
 }
 
 /// `dlinfo`.
@@ -286,11 +335,13 @@ pub(super) unsafe extern "C" fn dlinfo(
             RTLD_DI_LINKMAP => info.cast::<*const LinkMap>().write(&*loaded.link_map),
             RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
             RTLD_DI_TLS_DATA => {
-                let block = module.map_or(ptr::null_mut(), |module| module.address(0));
+                // Null is what the C library says of a thread that has none.
+                let block = module.and_then(|module| module.try_address(0).ok());
+                let block = block.unwrap_or(ptr::null_mut());
                 info.cast::<*mut c_void>().write(block);
             }
             _ => {
-                fail(format!("dlinfo: request {request} is not known for an image in memory"));
+                fail(format_args!("dlinfo: request {request} is not known for an image in memory"));
                 return -1;
             }
         }
