@@ -17,9 +17,9 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::error::Error;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -29,6 +29,7 @@ use std::thread;
 
 use crate::debug::Instances;
 use crate::escape::Escaped;
+use crate::fallible::{TryGrow, headroom, try_c_string, try_collect_ok, try_copy, try_format};
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::promise::MayRun;
@@ -127,7 +128,37 @@ pub type SymbolCallback =
     unsafe extern "C-unwind" fn(symbol: *const CSymbol, user: *mut c_void) -> c_int;
 
 /// A failure of this file's or of memdl's, on its way to being a text.
-type Failure = Box<dyn Error>;
+enum Failure {
+    Text(Cow<'static, str>),
+    Memdl(crate::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Text(text) => f.write_str(text),
+            Failure::Memdl(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<&'static str> for Failure {
+    fn from(text: &'static str) -> Failure {
+        Failure::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure::Text(Cow::Owned(text))
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Failure {
+        Failure::Memdl(error)
+    }
+}
 
 // ------------------------------------------------------------------------------------------------
 // Errors, panics, exceptions
@@ -145,6 +176,8 @@ struct ThreadTexts {
 
 thread_local! {
     static TEXTS: RefCell<ThreadTexts> = RefCell::default();
+    /// `memdl_error` says this next: there was no memory to say anything else. It needs none itself.
+    static NO_MEMORY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// With this thread's texts; `None` in a thread so far gone that it has none any more.
@@ -157,8 +190,14 @@ fn noted<T>(result: Result<T, Failure>) -> Option<T> {
     result
         .map_err(|failure| {
             // Names that come from images are in it.
-            let text = c_string(&Escaped(failure).to_string());
-            with_texts(|texts| texts.pending = Some(text))
+            let text = headroom().and_then(|()| try_format(format_args!("{}", Escaped(failure))));
+            match text.map_err(Failure::from).and_then(|text| c_string(&text)) {
+                Ok(text) => {
+                    NO_MEMORY.set(false);
+                    with_texts(|texts| texts.pending = Some(text));
+                }
+                Err(_) => NO_MEMORY.set(true),
+            }
         })
         .ok()
 }
@@ -204,6 +243,9 @@ fn status(done: Option<()>) -> c_int {
 /// The text of the thread's last failure, once.
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_error() -> *const c_char {
+    if NO_MEMORY.take() {
+        return c"out of memory".as_ptr();
+    }
     let text = with_texts(|texts| {
         texts.told = texts.pending.take();
         pointer(&texts.told)
@@ -215,9 +257,9 @@ pub extern "C" fn memdl_error() -> *const c_char {
 // Strings and pointers
 
 /// Up to the first NUL, if there is one.
-fn c_string(text: &str) -> CString {
+fn c_string(text: &str) -> Result<CString, Failure> {
     let text = text.split('\0').next().unwrap_or_default();
-    CString::new(text).unwrap_or_default()
+    Ok(try_c_string(text.as_bytes())?.unwrap_or_default())
 }
 
 /// Null for `None`.
@@ -257,6 +299,14 @@ unsafe fn bytes_of<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Fai
 }
 
 /// # Safety
+/// As [`bytes_of`].
+unsafe fn copied(bytes: *const c_void, len: usize) -> Result<Bytes<'static>, Failure> {
+    headroom()?;
+    // SAFETY: the caller's promise.
+    Ok(Bytes::Read(Arc::new(try_copy(unsafe { bytes_of(bytes, len)? })?)))
+}
+
+/// # Safety
 /// Null, or a live handle of that type.
 unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
     // SAFETY: the caller's promise. Of a handle that others may use at the same time there are only
@@ -285,10 +335,11 @@ fn give<T>(value: Option<T>) -> *mut T {
 // Loading
 
 impl LibraryHandle {
-    fn new(library: Held) -> LibraryHandle {
-        let name = c_string(library.name());
-        let soname = library.soname().map(c_string);
-        LibraryHandle { library, name, soname }
+    fn new(library: Held) -> Result<LibraryHandle, Failure> {
+        headroom()?;
+        let name = c_string(library.name())?;
+        let soname = library.soname().map(c_string).transpose()?;
+        Ok(LibraryHandle { library, name, soname })
     }
 }
 
@@ -304,7 +355,7 @@ unsafe fn loader_of<'a>(options: *const Options) -> Cow<'a, Loader> {
 
 /// What a load gave, as a handle.
 fn loaded(result: Result<Library, crate::Error>) -> *mut LibraryHandle {
-    give(caught(|| Ok(LibraryHandle::new(Held::Own(result?)))))
+    give(caught(|| LibraryHandle::new(Held::Own(result?))))
 }
 
 /// The half of a load that runs code of the library.
@@ -487,7 +538,7 @@ pub unsafe extern "C-unwind" fn memdl_pool_acquire(pool: *const PoolHandle) -> *
     let Some(PoolHandle(pool)) = pool else { return ptr::null_mut() };
     // SAFETY: the header's contract: the library may be run, and is not running when it is closed.
     let acquired = transparent(|| unsafe { pool.acquire() });
-    give(caught(|| Ok(LibraryHandle::new(Held::OfPool(acquired?)))))
+    give(caught(|| LibraryHandle::new(Held::OfPool(acquired?))))
 }
 
 /// How many instances wait.
@@ -625,9 +676,9 @@ struct OwnedSymbol {
 }
 
 impl OwnedSymbol {
-    fn new(symbol: &ExportedSymbol<'_>) -> OwnedSymbol {
-        let name = c_string(symbol.name());
-        let version = symbol.version().map(c_string);
+    fn new(symbol: &ExportedSymbol<'_>) -> Result<OwnedSymbol, Failure> {
+        let name = c_string(symbol.name())?;
+        let version = symbol.version().map(c_string).transpose()?;
         let c = CSymbol {
             name: name.as_ptr(),
             version: pointer(&version),
@@ -642,7 +693,7 @@ impl OwnedSymbol {
             size: symbol.size(),
             address: symbol.address(),
         };
-        OwnedSymbol { _name: name, _version: version, c }
+        Ok(OwnedSymbol { _name: name, _version: version, c })
     }
 }
 
@@ -663,7 +714,7 @@ pub unsafe extern "C-unwind" fn memdl_symbols(
     });
     let Some((mut symbols, callback)) = input else { return -1 };
     loop {
-        match caught(|| Ok(symbols.next().map(|symbol| OwnedSymbol::new(&symbol)))) {
+        match caught(|| symbols.next().map(|symbol| OwnedSymbol::new(&symbol)).transpose()) {
             None => return -1,
             Some(None) => return 0,
             Some(Some(symbol)) => {
@@ -692,7 +743,8 @@ pub unsafe extern "C" fn memdl_symbol_at(
         let symbol = library
             .symbol_at(address.addr())
             .ok_or_else(|| format!("{}: no exported symbol is at {address:p}", library.name()))?;
-        let symbol = OwnedSymbol::new(&symbol);
+        let symbol = OwnedSymbol::new(&symbol)?;
+        headroom()?;
         let kept = with_texts(|texts| &raw const texts.symbol.insert(symbol).c);
         kept.ok_or_else(|| "the thread is ending".into())
     });
@@ -707,12 +759,13 @@ struct OwnedFrame {
 }
 
 impl OwnedFrame {
-    fn new(frame: &Frame) -> OwnedFrame {
+    fn new(frame: &Frame) -> Result<OwnedFrame, Failure> {
+        headroom()?;
         let strings = [
-            Some(c_string(frame.image())),
-            frame.function().map(|name| c_string(&name)),
-            frame.linkage_name().map(c_string),
-            frame.file().map(|file| c_string(&file.to_string_lossy())),
+            Some(c_string(frame.image())?),
+            frame.function().map(|name| c_string(&name)).transpose()?,
+            frame.linkage_name().map(c_string).transpose()?,
+            frame.file().map(|file| c_string(&file.to_string_lossy())).transpose()?,
         ];
         let [image, function, linkage_name, file] = strings.each_ref().map(pointer);
         let c = CFrame {
@@ -725,7 +778,7 @@ impl OwnedFrame {
             is_inlined: frame.is_inlined().into(),
             address: frame.address().0,
         };
-        OwnedFrame { _strings: strings, c }
+        Ok(OwnedFrame { _strings: strings, c })
     }
 }
 
@@ -742,7 +795,7 @@ pub unsafe extern "C-unwind" fn memdl_symbolize(
     // It may be the last to hold on to a library, whose destructors then run.
     let frames = transparent(|| crate::symbolize(address.addr()));
     let input = caught(|| {
-        let frames: Vec<OwnedFrame> = frames.iter().map(OwnedFrame::new).collect();
+        let frames = try_collect_ok(frames.iter().map(OwnedFrame::new))?;
         Ok((frames, callback.ok_or("the callback is null")?))
     });
     let Some((frames, callback)) = input else { return -1 };
@@ -820,7 +873,10 @@ pub unsafe extern "C" fn memdl_address_range(
 /// The defaults.
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_options_new() -> *mut Options {
-    give(caught(|| Ok(Options::default())))
+    give(caught(|| {
+        headroom()?;
+        Ok(Options::default())
+    }))
 }
 
 /// Frees options; what was loaded with them stays.
@@ -846,6 +902,7 @@ unsafe fn set(
     change: impl FnOnce(&mut Options) -> Result<(), Failure>,
 ) -> c_int {
     status(caught(|| {
+        headroom()?;
         // SAFETY: the caller's promise.
         change(unsafe { options.as_mut() }.ok_or("the options are null")?)
     }))
@@ -929,9 +986,9 @@ pub unsafe extern "C" fn memdl_options_set_resolver(
             };
             options.change(|loader| {
                 loader.resolver(move |request| {
-                    let name = c_string(request.name());
-                    let version = request.version().map(c_string);
-                    let requested_by = c_string(request.requested_by());
+                    let name = c_string(request.name()).ok()?;
+                    let version = request.version().map(c_string).transpose().ok()?;
+                    let requested_by = c_string(request.requested_by()).ok()?;
                     let request = CRequest {
                         name: name.as_ptr(),
                         version: pointer(&version),
@@ -979,8 +1036,10 @@ pub unsafe extern "C" fn memdl_options_provide(
     // SAFETY: the header's contract.
     unsafe {
         set(options, |options| {
-            let (name, bytes) = (utf8(name)?, bytes_of(bytes, len)?);
-            options.change(|loader| loader.provide(name, bytes))
+            let (name, bytes) = (utf8(name)?, copied(bytes, len)?);
+            let provided = &mut options.loader.settings.provided;
+            provided.try_push((name.into(), bytes))?;
+            Ok(())
         })
     }
 }
@@ -1110,8 +1169,8 @@ pub unsafe extern "C" fn memdl_options_set_debug_info(
     // SAFETY: the header's contract.
     unsafe {
         set(options, |options| {
-            let bytes = bytes_of(bytes, len)?;
-            options.change(|loader| loader.debug_info(bytes))
+            options.loader.settings.debug_info = Some(copied(bytes, len)?);
+            Ok(())
         })
     }
 }
@@ -1165,9 +1224,18 @@ mod tests {
     }
 
     #[test]
-    fn a_text_with_a_nul_is_told_up_to_it() {
-        assert!(noted::<()>(Err("told\0not told".into())).is_none());
-        assert_eq!(last_error().as_deref(), Some("told"));
+    fn a_nul_in_a_text_is_escaped() {
+        assert!(noted::<()>(Err("told\0told".into())).is_none());
+        assert_eq!(last_error().as_deref(), Some("told\\u{0}told"));
+    }
+
+    #[test]
+    fn without_memory_the_text_takes_none() {
+        assert!(noted::<()>(Err(crate::Error::out_of_memory(7).into())).is_none());
+        assert_eq!(last_error().as_deref(), Some(": out of memory: 7 bytes are not to be had"));
+        NO_MEMORY.set(true);
+        assert_eq!(last_error().as_deref(), Some("out of memory"));
+        assert_eq!(last_error(), None);
     }
 
     #[test]

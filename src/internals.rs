@@ -51,7 +51,7 @@ pub struct Idle {
 fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
     let mut settings = Settings::new(services::replacement);
     settings.debug = debug;
-    settings.debug_info = debug_info.map(Arc::from);
+    settings.debug_info = debug_info.map(|bytes| Bytes::Shared(bytes.into()));
     settings
 }
 

@@ -165,7 +165,7 @@ impl Loader {
     /// an image without one, by the checksum in its `.gnu_debuglink`; a package, by the numbers of all
     /// units (not with [`Debug::Off`](crate::Debug::Off): then it is not read).
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
-        self.settings.debug_info = Some(bytes.into());
+        self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
         self
     }
 

@@ -62,7 +62,7 @@ pub(crate) struct Settings {
     pub lazy: bool,
     pub debug: Debug,
     /// What was split off the image that is asked for.
-    pub debug_info: Option<Arc<[u8]>>,
+    pub debug_info: Option<Bytes<'static>>,
     pub profile: Profile,
     pub limits: Limits,
     /// What images get instead of the host's function of a name.
@@ -112,7 +112,7 @@ pub(crate) struct Member<'d> {
     /// What profilers are told of an instance.
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
-    pub debug_info: Option<Arc<[u8]>>,
+    pub debug_info: Option<Bytes<'static>>,
 }
 
 /// A member whose references are not bound yet.

@@ -105,7 +105,8 @@ fn get_functions_and_data() {
             panic!("{absent:?}: {error}")
         };
         assert_eq!((&**image, &**symbol), ("libbasics.so", absent));
-        assert!(error.to_string().contains(absent), "{error}");
+        let shown = absent.replace('\0', "\\u{0}");
+        assert!(error.to_string().contains(&shown), "{error}");
     }
 }
 
