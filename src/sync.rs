@@ -265,6 +265,22 @@ pub(crate) fn hold_off_fork() -> impl Sized {
     (ranks & NO_FORK == 0).then(|| Held::enter(NO_FORK, ranks))
 }
 
+/// Calls foreign code below [`hold_off_fork`], at a moment when the C library's lock is free: forks are
+/// possible until `call` returns.
+pub(crate) fn with_forks_possible<R>(call: impl FnOnce() -> R) -> R {
+    let ranks = RANKS.get();
+    // Where a lock of ours is held it stays as it is.
+    if ranks != NO_FORK {
+        return call();
+    }
+    RANKS.set(0);
+    GATE.leave();
+    let result = call();
+    GATE.enter();
+    RANKS.set(NO_FORK);
+    result
+}
+
 /// Who is inside.
 struct Gate {
     cells: [GateCell; CELLS],

@@ -128,6 +128,36 @@ fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
     });
 }
 
+/// The C library has one lock for the functions that `atexit` and `at_quick_exit` note, and does not free
+/// it in a child.
+#[test]
+fn a_child_notes_functions_for_the_exit_whatever_threads_of_its_parent_were_noting() {
+    let bytes = bytes("gcc", "unload/many_at_exit.c", &["-O1"]);
+    let load_and_unload = || {
+        // SAFETY: a library of `testlibs/`.
+        let library = unsafe { memdl::Loader::new().system_libraries(true).load(&bytes) }.unwrap();
+        common::call_run(&library) == 42
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert!(load_and_unload());
+                }
+            });
+        }
+        for _ in 0..300 {
+            let status = in_child(load_and_unload);
+            if !is_right(status) {
+                stop.store(true, Ordering::Relaxed);
+                panic!("a child ended with {status:#x}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 /// A logger is foreign code: it may come back to memdl.
 struct Logger;
 

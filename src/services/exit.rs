@@ -15,13 +15,13 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
 use crate::fallible::has_headroom;
 use crate::group::{self, Group};
-use crate::tls;
+use crate::{sync, tls};
 
 type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
 type AtFork = unsafe extern "C" fn();
@@ -54,7 +54,16 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
+/// A function that an image has had noted for its end, or the exit.
+struct AtExit {
+    function: Destructor,
+    argument: *mut c_void,
+}
+
 /// `__cxa_atexit`, which C's `atexit` goes to as well.
+///
+/// The C library's lock of these functions stays locked in a forked child if another thread of its
+/// parent held it. So forks wait.
 ///
 /// # Safety
 /// As the C library's function.
@@ -64,21 +73,47 @@ pub(super) unsafe extern "C" fn at_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     group::note_handler(dso_handle.addr());
-    // SAFETY: the caller's promise, passed on.
-    unsafe { __cxa_atexit(function, argument, dso_handle) }
+    let noted = Box::into_raw(Box::new(AtExit { function, argument }));
+    let _no_fork = sync::hold_off_fork();
+    // SAFETY: the function takes what is passed along, and is called once; the rest is the caller's
+    // promise, passed on.
+    let result = unsafe { __cxa_atexit(run_at_exit, noted.cast(), dso_handle) };
+    if result != 0 {
+        // SAFETY: from `into_raw`, and nobody else has it.
+        drop(unsafe { Box::from_raw(noted) });
+    }
+    result
+}
+
+/// What the C library calls for each, with its lock free.
+unsafe extern "C-unwind" fn run_at_exit(noted: *mut c_void) {
+    // SAFETY: `at_exit` has leaked it for this one call.
+    let AtExit { function, argument } = *unsafe { Box::from_raw(noted.cast::<AtExit>()) };
+    // SAFETY: the promise of who has had it noted.
+    sync::with_forks_possible(|| unsafe { function(argument) });
 }
 
 /// `__cxa_finalize`, which every image's destructors call. For an image that has had nothing noted
-/// the C library is not asked: it looks through all that the process has, under a lock that a forked
-/// child finds held for good if another thread of its parent held it.
+/// the C library is not asked: it looks through all that the process has.
 ///
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
     if group::may_have_handlers(dso_handle.addr()) {
+        let _no_fork = fork_calls_handlers_unlocked().then(sync::hold_off_fork);
         // SAFETY: the caller's promise, passed on.
         unsafe { __cxa_finalize(dso_handle) }
     }
+}
+
+/// Whether the C library's `fork` calls what `pthread_atfork` has noted without holding the lock of
+/// that list, which `__cxa_finalize` takes as well: since 2.36. Before, a fork that waits for
+/// `__cxa_finalize` would be waited for by it, so there a child may find that lock locked.
+fn fork_calls_handlers_unlocked() -> bool {
+    // SAFETY: gives a constant C string.
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let minor = version.to_str().ok().and_then(|it| it.strip_prefix("2.")?.parse::<u32>().ok());
+    minor.is_none_or(|minor| minor >= 36)
 }
 
 /// What `at_quick_exit` goes to.
@@ -90,6 +125,7 @@ pub(super) unsafe extern "C" fn at_quick_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     group::note_handler(dso_handle.addr());
+    let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise, passed on.
     unsafe { __cxa_at_quick_exit(function, dso_handle) }
 }
