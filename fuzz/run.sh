@@ -24,7 +24,7 @@ mkdir -p "$work" "artifacts/$target" "corpus/$target"
 export RUSTC_BOOTSTRAP=1
 cargo fuzz build --fuzz-dir . --sanitizer address "$target"
 program=target/x86_64-unknown-linux-gnu/release/$target
-limits="-timeout=10 -rss_limit_mb=2048 -max_len=65536"
+limits="-timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=256 -max_len=65536"
 if [ -n "$merge" ]; then
     rm -rf work/least
     mkdir work/least

@@ -471,11 +471,16 @@ impl File<'_> {
         };
         let mut sections = self.sections();
         sections.retain(is_read);
-        let Some(Section { header, contents, .. }) = self.random.pick(&sections) else {
+        let Some(Section { header, name, contents }) = self.random.pick(&sections) else {
             return self.change_dynamic();
         };
         let len = contents.len();
-        match self.random.below(10) {
+        // Another form of an attribute, or another attribute or tag.
+        if name == ".debug_abbrev" && self.random.one_in(2) {
+            let (at, to) = (contents.start + self.random.below(len), self.random.below(0x2e));
+            return self.put(at, 1, to as u64);
+        }
+        match self.random.below(11) {
             // A LEB128 or a word with an extreme value.
             0 | 1 => {
                 let at = contents.start + self.random.below(len);
@@ -506,17 +511,15 @@ impl File<'_> {
                 let less = self.random.below(len) as u64;
                 self.put(header + 32, 8, less);
             }
+            5 => self.repeat(header, contents),
             // At the end of the file there is room for more.
-            5 | 6 => {
+            6 | 7 => {
                 let room = self.most.saturating_sub(self.bytes.len()).min(4 * len + 256);
                 if room > len {
                     let mut grown = self.bytes[contents].to_vec();
                     grown.resize(room, 0);
                     let len = flat(&mut grown, len, room).min(room);
-                    let place = self.bytes.len() as u64;
-                    self.bytes.extend_from_slice(&grown[..len]);
-                    self.put(header + 24, 8, place);
-                    self.put(header + 32, 8, len as u64);
+                    self.replace(header, &grown[..len]);
                 }
             }
             _ => {
@@ -525,5 +528,43 @@ impl File<'_> {
                 }
             }
         }
+    }
+
+    /// Gives a section these contents, at the end of the file.
+    fn replace(&mut self, header: usize, contents: &[u8]) {
+        let place = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(contents);
+        self.put(header + 24, 8, place);
+        self.put(header + 32, 8, contents.len() as u64);
+    }
+
+    /// What takes a reader longer than it is long shows where there is much of it: the same unit, or the
+    /// same piece of a section, many times.
+    fn repeat(&mut self, header: usize, contents: Range<usize>) {
+        let mut units = vec![contents.start];
+        while let Some(&last) = units.last()
+            && let Some(end) = last.checked_add(4 + self.get(last, 4) as usize)
+            && end <= contents.end
+            && units.len() < 64
+        {
+            units.push(end);
+        }
+        let [start, end] = if units.len() > 1 && self.random.one_in(2) {
+            let unit = self.random.below(units.len() - 1);
+            [units[unit], units[unit + 1]]
+        } else {
+            let start = contents.start + self.random.below(contents.len());
+            [start, start + 1 + self.random.below(contents.end - start)]
+        };
+        let piece = self.bytes[start..end.min(contents.end)].to_vec();
+        let mut all = self.bytes[contents.clone()].to_vec();
+        let at = end.min(contents.end) - contents.start;
+        let rest = all.split_off(at);
+        let room = self.most.saturating_sub(self.bytes.len() + contents.len());
+        let most = room / piece.len().max(1);
+        let times = if self.random.one_in(2) { most } else { self.random.below(most + 1).min(100) };
+        all.extend_from_slice(&piece.repeat(times));
+        all.extend_from_slice(&rest);
+        self.replace(header, &all);
     }
 }
