@@ -7,7 +7,7 @@
 pub(super) enum Stop {
     /// The bytes are no DWARF, or none that is known here.
     Malformed,
-    /// The budget is spent: nothing more is read of this image.
+    /// The budget, or the part that reading this may take, is spent.
     Spent,
 }
 
@@ -23,7 +23,8 @@ pub(super) type Result<T> = std::result::Result<T, Stop>;
 ///
 /// It covers the image and not a call: everything that costs is kept, so that a file that compilers
 /// wrote is read at most twice, whatever is asked. The budget is several times that, and grows with
-/// the file. Only bytes that were made to be slow exceed it.
+/// the file. Only bytes that were made to be slow exceed it. No one part of them takes more than half of
+/// what is left ([`Budget::share`]), so that the rest can be read beside it.
 #[derive(Debug)]
 pub(super) struct Budget {
     steps: u64,
@@ -47,11 +48,23 @@ impl Budget {
         }
     }
 
+    /// Has `read` read with half of what is left: what it finds too costly leaves the other half to
+    /// what comes next.
+    pub(super) fn share<T>(&mut self, read: impl FnOnce(&mut Budget) -> T) -> T {
+        let (steps, room) = (self.steps / 2, self.room / 2);
+        let mut half = Budget { steps, room, is_spent: false };
+        let result = read(&mut half);
+        self.steps = self.steps.saturating_sub(steps).saturating_add(half.steps);
+        self.room = self.room.saturating_sub(room).saturating_add(half.room);
+        self.is_spent |= half.is_spent;
+        result
+    }
+
     /// Takes this much work off.
     pub(super) fn work(&mut self, steps: u64) -> Result<()> {
         match self.steps.checked_sub(steps) {
-            Some(left) if !self.is_spent => self.steps = left,
-            _ => return self.spend(),
+            Some(left) => self.steps = left,
+            None => return self.spend(),
         }
         Ok(())
     }
@@ -60,18 +73,19 @@ impl Budget {
     pub(super) fn keep<T>(&mut self, count: usize) -> Result<()> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         match self.room.checked_sub(bytes) {
-            Some(left) if !self.is_spent => self.room = left,
-            _ => return self.spend(),
+            Some(left) => self.room = left,
+            None => return self.spend(),
         }
         Ok(())
     }
 
+    /// Whether there was more to read than there was budget for.
     pub(super) fn is_spent(&self) -> bool {
         self.is_spent
     }
 
     fn spend(&mut self) -> Result<()> {
-        self.is_spent = true;
+        (self.steps, self.room, self.is_spent) = (0, 0, true);
         Err(Stop::Spent)
     }
 }

@@ -128,8 +128,9 @@ impl Functions {
         let function = range.and_then(|range| self.list.get_mut(range.function as usize));
         let Some(function) = function else { return Vec::new() };
         let at = function.at;
-        let inlined =
-            function.inlined.get_or_insert_with(|| Inlined::read(sections, unit, at, budget));
+        let inlined = function.inlined.get_or_insert_with(|| {
+            budget.share(|budget| Inlined::read(sections, unit, at, budget))
+        });
         let mut calls = inlined.at(address);
         // The innermost tell where the code is from.
         calls.drain(..calls.len().saturating_sub(most.saturating_sub(1)));
@@ -247,7 +248,8 @@ impl Name {
         match *self {
             Name::Known(name) => name,
             Name::At(at) => {
-                let name = Name::search(sections, unit, units, at, budget).unwrap_or(None);
+                let name = budget.share(|budget| Name::search(sections, unit, units, at, budget));
+                let name = name.unwrap_or(None);
                 *self = Name::Known(name);
                 name
             }

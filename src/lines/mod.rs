@@ -91,7 +91,8 @@ impl Programs {
             return program.clone();
         }
         budget.keep::<[usize; 8]>(1).ok()?;
-        let program = Program::read(sections, at, budget).ok().map(Arc::new);
+        let program = budget.share(|budget| Program::read(sections, at, budget));
+        let program = program.ok().map(Arc::new);
         self.0.insert(at, program.clone());
         program
     }
@@ -125,9 +126,11 @@ impl Dwarf {
     fn units(&mut self) -> &mut Units {
         let Dwarf { sections, budget, programs, .. } = self;
         self.units.get_or_insert_with(|| {
-            Units::find(sections, budget, |budget, at, each| {
-                let program = programs.get(sections, at, budget).ok_or(Stop::Malformed)?;
-                program.ranges().try_for_each(|(begin, end)| each(begin, end))
+            budget.share(|budget| {
+                Units::find(sections, budget, |budget, at, each| {
+                    let program = programs.get(sections, at, budget).ok_or(Stop::Malformed)?;
+                    program.ranges().try_for_each(|(begin, end)| each(begin, end))
+                })
             })
         })
     }
@@ -154,8 +157,9 @@ impl Dwarf {
             return Vec::new();
         };
         let Some(unit) = units.get(sections, number, budget) else { return Vec::new() };
-        let functions =
-            functions.entry(number).or_insert_with(|| Functions::read(sections, &unit, budget));
+        let functions = functions
+            .entry(number)
+            .or_insert_with(|| budget.share(|budget| Functions::read(sections, &unit, budget)));
         let found = functions.at(sections, &unit, units, address, MOST_FUNCTIONS, budget);
         let program = unit.lines.and_then(|at| programs.get(sections, at, budget));
         let row = program.as_ref().and_then(|program| program.row(sections, address));

@@ -409,8 +409,11 @@ impl Units {
         let start = *self.starts.get(number as usize)?;
         budget.work(16).ok()?;
         budget.keep::<[Unit; 2]>(1).ok()?;
-        let unit = Header::parse(sections, start)
-            .and_then(|header| Unit::read(sections, &mut self.tables, start, &header, budget));
+        let tables = &mut self.tables;
+        let unit = budget.share(|budget| {
+            let header = Header::parse(sections, start)?;
+            Unit::read(sections, tables, start, &header, budget)
+        });
         let unit = unit.ok().map(Arc::new);
         self.read.insert(number, unit.clone());
         unit
