@@ -1,4 +1,4 @@
-//! The threads that the process has, for the one thing that must reach into them: an image whose
+//! The threads that the process has, for what must reach into them: an image whose
 //! thread-local variables have a fixed place in every thread (initial exec) is loaded while
 //! threads exist, and each must have its initial values before the load returns.
 //!
@@ -12,12 +12,15 @@
 //! initial values for it before it lists it. Those come from the template that memdl has changed
 //! just before, so only a thread that was copied before and is listed after is missed.
 //!
+//! And how much room the calling thread has left on its stack, for what needs a lot.
+//!
 //! Source: glibc `nptl_db/structs.def`, `nptl_db/db_info.c` (`DB_STRUCT_FIELD`).
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::CStr;
-use std::io;
+use std::{io, ptr};
 
 use crate::error::Error;
 use crate::fallible::TryGrow;
@@ -48,6 +51,41 @@ pub(crate) fn write_to_others(offset: isize, bytes: &[u8]) -> Result<(), Error> 
         }
     }
     Ok(())
+}
+
+/// How much of this thread's stack is left, in bytes; `None` if that is not known, or the thread is on
+/// another stack just now (a signal handler's).
+pub(crate) fn stack_room() -> Option<usize> {
+    thread_local! {
+        /// From its lowest to behind its highest address; empty if they are not known.
+        static STACK: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    }
+    let (low, high) = STACK.get().unwrap_or_else(|| {
+        let stack = stack().unwrap_or((0, 0));
+        STACK.set(Some(stack));
+        stack
+    });
+    let here = 0_u8;
+    let here = (&raw const here).addr();
+    if here < high { here.checked_sub(low) } else { None }
+}
+
+fn stack() -> Option<(usize, usize)> {
+    let (mut low, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: the attributes are initialised by the first function, if it says so, and then
+    // destroyed; all pointers are to locals.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return None;
+        }
+        let failed = libc::pthread_attr_getstack(&attributes, &mut low, &mut size) != 0;
+        libc::pthread_attr_destroy(&mut attributes);
+        if failed {
+            return None;
+        }
+    }
+    Some((low.addr(), low.addr().checked_add(size)?))
 }
 
 /// Whether no other thread exists.
@@ -178,6 +216,14 @@ mod tests {
         }
         drop(stop);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn the_room_on_a_stack_is_less_than_its_size() {
+        let size = 256 << 10;
+        let ask = || stack_room().unwrap();
+        let room = std::thread::Builder::new().stack_size(size).spawn(ask).unwrap().join().unwrap();
+        assert!((size / 2..=size).contains(&room), "{room}");
     }
 
     #[test]

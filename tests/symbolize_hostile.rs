@@ -148,8 +148,8 @@ impl Host {
             let file = common::bytes("gcc", "foo.c", &["-g0", "-O1"]);
             let elf = goblin::elf::Elf::parse(&file).unwrap();
             let is_foo = |name: usize| elf.dynstrtab.get_at(name) == Some("foo");
-            let foo = elf.dynsyms.iter().find(|symbol| is_foo(symbol.st_name)).unwrap();
-            let (address, len) = (foo.st_value, foo.st_size);
+            let function = elf.dynsyms.iter().find(|symbol| is_foo(symbol.st_name)).unwrap();
+            let (address, len) = (function.st_value, function.st_size);
             Host { file, address, len }
         })
     }
@@ -192,9 +192,9 @@ impl Host {
         // SAFETY: a test library.
         let library = unsafe { Loader::new().name("libhostile.so").load(&file) }.unwrap();
         // SAFETY: only the address is wanted.
-        let foo = unsafe { library.get::<*const u8>("foo") }.unwrap().as_raw_ptr().addr();
-        assert_eq!(foo, library.load_bias() + self.address as usize);
-        (library, foo)
+        let function = unsafe { library.get::<*const u8>("foo") }.unwrap().as_raw_ptr().addr();
+        assert_eq!(function, library.load_bias() + self.address as usize);
+        (library, function)
     }
 
     /// `DW_AT_low_pc` and `DW_AT_high_pc` of `foo`, as `ADDR` and `DATA8`.
@@ -276,8 +276,8 @@ fn limit() -> Duration {
         rows.extend([0, 1, 1]);
         let line = line_program(&rows);
         let sections = plain(ordinary_unit(host, 0), ordinary_abbreviations(), line);
-        let (library, foo) = host.load(&sections);
-        let (_, elapsed, _) = ask(foo);
+        let (library, function) = host.load(&sections);
+        let (_, elapsed, _) = ask(function);
         library.close().unwrap();
         elapsed * 30 * 5 + Duration::from_secs(1)
     })
@@ -287,9 +287,9 @@ fn limit() -> Duration {
 fn bounded(what: &str, sections: &Sections) -> Vec<(Option<String>, Option<u32>)> {
     alone(|| {
         let limit = limit();
-        let (library, foo) = Host::new().load(sections);
+        let (library, function) = Host::new().load(sections);
         print!("{what}: ");
-        let (frames, elapsed, memory) = ask(foo);
+        let (frames, elapsed, memory) = ask(function);
         assert!(elapsed < limit, "{what}: {elapsed:?} of {limit:?}");
         assert!(memory < 256 << 20, "{what}: {memory} bytes");
         library.close().unwrap();
@@ -630,7 +630,7 @@ fn bomb(host: &Host, len: usize) -> Sections {
 fn nobody_waits_while_debug_information_is_read() {
     isolated("nobody_waits_while_debug_information_is_read", || {
         let host = Host::new();
-        let (library, foo) = host.load(&bomb(host, 4 << 20));
+        let (library, function) = host.load(&bomb(host, 4 << 20));
         let small = common::bytes("gcc", "debug/clib.c", &["-g", "-O2"]);
         // Before, so that what is found out once has been.
         // SAFETY: a test library.
@@ -640,7 +640,7 @@ fn nobody_waits_while_debug_information_is_read() {
             scope.spawn(|| {
                 is_reading.store(true, Relaxed);
                 let start = Instant::now();
-                let frames = symbolize(foo);
+                let frames = symbolize(function);
                 println!("read in {:?}", start.elapsed());
                 is_read.store(true, Relaxed);
                 assert_eq!(frames[0].linkage_name(), Some("found"));
@@ -665,7 +665,7 @@ fn nobody_waits_while_debug_information_is_read() {
             if child == 0 {
                 // SAFETY: ends the process, in any case.
                 unsafe { libc::alarm(100) };
-                let known = symbolize(foo)[0].linkage_name() == Some("found");
+                let known = symbolize(function)[0].linkage_name() == Some("found");
                 library.set_debug(memdl::Debug::Symbols).unwrap();
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(if known { 7 } else { 8 }) };
@@ -688,9 +688,9 @@ fn an_image_may_be_unloaded_while_it_is_read() {
     isolated("an_image_may_be_unloaded_while_it_is_read", || {
         let host = Host::new();
         for wait in [1, 10, 50] {
-            let (library, foo) = host.load(&bomb(host, 0));
+            let (library, function) = host.load(&bomb(host, 0));
             thread::scope(|scope| {
-                let reader = scope.spawn(|| symbolize(foo));
+                let reader = scope.spawn(|| symbolize(function));
                 thread::sleep(Duration::from_millis(wait));
                 let start = Instant::now();
                 let _ = library.close();
@@ -698,7 +698,7 @@ fn an_image_may_be_unloaded_while_it_is_read() {
                 let frames = reader.join().unwrap();
                 assert!(frames.first().is_none_or(|it| it.linkage_name() == Some("found")));
             });
-            assert_eq!(symbolize(foo), []);
+            assert_eq!(symbolize(function), []);
         }
     });
 }
@@ -709,13 +709,13 @@ fn threads_that_ask_about_one_image_share_what_is_read() {
     let host = Host::new();
     alone(|| {
         let limit = limit();
-        let (library, foo) = host.load(&bomb(host, 0));
+        let (library, function) = host.load(&bomb(host, 0));
         let before = NOW.load(Relaxed);
         PEAK.store(before, Relaxed);
         let start = Instant::now();
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| assert_eq!(symbolize(foo)[0].linkage_name(), Some("found")));
+                scope.spawn(|| assert_eq!(symbolize(function)[0].linkage_name(), Some("found")));
             }
         });
         assert!(start.elapsed() < limit, "{:?}", start.elapsed());
