@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use crate::sync::{self, Lock, Rank};
-use crate::{host, process, symbolize, tls, unwind};
+use crate::{host, process, symbolize, tell, tls, unwind};
 
 /// Registered when the program starts, so that not even the first load is interrupted by a fork.
 unsafe extern "C" fn survive() {
@@ -34,6 +34,7 @@ pub(crate) fn set_up() -> Result<(), Error> {
         process::stay_loaded();
         tls::set_up();
         host::set_up()?;
+        tell::set_up();
         *done = true;
     }
     Ok(())

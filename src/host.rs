@@ -538,7 +538,7 @@ impl HostLibrary {
     }
 
     /// Points this library's references to `name` at `address`; tells whether there are any.
-    fn redirect(&self, name: &[u8], address: usize) -> bool {
+    fn redirect(&self, name: &[u8], change: &dyn Fn(usize) -> Option<usize>) -> bool {
         let table = self.table();
         let mut found = false;
         for rela in self.relas() {
@@ -551,9 +551,14 @@ impl HostLibrary {
                 let word = self.memory.load_bias.apply(rela.r_offset);
                 // SAFETY: a word of the global offset table of a library that is held, or
                 // always there, which `ld.so` has filled in; its code reads it whole.
-                let written =
-                    unsafe { process::write_relro(word, &address.to_ne_bytes(), &self.relro) };
-                found |= written.is_ok();
+                found |= unsafe {
+                    match change((*(word as *const AtomicUsize)).load(Ordering::SeqCst)) {
+                        Some(to) => {
+                            process::write_relro(word, &to.to_ne_bytes(), &self.relro).is_ok()
+                        }
+                        None => true,
+                    }
+                };
             }
         }
         found
@@ -724,16 +729,27 @@ impl Changes {
     }
 }
 
-/// In every library that defines `definer`, points the reference to `name` at `address`. Tells how
-/// many libraries there are whose reference was found.
-pub(crate) fn redirect(definer: &[u8], name: &[u8], address: usize) -> usize {
+/// In every library that defines `definer`, has `change` choose where the reference to `name` points: it
+/// is given where that does now; `None` is to leave it. Tells how many libraries there are whose reference
+/// was found.
+///
+/// One thread of the process does so at a time, whichever copy of memdl it is in.
+pub(crate) fn redirect(
+    definer: &[u8],
+    name: &[u8],
+    change: &dyn Fn(usize) -> Option<usize>,
+) -> usize {
     let (definer, wanted) = (SymbolName::new(definer), Wanted::Default);
     // The executable is without a name.
     let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
     let startup = startup().iter().filter(defines).cloned();
     // What cannot be had is looked for again when the next library is loaded.
     let opened = opened_defining(&definer, wanted).and_then(Listed::all_held).unwrap_or_default();
-    startup.chain(opened).filter(|library| library.redirect(name, address)).count()
+    let libraries: Vec<Arc<HostLibrary>> = startup.chain(opened).collect();
+    let mut found = 0;
+    let count = || libraries.iter().filter(|library| library.redirect(name, change)).count();
+    process::alone(&mut || found = count());
+    found
 }
 
 /// A symbol found in a host library.

@@ -152,6 +152,7 @@ mod relocate;
 mod reserve;
 mod scope;
 mod services;
+mod shared;
 mod snapshot;
 mod symbol;
 mod symbolize;

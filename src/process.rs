@@ -56,6 +56,22 @@ pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
     unsafe { libc::dl_iterate_phdr(Some(visit), data) };
 }
 
+/// Calls `act` while no other thread of the process is in here, whichever copy of memdl it is in: what all
+/// share is `ld.so`, whose lock this holds.
+///
+/// `act` neither forks nor comes here again, nor loads, unloads or looks up anything.
+pub(crate) fn alone(act: &mut dyn FnMut()) {
+    unsafe extern "C" fn visit(_: *mut libc::dl_phdr_info, _: usize, act: *mut c_void) -> c_int {
+        // SAFETY: the reference below.
+        unsafe { (*act.cast::<&mut dyn FnMut()>())() };
+        1
+    }
+    let mut act = act;
+    // SAFETY: the pointer is to the local, which is not touched meanwhile. A panic in the function ends
+    // the process.
+    unsafe { visit_libraries(visit, (&raw mut act).cast()) };
+}
+
 /// A request of `dladdr1` (`<dlfcn.h>`).
 pub(crate) const RTLD_DL_LINKMAP: c_int = 2;
 

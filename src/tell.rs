@@ -17,6 +17,7 @@ use std::fmt::Display;
 use std::hint::black_box;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr;
 
 use crate::arch;
 use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
@@ -25,6 +26,7 @@ use crate::fallible::headroom;
 use crate::group::{self, Group, Loaded};
 use crate::limits::Limits;
 use crate::prepare::with_debug_source;
+use crate::shared;
 
 // The functions, weak and hidden as what debuggers look for in `debug/jit.rs`, and for the same reasons;
 // and their description. That is in sections of its own, since those of the same name that the
@@ -32,6 +34,7 @@ use crate::prepare::with_debug_source;
 #[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
     ".macro memdl_function name, goes_on_to",
+    ".ifndef \\name",
     ".pushsection .text.\\name,\"ax\",@progbits",
     ".weak \\name",
     ".hidden \\name",
@@ -42,12 +45,15 @@ std::arch::global_asm!(
     ".cfi_endproc",
     ".size \\name, . - \\name",
     ".popsection",
+    ".endif",
     ".endm",
     "memdl_function memdl_debug_full, {full}",
     "memdl_function memdl_debug_portable, {portable}",
     "memdl_function memdl_debug_symbols, {symbols}",
     "memdl_function memdl_debug_full_at, {full_at}",
     "memdl_function memdl_debug_file, {file}",
+    // Link-time optimisation puts the assembly of other copies of memdl behind this one.
+    ".purgem memdl_function",
     full = sym tell_full,
     portable = sym tell_portable,
     symbols = sym tell_symbols,
@@ -57,7 +63,7 @@ std::arch::global_asm!(
 
 std::arch::global_asm!(
     ".pushsection .debug_abbrev,\"\",@progbits,unique,1",
-    ".Lmemdl_abbrev:",
+    ".Lmemdl_abbrev{own}:",
     // 1: DW_TAG_compile_unit with children: DW_AT_language data1, DW_AT_name string
     ".byte 1, 0x11, 1, 0x13, 0x0b, 0x03, 0x08, 0, 0",
     // 2: DW_TAG_base_type: DW_AT_name string, DW_AT_byte_size data1, DW_AT_encoding data1
@@ -76,36 +82,36 @@ std::arch::global_asm!(
     ".byte 0",
     ".popsection",
     ".pushsection .debug_info,\"\",@progbits,unique,1",
-    ".Lmemdl_unit:",
-    ".4byte .Lmemdl_unit_end - .Lmemdl_version",
-    ".Lmemdl_version:",
+    ".Lmemdl_unit{own}:",
+    ".4byte .Lmemdl_unit_end{own} - .Lmemdl_version{own}",
+    ".Lmemdl_version{own}:",
     ".2byte 4",
-    ".4byte .Lmemdl_abbrev",
+    ".4byte .Lmemdl_abbrev{own}",
     ".byte 8",
     // DW_LANG_C99
     ".byte 1, 0x0c",
     ".asciz \"memdl\"",
     // DW_ATE_signed
-    ".Lmemdl_int:",
+    ".Lmemdl_int{own}:",
     ".byte 2",
     ".asciz \"int\"",
     ".byte 4, 5",
-    ".Lmemdl_pointer:",
+    ".Lmemdl_pointer{own}:",
     ".byte 3, 8",
     // DW_ATE_signed_char
-    ".Lmemdl_char:",
+    ".Lmemdl_char{own}:",
     ".byte 2",
     ".asciz \"char\"",
     ".byte 1, 6",
-    ".Lmemdl_const_char:",
+    ".Lmemdl_const_char{own}:",
     ".byte 7",
-    ".4byte .Lmemdl_char - .Lmemdl_unit",
-    ".Lmemdl_text:",
+    ".4byte .Lmemdl_char{own} - .Lmemdl_unit{own}",
+    ".Lmemdl_text{own}:",
     ".byte 6, 8",
-    ".4byte .Lmemdl_const_char - .Lmemdl_unit",
+    ".4byte .Lmemdl_const_char{own} - .Lmemdl_unit{own}",
     ".macro memdl_describe function",
     ".byte 4",
-    ".4byte .Lmemdl_int - .Lmemdl_unit",
+    ".4byte .Lmemdl_int{own} - .Lmemdl_unit{own}",
     ".byte 1",
     ".8byte \\function",
     ".asciz \"\\function\"",
@@ -118,16 +124,18 @@ std::arch::global_asm!(
     ".byte 0",
     "memdl_describe memdl_debug_full_at",
     ".byte 5",
-    ".4byte .Lmemdl_pointer - .Lmemdl_unit",
+    ".4byte .Lmemdl_pointer{own} - .Lmemdl_unit{own}",
     ".byte 0",
     "memdl_describe memdl_debug_file",
+    ".purgem memdl_describe",
     ".byte 5",
-    ".4byte .Lmemdl_text - .Lmemdl_unit",
+    ".4byte .Lmemdl_text{own} - .Lmemdl_unit{own}",
     ".byte 0",
     // The end of the unit's children.
     ".byte 0",
-    ".Lmemdl_unit_end:",
+    ".Lmemdl_unit_end{own}:",
     ".popsection",
+    own = sym tell_full,
 );
 
 /// Tells debuggers this much of an image.
@@ -173,6 +181,11 @@ pub(crate) fn keep() {
     black_box(functions as [unsafe extern "C" fn() -> c_int; 3]);
     black_box(memdl_debug_full_at as unsafe extern "C" fn(*const c_void) -> c_int);
     black_box(memdl_debug_file as unsafe extern "C" fn(*const c_char) -> c_int);
+}
+
+/// Makes this copy's images known to the functions, whichever copy's they are. Once.
+pub(crate) fn set_up() {
+    shared::enter(&COPY);
 }
 
 /// What the functions return if a thread is in the middle of a load or an unload.
@@ -221,33 +234,63 @@ exported! {
     memdl_debug_file(_path: *const c_char) goes on to tell_file;
 }
 
+// The numbers of the functions, which other versions know (`shared.rs`).
+const FULL: c_int = 0;
+const PORTABLE: c_int = 1;
+const SYMBOLS: c_int = 2;
+const FULL_AT: c_int = 3;
+const FILE: c_int = 4;
+
 extern "C" fn tell_full() -> c_int {
-    tell(|loaded| set_debug_or_names(loaded, Debug::Full))
+    shared::tell(FULL, ptr::null())
 }
 
 extern "C" fn tell_portable() -> c_int {
-    tell(|loaded| set_debug_or_names(loaded, Debug::Portable))
+    shared::tell(PORTABLE, ptr::null())
 }
 
 extern "C" fn tell_symbols() -> c_int {
-    tell(|loaded| set_debug_or_names(loaded, Debug::Symbols))
+    shared::tell(SYMBOLS, ptr::null())
 }
 
 extern "C" fn tell_full_at(address: *const c_void) -> c_int {
-    let address = address.addr();
-    tell(|loaded| {
-        let is_there = loaded.mapping.address_range().contains(&address);
-        is_there && set_debug_or_names(loaded, Debug::Full)
-    })
+    shared::tell(FULL_AT, address)
 }
 
 extern "C" fn tell_file(path: *const c_char) -> c_int {
     if path.is_null() {
         return NO_FILE;
     }
-    // SAFETY: a string that ends, by the contract of the function that a person calls; a debugger puts
-    // it into the process.
-    let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+    shared::tell(FILE, path.cast())
+}
+
+/// This copy of memdl, for all that are linked into the same object.
+static COPY: shared::Copy = shared::Copy::new(tell_own);
+
+/// Does for this copy's images what the function with this number is for. `argument` is what it was
+/// called with.
+extern "C" fn tell_own(function: c_int, argument: *const c_void) -> c_int {
+    match function {
+        FULL => tell(|loaded| set_debug_or_names(loaded, Debug::Full)),
+        PORTABLE => tell(|loaded| set_debug_or_names(loaded, Debug::Portable)),
+        SYMBOLS => tell(|loaded| set_debug_or_names(loaded, Debug::Symbols)),
+        FULL_AT => {
+            let address = argument.addr();
+            tell(|loaded| {
+                let is_there = loaded.mapping.address_range().contains(&address);
+                is_there && set_debug_or_names(loaded, Debug::Full)
+            })
+        }
+        // SAFETY: a string that ends, by the contract of the function that a person calls; a debugger
+        // puts it into the process.
+        FILE => tell_of_file(unsafe { CStr::from_ptr(argument.cast()) }),
+        // Of a later version.
+        _ => 0,
+    }
+}
+
+fn tell_of_file(path: &CStr) -> c_int {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
     let file = match debug::read_separate(path, Limits::default().image_bytes) {
         Ok(file) => file,
         Err(error) => {

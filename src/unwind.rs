@@ -16,6 +16,9 @@
 //! [`find_object`] runs inside of throws, in signal handlers and in a debugger's hands, so it takes
 //! no lock: the table is a [`LeftRight`].
 //!
+//! Other copies of memdl in the process do the same. Of several that would point a word at their own
+//! function, the first does; all of them know each other, in a ring ([`Link`]), and ask each other.
+//!
 //! Sources: glibc manual "Dynamic Linker Introspection"; libgcc `unwind-dw2-fde-dip.c`,
 //! `unwind-dw2-fde.c`.
 
@@ -25,8 +28,9 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
+use crate::arch;
 use crate::eh_frame::EhFrame;
 use crate::error::Error;
 use crate::fallible::TryGrow;
@@ -141,24 +145,83 @@ fn unwinders_ask_us() -> bool {
     static FOUND: AtomicUsize = AtomicUsize::new(0);
     let loads = host::loads() + 1;
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
-        let found = host::redirect(
-            b"_Unwind_Find_FDE",
-            b"_dl_find_object",
-            find_object as *const () as usize,
-        );
+        let found = host::redirect(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
         FOUND.fetch_max(found, Ordering::SeqCst);
     }
     FOUND.load(Ordering::SeqCst) > 0
 }
 
-/// `_dl_find_object`, for unwinders and for images that ask themselves.
+/// A copy of memdl, in a ring of all copies in the process that unwinders are pointed at one of. **Its
+/// layout never changes**: copies of other versions, and in other objects, read it.
+#[repr(C)]
+pub(crate) struct Link {
+    next: AtomicPtr<Link>,
+    /// [`find_own_object`]: 0 if it has been found.
+    find: unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int,
+}
+
+/// This copy.
+pub(crate) static RING: Link =
+    Link { next: AtomicPtr::new((&raw const RING).cast_mut()), find: find_own_object };
+
+/// More than there are copies in any process: a walk that meets a ring that is being joined ends.
+const MOST_COPIES: usize = 64;
+
+impl Link {
+    /// The copy whose finder starts at this address, if there is a finder.
+    fn of_finder(address: usize) -> Option<&'static Link> {
+        // All of a finder is in one page, so this is safe to read wherever there is any code.
+        if address == 0 || !address.is_multiple_of(64) {
+            return None;
+        }
+        // SAFETY: what an unwinder calls starts here, and code can be read, up to the end of the page. Of
+        // a finder, the distance of its copy's link from the word that has it comes behind the mark; that
+        // copy is never unloaded.
+        unsafe {
+            let mark = (address + arch::FINDER_MARK) as *const [u8; 16];
+            let distance = (address + arch::FINDER_MARK + 16) as *const isize;
+            let is_finder = mark.read() == *b"memdl finder v1\0";
+            is_finder.then(|| &*distance.cast::<Link>().byte_offset(distance.read()))
+        }
+    }
+
+    /// The others in the ring.
+    fn others(&'static self) -> impl Iterator<Item = &'static Link> {
+        let mut at = self;
+        let next = move || {
+            // SAFETY: never null, and copies are never unloaded.
+            at = unsafe { &*at.next.load(Ordering::SeqCst) };
+            (!ptr::eq(at, self)).then_some(at)
+        };
+        std::iter::from_fn(next).take(MOST_COPIES)
+    }
+
+    /// Makes one ring of the two that these are in; to be called by one thread at a time.
+    fn join(&'static self, other: &'static Link) {
+        if !ptr::eq(self, other) && !self.others().any(|it| ptr::eq(it, other)) {
+            let next = self.next.load(Ordering::SeqCst);
+            self.next.store(other.next.swap(next, Ordering::SeqCst), Ordering::SeqCst);
+        }
+    }
+}
+
+/// Where an unwinder should be pointed at that is pointed here now, if it must be changed: at another
+/// copy of memdl it may stay, once the two know each other.
+fn join(now: usize) -> Option<usize> {
+    match Link::of_finder(now) {
+        Some(other) => {
+            RING.join(other);
+            None
+        }
+        None => Some(arch::finder()),
+    }
+}
+
+/// [`find_object`] of this copy's images: -1 if the address is in none.
 ///
 /// # Safety
-/// As the C library's function: `result` can be written to.
-pub(crate) unsafe extern "C" fn find_object(
-    address: *mut c_void,
-    result: *mut FoundObject,
-) -> c_int {
+/// `result` can be written to.
+unsafe extern "C" fn find_own_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
     let found = IMAGES.read(|images| {
         let after = images.partition_point(|entry| entry.addresses.start <= address.addr());
         let entry = images.get(after.checked_sub(1)?)?;
@@ -171,14 +234,28 @@ pub(crate) unsafe extern "C" fn find_object(
             reserved: [0; 7],
         })
     });
-    match found {
-        // SAFETY: the caller's promise.
-        Some(found) => unsafe {
-            result.write(found);
-            0
-        },
-        // SAFETY: the caller's promise, passed on.
-        None => unsafe { host_find_object(address, result) },
+    let Some(found) = found else { return -1 };
+    // SAFETY: the caller's promise.
+    unsafe { result.write(found) };
+    0
+}
+
+/// `_dl_find_object`, for unwinders and for images that ask themselves.
+///
+/// # Safety
+/// As the C library's function: `result` can be written to.
+pub(crate) unsafe extern "C" fn find_object(
+    address: *mut c_void,
+    result: *mut FoundObject,
+) -> c_int {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        if find_own_object(address, result) == 0
+            || RING.others().any(|other| (other.find)(address, result) == 0)
+        {
+            return 0;
+        }
+        host_find_object(address, result)
     }
 }
 

@@ -255,3 +255,51 @@ fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
         session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
     }
 }
+
+/// Two versions of the crate in one program, which cargo allows where they are not compatible, and a
+/// third copy in a library that the program opens.
+#[test]
+fn two_versions_in_one_program() {
+    let folder = folder().join("copies");
+    let other = folder.join("memdl");
+    fs::create_dir_all(&other).unwrap();
+    let _ = std::os::unix::fs::symlink(repository("src"), other.join("src"));
+    let manifest = fs::read_to_string(repository("Cargo.toml")).unwrap();
+    let ours = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(manifest.contains(&ours));
+    let manifest = manifest.replacen(&ours, "version = \"99.0.0\"", 1);
+    // Without the tests and benchmarks that it lists.
+    let kept = manifest.split("\n\n").filter(|part| !part.contains("[["));
+    fs::write(other.join("Cargo.toml"), kept.collect::<Vec<_>>().join("\n\n")).unwrap();
+    let manifest = format!(
+        "[package]\nname = \"copies\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\nlibc = \"0.2\"\none = {{ package = \"memdl\", path = {:?} }}\n\
+         two = {{ package = \"memdl\", path = \"memdl\" }}\n\n\
+         [lib]\nname = \"third\"\ncrate-type = [\"cdylib\"]\npath = {:?}\n\n\
+         [[bin]]\nname = \"copies\"\npath = {:?}\n",
+        repository(""),
+        repository("tests/hosts/third.rs"),
+        repository("tests/hosts/copies.rs"),
+    );
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    if !folder.join("Cargo.lock").exists() {
+        fs::copy(repository("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    }
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let build = |what: &[&str], flags: &[&str]| {
+        let mut command = cargo();
+        command.args(["--profile", "release"]).args(what).arg("--").args(flags);
+        run(command.current_dir(&folder), "cargo");
+    };
+    let built = self::folder().join("target/release");
+    build(&["--lib"], &[]);
+    // The assembly of both, one behind the other. Not optimised: it is done sooner.
+    for flags in [&[][..], &["-Clto=fat", "-Copt-level=0"]] {
+        build(&["--bin", "copies"], flags);
+        let image = common::build("g++", "unwind/throws.cpp", &["-O1", "-pthread"]);
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", "300"]).arg(built.join("copies"));
+        let output = run(command.arg(image).arg(built.join("libthird.so")), "what it is made of");
+        assert_eq!(output, "all copies at work\n", "{flags:?}");
+    }
+}

@@ -12,10 +12,10 @@ pub(crate) mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    BREAKPOINT, E_MACHINE, MACHINE, bind_call, call_ifunc_resolver, jump_instruction,
-    look_at_processor, return_instruction, signal_returns, static_pool_offset, thread_pointer,
-    thread_pointer_of, tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
-    with_return_address,
+    BREAKPOINT, E_MACHINE, FINDER_MARK, MACHINE, bind_call, call_ifunc_resolver, finder,
+    jump_instruction, look_at_processor, return_instruction, signal_returns, static_pool_offset,
+    thread_pointer, thread_pointer_of, tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static,
+    tlsdesc_undefined, with_return_address,
 };
 
 /// What a dynamic relocation does, whatever its number on the machine.

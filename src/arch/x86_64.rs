@@ -90,9 +90,9 @@ fn reloc_name(r_type: u32) -> &'static str {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use native::{
-    bind_call, call_ifunc_resolver, look_at_processor, signal_returns, static_pool_offset,
-    thread_pointer, thread_pointer_of, tls_get_addr, tls_slots, tlsdesc_dynamic, tlsdesc_static,
-    tlsdesc_undefined,
+    FINDER_MARK, bind_call, call_ifunc_resolver, finder, look_at_processor, signal_returns,
+    static_pool_offset, thread_pointer, thread_pointer_of, tls_get_addr, tls_slots,
+    tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
 };
 
 /// The first byte in memory of a breakpoint that a debugger has set (`int3`).
@@ -148,6 +148,7 @@ mod native {
         DESCRIPTOR_OFFSET_BITS, NO_BLOCK, POOL, POOL_ALIGN, SLOTS, STARTS, STARTS_LEN, TlsIndex,
         address_slow, descriptor_slow,
     };
+    use crate::unwind::{RING, find_object};
 
     /// Room for the extended state of the components in [`STATE_MASK`], in the standard form, whose
     /// last one ends at 2,688 on every processor there is, and a little more.
@@ -209,17 +210,21 @@ mod native {
         };
     }
 
+    /// What the names of the variables below begin with: its own name has a hash of this crate in it, so
+    /// that another version of memdl can be linked into the same program.
+    static OWN: u8 = 0;
+
     // Every thread's pointers to its blocks of the first `SLOTS` modules, in the static part of
     // the thread-local storage of whatever memdl is linked into: at a constant distance from the
     // thread pointer, so that code and debuggers reach them without a call.
     global_asm!(
         ".pushsection .tdata.memdl_tls_slots, \"awT\", @progbits",
         ".p2align 3",
-        ".globl memdl_tls_slots",
-        ".hidden memdl_tls_slots",
-        ".type memdl_tls_slots, @object",
-        ".size memdl_tls_slots, {size}",
-        "memdl_tls_slots:",
+        ".globl {own}_tls_slots",
+        ".hidden {own}_tls_slots",
+        ".type {own}_tls_slots, @object",
+        ".size {own}_tls_slots, {size}",
+        "{own}_tls_slots:",
         ".8byte 0",
         ".rept {slots} - 1",
         ".8byte {no_block}",
@@ -228,6 +233,7 @@ mod native {
         size = const SLOTS * 8,
         slots = const SLOTS,
         no_block = const NO_BLOCK,
+        own = sym OWN,
     );
 
     // Memory for the blocks of images whose variables have a fixed distance from the thread
@@ -237,32 +243,69 @@ mod native {
     global_asm!(
         ".pushsection .tdata.memdl_static_pool, \"awT\", @progbits",
         ".balign {align}",
-        ".globl memdl_static_pool",
-        ".hidden memdl_static_pool",
-        ".type memdl_static_pool, @object",
-        ".size memdl_static_pool, {size}",
-        "memdl_static_pool:",
+        ".globl {own}_static_pool",
+        ".hidden {own}_static_pool",
+        ".type {own}_static_pool, @object",
+        ".size {own}_static_pool, {size}",
+        "{own}_static_pool:",
         ".zero {size} - 1",
         ".byte 1",
         ".popsection",
         align = const POOL_ALIGN,
         size = const POOL,
+        own = sym OWN,
     );
 
     /// The distance of the static pool from the thread pointer, the same in every thread.
-    pub(crate) fn static_pool_offset() -> isize {
-        let offset: isize;
-        // SAFETY: initial-exec access to the variable above: the GOT entry holds its distance
-        // from the thread pointer, and is only read.
-        unsafe {
-            asm!(
-                "mov {}, qword ptr [rip + memdl_static_pool@GOTTPOFF]",
-                out(reg) offset,
-                options(nostack, readonly, preserves_flags)
-            );
-        }
-        offset
+    ///
+    /// Like all that names such a variable, it is assembly in which [`OWN`] is replaced as text.
+    #[unsafe(naked)]
+    pub(crate) extern "C" fn static_pool_offset() -> isize {
+        naked_asm!(
+            // Initial-exec access: the GOT entry holds the distance from the thread pointer.
+            "mov rax, qword ptr [rip + {own}_static_pool@GOTTPOFF]",
+            "ret",
+            own = sym OWN,
+        )
     }
+
+    /// The distance of the calling thread's slots from the thread pointer, the same in every thread.
+    #[unsafe(naked)]
+    extern "C" fn tls_slots_offset() -> isize {
+        naked_asm!("mov rax, qword ptr [rip + {own}_tls_slots@GOTTPOFF]", "ret", own = sym OWN)
+    }
+
+    // What unwinders call instead of `_dl_find_object`: goes on to memdl's own, and is known as one of
+    // memdl's by other copies of it, of whatever version (`unwind::Link`).
+    global_asm!(
+        ".pushsection .text.memdl_find_object, \"ax\", @progbits",
+        // All of it is in one page.
+        ".balign 64",
+        ".globl {own}_find_object",
+        ".hidden {own}_find_object",
+        ".type {own}_find_object, @function",
+        "{own}_find_object:",
+        ".cfi_startproc",
+        "jmp {function}",
+        ".cfi_endproc",
+        ".balign 16",
+        ".ascii \"memdl finder v1\\0\"",
+        ".8byte {ring} - .",
+        ".size {own}_find_object, . - {own}_find_object",
+        ".popsection",
+        function = sym find_object,
+        ring = sym RING,
+        own = sym OWN,
+    );
+
+    /// The address of the function above.
+    #[unsafe(naked)]
+    pub(crate) extern "C" fn finder() -> usize {
+        naked_asm!("lea rax, [rip + {own}_find_object]", "ret", own = sym OWN)
+    }
+
+    /// The distance of the words that tell of a finder from its start.
+    pub(crate) const FINDER_MARK: usize = 16;
 
     /// The thread pointer of the thread with glibc's descriptor at `pthread`: that very address.
     pub(crate) fn thread_pointer_of(pthread: usize) -> usize {
@@ -282,17 +325,7 @@ mod native {
     /// The calling thread's slots: `SLOTS` words. When the thread starts the first is zero and the others
     /// are `NO_BLOCK`.
     pub(crate) fn tls_slots() -> *mut *mut u8 {
-        let offset: usize;
-        // SAFETY: initial-exec access to the variable above: the GOT entry holds its distance
-        // from the thread pointer, and is only read.
-        unsafe {
-            asm!(
-                "mov {}, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
-                out(reg) offset,
-                options(nostack, readonly, preserves_flags)
-            );
-        }
-        thread_pointer().wrapping_add(offset) as *mut *mut u8
+        thread_pointer().wrapping_add_signed(tls_slots_offset()) as *mut *mut u8
     }
 
     /// `__tls_get_addr` as images see it: their own modules first, all others the host's.
@@ -309,7 +342,7 @@ mod native {
             "mov rax, qword ptr [rdi]",
             "btr rax, 63",
             "jnc 2f",
-            "mov rcx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "mov rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
             "cmp rax, {slots}",
             "jae 4f",
             "mov rax, qword ptr fs:[rcx + rax * 8]",
@@ -344,6 +377,7 @@ mod native {
             starts = const STARTS,
             len = const STARTS_LEN,
             slow = sym address_slow,
+            own = sym OWN,
         )
     }
 
@@ -388,7 +422,7 @@ mod native {
             "cmp rcx, {slots}",
             "jae 4f",
             "shl rcx, 3",
-            "add rcx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "add rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
             "mov rcx, qword ptr fs:[rcx]",
             "2:",
             "test rcx, rcx",
@@ -403,7 +437,7 @@ mod native {
             // Beyond the slots: the thread's record, in slot 0, has the rest.
             "4:",
             "push rdx",
-            "mov rdx, qword ptr [rip + memdl_tls_slots@GOTTPOFF]",
+            "mov rdx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
             "mov rdx, qword ptr fs:[rdx]",
             "test rdx, rdx",
             "jz 5f",
@@ -429,6 +463,7 @@ mod native {
             starts = const STARTS,
             len = const STARTS_LEN,
             preserving = sym descriptor_slow_preserving,
+            own = sym OWN,
         )
     }
 

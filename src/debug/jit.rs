@@ -9,7 +9,8 @@
 //! (wasmtime has such a pair, also weak; LLVM's is strong) may define them too. Hidden, since a
 //! pair that is exported from the executable makes gdb take the descriptor of every other object
 //! for a copy of it, and not read that one. Where the pair is shared with another runtime, so is
-//! the list, but not this lock: that is a limit of the interface, which names no lock.
+//! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
+//! that share the pair share the lock too (`shared.rs`).
 //!
 //! A host that is stripped to the last has no symbols but those that it exports. For such a host
 //! there is the feature `exported-debug-symbols`: then the pair is strong and is exported.
@@ -26,11 +27,12 @@
 
 use std::ptr::{self, NonNull};
 
-use crate::arch;
 use crate::sync::{Guard, Lock, Rank};
+use crate::{arch, shared};
 
 #[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
+    ".ifndef __jit_debug_descriptor",
     ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
     ".weak __jit_debug_register_code",
     ".hidden __jit_debug_register_code",
@@ -52,6 +54,7 @@ std::arch::global_asm!(
     ".8byte 0, 0",
     ".size __jit_debug_descriptor, . - __jit_debug_descriptor",
     ".popsection",
+    ".endif",
 );
 
 #[cfg(not(feature = "exported-debug-symbols"))]
@@ -194,7 +197,7 @@ impl Drop for Listed {
 
 /// Whether some thread is changing the list just now, perhaps the one that asks.
 pub(crate) fn is_busy() -> bool {
-    LOCK.try_lock().is_none()
+    LOCK.try_lock().is_none() || shared::ListGuard::try_lock().is_none()
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
@@ -216,14 +219,20 @@ impl Entry {
     }
 }
 
-/// The right to change the list: its lock, held.
-struct List(#[expect(dead_code, reason = "held, not read")] Guard<'static, ()>);
+/// The right to change the list: its lock, held. The fields are in drop order.
+struct List {
+    /// The lock that other copies of memdl in this object take, too.
+    _shared: shared::ListGuard,
+    /// This copy's, for the order of locks, and for forks: nobody has the other without it.
+    _own: Guard<'static, ()>,
+}
 
 static LOCK: Lock<()> = Lock::new(Rank::DebugList, ());
 
 impl List {
     fn lock() -> List {
-        List(LOCK.lock())
+        let own = LOCK.lock();
+        List { _shared: shared::ListGuard::lock(), _own: own }
     }
 
     /// Puts `entry` first and says so.
