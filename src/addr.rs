@@ -48,12 +48,12 @@ impl Vaddr {
 
     /// Rounded down to a multiple of `page`.
     pub(crate) fn page_floor(self, page: PageSize) -> Vaddr {
-        Vaddr(self.0 & !(page.0 - 1))
+        Vaddr(self.0 & !page.mask())
     }
 
     /// Rounded up to a multiple of `page`, unless that is past the end of the address space.
     pub(crate) fn page_ceil(self, page: PageSize) -> Option<Vaddr> {
-        Some(self.checked_add(page.0 - 1)?.page_floor(page))
+        Some(self.checked_add(page.mask())?.page_floor(page))
     }
 }
 
@@ -94,6 +94,12 @@ impl PageSize {
     /// In bytes.
     pub(crate) fn get(self) -> u64 {
         self.0
+    }
+
+    /// The bits of an address that lie within a page.
+    pub(crate) fn mask(self) -> u64 {
+        // A power of two is no less than 1.
+        self.0.wrapping_sub(1)
     }
 }
 

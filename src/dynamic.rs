@@ -10,7 +10,7 @@
 use std::ffi::CStr;
 use std::ops::Range;
 
-use goblin::elf64::dynamic::DT_NULL;
+use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NULL};
 
 use crate::addr::Vaddr;
 
@@ -30,20 +30,77 @@ pub(crate) trait ReadAt {
 #[derive(Debug)]
 pub(crate) struct Dynamic {
     entries: Vec<(u64, u64)>,
+    /// The values of most tags, for they are asked for again and again; by [`slot`].
+    values: [u64; SLOTS],
+    /// Which of them there are, as bits.
+    present: u64,
+    /// There are tags without a slot.
+    has_others: bool,
+    /// There is a `DT_NULL`.
+    is_terminated: bool,
+}
+
+const SLOTS: usize = 64;
+/// Of these, where the 16 of GNU's that lie together begin.
+const GNU_SLOTS: usize = 48;
+
+/// Where [`Dynamic`] keeps the value of a tag: of those of the gABI, and of GNU's. At most 64.
+#[inline]
+fn slot(tag: u64) -> Option<usize> {
+    const DT_RELRENT: u64 = 37;
+    match tag {
+        0..=DT_RELRENT => Some(tag as usize),
+        // The versions' tags, and `DT_FLAGS_1`.
+        0x6fff_fff0..=0x6fff_ffff => Some(GNU_SLOTS | (tag & 15) as usize),
+        DT_GNU_HASH => Some(38),
+        _ => None,
+    }
 }
 
 impl Dynamic {
     /// Reads entries until `DT_NULL` or the end of `section`.
     pub(crate) fn parse(section: &[u8]) -> Dynamic {
-        let (entries, _) = section.as_chunks::<DYN_SIZE>();
+        let (all, _) = section.as_chunks::<DYN_SIZE>();
         let tag = |entry: &[u8; DYN_SIZE]| u64_at(entry, 0).unwrap_or(DT_NULL);
-        let end = entries.iter().position(|entry| tag(entry) == DT_NULL).unwrap_or(entries.len());
-        let entries = entries[..end].iter();
-        Dynamic { entries: entries.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))).collect() }
+        let entries = all.iter().take_while(|entry| tag(entry) != DT_NULL);
+        let entries: Vec<_> = entries.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))).collect();
+        let is_terminated = entries.len() < all.len();
+        let (values, present, has_others) = ([0; SLOTS], 0, false);
+        let mut dynamic = Dynamic { entries, values, present, has_others, is_terminated };
+        dynamic.fill_slots();
+        dynamic
+    }
+
+    fn fill_slots(&mut self) {
+        for &(tag, value) in &self.entries {
+            match slot(tag).and_then(|slot| Some((slot, self.values.get_mut(slot)?))) {
+                Some((slot, place)) => {
+                    *place = value;
+                    self.present |= 1 << slot;
+                }
+                None => self.has_others = true,
+            }
+        }
+    }
+
+    /// Whether `DT_NULL` ends the section.
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.is_terminated
     }
 
     /// The value of `tag`; of the last entry if there are several, as `ld.so` takes it.
+    #[inline]
     pub(crate) fn get(&self, tag: u64) -> Option<u64> {
+        match slot(tag) {
+            Some(slot) if self.present >> slot & 1 != 0 => self.values.get(slot).copied(),
+            Some(_) => None,
+            None if self.has_others => self.find(tag),
+            None => None,
+        }
+    }
+
+    #[cold]
+    fn find(&self, tag: u64) -> Option<u64> {
         self.entries.iter().rev().find(|entry| entry.0 == tag).map(|entry| entry.1)
     }
 
@@ -68,10 +125,11 @@ impl Dynamic {
     /// relocates some of its libraries' entries in place and leaves those of others alone.
     pub(crate) fn unrelocated(mut self, tags: &[u64], bias: u64) -> Dynamic {
         for (tag, value) in &mut self.entries {
-            if tags.contains(tag) && *value >= bias {
-                *value -= bias;
+            if tags.contains(tag) {
+                *value = value.checked_sub(bias).unwrap_or(*value);
             }
         }
+        self.fill_slots();
         self
     }
 }
@@ -120,6 +178,18 @@ mod tests {
         assert_eq!(dynamic.get(5), Some(8));
         assert_eq!(dynamic.all(1).collect::<Vec<_>>(), [10, 11]);
         assert_eq!(dynamic.get(9), None);
+        assert!(dynamic.is_terminated());
+        // Each tag has a place of its own, and those without are found too.
+        let tags: Vec<u64> = (1..=40)
+            .chain(0x6fff_ffe0..=0x6fff_ffff)
+            .chain([DT_GNU_HASH, 0x6000_000f, u64::MAX])
+            .collect();
+        let entries: Vec<_> = tags.iter().map(|&tag| (tag, !tag)).collect();
+        let dynamic = Dynamic::parse(&section(&entries));
+        assert!(tags.iter().all(|&tag| dynamic.get(tag) == Some(!tag)));
+        assert!(!dynamic.is_terminated());
+        let moved = Dynamic::parse(&section(&[(5, 70), (6, 3)])).unrelocated(&[5, 6], 60);
+        assert_eq!((moved.get(5), moved.get(6)), (Some(10), Some(3)));
     }
 
     #[test]

@@ -53,9 +53,10 @@ pub(crate) fn of_image<'a>(
             }
         }
         None => {
-            let table = image.symbols();
-            for (_, symbol) in table.iter() {
-                candidates.add(&symbol, table.strings_from(symbol.st_name))?;
+            if let Ok(table) = image.symbols() {
+                for (_, symbol) in table.iter() {
+                    candidates.add(&symbol, table.strings_from(symbol.st_name))?;
+                }
             }
         }
     }

@@ -38,7 +38,7 @@ use crate::rela::Rela;
 use crate::symbol::{Sym, SymbolTable};
 use crate::sync::{Lock, Rank, ReadGuard, SharedLock, WriteGuard};
 use crate::tls::TlsModule;
-use crate::{profile, symbolize, unwind};
+use crate::{profile, services, symbolize, unwind};
 
 /// The images of one load.
 pub(crate) struct Group {
@@ -134,12 +134,15 @@ impl KeptTable {
     ///
     /// # Safety
     /// It is dropped before both, or with them.
-    pub(crate) unsafe fn new(facts: &Arc<Facts>, mapping: &Mapping<Sealed>) -> KeptTable {
-        let table = SymbolTable::over(&facts.symbols, mapping);
-        let table = table.expect("the mapping holds what the file states");
+    pub(crate) unsafe fn new(
+        facts: &Arc<Facts>,
+        mapping: &Mapping<Sealed>,
+    ) -> Result<KeptTable, Error> {
+        let table = facts.symbols_in(mapping)?;
         // SAFETY: the slices are of the image's memory and the layout is in the `Arc`: neither moves
         // when their owners do, and the caller sees to it that they are there as long as this.
-        KeptTable(unsafe { std::mem::transmute::<SymbolTable<'_>, SymbolTable<'static>>(table) })
+        let table = unsafe { std::mem::transmute::<SymbolTable<'_>, SymbolTable<'static>>(table) };
+        Ok(KeptTable(table))
     }
 }
 
@@ -339,6 +342,14 @@ impl Group {
                     function();
                 }
             }
+            // Mostly the image's own destructors have had these called. One that has none, or that
+            // was bound to nothing where it asks for them, would leave the C library with the
+            // addresses of functions that are gone.
+            let mapping = &self.members[index].mapping;
+            for dso_handle in take_handles_of(mapping.address_range().start) {
+                // SAFETY: as above: it promised that what the image wants called in the end is.
+                unsafe { services::exit::finalize_handle(dso_handle) };
+            }
         }
     }
 }
@@ -412,12 +423,15 @@ impl Loaded {
     }
 
     /// Checks that what will be called as a constructor or destructor is code: the group's own, as
-    /// it nearly always is, or another library's.
+    /// it nearly always is, or another library's. Nothing of the image has run yet.
     fn check_functions(&self, is_code: impl Fn(usize) -> bool) -> Result<(), Error> {
         for (tag, array) in
             [(DT_INIT_ARRAY, &self.facts.init_array), (DT_FINI_ARRAY, &self.facts.fini_array)]
         {
-            if let Some(function) = self.functions(array).find(|&function| !is_code(function)) {
+            let words = array.as_ref().and_then(|range| self.mapping.read(range.clone()));
+            let functions = words.unwrap_or_default().as_chunks().0.iter();
+            let mut functions = functions.map(|word| usize::from_le_bytes(*word));
+            if let Some(function) = functions.find(|&function| !is_code(function)) {
                 let what = format!("{function:#x}, which is to be called, is in no library");
                 return Err(Error::malformed(what, Place::Dynamic(tag)).in_image(&self.name));
             }
@@ -503,6 +517,11 @@ impl Live {
         (address < image.end).then_some(image)
     }
 
+    fn image_at_mut(&mut self, address: usize) -> Option<&mut LiveImage> {
+        let (_, image) = self.images.range_mut(..=address).next_back()?;
+        (address < image.end).then_some(image)
+    }
+
     /// Deletes the keys whose destructors are at these addresses.
     fn delete_keys(&mut self, addresses: &Range<usize>) {
         self.keys.retain(|&key, destructor| {
@@ -521,8 +540,9 @@ struct LiveImage {
     end: usize,
     group: Weak<Group>,
     index: usize,
-    /// Whether it ever had the C library note a function to be called later.
-    has_handlers: AtomicBool,
+    /// The handles under which it has had the C library note functions to be called later, and not
+    /// called since. There is mostly one.
+    handles: Vec<usize>,
 }
 
 static LIVE: SharedLock<Live> = SharedLock::new(
@@ -566,9 +586,9 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
             headroom()?;
         }
         let addresses = loaded.mapping.address_range();
-        let has_handlers = AtomicBool::new(false);
+        let handles = Vec::new();
         let group = Arc::downgrade(group);
-        let image = LiveImage { end: addresses.end, group, index, has_handlers };
+        let image = LiveImage { end: addresses.end, group, index, handles };
         live.images.insert(addresses.start, image);
     }
     if global {
@@ -600,9 +620,12 @@ pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<()
 
 /// Notes that an image has a function called at the exit or on a fork. `dso_handle` is in the image.
 pub(crate) fn note_handler(dso_handle: usize) {
-    let live = read();
-    let Some(image) = live.image_at(dso_handle) else { return };
-    image.has_handlers.store(true, Ordering::Relaxed);
+    let mut live = write();
+    let Some(image) = live.image_at_mut(dso_handle) else { return };
+    if !image.handles.contains(&dso_handle) {
+        image.handles.push(dso_handle);
+        HANDLES_EVER.store(true, Ordering::Relaxed);
+    }
     // Held until the lock is given back: the group may be the last one's to drop, which takes it.
     let group = image.group.upgrade();
     if let Some(group) = &group {
@@ -611,10 +634,34 @@ pub(crate) fn note_handler(dso_handle: usize) {
     drop(live);
 }
 
-/// Whether functions may be noted under this handle: unless it is of an image that never had any.
-pub(crate) fn may_have_handlers(dso_handle: usize) -> bool {
-    let live = read();
-    live.image_at(dso_handle).is_none_or(|image| image.has_handlers.load(Ordering::Relaxed))
+/// Whether functions may be noted under this handle: unless it is an image's that has none noted. They
+/// are about to be called.
+pub(crate) fn take_handle(dso_handle: usize) -> bool {
+    if read().image_at(dso_handle).is_some_and(|image| image.handles.is_empty()) {
+        return false;
+    }
+    let mut live = write();
+    let Some(image) = live.image_at_mut(dso_handle) else { return true };
+    let noted = image.handles.iter().position(|&noted| noted == dso_handle);
+    noted.map(|index| image.handles.swap_remove(index)).is_some()
+}
+
+/// Whether an image has ever had a function noted; nearly all processes have none that has.
+static HANDLES_EVER: AtomicBool = AtomicBool::new(false);
+
+/// The handles under which functions are noted of the image that starts here, which are about to be
+/// called.
+fn take_handles_of(start: usize) -> Vec<usize> {
+    if !HANDLES_EVER.load(Ordering::Relaxed)
+        || read().images.get(&start).is_none_or(|image| image.handles.is_empty())
+    {
+        return Vec::new();
+    }
+    write()
+        .images
+        .get_mut(&start)
+        .map(|image| std::mem::take(&mut image.handles))
+        .unwrap_or_default()
 }
 
 /// Forgets a key that is deleted.

@@ -20,11 +20,11 @@ use goblin::elf64::dynamic::{
     DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
     DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
     DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
-    DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL, DT_VERSYM,
+    DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERNEED, DT_VERSYM,
 };
 use goblin::elf64::header::{
-    EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC,
-    ET_REL, EV_CURRENT, SIZEOF_EHDR,
+    EI_ABIVERSION, EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG,
+    ELFOSABI_GNU, ELFOSABI_NONE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, SIZEOF_EHDR, SIZEOF_IDENT,
 };
 use goblin::elf64::program_header::{
     PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_NOTE,
@@ -42,6 +42,10 @@ use crate::symbol::{SymbolLayout, SymbolTable};
 
 /// The longest name of a library, or list of folders, that is believed.
 const MOST_NAME: usize = libc::PATH_MAX as usize;
+/// The largest `EI_ABIVERSION` of a GNU image that glibc takes.
+const MOST_ABIVERSION: u8 = 3;
+/// Where the unused bytes of `e_ident` begin.
+const EI_PAD: usize = 9;
 /// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
 const DT_RELRSZ: u64 = 35;
 const DT_RELR: u64 = 36;
@@ -201,9 +205,10 @@ impl<'d> Image<'d> {
         self.facts.notes(self)
     }
 
-    /// The image's dynamic symbols, as received.
-    pub(crate) fn symbols(&self) -> SymbolTable<'_> {
-        SymbolTable::over(&self.facts.symbols, self).expect("the layout was made from these bytes")
+    /// The image's dynamic symbols, as received. An error where the bytes are gone
+    /// ([`Image::take_buffer`]).
+    pub(crate) fn symbols(&self) -> Result<SymbolTable<'_>, Error> {
+        self.facts.symbols_in(self)
     }
 
     /// The relocations of all tables but `DT_RELR`, the PLT's last.
@@ -248,7 +253,8 @@ impl ReadAt for Image<'_> {
     }
 }
 
-/// The bytes by stated address.
+/// The bytes by stated address. Those of a segment that cannot be read in memory are not there: what a
+/// loader needs of an image, it needs when that is in place.
 struct FileView<'a> {
     bytes: &'a [u8],
     segments: &'a [Segment],
@@ -256,7 +262,8 @@ struct FileView<'a> {
 
 impl<'a> FileView<'a> {
     fn find(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&'a [u8]> {
-        let segment = self.segments.iter().find(|segment| segment.addresses.contains(&start))?;
+        let holds = |segment: &&Segment| segment.access.read && segment.addresses.contains(&start);
+        let segment = self.segments.iter().find(holds)?;
         let skip = usize::try_from(start.checked_sub(segment.addresses.start)?).ok()?;
         let tail = self.bytes.get(segment.file.clone())?.get(skip..)?;
         match end {
@@ -302,28 +309,36 @@ fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
         ));
     }
     let half = |offset| u16_at(bytes, offset).unwrap_or(0);
-    match bytes[EI_CLASS] {
+    let ident = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    match ident(EI_CLASS) {
         ELFCLASS64 => {}
         1 => return Err(Error::unsupported("a 32-bit image (ELFCLASS32)")),
         class => return malformed(format!("EI_CLASS is {class}")),
     }
-    match bytes[EI_DATA] {
+    match ident(EI_DATA) {
         ELFDATA2LSB => {}
         2 => return Err(Error::unsupported("a big-endian image (ELFDATA2MSB)")),
         data => return malformed(format!("EI_DATA is {data}")),
     }
     let e_version = u32_at(bytes, 20).unwrap_or(0);
-    for version in [u32::from(bytes[EI_VERSION]), e_version] {
+    for version in [u32::from(ident(EI_VERSION)), e_version] {
         if version != u32::from(EV_CURRENT) {
             return malformed(format!("ELF version {version} is not {EV_CURRENT}"));
         }
     }
-    // 0 is System V, 3 GNU/Linux: what `ld.so` takes.
-    if !matches!(bytes[EI_OSABI], 0 | 3) {
-        return Err(Error::unsupported(format!(
-            "an image for another system (EI_OSABI {})",
-            bytes[EI_OSABI]
-        )));
+    // What `ld.so` takes.
+    match (ident(EI_OSABI), ident(EI_ABIVERSION)) {
+        (ELFOSABI_NONE, 0) | (ELFOSABI_GNU, 0..=MOST_ABIVERSION) => {}
+        (ELFOSABI_NONE | ELFOSABI_GNU, version) => {
+            return Err(Error::unsupported(format!("ELF file ABI version {version} invalid")));
+        }
+        (system, _) => {
+            let what = format!("an image for another system (EI_OSABI {system})");
+            return Err(Error::unsupported(what));
+        }
+    }
+    if bytes.get(EI_PAD..SIZEOF_IDENT).is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+        return malformed("nonzero padding in e_ident".into());
     }
     if half(18) != machine.e_machine {
         let (is, want, name) = (half(18), machine.e_machine, machine.name);
@@ -353,7 +368,9 @@ impl Headers {
         let e_phnum = u16_at(bytes, 56).unwrap_or(0);
         let table = usize::try_from(e_phoff)
             .ok()
-            .and_then(|start| bytes.get(start..)?.get(..usize::from(e_phnum) * SIZEOF_PHDR))
+            .and_then(|start| {
+                bytes.get(start..)?.get(..usize::from(e_phnum).checked_mul(SIZEOF_PHDR)?)
+            })
             .ok_or_else(|| {
                 let what = format!(
                     "truncated: {e_phnum} program headers at {e_phoff:#x} do not fit into the file"
@@ -408,6 +425,11 @@ impl Headers {
         let addresses = p_vaddr.range(p_memsz).ok_or_else(|| {
             malformed(format!("p_vaddr {p_vaddr} + p_memsz {p_memsz:#x} wraps around"))
         })?;
+        if matches!(p_type, PT_LOAD | PT_DYNAMIC | PT_TLS) && p_filesz > p_memsz {
+            return Err(malformed(format!(
+                "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
+            )));
+        }
         let in_memory = p_vaddr..p_vaddr.checked_add(p_filesz.min(p_memsz)).unwrap_or(p_vaddr);
         let align = p_align.max(1);
         if !align.is_power_of_two() {
@@ -416,16 +438,13 @@ impl Headers {
         match p_type {
             PT_LOAD if p_memsz == 0 => {}
             PT_LOAD => {
-                if p_filesz > p_memsz {
-                    return Err(malformed(format!(
-                        "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
-                    )));
-                }
                 let file = usize::try_from(p_offset)
                     .ok()
                     .zip(usize::try_from(p_filesz).ok())
                     .and_then(|(start, len)| Some(start..start.checked_add(len)?))
-                    .filter(|file| file.end <= bytes.len())
+                    // Linkers leave anything in `p_offset` where there is nothing in the file.
+                    .or((p_filesz == 0).then_some(0..0))
+                    .filter(|file| file.is_empty() || file.end <= bytes.len())
                     .ok_or_else(|| {
                         let len = bytes.len();
                         malformed(format!(
@@ -433,15 +452,21 @@ impl Headers {
                         ))
                     })?;
                 limits::check("a segment's alignment, in bytes", align, limits.alignment)?;
+                // 0 and 1 ask for none.
+                let align = if align == 1 { page.get() } else { align };
                 if align < page.get() {
                     return Err(malformed(format!(
                         "ELF load command alignment {p_align:#x} not page-aligned"
                     )));
                 }
-                if p_vaddr.0 % align != p_offset % align {
+                // Not modulo `p_align`: some versions of mold and patchelf write segments that are
+                // aligned in memory and not in the file, and `ld.so` takes them.
+                let misalignment = p_vaddr.0.wrapping_sub(p_offset) & page.mask();
+                if misalignment != 0 && p_filesz != 0 {
                     return Err(malformed(format!(
                         "ELF load command address/offset not properly aligned: p_vaddr {p_vaddr} and p_offset \
-                         {p_offset:#x} differ modulo p_align {p_align:#x}"
+                         {p_offset:#x} differ modulo the page size {:#x}",
+                        page.get()
                     )));
                 }
                 let access = Access {
@@ -471,9 +496,10 @@ impl Headers {
                         "the segment ends in the last page of the address space".into(),
                     ));
                 }
+                let first = self.segments.first().map_or(addresses.start, |it| it.addresses.start);
+                // The segments ascend.
+                let span = addresses.end.checked_sub(first).unwrap_or(u64::MAX);
                 self.segments.push(Segment { addresses, file, access, align });
-                let (first, last) = (&self.segments[0], &self.segments[self.segments.len() - 1]);
-                let span = last.addresses.end.0 - first.addresses.start.0;
                 limits::check("the address space of the image, in bytes", span, limits.image_span)?;
             }
             PT_DYNAMIC => self.dynamic = Some(in_memory),
@@ -481,11 +507,6 @@ impl Headers {
             PT_TLS => {
                 if self.tls.is_some() {
                     return Err(malformed("a second PT_TLS".into()));
-                }
-                if p_filesz > p_memsz {
-                    return Err(malformed(format!(
-                        "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
-                    )));
                 }
                 limits::check(
                     "a block of thread-local variables, in bytes",
@@ -510,7 +531,8 @@ impl Headers {
     fn check_against_segments(&mut self) -> Result<(), Error> {
         let in_file = |range: &Range<Vaddr>| {
             self.segments.iter().any(|segment| {
-                segment.contains(range)
+                segment.access.read
+                    && segment.contains(range)
                     && range.end.checked_sub(segment.addresses.start)
                         <= Some(segment.file.len() as u64)
             })
@@ -550,10 +572,13 @@ impl Facts {
         let view = FileView { bytes, segments: &headers.segments };
         let no_dynamic = || Error::malformed("object file has no dynamic section", Place::Header);
         let section = headers.dynamic.clone().ok_or_else(no_dynamic)?;
+        let at = Place::Address(section.start);
         let dynamic = Dynamic::parse(view.read(section.clone()).ok_or_else(|| {
-            let at = Place::Address(section.start);
             Error::malformed("the dynamic section lies outside the segments", at)
         })?);
+        if !dynamic.is_terminated() {
+            return Err(Error::malformed("the dynamic section does not end with DT_NULL", at));
+        }
         let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
         let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
         if flags_1 & DF_1_PIE != 0 {
@@ -562,10 +587,9 @@ impl Facts {
             ));
         }
 
-        let symbols = SymbolLayout::new(&dynamic, &view)?;
-        let table = SymbolTable::over(&symbols, &view).ok_or_else(|| {
-            Error::malformed("symbol tables lie outside the image", Place::Header)
-        })?;
+        let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
+        let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
+        let table = SymbolTable::over(&symbols, &view).ok_or_else(Facts::no_symbols)?;
         let string = |tag: u64, offset: u64| {
             let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
             let name = name.ok_or("a name lies outside the string table").and_then(|name| {
@@ -583,13 +607,12 @@ impl Facts {
             .map(|offset| string(DT_NEEDED, offset))
             .collect::<Result<Vec<_>, _>>()?;
 
-        let run_path = match dynamic.get(DT_RUNPATH) {
-            Some(offset) => Some(string(DT_RUNPATH, offset)?),
-            None => dynamic.get(DT_RPATH).map(|offset| string(DT_RPATH, offset)).transpose()?,
-        };
+        let [run_path, older] = [DT_RUNPATH, DT_RPATH]
+            .map(|tag| dynamic.get(tag).map(|offset| string(tag, offset)).transpose());
+        let run_path = run_path?.or(older?);
 
         let code = |tag: u64| match dynamic.address(tag) {
-            None | Some(Vaddr(0)) => Ok(None),
+            None => Ok(None),
             Some(address) => {
                 let executable = |segment: &Segment| {
                     segment.access.execute && segment.addresses.contains(&address)
@@ -604,18 +627,22 @@ impl Facts {
                 }
             }
         };
-        let pointers = |tag: u64, size: u64| match dynamic.table(tag, size) {
-            None => Ok(None),
-            Some(range) => range
-                .filter(|range| range.start.0 % 8 == 0 && (range.end.0 - range.start.0) % 8 == 0)
-                .filter(|range| headers.segments.iter().any(|segment| segment.contains(range)))
+        let pointers = |tag: u64, size: u64| {
+            let malformed = |what: &'static str| Error::malformed(what, Place::Dynamic(tag));
+            if dynamic.get(tag).is_some() && dynamic.get(size).is_none() {
+                return Err(malformed("an array of functions without its size"));
+            }
+            let Some(range) = dynamic.table(tag, size) else { return Ok(None) };
+            let is_array = |range: &Range<Vaddr>| {
+                let len = range.end.checked_sub(range.start);
+                range.start.0.is_multiple_of(8) && len.is_some_and(|len| len.is_multiple_of(8))
+            };
+            let mut readable = headers.segments.iter().filter(|segment| segment.access.read);
+            range
+                .filter(is_array)
+                .filter(|range| readable.any(|segment| segment.contains(range)))
                 .map(Some)
-                .ok_or_else(|| {
-                    Error::malformed(
-                        "an array of functions lies outside the segments",
-                        Place::Dynamic(tag),
-                    )
-                }),
+                .ok_or_else(|| malformed("an array of functions lies outside the segments"))
         };
         Ok(Facts {
             dynamic: section,
@@ -645,12 +672,42 @@ impl Facts {
     }
 }
 
+/// What may follow the symbol table.
+const TABLES: [u64; 14] = [
+    DT_STRTAB,
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_VERSYM,
+    DT_VERDEF,
+    DT_VERNEED,
+    DT_RELA,
+    DT_JMPREL,
+    DT_RELR,
+    DT_ANDROID_RELA,
+    DT_ANDROID_RELR,
+    DT_INIT_ARRAY,
+    DT_FINI_ARRAY,
+    DT_PLTGOT,
+];
+
 /// The bytes of a table, none if there is no such table.
 fn table<'m>(range: &Option<Range<Vaddr>>, memory: &'m impl ReadAt) -> &'m [u8] {
     range.as_ref().and_then(|range| memory.read(range.clone())).unwrap_or(&[])
 }
 
 impl Facts {
+    /// The dynamic symbols, as they stand in `memory`.
+    pub(crate) fn symbols_in<'a>(
+        &'a self,
+        memory: &'a impl ReadAt,
+    ) -> Result<SymbolTable<'a>, Error> {
+        SymbolTable::over(&self.symbols, memory).ok_or_else(Facts::no_symbols)
+    }
+
+    fn no_symbols() -> Error {
+        Error::malformed("symbol tables lie outside the image", Place::Header)
+    }
+
     /// The contents of each `PT_NOTE`, read from `memory`.
     pub(crate) fn notes<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = &'m [u8]> {
         let notes = self.program_headers.iter().filter(|header| header.p_type == PT_NOTE);
@@ -749,11 +806,16 @@ impl RelocationTables {
                     Place::Dynamic(start),
                 ));
             }
+            let stated_len = dynamic.get(size);
+            if dynamic.get(start).is_some() != stated_len.is_some() && stated_len != Some(0) {
+                let what = "a relocation table without its size, or a size without a table";
+                return Err(Error::malformed(what, Place::Dynamic(start)));
+            }
             let Some(range) = dynamic.table(start, size) else {
                 return Ok(None);
             };
             range
-                .filter(|range| (range.end.0 - range.start.0) % want == 0)
+                .filter(|_| stated_len.is_some_and(|len| len.is_multiple_of(want)))
                 .filter(|range| view.read(range.clone()).is_some())
                 .map(Some)
                 .ok_or_else(|| {
@@ -778,10 +840,18 @@ impl RelocationTables {
         {
             all.end = plt.start;
         }
-        let count = |range: &Option<Range<Vaddr>>, size: u64| {
-            range.as_ref().map_or(0, |range| (range.end.0 - range.start.0) / size)
-        };
-        let mut total = count(&rela, RELA_SIZE) + count(&jmprel, RELA_SIZE) + count(&relr, 8);
+        let len = |range: &Range<Vaddr>| range.end.checked_sub(range.start).unwrap_or(0);
+        // All lie in the file: their sum is far from what a u64 holds.
+        let mut total = 0u64;
+        for (range, size) in [(&rela, RELA_SIZE), (&jmprel, RELA_SIZE), (&relr, 8)] {
+            total = total.saturating_add(range.as_ref().map_or(0, len) / size);
+        }
+        if let Some(words) = relr.clone().and_then(|range| view.read(range))
+            && u64_at(words, 0).is_some_and(|first| first & 1 != 0)
+        {
+            let what = "DT_RELR begins with a bitmap, which has no address to begin at";
+            return Err(Error::malformed(what, Place::Dynamic(DT_RELR)));
+        }
         if let Some(packed) = packed.clone().and_then(|range| view.read(range)) {
             let malformed = |_| {
                 let what = "the packed relocations contradict themselves";

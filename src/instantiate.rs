@@ -208,7 +208,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map)?;
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
         // SAFETY: both are in the same struct, behind it.
-        let table = unsafe { KeptTable::new(facts, &mapping) };
+        let table = unsafe { KeptTable::new(facts, &mapping)? };
         Ok(Loaded {
             name: name.clone(),
             table,

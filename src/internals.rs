@@ -148,7 +148,7 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
         Image::parse(Bytes::Borrowed(bytes), &MACHINE, PageSize::current(), &Limits::default());
     let image = image.map_err(|error| text(&error))?;
     let how_many = if shared { Instances::Many } else { Instances::One };
-    let symbols = image.symbols();
+    let symbols = image.symbols().map_err(|error| text(&error))?;
     let make = |source: &debug::Source<'_>| SymfileTemplate::new(source, how_many);
     let made = with_debug_source(&image.facts, Some(bytes), &image, &symbols, make);
     let made = made.map_err(|error| text(&error))?.map_err(|error| text(&error))?;

@@ -28,7 +28,8 @@ unsafe impl Sync for LinkMap {}
 impl LinkMap {
     /// The map of the image of this name, with its `PT_DYNAMIC` at `dynamic`.
     pub(crate) fn new(name: &str, load_bias: LoadBias, dynamic: Vaddr) -> Box<LinkMap> {
-        let name = CString::new(name.replace('\0', "")).unwrap_or_default();
+        let without_nul = |_| CString::new(name.replace('\0', "")).unwrap_or_default();
+        let name = CString::new(name).unwrap_or_else(without_nul);
         Box::new(LinkMap {
             l_addr: load_bias.get(),
             l_name: name.as_ptr(),

@@ -476,7 +476,7 @@ pub(crate) struct Writable<'m> {
     segments: &'m [PlannedSegment],
     load_bias: LoadBias,
     all: bool,
-    /// The pages of the segment that was last stored to: mostly the next is there, too.
+    /// The segment that was last stored to, as it is stated: mostly the next is there, too.
     last: Range<Vaddr>,
 }
 
@@ -486,19 +486,19 @@ impl Writable<'_> {
     fn place(&mut self, at: Vaddr, len: u64) -> Option<*mut u8> {
         let end = at.checked_add(len)?;
         if at < self.last.start || self.last.end < end {
-            self.last = self.pages_around(at, end)?;
+            self.last = self.segment_around(at, end)?;
         }
         Some(self.load_bias.apply(at) as *mut u8)
     }
 
-    /// The pages of a segment that can be written and holds all of this.
+    /// A segment that can be written and holds all of this.
     #[cold]
-    fn pages_around(&self, at: Vaddr, end: Vaddr) -> Option<Range<Vaddr>> {
+    fn segment_around(&self, at: Vaddr, end: Vaddr) -> Option<Range<Vaddr>> {
         let fits = |segment: &&PlannedSegment| {
             let is_written = self.all || segment.access.write;
-            is_written && segment.pages.start <= at && end <= segment.pages.end
+            is_written && segment.stated.start <= at && end <= segment.stated.end
         };
-        Some(self.segments.iter().find(fits)?.pages.clone())
+        Some(self.segments.iter().find(fits)?.stated.clone())
     }
 
     /// Stores `bytes` at `at`. `None`, and nothing is stored, unless all of it is writable.
@@ -768,7 +768,7 @@ mod tests {
                 let pages = file.len().div_ceil(PAGE).max(1);
                 let access = Access { read: true, write: *write, execute: false };
                 let pages = page(*first)..page(first + pages);
-                PlannedSegment { pages, file: file.clone(), access }
+                PlannedSegment { stated: pages.clone(), pages, file: file.clone(), access }
             })
             .collect();
         let span = segments[0].pages.start..segments[segments.len() - 1].pages.end;

@@ -145,7 +145,7 @@ impl Surroundings<'_> {
     /// Whether `ld.so` would bind a reference of this library's to a definition of an image, or
     /// images report to it.
     fn refers_to_images(&self, library: &Image<'_>, defined: &Names) -> Result<bool, Error> {
-        let table = library.symbols();
+        let table = library.symbols()?;
         // New views, for each has a budget.
         let images = (self.images)()?;
         for name in REGISTRIES.map(SymbolName::new) {

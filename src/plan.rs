@@ -45,6 +45,8 @@ pub(crate) struct InPlace {
 /// A segment's whole pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedSegment {
+    /// The segment as it is stated, in `pages`: what else is on these is not the image's to change.
+    pub stated: Range<Vaddr>,
     /// Whole pages, not empty.
     pub pages: Range<Vaddr>,
     /// These bytes of the file go to the start of `pages`; all else in it is zero.
@@ -67,11 +69,19 @@ impl Plan {
             let pages_len = pages.end.checked_sub(pages.start).ok_or_else(wraps)?;
 
             // Offset and address agree modulo the page, so the file has these bytes.
-            let head = usize::try_from(segment.addresses.start.0 - start.0).map_err(|_| wraps())?;
-            let file_start = segment.file.start.checked_sub(head).ok_or_else(wraps)?;
-            let has_zero_part =
-                segment.addresses.end.0 - segment.addresses.start.0 > segment.file.len() as u64;
-            let file_end = if has_zero_part {
+            let head = segment.addresses.start.checked_sub(start).ok_or_else(wraps)?;
+            let head = usize::try_from(head).map_err(|_| wraps())?;
+            let len = segment.addresses.end.checked_sub(segment.addresses.start);
+            let has_zero_part = len.ok_or_else(wraps)? > segment.file.len() as u64;
+            let file_start = if segment.file.is_empty() {
+                // Nothing, where the next bytes would be.
+                segments.last().map_or(0, |last: &PlannedSegment| last.file.end)
+            } else {
+                segment.file.start.checked_sub(head).ok_or_else(wraps)?
+            };
+            let file_end = if segment.file.is_empty() {
+                file_start
+            } else if has_zero_part {
                 segment.file.end
             } else {
                 let page_end =
@@ -80,6 +90,7 @@ impl Plan {
             };
             align = align.max(segment.align);
             segments.push(PlannedSegment {
+                stated: segment.addresses.clone(),
                 pages,
                 file: file_start..file_end,
                 access: segment.access,
@@ -114,7 +125,7 @@ impl Plan {
         const WORTH: usize = 1 << 18;
         let first = self.segments.first()?;
         let moves = self.segments.iter().map(|segment| {
-            let in_memory = segment.pages.start.0 - first.pages.start.0;
+            let in_memory = segment.pages.start.checked_sub(first.pages.start)?;
             let in_file = segment.file.start.checked_sub(first.file.start)?;
             usize::try_from(in_memory).ok()?.checked_sub(in_file)
         });
@@ -132,7 +143,9 @@ impl Plan {
             sizes().filter(|(_, moves)| **moves != down).map(|(len, _)| len).sum()
         };
         let down = match largest {
-            Some((_, &down)) if is_ascending && moved(down) + WORTH < moved(0) => down,
+            Some((_, &down)) if is_ascending && moved(down).saturating_add(WORTH) < moved(0) => {
+                down
+            }
             _ => 0,
         };
 
@@ -140,7 +153,7 @@ impl Plan {
         let span_len = usize::try_from(self.span_len()).ok()?;
         let at = |down: usize| {
             let misaligned = (start.wrapping_sub(down) as u64).wrapping_sub(self.span.start.0)
-                & (self.align - 1);
+                & self.align.wrapping_sub(1);
             let room = first.file.start.checked_add(span_len)?.checked_sub(down)?;
             (misaligned == 0).then_some(InPlace { down, room })
         };
@@ -157,6 +170,7 @@ impl Plan {
 
     /// The length of the span in bytes.
     pub(crate) fn span_len(&self) -> u64 {
-        self.span.end.0 - self.span.start.0
+        // The segments ascend.
+        self.span.end.checked_sub(self.span.start).unwrap_or(0)
     }
 }

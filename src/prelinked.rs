@@ -140,7 +140,7 @@ impl Record<'_> {
     fn place(&self, at: Vaddr, len: u64) -> Option<(usize, u64)> {
         let end = at.checked_add(len)?;
         let index = self.plan.segments.iter().position(|segment| {
-            segment.access.write && segment.pages.start <= at && end <= segment.pages.end
+            segment.access.write && segment.stated.start <= at && end <= segment.stated.end
         })?;
         Some((index, at.checked_sub(self.plan.segments[index].pages.start)?))
     }

@@ -26,7 +26,9 @@ use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source,
 use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
-use crate::fallible::{TryGrow, headroom, try_collect, try_filled, try_lossy, try_string, try_vec};
+use crate::fallible::{
+    TryGrow, headroom, try_collect, try_collect_ok, try_filled, try_lossy, try_string, try_vec,
+};
 use crate::fork;
 use crate::group::{self, CallBinder, Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary};
@@ -155,7 +157,7 @@ impl Settings {
         fork::set_up()?;
         let parsed = self.collect(bytes.clone(), may_run)?;
         let searchlist = searchlist(&parsed, self.scope)?;
-        let members = try_collect(parsed.iter().map(|member| member.image.symbols()))?;
+        let members = try_collect_ok(parsed.iter().map(|member| member.image.symbols()))?;
         let order = self.search_order(try_collect(searchlist.iter().cloned())?, members)?;
         check_versions(&parsed, &order)?;
 
@@ -462,7 +464,7 @@ impl Settings {
         }
         let images = || {
             let loaded = loaded.iter().map(|(group, index)| group.member(*index).symbols());
-            try_collect(parsed.iter().map(|member| member.image.symbols()).chain(loaded))
+            try_collect(parsed.iter().flat_map(|member| member.image.symbols()).chain(loaded))
         };
         let surroundings = Surroundings {
             images: &images,
@@ -580,7 +582,7 @@ impl Settings {
         let make = |source: &Source<'_>| {
             DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
         };
-        with_debug_source(&image.facts, file, image, &image.symbols(), make)
+        with_debug_source(&image.facts, file, image, &image.symbols()?, make)
     }
 
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {

@@ -242,7 +242,11 @@ impl<'a> Binder<'a> {
         if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
             outcome.static_tls.insert(self.member);
         }
-        if rela.symbol == 0 || kind == RelocKind::JumpSlot && bound.lazy_calls {
+        if rela.symbol == 0 {
+            return Ok(());
+        }
+        let symbol = self.table.symbol(rela.symbol).ok_or_else(|| self.no_symbol(rela))?;
+        if kind == RelocKind::JumpSlot && bound.lazy_calls {
             return Ok(());
         }
         let index = rela.symbol as usize;
@@ -257,11 +261,6 @@ impl<'a> Binder<'a> {
         if known.is_some() && (!wants_size || has_size()) {
             return Ok(());
         }
-        let symbol = self.table.symbol(rela.symbol).ok_or_else(|| {
-            let name = (self.machine.reloc_name)(rela.r_type);
-            let what = format!("{name} names symbol {index}, which does not exist");
-            Error::malformed(what, Place::Relocation(rela.r_offset))
-        })?;
         let found = match kind {
             // gold names the section (`.tdata`, `.tbss`) of a variable that it keeps local.
             _ if kind.is_thread_local() && symbol.is_section() => {
@@ -291,6 +290,13 @@ impl<'a> Binder<'a> {
         }
         outcome.keep(found.definition.keep)?;
         Ok(self.table.check_work()?)
+    }
+
+    #[cold]
+    fn no_symbol(&self, rela: &Rela) -> Error {
+        let name = (self.machine.reloc_name)(rela.r_type);
+        let what = format!("{name} names symbol {}, which does not exist", rela.symbol);
+        Error::malformed(what, Place::Relocation(rela.r_offset))
     }
 
     /// The image's own definitions, if nobody but the host could have others.

@@ -39,6 +39,11 @@ use crate::limits;
 pub(crate) const SYM_SIZE: u64 = 24;
 /// The bit of a `.gnu.version` entry that hides a definition from unversioned references.
 const VERSYM_HIDDEN: u16 = 0x8000;
+/// `VER_NDX_GLOBAL`: the version index of what has no version. (0 is that of local symbols.)
+const VER_NDX_GLOBAL: u16 = 1;
+/// `VER_DEF_CURRENT` and `VER_NEED_CURRENT`.
+const VERSION_CURRENT: u16 = 1;
+const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
 /// `VER_FLG_BASE`: the definition that names the library itself.
 const VER_FLG_BASE: u16 = 1;
 /// `VER_FLG_WEAK`: a version that may be missing.
@@ -245,9 +250,13 @@ pub(crate) struct SymbolLayout {
     strtab: Range<Vaddr>,
     versym: Option<Range<Vaddr>>,
     hash: Option<Hash>,
+    /// How many symbols a lookup can lead to: one more than the highest index in the hash table.
+    hashed: u32,
     /// By version index (`.gnu.version` entry without its top bit).
     versions: Vec<Option<VersionEntry>>,
     needed_versions: Vec<NeededVersion>,
+    /// The largest offsets of names in `DT_VERDEF` and in `DT_VERNEED`.
+    last_version_names: [u32; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -289,7 +298,120 @@ pub(crate) struct NeededVersion {
 }
 
 impl SymbolLayout {
-    /// Finds the tables that `dynamic` names in `memory`.
+    /// Finds the tables of an image that is to be loaded. They are checked as a whole: each name lies
+    /// in the string table, each version index is defined, and the hash tables agree.
+    ///
+    /// `behind` are addresses where other tables begin.
+    pub(crate) fn of_image(
+        dynamic: &Dynamic,
+        memory: &impl ReadAt,
+        behind: impl Iterator<Item = Vaddr>,
+    ) -> Result<SymbolLayout, Error> {
+        let mut layout = SymbolLayout::new(dynamic, memory)?;
+        layout.check(dynamic, memory, behind)?;
+        Ok(layout)
+    }
+
+    /// Cuts the symbol table to its length, and checks what refers to what.
+    fn check(
+        &mut self,
+        dynamic: &Dynamic,
+        memory: &impl ReadAt,
+        behind: impl Iterator<Item = Vaddr>,
+    ) -> Result<(), Error> {
+        let bad = |what: &'static str, tag: u64| Error::malformed(what, Place::Dynamic(tag));
+        // Where the next table begins, this one has ended.
+        let next = behind.filter(|&at| at > self.symtab.start).min();
+        let room = next.unwrap_or(self.symtab.end).min(self.symtab.end);
+        let room = room.checked_sub(self.symtab.start).unwrap_or(0) / SYM_SIZE;
+        let by_hash = self.count_symbols(dynamic, memory)?;
+        let count = by_hash.map_or(room, u64::from);
+        let len = count.checked_mul(SYM_SIZE).filter(|_| count > 0 && count <= room);
+        let symtab = len.and_then(|len| self.symtab.start.range(len));
+        self.symtab =
+            symtab.ok_or_else(|| bad("the symbol table reaches into another table", DT_SYMTAB))?;
+
+        let table = SymbolTable::over(self, memory)
+            .ok_or_else(|| bad("symbol tables lie outside the image", DT_SYMTAB))?;
+        let strings = table.strtab;
+        if strings.last() != Some(&0) {
+            return Err(bad("the string table does not end with a NUL", DT_STRSZ));
+        }
+        if by_hash.is_some() {
+            let names = table.symtab.as_chunks::<{ SYM_SIZE as usize }>().0.iter();
+            let names = names.map(|entry| Sym::of_entry(entry).st_name);
+            let last = names.clone().max().unwrap_or(0);
+            if last as usize >= strings.len() {
+                let index = names.zip(0..).find(|(name, _)| *name == last).map_or(0, |it| it.1);
+                let what = "a symbol's name lies outside the string table";
+                return Err(Error::malformed(what, Place::Symbol(index)));
+            }
+        }
+        let is_name = |offset: u32| (offset as usize) < strings.len();
+        for (last, tag) in self.last_version_names.into_iter().zip([DT_VERDEF, DT_VERNEED]) {
+            if !is_name(last) {
+                return Err(bad("a version's name lies outside the string table", tag));
+            }
+        }
+        if let (Some(versym), Some(_)) = (table.versym, by_hash) {
+            let versyms = versym.as_chunks::<2>().0.get(..count as usize).ok_or_else(|| {
+                bad("the version table is shorter than the symbol table", DT_VERSYM)
+            })?;
+            self.check_version_indices(versyms)?;
+        }
+        Ok(())
+    }
+
+    /// Each index must be local, global, or that of a version.
+    fn check_version_indices(&self, versyms: &[[u8; 2]]) -> Result<(), Error> {
+        let index = |versym: &[u8; 2]| u16::from_le_bytes(*versym) & !VERSYM_HIDDEN;
+        let is_known = |index: u16| {
+            index <= VER_NDX_GLOBAL
+                || self.versions.get(usize::from(index)).is_some_and(Option::is_some)
+        };
+        // Nearly always there is no gap, and the largest says enough.
+        let largest = versyms.iter().map(index).max().unwrap_or(0);
+        if (0..=largest).all(is_known) {
+            return Ok(());
+        }
+        match versyms.iter().map(index).zip(0..).find(|(index, _)| !is_known(*index)) {
+            None => Ok(()),
+            Some((index, symbol)) => {
+                let what = format!("its version index {index} is that of no version");
+                Err(Error::malformed(what, Place::Symbol(symbol)))
+            }
+        }
+    }
+
+    /// How many symbols there are by the hash tables, if they tell.
+    fn count_symbols(&self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<Option<u32>, Error> {
+        let capacity = self.symtab.end.checked_sub(self.symtab.start).unwrap_or(0) / SYM_SIZE;
+        let count = |tag: u64| {
+            let Some(start) = dynamic.address(tag) else { return Ok(None) };
+            let bytes = memory.read_to_end(start);
+            let table = bytes.and_then(|bytes| match tag {
+                DT_GNU_HASH => HashTable::gnu(bytes),
+                _ => HashTable::sysv(bytes),
+            });
+            let count = table.and_then(|table| table.checked_count());
+            let is_wrong = || Error::malformed(CONTRADICTORY_HASH, Place::Dynamic(tag));
+            // What the table does not tell is not wrong.
+            count.filter(|&count| u64::from(count) <= capacity).map(Some).ok_or_else(is_wrong)
+        };
+        let gnu = count(DT_GNU_HASH)?.filter(|&count| count > 0);
+        let sysv = count(DT_HASH)?;
+        match (gnu, sysv) {
+            (Some(gnu), Some(sysv)) if gnu != sysv => {
+                let what = format!(
+                    "the hash tables contradict each other: one has {sysv} symbols, the other {gnu}"
+                );
+                Err(Error::malformed(what, Place::Dynamic(DT_HASH)))
+            }
+            (gnu, sysv) => Ok(gnu.or(sysv)),
+        }
+    }
+
+    /// Finds the tables that `dynamic` names in `memory`, as a library of `ld.so`'s has them.
     pub(crate) fn new(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
         let required = |tag: u64, what: &'static str| {
             dynamic.address(tag).ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
@@ -340,12 +462,14 @@ impl SymbolLayout {
         // As many as most have.
         let room = if versym.is_some() { 16 } else { 0 };
         let mut layout = SymbolLayout {
-            symtab: symtab..Vaddr(symtab.0 + symtab_len),
+            symtab: symtab.range(symtab_len).unwrap_or(symtab..symtab),
             strtab,
             versym,
             hash,
+            hashed: 0,
             versions: Vec::with_capacity(room),
             needed_versions: Vec::with_capacity(room),
+            last_version_names: [0; 2],
         };
         layout.read_version_definitions(dynamic, memory)?;
         layout.read_version_needs(dynamic, memory)?;
@@ -355,8 +479,9 @@ impl SymbolLayout {
         })?;
         if layout.hash.is_some() && table.hash.is_none() {
             let tag = if matches!(layout.hash, Some(Hash::Gnu(_))) { DT_GNU_HASH } else { DT_HASH };
-            return Err(Error::malformed("the hash table contradicts itself", Place::Dynamic(tag)));
+            return Err(Error::malformed(CONTRADICTORY_HASH, Place::Dynamic(tag)));
         }
+        layout.hashed = table.hash.map_or(0, |hash| hash.symbol_count());
         Ok(layout)
     }
 
@@ -376,22 +501,41 @@ impl SymbolLayout {
             return Ok(());
         };
         let bytes = memory.read_to_end(start).ok_or_else(bad)?;
-        // Offsets only ever grow, so that the loop ends with the bytes.
-        let mut at = 0usize;
+        // Offsets only ever grow, so that the loop ends with the bytes; and each `Elf64_Verdaux` is 8
+        // bytes of the table, unless chains overlap.
+        let mut entries_left = bytes.len() / 8;
+        let mut last_name = 0;
+        let mut rest = bytes;
         for _ in 0..dynamic.get(DT_VERDEFNUM).unwrap_or(0) {
-            let flags = u16_at(bytes, at + 2).ok_or_else(bad)?;
-            let index = u16_at(bytes, at + 4).ok_or_else(bad)?;
-            let hash = u32_at(bytes, at + 8).ok_or_else(bad)?;
-            let aux = u32_at(bytes, at + 12).ok_or_else(bad)? as usize;
-            let next = u32_at(bytes, at + 16).ok_or_else(bad)? as usize;
-            let name = u32_at(bytes, at.checked_add(aux).ok_or_else(bad)?).ok_or_else(bad)?;
+            if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
+                return Err(bad());
+            }
+            let flags = u16_at(rest, 2).ok_or_else(bad)?;
+            let index = u16_at(rest, 4).ok_or_else(bad)?;
+            let count = u16_at(rest, 6).ok_or_else(bad)?;
+            let hash = u32_at(rest, 8).ok_or_else(bad)?;
+            let aux = u32_at(rest, 12).ok_or_else(bad)?;
+            let next = u32_at(rest, 16).ok_or_else(bad)?;
+            let mut parent = rest.get(aux as usize..).ok_or_else(bad)?;
+            let name = u32_at(parent, 0).ok_or_else(bad)?;
+            last_name = last_name.max(name);
+            for _ in 1..count {
+                entries_left = entries_left.checked_sub(1).ok_or_else(bad)?;
+                let skip = u32_at(parent, 4).ok_or_else(bad)? as usize;
+                if skip == 0 {
+                    break;
+                }
+                parent = parent.get(skip..).ok_or_else(bad)?;
+                last_name = last_name.max(u32_at(parent, 0).ok_or_else(bad)?);
+            }
             let origin = if flags & VER_FLG_BASE != 0 { Origin::Base } else { Origin::Defined };
             self.set_version(index, VersionEntry { hash, name, exact: false, origin });
             if next == 0 {
                 break;
             }
-            at = at.checked_add(next).ok_or_else(bad)?;
+            rest = rest.get(next as usize..).ok_or_else(bad)?;
         }
+        self.last_version_names = [last_name, 0];
         Ok(())
     }
 
@@ -408,20 +552,25 @@ impl SymbolLayout {
         // Every entry of the inner chains is 16 bytes of the table, unless chains overlap: bound
         // the whole by what could fit, so that overlapping chains cost no more than honest ones.
         let mut entries_left = bytes.len() / 16;
-        let mut at = 0usize;
+        let [of_definitions, mut last_name] = self.last_version_names;
+        let mut rest = bytes;
         for _ in 0..dynamic.get(DT_VERNEEDNUM).unwrap_or(0) {
-            let count = u16_at(bytes, at + 2).ok_or_else(bad)?;
-            let file = u32_at(bytes, at + 4).ok_or_else(bad)?;
-            let aux = u32_at(bytes, at + 8).ok_or_else(bad)? as usize;
-            let next = u32_at(bytes, at + 12).ok_or_else(bad)? as usize;
-            let mut aux_at = at.checked_add(aux).ok_or_else(bad)?;
+            if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
+                return Err(bad());
+            }
+            let count = u16_at(rest, 2).ok_or_else(bad)?;
+            let file = u32_at(rest, 4).ok_or_else(bad)?;
+            let aux = u32_at(rest, 8).ok_or_else(bad)?;
+            let next = u32_at(rest, 12).ok_or_else(bad)?;
+            let mut entry = rest.get(aux as usize..).ok_or_else(bad)?;
             for _ in 0..count {
                 entries_left = entries_left.checked_sub(1).ok_or_else(bad)?;
-                let hash = u32_at(bytes, aux_at).ok_or_else(bad)?;
-                let flags = u16_at(bytes, aux_at + 4).ok_or_else(bad)?;
-                let other = u16_at(bytes, aux_at + 6).ok_or_else(bad)?;
-                let name = u32_at(bytes, aux_at + 8).ok_or_else(bad)?;
-                let aux_next = u32_at(bytes, aux_at + 12).ok_or_else(bad)? as usize;
+                let hash = u32_at(entry, 0).ok_or_else(bad)?;
+                let flags = u16_at(entry, 4).ok_or_else(bad)?;
+                let other = u16_at(entry, 6).ok_or_else(bad)?;
+                let name = u32_at(entry, 8).ok_or_else(bad)?;
+                let aux_next = u32_at(entry, 12).ok_or_else(bad)?;
+                last_name = last_name.max(name).max(file);
                 let exact = other & VERSYM_HIDDEN != 0;
                 self.set_version(other, VersionEntry { hash, name, exact, origin: Origin::Needed });
                 self.needed_versions.push(NeededVersion {
@@ -433,22 +582,26 @@ impl SymbolLayout {
                 if aux_next == 0 {
                     break;
                 }
-                aux_at = aux_at.checked_add(aux_next).ok_or_else(bad)?;
+                entry = entry.get(aux_next as usize..).ok_or_else(bad)?;
             }
             if next == 0 {
                 break;
             }
-            at = at.checked_add(next).ok_or_else(bad)?;
+            rest = rest.get(next as usize..).ok_or_else(bad)?;
         }
+        self.last_version_names = [of_definitions, last_name];
         Ok(())
     }
 
     fn set_version(&mut self, index: u16, entry: VersionEntry) {
+        // No more than 15 bits.
         let index = usize::from(index & !VERSYM_HIDDEN);
         if self.versions.len() <= index {
-            self.versions.resize(index + 1, None);
+            self.versions.resize(index.saturating_add(1), None);
         }
-        self.versions[index] = Some(entry);
+        if let Some(place) = self.versions.get_mut(index) {
+            *place = Some(entry);
+        }
     }
 }
 
@@ -588,7 +741,7 @@ impl<'a> SymbolTable<'a> {
 
     /// How many symbols, from the first on, the hash table knows of.
     pub(crate) fn len(&self) -> u32 {
-        self.hash.map_or(0, |hash| hash.symbol_count()).min(self.capacity())
+        self.layout.hashed.min(self.capacity())
     }
 
     /// The name of a symbol of this table.
@@ -878,6 +1031,48 @@ impl<'a> HashTable<'a> {
         }
         let (buckets, rest) = bytes.get(8..)?.split_at_checked(nbucket.checked_mul(4)?)?;
         Some(HashTable::Sysv { buckets, chain: rest.get(..nchain.checked_mul(4)?)? })
+    }
+
+    /// How many symbols the table says that there are, 0 if it does not tell; `None` if it
+    /// contradicts itself.
+    fn checked_count(&self) -> Option<u32> {
+        match *self {
+            HashTable::Sysv { buckets, chain } => {
+                let (buckets, links) = (buckets.as_chunks::<4>().0, chain.as_chunks::<4>().0);
+                let count = u32::try_from(links.len()).ok().filter(|&count| count > 0)?;
+                // Each symbol is in one chain: whoever makes more steps goes in a circle.
+                let mut steps_left = count;
+                for bucket in buckets {
+                    let mut index = u32::from_le_bytes(*bucket);
+                    while index != 0 {
+                        steps_left = steps_left.checked_sub(1)?;
+                        index = u32::from_le_bytes(*links.get(index as usize)?);
+                    }
+                }
+                Some(count)
+            }
+            HashTable::Gnu { symoffset, buckets, chain, .. } => {
+                let (mut before_first, mut last) = (u32::MAX, 0);
+                for bucket in buckets {
+                    let bucket = u32::from_le_bytes(*bucket);
+                    // An empty one holds 0.
+                    before_first = before_first.min(bucket.wrapping_sub(1));
+                    last = last.max(bucket);
+                }
+                // GNU ld writes such a table for an image that exports nothing, whatever it imports.
+                if last == 0 {
+                    return Some(0);
+                }
+                if before_first.wrapping_add(1) < symoffset {
+                    return None;
+                }
+                let links = chain.get(last.checked_sub(symoffset)? as usize..)?.iter();
+                let is_end = |link: &[u8; 4]| u32::from_le_bytes(*link) & 1 != 0;
+                let end =
+                    links.enumerate().find(|(_, link)| is_end(link)).map(|(index, _)| index)?;
+                last.checked_add(u32::try_from(end).ok()?)?.checked_add(1)
+            }
+        }
     }
 
     /// One more than the highest index that the table can lead to.

@@ -28,6 +28,7 @@ const RELA: usize = 24;
 /// Fields of a program header.
 const OFFSET: usize = 8;
 const VADDR: usize = 16;
+const FILESZ: usize = 32;
 const MEMSZ: usize = 40;
 const ALIGN: usize = 48;
 /// Far more than preparing any of the test libraries takes, and far less than a hang.
@@ -119,6 +120,42 @@ impl Edit {
         (self.word(last + VADDR) + self.word(last + MEMSZ)).next_multiple_of(4096)
     }
 
+    /// Where the last segment's memory ends.
+    fn memory_end(&self) -> u64 {
+        let last = *self.phdrs(PT_LOAD).last().unwrap();
+        self.word(last + VADDR) + self.word(last + MEMSZ)
+    }
+
+    fn word32(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// Where the buckets of `DT_GNU_HASH` lie, and how many there are.
+    fn buckets(&self) -> (usize, usize) {
+        let at = self.table(DT_GNU_HASH);
+        (at + 16 + 8 * self.word32(at + 8) as usize, self.word32(at) as usize)
+    }
+
+    fn first_bucket(&self) -> usize {
+        let (start, count) = self.buckets();
+        (0..count).map(|index| start + 4 * index).find(|&at| self.word32(at) != 0).unwrap()
+    }
+
+    /// Where the last link of the chain behind the last bucket lies.
+    fn last_link(&self) -> usize {
+        let (start, count) = self.buckets();
+        let symoffset = self.word32(self.table(DT_GNU_HASH) + 4);
+        let last = (0..count).map(|index| self.word32(start + 4 * index)).max().unwrap();
+        let chain = start + 4 * count;
+        let mut links = (chain + 4 * (last - symoffset) as usize..).step_by(4);
+        links.find(|&at| self.word32(at) & 1 != 0).unwrap()
+    }
+
+    /// How many dynamic symbols there are.
+    fn symbols(&self) -> u32 {
+        goblin::elf::Elf::parse(&self.bytes).unwrap().dynsyms.len() as u32
+    }
+
     /// The first segment with these flags.
     fn segment(&self, p_flags: u8) -> usize {
         let loads = self.phdrs(PT_LOAD);
@@ -205,8 +242,15 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("e_phoff", |e| e.set(32, u64::MAX - 8), Malformed, &["program headers", "truncated"]),
     ("e_phnum 0", |e| e.set16(56, 0), Malformed, &["no loadable segments"]),
     ("e_phnum", |e| e.set16(56, 0xffff), Malformed, &["65535 program headers"]),
+    ("ABI version", |e| e.bytes[8] = 1, Unsupported, &["ABI version 1"]),
+    ("GNU ABI version", |e| { e.bytes[7] = 3; e.bytes[8] = 4 }, Unsupported, &["ABI version 4"]),
+    ("padding", |e| e.bytes[15] = 1, Malformed, &["nonzero padding in e_ident"]),
     // Segments.
     ("p_memsz", |e| e.set_phdr(e.segment(4), MEMSZ, 8), Malformed, &["larger than p_memsz 0x8", "program header 0"]),
+    ("p_memsz 0", |e| e.set_phdr(e.segment(6), MEMSZ, 0), Malformed, &["larger than p_memsz 0x0"]),
+    ("PT_DYNAMIC p_memsz", |e| e.set_phdr(e.phdr(PT_DYNAMIC), MEMSZ, 16), Malformed, &["larger than p_memsz 0x10"]),
+    ("PT_TLS p_memsz 0", |e| e.set_phdr(e.phdr(PT_TLS), MEMSZ, 0), Malformed, &["larger than p_memsz 0x0"]),
+    ("unreadable tables", |e| e.set32(e.segment(4) + 4, 0), Malformed, &["string table", "d_tag 0x5"]),
     ("p_offset", |e| e.set_phdr(e.segment(4), OFFSET, 0x1000_0000), Malformed, &["truncated", "0x10000000", "program header 0"]),
     ("p_vaddr wraps", |e| e.set_phdr(e.segment(6), VADDR, u64::MAX - 0xff), Malformed, &["wraps around", "p_vaddr"]),
     ("p_align 3", |e| e.set_phdr(e.segment(4), ALIGN, 3), Malformed, &["p_align 0x3", "power of two"]),
@@ -225,6 +269,7 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("RELRO over code", |e| e.set_phdr(e.phdr(PT_GNU_RELRO), VADDR, 0), Malformed, &["PT_GNU_RELRO"]),
     ("stack", |e| e.set32(e.phdr(PT_GNU_STACK) + 4, 7), Unsupported, &["executable stack", "noexecstack"]),
     // The dynamic section.
+    ("no DT_NULL", |e| { let at = e.phdr(PT_DYNAMIC); let len = (e.entry(DT_RELACOUNT) - e.word(at + 8) as usize + 16) as u64; for field in [FILESZ, MEMSZ] { e.set_phdr(at, field, len) } }, Malformed, &["does not end with DT_NULL"]),
     ("no DT_STRTAB", |e| e.set_tag(DT_STRTAB, DT_DEBUG), Malformed, &["no string table"]),
     ("DT_STRTAB", |e| e.set_value(DT_STRTAB, NOWHERE), Malformed, &["string table", "d_tag 0x5"]),
     ("DT_STRSZ", |e| e.set_value(DT_STRSZ, 1 << 40), Malformed, &["string table"]),
@@ -236,6 +281,18 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("nbuckets", |e| e.set32(e.table(DT_GNU_HASH), 0), Malformed, &["hash table contradicts itself"]),
     ("nbuckets large", |e| e.set32(e.table(DT_GNU_HASH), u32::MAX), Malformed, &["hash table contradicts itself"]),
     ("bloom size", |e| e.set32(e.table(DT_GNU_HASH) + 8, 3), Malformed, &["hash table contradicts itself"]),
+    ("no end of a chain", |e| { let at = e.last_link(); e.bytes[at] &= !1 }, Malformed, &["table"]),
+    ("bucket", |e| { let at = e.first_bucket(); e.set32(at, 0x7fff_ffff) }, Malformed, &["hash table contradicts itself"]),
+    ("bucket below", |e| { let at = e.first_bucket(); e.set32(at, 1) }, Malformed, &["hash table contradicts itself"]),
+    ("DT_HASH too", |e| e.set_tag(DT_RELACOUNT, DT_HASH), Malformed, &["hash table", "d_tag 0x4"]),
+    ("DT_HASH elsewhere", |e| { let at = e.entry(DT_RELACOUNT); e.set(at, DT_HASH); e.set(at + 8, NOWHERE) }, Malformed, &["hash table", "d_tag 0x4"]),
+    ("the end of names", |e| { let at = e.value(DT_STRSZ); e.set(at, e.word(at) - 1) }, Malformed, &["does not end with a NUL", "d_tag 0xa"]),
+    ("st_name of any", |e| { let at = e.table(DT_SYMTAB) + 24; e.set32(at, e.word(e.value(DT_STRSZ)) as u32) }, Malformed, &["name", "string table", "dynamic symbol 1"]),
+    ("DT_SYMTAB later", |e| { let at = e.value(DT_SYMTAB); e.set(at, e.word(at) + 24) }, Malformed, &["symbol table reaches into another table"]),
+    ("version index", |e| { let at = e.table(DT_VERSYM); e.set16(at + 2, 77) }, Malformed, &["version index 77", "dynamic symbol 1"]),
+    ("vn_version", |e| e.set16(e.table(DT_VERNEED), 2), Malformed, &["version needs"]),
+    ("vn_file", |e| { let at = e.table(DT_VERNEED) + 4; e.set32(at, e.word(e.value(DT_STRSZ)) as u32) }, Malformed, &["version's name", "0x6ffffffe"]),
+    ("vna_name", |e| e.set32(e.table(DT_VERNEED) + 24, u32::MAX), Malformed, &["version's name", "0x6ffffffe"]),
     ("DT_VERSYM", |e| e.set_value(DT_VERSYM, NOWHERE), Malformed, &["version table"]),
     ("DT_VERNEED", |e| e.set_value(DT_VERNEED, NOWHERE), Malformed, &["version needs"]),
     ("vn_aux", |e| e.set32(e.table(DT_VERNEED) + 8, 0x7fff_ffff), Malformed, &["version needs contradict"]),
@@ -245,6 +302,11 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("DT_RELA", |e| e.set_value(DT_RELA, NOWHERE), Malformed, &["relocation table", "d_tag 0x7"]),
     ("DT_RELASZ", |e| e.set_value(DT_RELASZ, 25), Malformed, &["relocation table"]),
     ("DT_RELASZ large", |e| e.set_value(DT_RELASZ, 24 << 32), Malformed, &["relocation table"]),
+    ("no DT_RELASZ", |e| e.set_tag(DT_RELASZ, DT_DEBUG), Malformed, &["without its size", "d_tag 0x7"]),
+    ("no DT_RELA", |e| e.set_tag(DT_RELA, DT_DEBUG), Malformed, &["without a table", "d_tag 0x7"]),
+    ("no DT_PLTRELSZ", |e| e.set_tag(DT_PLTRELSZ, DT_DEBUG), Malformed, &["without its size", "d_tag 0x17"]),
+    ("no DT_INIT_ARRAYSZ", |e| e.set_tag(DT_INIT_ARRAYSZ, DT_DEBUG), Malformed, &["without its size", "d_tag 0x19"]),
+    ("DT_INIT 0", |e| e.set_value(DT_INIT, 0), Malformed, &["0x0 is not in executable memory", "d_tag 0xc"]),
     ("DT_RELAENT", |e| e.set_value(DT_RELAENT, 16), Malformed, &["unknown size"]),
     ("DT_REL", |e| e.set_tag(DT_RELACOUNT, DT_REL), Unsupported, &["DT_REL", "without addends"]),
     ("DT_PLTREL", |e| e.set_value(DT_PLTREL, DT_REL), Unsupported, &["DT_PLTREL", "without addends"]),
@@ -259,6 +321,11 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("unknown type", |e| e.set32(e.symbolic_rela() + 8, 200), Unsupported, &["relocation type 200", "0x"]),
     ("copy", |e| e.set32(e.symbolic_rela() + 8, 5), Unsupported, &["R_X86_64_COPY", "executables"]),
     ("symbol index", |e| e.set32(e.symbolic_rela() + 12, 0xff_ffff), Malformed, &["symbol 16777215", "does not exist", "relocation at 0x"]),
+    ("symbol index just beyond", |e| { let at = e.symbolic_rela() + 12; e.set32(at, e.symbols()) }, Malformed, &["symbol", "does not exist", "relocation at 0x"]),
+    ("symbol index of a call", |e| { let at = e.table(DT_JMPREL) + 12; e.set32(at, e.symbols()) }, Malformed, &["R_X86_64_JUMP_SLOT names symbol", "does not exist"]),
+    ("r_offset behind p_memsz", |e| { let at = e.table(DT_RELA); e.set(at, e.memory_end()) }, Malformed, &["not writable"]),
+    ("r_offset across p_memsz", |e| { let at = e.symbolic_rela(); e.set(at, e.memory_end() - 4) }, Malformed, &["not writable"]),
+    ("r_offset before p_vaddr", |e| { let at = e.table(DT_RELA); e.set(at, e.word(e.segment(6) + VADDR) - 8) }, Malformed, &["not writable"]),
     ("symbol name", |e| e.set32(e.first_bound_symbol(), u32::MAX), Malformed, &["name", "string table", "dynamic symbol"]),
     ("r_offset in code", |e| e.set(e.table(DT_RELA), e.word(e.segment(5) + VADDR)), Malformed, &["R_X86_64_RELATIVE", "not writable", "relocation at 0x"]),
     ("r_offset", |e| e.set(e.symbolic_rela(), NOWHERE), Malformed, &["not writable", "0x7fff0000"]),
@@ -617,6 +684,37 @@ fn a_crafted_image_is_loaded() {
     let thing = unsafe { library.get::<*const [u8; 6]>("thing").unwrap() };
     // SAFETY: as above.
     assert_eq!(unsafe { &**thing }, b"\0thing");
+}
+
+/// `ld.so` asks for no more than that address and offset agree modulo the page: mold 1.10 and patchelf 0.18
+/// write segments that are aligned further in memory only. 0 and 1 ask for no alignment, and of a
+/// segment that has nothing in the file the offset means nothing.
+#[test]
+fn segments_are_aligned_in_memory_and_not_in_the_file() {
+    let original = everything(&[]);
+    for align in [0, 1, 0x2000, 0x1_0000, 0x20_0000] {
+        let mut edit = Edit { bytes: original.clone() };
+        for at in edit.phdrs(PT_LOAD) {
+            edit.set_phdr(at, ALIGN, align);
+        }
+        let library = load_and_run(&Loader::new(), &edit.bytes, &format!("p_align {align:#x}"));
+        assert_eq!(library.load_bias() as u64 % align.max(1), 0, "p_align {align:#x}");
+    }
+    // A fifth segment behind all others, with no bytes.
+    let mut edit = Edit { bytes: original };
+    let end = edit.end();
+    let at = edit.phdr(PT_GNU_STACK);
+    edit.set32(at, PT_LOAD);
+    edit.set32(at + 4, 6);
+    for (field, value) in
+        [(OFFSET, 0x1234_5677), (VADDR, end), (FILESZ, 0), (MEMSZ, 0x1800), (ALIGN, 0x1000)]
+    {
+        edit.set_phdr(at, field, value);
+    }
+    let library = load_and_run(&Loader::new(), &edit.bytes, "an empty segment");
+    let start = library.load_bias().wrapping_add(end as usize) as *const [u64; 0x300];
+    // SAFETY: the segment's memory.
+    assert!(unsafe { &*start }.iter().all(|&word| word == 0));
 }
 
 /// Names are whatever the image says. In a terminal an escape sequence acts, in a log a newline starts

@@ -352,6 +352,39 @@ fn nodelete_stays() {
 }
 
 /// What is needed is there before and goes after what needs it, and once.
+/// Where an image's destructors do not have the C library forget its functions (`__cxa_finalize` is
+/// bound to nothing, or the image was linked without a C runtime), `dlclose` leaves their addresses,
+/// and the process dies of them when it forks or exits.
+#[test]
+fn functions_that_an_image_leaves_are_called_and_forgotten() {
+    const TEST: &str = "functions_that_an_image_leaves_are_called_and_forgotten";
+    let output = isolated_output(TEST, || {
+        let library = load(&gcc("no_finalize.c", &["-nostartfiles", "-fno-builtin"]));
+        let leave: extern "C" fn(*mut c_int) -> c_int = function(&library, "leave");
+        let mut number = 0;
+        assert_eq!(leave(&raw mut number), 3, "null pointers");
+        let address = leave as usize;
+        drop(library);
+        assert_eq!(number, 1);
+        assert!(!is_mapped(address));
+        // SAFETY: the child does nothing but end.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::exit(7);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+        }
+        assert_eq!(number, 1);
+        println!("all there is");
+    });
+    let Some(output) = output else { return };
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("all there is"), "{output:?}");
+}
+
 #[test]
 fn groups_go_in_reverse_order() {
     isolated("groups_go_in_reverse_order", || {

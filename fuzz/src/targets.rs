@@ -23,6 +23,13 @@ fn choice<T: Copy, const N: usize>(file: &[u8], which: usize, of: [T; N]) -> T {
     of[usize::from(padding(file, which)) % N]
 }
 
+/// The file without what was chosen by: an image with such bytes is refused.
+fn plain(file: &[u8]) -> Vec<u8> {
+    let mut plain = file.to_vec();
+    plain.iter_mut().take(16).skip(9).for_each(|byte| *byte = 0);
+    plain
+}
+
 /// An error must be one that can be shown; so must what is logged.
 fn shown<T>(result: Result<T, memdl::Error>) -> Option<T> {
     take_log();
@@ -66,13 +73,15 @@ fn show(frames: &[Frame]) {
 
 /// Parse, plan and bind.
 pub fn parse(file: &[u8]) {
-    shown(internals::parse_plan_bind(file));
+    shown(internals::parse_plan_bind(&plain(file)));
 }
 
 /// A whole load, one of the three ways.
 pub fn load(file: &[u8]) {
     let (way, debug) = (choice(file, 0, Way::ALL), choice(file, 1, FORMS));
-    let Some(idle) = shown(internals::load_without_running(file, way, debug, None)) else { return };
+    let Some(idle) = shown(internals::load_without_running(&plain(file), way, debug, None)) else {
+        return;
+    };
     idle.look_at_symbols();
     shown(idle.set_debug(choice(file, 2, FORMS)));
     let own = choice(file, 3, [false, true]);
@@ -86,7 +95,7 @@ pub fn symfile(file: &[u8]) {
     take_log();
     let shared = choice(file, 0, [false, true]);
     for form in [Debug::Full, Debug::Portable] {
-        let _ = internals::symfile(file, form, shared);
+        let _ = internals::symfile(&plain(file), form, shared);
     }
 }
 
@@ -101,12 +110,12 @@ pub fn pair(input: &[u8]) {
     take_log();
     let Some((image, second)) = parts(input) else { return };
     if let Ok(whole) = internals::join(image, second) {
-        let _ = internals::symfile(&whole, Debug::Full, false);
+        let _ = internals::symfile(&plain(&whole), Debug::Full, false);
         let _ = internals::rewrite_dwarf(&whole);
     }
     let debug = choice(image, 0, FORMS);
     if let Some(idle) =
-        shown(internals::load_without_running(image, Way::Copy, debug, Some(second)))
+        shown(internals::load_without_running(&plain(image), Way::Copy, debug, Some(second)))
     {
         show(&idle.symbolize(first_code(image)));
         shown(idle.set_debug_info(second));
@@ -133,7 +142,7 @@ pub fn symbolize(file: &[u8]) {
     let near = [0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more));
     if choice(file, 2, [false, true]) {
         let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
-        let loaded = internals::load_without_running(file, Way::Copy, form, None);
+        let loaded = internals::load_without_running(&plain(file), Way::Copy, form, None);
         let Some(idle) = shown(loaded) else { return };
         let len = idle.address_range().len() as u64;
         for address in (0..4).map(|part| len / 4 * part).chain(near) {

@@ -31,20 +31,20 @@ unsafe extern "C-unwind" {
     static __dso_handle: c_void;
 
     fn __cxa_thread_atexit_impl(
-        destructor: Destructor,
+        destructor: Option<Destructor>,
         object: *mut c_void,
         dso_handle: *const c_void,
     ) -> c_int;
 
     fn __cxa_atexit(
-        function: Destructor,
+        function: Option<Destructor>,
         argument: *mut c_void,
         dso_handle: *const c_void,
     ) -> c_int;
 
     fn __cxa_finalize(dso_handle: *const c_void);
 
-    fn __cxa_at_quick_exit(function: Destructor, dso_handle: *const c_void) -> c_int;
+    fn __cxa_at_quick_exit(function: Option<Destructor>, dso_handle: *const c_void) -> c_int;
 
     fn __register_atfork(
         prepare: Option<AtFork>,
@@ -60,6 +60,10 @@ struct AtExit {
     argument: *mut c_void,
 }
 
+/// What is said to an image that wants nothing called: a null pointer, which the C library ends the
+/// process for, or calls in the end.
+const REFUSED: c_int = -1;
+
 /// `__cxa_atexit`, which C's `atexit` goes to as well.
 ///
 /// The C library's lock of these functions stays locked in a forked child if another thread of its
@@ -68,16 +72,17 @@ struct AtExit {
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C" fn at_exit(
-    function: Destructor,
+    function: Option<Destructor>,
     argument: *mut c_void,
     dso_handle: *const c_void,
 ) -> c_int {
+    let Some(function) = function else { return REFUSED };
     group::note_handler(dso_handle.addr());
     let noted = Box::into_raw(Box::new(AtExit { function, argument }));
     let _no_fork = sync::hold_off_fork();
     // SAFETY: the function takes what is passed along, and is called once; the rest is the caller's
     // promise, passed on.
-    let result = unsafe { __cxa_atexit(run_at_exit, noted.cast(), dso_handle) };
+    let result = unsafe { __cxa_atexit(Some(run_at_exit), noted.cast(), dso_handle) };
     if result != 0 {
         // SAFETY: from `into_raw`, and nobody else has it.
         drop(unsafe { Box::from_raw(noted) });
@@ -99,7 +104,7 @@ unsafe extern "C-unwind" fn run_at_exit(noted: *mut c_void) {
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
-    if group::may_have_handlers(dso_handle.addr()) {
+    if group::take_handle(dso_handle.addr()) {
         let _no_fork = fork_calls_handlers_unlocked().then(sync::hold_off_fork);
         // SAFETY: the caller's promise, passed on.
         unsafe { __cxa_finalize(dso_handle) }
@@ -116,14 +121,27 @@ fn fork_calls_handlers_unlocked() -> bool {
     minor.is_none_or(|minor| minor >= 36)
 }
 
+/// Has the C library call, and forget, what is noted under the handle of an image.
+///
+/// # Safety
+/// The functions may be called now, for the last time.
+pub(crate) unsafe fn finalize_handle(dso_handle: usize) {
+    let _no_fork = fork_calls_handlers_unlocked().then(sync::hold_off_fork);
+    // SAFETY: the caller's promise. The handle is compared, not followed.
+    unsafe { __cxa_finalize(ptr::without_provenance(dso_handle)) }
+}
+
 /// What `at_quick_exit` goes to.
 ///
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C" fn at_quick_exit(
-    function: Destructor,
+    function: Option<Destructor>,
     dso_handle: *const c_void,
 ) -> c_int {
+    if function.is_none() {
+        return REFUSED;
+    }
     group::note_handler(dso_handle.addr());
     let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise, passed on.
@@ -168,10 +186,11 @@ thread_local! {
 /// # Safety
 /// As the C library's function: `destructor` may be called with `object` when the thread ends.
 pub(super) unsafe extern "C" fn at_thread_exit(
-    destructor: Destructor,
+    destructor: Option<Destructor>,
     object: *mut c_void,
     dso_handle: *const c_void,
 ) -> c_int {
+    let Some(function) = destructor else { return REFUSED };
     let Some((image, _)) = group::image_at(dso_handle.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
@@ -185,14 +204,19 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     } else {
         // SAFETY: code of ours, so ours is the library that must stay.
         let result = unsafe {
-            __cxa_thread_atexit_impl(run_uppermost, ptr::null_mut(), &raw const __dso_handle)
+            __cxa_thread_atexit_impl(Some(run_uppermost), ptr::null_mut(), &raw const __dso_handle)
         };
         if result != 0 {
             return result;
         }
     }
     let next = UPPERMOST.get();
-    UPPERMOST.set(Box::into_raw(Box::new(AtThreadExit { destructor, object, image, next })));
+    UPPERMOST.set(Box::into_raw(Box::new(AtThreadExit {
+        destructor: function,
+        object,
+        image,
+        next,
+    })));
     0
 }
 
