@@ -31,6 +31,8 @@ const MOST_DEPTH: u32 = 40;
 /// several times as much where nothing is optimised.
 const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 512 << 10 };
 
+use crate::fallible::try_push_str;
+
 /// The name as its author knows it, at most four times as long and a bit.
 pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
     // All schemes begin so, some after underscores.
@@ -73,8 +75,7 @@ struct Limited {
 impl Write for Limited {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         self.room = self.room.checked_sub(part.len()).ok_or(fmt::Error)?;
-        self.text.push_str(part);
-        Ok(())
+        try_push_str(&mut self.text, part).map_err(|_| fmt::Error)
     }
 }
 

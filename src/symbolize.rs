@@ -30,6 +30,7 @@ use crate::arch;
 use crate::debug::{DebugFault, Presence};
 use crate::demangle::demangled;
 use crate::escape::Escaped;
+use crate::fallible::{has_headroom, try_copy, try_lossy, try_vec};
 use crate::group::{self, Loaded};
 use crate::lines::{Dwarf, Place};
 
@@ -124,7 +125,8 @@ impl fmt::Display for Frame {
 /// copy of the sections. When it is spent, what was found until then is told, and for all else the
 /// names in the symbol table; one warning is logged. It needs less than 64 KiB of stack.
 ///
-/// While it reads, nobody waits but threads that ask about the same image.
+/// While it reads, nobody waits but threads that ask about the same image. Without memory for what is
+/// to be read, it tells what it can tell without; without memory for a frame, nothing.
 ///
 /// # In a signal handler
 /// This allocates and takes locks. A thread that a signal has interrupted may hold one of those, and
@@ -140,6 +142,9 @@ impl fmt::Display for Frame {
 /// ```
 pub fn symbolize(address: usize) -> Vec<Frame> {
     let Some((group, index)) = group::image_at(address) else { return Vec::new() };
+    if !has_headroom() {
+        return Vec::new();
+    }
     frames(group.member(index), address)
 }
 
@@ -159,7 +164,7 @@ pub fn symbolize(address: usize) -> Vec<Frame> {
 pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
     // The long form, since only that tells the addresses of frames without a name.
     let text = format!("{backtrace:#}");
-    let mut named = String::with_capacity(text.len());
+    let mut named = String::new();
     // It is not a call that brought the frame below a signal handler there.
     let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
     for line in text.lines() {
@@ -264,6 +269,10 @@ impl Read {
             if dwarf.is_cut_short() && !was_cut_short {
                 fault = Some(DebugFault::Costly);
             }
+            if dwarf.is_without_memory() {
+                // There may be some for the next who asks.
+                *read = None;
+            }
         }
         // A logger is foreign code.
         drop(guard);
@@ -327,6 +336,7 @@ fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
         outermost.function = function_by_symbol(loaded, address);
     }
     let count = places.len();
+    let Ok(mut frames) = try_vec(count) else { return Vec::new() };
     let frame = |(index, place): (usize, Place)| Frame {
         image: loaded.name.clone(),
         address: stated,
@@ -336,16 +346,17 @@ fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
         line: place.line,
         column: place.column,
     };
-    places.into_iter().enumerate().map(frame).collect()
+    frames.extend(places.into_iter().enumerate().map(frame));
+    frames
 }
 
 /// By the symbol table that debuggers are given, or else by what the image exports.
 fn function_by_symbol(loaded: &Loaded, address: usize) -> Option<String> {
     let name = loaded.debug.function_at(address).or_else(|| {
         let (_, symbol) = loaded.symbol_at(address)?;
-        Some(loaded.symbols().string(symbol.st_name)?.to_vec())
+        try_copy(loaded.symbols().string(symbol.st_name)?).ok()
     });
-    name.map(|name| String::from_utf8_lossy(&name).into_owned())
+    name.and_then(|name| try_lossy(&name).ok())
 }
 
 impl Dwarf {

@@ -80,8 +80,8 @@ impl Table {
                 Err(Stop::Spent) => return Err(Stop::Spent),
             }
         }
-        // Stable: of two that have one code, the first counts.
-        table.abbreviations.sort_by_key(|abbreviation| abbreviation.code);
+        // Of two that have one code, the first counts, if they have anything.
+        table.abbreviations.sort_unstable_by_key(|it| (it.code, it.start, it.end));
         table.abbreviations.dedup_by_key(|abbreviation| abbreviation.code);
         Ok(table)
     }
@@ -131,16 +131,15 @@ impl Table {
                 _ => self.push_skipped(start, form, encoding, budget)?,
             }
         }
-        budget.keep::<Abbreviation>(1)?;
         let narrow = |at: usize| u32::try_from(at).map_err(|_| Stop::Malformed);
         let (start, end) = (narrow(start)?, narrow(self.steps.len())?);
-        self.abbreviations.push(Abbreviation { code, tag, has_children, start, end });
+        let abbreviation = Abbreviation { code, tag, has_children, start, end };
+        budget.push(&mut self.abbreviations, abbreviation)?;
         Ok(true)
     }
 
     fn push(&mut self, step: Step, budget: &mut Budget) -> Result<()> {
-        budget.keep::<Step>(1)?;
-        self.steps.push(step);
+        budget.push(&mut self.steps, step)?;
         Ok(())
     }
 

@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use crate::error::Error;
+use crate::fallible::{TryGrow, headroom};
+
 /// Why reading ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The bytes are no DWARF, or none that is known here.
     Malformed,
-    /// The budget, or the part that reading this may take, is spent.
+    /// The budget, or the part that reading this may take, is spent, or there is no memory.
     Spent,
 }
 
@@ -30,6 +33,7 @@ pub(super) struct Budget {
     steps: u64,
     room: u64,
     is_spent: bool,
+    is_without_memory: bool,
 }
 
 impl Budget {
@@ -45,6 +49,7 @@ impl Budget {
             steps: stored.saturating_mul(Budget::STEPS_FOR_BYTE).saturating_add(Budget::STEPS),
             room: stored.saturating_mul(Budget::ROOM_FOR_BYTE).saturating_add(Budget::ROOM),
             is_spent: false,
+            is_without_memory: false,
         }
     }
 
@@ -67,6 +72,28 @@ impl Budget {
             None => return self.spend(),
         }
         Ok(())
+    }
+
+    /// Keeps one more value.
+    pub(super) fn push<T>(&mut self, list: &mut Vec<T>, value: T) -> Result<()> {
+        self.keep::<T>(1)?;
+        list.try_push(value).map_err(|error| self.without_memory(error))
+    }
+
+    /// Sees to it that there is memory for what is small.
+    pub(super) fn small(&mut self) -> Result<()> {
+        headroom().map_err(|error| self.without_memory(error))
+    }
+
+    /// Notes that there is no memory: reading ends, and what was read is not to be relied on.
+    pub(super) fn without_memory(&mut self, _: Error) -> Stop {
+        self.is_without_memory = true;
+        Stop::Spent
+    }
+
+    /// Whether there was no memory for something.
+    pub(super) fn is_without_memory(&self) -> bool {
+        self.is_without_memory
     }
 
     /// Takes room for this many values off, which will be kept.

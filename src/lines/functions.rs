@@ -11,6 +11,7 @@ use gimli::constants::*;
 use super::budget::{Budget, Result, Stop};
 use super::sections::{Code, Sections, Text, Value};
 use super::units::{Unit, Units};
+use crate::fallible::{TryGrow, try_vec};
 
 /// A name, or where to look for it.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +84,8 @@ impl Functions {
         let mut functions = Functions::default();
         // What cannot be read ends it; what was read before counts.
         let _ = functions.read_all(sections, unit, budget);
-        functions.ranges.sort_by_key(|range| range.begin);
+        // In place: a stable sort would take memory.
+        functions.ranges.sort_unstable_by_key(|range| (range.begin, range.function));
         functions
     }
 
@@ -99,13 +101,11 @@ impl Functions {
             let function = u32::try_from(self.list.len()).map_err(|_| Stop::Malformed)?;
             let ranges = &mut self.ranges;
             let has_code = code.each(sections, &unit.bases, budget, |budget, begin, end| {
-                budget.keep::<FunctionRange>(1)?;
-                ranges.push(FunctionRange { begin, end, function });
-                Ok(())
+                budget.push(ranges, FunctionRange { begin, end, function })
             })?;
             if has_code {
-                budget.keep::<Function>(1)?;
-                self.list.push(Function { at: entry.at, name: Name::At(entry.at), inlined: None });
+                let name = Name::At(entry.at);
+                budget.push(&mut self.list, Function { at: entry.at, name, inlined: None })?;
             }
         }
         Ok(())
@@ -131,10 +131,16 @@ impl Functions {
         let inlined = function.inlined.get_or_insert_with(|| {
             budget.share(|budget| Inlined::read(sections, unit, at, budget))
         });
-        let mut calls = inlined.at(address);
+        let Ok(mut calls) = inlined.at(address, budget) else { return Vec::new() };
         // The innermost tell where the code is from.
         calls.drain(..calls.len().saturating_sub(most.saturating_sub(1)));
-        let mut found = Vec::with_capacity(calls.len().saturating_add(1));
+        let mut found = match try_vec(calls.len().saturating_add(1)) {
+            Ok(found) => found,
+            Err(error) => {
+                budget.without_memory(error);
+                return Vec::new();
+            }
+        };
         for index in calls.into_iter().rev() {
             let Some(call) = inlined.list.get_mut(index as usize) else { continue };
             let name = call.name.resolve(sections, unit, units, budget);
@@ -151,7 +157,7 @@ impl Inlined {
     fn read(sections: &Sections, unit: &Unit, at: usize, budget: &mut Budget) -> Inlined {
         let mut inlined = Inlined::default();
         let _ = inlined.read_all(sections, unit, at, budget);
-        inlined.ranges.sort_by_key(|range| (range.depth, range.begin));
+        inlined.ranges.sort_unstable_by_key(|range| (range.depth, range.begin, range.call));
         inlined
     }
 
@@ -200,23 +206,20 @@ impl Inlined {
                 DW_AT_call_column => call.column = value.constant().unwrap_or(0) as u32,
                 name => code.take(name, value),
             })?;
-            budget.keep::<(Call, isize)>(1)?;
             let narrow = |count: usize| u32::try_from(count).map_err(|_| Stop::Malformed);
             let (depth, number) = (narrow(around.len())?, narrow(self.list.len())?);
-            self.list.push(call);
-            around.push(entry.depth);
+            budget.push(&mut self.list, call)?;
+            budget.push(&mut around, entry.depth)?;
             let ranges = &mut self.ranges;
             code.each(sections, &unit.bases, budget, |budget, begin, end| {
-                budget.keep::<InlinedRange>(1)?;
-                ranges.push(InlinedRange { depth, call: number, begin, end });
-                Ok(())
+                budget.push(ranges, InlinedRange { depth, call: number, begin, end })
             })?;
         }
         Ok(())
     }
 
     /// The calls that `address` lies in, the outermost first.
-    fn at(&self, address: u64) -> Vec<u32> {
+    fn at(&self, address: u64, budget: &mut Budget) -> Result<Vec<u32>> {
         let mut calls = Vec::new();
         let mut rest = self.ranges.as_slice();
         for depth in 0.. {
@@ -226,10 +229,10 @@ impl Inlined {
             let at_depth = rest.get(start..after).unwrap_or_default().iter().rev();
             let found = at_depth.take(super::MOST_OVERLAPS).find(|range| address < range.end);
             let Some(found) = found else { break };
-            calls.push(found.call);
+            calls.try_push(found.call).map_err(|error| budget.without_memory(error))?;
             rest = rest.get(after..).unwrap_or_default();
         }
-        calls
+        Ok(calls)
     }
 }
 

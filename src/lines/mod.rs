@@ -35,6 +35,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::Vaddr;
+use crate::fallible::{TryGrow, lossy, try_lossy, try_push_str, try_string, try_vec};
 use budget::{Budget, Stop};
 use functions::Functions;
 use program::{Program, Row};
@@ -91,6 +92,7 @@ impl Programs {
             return program.clone();
         }
         budget.keep::<[usize; 8]>(1).ok()?;
+        budget.small().ok()?;
         let program = budget.share(|budget| Program::read(sections, at, budget));
         let program = program.ok().map(Arc::new);
         self.0.insert(at, program.clone());
@@ -123,6 +125,11 @@ impl Dwarf {
         self.budget.is_spent()
     }
 
+    /// Whether there was no memory for something: what was read is not to be kept.
+    pub(crate) fn is_without_memory(&self) -> bool {
+        self.budget.is_without_memory()
+    }
+
     fn units(&mut self) -> &mut Units {
         let Dwarf { sections, budget, programs, .. } = self;
         self.units.get_or_insert_with(|| {
@@ -143,6 +150,9 @@ impl Dwarf {
         let candidates: Vec<u32> =
             candidates.filter(|&unit| seen.insert(unit)).take(MOST_UNITS).collect();
         for number in candidates {
+            if self.budget.small().is_err() {
+                break;
+            }
             let places = self.places_in(number, address.0);
             if !places.is_empty() {
                 return places;
@@ -173,7 +183,7 @@ impl Dwarf {
         if found.is_empty() {
             return place.into_iter().collect();
         }
-        let mut places = Vec::with_capacity(found.len());
+        let Ok(mut places) = try_vec(found.len()) else { return Vec::new() };
         for function in found {
             let mut this = place.take().unwrap_or_default();
             this.function = function.name.and_then(|name| texts.get(name));
@@ -212,7 +222,10 @@ impl Dwarf {
                 if let (Some((_, Some(file))), 1..) = (&last, row.line) {
                     budget.work(file.len() as u64)?;
                     let address = Vaddr(row.address.max(start));
-                    lines.push(Line { address, file: file.clone(), line: row.line });
+                    let file = try_string(file);
+                    let line = file.map(|file| Line { address, file, line: row.line });
+                    let pushed = line.and_then(|line| lines.try_push(line));
+                    pushed.map_err(|error| budget.without_memory(error))?;
                 }
                 Ok(())
             });
@@ -234,7 +247,7 @@ impl Texts<'_> {
     /// A text that is not empty.
     fn get(&mut self, text: Text) -> Option<String> {
         let bytes = self.sections.text(text, self.room)?;
-        let text = String::from_utf8_lossy(bytes).into_owned();
+        let text = try_lossy(bytes).ok()?;
         self.room = self.room.saturating_sub(text.len());
         (!text.is_empty()).then_some(text)
     }
@@ -245,13 +258,13 @@ impl Texts<'_> {
         let mut path = String::new();
         for part in [unit.folder, folder, name].into_iter().flatten() {
             let room = self.room.saturating_sub(path.len());
-            let part = String::from_utf8_lossy(self.sections.text(part, room)?);
+            let part = lossy(self.sections.text(part, room)?);
             if part.starts_with('/') {
                 path.clear();
             } else if !path.is_empty() && !path.ends_with('/') {
                 path.push('/');
             }
-            path.push_str(&part);
+            try_push_str(&mut path, &part).ok()?;
         }
         self.room = self.room.saturating_sub(path.len());
         Some(path)

@@ -14,6 +14,7 @@ use gimli::{Encoding, EndianSlice, LittleEndian, Reader};
 
 use super::budget::{Budget, Result, Stop};
 use super::sections::{Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_text};
+use crate::fallible::TryGrow;
 
 /// A row of the table, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,7 @@ impl Program {
     pub(super) fn read(sections: &Sections, offset: usize, budget: &mut Budget) -> Result<Program> {
         budget.work(32)?;
         budget.keep::<Program>(1)?;
+        budget.small()?;
         let input = &mut sections.from(Section::Line, offset)?;
         let (len, format) = input.read_initial_length()?;
         let mut input = input.split(len)?;
@@ -155,7 +157,8 @@ impl Program {
         if names != Err(Stop::Spent) {
             let _ = program.run(sections, input, budget);
         }
-        program.sequences.sort_by_key(|sequence| sequence.begin);
+        // In place: a stable sort would take memory.
+        program.sequences.sort_unstable_by_key(|it| (it.begin, it.checkpoints));
         Ok(program)
     }
 
@@ -190,17 +193,15 @@ impl Program {
         // The first is the unit's own.
         self.folders.push(None);
         while let Some(folder) = text(header, budget)? {
-            budget.keep::<Option<Text>>(1)?;
-            self.folders.push(Some(folder));
+            budget.push(&mut self.folders, Some(folder))?;
         }
         // They are counted from 1.
         self.files.push(File { name: None, folder: 0 });
         while let Some(name) = text(header, budget)? {
-            budget.keep::<File>(1)?;
             let folder = header.read_uleb128()?;
             header.skip_leb128()?;
             header.skip_leb128()?;
-            self.files.push(File { name: Some(name), folder });
+            budget.push(&mut self.files, File { name: Some(name), folder })?;
         }
         Ok(())
     }
@@ -240,11 +241,9 @@ impl Program {
                     }
                 }
                 if of_files {
-                    budget.keep::<File>(1)?;
-                    self.files.push(file);
+                    budget.push(&mut self.files, file)?;
                 } else {
-                    budget.keep::<Option<Text>>(1)?;
-                    self.folders.push(file.name);
+                    budget.push(&mut self.folders, file.name)?;
                 }
             }
         }
@@ -294,10 +293,9 @@ impl Program {
                     first = self.mark(sections, &input, state, last, budget)?;
                 }
                 Done::File(file) => {
-                    if let Err(stop) = budget.keep::<File>(1) {
+                    if let Err(stop) = budget.push(&mut self.files, file) {
                         break Err(stop);
                     }
-                    self.files.push(file);
                 }
             }
         };
@@ -317,9 +315,8 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<u32> {
         let number = u32::try_from(self.checkpoints.len()).map_err(|_| Stop::Malformed)?;
-        budget.keep::<Checkpoint>(1)?;
         let at = place(sections, Section::Line, input);
-        self.checkpoints.push(Checkpoint { at, state, last });
+        budget.push(&mut self.checkpoints, Checkpoint { at, state, last })?;
         Ok(number)
     }
 
@@ -328,7 +325,9 @@ impl Program {
             let next = u32::try_from(self.checkpoints.len()).map_err(|_| Stop::Malformed)?;
             // Already paid for, if the budget is spent: there is one at most.
             let _ = budget.keep::<Sequence>(1);
-            self.sequences.push(Sequence { begin, end, checkpoints: (first, next) });
+            let sequence = Sequence { begin, end, checkpoints: (first, next) };
+            let pushed = self.sequences.try_push(sequence);
+            pushed.map_err(|error| budget.without_memory(error))?;
         }
         Ok(())
     }

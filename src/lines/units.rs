@@ -11,6 +11,7 @@ use gimli::{DebugAranges, Encoding, EndianSlice, Format, LittleEndian, Reader};
 use super::abbreviations::{Abbreviation, Step, Table};
 use super::budget::{Budget, Result, Stop};
 use super::sections::{Bases, Code, Input, Section, Sections, Text, Value, place, skip};
+use crate::fallible::TryGrow;
 
 /// Of an address, in all that memdl loads.
 const ADDRESS: u8 = 8;
@@ -34,6 +35,7 @@ impl Tables {
         budget.work(16)?;
         // What a map needs for an entry, roughly.
         budget.keep::<[u64; 16]>(1)?;
+        budget.small()?;
         let table = Table::read(sections.from(Section::Abbrev, offset)?, encoding, budget)?;
         let table = Arc::new(table);
         self.0.insert(key, table.clone());
@@ -326,9 +328,8 @@ impl Units {
         let mut start = 0;
         while let Some(end) = end_of_unit(sections, start) {
             budget.work(8)?;
-            budget.keep::<usize>(1)?;
             let number = u32::try_from(self.starts.len()).map_err(|_| Stop::Malformed)?;
-            self.starts.push(start);
+            budget.push(&mut self.starts, start)?;
             match self.find_ranges(sections, budget, start, number, &sets, lines) {
                 Ok(()) | Err(Stop::Malformed) => {}
                 Err(Stop::Spent) => return Err(Stop::Spent),
@@ -357,9 +358,7 @@ impl Units {
         let unit = Unit::read(sections, &mut self.tables, start, &header, budget)?;
         let ranges = &mut self.ranges;
         let mut add = |budget: &mut Budget, begin, end| {
-            budget.keep::<UnitRange>(1)?;
-            ranges.push(UnitRange { begin, end, min_begin: 0, unit: number });
-            Ok(())
+            budget.push(ranges, UnitRange { begin, end, min_begin: 0, unit: number })
         };
         let mut any = false;
         if !unit.code.has_list() {
@@ -374,10 +373,16 @@ impl Units {
         }
         if let (false, Some(program)) = (any, unit.lines) {
             let mut own = Vec::new();
+            let mut refused = None;
             let found = lines(budget, program, &mut |begin, end| {
-                own.push((begin, end));
-                Ok(())
+                own.try_push((begin, end)).map_err(|error| {
+                    refused = Some(error);
+                    Stop::Spent
+                })
             });
+            if let Some(error) = refused {
+                return Err(budget.without_memory(error));
+            }
             for (begin, end) in own {
                 add(budget, begin, end)?;
             }
@@ -409,6 +414,7 @@ impl Units {
         let start = *self.starts.get(number as usize)?;
         budget.work(16).ok()?;
         budget.keep::<[Unit; 2]>(1).ok()?;
+        budget.small().ok()?;
         let tables = &mut self.tables;
         let unit = budget.share(|budget| {
             let header = Header::parse(sections, start)?;
@@ -434,8 +440,7 @@ fn address_sets(sections: &Sections, budget: &mut Budget) -> Result<Vec<(usize, 
     let mut headers = aranges.headers();
     while let Ok(Some(header)) = headers.next() {
         budget.work(4)?;
-        budget.keep::<[usize; 2]>(1)?;
-        sets.push((header.debug_info_offset().0, header.offset().0));
+        budget.push(&mut sets, (header.debug_info_offset().0, header.offset().0))?;
     }
     sets.sort_unstable();
     Ok(sets)
