@@ -39,6 +39,14 @@ pub(crate) fn headroom() -> Result<(), Error> {
     if has_headroom() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
 }
 
+/// As [`headroom`], before the thing of this index of those that there can be many of: for some of
+/// them, since what is allocated for one is a small part of the headroom.
+#[inline]
+pub(crate) fn headroom_for_next(index: usize) -> Result<(), Error> {
+    const AT_ONCE: usize = 4;
+    if index % AT_ONCE == AT_ONCE - 1 { headroom() } else { Ok(()) }
+}
+
 /// As [`headroom`], for what can do without.
 pub(crate) fn has_headroom() -> bool {
     const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
@@ -85,8 +93,17 @@ pub(crate) fn try_filled<T: Clone>(item: T, len: usize) -> Result<Vec<T>, Error>
 
 /// All items, as `collect` does.
 pub(crate) fn try_collect<T>(items: impl IntoIterator<Item = T>) -> Result<Vec<T>, Error> {
-    let mut collected = Vec::new();
-    collected.try_extend(items)?;
+    let items = items.into_iter();
+    let (least, most) = items.size_hint();
+    let mut collected = try_vec(least)?;
+    if most == Some(least) {
+        // There is room for all, if the iterator tells the truth.
+        collected.extend(items.take(least));
+        return Ok(collected);
+    }
+    for item in items {
+        collected.try_push(item)?;
+    }
     Ok(collected)
 }
 
@@ -166,7 +183,15 @@ impl<T> TryGrow<T> for Vec<T> {
     #[inline]
     fn try_extend(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), Error> {
         let items = items.into_iter();
-        self.try_room(items.size_hint().0)?;
+        match items.size_hint() {
+            (least, Some(most)) if least == most => {
+                self.try_room(least)?;
+                // There is room for all, if the iterator tells the truth.
+                self.extend(items.take(least));
+                return Ok(());
+            }
+            (least, _) => self.try_room(least)?,
+        }
         for item in items {
             self.try_push(item)?;
         }

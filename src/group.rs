@@ -28,7 +28,7 @@ use crate::arch;
 use crate::debug::Presence;
 use crate::dynamic::ReadAt;
 use crate::error::{Error, Place};
-use crate::fallible::{TryGrow, headroom, try_collect, try_vec};
+use crate::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
 use crate::host::{self, HostLibrary, SymbolValue};
 use crate::image::Facts;
 use crate::link_map::LinkMap;
@@ -573,7 +573,6 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     // makes sure that it is part of the link.
     std::hint::black_box(&FINI);
     let mut live = write();
-    headroom()?;
     live.global.try_room(1)?;
     live.pinned.try_room(1)?;
     let number = live.next;
@@ -582,9 +581,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     let _ = group.number.set(number);
     live.groups.insert(number, Arc::downgrade(group));
     for (index, loaded) in group.members.iter().enumerate() {
-        if index > 0 {
-            headroom()?;
-        }
+        headroom_for_next(index)?;
         let addresses = loaded.mapping.address_range();
         let handles = Vec::new();
         let group = Arc::downgrade(group);

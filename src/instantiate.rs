@@ -14,7 +14,7 @@ use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
-use crate::fallible::{headroom, try_collect, try_copy, try_vec};
+use crate::fallible::{headroom, headroom_for_next, try_collect, try_copy, try_vec};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Received, Source, Writable};
@@ -60,9 +60,7 @@ fn place(
     let count = prepared.members.len();
     let mut placed = try_vec(count)?;
     for (index, member) in prepared.members.iter().enumerate() {
-        if index > 0 {
-            headroom()?;
-        }
+        headroom_for_next(index)?;
         let static_tls = prepared.static_tls.contains(&index);
         placed.push(
             Placed::new(member, index, received.take(), static_tls)
@@ -90,9 +88,7 @@ fn place(
 
     let mut members = try_vec(count)?;
     for (index, placed) in placed.into_iter().enumerate() {
-        if index > 0 {
-            headroom()?;
-        }
+        headroom_for_next(index)?;
         let name = placed.member.name.clone();
         let loaded = placed.seal(&mut |name, instance| register(index, name, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::fallible::{TryGrow, headroom, try_collect, try_vec};
+use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_vec};
 use crate::group::{Group, Provider};
 use crate::host::{GlobalScope, SymbolValue};
 use crate::symbol::{Class, SymbolName, Wanted};
@@ -156,7 +156,7 @@ pub(crate) fn breadth_first(
     list.push(first);
     let mut index = 0;
     while let Some(provider) = list.get(index) {
-        headroom()?;
+        headroom_for_next(index)?;
         let needed = provider.needed(&own)?;
         let mut needed = needed.into_iter().filter(&wanted);
         needed.try_for_each(|provider| push_new(&mut list, provider))?;

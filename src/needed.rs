@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use crate::addr::PageSize;
 use crate::arch::MACHINE;
 use crate::error::Error;
-use crate::fallible::{TryGrow, headroom, no_memory, try_vec};
+use crate::fallible::{TryGrow, headroom, headroom_for_next, no_memory, try_vec};
 use crate::host::{self, GlobalScope};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::Limits;
@@ -245,9 +245,8 @@ pub(crate) fn folders(facts: &Facts, name: &str) -> Result<Vec<PathBuf>, Error> 
     let origin = origin(name);
     let expanded = |folder: &[u8]| expand(&CString::new(folder).ok()?, origin.as_deref());
     let mut folders = Vec::new();
-    for folder in list.to_bytes().split(|&byte| byte == b':') {
-        // There can be many of them, or of the next.
-        headroom()?;
+    for (index, folder) in list.to_bytes().split(|&byte| byte == b':').enumerate() {
+        headroom_for_next(index)?;
         let Some(folder) = expanded(folder) else { continue };
         let folder = Path::new(OsStr::from_bytes(folder.to_bytes()));
         if folder.is_absolute() {
@@ -267,8 +266,8 @@ fn origin(name: &str) -> Option<String> {
 pub(crate) fn names(facts: &Facts, name: &str) -> Result<Vec<CString>, Error> {
     let origin = origin(name);
     let mut names = try_vec(facts.needed.len())?;
-    for needed in &facts.needed {
-        headroom()?;
+    for (index, needed) in facts.needed.iter().enumerate() {
+        headroom_for_next(index)?;
         names.push(expand(needed, origin.as_deref()).unwrap_or_else(|| needed.clone()));
     }
     Ok(names)

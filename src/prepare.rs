@@ -27,7 +27,8 @@ use crate::dynamic::ReadAt;
 use crate::eh_frame::EhFrame;
 use crate::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 use crate::fallible::{
-    TryGrow, headroom, try_collect, try_collect_ok, try_filled, try_lossy, try_string, try_vec,
+    TryGrow, headroom, headroom_for_next, try_collect, try_collect_ok, try_filled, try_lossy,
+    try_string, try_vec,
 };
 use crate::fork;
 use crate::group::{self, CallBinder, Group, Keep, Loaded, Provider};
@@ -165,7 +166,7 @@ impl Settings {
         let mut outcome = Outcome::default();
         let mut bound = try_vec(parsed.len())?;
         for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
-            headroom()?;
+            headroom_for_next(index)?;
             let in_image = |error: Error| error.in_image(name);
             let plan = Plan::new(&image.facts, image.bytes().len(), page).map_err(in_image)?;
             let lazy = self.lazy && may_bind_lazily(&image.facts, &plan);
@@ -189,7 +190,7 @@ impl Settings {
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
-            headroom()?;
+            headroom_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
             symfiles.push(self.symfile(
@@ -352,7 +353,7 @@ impl Settings {
             let needed = needed::names(&facts, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
             for name in &needed {
-                headroom()?;
+                headroom_for_next(providers.len())?;
                 providers.push(self.find_needed(name, &mut parsed, &outside)?);
             }
             self.add_members(&needed, &folders, &mut providers, &mut parsed, &outside)?;
