@@ -57,11 +57,12 @@ impl Budget {
     /// what comes next.
     pub(super) fn share<T>(&mut self, read: impl FnOnce(&mut Budget) -> T) -> T {
         let (steps, room) = (self.steps / 2, self.room / 2);
-        let mut half = Budget { steps, room, is_spent: false };
+        let mut half = Budget { steps, room, is_spent: false, is_without_memory: false };
         let result = read(&mut half);
         self.steps = self.steps.saturating_sub(steps).saturating_add(half.steps);
         self.room = self.room.saturating_sub(room).saturating_add(half.room);
         self.is_spent |= half.is_spent;
+        self.is_without_memory |= half.is_without_memory;
         result
     }
 
