@@ -119,8 +119,12 @@ impl ThreadList {
 
     fn thread_pointers(&self) -> io::Result<Vec<usize>> {
         let mut result = self.read_once();
+        // Only what is gone, or makes no sense, will be another way the next time.
+        let is_changing = |error: &io::Error| {
+            error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::Interrupted
+        };
         for _ in 0..ATTEMPTS {
-            if result.is_ok() {
+            if !result.as_ref().is_err_and(is_changing) {
                 break;
             }
             std::thread::yield_now();
