@@ -93,6 +93,11 @@ struct frame {
     }
 };
 
+/// Gives the system the memory that is kept for images to come.
+inline void release_memory() { memdl_release_memory(); }
+/// Whether memory that is kept for images to come is wiped first; see memdl_wipe_kept_memory.
+inline void wipe_kept_memory(bool wipe) { memdl_wipe_kept_memory(wipe); }
+
 /// The functions that an address in any library lies in, the innermost inlined one first; see
 /// memdl_symbolize.
 inline std::vector<frame> symbolize(const void *address) {

@@ -32,6 +32,8 @@ pub struct ImageBuffer {
     len: usize,
     /// All behind this is zero, and was never touched.
     touched: usize,
+    /// The last page of the memory cannot be accessed.
+    is_closed: bool,
 }
 
 /// Address space behind the bytes of a large image: in place it may need more than its file has
@@ -68,7 +70,7 @@ impl ImageBuffer {
                 Reservation::new(len, HUGE_PAGE, HUGE_PAGE - LEAD)
             };
             // A system that counts address space may not give so much.
-            let memory = reserve(ROOM).or_else(|_| reserve(0))?;
+            let memory = reserve(ROOM).or_else(|_| reserve(page))?;
             memory.advise_huge(LEAD..LEAD + huge);
             memory
         } else {
@@ -77,7 +79,8 @@ impl ImageBuffer {
             memory.populate(LEAD..LEAD + rounded + 4 * page);
             memory
         };
-        Ok(ImageBuffer { memory, len, touched: len })
+        memory.close_last_page()?;
+        Ok(ImageBuffer { memory, len, touched: len, is_closed: true })
     }
 
     /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
@@ -119,16 +122,23 @@ impl ImageBuffer {
         Ok(())
     }
 
-    /// Sees to it that the memory, which may move for that, has `len` bytes.
+    /// Sees to it that the memory, which may move for that, has `len` bytes, and a guard behind them.
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.room() {
-            let with_lead = len.checked_add(LEAD);
-            let rounded =
-                with_lead.and_then(|len| len.checked_next_multiple_of(region::page::size()));
+            let page = region::page::size();
+            let with_both = len.checked_add(LEAD + page);
+            let rounded = with_both.and_then(|len| len.checked_next_multiple_of(page));
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
             })?;
+            // All of one protection it is one mapping, which can grow.
+            self.is_closed = false;
+            self.memory.open_last_page()?;
             self.memory.grow(rounded)?;
+        }
+        if !self.is_closed {
+            self.memory.close_last_page()?;
+            self.is_closed = true;
         }
         Ok(())
     }
@@ -148,9 +158,9 @@ impl ImageBuffer {
         self.memory.address() + LEAD
     }
 
-    /// How many bytes an image in place can take without moving.
+    /// How many bytes an image in place can take without moving. The last page is a guard behind it.
     pub(crate) fn room(&self) -> usize {
-        self.memory.len() - LEAD
+        self.memory.len() - LEAD - region::page::size()
     }
 
     fn start(&self) -> *mut u8 {

@@ -428,6 +428,18 @@ pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_in
     status(noted(closed.map_err(Failure::from)))
 }
 
+/// [`release_memory`](crate::release_memory).
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_release_memory() {
+    transparent(crate::release_memory);
+}
+
+/// [`wipe_kept_memory`](crate::wipe_kept_memory).
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_wipe_kept_memory(wipe: c_int) {
+    transparent(|| crate::wipe_kept_memory(wipe != 0));
+}
+
 /// [`Library::set_debug`].
 ///
 /// # Safety

@@ -172,6 +172,6 @@ pub use limits::Limits;
 pub use loader::{Binding, Loader};
 pub use pool::{Pool, Pooled, Reset};
 pub use profile::Profile;
-pub use reserve::release_memory;
+pub use reserve::{release_memory, wipe_kept_memory};
 pub use scope::{Scope, SymbolRequest};
 pub use symbolize::{Frame, symbolize, symbolize_backtrace};

@@ -10,13 +10,16 @@
 //! What takes the time is not copying but that the kernel provides a page for what is touched first.
 //! So there are three ways to fill it ([`Source`]):
 //!
-//! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left
-//!   (what a large page has more than the image needs stays behind it);
+//! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left;
 //! * they were **received** into memory that was made for it: the largest segment stays where it
 //!   arrived, and the others move apart from it to where they have to be (up to 64 KiB of that memory
-//!   may stay behind the image, and in front of it);
+//!   may stay in front of the image, zeroed);
 //! * read-only segments are **shared** with other instances, as the same pages mapped once more; or
 //!   they are still where another instance had them, and only what is written is filled anew.
+//!
+//! Behind every image is a page that nobody can access. What a large page has more than the image needs
+//! cannot be accessed either. Of memory that the image was received into, up to 64 KiB may come before that
+//! page: they are zero. So nobody who leaves an image by its end meets what was there before.
 //!
 //! Shared pages cannot get a debugger's breakpoints (the kernel refuses to write to them), so an image
 //! that debuggers are told of has its own: [`Mapping::make_private`].
@@ -29,7 +32,7 @@ use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -43,12 +46,25 @@ use crate::dynamic::ReadAt;
 use crate::error::Error;
 use crate::image::Access;
 use crate::plan::{InPlace, Plan, PlannedSegment};
-use crate::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages};
+use crate::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages, zero};
 
 /// Segments are filled; relocations may be stored.
 pub(crate) enum Open {}
 /// All is as the image's code will find it.
 pub(crate) enum Sealed {}
+
+/// How far an image in place is, and what becomes of its memory at that stage.
+pub(crate) trait Stage {
+    type Memory: Deref<Target = Reservation>;
+}
+
+impl Stage for Open {
+    type Memory = OpenMemory;
+}
+
+impl Stage for Sealed {
+    type Memory = SealedMemory;
+}
 
 /// Where an image's contents come from.
 pub(crate) enum Source<'a> {
@@ -68,8 +84,8 @@ pub(crate) struct Received {
 }
 
 /// An image in place.
-pub(crate) struct Mapping<State> {
-    memory: Memory,
+pub(crate) struct Mapping<State: Stage> {
+    memory: State::Memory,
     load_bias: LoadBias,
     /// In bytes, from the first page on.
     span_len: usize,
@@ -79,15 +95,26 @@ pub(crate) struct Mapping<State> {
     text_relocations: bool,
     /// Segments have their final protection, but for RELRO.
     is_protected: bool,
+    /// At least a page behind the image cannot be accessed; what is before that, and no part of the image,
+    /// is zero.
+    is_closed: bool,
     /// Most of its pages are large ones, which nothing has cut yet.
     is_huge: bool,
     state: PhantomData<State>,
 }
 
-/// The memory of an image, and what becomes of it.
-struct Memory {
+/// The memory of an image that is not finished: not all of it is protected. If the image comes to
+/// nothing, the system gets it back.
+pub(crate) struct OpenMemory {
+    reservation: Reservation,
+    /// How it can be of use to the next image once it is finished.
+    reuse: Reuse,
+}
+
+/// The memory of an image that is, or was, finished. Only such can be of use again, since whoever gets it
+/// relies on what is in place. Made by [`Mapping::seal`] alone.
+pub(crate) struct SealedMemory {
     reservation: ManuallyDrop<Reservation>,
-    /// How it can be of use to the next image.
     reuse: Reuse,
     /// Read-only segments are no longer those of other instances.
     is_private: AtomicBool,
@@ -96,8 +123,8 @@ struct Memory {
 /// How memory can be of use again.
 enum Reuse {
     None,
-    /// To any image of the same size: it is plain memory.
-    Plain,
+    /// To any image of the same size: it is plain memory, of which the image has so many bytes.
+    Plain(usize),
     /// To the next instance that shares the same pages, but for these, which are written; from the
     /// start of the memory on.
     Parked {
@@ -106,14 +133,23 @@ enum Reuse {
     },
 }
 
-impl Memory {
-    fn new(reservation: Reservation, reuse: Reuse) -> Memory {
-        let is_private = AtomicBool::new(false);
-        Memory { reservation: ManuallyDrop::new(reservation), reuse, is_private }
+impl Deref for OpenMemory {
+    type Target = Reservation;
+
+    fn deref(&self) -> &Reservation {
+        &self.reservation
     }
 }
 
-impl Drop for Memory {
+impl Deref for SealedMemory {
+    type Target = Reservation;
+
+    fn deref(&self) -> &Reservation {
+        &self.reservation
+    }
+}
+
+impl Drop for SealedMemory {
     fn drop(&mut self) {
         // SAFETY: taken once, here, and `self` is not used any more.
         let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
@@ -121,7 +157,7 @@ impl Drop for Memory {
             reservation.vacate();
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
-                Reuse::Plain => reservation.recycle(),
+                Reuse::Plain(used) => reservation.recycle(used),
                 Reuse::Parked { purpose, written } if !*self.is_private.get_mut() => {
                     reservation.park(purpose, &written);
                 }
@@ -139,20 +175,26 @@ impl Mapping<Open> {
         source: Source<'_>,
         name: Option<&str>,
     ) -> Result<Mapping<Open>, Error> {
+        /// Up to so many bytes of the file behind the image it takes less time to zero them than to have
+        /// their pages protected: the buffer has a guard at its end.
+        const CLEARED: usize = 1 << 14;
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let span_len = usize::try_from(plan.span_len()).map_err(|_| too_large())?;
         let align = usize::try_from(plan.align).map_err(|_| too_large())?;
         let residue = plan.span.start.0 as usize;
+        let page = region::page::size();
+        let with_guard = |len: usize| len.checked_add(page).ok_or_else(too_large);
         let over = |reservation: Reservation, first: usize, reuse: Reuse| {
             let load_bias = LoadBias::between(plan.span.start, first);
             Mapping {
-                memory: Memory::new(reservation, reuse),
+                memory: OpenMemory { reservation, reuse },
                 load_bias,
                 span_len,
                 segments: plan.segments.clone(),
                 relro: plan.relro.clone(),
                 text_relocations: plan.text_relocations,
                 is_protected: false,
+                is_closed: false,
                 is_huge: false,
                 state: PhantomData,
             }
@@ -163,11 +205,16 @@ impl Mapping<Open> {
                 // Large pages start at a multiple of their size, and are whole.
                 let huge = reserve::in_huge_pages(span_len);
                 let huge_align = if huge > 0 { HUGE_PAGE } else { 1 };
-                let len = span_len.max(huge);
-                let (reservation, pages) = Reservation::taken(len, align.max(huge_align), residue)?;
+                let len = with_guard(span_len.max(huge))?;
+                let align = align.max(huge_align);
+                let (reservation, pages) = Reservation::taken(len, span_len, align, residue)?;
+                if pages == Pages::Used && name.is_none() {
+                    reservation.clear_name();
+                }
                 let first = reservation.address();
-                let mut mapping = over(reservation, first, Reuse::Plain);
+                let mut mapping = over(reservation, first, Reuse::Plain(span_len));
                 mapping.is_huge = pages == Pages::Zeroed && huge > 0;
+                mapping.is_closed = pages == Pages::Used;
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }
@@ -177,16 +224,21 @@ impl Mapping<Open> {
                 let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
                 let start = (LEAD + first_file).checked_sub(place.down).ok_or_else(too_large)?;
                 let end = start.checked_add(span_len).ok_or_else(too_large)?;
-                let page = region::page::size();
                 // SAFETY: the buffer was owned, so nobody refers to its memory; the file is at `LEAD`
                 // in it, and it has the room that `place` asks for (`Received`).
-                let first = unsafe {
-                    let most = reservation.len();
-                    move_apart(plan, reservation.as_ptr(), start, touched.min(most));
-                    reservation.shrink(end.next_multiple_of(page), touched);
-                    reservation.address() + start
+                let (first, is_closed) = unsafe {
+                    let touched = touched.min(reservation.len());
+                    move_apart(plan, reservation.as_ptr(), start, touched);
+                    let is_cut = reservation.shrink(with_guard(end)?, touched);
+                    let behind = touched.saturating_sub(end);
+                    let is_closed = !is_cut && behind <= CLEARED;
+                    if is_closed {
+                        zero(reservation.as_ptr().add(end), behind);
+                    }
+                    (reservation.address() + start, is_closed)
                 };
                 let mut mapping = over(reservation, first, Reuse::None);
+                mapping.is_closed = is_closed;
                 mapping.is_huge = reserve::in_huge_pages(len) > 0;
                 mapping
             }
@@ -194,11 +246,13 @@ impl Mapping<Open> {
                 if let Some(reservation) = Reservation::parked(&text.purpose) {
                     let first = reservation.address();
                     let mut mapping = over(reservation, first, text.reuse(plan));
+                    // It was sealed (`SealedMemory`), and what is written was made writable since.
                     mapping.is_protected = true;
+                    mapping.is_closed = true;
                     mapping.fill(bytes, is_written, Pages::Used);
                     return Ok(mapping);
                 }
-                let reservation = Reservation::new(span_len, align, residue)?;
+                let reservation = Reservation::new(with_guard(span_len)?, align, residue)?;
                 for (at, pages) in &text.runs {
                     // SAFETY: the run was cut from this plan's segments, so it lies in the span,
                     // which nobody refers to yet.
@@ -211,7 +265,7 @@ impl Mapping<Open> {
             }
         };
         if let Some(name) = name {
-            mapping.memory.reservation.set_name(&format!("memdl:{name}"));
+            mapping.memory.set_name(&format!("memdl:{name}"));
         }
         Ok(mapping)
     }
@@ -252,7 +306,7 @@ impl Mapping<Open> {
                 _ => runs.push(start..end),
             }
         }
-        let reservation = &self.memory.reservation;
+        let reservation = &*self.memory;
         let place = |at: Vaddr| self.load_bias.apply(at) - reservation.address();
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
             let (start, end) = (place(first.start), place(last.end));
@@ -280,14 +334,20 @@ impl Mapping<Open> {
         } else {
             self.protect_all(&self.relro)?;
         }
+        let OpenMemory { reservation, reuse } = self.memory;
         Ok(Mapping {
-            memory: self.memory,
+            memory: SealedMemory {
+                reservation: ManuallyDrop::new(reservation),
+                reuse,
+                is_private: AtomicBool::new(false),
+            },
             load_bias: self.load_bias,
             span_len: self.span_len,
             segments: self.segments,
             relro: self.relro,
             text_relocations: false,
             is_protected: true,
+            is_closed: true,
             is_huge: false,
             state: PhantomData,
         })
@@ -317,7 +377,16 @@ impl Mapping<Open> {
         for run in all.chunk_by(|(before, _), (pages, _)| before.end == pages.start) {
             self.protect_run(run)?;
         }
-        Ok(())
+        if self.is_closed { Ok(()) } else { self.close_behind() }
+    }
+
+    /// Makes what is behind the image inaccessible: at least a page, so that whoever writes beyond the
+    /// image meets that and nothing else.
+    fn close_behind(&self) -> Result<(), Error> {
+        let start = self.address_range().end;
+        let len = (self.memory.address() + self.memory.len()).saturating_sub(start);
+        // SAFETY: the end of the reservation, in which nothing of the image is.
+        unsafe { region::protect(start as *const u8, len, Protection::NONE) }.map_err(refused(len))
     }
 
     /// Protects stretches without a gap between them.
@@ -414,31 +483,10 @@ unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize)
     // where it is to end in memory, and so before the ones behind it.
     plan.segments.iter().filter(moves_down).for_each(put);
     plan.segments.iter().rev().filter(|segment| !moves_down(segment)).for_each(put);
-}
-
-/// From here on it is cheaper not to have pages than to fill them with zeroes.
-pub(crate) const MANY_PAGES: usize = 64;
-
-/// # Safety
-/// `len` bytes at `start` can be written, and nobody else refers to them. They are anonymous memory.
-pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
-    let page = region::page::size();
-    let head = start.addr().next_multiple_of(page) - start.addr();
-    if len < head + MANY_PAGES * page {
-        // SAFETY: the caller's promise.
-        unsafe { ptr::write_bytes(start, 0, len) };
-        return;
-    }
-    let whole = (len - head) / page * page;
-    // SAFETY: as above, in three parts; the pages of private anonymous memory are zero when they come
-    // back. Should the advice be refused, they are filled.
-    unsafe {
-        ptr::write_bytes(start, 0, head);
-        let pages = start.add(head);
-        if libc::madvise(pages.cast(), whole, libc::MADV_DONTNEED) != 0 {
-            ptr::write_bytes(pages, 0, whole);
-        }
-        ptr::write_bytes(pages.add(whole), 0, len - head - whole);
+    // What the file has in front of its first segment is no part of the image.
+    if start > LEAD {
+        // SAFETY: between the start of the file and that of the image.
+        unsafe { zero(memory.add(LEAD), start - LEAD) };
     }
 }
 
@@ -605,12 +653,12 @@ impl PlannedSegment {
     }
 }
 
-impl<State> Mapping<State> {
+impl<State: Stage> Mapping<State> {
     fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
         // What is in front of the image, and never used, goes with its first pages: one mapping less.
         let is_first = self.segments.first().is_some_and(|first| first.pages.start == pages.start);
         let first = if is_first { None } else { Some(self.load_bias.apply(pages.start)) };
-        let start = first.unwrap_or_else(|| self.memory.reservation.address());
+        let start = first.unwrap_or_else(|| self.memory.address());
         let len = self.load_bias.apply(pages.end) - start;
         // SAFETY: whole pages of the reservation, which is ours; no reference into them is alive
         // while the mapping is open, but for ones made and dropped inside `store`.
@@ -693,7 +741,7 @@ impl Mapping<Sealed> {
     }
 }
 
-impl<State> Mapping<State> {
+impl<State: Stage> Mapping<State> {
     pub(crate) fn load_bias(&self) -> LoadBias {
         self.load_bias
     }
@@ -737,7 +785,7 @@ impl<State> Mapping<State> {
 /// The symbol and string tables of an image in place. They stand in memory that the image's code
 /// does not write: an image that does breaks the terms of
 /// [`Library::from_bytes`](crate::Library::from_bytes).
-impl<State> ReadAt for Mapping<State> {
+impl<State: Stage> ReadAt for Mapping<State> {
     fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
         let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let source = self.readable(&range)?;

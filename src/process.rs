@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use region::Protection;
 
 use crate::error::Error;
+use crate::reserve;
 use crate::sync;
 use crate::tls::ModuleId;
 
@@ -163,7 +164,10 @@ pub(crate) unsafe fn write_relro(
         // SAFETY: the caller's promise.
         _ => unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()) },
     }
-    if is_relro { protect(Protection::READ) } else { Ok(()) }
+    if is_relro {
+        reserve::make_read_only(pages.start, pages.len());
+    }
+    Ok(())
 }
 
 /// What `ld.so` says of the object that memdl is linked into.

@@ -13,9 +13,10 @@ use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::environment;
 use crate::error::Error;
 use crate::sync::{Guard, Lock, Rank};
 
@@ -28,19 +29,23 @@ pub(crate) struct Reservation {
 /// What is in memory that was just reserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pages {
-    /// Zeroes, in pages that the kernel provides when they are touched.
+    /// Zeroes, in pages that the kernel provides when they are touched. All can be read and written.
     Zeroed,
-    /// Anything.
+    /// Anything. What was not asked for cannot be accessed.
     Used,
 }
 
 /// Memory that was given back, and is still there.
-#[derive(Default)]
 struct Kept {
     /// For whoever wants the same next; the oldest first.
     free: Vec<Free>,
     /// For the system, at the next occasion when nobody waits for it; with how much of it was touched.
     later: Vec<(Reservation, usize)>,
+    /// What the system has refused to take back, for the next occasion to ask again.
+    refused: Vec<Reservation>,
+    /// What the system has refused to make read-only again: addresses and lengths of memory that is
+    /// always there.
+    writable: Vec<(usize, usize)>,
 }
 
 /// Memory for whoever wants the same next.
@@ -48,8 +53,18 @@ struct Free {
     memory: Reservation,
     /// How much of it is there for it alone, in bytes.
     own: usize,
-    /// Whose it was, if it is of use to them only.
-    purpose: Option<Weak<Purpose>>,
+    whose: Whose,
+}
+
+/// Who can use kept memory, and what it is like.
+enum Whose {
+    /// Any image that wants as much, and of that so many bytes, which can be read and written. All behind
+    /// them, at least a page, cannot be accessed.
+    Images { used: usize },
+    /// A [`Space`] of this length, which is filled from its first to its last byte.
+    Spaces,
+    /// Only who it was set up for: what it shares is in place.
+    Owner(Weak<Purpose>),
 }
 
 /// What memory was set up for: only its owner can use it again.
@@ -58,7 +73,11 @@ pub(crate) struct Purpose(());
 
 impl Free {
     fn is_for(&self, purpose: &Arc<Purpose>) -> bool {
-        self.purpose.as_ref().is_some_and(|it| ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
+        matches!(&self.whose, Whose::Owner(it) if ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
+    }
+
+    fn is_of_use(&self) -> bool {
+        !matches!(&self.whose, Whose::Owner(purpose) if purpose.strong_count() == 0)
     }
 
     /// Keeps it for whoever wants it next; gives back what there is no room for.
@@ -71,7 +90,8 @@ impl Free {
     }
 }
 
-static KEPT: Lock<Kept> = Lock::new(Rank::Memory, Kept { free: Vec::new(), later: Vec::new() });
+/// No memory that is dropped is dropped while this is held: it may come here.
+static KEPT: Lock<Kept> = Lock::new(Rank::Memory, Kept::new());
 
 fn kept() -> Guard<'static, Kept> {
     KEPT.lock()
@@ -82,14 +102,15 @@ const MOST_BYTES: usize = 32 << 20;
 const MOST: usize = 16;
 
 impl Kept {
+    const fn new() -> Kept {
+        Kept { free: Vec::new(), later: Vec::new(), refused: Vec::new(), writable: Vec::new() }
+    }
+
     /// Keeps one more, and returns what there is no room for.
     fn keep(&mut self, free: Free) -> Vec<Free> {
-        let is_of_use = |free: &mut Free| {
-            free.purpose.as_ref().is_none_or(|purpose| purpose.strong_count() > 0)
-        };
         self.free.push(free);
         let mut gone: Vec<Free> = Vec::new();
-        gone.extend(self.free.extract_if(.., |free| !is_of_use(free)));
+        gone.extend(self.free.extract_if(.., |free| !free.is_of_use()));
         while self.free.len() > MOST
             || self.free.iter().map(|free| free.own).sum::<usize>() > MOST_BYTES
         {
@@ -97,6 +118,13 @@ impl Kept {
         }
         gone
     }
+}
+
+/// Takes out what was kept last of what is wanted.
+fn take(is_wanted: impl Fn(&Free) -> bool) -> Option<Free> {
+    let mut kept = kept();
+    let index = kept.free.iter().rposition(is_wanted)?;
+    Some(kept.free.remove(index))
 }
 
 /// Addresses that are kept from being used again.
@@ -114,14 +142,99 @@ fn vacated_memory() -> Guard<'static, VecDeque<Reservation>> {
 /// sections that nobody is told of), up to 32 MiB, is given back only when the next buffer is made or an
 /// image is unloaded, since nobody is to wait for that.
 pub fn release_memory() {
-    let kept = std::mem::take(&mut *kept());
-    drop(kept);
+    let kept = std::mem::replace(&mut *kept(), Kept::new());
+    drop((kept.free, kept.later, kept.refused));
+    kept.writable.into_iter().for_each(|(start, len)| make_read_only(start, len));
 }
 
-/// Gives the system what was put off.
+/// Gives the system what was put off, and what it has refused to take before.
 pub(crate) fn give_back_now() {
-    let later = std::mem::take(&mut kept().later);
-    drop(later);
+    let mut kept = kept();
+    let (later, refused) = (std::mem::take(&mut kept.later), std::mem::take(&mut kept.refused));
+    let writable = std::mem::take(&mut kept.writable);
+    drop(kept);
+    drop((later, refused));
+    writable.into_iter().for_each(|(start, len)| make_read_only(start, len));
+}
+
+/// Makes memory that is always there read-only: now, or when memory is given back next, if the system
+/// refuses it.
+pub(crate) fn make_read_only(start: usize, len: usize) {
+    // SAFETY: takes write access away only; whoever names the memory vouches that it is not needed.
+    if unsafe { libc::mprotect(start as *mut _, len, libc::PROT_READ) } != 0 {
+        let mut kept = kept();
+        // Without memory to note it, it stays as it is.
+        if kept.writable.try_reserve(1).is_ok() {
+            kept.writable.push((start, len));
+        }
+    }
+}
+
+/// Whether kept memory is wiped: one of the three below.
+static WIPES: AtomicU8 = AtomicU8::new(UNKNOWN);
+/// Nobody has said yet.
+const UNKNOWN: u8 = 0;
+const KEEPS: u8 = 1;
+const WIPES_IT: u8 = 2;
+
+/// Whether memory that is kept for images to come is wiped first. Default false.
+///
+/// No image ever finds what another has left: memory that is used again is filled anew, and cannot be
+/// accessed while nobody uses it. But until then what an unloaded image had in its data is still in the
+/// process's memory, and so in a core file, and for whoever can read `/proc/PID/mem`. Where that must
+/// not be (an image handles keys), true wipes what an image can write, and debug information, when it
+/// is unloaded; pieces of 256 KiB and more are given back to the system, which takes less time than
+/// wiping them. What is kept at the moment is given back.
+///
+/// It costs a small image less than a microsecond for each unload, some 5 % of load and unload; a large
+/// one loses what is gained by using memory again. It does not concern what the image has allocated,
+/// stacks, and thread-local variables, whose memory is the C library's.
+///
+/// The environment variable `MEMDL_WIPE=off|on` overrides it.
+///
+/// ```
+/// memdl::wipe_kept_memory(true);
+/// ```
+pub fn wipe_kept_memory(wipe: bool) {
+    let wipe = effective_wipe(wipe);
+    WIPES.store(if wipe { WIPES_IT } else { KEEPS }, Ordering::Relaxed);
+    if wipe {
+        release_memory();
+    }
+}
+
+fn effective_wipe(chosen: bool) -> bool {
+    environment::overridden("MEMDL_WIPE", &[("off", false), ("on", true)], chosen)
+}
+
+fn wipes() -> bool {
+    #[cold]
+    fn find_out() -> u8 {
+        let found = if effective_wipe(false) { WIPES_IT } else { KEEPS };
+        // Whatever the program has said meanwhile stays.
+        let known = WIPES.compare_exchange(UNKNOWN, found, Ordering::Relaxed, Ordering::Relaxed);
+        known.map_or_else(|known| known, |_| found)
+    }
+    let known = WIPES.load(Ordering::Relaxed);
+    (if known == UNKNOWN { find_out() } else { known }) == WIPES_IT
+}
+
+/// Whether `memory` may be kept: where it is to be wiped, these parts of it, which can be written, are
+/// zero now. Not if that would take longer than to have new memory.
+fn is_fit_to_keep(memory: &Reservation, parts: &[Range<usize>]) -> bool {
+    if !wipes() {
+        return true;
+    }
+    let most = MANY_PAGES * region::page::size();
+    if parts.iter().any(|part| part.end > memory.len || part.len() >= most) {
+        return false;
+    }
+    for part in parts {
+        // SAFETY: inside memory that is owned, and nobody refers to; the caller says that it can be
+        // written.
+        unsafe { zero(memory.as_ptr().add(part.start), part.len()) };
+    }
+    true
 }
 
 /// Gives the system what only this owner could use.
@@ -129,6 +242,8 @@ pub(crate) fn forget_purpose(purpose: &Arc<Purpose>) {
     let gone: Vec<Free> = kept().free.extract_if(.., |free| free.is_for(purpose)).collect();
     drop(gone);
 }
+
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// So much memory, in bytes, may as well be had as not.
 pub(crate) const LITTLE: usize = 1 << 16;
@@ -140,6 +255,32 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// to two thirds.
 pub(crate) fn in_huge_pages(len: usize) -> usize {
     len.saturating_add(HUGE_PAGE / 3) / HUGE_PAGE * HUGE_PAGE
+}
+
+/// From here on it is cheaper not to have pages than to fill them with zeroes.
+pub(crate) const MANY_PAGES: usize = 64;
+
+/// # Safety
+/// `len` bytes at `start` can be written, and nobody else refers to them. They are anonymous memory.
+pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
+    let page = region::page::size();
+    let head = start.addr().next_multiple_of(page) - start.addr();
+    if len < head + MANY_PAGES * page {
+        // SAFETY: the caller's promise.
+        unsafe { ptr::write_bytes(start, 0, len) };
+        return;
+    }
+    let whole = (len - head) / page * page;
+    // SAFETY: as above, in three parts; the pages of private anonymous memory are zero when they come
+    // back. Should the advice be refused, they are filled.
+    unsafe {
+        ptr::write_bytes(start, 0, head);
+        let pages = start.add(head);
+        if libc::madvise(pages.cast(), whole, libc::MADV_DONTNEED) != 0 {
+            ptr::write_bytes(pages, 0, whole);
+        }
+        ptr::write_bytes(pages.add(whole), 0, len - head - whole);
+    }
 }
 
 // SAFETY: a reservation is just owned memory; nothing about it is bound to a thread. What is done
@@ -176,74 +317,84 @@ impl Reservation {
     /// Keeps `len` bytes from `head` on and unmaps the rest.
     fn trim(&mut self, head: usize, len: usize) {
         let tail = self.len - head - len;
-        // SAFETY: both parts lie in this reservation, and nobody has been given their addresses.
-        // `head` and `len` are whole pages within it, so `start` stays inside the mapping.
-        unsafe {
-            if head > 0 {
-                libc::munmap(self.start.as_ptr().cast(), head);
-            }
-            if tail > 0 {
-                libc::munmap(self.start.as_ptr().add(head + len).cast(), tail);
-            }
-            self.start = self.start.add(head);
+        // SAFETY: `head` and `len` are whole pages within the reservation.
+        let (start, end) = unsafe { (self.start.add(head), self.start.add(head + len)) };
+        let before = Reservation { start: self.start, len: head };
+        let behind = Reservation { start: end, len: tail };
+        (self.start, self.len) = (start, len);
+        for rest in [before, behind] {
+            if rest.len == 0 { rest.forget() } else { drop(rest) }
         }
-        self.len = len;
     }
 
     /// As [`Reservation::new`], or memory that [`Reservation::recycle`] was given: then it has bytes
-    /// of its former owner in it, and its pages are there already, which is what takes the time.
+    /// of its former owner in it, and its pages are there already, which is what takes the time. Of such
+    /// only the first `used` bytes (a multiple of the page) can be accessed.
     pub(crate) fn taken(
         len: usize,
+        used: usize,
         align: usize,
         residue: usize,
     ) -> Result<(Reservation, Pages), Error> {
         let fits = |free: &Free| {
-            free.purpose.is_none()
+            matches!(free.whose, Whose::Images { .. })
                 && free.memory.len == len
                 && free.memory.address().wrapping_sub(residue) & (align - 1) == 0
         };
-        let mut kept = kept();
-        if let Some(index) = kept.free.iter().position(fits) {
-            return Ok((kept.free.remove(index).memory, Pages::Used));
+        if let Some(Free { memory, whose: Whose::Images { used: before }, .. }) = take(fits)
+            && (used <= before || memory.protect(before..used, READ_WRITE))
+            && (before <= used || memory.protect(used..before, libc::PROT_NONE))
+        {
+            return Ok((memory, Pages::Used));
         }
-        drop(kept);
         Ok((Reservation::new(len, align, residue)?, Pages::Zeroed))
     }
 
-    /// Gives the memory back, or keeps it for the next who wants as much. Either way nothing is left
-    /// at its addresses.
-    pub(crate) fn recycle(self) {
-        if self.len <= MOST_BYTES
+    /// Gives the memory back, or keeps it for the next image that wants as much. Either way nothing is
+    /// left at its addresses. All of the image lies in the first `used` bytes (a multiple of the page).
+    pub(crate) fn recycle(self, used: usize) {
+        let own = self.len;
+        // What the next image is spared, when somebody waits for it, is done now.
+        if own <= MOST_BYTES
+            && (!wipes() || self.protect(0..used, READ_WRITE))
+            && is_fit_to_keep(&self, std::slice::from_ref(&(0..used)))
             && let Some(memory) = self.moved()
+            && memory.protect(0..used, READ_WRITE)
         {
-            let own = memory.len;
-            Free { memory, own, purpose: None }.keep();
+            Free { memory, own, whose: Whose::Images { used } }.keep();
         }
     }
 
     /// Gives the memory back, or keeps it as it is for [`Reservation::parked`], but for the parts that
     /// are `written` (whole pages): these can be written by whoever gets it.
+    ///
+    /// All else is used again as it is: it must have its contents and its protection for good.
     pub(crate) fn park(self, purpose: Weak<Purpose>, written: &[Range<usize>]) {
         let own = written.iter().map(Range::len).sum();
-        let access = libc::PROT_READ | libc::PROT_WRITE;
         // It fails where the image has taken its memory apart.
-        let is_writable = |part: &Range<usize>| {
-            // SAFETY: a part of this reservation, which nobody uses any more.
-            part.end <= self.len
-                && unsafe {
-                    libc::mprotect(self.as_ptr().add(part.start).cast(), part.len(), access) == 0
-                }
-        };
-        if own <= MOST_BYTES && purpose.strong_count() > 0 && written.iter().all(is_writable) {
-            Free { memory: self, own, purpose: Some(purpose) }.keep();
+        if own <= MOST_BYTES
+            && purpose.strong_count() > 0
+            && written.iter().all(|part| self.protect(part.clone(), READ_WRITE))
+            && is_fit_to_keep(&self, written)
+        {
+            Free { memory: self, own, whose: Whose::Owner(purpose) }.keep();
         }
     }
 
     /// Memory that was [parked](Reservation::park) for this purpose, the last first.
     pub(crate) fn parked(purpose: &Arc<Purpose>) -> Option<Reservation> {
-        let mut kept = kept();
-        let index = kept.free.iter().rposition(|free| free.is_for(purpose))?;
-        Some(kept.free.remove(index).memory)
+        take(|free| free.is_for(purpose)).map(|free| free.memory)
+    }
+
+    /// Gives a part, whole pages, this protection, a combination of `PROT_*`; whether it has it all.
+    fn protect(&self, part: Range<usize>, protection: i32) -> bool {
+        // SAFETY: a part of this reservation, which nobody refers to while it is with memdl.
+        part.start <= part.end
+            && part.end <= self.len
+            && unsafe {
+                let start = self.as_ptr().add(part.start);
+                libc::mprotect(start.cast(), part.len(), protection) == 0
+            }
     }
 
     /// Gives the memory, of which the first `touched` bytes are there, back when the next buffer is made
@@ -266,40 +417,83 @@ impl Reservation {
         let vacated = unsafe {
             libc::mmap(self.start.as_ptr().cast(), self.len, libc::PROT_NONE, flags, -1, 0)
         };
-        if vacated != libc::MAP_FAILED {
-            let mut all = vacated_memory();
-            all.push_back(self);
-            if all.len() > MOST {
-                all.pop_front();
+        if vacated == libc::MAP_FAILED {
+            // What matters is that the addresses stay taken.
+            self.empty();
+        }
+        let mut all = vacated_memory();
+        all.push_back(self);
+        let oldest = if all.len() > MOST { all.pop_front() } else { None };
+        // Not while the lock is held.
+        drop(all);
+        drop(oldest);
+    }
+
+    /// Takes the contents away, and all access, as far as the system does that.
+    fn empty(&self) {
+        // SAFETY: all of an owned mapping that nobody refers to any more.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_DONTNEED) };
+        self.protect(0..self.len, libc::PROT_NONE);
+    }
+
+    /// The same pages at other addresses, where nobody can access them; `None`, with the pages gone, if
+    /// the system does not do that.
+    ///
+    /// The kernel chooses the place. Were the pages to take that of a mapping made for them, a move that
+    /// is refused half-way (where an image has changed its memory) might leave a hole there, for another
+    /// thread's mapping.
+    fn moved(self) -> Option<Reservation> {
+        let len = self.len;
+        // Large pages can be moved as such to where they fit: a wish, which the kernel grants if it can.
+        let wish = if len >= HUGE_PAGE { self.similar_place()? } else { 0 };
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+        // Made all of one protection it is one mapping again. If it is not, `mremap` refuses.
+        if !self.protect(0..len, libc::PROT_NONE) {
+            return None;
+        }
+        // SAFETY: this reservation is owned, and nobody refers into it any more. Its pages go to where
+        // nothing was; it stays, without any, and is given back here.
+        let start = unsafe {
+            let wish = ptr::without_provenance_mut::<libc::c_void>(wish);
+            libc::mremap(self.start.as_ptr().cast(), len, len, flags, wish)
+        };
+        match NonNull::new(start.cast()) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED.cast() => {
+                Some(Reservation { start, len })
             }
+            _ => None,
         }
     }
 
-    /// The same pages at other addresses, readable and writable; `None`, with the pages gone, if the
-    /// system does not do that.
-    fn moved(self) -> Option<Reservation> {
-        let (len, access) = (self.len, libc::PROT_READ | libc::PROT_WRITE);
-        // Large pages can be moved as such to where they fit.
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { region::page::size() };
-        let target = Reservation::new(len, align, self.address() & (align - 1)).ok()?;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: this reservation is owned, and nobody refers into it any more. Made all of one
-        // protection it is one mapping again (if it is not, `mremap` refuses), which replaces that
-        // of `target`, owned too and known to nobody.
-        let moved = unsafe {
-            libc::mprotect(self.start.as_ptr().cast(), len, access) == 0
-                && libc::mremap(self.start.as_ptr().cast(), len, len, flags, target.as_ptr())
-                    != libc::MAP_FAILED
-        };
-        if moved {
-            self.forget();
-        }
-        moved.then_some(target)
+    /// An address where as much memory could be now, in the same place of a large page.
+    fn similar_place(&self) -> Option<usize> {
+        let free =
+            Reservation::new(self.len.checked_add(HUGE_PAGE)?, region::page::size(), 0).ok()?;
+        let skip = self.address().wrapping_sub(free.address()) & (HUGE_PAGE - 1);
+        Some(free.address() + skip)
     }
 
     /// Its pages are elsewhere: nothing is mapped at its addresses any more, or something of others'.
     pub(crate) fn forget(self) {
         std::mem::forget(self);
+    }
+
+    /// Makes the last page inaccessible: a guard.
+    pub(crate) fn close_last_page(&self) -> Result<(), Error> {
+        self.protect_last_page(libc::PROT_NONE)
+    }
+
+    /// Makes the last page readable and writable.
+    pub(crate) fn open_last_page(&self) -> Result<(), Error> {
+        self.protect_last_page(READ_WRITE)
+    }
+
+    fn protect_last_page(&self, protection: i32) -> Result<(), Error> {
+        let start = self.len.saturating_sub(region::page::size());
+        if self.protect(start..self.len, protection) {
+            return Ok(());
+        }
+        Err(Error::last_os_error("mprotect of a guard page"))
     }
 
     /// Makes it longer, moving it where it must; what is added is zeroed.
@@ -344,18 +538,20 @@ impl Reservation {
     }
 
     /// Makes do with `len` bytes, a multiple of the page, of which there are `touched`: gives back what
-    /// is behind, soon, unless that is so little that it may as well stay.
+    /// is behind, soon, unless that is so little that it may as well stay. Whether it has done so.
     ///
     /// # Safety
     /// Nobody refers to that part.
-    pub(crate) unsafe fn shrink(&mut self, len: usize, touched: usize) {
-        if len.saturating_add(LITTLE) < self.len {
+    pub(crate) unsafe fn shrink(&mut self, len: usize, touched: usize) -> bool {
+        let is_much = len.saturating_add(LITTLE) < self.len;
+        if is_much {
             // SAFETY: inside the mapping.
             let start = unsafe { self.start.add(len) };
             let rest = Reservation { start, len: self.len - len };
             self.len = len;
             rest.give_back_later(touched.saturating_sub(len));
         }
+        is_much
     }
 
     pub(crate) fn as_ptr(&self) -> *mut u8 {
@@ -388,6 +584,13 @@ impl Reservation {
             UNKNOWN.store(true, Ordering::Relaxed);
         }
     }
+
+    /// Takes the name away that it may have from its former owner.
+    pub(crate) fn clear_name(&self) {
+        let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
+        // SAFETY: as above; without a name the memory has none.
+        unsafe { libc::prctl(option, what, self.address(), self.len, ptr::null::<u8>()) };
+    }
 }
 
 /// As much of a name as the kernel takes: up to 79 bytes, printable and without a few.
@@ -417,11 +620,16 @@ impl Space {
         let rounded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
         let huge = in_huge_pages(rounded).min(rounded);
         let align = if huge > 0 { HUGE_PAGE } else { page };
-        let (memory, pages) = Reservation::taken(rounded, align, 0)?;
-        if pages == Pages::Zeroed {
-            memory.advise_huge(0..huge);
-            memory.populate(0..rounded);
-        }
+        let fits = |free: &Free| matches!(free.whose, Whose::Spaces) && free.memory.len == rounded;
+        let memory = match take(fits) {
+            Some(free) => free.memory,
+            None => {
+                let memory = Reservation::new(rounded, align, 0)?;
+                memory.advise_huge(0..huge);
+                memory.populate(0..rounded);
+                memory
+            }
+        };
         Ok(Space::Large(ManuallyDrop::new(memory), len))
     }
 }
@@ -459,7 +667,9 @@ impl Drop for Space {
             // SAFETY: taken once, here.
             let memory = unsafe { ManuallyDrop::take(memory) };
             let own = memory.len;
-            Free { memory, own, purpose: None }.keep();
+            if is_fit_to_keep(&memory, std::slice::from_ref(&(0..own))) {
+                Free { memory, own, whose: Whose::Spaces }.keep();
+            }
         }
     }
 }
@@ -490,9 +700,10 @@ impl SharedPages {
         parts.into_iter().for_each(|part| memory.populate(part));
         // SAFETY: `len` bytes that were just mapped, zeroed, and are known to nobody else.
         fill(unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) });
-        // SAFETY: the whole of a mapping that nobody else knows, no reference into which is left.
-        // Should it fail, the pages stay writable, and nobody writes to them all the same.
-        unsafe { libc::mprotect(memory.as_ptr().cast(), len, libc::PROT_READ) };
+        // What is mapped once more has the protection of this.
+        if !memory.protect(0..len, libc::PROT_READ) {
+            return Err(Error::last_os_error(format!("mprotect of {len:#x} shared bytes")));
+        }
         Ok(SharedPages(memory))
     }
 
@@ -503,7 +714,8 @@ impl SharedPages {
     pub(crate) unsafe fn map_over(&self, target: &Reservation, at: usize) -> Result<(), Error> {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: an old length of 0 leaves the shared pages where they are and maps them once more,
-        // over a part of `target` that the caller vouches for.
+        // over a part of `target` that the caller vouches for. They are one mapping, so that nothing is
+        // refused once that part is gone.
         let mapped = unsafe {
             let place = target.as_ptr().add(at);
             libc::mremap(self.0.as_ptr().cast(), 0, self.0.len(), flags, place)
@@ -638,7 +850,9 @@ impl Drop for View {
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         if self.purpose.strong_count() > 0 {
             let own = self.own.iter().map(Range::len).sum();
-            Free { memory, own, purpose: Some(self.purpose.clone()) }.keep();
+            if is_fit_to_keep(&memory, &self.own) {
+                Free { memory, own, whose: Whose::Owner(self.purpose.clone()) }.keep();
+            }
         }
     }
 }
@@ -655,7 +869,24 @@ impl Deref for SharedPages {
 impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is owned by `self`, which is going away.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+        if unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) } != 0 {
+            self.refused();
+        }
+    }
+}
+
+impl Reservation {
+    /// The system does not take the memory back: it may have as many mappings as it can have, and would
+    /// have to cut one in two. Nothing is left in it, and the next occasion asks again.
+    #[cold]
+    fn refused(&self) {
+        let Reservation { start, len } = *self;
+        self.empty();
+        let mut kept = kept();
+        // Without memory to note it, the addresses are lost.
+        if kept.refused.try_reserve(1).is_ok() {
+            kept.refused.push(Reservation { start, len });
+        }
     }
 }
 
@@ -734,7 +965,7 @@ mod tests {
         let page = region::page::size();
         // As much as no other test wants.
         let len = 77 * page;
-        let (memory, pages) = Reservation::taken(len, page, 0).unwrap();
+        let (memory, pages) = Reservation::taken(len, len, page, 0).unwrap();
         assert_eq!(pages, Pages::Zeroed);
         let before = memory.address();
         // SAFETY: the test's own pages; the second is made one that cannot be written.
@@ -742,8 +973,8 @@ mod tests {
             memory.as_ptr().write(7);
             libc::mprotect(memory.as_ptr().add(page).cast(), page, libc::PROT_READ);
         }
-        memory.recycle();
-        let (memory, pages) = Reservation::taken(len, page, 0).unwrap();
+        memory.recycle(len);
+        let (memory, pages) = Reservation::taken(len, len, page, 0).unwrap();
         assert_eq!(pages, Pages::Used);
         assert_ne!(memory.address(), before);
         // SAFETY: as above; all of it can be read and written again.
@@ -753,9 +984,9 @@ mod tests {
             // Nothing is mapped at the old addresses.
             assert_eq!(libc::msync(before as *mut _, page, libc::MS_ASYNC), -1);
         }
-        memory.recycle();
+        memory.recycle(len);
         release_memory();
-        assert_eq!(Reservation::taken(len, page, 0).unwrap().1, Pages::Zeroed);
+        assert_eq!(Reservation::taken(len, len, page, 0).unwrap().1, Pages::Zeroed);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::ptr;
 use crate::error::Error;
 use crate::fallible::{TryGrow, try_zeroed};
 use crate::group::Group;
-use crate::map::{MANY_PAGES, zero};
+use crate::reserve::{MANY_PAGES, zero};
 
 /// The contents of a group's written memory.
 #[derive(Default)]

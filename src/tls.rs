@@ -46,7 +46,7 @@ use crate::arch;
 use crate::error::Error;
 use crate::fallible::{TryGrow, headroom, try_zeroed};
 use crate::image::TlsSegment;
-use crate::map::Mapping;
+use crate::map::{Mapping, Stage};
 use crate::sync::{Guard, Lock, Rank};
 use crate::{process, threads};
 
@@ -288,7 +288,7 @@ impl TlsModule {
     ///
     /// With `in_pool`, the block lies at the same distance from the thread pointer in every thread;
     /// [`TlsModule::fill_pool`] must be called when the image is relocated.
-    pub(crate) fn new<S>(
+    pub(crate) fn new<S: Stage>(
         segment: &TlsSegment,
         mapping: &Mapping<S>,
         in_pool: bool,
@@ -326,6 +326,23 @@ impl TlsModule {
         let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
         process::write_tls_template(own, range.start, &values)?;
         TlsModule::write_pool(range, &values)
+    }
+
+    /// Zeroes the module's range of the pool in every thread, lest the next image there find what this
+    /// one has left, as far as the system lets memdl.
+    fn clear_pool(&self) {
+        let Some(range) = &self.pool else { return };
+        let zeroes = vec![0; range.len()];
+        let has_values = registry().modules[self.index].is_some_and(|it| it.template_len > 0);
+        let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
+        // In the same order as above. All is filled anew for whoever gets it, whatever comes of this.
+        let cleared = match has_values {
+            true => process::write_tls_template(own, range.start, &zeroes),
+            false => Ok(()),
+        };
+        if let Err(error) = cleared.and(TlsModule::write_pool(range, &zeroes)) {
+            log::debug!("thread-local variables of an unloaded image are not cleared: {error}");
+        }
     }
 
     /// Gives every thread the initial values again.
@@ -441,6 +458,7 @@ impl Registry {
 
 impl Drop for TlsModule {
     fn drop(&mut self) {
+        self.clear_pool();
         let mut registry = registry();
         registry.modules[self.index] = None;
         if let Some(range) = &self.pool {

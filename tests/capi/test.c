@@ -459,6 +459,20 @@ static void test_options(const struct file *plain) {
     memdl_options_free(NULL);
 }
 
+/* What is kept of libraries that are gone, wiped or not, and given back. */
+static void test_kept_memory(const struct file *plain) {
+    for (int wipe = 0; wipe < 3; wipe++) {
+        memdl_wipe_kept_memory(wipe);
+        for (int round = 0; round < 2; round++) {
+            memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+            CHECK(library != NULL && call0(library, "plain_value") == 41);
+            CHECK(memdl_close(library) == 0);
+        }
+        memdl_release_memory();
+    }
+    memdl_wipe_kept_memory(0);
+}
+
 /* How much debuggers are told can change. An unstripped library is its own debug information. */
 static void test_debug(const struct file *plain) {
     memdl_options *options = memdl_options_new();
@@ -633,6 +647,7 @@ int main(int argc, char **argv) {
     test_pool(&plugin);
     test_needed(&plain, &dependent);
     test_options(&plain);
+    test_kept_memory(&plain);
     test_debug(&plain);
     test_null(&plain);
     test_thread_errors(&plain);

@@ -157,6 +157,8 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
     CHECK(library.get<int()>("dependent_host_or_own")() == 2);
     library.set_debug_info(dependent.data(), dependent.size());
     library.set_debug(MEMDL_DEBUG_FULL);
+    memdl::wipe_kept_memory(false);
+    memdl::release_memory();
 
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
     check_error("malformed", [&] { memdl::library::open("not ELF", 7); });

@@ -259,6 +259,27 @@ pub fn maps() -> Vec<MapsLine> {
     text.lines().map(|text| line(text).unwrap_or_else(|| panic!("maps: {text}"))).collect()
 }
 
+/// This process's mappings without the allocator's, which are its own business: the heap, and those of threads, which
+/// have so many addresses each, of which they use the first.
+pub fn maps_without_heaps() -> Vec<MapsLine> {
+    const HEAP: usize = 64 << 20;
+    let maps = maps();
+    let starts: Vec<usize> = maps
+        .windows(2)
+        .map(|pair| [&pair[0].range, &pair[1].range])
+        .filter(|[used, rest]| {
+            used.start.is_multiple_of(HEAP)
+                && used.end == rest.start
+                && rest.end == used.start + HEAP
+        })
+        .map(|[used, _]| used.start)
+        .collect();
+    let is_heap = |line: &MapsLine| {
+        line.name == "[heap]" || starts.contains(&(line.range.start / HEAP * HEAP))
+    };
+    maps.into_iter().filter(|line| !is_heap(line)).collect()
+}
+
 /// The sizes of the symfiles in the list for debuggers.
 pub fn debug_entries() -> Vec<u64> {
     #[repr(C)]
