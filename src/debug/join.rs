@@ -44,6 +44,7 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::elf::{Contents, Elf, NOTHING};
 use super::inflate;
+use super::line_program;
 use super::sections::{Headers, file_range};
 use super::symfile::image_header;
 use super::thread_local::push_uleb;
@@ -257,10 +258,12 @@ impl Joiner {
         let lines = unit.read_skeleton_unit.unwrap_or(unit.read_unit);
         if let Some(program) = &lines.line_program {
             self.take(program.header().raw_program_buf().len())?;
-        }
-        if let Some(program) = unit.read_line_program(None, None)? {
-            let (program, files) = program.convert(&constant)?;
-            unit.set_line_program(program, files);
+            let from = program.clone();
+            let header = unit.read_line_program(None, Some(line_program::encoding()))?;
+            if let Some(header) = header {
+                let (program, files) = line_program::convert(from, header)?;
+                unit.set_line_program(program, files);
+            }
         }
         let id = unit.unit.root();
         if let Some(skeleton) = skeleton {

@@ -36,6 +36,7 @@ mod inflate;
 pub(crate) mod internals;
 mod jit;
 mod join;
+mod line_program;
 mod portable;
 mod sections;
 mod separate;
