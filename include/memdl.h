@@ -81,7 +81,7 @@ memdl_library *memdl_open_buffer(memdl_buffer *buffer, const memdl_options *opti
 /* Unloads the library: runs destructors and gives its memory back. While other libraries depend on
  * it, and while threads have destructors of its thread-local variables to run, it stays until the
  * last of them is gone. The handle, its symbols and strings must not be used any more.
- * 0, or -1 if the handle is null. */
+ * 0, or -1 if the handle is null, or the library is sealed: then it stays. */
 int memdl_close(memdl_library *library);
 
 /* Parses and binds a library without running any of its code. But with
@@ -239,6 +239,9 @@ const char *memdl_soname(const memdl_library *library);
 /* Run-time address minus the address that the file states. */
 uintptr_t memdl_load_bias(const memdl_library *library);
 
+/* 1 if it was made immutable (memdl_options_set_seal), 0 if not, -1 if the library is null. */
+int memdl_is_sealed(const memdl_library *library);
+
 /* From the first byte of its memory to the one behind its last. Either pointer may be null.
  * 0, or -1 if the library is null. */
 int memdl_address_range(const memdl_library *library, uintptr_t *start, uintptr_t *end);
@@ -358,6 +361,51 @@ typedef enum memdl_binding {
     MEMDL_BINDING_LAZY = 1
 } memdl_binding;
 int memdl_options_set_binding(memdl_options *options, memdl_binding binding);
+
+/* An image that is about to be loaded. Lives until the verifier returns. */
+typedef struct memdl_image {
+    /* What it is called so far; no word of its bytes. */
+    const char *name;
+    const void *bytes;
+    size_t len;
+} memdl_image;
+
+/* 0 to have it loaded. Anything else refuses it; `*reason` may be set to a string for the error then,
+ * which must be good until the verifier is called again in this thread. */
+typedef int (*memdl_verifier)(const memdl_image *image, const char **reason, void *user);
+
+/* Shows `verifier` the bytes of every image before anything else looks at them: of the library, of those
+ * from memdl_options_provide that are needed, of needed libraries that memdl reads from files, and of
+ * what these open from inside by dlopen and a path, where a refusal is a null pointer and a text for
+ * dlerror. Not of what the system opens by a name. It may be shown the same bytes again. A null verifier
+ * takes it back.
+ * It is called in the threads that load; `user`, which is passed on, must be good for as long as the
+ * options, what was prepared, and any library that was loaded with them. `free_user`, if it is not null, is
+ * called with it then, and also if this fails. Neither may throw. */
+int memdl_options_set_verifier(memdl_options *options, memdl_verifier verifier, void *user,
+                               void (*free_user)(void *user));
+
+/* Restricts which symbols of the host the images may bind to, by their relocations and by dlsym: to
+ * these names, or to all but these. A symbol that may not be used is as if the host did not have it;
+ * where nothing else defines it, the load fails, and the error lists all of them. Of what memdl puts in
+ * the place of functions of the C library the same names hold. What memdl_options_define, a resolver and
+ * other libraries in memory define is not restricted. This is no sandbox. */
+int memdl_options_allow_imports(memdl_options *options, const char *const *names, size_t count);
+int memdl_options_deny_imports(memdl_options *options, const char *const *names, size_t count);
+
+/* Not 0 if the symbol of the host may be used. */
+typedef int (*memdl_import_filter)(const memdl_request *request, void *user);
+
+/* The same by a function; it is asked for symbols that the host has. A null filter allows all. `user` and
+ * `free_user` as for memdl_options_set_verifier. */
+int memdl_options_filter_imports(memdl_options *options, memdl_import_filter filter, void *user,
+                                 void (*free_user)(void *user));
+
+/* Whether images are made immutable once they are in place (mseal): nobody can change, unmap or replace
+ * their code and read-only data. Of writable data the contents can be written, no more. A sealed library
+ * stays for the life of the process; there are no pools of it. Default 0. A load fails where the system has
+ * no mseal, which needs Linux 6.10. */
+int memdl_options_set_seal(memdl_options *options, int seal);
 
 /* What debuggers are told from the start. */
 int memdl_options_set_debug(memdl_options *options, memdl_debug debug);

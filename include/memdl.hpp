@@ -136,58 +136,135 @@ class buffer {
 class options {
   public:
     using resolver_function = std::function<const void *(const memdl_request &)>;
+    using verifier_function = std::function<void(const memdl_image &)>;
+    using import_filter_function = std::function<bool(const memdl_request &)>;
 
     options() : handle_(detail::check(memdl_options_new())) {}
 
-    options &name(const std::string &name) {
+    options &name(const std::string &name) & {
         return checked(memdl_options_set_name(get(), name.c_str()));
     }
-    options &define(const std::string &name, const void *address) {
+    options &define(const std::string &name, const void *address) & {
         return checked(memdl_options_define(get(), name.c_str(), address));
     }
     /// Defines a function.
-    template <class R, class... A> options &define(const std::string &name, R (*function)(A...)) {
+    template <class R, class... A>
+    options &define(const std::string &name, R (*function)(A...)) & {
         return define(name, reinterpret_cast<const void *>(function));
     }
     /// Asked for what nothing else defines; in several threads at once if several load. Null means
     /// that it has none either. It must not throw.
-    options &resolver(resolver_function resolver) {
+    options &resolver(resolver_function resolver) & {
         auto owned = std::make_unique<resolver_function>(std::move(resolver));
         checked(memdl_options_set_resolver(get(), &ask, owned.get()));
         resolver_ = std::move(owned);
         return *this;
     }
-    inline options &depends_on(const library &library);
-    options &provide(const std::string &name, const void *bytes, std::size_t size) {
+    /// Shown the bytes of each image before anything else looks at them; it refuses them by an
+    /// exception, whose what() is the reason. See memdl_options_set_verifier.
+    options &verify(verifier_function verifier) & {
+        auto owned = std::make_unique<verifier_function>(std::move(verifier));
+        return checked(memdl_options_set_verifier(
+            get(), &verify_with, owned.release(), &free_function<verifier_function>));
+    }
+    /// Images may bind to these symbols of the host only; see memdl_options_allow_imports.
+    options &allow_imports(const std::vector<std::string> &names) & {
+        auto pointers = c_strings(names);
+        return checked(memdl_options_allow_imports(get(), pointers.data(), pointers.size()));
+    }
+    /// Images may bind to all symbols of the host but these.
+    options &deny_imports(const std::vector<std::string> &names) & {
+        auto pointers = c_strings(names);
+        return checked(memdl_options_deny_imports(get(), pointers.data(), pointers.size()));
+    }
+    /// Images may bind to symbols of the host that this allows. An exception is a refusal.
+    options &filter_imports(import_filter_function filter) & {
+        auto owned = std::make_unique<import_filter_function>(std::move(filter));
+        return checked(memdl_options_filter_imports(
+            get(), &filter_with, owned.release(), &free_function<import_filter_function>));
+    }
+    /// Makes images immutable; see memdl_options_set_seal.
+    options &seal(bool seal) & { return checked(memdl_options_set_seal(get(), seal)); }
+    inline options &depends_on(const library &library) &;
+    options &provide(const std::string &name, const void *bytes, std::size_t size) & {
         return checked(memdl_options_provide(get(), name.c_str(), bytes, size));
     }
     /// From any contiguous container of bytes.
-    template <class Bytes> options &provide(const std::string &name, const Bytes &bytes) {
+    template <class Bytes> options &provide(const std::string &name, const Bytes &bytes) & {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return provide(name, bytes.data(), bytes.size());
     }
-    options &global(bool global) { return checked(memdl_options_set_global(get(), global)); }
-    options &system_libraries(bool allowed) {
+    options &global(bool global) & { return checked(memdl_options_set_global(get(), global)); }
+    options &system_libraries(bool allowed) & {
         return checked(memdl_options_set_system_libraries(get(), allowed));
     }
-    options &scope(memdl_scope scope) { return checked(memdl_options_set_scope(get(), scope)); }
-    options &binding(memdl_binding binding) {
+    options &scope(memdl_scope scope) & { return checked(memdl_options_set_scope(get(), scope)); }
+    options &binding(memdl_binding binding) & {
         return checked(memdl_options_set_binding(get(), binding));
     }
-    options &debug(memdl_debug debug) { return checked(memdl_options_set_debug(get(), debug)); }
-    options &debug_info(const void *bytes, std::size_t size) {
+    options &debug(memdl_debug debug) & { return checked(memdl_options_set_debug(get(), debug)); }
+    options &debug_info(const void *bytes, std::size_t size) & {
         return checked(memdl_options_set_debug_info(get(), bytes, size));
     }
     /// From any contiguous container of bytes.
-    template <class Bytes> options &debug_info(const Bytes &bytes) {
+    template <class Bytes> options &debug_info(const Bytes &bytes) & {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return debug_info(bytes.data(), bytes.size());
     }
-    options &profile(memdl_profile profile) {
+    options &profile(memdl_profile profile) & {
         return checked(memdl_options_set_profile(get(), profile));
     }
-    options &limit(memdl_limit limit, std::uint64_t value) {
+    options &limit(memdl_limit limit, std::uint64_t value) & {
         return checked(memdl_options_set_limit(get(), limit, value));
+    }
+
+    // The same of options that are about to go: a chain gives them on, so that it can be kept.
+    // auto kept = options().name("x").global(true);
+    options &&name(const std::string &name) && { return std::move(this->name(name)); }
+    options &&define(const std::string &name, const void *address) && {
+        return std::move(define(name, address));
+    }
+    template <class R, class... A>
+    options &&define(const std::string &name, R (*function)(A...)) && {
+        return std::move(define(name, function));
+    }
+    options &&resolver(resolver_function resolver) && {
+        return std::move(this->resolver(std::move(resolver)));
+    }
+    options &&verify(verifier_function verifier) && {
+        return std::move(verify(std::move(verifier)));
+    }
+    options &&allow_imports(const std::vector<std::string> &names) && {
+        return std::move(allow_imports(names));
+    }
+    options &&deny_imports(const std::vector<std::string> &names) && {
+        return std::move(deny_imports(names));
+    }
+    options &&filter_imports(import_filter_function filter) && {
+        return std::move(filter_imports(std::move(filter)));
+    }
+    options &&seal(bool seal) && { return std::move(this->seal(seal)); }
+    inline options &&depends_on(const library &library) &&;
+    options &&provide(const std::string &name, const void *bytes, std::size_t size) && {
+        return std::move(provide(name, bytes, size));
+    }
+    template <class Bytes> options &&provide(const std::string &name, const Bytes &bytes) && {
+        return std::move(provide(name, bytes));
+    }
+    options &&global(bool global) && { return std::move(this->global(global)); }
+    options &&system_libraries(bool allowed) && { return std::move(system_libraries(allowed)); }
+    options &&scope(memdl_scope scope) && { return std::move(this->scope(scope)); }
+    options &&binding(memdl_binding binding) && { return std::move(this->binding(binding)); }
+    options &&debug(memdl_debug debug) && { return std::move(this->debug(debug)); }
+    options &&debug_info(const void *bytes, std::size_t size) && {
+        return std::move(debug_info(bytes, size));
+    }
+    template <class Bytes> options &&debug_info(const Bytes &bytes) && {
+        return std::move(debug_info(bytes));
+    }
+    options &&profile(memdl_profile profile) && { return std::move(this->profile(profile)); }
+    options &&limit(memdl_limit limit, std::uint64_t value) && {
+        return std::move(this->limit(limit, value));
     }
 
     memdl_options *get() const noexcept { return handle_.get(); }
@@ -195,6 +272,37 @@ class options {
   private:
     static const void *ask(const memdl_request *request, void *user) noexcept {
         return (*static_cast<resolver_function *>(user))(*request);
+    }
+
+    static int verify_with(const memdl_image *image, const char **reason, void *user) noexcept {
+        thread_local std::string text;
+        try {
+            (*static_cast<verifier_function *>(user))(*image);
+            return 0;
+        } catch (const std::exception &error) {
+            text = error.what();
+            *reason = text.c_str();
+        } catch (...) {
+        }
+        return 1;
+    }
+
+    static int filter_with(const memdl_request *request, void *user) noexcept {
+        try {
+            return (*static_cast<import_filter_function *>(user))(*request);
+        } catch (...) {
+            return 0;
+        }
+    }
+
+    template <class Function> static void free_function(void *user) noexcept {
+        delete static_cast<Function *>(user);
+    }
+
+    static std::vector<const char *> c_strings(const std::vector<std::string> &names) {
+        std::vector<const char *> pointers;
+        for (const std::string &name : names) pointers.push_back(name.c_str());
+        return pointers;
     }
 
     options &checked(int status) {
@@ -263,6 +371,8 @@ class library {
         if (soname) return soname;
         return std::nullopt;
     }
+    /// Whether it was made immutable (options::seal).
+    bool is_sealed() const { return memdl_is_sealed(get()) == 1; }
     std::uintptr_t load_bias() const { return memdl_load_bias(get()); }
     /// First address, and the one behind the last.
     std::pair<std::uintptr_t, std::uintptr_t> address_range() const {
@@ -305,8 +415,12 @@ class library {
     detail::handle<memdl_library> handle_;
 };
 
-inline options &options::depends_on(const library &library) {
+inline options &options::depends_on(const library &library) & {
     return checked(memdl_options_depends_on(get(), library.get()));
+}
+
+inline options &&options::depends_on(const library &library) && {
+    return std::move(depends_on(library));
 }
 
 /// A library that is parsed and bound, for any number of instances.

@@ -33,9 +33,10 @@ use crate::fallible::{TryGrow, headroom, try_c_string, try_collect_ok, try_copy,
 use crate::image::Bytes;
 use crate::prepare::Prepared;
 use crate::promise::MayRun;
+use crate::services;
 use crate::{
-    Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Library, Limits, Loader, Pool, Pooled,
-    Profile, Reset, Scope, SymbolKind, Template,
+    Binding, Debug, ExportedSymbol, Frame, ImageBuffer, Imports, Library, Limits, Loader, Pool,
+    Pooled, Profile, Reset, Scope, SymbolKind, SymbolRequest, Template, VerifyRequest,
 };
 
 /// `memdl_library`.
@@ -105,6 +106,27 @@ pub struct CRequest {
 /// `memdl_resolver`.
 pub type Resolver =
     unsafe extern "C-unwind" fn(request: *const CRequest, user: *mut c_void) -> *const c_void;
+
+/// `memdl_image`.
+#[repr(C)]
+pub struct CImage {
+    name: *const c_char,
+    bytes: *const c_void,
+    len: usize,
+}
+
+/// `memdl_verifier`.
+pub type Verifier = unsafe extern "C" fn(
+    image: *const CImage,
+    reason: *mut *const c_char,
+    user: *mut c_void,
+) -> c_int;
+
+/// `memdl_import_filter`.
+pub type ImportFilter = unsafe extern "C" fn(request: *const CRequest, user: *mut c_void) -> c_int;
+
+/// What frees a callback's context.
+pub type FreeUser = unsafe extern "C" fn(user: *mut c_void);
 
 /// `memdl_frame`.
 #[repr(C)]
@@ -979,6 +1001,170 @@ impl User {
     }
 }
 
+/// C's context for a callback that images in place may need, freed with the last of them.
+struct OwnedUser {
+    user: User,
+    free: Option<FreeUser>,
+}
+
+impl Drop for OwnedUser {
+    fn drop(&mut self) {
+        if let Some(free) = self.free {
+            // SAFETY: the header's contract: once, when nobody uses it any more.
+            unsafe { free(self.user.get()) };
+        }
+    }
+}
+
+/// Calls `ask` with the request as C sees it; `None` if there is no memory for that.
+fn with_c_request<T>(request: &SymbolRequest<'_>, ask: impl FnOnce(&CRequest) -> T) -> Option<T> {
+    let name = c_string(request.name()).ok()?;
+    let version = request.version().map(c_string).transpose().ok()?;
+    let requested_by = c_string(request.requested_by()).ok()?;
+    Some(ask(&CRequest {
+        name: name.as_ptr(),
+        version: pointer(&version),
+        requested_by: requested_by.as_ptr(),
+        is_weak: request.is_weak().into(),
+    }))
+}
+
+/// [`Loader::verify`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_verifier(
+    options: *mut Options,
+    verifier: Option<Verifier>,
+    user: *mut c_void,
+    free_user: Option<FreeUser>,
+) -> c_int {
+    let user = OwnedUser { user: User(user), free: free_user };
+    let verify = move |verifier: Verifier, request: &VerifyRequest<'_>| {
+        let name = c_string(request.name()).map_err(|_| "out of memory")?;
+        let (bytes, len) = (request.bytes().as_ptr().cast(), request.bytes().len());
+        let image = CImage { name: name.as_ptr(), bytes, len };
+        let mut reason = ptr::null();
+        // SAFETY: the header's contract; the image lives during the call.
+        if unsafe { verifier(&image, &mut reason, user.user.get()) } == 0 {
+            return Ok(());
+        }
+        if reason.is_null() {
+            return Err("it gives no reason".into());
+        }
+        // SAFETY: the header's contract: a C string that is good for now.
+        Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned().into())
+    };
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            options.change(|mut loader| match verifier {
+                Some(verifier) => loader.verify(move |request| verify(verifier, request)),
+                None => {
+                    loader.settings.policy.verifier = None;
+                    loader.settings.services = services::replacements_for(&loader.settings.policy);
+                    loader
+                }
+            })
+        })
+    }
+}
+
+/// # Safety
+/// Null if there are none, or so many strings that are null or C strings.
+unsafe fn names_of(names: *const *const c_char, count: usize) -> Result<Vec<String>, Failure> {
+    if names.is_null() && count > 0 {
+        return Err("the names are null".into());
+    }
+    // SAFETY: the caller's promise.
+    (0..count).map(|index| unsafe { Ok(utf8(*names.add(index))?.to_owned()) }).collect()
+}
+
+/// [`Imports::allow`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_allow_imports(
+    options: *mut Options,
+    names: *const *const c_char,
+    count: usize,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let imports = Imports::allow(names_of(names, count)?);
+            options.change(|loader| loader.imports(imports))
+        })
+    }
+}
+
+/// [`Imports::deny`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_deny_imports(
+    options: *mut Options,
+    names: *const *const c_char,
+    count: usize,
+) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            let imports = Imports::deny(names_of(names, count)?);
+            options.change(|loader| loader.imports(imports))
+        })
+    }
+}
+
+/// [`Imports::filter`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_filter_imports(
+    options: *mut Options,
+    filter: Option<ImportFilter>,
+    user: *mut c_void,
+    free_user: Option<FreeUser>,
+) -> c_int {
+    let user = OwnedUser { user: User(user), free: free_user };
+    let imports = match filter {
+        None => Imports::all(),
+        Some(filter) => Imports::filter(move |request| {
+            let user = &user;
+            // SAFETY: the header's contract; the request lives during the call.
+            let allows = |request: &CRequest| unsafe { filter(request, user.user.get()) } != 0;
+            with_c_request(request, allows).unwrap_or(false)
+        }),
+    };
+    // SAFETY: the header's contract.
+    unsafe { set(options, |options| options.change(|loader| loader.imports(imports))) }
+}
+
+/// [`Loader::seal`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_seal(options: *mut Options, seal: c_int) -> c_int {
+    // SAFETY: the header's contract.
+    unsafe { set(options, |options| options.change(|loader| loader.seal(seal != 0))) }
+}
+
+/// [`Library::is_sealed`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_is_sealed(library: *const LibraryHandle) -> c_int {
+    // SAFETY: the header's contract.
+    let library = caught(|| unsafe { handle(library, "library") });
+    library.map_or(-1, |library| library.library.is_sealed().into())
+}
+
 /// [`Loader::resolver`].
 ///
 /// # Safety
@@ -998,17 +1184,8 @@ pub unsafe extern "C" fn memdl_options_set_resolver(
             };
             options.change(|loader| {
                 loader.resolver(move |request| {
-                    let name = c_string(request.name()).ok()?;
-                    let version = request.version().map(c_string).transpose().ok()?;
-                    let requested_by = c_string(request.requested_by()).ok()?;
-                    let request = CRequest {
-                        name: name.as_ptr(),
-                        version: pointer(&version),
-                        requested_by: requested_by.as_ptr(),
-                        is_weak: request.is_weak().into(),
-                    };
                     // SAFETY: the header's contract; the request lives during the call.
-                    let address = resolver(&request, user.get());
+                    let address = with_c_request(request, |request| resolver(request, user.get()))?;
                     (!address.is_null()).then_some(address)
                 })
             })

@@ -54,6 +54,26 @@ pub enum Error {
         symbols: Vec<MissingSymbol>,
     },
 
+    /// The host's verifier ([`Loader::verify`](crate::Loader::verify)) refuses the bytes.
+    #[error("{}: refused by the verifier: {}", Escaped(image), Escaped(reason))]
+    Refused {
+        /// What the image is called.
+        image: String,
+        /// What the verifier says.
+        #[source]
+        reason: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The image refers to symbols of the host that it may not bind to
+    /// ([`Loader::imports`](crate::Loader::imports)). All of them are listed.
+    #[error("{}", Escaped(RefusedListing { image, symbols }))]
+    RefusedImports {
+        /// What the image is called.
+        image: String,
+        /// The symbols.
+        symbols: Vec<RefusedImport>,
+    },
+
     /// A lookup by name found nothing.
     #[error("{}: no symbol `{}`{}", Escaped(image), Escaped(symbol), Escaped(AtVersion(version)))]
     SymbolNotFound {
@@ -148,6 +168,18 @@ pub struct MissingSymbol {
     pub needed_by: String,
 }
 
+/// A symbol of the host that an image may not bind to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedImport {
+    /// Its name, not demangled.
+    pub name: String,
+    /// The version that the image asks for.
+    pub version: Option<String>,
+    /// The image that refers to it.
+    pub requested_by: String,
+}
+
 /// A place in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -199,6 +231,8 @@ impl Error {
         let (Error::Malformed { image, .. }
         | Error::Unsupported { image, .. }
         | Error::Missing { image, .. }
+        | Error::Refused { image, .. }
+        | Error::RefusedImports { image, .. }
         | Error::SymbolNotFound { image, .. }
         | Error::System { image, .. }
         | Error::OutOfMemory { image, .. }
@@ -233,6 +267,28 @@ impl fmt::Display for AtVersion<'_> {
             Some(version) => write!(f, "@{version}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The text of [`Error::RefusedImports`].
+struct RefusedListing<'a> {
+    image: &'a str,
+    symbols: &'a [RefusedImport],
+}
+
+impl fmt::Display for RefusedListing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: the host does not allow these imports:", self.image)?;
+        for (index, symbol) in self.symbols.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma} {}{}", symbol.name, AtVersion(&symbol.version))?;
+            if symbol.requested_by != self.image {
+                write!(f, " (by {})", symbol.requested_by)?;
+            }
+        }
+        f.write_str(
+            "; allow them with Loader::imports(..), or supply others with Loader::define(name, address)",
+        )
     }
 }
 

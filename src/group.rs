@@ -33,6 +33,7 @@ use crate::host::{self, HostLibrary, SymbolValue};
 use crate::image::Facts;
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Sealed};
+use crate::policy::{Policy, Restriction};
 use crate::process;
 use crate::rela::Rela;
 use crate::symbol::{Sym, SymbolTable};
@@ -55,6 +56,9 @@ pub(crate) struct Group {
     call_binder: Option<Arc<CallBinder>>,
     /// The image that opened the group, whose scope it is in.
     enclosing: Option<(Arc<Group>, usize)>,
+    /// What its images may do.
+    policy: Policy,
+    _restriction: Option<Restriction>,
 }
 
 /// What images of a group have told the C library: a pool asks, to know what a reset must undo.
@@ -162,6 +166,8 @@ pub(crate) struct Loaded {
     /// For an image whose calls are bound when they are first made.
     pub(crate) plt: Option<Box<Plt>>,
     pub(crate) tls: Option<TlsModule>,
+    /// It is a copy of a library of the system.
+    pub(crate) of_system: bool,
     pub(crate) mapping: Mapping<Sealed>,
 }
 
@@ -203,8 +209,11 @@ impl Group {
         keep: Vec<Keep>,
         call_binder: Option<Arc<CallBinder>>,
         enclosing: Option<(Arc<Group>, usize)>,
+        policy: Policy,
     ) -> Arc<Group> {
         let group = Arc::new(Group {
+            _restriction: Restriction::new(&policy),
+            policy,
             init_order,
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
@@ -228,6 +237,19 @@ impl Group {
                 || host::has_address(function)
         };
         self.members.iter().try_for_each(|loaded| loaded.check_functions(is_code))
+    }
+
+    /// Makes the images immutable: the last thing before they can be found, since they can never be
+    /// unmapped then.
+    pub(crate) fn seal(&self) -> Result<(), Error> {
+        self.members
+            .iter()
+            .try_for_each(|it| it.mapping.seal_for_good().map_err(|error| error.in_image(&it.name)))
+    }
+
+    /// What its images may do.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The image that opened the group, whose scope it is in.
@@ -505,7 +527,7 @@ struct Live {
     global: Vec<u64>,
     /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
     keys: BTreeMap<libc::pthread_key_t, usize>,
-    /// Those that must stay (`DF_1_NODELETE`).
+    /// Those that must stay (`DF_1_NODELETE`, or sealed).
     pinned: Vec<Arc<Group>>,
     /// How many groups were ever entered; the number of the next.
     next: u64,
@@ -591,7 +613,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     if global {
         live.global.push(number);
     }
-    if group.members.iter().any(|loaded| loaded.facts.nodelete) {
+    if group.policy.seal || group.members.iter().any(|loaded| loaded.facts.nodelete) {
         live.pinned.push(group.clone());
     }
     Ok(())

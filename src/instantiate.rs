@@ -45,6 +45,9 @@ pub(crate) fn uninitialised(
             library.stay_loaded();
         }
     }
+    if prepared.policy.seal {
+        group.seal()?;
+    }
     unique::enter(&group, &prepared.first_uses)?;
     group::enter(&group, prepared.global)?;
     Ok(group)
@@ -99,6 +102,7 @@ fn place(
         try_collect(prepared.keep.iter().cloned())?,
         prepared.call_binder.clone(),
         prepared.enclosing.clone(),
+        prepared.policy.clone(),
     ))
 }
 
@@ -224,6 +228,7 @@ impl<'p, 'd> Placed<'p, 'd> {
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,
+            of_system: self.member.of_system,
             mapping,
         })
     }

@@ -232,9 +232,19 @@ impl Library {
     /// While other libraries depend on it, it stays until the last of them is gone.
     ///
     /// # Errors
-    /// None for now; the signature leaves room for systems that refuse.
+    /// [`Error::Unsupported`] of a [sealed](crate::Loader::seal) library: it stays in place for the life of
+    /// the process.
     pub fn close(self) -> Result<(), Error> {
+        if self.is_sealed() {
+            let what = "unloading a sealed library: it stays for the life of the process";
+            return Err(Error::unsupported(what).in_image(self.name()));
+        }
         Ok(())
+    }
+
+    /// Whether it was made immutable when it was loaded ([`Loader::seal`](crate::Loader::seal)).
+    pub fn is_sealed(&self) -> bool {
+        self.loaded().mapping.is_sealed()
     }
 }
 
@@ -426,9 +436,12 @@ impl Template {
         Ok(Library { group: uninitialised(&self.prepared, None, &mut register, may_run)? })
     }
 
-    /// The name of an image that must never be unloaded, if there is one.
+    /// The name of an image that can never be unloaded, if there is one.
     pub(crate) fn stays(&self) -> Option<&str> {
         let members = &self.prepared.members;
+        if self.prepared.policy.seal {
+            return Some(self.name());
+        }
         members.iter().find(|member| member.image.facts.nodelete).map(|member| &*member.name)
     }
 

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::image::Bytes;
 use crate::library::{Library, Template};
 use crate::limits::Limits;
+use crate::policy::{Imports, VerifyRequest};
 use crate::prepare::Settings;
 use crate::profile::Profile;
 use crate::promise::MayRun;
@@ -176,6 +177,86 @@ impl Loader {
         self
     }
 
+    /// Shows `verify` the bytes of every image before anything else looks at them. It may refuse: then the
+    /// load fails with [`Error::Refused`], which has the image's name and the reason.
+    ///
+    /// It sees the image that is asked for, those of [`Loader::provide`] that are needed, needed libraries
+    /// that memdl reads from files to load them with the image ([`Loader::system_libraries`] tells which),
+    /// and, for as long as the images are there, what they open from inside by `dlopen` by a path: there
+    /// a refusal is a null pointer, with the reason for `dlerror`. It does not see what the system's loader
+    /// opens by a name. It may be shown the same bytes again, and by several threads at once.
+    ///
+    /// A panic passes through a load, which leaves the process as it was; out of an image's `dlopen` it is a
+    /// refusal. `examples/verify.rs` has an allow-list of digests, and a signature.
+    ///
+    /// ```
+    /// let loader = memdl::Loader::new().verify(|image| match image.bytes().len() {
+    ///     0..1_000_000 => Ok(()),
+    ///     _ => Err(format!("{} is too large", image.name()).into()),
+    /// });
+    /// // SAFETY: nothing is loaded.
+    /// let error = unsafe { loader.load(&[0; 1_000_000]) }.unwrap_err();
+    /// assert_eq!(error.to_string(), "image: refused by the verifier: image is too large");
+    /// ```
+    pub fn verify(
+        mut self,
+        verify: impl Fn(&VerifyRequest<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Loader {
+        self.settings.policy.verifier = Some(Arc::new(verify));
+        self.settings.services = services::replacements_for(&self.settings.policy);
+        self
+    }
+
+    /// Restricts which symbols of the host images may bind to. Default [`Imports::all`].
+    ///
+    /// The host's are those of the process's libraries, and of needed libraries that the system opens, or
+    /// of which memdl loads a copy from the system's file. What memdl puts in the place of a function of
+    /// the C library (`dlsym`, `dl_iterate_phdr`, `__tls_get_addr`, ..) counts by that function's name. What
+    /// the caller supplies is not restricted: [`Loader::define`], [`Loader::resolver`], other images.
+    ///
+    /// A symbol that may not be used is as if the host did not have it. So the image's own of that name is
+    /// used, or one of another image's, or the resolver's; a weak reference to it is null. If there is none,
+    /// the load fails with [`Error::RefusedImports`], which lists all of them, those of functions that would
+    /// be bound lazily too. Nor does `dlsym` or `dlvsym`, called by the image, find it, whatever the handle;
+    /// `dlerror` says why. The same holds for what the image opens through memdl.
+    ///
+    /// Of a call of `dlsym`, or `dlopen`, that returns to no image (compilers make jumps of calls that are a
+    /// function's last act) it cannot be told whose it is; then all restrictions of live images hold.
+    ///
+    /// This is no sandbox: code that runs finds its way to every function of the process.
+    ///
+    /// ```
+    /// use memdl::Imports;
+    ///
+    /// let loader = memdl::Loader::new().imports(Imports::deny(["system", "popen", "execve"]));
+    /// ```
+    pub fn imports(mut self, imports: Imports) -> Loader {
+        self.settings.policy.imports = imports;
+        self.settings.services = services::replacements_for(&self.settings.policy);
+        self
+    }
+
+    /// Makes images immutable once they are in place, before their constructors run. Default false.
+    ///
+    /// Nobody can change, unmap, move or replace their code, their read-only data and what is read-only
+    /// after relocation (RELRO), or give it other access: neither the image nor anything else in the process
+    /// (`mseal(2)`). Of their writable data the contents can be written, but it cannot be made executable,
+    /// unmapped, moved or replaced either. Debuggers set breakpoints as ever.
+    ///
+    /// So a sealed image stays for the life of the process, as one that is linked with `-z nodelete`:
+    /// [`Library::close`] says so, destructors run when the process exits, and there are no pools of it.
+    ///
+    /// # Errors
+    /// A load, or [`Loader::prepare`], fails with [`Error::Unsupported`] where the system has no `mseal`,
+    /// which needs Linux 6.10.
+    pub fn seal(mut self, seal: bool) -> Loader {
+        self.settings.policy.seal = seal;
+        self
+    }
+
     /// How much an image may ask for.
     pub fn limits(mut self, limits: Limits) -> Loader {
         self.settings.limits = limits;
@@ -268,6 +349,9 @@ impl fmt::Debug for Loader {
             .field("debug", &self.settings.debug)
             .field("debug_info", &self.settings.debug_info.as_ref().map(|bytes| bytes.len()))
             .field("limits", &self.settings.limits)
+            .field("verify", &self.settings.policy.verifier.is_some())
+            .field("imports", &self.settings.policy.imports)
+            .field("seal", &self.settings.policy.seal)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_vec};
 use crate::group::{Group, Provider};
 use crate::host::{GlobalScope, SymbolValue};
+use crate::scope::MayUseHost;
 use crate::symbol::{Class, SymbolName, Wanted};
 use crate::unique;
 
@@ -21,26 +22,29 @@ pub(crate) fn in_library(
     wanted: Wanted<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     // Nearly always it is the image's own: nothing is allocated for it.
-    match in_image(group, index, name, wanted)? {
+    match in_image(group, index, name, wanted, &|| true)? {
         Some(found) => Ok(Some(found)),
         None => {
             let list = searchlist(Provider::Loaded(group.clone(), index))?;
-            in_list(list.get(1..).unwrap_or_default(), name, wanted)
+            in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
         }
     }
 }
 
-/// The address of a symbol of the first of these that defines it.
+/// The address of a symbol of the first of these that defines it, and that may be used if it is the
+/// host's.
 pub(crate) fn in_list(
     list: &[Provider],
     name: &SymbolName<'_>,
     wanted: Wanted<'_>,
+    may_use_host: MayUseHost<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     for provider in list {
         let found = match provider {
-            Provider::Loaded(group, index) => in_image(group, *index, name, wanted)?,
+            Provider::Loaded(group, index) => in_image(group, *index, name, wanted, may_use_host)?,
             Provider::Host(library) => {
                 let found = library.lookup(name, wanted, Class::Address);
+                let found = found.filter(|_| may_use_host());
                 // SAFETY: a value of the library's own symbol, and the library is held.
                 found.map(|found| unsafe { address_of(found.definition) }).transpose()?
             }
@@ -59,12 +63,15 @@ fn in_image(
     index: usize,
     name: &SymbolName<'_>,
     wanted: Wanted<'_>,
+    may_use_host: MayUseHost<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     let loaded = group.member(index);
-    let Some((_, symbol)) = loaded.symbols().lookup(name, wanted, Class::Definition) else {
+    let found = loaded.symbols().lookup(name, wanted, Class::Definition);
+    let Some((_, symbol)) = found.filter(|_| !loaded.of_system || may_use_host()) else {
         return Ok(None);
     };
-    let the_only = if symbol.is_unique() { unique_value(group, index, name)? } else { None };
+    let the_only =
+        if symbol.is_unique() { unique_value(group, index, name, may_use_host)? } else { None };
     let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
     // SAFETY: a value of the image's own symbol, or of the library's that has the one definition;
     // both are in place.
@@ -77,6 +84,7 @@ fn unique_value(
     group: &Arc<Group>,
     index: usize,
     name: &SymbolName<'_>,
+    may_use_host: MayUseHost<'_>,
 ) -> Result<Option<SymbolValue>, Error> {
     let list = searchlist(Provider::Loaded(group.clone(), index))?;
     let of_host = list.iter().find_map(|provider| match provider {
@@ -87,14 +95,14 @@ fn unique_value(
         let (group, index, symbol) = unique::definition(name.bytes())?;
         Some(group.member(index).value(&symbol))
     };
-    let known = of_host.or_else(of_image);
+    let known = of_host.filter(|_| may_use_host()).or_else(of_image);
     if known.is_some() {
         return Ok(known);
     }
     let scope = GlobalScope::new()?;
     let elsewhere = scope.unique(name).map(|(symbol, _)| symbol.definition);
     scope.check_memory()?;
-    Ok(elsewhere)
+    Ok(elsewhere.filter(|_| may_use_host()))
 }
 
 /// The address that a symbol's value means for the calling thread.

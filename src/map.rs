@@ -118,6 +118,8 @@ pub(crate) struct SealedMemory {
     reuse: Reuse,
     /// Read-only segments are no longer those of other instances.
     is_private: AtomicBool,
+    /// It can never be unmapped.
+    is_sealed: AtomicBool,
 }
 
 /// How memory can be of use again.
@@ -153,6 +155,10 @@ impl Drop for SealedMemory {
     fn drop(&mut self) {
         // SAFETY: taken once, here, and `self` is not used any more.
         let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
+        if *self.is_sealed.get_mut() {
+            // Nobody can unmap it.
+            return reservation.forget();
+        }
         if debug::debugger_listens() {
             reservation.vacate();
         } else {
@@ -340,6 +346,7 @@ impl Mapping<Open> {
                 reservation: ManuallyDrop::new(reservation),
                 reuse,
                 is_private: AtomicBool::new(false),
+                is_sealed: AtomicBool::new(false),
             },
             load_bias: self.load_bias,
             span_len: self.span_len,
@@ -677,10 +684,40 @@ fn refused(len: usize) -> impl Fn(region::Error) -> Error {
     }
 }
 
+/// Whether the system can make memory immutable.
+pub(crate) fn can_seal() -> bool {
+    // SAFETY: no memory at all is to be sealed.
+    unsafe { libc::syscall(SYS_MSEAL, 0usize, 0usize, 0usize) == 0 }
+}
+
+/// The number of `mseal(2)`, the same on all machines.
+const SYS_MSEAL: libc::c_long = 462;
+
 impl Mapping<Sealed> {
+    /// Makes the image immutable, as far as it is not written: see [`Loader::seal`](crate::Loader::seal).
+    /// It stays for good then.
+    pub(crate) fn seal_for_good(&self) -> Result<(), Error> {
+        let Range { start, end } = self.address_range();
+        // SAFETY: whole pages of this image's, with nobody else's between; that they cannot be unmapped,
+        // `Memory` knows from here on.
+        if unsafe { libc::syscall(SYS_MSEAL, start, end - start, 0usize) } != 0 {
+            return Err(Error::last_os_error("mseal of an image"));
+        }
+        self.memory.is_sealed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.memory.is_sealed.load(Ordering::Relaxed)
+    }
+
     /// Gives the image pages of its own where it shared them with other instances. Threads may run in
     /// it meanwhile: each segment changes at once, to what looks the same.
     pub(crate) fn make_private(&self) -> Result<(), Error> {
+        // A sealed image never shares any.
+        if self.is_sealed() {
+            return Ok(());
+        }
         self.memory.is_private.store(true, Ordering::Relaxed);
         for segment in self.segments.iter().filter(|segment| !segment.access.write) {
             let len = segment.len();

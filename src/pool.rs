@@ -159,8 +159,8 @@ impl Pool {
     /// An instance that waits, or else a new one.
     ///
     /// # Errors
-    /// As [`Template::instantiate`]; [`Error::Unsupported`] for libraries that demand never to be
-    /// unloaded (`DF_1_NODELETE`): such, as all of Go's, have threads or others that go on using them.
+    /// As [`Template::instantiate`]; [`Error::Unsupported`] for libraries that are
+    /// [sealed](crate::Loader::seal), or demand never to be unloaded (`DF_1_NODELETE`): such, as all of Go's, have threads or others that go on using them.
     ///
     /// # Safety
     /// As [`Library::from_bytes`]. When the instance is released, none of its code runs in any thread, no
@@ -229,7 +229,8 @@ impl Instance {
     /// In place, and not constructed.
     fn new(pool: &Shared, may_run: MayRun) -> Result<Instance, Error> {
         if let Some(name) = pool.template.stays() {
-            let what = "a pool of a library that must never be unloaded (DF_1_NODELETE)";
+            let what =
+                "a pool of a library that is never unloaded (DF_1_NODELETE, or Loader::seal)";
             return Err(Error::unsupported(what).in_image(name));
         }
         let library = pool.template.place(Some(may_run))?;

@@ -36,9 +36,10 @@ use crate::host::{GlobalScope, HostLibrary};
 use crate::image::{Bytes, Facts, Image};
 use crate::limits::{self, Limits};
 use crate::lookup;
-use crate::map::{Received, SharedText};
+use crate::map::{self, Received, SharedText};
 use crate::needed::{self, Surroundings};
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::prelinked::Prelinked;
 use crate::profile::Profile;
 use crate::promise::MayRun;
@@ -58,6 +59,10 @@ pub(crate) struct Settings {
     pub depends_on: Vec<Arc<Group>>,
     /// Bytes that satisfy `DT_NEEDED` entries, by name.
     pub provided: Vec<(Arc<str>, Bytes<'static>)>,
+    /// As `provided`, but copies of libraries of the system.
+    pub of_system: Vec<(Arc<str>, Bytes<'static>)>,
+    /// What the caller allows.
+    pub policy: Policy,
     pub global: bool,
     pub system_libraries: bool,
     pub scope: Scope,
@@ -92,6 +97,8 @@ pub(crate) struct Prepared<'d> {
     pub symfiles: Vec<Option<DebugTemplate>>,
     /// Binds calls of members that are bound lazily.
     pub call_binder: Option<Arc<CallBinder>>,
+    /// What its images may do.
+    pub policy: Policy,
     /// The image that opens the group.
     pub enclosing: Option<(Arc<Group>, usize)>,
 }
@@ -116,6 +123,8 @@ pub(crate) struct Member<'d> {
     pub profile: Profile,
     /// What was split off the image, which may have its symbol table; where profilers want that.
     pub debug_info: Option<Bytes<'static>>,
+    /// It is a copy of a library of the system.
+    pub of_system: bool,
 }
 
 /// A member whose references are not bound yet.
@@ -123,6 +132,8 @@ struct Parsed<'d> {
     name: Arc<str>,
     image: Image<'d>,
     needed: Vec<Provider>,
+    /// It is a copy of a library of the system.
+    of_system: bool,
 }
 
 impl Settings {
@@ -134,6 +145,8 @@ impl Settings {
             resolver: None,
             depends_on: Vec::new(),
             provided: Vec::new(),
+            of_system: Vec::new(),
+            policy: Policy::default(),
             global: false,
             system_libraries: false,
             scope: Scope::default(),
@@ -156,10 +169,17 @@ impl Settings {
     ) -> Result<Prepared<'d>, Error> {
         headroom()?;
         fork::set_up()?;
+        if self.policy.seal && !map::can_seal() {
+            let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
+            let name = self.name.as_deref().unwrap_or("image");
+            return Err(Error::unsupported(what).in_image(name));
+        }
         let parsed = self.collect(bytes.clone(), may_run)?;
         let searchlist = searchlist(&parsed, self.scope)?;
         let members = try_collect_ok(parsed.iter().map(|member| member.image.symbols()))?;
-        let order = self.search_order(try_collect(searchlist.iter().cloned())?, members)?;
+        let of_system = try_collect(parsed.iter().map(|member| member.of_system))?;
+        let order =
+            self.search_order(try_collect(searchlist.iter().cloned())?, members, of_system)?;
         check_versions(&parsed, &order)?;
 
         let page = PageSize::current();
@@ -173,13 +193,17 @@ impl Settings {
             let result = relocate::bind(image, index, name, &MACHINE, &order, lazy, &mut outcome);
             bound.push((plan, lazy, result.map_err(in_image)?));
         }
+        if !outcome.refused.is_empty() {
+            let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
+            return Err(Error::RefusedImports { image, symbols: outcome.refused });
+        }
         if !outcome.missing.is_empty() {
             return Err(missing(&parsed, vec![], vec![], outcome.missing));
         }
         drop(order);
         if !outcome.without_static_tls.is_empty() {
             let as_members = self.with_members(&outcome.without_static_tls)?;
-            if as_members.provided.len() > self.provided.len() {
+            if as_members.of_system.len() > self.of_system.len() {
                 return as_members.prepare(bytes, instances, may_run);
             }
         }
@@ -189,7 +213,9 @@ impl Settings {
         let count = parsed.len();
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
-        for (Parsed { name, image, needed }, (plan, lazy, bound)) in parsed.into_iter().zip(bound) {
+        for (Parsed { name, image, needed, of_system }, (plan, lazy, bound)) in
+            parsed.into_iter().zip(bound)
+        {
             headroom_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
@@ -206,7 +232,8 @@ impl Settings {
             let (mut shared_text, mut prelinked) = (None, None);
             if instances == Instances::Many {
                 // Breakpoints cannot be set in shared pages.
-                if debug == Debug::Off && !image.facts.text_relocations {
+                // Nor could sealed ones be made an instance's own later.
+                if debug == Debug::Off && !image.facts.text_relocations && !self.policy.seal {
                     shared_text = SharedText::new(&plan, image.bytes()).map_err(in_image)?;
                 }
                 let made = Prelinked::new(&image, &plan, &bound, members.len(), count);
@@ -224,6 +251,7 @@ impl Settings {
                 prelinked,
                 profile,
                 debug_info,
+                of_system,
             });
         }
         let any_lazy = members.iter().any(|member| member.lazy);
@@ -238,6 +266,7 @@ impl Settings {
             symfiles,
             call_binder,
             enclosing: self.enclosing.clone(),
+            policy: self.policy.clone(),
         })
     }
 
@@ -249,10 +278,11 @@ impl Settings {
         for library in libraries {
             headroom()?;
             if let Some((name, path)) = library.opened_file()
+                && !settings.of_system.iter().any(|(provided, _)| **provided == *name)
                 && !settings.provided.iter().any(|(provided, _)| **provided == *name)
                 && let Some(bytes) = read_file(&path)?
             {
-                settings.provided.try_push((name.into(), bytes))?;
+                settings.of_system.try_push((name.into(), bytes))?;
             }
         }
         Ok(settings)
@@ -283,6 +313,7 @@ impl Settings {
         &'a self,
         searchlist: Vec<Provider>,
         members: Vec<SymbolTable<'a>>,
+        of_system: Vec<bool>,
     ) -> Result<SearchOrder<'a>, Error> {
         Ok(SearchOrder {
             scope: self.scope,
@@ -294,6 +325,8 @@ impl Settings {
             global: group::global_images()?,
             searchlist,
             members,
+            of_system,
+            imports: &self.policy.imports,
         })
     }
 
@@ -304,11 +337,17 @@ impl Settings {
             headroom()?;
             let images = || (0..group.len()).map(|index| group.member(index));
             let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
-            let order = settings.search_order(try_collect(searchlist.iter().cloned())?, tables)?;
+            let of_system = try_collect(images().map(|loaded| loaded.of_system))?;
+            let searchlist = try_collect(searchlist.iter().cloned())?;
+            let order = settings.search_order(searchlist, tables, of_system)?;
             let Loaded { name, facts, .. } = group.member(member);
             let mut outcome = Outcome::default();
             let target =
                 relocate::bind_call(member, name, facts.symbolic, symbol, &order, &mut outcome)?;
+            if !outcome.refused.is_empty() {
+                let (image, symbols) = (name.to_string(), outcome.refused);
+                return Err(Error::RefusedImports { image, symbols });
+            }
             if !outcome.missing.is_empty() {
                 let (libraries, versions) = (vec![], vec![]);
                 let symbols = outcome.missing;
@@ -341,6 +380,8 @@ impl Settings {
         bytes: Bytes<'d>,
         may_run: Option<MayRun>,
     ) -> Result<Vec<Parsed<'d>>, Error> {
+        let root = self.name.as_deref().unwrap_or("image");
+        self.policy.verify(root, &bytes)?;
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
         let (enclosing, global) = (self.enclosing_images()?, group::global_images()?);
         let outside = Outside { enclosing, global };
@@ -397,8 +438,8 @@ impl Settings {
     ) -> Result<Option<Provider>, Error> {
         match self.in_memory(needed.to_bytes(), parsed, outside) {
             Some(InMemory::InPlace(provider)) => Ok(Some(provider)),
-            Some(InMemory::Bytes(name, bytes)) => {
-                self.add_member(name.clone(), bytes.clone(), parsed).map(Some)
+            Some(InMemory::Bytes(name, bytes, of_system)) => {
+                self.add_member(name.clone(), bytes.clone(), of_system, parsed).map(Some)
             }
             None => Ok(HostLibrary::loaded(needed)?.map(Provider::Host)),
         }
@@ -427,11 +468,13 @@ impl Settings {
             let found = images.find(|(group, index)| group.member(*index).is_called(name));
             found.map(|(group, index)| InMemory::InPlace(Provider::Loaded(group.clone(), *index)))
         };
-        let mut provided = self.provided.iter();
+        let provided = self.provided.iter().map(|it| (it, false));
+        let mut provided = provided.chain(self.of_system.iter().map(|it| (it, true)));
         in_images(&outside.enclosing)
             .or_else(|| {
-                let (name, bytes) = provided.find(|(it, _)| it.as_bytes() == name)?;
-                Some(InMemory::Bytes(name, bytes))
+                let is_it = |it: &(&(Arc<str>, Bytes<'_>), bool)| it.0.0.as_bytes() == name;
+                let ((name, bytes), of_system) = provided.find(is_it)?;
+                Some(InMemory::Bytes(name, bytes, of_system))
             })
             .or_else(|| in_images(&outside.global))
     }
@@ -482,7 +525,8 @@ impl Settings {
             if provider.is_none()
                 && let Some(bytes) = read_file(file)?
             {
-                *provider = Some(self.add_member(file.to_string_lossy().into(), bytes, parsed)?);
+                *provider =
+                    Some(self.add_member(file.to_string_lossy().into(), bytes, true, parsed)?);
             }
         }
         Ok(())
@@ -508,19 +552,22 @@ impl Settings {
         let Some(file) = refusal.file else { return Err(NotFound::Missing(Some(refusal.text))) };
         let bytes = read_file(&file).map_err(NotFound::Bad)?;
         let bytes = bytes.ok_or(NotFound::Missing(Some(refusal.text)))?;
-        self.add_member(file.to_string_lossy().into(), bytes, parsed).map_err(NotFound::Bad)
+        self.add_member(file.to_string_lossy().into(), bytes, true, parsed).map_err(NotFound::Bad)
     }
 
     fn add_member(
         &self,
         name: Arc<str>,
         bytes: Bytes<'static>,
+        of_system: bool,
         parsed: &mut Vec<Parsed<'_>>,
     ) -> Result<Provider, Error> {
         let count = parsed.len() as u64 + 1;
         limits::check("the number of images in one load", count, self.limits.images)?;
         headroom()?;
-        parsed.try_push(self.parse(Some(name), bytes)?)?;
+        self.policy.verify(&name, &bytes)?;
+        let member = self.parse(Some(name), bytes)?;
+        parsed.try_push(Parsed { of_system, ..member })?;
         Ok(Provider::Member(parsed.len() - 1))
     }
 
@@ -594,7 +641,7 @@ impl Settings {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
         });
-        Ok(Parsed { name, image, needed: Vec::new() })
+        Ok(Parsed { name, image, needed: Vec::new(), of_system: false })
     }
 }
 
@@ -607,8 +654,8 @@ struct Outside {
 /// What satisfies a `DT_NEEDED` entry from memory.
 enum InMemory<'a> {
     InPlace(Provider),
-    /// Provided, and not parsed yet.
-    Bytes(&'a Arc<str>, &'a Bytes<'static>),
+    /// Provided, and not parsed yet. Whether it is a copy of a library of the system.
+    Bytes(&'a Arc<str>, &'a Bytes<'static>, bool),
 }
 
 /// Why a needed library could not be had.

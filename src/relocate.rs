@@ -13,20 +13,21 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::addr::{LoadBias, Vaddr};
 use crate::arch::{self, MACHINE, Machine, RelocKind};
 use crate::dynamic::ReadAt;
-use crate::error::{Error, MissingSymbol, Place};
+use crate::error::{Error, MissingSymbol, Place, RefusedImport};
 use crate::fallible::{TryGrow, lossy, try_copy, try_filled, try_lossy, try_string};
 use crate::group::Keep;
 use crate::host::HostLibrary;
 use crate::image::{Image, RelocationTables};
 use crate::names::Names;
 use crate::rela::Rela;
-use crate::scope::{Definition, SearchOrder, SymbolRequest, Target};
+use crate::scope::{Definition, Resolver, SearchOrder, SymbolRequest, Target};
 use crate::symbol::{Class, PlainDefinitions, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::{Descriptor, ModuleId};
 use crate::unique::FirstUse;
@@ -62,6 +63,8 @@ impl Bound {
 pub(crate) struct Outcome {
     /// All symbols that nothing defines.
     pub missing: Vec<MissingSymbol>,
+    /// All symbols of the host that the image may not bind to, and that nothing else defines.
+    pub refused: Vec<RefusedImport>,
     /// What must be kept because something was bound to it.
     pub keep: Vec<Keep>,
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
@@ -245,11 +248,24 @@ impl<'a> Binder<'a> {
         if rela.symbol == 0 {
             return Ok(());
         }
+        let index = rela.symbol as usize;
         let symbol = self.table.symbol(rela.symbol).ok_or_else(|| self.no_symbol(rela))?;
         if kind == RelocKind::JumpSlot && bound.lazy_calls {
+            // What is refused is told at the load, whenever the call is made.
+            if self.order.imports.is_restricted() {
+                let mut told = Outcome::default();
+                self.resolve_with(rela.symbol, &symbol, None, &mut told)?;
+                if !told.refused.is_empty() && self.order.resolver.is_some() {
+                    told = Outcome::default();
+                    self.resolve(rela.symbol, &symbol, &mut told)?;
+                }
+                for refused in told.refused {
+                    outcome.refused.try_push(refused)?;
+                }
+                self.table.check_work()?;
+            }
             return Ok(());
         }
-        let index = rela.symbol as usize;
         let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);
         let known = bound.symbols.get(index).copied().flatten();
         if kind == RelocKind::TlsThreadPointerOffset
@@ -325,6 +341,16 @@ impl<'a> Binder<'a> {
 
     /// What the symbol of this index is bound to; a missing one is noted, and 0 for now.
     fn resolve(&self, index: u32, symbol: &Sym, outcome: &mut Outcome) -> Result<Found, Error> {
+        self.resolve_with(index, symbol, self.order.resolver, outcome)
+    }
+
+    fn resolve_with(
+        &self,
+        index: u32,
+        symbol: &Sym,
+        resolver: Option<&Resolver>,
+        outcome: &mut Outcome,
+    ) -> Result<Found, Error> {
         let own = || Definition::of_member(self.member, symbol);
         if let Some(target) = self.surely_own(index, symbol) {
             let definition = Definition { st_size: symbol.st_size, ..Definition::to(target) };
@@ -335,7 +361,30 @@ impl<'a> Binder<'a> {
         })?;
         let version = self.table.version(index);
         let wanted = version.map_or(Wanted::Unversioned, Wanted::Version);
-        let find = |class| self.order.find(self.member, self.symbolic, &name, wanted, class);
+        let request = |ask: &mut dyn FnMut(&SymbolRequest<'_>)| {
+            let (name, version) = (lossy(name.bytes()), version.map(|it| lossy(it.name())));
+            ask(&SymbolRequest {
+                name: &name,
+                version: version.as_deref(),
+                weak: symbol.is_weak(),
+                requested_by: self.name,
+            });
+        };
+        // The policy is asked once, and only if the host has such a symbol.
+        let allowed = OnceCell::new();
+        let may_use_host = || {
+            *allowed.get_or_init(|| {
+                let imports = self.order.imports;
+                let mut may = !imports.is_restricted() || self.order.is_of_system(self.member);
+                if !may {
+                    request(&mut |request| may = imports.allows(request));
+                }
+                may
+            })
+        };
+        let find = |class| {
+            self.order.find(self.member, self.symbolic, &name, wanted, class, &may_use_host)
+        };
 
         let class = if symbol.is_thread_local() { Class::Definition } else { Class::Address };
         let found = if symbol.is_local() { None } else { find(class) };
@@ -358,16 +407,19 @@ impl<'a> Binder<'a> {
             None => {}
         }
 
-        let supplied = self.order.resolver.and_then(|resolver| {
-            let (name, version) = (lossy(name.bytes()), version.map(|it| lossy(it.name())));
-            resolver(&SymbolRequest {
-                name: &name,
-                version: version.as_deref(),
-                weak: symbol.is_weak(),
-                requested_by: self.name,
-            })
+        let supplied = resolver.and_then(|resolver| {
+            let mut supplied = None;
+            request(&mut |request| supplied = resolver(request));
+            supplied
         });
-        if supplied.is_none() && !symbol.is_weak() {
+        if supplied.is_none() && !symbol.is_weak() && allowed.get() == Some(&false) {
+            let refused = RefusedImport {
+                name: try_lossy(name.bytes())?,
+                version: version.map(|version| try_lossy(version.name())).transpose()?,
+                requested_by: try_string(self.name)?,
+            };
+            outcome.refused.try_push(refused)?;
+        } else if supplied.is_none() && !symbol.is_weak() {
             outcome.missing.try_push(MissingSymbol {
                 name: try_lossy(name.bytes())?,
                 version: version.map(|version| try_lossy(version.name())).transpose()?,

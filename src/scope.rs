@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crate::addr::Vaddr;
 use crate::group::{Group, Keep, Loaded, Provider};
 use crate::host::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
+use crate::policy::Imports;
 use crate::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::tls::ModuleId;
 use crate::unique;
@@ -71,6 +72,9 @@ impl<'a> SymbolRequest<'a> {
 
 /// The caller's last resort.
 pub(crate) type Resolver = dyn Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync;
+
+/// Whether the reference at hand may be bound to a symbol of the host.
+pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
 
 /// What a reference is bound to, as far as it can be told before the group is in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,10 +142,16 @@ pub(crate) struct SearchOrder<'a> {
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
+    /// Which of the members are copies of libraries of the system: what they define counts as the host's,
+    /// and their own references are not restricted.
+    pub of_system: Vec<bool>,
+    /// Which of the host's symbols the others may bind to.
+    pub imports: &'a Imports,
 }
 
 impl SearchOrder<'_> {
-    /// What a reference of `member` to `name` is bound to; the resolver is not asked here.
+    /// What a reference of `member` to `name` is bound to; the resolver is not asked here. What the host
+    /// defines, and may not be used, is as if it were not there.
     pub(crate) fn find(
         &self,
         member: usize,
@@ -149,8 +159,9 @@ impl SearchOrder<'_> {
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
+        may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
-        let found = self.find_in_scope(member, symbolic, name, wanted, class)?;
+        let found = self.find_in_scope(member, symbolic, name, wanted, class, may_use_host)?;
         if found.unique.is_none() {
             return Some(found);
         }
@@ -166,7 +177,11 @@ impl SearchOrder<'_> {
             let (symbol, library) = self.host.unique(name)?;
             Some(self.of_host(name, &symbol, Some(library)))
         };
-        of_host.or_else(|| Definition::of_unique(name)).or_else(elsewhere).or(Some(found))
+        let of_host = of_host.filter(|_| may_use_host());
+        of_host
+            .or_else(|| Definition::of_unique(name, may_use_host))
+            .or_else(|| elsewhere().filter(|_| may_use_host()))
+            .or(Some(found))
     }
 
     /// Whether nobody but the host comes before `member` where references of its are searched.
@@ -177,6 +192,11 @@ impl SearchOrder<'_> {
             && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member)
     }
 
+    /// Whether a member is a copy of a library of the system.
+    pub(crate) fn is_of_system(&self, member: usize) -> bool {
+        self.of_system.get(member).copied().unwrap_or(false)
+    }
+
     fn find_in_scope(
         &self,
         member: usize,
@@ -184,13 +204,14 @@ impl SearchOrder<'_> {
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
+        may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
             return Some(found);
         }
         let in_images = |images: &[(Arc<Group>, usize)]| {
             images.iter().find_map(|(group, index)| {
-                Definition::of_loaded(group, *index, name, wanted, class)
+                Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
             })
         };
         if let Some(found) = in_images(&self.enclosing) {
@@ -199,9 +220,12 @@ impl SearchOrder<'_> {
         let local = || {
             self.searchlist
                 .iter()
-                .find_map(|provider| self.in_provider(provider, name, wanted, class))
+                .find_map(|provider| self.in_provider(provider, name, wanted, class, may_use_host))
         };
-        let outer = || self.in_host(name, wanted, class).or_else(|| in_images(&self.global));
+        let outer = || {
+            let in_host = self.in_host(name, wanted, class, may_use_host);
+            in_host.or_else(|| in_images(&self.global))
+        };
         match self.scope {
             Scope::HostFirst => outer().or_else(local),
             Scope::SelfFirst => local().or_else(outer),
@@ -213,6 +237,7 @@ impl SearchOrder<'_> {
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
+        may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         if !self.defined.is_empty()
             && let Some(&address) =
@@ -220,7 +245,7 @@ impl SearchOrder<'_> {
         {
             return Some(Definition::at(address));
         }
-        let found = self.host.lookup(name, wanted, class)?;
+        let found = self.host.lookup(name, wanted, class).filter(|_| may_use_host())?;
         Some(self.of_host(name, &found.symbol, found.library))
     }
 
@@ -230,18 +255,21 @@ impl SearchOrder<'_> {
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
+        may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         match provider {
-            Provider::Member(index) => self.in_member(*index, name, wanted, class),
+            Provider::Member(index) => self
+                .in_member(*index, name, wanted, class)
+                .filter(|_| !self.is_of_system(*index) || may_use_host()),
             Provider::Loaded(group, index) => {
-                Definition::of_loaded(group, *index, name, wanted, class)
+                Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
             }
             // Searched before, with the global scope.
             Provider::Host(library) if self.scope == Scope::HostFirst && library.is_startup() => {
                 None
             }
             Provider::Host(library) => {
-                let symbol = library.lookup(name, wanted, class)?;
+                let symbol = library.lookup(name, wanted, class).filter(|_| may_use_host())?;
                 Some(self.of_host(name, &symbol, Some(library.clone())))
             }
         }
@@ -309,9 +337,13 @@ impl Definition {
         name: &SymbolName<'_>,
         wanted: Wanted<'_>,
         class: Class,
+        may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         let loaded: &Loaded = group.member(index);
         let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
+        if loaded.of_system && !may_use_host() {
+            return None;
+        }
         let target = loaded.value(&symbol).into();
         Some(Definition {
             target,
@@ -323,8 +355,11 @@ impl Definition {
     }
 
     /// The one definition of a unique symbol, if an image that is loaded has it.
-    fn of_unique(name: &SymbolName<'_>) -> Option<Definition> {
+    fn of_unique(name: &SymbolName<'_>, may_use_host: MayUseHost<'_>) -> Option<Definition> {
         let (group, index, symbol) = unique::definition(name.bytes())?;
+        if group.member(index).of_system && !may_use_host() {
+            return None;
+        }
         let target = group.member(index).value(&symbol).into();
         let keep = Some(Keep::Group(group));
         Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })

@@ -40,6 +40,8 @@ pub(crate) enum Rank {
     Handles,
     /// The registry of images.
     Images,
+    /// The restrictions of groups' imports.
+    Restrictions,
     /// What the images of one group are bound to.
     Keep,
     /// The registry of thread-local storage.

@@ -15,6 +15,7 @@ use std::ffi::{c_int, c_void};
 
 use crate::arch;
 use crate::group;
+use crate::policy::Policy;
 use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
@@ -43,6 +44,21 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlerror" => Some(open::dlerror as *const () as usize),
         _ => None,
     }
+}
+
+/// As [`replacement`], for images that may be refused what they ask for.
+pub(crate) fn restricted_replacement(name: &[u8]) -> Option<usize> {
+    match name {
+        b"dlopen" => Some(open::dlopen_restricted as *const () as usize),
+        b"dlsym" => Some(open::dlsym_restricted as *const () as usize),
+        b"dlvsym" => Some(open::dlvsym_restricted as *const () as usize),
+        _ => replacement(name),
+    }
+}
+
+/// The one or the other.
+pub(crate) fn replacements_for(policy: &Policy) -> fn(&[u8]) -> Option<usize> {
+    if policy.is_restricted() { restricted_replacement } else { replacement }
 }
 
 /// `pthread_key_create`, and `tss_create`, which differ by the names of their types: notes whose

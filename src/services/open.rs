@@ -15,7 +15,7 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -35,8 +35,10 @@ use crate::image::Bytes;
 use crate::library::Library;
 use crate::link_map::LinkMap;
 use crate::lookup;
+use crate::policy;
 use crate::prepare::Settings;
 use crate::promise::MayRun;
+use crate::scope::SymbolRequest;
 use crate::symbol::{Class, SymbolName, Version, Wanted};
 use crate::tls::TlsModule;
 
@@ -82,6 +84,37 @@ arch::with_return_address! {
     /// # Safety
     /// As the C library's function.
     pub(super) fn dlopen(path: *const c_char, flags: c_int) => dlopen_for;
+}
+
+arch::with_return_address! {
+    /// `dlopen` for images that may be refused what they open.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlopen_restricted(path: *const c_char, flags: c_int) => dlopen_restricted_for;
+}
+
+/// # Safety
+/// As [`dlopen_for`].
+unsafe extern "C-unwind" fn dlopen_restricted_for(
+    path: *const c_char,
+    flags: c_int,
+    caller: usize,
+) -> *mut c_void {
+    let is_known = group::image_at(caller).is_some_and(|(group, _)| group.policy().is_restricted());
+    // SAFETY: the caller's promise.
+    let name = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
+    // Some image whose policy is restricted; which, cannot be told.
+    if !is_known
+        && flags & libc::RTLD_NOLOAD == 0
+        && let Some(name) = name.filter(|name| name.to_bytes().contains(&b'/'))
+        && let Ok(bytes) = std::fs::read(OsStr::from_bytes(name.to_bytes()))
+        && let Err(error) = policy::all_verify(&lossy(name.to_bytes()), &bytes)
+    {
+        return fail(error);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { dlopen_for(path, flags, caller) }
 }
 
 /// # Safety
@@ -132,8 +165,15 @@ unsafe extern "C-unwind" fn dlopen_for(
         enclosing: Some(caller.clone()),
         // Whoever made the caller visible, or not, would have this one the same way.
         debug: caller.0.member(caller.1).debug.debug(),
-        ..Settings::new(super::replacement)
+        policy: caller.0.policy().without_panics(),
+        ..Settings::new(super::replacements_for(caller.0.policy()))
     };
+    // Before anything looks at them; and what the verifier refuses does not get in another way.
+    if let Some(bytes) = &bytes
+        && let Err(error) = settings.policy.verify(&name.to_string_lossy(), bytes)
+    {
+        return fail(error);
+    }
     // If it names the very image that opens it, `ld.so` would look for another one.
     let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_enclosing(bytes));
     let Ok(is_ours) = is_ours else { return no_memory() };
@@ -198,20 +238,15 @@ arch::with_return_address! {
     pub(super) fn dlsym(handle: *mut c_void, name: *const c_char) => dlsym_for;
 }
 
-/// # Safety
-/// `handle` is one that `dlopen` gave, or one of the two that mean a scope; `name` is a C string.
-unsafe extern "C-unwind" fn dlsym_for(
-    handle: *mut c_void,
-    name: *const c_char,
-    caller: usize,
-) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let symbol = unsafe { CStr::from_ptr(name) };
-    let found = find(handle, symbol, None, caller).unwrap_or_else(|_| Some(no_memory()));
-    found.unwrap_or_else(|| {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { libc::dlsym(handle, name) }
-    })
+arch::with_return_address! {
+    /// `dlsym` for images that may not use every symbol of the host.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlsym_restricted(
+        handle: *mut c_void,
+        name: *const c_char
+    ) => dlsym_restricted_for;
 }
 
 arch::with_return_address! {
@@ -226,6 +261,40 @@ arch::with_return_address! {
     ) => dlvsym_for;
 }
 
+arch::with_return_address! {
+    /// `dlvsym` for images that may not use every symbol of the host.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlvsym_restricted(
+        handle: *mut c_void,
+        name: *const c_char,
+        version: *const c_char
+    ) => dlvsym_restricted_for;
+}
+
+/// # Safety
+/// `handle` is one that `dlopen` gave, or one of the two that mean a scope; `name` is a C string.
+unsafe extern "C-unwind" fn dlsym_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, ptr::null(), caller, false).answer() }
+}
+
+/// # Safety
+/// As [`dlsym_for`].
+unsafe extern "C-unwind" fn dlsym_restricted_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, ptr::null(), caller, true).answer() }
+}
+
 /// # Safety
 /// As [`dlsym_for`]; `version` is a C string.
 unsafe extern "C-unwind" fn dlvsym_for(
@@ -235,69 +304,178 @@ unsafe extern "C-unwind" fn dlvsym_for(
     caller: usize,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    let (symbol, wanted) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(version)) };
-    let found = find(handle, symbol, Some(wanted), caller).unwrap_or_else(|_| Some(no_memory()));
-    found.unwrap_or_else(|| {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { libc::dlvsym(handle, name, version) }
-    })
+    unsafe { Asked::new(handle, name, version, caller, false).answer() }
 }
 
-/// What a look-up gives that is not the C library's alone: null (and a text for `dlerror`) if
-/// nothing is found; `None` if it is the C library's.
-fn find(
+/// # Safety
+/// As [`dlvsym_for`].
+unsafe extern "C-unwind" fn dlvsym_restricted_for(
     handle: *mut c_void,
-    name: &CStr,
-    version: Option<&CStr>,
+    name: *const c_char,
+    version: *const c_char,
     caller: usize,
-) -> Result<Option<*mut c_void>, Error> {
-    let symbol = SymbolName::new(name.to_bytes());
-    let wanted =
-        version.map_or(Wanted::Default, |it| Wanted::Version(Version::exact(it.to_bytes())));
-    let not_found = || {
-        let at = if version.is_some() { "@" } else { "" };
-        let version = version.map_or(Cow::Borrowed(""), |it| lossy(it.to_bytes()));
-        fail(format_args!("undefined symbol: {}{at}{version}", lossy(name.to_bytes())))
-    };
-    let in_global = || {
-        let scope = GlobalScope::new()?;
-        let found = scope.lookup(&symbol, wanted, Class::Address);
-        scope.check_memory()?;
-        let Some(found) = found else { return Ok(None) };
-        if let Some(service) = super::replacement(name.to_bytes()) {
-            return Ok(Some(service as *mut c_void));
-        }
-        // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
-        unsafe { lookup::address_of(found.symbol.definition) }.map(Some)
-    };
-    let in_global_images = || {
-        let images = group::global_images()?.into_iter();
-        let images = images.map(|(group, index)| Provider::Loaded(group, index));
-        lookup::in_list(&try_collect(images)?, &symbol, wanted)
-    };
-    if host::is_executable(handle) {
-        headroom()?;
-        let found = or_else(in_global()?, in_global_images)?;
-        return Ok(Some(found.unwrap_or_else(not_found)));
-    }
-    if handle == libc::RTLD_DEFAULT || handle == libc::RTLD_NEXT {
-        let Some((group, index)) = group::image_at(caller) else { return Ok(None) };
-        headroom()?;
-        let list = lookup::scope(&group)?;
-        let found = if handle == libc::RTLD_NEXT {
-            let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), index));
-            let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
-            let after = list.get(after..).unwrap_or_default();
-            or_else(lookup::in_list(after, &symbol, wanted)?, in_global)?
-        } else {
-            let in_scope = || lookup::in_list(&list, &symbol, wanted);
-            or_else(or_else(in_global()?, in_global_images)?, in_scope)?
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, version, caller, true).answer() }
+}
+
+/// What is asked of `dlsym` and `dlvsym`, and by whom.
+struct Asked<'a> {
+    handle: *mut c_void,
+    name: &'a CStr,
+    version: Option<&'a CStr>,
+    symbol: SymbolName<'a>,
+    wanted: Wanted<'a>,
+    /// The image that the call returns to. Where an image calls as its last act, that is its caller.
+    caller: Option<(Arc<Group>, usize)>,
+    /// It may not use every symbol of the host.
+    restricted: bool,
+    /// Whether it may use the host's of this name, once that is known.
+    allowed: OnceCell<bool>,
+}
+
+impl<'a> Asked<'a> {
+    /// # Safety
+    /// `name` is a C string, `version` null or one.
+    unsafe fn new(
+        handle: *mut c_void,
+        name: *const c_char,
+        version: *const c_char,
+        caller: usize,
+        restricted: bool,
+    ) -> Asked<'a> {
+        // SAFETY: the caller's promise.
+        let (name, version) = unsafe {
+            (CStr::from_ptr(name), (!version.is_null()).then(|| CStr::from_ptr(version)))
         };
-        return Ok(Some(found.unwrap_or_else(not_found)));
+        let wanted =
+            version.map_or(Wanted::Default, |it| Wanted::Version(Version::exact(it.to_bytes())));
+        let symbol = SymbolName::new(name.to_bytes());
+        let caller = group::image_at(caller);
+        Asked {
+            handle,
+            name,
+            version,
+            symbol,
+            wanted,
+            caller,
+            restricted,
+            allowed: OnceCell::new(),
+        }
     }
-    let Some((group, index)) = handles::image(handle) else { return Ok(None) };
-    let found = lookup::in_library(&group, index, &symbol, wanted)?;
-    Ok(Some(found.unwrap_or_else(not_found)))
+
+    /// Whether the symbol of the host may be used. Asked only where there is one.
+    fn may_use_host(&self) -> bool {
+        *self.allowed.get_or_init(|| {
+            if !self.restricted {
+                return true;
+            }
+            let (name, version) =
+                (lossy(self.name.to_bytes()), self.version.map(|it| lossy(it.to_bytes())));
+            let request = |requested_by| SymbolRequest {
+                name: &name,
+                version: version.as_deref(),
+                weak: false,
+                requested_by,
+            };
+            match &self.caller {
+                Some((group, index)) if group.policy().is_restricted() => {
+                    let image = group.member(*index);
+                    image.of_system
+                        || policy::allows_without_panic(
+                            &group.policy().imports,
+                            &request(&image.name),
+                        )
+                }
+                // Some image whose imports are restricted; which, cannot be told.
+                _ => policy::all_allow(&request("an image")),
+            }
+        })
+    }
+
+    /// The address; or null, and a text for `dlerror`.
+    ///
+    /// # Safety
+    /// `handle` is one that `dlopen` gave, or one of the two that mean a scope.
+    unsafe fn answer(&self) -> *mut c_void {
+        match self.in_images_and_global() {
+            Ok(Some(found)) => return found.unwrap_or_else(|| self.not_found()),
+            Ok(None) => {}
+            Err(_) => return no_memory(),
+        }
+        // SAFETY: the caller's promise, passed on.
+        let found = unsafe {
+            match self.version {
+                Some(version) => libc::dlvsym(self.handle, self.name.as_ptr(), version.as_ptr()),
+                None => libc::dlsym(self.handle, self.name.as_ptr()),
+            }
+        };
+        if !self.restricted || found.is_null() {
+            return found;
+        }
+        if !self.may_use_host() {
+            return self.not_found();
+        }
+        super::restricted_replacement(self.name.to_bytes()).map_or(found, |it| it as *mut c_void)
+    }
+
+    fn not_found(&self) -> *mut c_void {
+        let at = if self.version.is_some() { "@" } else { "" };
+        let version = self.version.map_or(Cow::Borrowed(""), |it| lossy(it.to_bytes()));
+        let what = match self.allowed.get() {
+            Some(false) => "the host does not allow this import",
+            _ => "undefined symbol",
+        };
+        fail(format_args!("{what}: {}{at}{version}", lossy(self.name.to_bytes())))
+    }
+
+    /// What a look-up gives that is not the C library's alone: `Some(None)` if nothing is found; `None`
+    /// if it is the C library's.
+    fn in_images_and_global(&self) -> Result<Option<Option<*mut c_void>>, Error> {
+        let may_use_host = || self.may_use_host();
+        let in_list =
+            |list: &[Provider]| lookup::in_list(list, &self.symbol, self.wanted, &may_use_host);
+        let in_global = || {
+            let scope = GlobalScope::new()?;
+            let found = scope.lookup(&self.symbol, self.wanted, Class::Address);
+            scope.check_memory()?;
+            let Some(found) = found.filter(|_| self.may_use_host()) else { return Ok(None) };
+            let services =
+                if self.restricted { super::restricted_replacement } else { super::replacement };
+            if let Some(service) = services(self.name.to_bytes()) {
+                return Ok(Some(service as *mut c_void));
+            }
+            // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
+            unsafe { lookup::address_of(found.symbol.definition) }.map(Some)
+        };
+        let in_global_images = || {
+            let images = group::global_images()?.into_iter();
+            let images = images.map(|(group, index)| Provider::Loaded(group, index));
+            in_list(&try_collect(images)?)
+        };
+        if host::is_executable(self.handle) {
+            headroom()?;
+            return or_else(in_global()?, in_global_images).map(Some);
+        }
+        if self.handle == libc::RTLD_DEFAULT || self.handle == libc::RTLD_NEXT {
+            let Some((group, index)) = self.caller.as_ref() else { return Ok(None) };
+            headroom()?;
+            let list = lookup::scope(group)?;
+            let found = if self.handle == libc::RTLD_NEXT {
+                let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), *index));
+                let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
+                or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
+            } else {
+                or_else(or_else(in_global()?, in_global_images)?, || in_list(&list))
+            };
+            return found.map(Some);
+        }
+        let Some((group, index)) = handles::image(self.handle) else { return Ok(None) };
+        if !self.restricted {
+            return lookup::in_library(&group, index, &self.symbol, self.wanted).map(Some);
+        }
+        in_list(&lookup::searchlist(Provider::Loaded(group, index))?).map(Some)
+    }
 }
 
 /// As `Option::or_else`, of what can fail.

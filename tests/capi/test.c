@@ -514,6 +514,89 @@ static void test_debug(const struct file *plain) {
     memdl_options_free(options);
 }
 
+/* ---- What a host allows ---- */
+
+struct policy {
+    const char *refuses;
+    int seen, freed;
+};
+
+static int verifier(const memdl_image *image, const char **reason, void *user) {
+    struct policy *policy = user;
+    policy->seen++;
+    CHECK(image->len > 4 && memcmp(image->bytes, "\177ELF", 4) == 0);
+    if (policy->refuses == NULL || strcmp(image->name, policy->refuses) != 0) return 0;
+    if (image->name[0] == 'i') *reason = "not signed";
+    return 5;
+}
+
+static int filter(const memdl_request *request, void *user) {
+    ((struct policy *)user)->seen++;
+    return strcmp(request->name, "__tls_get_addr") != 0;
+}
+
+static void free_policy(void *user) { ((struct policy *)user)->freed++; }
+
+static void test_policy(const struct file *plugin, const struct file *plain,
+                        const struct file *dependent) {
+    static const char *names[] = {"__tls_get_addr", "malloc"};
+    struct policy policy = {NULL, 0, 0};
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_verifier(options, verifier, &policy, free_policy) == 0);
+    CHECK(memdl_options_provide(options, "libplain.so", plain->bytes, plain->len) == 0);
+    memdl_library *library = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(library != NULL && policy.seen == 2);
+    policy.refuses = "image";
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK_ERROR("image: refused by the verifier: not signed");
+    policy.refuses = "libplain.so";
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK_ERROR("libplain.so: refused by the verifier: it gives no reason");
+    memdl_options_free(options);
+    /* The library could still open something. */
+    CHECK(policy.freed == 0);
+    CHECK(memdl_close(library) == 0 && policy.freed == 1);
+
+    options = memdl_options_new();
+    CHECK(memdl_options_deny_imports(options, names, 2) == 0);
+    CHECK(memdl_open(plugin->bytes, plugin->len, options) == NULL);
+    CHECK_ERROR("does not allow these imports: __tls_get_addr");
+    CHECK(memdl_options_allow_imports(options, names + 1, 1) == 0);
+    CHECK(memdl_open(plugin->bytes, plugin->len, options) == NULL);
+    CHECK_ERROR("does not allow these imports: __tls_get_addr");
+    CHECK(memdl_options_allow_imports(options, names, 2) == 0);
+    CHECK(memdl_open(plugin->bytes, plugin->len, options) == NULL);
+    CHECK_ERROR("undefined symbols");
+    policy.seen = policy.freed = 0;
+    CHECK(memdl_options_filter_imports(options, filter, &policy, free_policy) == 0);
+    CHECK(memdl_open(plugin->bytes, plugin->len, options) == NULL);
+    CHECK_ERROR("does not allow these imports: __tls_get_addr");
+    CHECK(policy.seen > 0 && policy.freed == 0);
+    CHECK(memdl_options_filter_imports(options, NULL, &policy, free_policy) == 0);
+    CHECK(policy.freed == 2);
+    CHECK(memdl_options_set_verifier(options, verifier, &policy, NULL) == 0);
+    CHECK(memdl_options_set_verifier(options, NULL, NULL, NULL) == 0);
+    CHECK(memdl_options_allow_imports(options, NULL, 0) == 0);
+    CHECK(memdl_options_allow_imports(options, NULL, 1) == -1);
+    CHECK_ERROR("the names are null");
+
+    CHECK(memdl_options_set_seal(options, 1) == 0);
+    library = memdl_open(plain->bytes, plain->len, options);
+    if (library == NULL) {
+        CHECK_ERROR("mseal needs Linux 6.10");
+    } else {
+        CHECK(memdl_is_sealed(library) == 1 && call0(library, "plain_value") == 41);
+        CHECK(memdl_close(library) == -1);
+        CHECK_ERROR("stays for the life of the process");
+    }
+    CHECK(memdl_options_set_seal(options, 0) == 0);
+    library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL && memdl_is_sealed(library) == 0 && memdl_close(library) == 0);
+    CHECK(memdl_is_sealed(NULL) == -1);
+    CHECK_ERROR("the library is null");
+    memdl_options_free(options);
+}
+
 /* ---- Errors ---- */
 
 static void test_null(const struct file *plain) {
@@ -649,6 +732,7 @@ int main(int argc, char **argv) {
     test_options(&plain);
     test_kept_memory(&plain);
     test_debug(&plain);
+    test_policy(&plugin, &plain, &dependent);
     test_null(&plain);
     test_thread_errors(&plain);
     test_failures_leave_nothing(&plugin, &dependent);

@@ -198,6 +198,48 @@ static void test_exception(const bytes &throws) {
     }
 }
 
+static void test_policy(const bytes &plugin, const bytes &plain, const bytes &dependent) {
+    // A chain on options that are about to go can be kept.
+    int seen = 0;
+    auto options = memdl::options().provide("libplain.so", plain).verify(
+        [&seen, big = std::string(100, 'x')](const memdl_image &image) {
+            seen++;
+            if (std::string(image.name) == "refused") throw std::runtime_error("not signed");
+        });
+    memdl::library library = memdl::library::open(dependent, options);
+    CHECK(seen == 2 && library.get<int()>("dependent_value"));
+    check_error("refused: refused by the verifier: not signed", [&] {
+        memdl::library::open(dependent, options.name("refused"));
+    });
+    // What the library may still call stays when the options go.
+    { auto gone = std::move(options); }
+    library.close();
+
+    using names = std::vector<std::string>;
+    const char *refused = "does not allow these imports: __tls_get_addr";
+    check_error(refused, [&] {
+        memdl::library::open(plugin, memdl::options().deny_imports(names{"__tls_get_addr"}));
+    });
+    check_error(refused, [&] {
+        memdl::library::open(plugin, memdl::options().allow_imports(names{"malloc"}));
+    });
+    check_error(refused, [&] {
+        auto filter = [](const memdl_request &request) {
+            if (std::string(request.name) == "__tls_get_addr") throw 5;
+            return true;
+        };
+        memdl::library::open(plugin, memdl::options().filter_imports(filter));
+    });
+    try {
+        memdl::library sealed = memdl::library::open(plain, memdl::options().seal(true));
+        CHECK(sealed.is_sealed());
+        check_error("stays for the life of the process", [&] { sealed.close(); });
+    } catch (const memdl::error &error) {
+        CHECK(std::strstr(error.what(), "mseal needs Linux 6.10"));
+    }
+    CHECK(!memdl::library::open(plain, memdl::options().seal(false)).is_sealed());
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 5);
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
@@ -206,5 +248,6 @@ int main(int argc, char **argv) {
     CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
+    test_policy(plugin, plain, dependent);
     std::puts("all of memdl.hpp works");
 }
