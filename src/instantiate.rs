@@ -14,7 +14,7 @@ use crate::addr::Vaddr;
 use crate::arch::{self, MACHINE};
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::error::{Error, Place};
-use crate::fallible::{headroom, headroom_for_next, try_collect, try_copy, try_vec};
+use crate::fallible::{headroom_for_next, try_collect, try_copy, try_vec};
 use crate::group::{self, Group, KeptTable, Loaded, Plt, Provider};
 use crate::link_map::LinkMap;
 use crate::map::{Mapping, Open, Received, Source, Writable};
@@ -28,6 +28,7 @@ use crate::{profile, symbolize, tell, unique, unwind};
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
 
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
+/// The caller has seen to the headroom.
 /// `received` is the memory that the root was received into, if it is to stay there. IFUNC resolvers
 /// run if they may; else what refers to one gets its address.
 pub(crate) fn uninitialised(
@@ -37,7 +38,6 @@ pub(crate) fn uninitialised(
     may_run: Option<MayRun>,
 ) -> Result<Arc<Group>, Error> {
     tell::keep();
-    headroom()?;
     let group = place(prepared, received, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {

@@ -15,7 +15,7 @@ use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 use crate::addr::Vaddr;
 use crate::debug::{Debug, Presence};
 use crate::error::Error;
-use crate::fallible::{lossy, try_lossy, try_string};
+use crate::fallible::{headroom, lossy, try_lossy, try_string};
 use crate::group::{Group, Loaded};
 use crate::instantiate::uninitialised;
 use crate::lookup;
@@ -425,6 +425,7 @@ impl Template {
 
     /// Puts one more instance in place. Its constructors are still to run; IFUNC resolvers do, if they may.
     pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
+        headroom()?;
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)
