@@ -163,18 +163,28 @@ pub fn symbolize(address: usize) -> Vec<Frame> {
 /// ```
 pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
     // The long form, since only that tells the addresses of frames without a name.
-    let text = format!("{backtrace:#}");
+    with_frames_named(&format!("{backtrace:#}"), symbolize)
+}
+
+/// The text with the frames that `symbolize` knows as it names them.
+///
+/// The standard library notes which libraries are where when it is first asked. Where a library was
+/// closed since, and an image lies now, it gives names of that library. So it is not believed about any
+/// address that lies in an image.
+fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> String {
     let mut named = String::new();
     // It is not a call that brought the frame below a signal handler there.
     let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
+    let mut is_replaced = false;
     for line in text.lines() {
         let frame = NumberedFrame::parse(line);
         let frames = match &frame {
-            Some(frame) if frame.name == "<unknown>" => {
-                symbolize(frame.address.saturating_sub(usize::from(!is_interrupted)))
-            }
-            _ => Vec::new(),
+            Some(frame) => symbolize(frame.address.saturating_sub(usize::from(!is_interrupted))),
+            // More about a frame: a line in the source, a function that was inlined.
+            None if is_replaced && line.starts_with(' ') => continue,
+            None => Vec::new(),
         };
+        is_replaced = !frames.is_empty();
         let start = frame.as_ref().map_or(line, |frame| frame.start);
         named.push_str(if frames.is_empty() { line } else { start });
         for (count, frame) in frames.iter().enumerate() {
@@ -387,6 +397,36 @@ mod tests {
         let shown = r"f\u{1b}[2J\nroot at /src/\u{202e}c.\n:7 [lib\r.so]";
         assert_eq!(frame.to_string(), shown);
         assert_eq!(frame.linkage_name(), Some("f\u{1b}[2J\nroot"));
+    }
+
+    #[test]
+    fn a_frame_of_an_image_is_not_named_after_a_library_that_was_there() {
+        let text = "   0:           0x401001 - host\n\
+                    \x20                              at /src/host.rs:1:2\n   \
+                    1:           0x500001 - closed::inlined\n\
+                    \x20                              at /src/closed.rs:3:4\n\
+                    \x20                        - closed\n\
+                    \x20                              at /src/closed.rs:5:6\n   \
+                    2:           0x402001 - main\n";
+        let image = |address| {
+            let frame = Frame {
+                image: "image".into(),
+                address: Vaddr(0x1000),
+                is_inlined: false,
+                linkage_name: Some("work".into()),
+                file: None,
+                line: None,
+                column: None,
+            };
+            // The byte before the one that it returns to.
+            if address == 0x50_0000 { vec![frame] } else { Vec::new() }
+        };
+        let expected = "   0:           0x401001 - host\n\
+                        \x20                              at /src/host.rs:1:2\n   \
+                        1:           0x500001 - work [image]\n   \
+                        2:           0x402001 - main\n";
+        assert_eq!(with_frames_named(text, image), expected);
+        assert_eq!(with_frames_named(text, |_| Vec::new()), text);
     }
 
     #[test]
