@@ -158,6 +158,38 @@ fn a_child_notes_functions_for_the_exit_whatever_threads_of_its_parent_were_noti
     });
 }
 
+/// The C library locks the list of libraries while an image's function looks at it, and does not free that
+/// lock in a child.
+#[test]
+fn a_child_loads_whatever_images_of_its_parent_were_walking_the_list_of_libraries() {
+    let bytes = bytes("gcc", "services/walks.c", &["-O1"]);
+    let loader = memdl::Loader::new().system_libraries(true);
+    // SAFETY: a library of `testlibs/`.
+    let library = unsafe { loader.load(&bytes) }.unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(common::call_run(&library), 42);
+                }
+            });
+        }
+        for _ in 0..100 {
+            let status = in_child(|| {
+                // SAFETY: as above.
+                let library = unsafe { loader.load(&bytes) }.unwrap();
+                common::call_run(&library) == 42
+            });
+            if !is_right(status) {
+                stop.store(true, Ordering::Relaxed);
+                panic!("a child ended with {status:#x}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 /// A logger is foreign code: it may come back to memdl.
 struct Logger;
 

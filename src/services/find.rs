@@ -10,7 +10,7 @@ use std::ptr;
 
 use crate::group::{self, Loaded};
 use crate::process::{RTLD_DL_LINKMAP, dladdr1};
-use crate::tls;
+use crate::{sync, tls};
 
 /// A request of `dladdr1` (`<dlfcn.h>`).
 const RTLD_DL_SYMENT: c_int = 1;
@@ -85,10 +85,15 @@ type Visitor = unsafe extern "C-unwind" fn(*mut libc::dl_phdr_info, usize, *mut 
 /// # Safety
 /// As the C library's function: `visit` can be called with `data`.
 pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
-    // SAFETY: the same function pointer under the type that `libc` gives it; the caller's promise.
-    let result = unsafe {
-        type Plain = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
-        libc::dl_iterate_phdr(Some(std::mem::transmute::<Visitor, Plain>(visit)), data)
+    let result = {
+        // glibc locks the list while it calls `visit`, and does not free that lock in a forked child.
+        let _no_fork = sync::hold_off_fork();
+        // SAFETY: the same function pointer under the type that `libc` gives it; the caller's
+        // promise.
+        unsafe {
+            type Plain = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+            libc::dl_iterate_phdr(Some(std::mem::transmute::<Visitor, Plain>(visit)), data)
+        }
     };
     if result != 0 {
         return result;
