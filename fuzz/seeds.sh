@@ -81,7 +81,7 @@ image pubnames clang $small -gdwarf-5 -gpubnames "$lib/debug/twin.c"
 image minidebug gcc $small -g -Wl,--build-id=sha1 "$lib/debug/twin.c"
 # In an image that is in place: see targets.rs.
 for name in gcc_5 clang_4 gcc_inline zlib names; do
-    cp "$name" placed && printf '\001' | dd of=placed bs=1 seek=11 conv=notrunc 2>/dev/null &&
+    cp "$name" placed && printf '\001' | dd of=placed bs=1 seek=26 conv=notrunc 2>/dev/null &&
         put placed "placed_$name" symbolize
 done
 gcc -c -Os -g "$lib/debug/twin.c" -o object.o && put object.o object dwarf

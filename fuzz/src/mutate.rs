@@ -307,7 +307,7 @@ impl File<'_> {
             }
             // What a target chooses by.
             1 | 2 => {
-                let (at, to) = (9 + self.random.below(7), self.random.word());
+                let (at, to) = (24 + self.random.below(8), self.random.word());
                 self.put(at, 1, to);
             }
             3..=6 => self.change_segment(),

@@ -1,7 +1,7 @@
 //! What each target does with its input. None runs code of it: [`memdl::internals`] says why.
 //!
-//! An input is a file as it would be received. Where there is something to choose, it is in bytes of
-//! the ELF header that mean nothing ([`choice`]).
+//! An input is a file as it would be received. Where there is something to choose, it is in the address
+//! of the entry point, which means nothing in a shared library ([`choice`]).
 
 #![forbid(unsafe_code)]
 #![allow(dead_code)]
@@ -13,14 +13,14 @@ use memdl::{Debug, Frame};
 
 const FORMS: [Debug; 4] = [Debug::Full, Debug::Portable, Debug::Symbols, Debug::Off];
 
-/// A byte of the padding in `e_ident`: 0 to 6.
-fn padding(file: &[u8], which: usize) -> u8 {
-    file.get(9 + which).copied().unwrap_or(0)
+/// A byte of `e_entry`: 0 to 7.
+fn entry(file: &[u8], which: usize) -> u8 {
+    file.get(24 + which).copied().unwrap_or(0)
 }
 
 /// One of these things, by such a byte.
 fn choice<T: Copy, const N: usize>(file: &[u8], which: usize, of: [T; N]) -> T {
-    of[usize::from(padding(file, which)) % N]
+    of[usize::from(entry(file, which)) % N]
 }
 
 /// The file without what was chosen by: an image with such bytes is refused.
@@ -138,7 +138,7 @@ pub fn inflate(section: &[u8]) {
 /// Functions, files and lines of a few addresses: of the DWARF alone, or of an image that is in place.
 pub fn symbolize(file: &[u8]) {
     let first = first_code(file);
-    let picked = first.wrapping_add(16 * u64::from(padding(file, 1)));
+    let picked = first.wrapping_add(16 * u64::from(entry(file, 1)));
     let near = [0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more));
     if choice(file, 2, [false, true]) {
         let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
