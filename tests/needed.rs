@@ -5,10 +5,11 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps};
 use libc::RTLD_NOW;
-use memdl::Loader;
+use memdl::{Error, Imports, Loader};
 
 /// A library that needs these files. Without a `DT_SONAME`, they are needed by their paths.
 fn library(compiler: &str, source: &str, flags: &[&str], needs: &[&Path]) -> PathBuf {
@@ -74,6 +75,36 @@ fn such_a_library_comes_and_goes_with_the_image() {
         }
         assert!(maps().len() <= before + 2, "{before} mappings became {}", maps().len());
         assert!(!is_opened(asks.to_str().unwrap()));
+    });
+}
+
+/// What it defines is the system's still: an image that may not bind to it does not.
+#[test]
+fn restrictions_hold_for_such_a_library_too() {
+    isolated("restrictions_hold_for_such_a_library_too", || {
+        let asks = library("gcc", "asks.c", &[], &[]);
+        let file = fs::read(library("gcc", "answers.c", &[], &[&asks])).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let note = seen.clone();
+        let loader = loader().name("answers").verify(move |image| {
+            note.lock().unwrap().push(image.name().to_owned());
+            Ok(())
+        });
+        let load = |imports| {
+            // SAFETY: a library of `testlibs/`.
+            unsafe { loader.clone().imports(imports).load_any_way(&file) }
+        };
+        // Its own references are its own business: it uses `answer`.
+        let library = load(Imports::allow(["ask"])).unwrap();
+        assert_eq!(call_run(&library), 42);
+        assert_eq!(*seen.lock().unwrap(), ["answers", asks.to_str().unwrap()]);
+        match load(Imports::deny(["ask"])).unwrap_err() {
+            Error::RefusedImports { symbols, .. } => {
+                assert_eq!(symbols.len(), 1);
+                assert_eq!((&*symbols[0].name, &*symbols[0].requested_by), ("ask", "answers"));
+            }
+            error => panic!("{error}"),
+        }
     });
 }
 
@@ -146,5 +177,5 @@ fn a_needed_library_that_is_a_pipe_is_missing() {
     let result = result.recv_timeout(std::time::Duration::from_secs(60));
     fs::remove_file(&pipe).unwrap();
     let error = result.expect("the load ends").unwrap_err();
-    assert!(matches!(error, memdl::Error::Missing { .. }), "{error}");
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
