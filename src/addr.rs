@@ -10,6 +10,16 @@
 //! for any one executable or shared object in a given process".
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::fmt;
 use std::ops::Range;
@@ -82,8 +92,8 @@ impl LoadBias {
 impl PageSize {
     /// The page size of the running system.
     pub(crate) fn current() -> PageSize {
-        PageSize::new(region::page::size() as u64)
-            .expect("the system's page size is a power of two")
+        // Every system's is a power of two.
+        PageSize::new(region::page::size() as u64).unwrap_or(PageSize(0x1000))
     }
 
     /// `bytes` as a page size, if it is a power of two.

@@ -7,6 +7,16 @@
 //! Sources: LSB Core 10.6 "Exception Frames" and ".eh_frame_hdr"; DWARF 6.4.1.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::ops::Range;
 
@@ -41,12 +51,13 @@ impl EhFrame {
 /// The length of the entries that `bytes` start with, and whether an entry of length zero ends
 /// them; `None` if there is no entry.
 fn entries_len(bytes: &[u8]) -> Option<(usize, bool)> {
-    let mut at = 0;
+    const END: usize = 4;
+    let mut at = 0usize;
     // Every turn but the last takes at least 8 bytes.
     loop {
         match entry_len(bytes, at) {
-            Some(0) => return (at > 0).then_some((at + 4, true)),
-            Some(len) => at += len,
+            Some(0) => return (at > 0).then_some((at.checked_add(END)?, true)),
+            Some(len) => at = at.checked_add(len)?,
             None => return (at > 0).then_some((at, false)),
         }
     }
@@ -55,16 +66,16 @@ fn entries_len(bytes: &[u8]) -> Option<(usize, bool)> {
 /// The length of the entry at `at`, its length field included; 0 for the last one. `None` if
 /// what is there cannot be an entry.
 fn entry_len(bytes: &[u8], at: usize) -> Option<usize> {
-    let (field, len) = match u32_at(bytes, at)? {
+    let rest = bytes.get(at..)?;
+    let (field, len) = match u32_at(rest, 0)? {
         0 => return Some(0),
-        u32::MAX => (12, u64_at(bytes, at + 4)?),
+        u32::MAX => (12usize, u64_at(rest, 4)?),
         short => (4, u64::from(short)),
     };
     let whole = usize::try_from(len).ok()?.checked_add(field)?;
-    let inside = whole <= bytes.len().checked_sub(at)?;
     // 0 in a CIE; in an FDE the way back from here to its CIE, which came before.
-    let way_back = u32_at(bytes, at + field)?;
-    (inside && len >= 4 && way_back as usize <= at + field).then_some(whole)
+    let way_back = u32_at(rest, field)? as usize;
+    (whole <= rest.len() && len >= 4 && way_back <= at.checked_add(field)?).then_some(whole)
 }
 
 #[cfg(test)]

@@ -9,6 +9,16 @@
 //! as perf chooses (`symbol.c`, `choose_best_symbol`).
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -43,7 +53,7 @@ pub(crate) fn of_image<'a>(
     debug_info: Option<&'a [u8]>,
 ) -> Result<Vec<Function<'a>>, Error> {
     let bytes = image.bytes().len().max(debug_info.map_or(0, <[u8]>::len));
-    let mut candidates = Candidates { image, room: bytes * 2, list: Vec::new() };
+    let mut candidates = Candidates { image, room: bytes.saturating_mul(2), list: Vec::new() };
     match debug_info.and_then(symbol_table).or_else(|| symbol_table(image.bytes())) {
         Some((entries, strings)) => {
             for entry in entries.chunks_exact(SYM_SIZE as usize) {

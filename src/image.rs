@@ -10,6 +10,16 @@
 //! dynamic section and the symbol table are the only ones that use it.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::ffi::CString;
 use std::ops::{Deref, Range};
@@ -844,7 +854,8 @@ impl RelocationTables {
         // All lie in the file: their sum is far from what a u64 holds.
         let mut total = 0u64;
         for (range, size) in [(&rela, RELA_SIZE), (&jmprel, RELA_SIZE), (&relr, 8)] {
-            total = total.saturating_add(range.as_ref().map_or(0, len) / size);
+            let entries = range.as_ref().map_or(0, len).checked_div(size);
+            total = total.saturating_add(entries.unwrap_or(0));
         }
         if let Some(words) = relr.clone().and_then(|range| view.read(range))
             && u64_at(words, 0).is_some_and(|first| first & 1 != 0)

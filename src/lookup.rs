@@ -1,6 +1,16 @@
 //! What `dlsym` finds: a symbol of a library that is in place, or of what it needs.
 
 #![allow(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -162,13 +172,12 @@ pub(crate) fn breadth_first(
 ) -> Result<Vec<Provider>, Error> {
     let mut list = try_vec(1)?;
     list.push(first);
-    let mut index = 0;
-    while let Some(provider) = list.get(index) {
+    for index in 0.. {
+        let Some(provider) = list.get(index) else { break };
         headroom_for_next(index)?;
         let needed = provider.needed(&own)?;
         let mut needed = needed.into_iter().filter(&wanted);
         needed.try_for_each(|provider| push_new(&mut list, provider))?;
-        index += 1;
     }
     Ok(list)
 }

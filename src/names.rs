@@ -10,6 +10,16 @@
 //! ([`SymbolTable::half_hash`](crate::symbol::SymbolTable::half_hash)).
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use crate::error::Error;
 use crate::fallible::try_filled;
@@ -25,11 +35,13 @@ impl Names {
     /// Those with these hashes.
     pub(crate) fn new(hashes: &[u32]) -> Result<Names, Error> {
         // At least 32 bits for each: less than 1 of 100 other names passes.
-        let bits = try_filled(0, (hashes.len() / 2 + 1).next_power_of_two())?;
+        let bits = try_filled(0, ((hashes.len() / 2).saturating_add(1)).next_power_of_two())?;
         let mut names = Names { bits };
         for &hash in hashes {
             for (word, bit) in names.places(hash) {
-                names.bits[word] |= bit;
+                if let Some(word) = names.bits.get_mut(word) {
+                    *word |= bit;
+                }
             }
         }
         Ok(names)
@@ -42,7 +54,8 @@ impl Names {
 
     #[inline(always)]
     fn places(&self, hash: u32) -> [(usize, u64); 2] {
-        let place = |hash: u32| ((hash as usize / 64) & (self.bits.len() - 1), 1 << (hash % 64));
+        let place =
+            |hash: u32| ((hash as usize / 64) & self.bits.len().wrapping_sub(1), 1 << (hash % 64));
         [place(hash), place(hash.wrapping_mul(0x9e37_79b1).rotate_left(16))]
     }
 
@@ -50,7 +63,8 @@ impl Names {
     #[inline(always)]
     pub(crate) fn may_have(&self, hash: u32) -> bool {
         let [(first, bit), (second, other_bit)] = self.places(hash);
-        self.bits[first] & bit != 0 && self.bits[second] & other_bit != 0
+        let is_set = |word: usize, bit: u64| self.bits.get(word).is_some_and(|it| it & bit != 0);
+        is_set(first, bit) && is_set(second, other_bit)
     }
 }
 

@@ -11,6 +11,16 @@
 //! After the `prelink` of old, which did this to files.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::ops::Range;
 
@@ -105,8 +115,8 @@ impl Prelinked {
         mapping: &mut Mapping<Open>,
     ) -> Result<Vec<Indirect>, Error> {
         for words in &self.words {
-            let load_bias = |member: usize| applier.placements[member].load_bias.get() as u64;
-            let added = words.member.map_or(0, load_bias);
+            let placement = words.member.and_then(|member| applier.placements.get(member));
+            let added = placement.map_or(0, |placement| placement.load_bias.get() as u64);
             let segment = mapping.segment_mut(words.segment).unwrap_or_default();
             for (&offset, &value) in words.offsets.iter().zip(&words.values) {
                 let place = segment.get_mut(offset as usize..).and_then(<[u8]>::first_chunk_mut);
@@ -139,10 +149,10 @@ impl Record<'_> {
     /// The segment that holds so many bytes and is written, and where in it they are.
     fn place(&self, at: Vaddr, len: u64) -> Option<(usize, u64)> {
         let end = at.checked_add(len)?;
-        let index = self.plan.segments.iter().position(|segment| {
+        let (index, segment) = self.plan.segments.iter().enumerate().find(|(_, segment)| {
             segment.access.write && segment.stated.start <= at && end <= segment.stated.end
         })?;
-        Some((index, at.checked_sub(self.plan.segments[index].pages.start)?))
+        Some((index, at.checked_sub(segment.pages.start)?))
     }
 
     fn add(&mut self, at: Vaddr, value: u64, member: Option<usize>) -> Option<()> {
@@ -192,13 +202,12 @@ impl Memory for Record<'_> {
 
     fn word(&mut self, at: Vaddr) -> Option<u64> {
         let (segment, offset) = self.place(at, 8)?;
-        let file = self.bytes.get(self.plan.segments[segment].file.clone())?;
+        let file = self.bytes.get(self.plan.segments.get(segment)?.file.clone())?;
         let offset = usize::try_from(offset).ok()?;
         // What is behind the file's bytes is zero.
         let mut word = [0; 8];
         let there = file.get(offset..).unwrap_or_default();
-        let len = there.len().min(8);
-        word[..len].copy_from_slice(&there[..len]);
+        word.iter_mut().zip(there).for_each(|(byte, there)| *byte = *there);
         u64_at(&word, 0)
     }
 

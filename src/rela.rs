@@ -10,6 +10,16 @@
 //! `AndroidPackedRelocationSection`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use crate::addr::Vaddr;
 
@@ -30,9 +40,11 @@ impl Rela {
     #[inline]
     pub(crate) fn entries(table: &[u8]) -> impl Iterator<Item = Rela> + '_ {
         table.as_chunks::<{ RELA_SIZE as usize }>().0.iter().map(|entry| {
-            let (words, _) = entry.as_chunks::<8>();
-            let [r_offset, r_info, r_addend] =
-                [words[0], words[1], words[2]].map(u64::from_le_bytes);
+            // An entry is three words.
+            let &[r_offset, r_info, r_addend] = entry.as_chunks::<8>().0 else {
+                return Rela::new(Vaddr(0), 0, 0);
+            };
+            let [r_offset, r_info, r_addend] = [r_offset, r_info, r_addend].map(u64::from_le_bytes);
             Rela::new(Vaddr(r_offset), r_info, r_addend as i64)
         })
     }
@@ -107,12 +119,12 @@ impl<'a> Packed<'a> {
     /// The next signed LEB128 number.
     fn number(&mut self) -> Result<i64, Malformed> {
         let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
+        for shift in (0u32..64).step_by(7) {
             let (&byte, rest) = self.bytes.split_first().ok_or(Malformed)?;
             self.bytes = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                let used = shift + 7;
+                let used = shift.saturating_add(7);
                 let sign = if byte & 0x40 != 0 && used < 64 { u64::MAX << used } else { 0 };
                 return Ok((value | sign) as i64);
             }
@@ -157,7 +169,7 @@ impl<'a> Packed<'a> {
         if self.has(GROUP_HAS_ADDEND) && !self.has(GROUPED_BY_ADDEND) {
             self.addend = self.addend.wrapping_add(self.number()?);
         }
-        self.in_group -= 1;
+        self.in_group = self.in_group.saturating_sub(1);
         Ok(Rela::new(Vaddr(self.offset), self.info, self.addend))
     }
 }
@@ -170,7 +182,7 @@ impl Iterator for Packed<'_> {
             return None;
         }
         let read = self.read();
-        self.left = if read.is_ok() { self.left - 1 } else { 0 };
+        self.left = if read.is_ok() { self.left.saturating_sub(1) } else { 0 };
         Some(read)
     }
 }

@@ -12,6 +12,16 @@
 //! locally: glibc `elf/dl-reloc.c`, `RESOLVE_MAP`, and `elf/dl-lookup.c` for `STV_PROTECTED`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -98,9 +108,9 @@ pub(crate) fn bind(
     lazy_calls: bool,
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
-    let table = &order.members[member];
     let symbolic = image.facts.symbolic;
     let binder = Binder::new(machine, symbolic, member, name, order);
+    let table = binder.table;
     let mut bound = Bound {
         symbols: try_filled(None, table.len() as usize)?,
         calls: Vec::new(),
@@ -177,9 +187,8 @@ pub(crate) fn bind_call(
     order: &SearchOrder<'_>,
     outcome: &mut Outcome,
 ) -> Result<Target, Error> {
-    let table = &order.members[member];
     let binder = Binder::new(&MACHINE, symbolic, member, name, order);
-    let entry = table.symbol(symbol).ok_or_else(|| {
+    let entry = binder.table.symbol(symbol).ok_or_else(|| {
         Error::malformed("a call names a symbol that does not exist", Place::Symbol(symbol))
     })?;
     let Found { definition, call } = binder.resolve(symbol, &entry, outcome)?;
@@ -219,6 +228,7 @@ struct Binder<'a> {
 }
 
 impl<'a> Binder<'a> {
+    #[expect(clippy::indexing_slicing, reason = "members are told by their group, not by bytes")]
     fn new(
         machine: &'a Machine,
         symbolic: bool,
@@ -567,7 +577,13 @@ impl Applier<'_> {
     }
 
     fn load_bias(&self) -> LoadBias {
-        self.placements[self.member].load_bias
+        self.placement(self.member).load_bias
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "members are told by their group, not by bytes")]
+    #[inline]
+    fn placement(&self, member: usize) -> &Placement {
+        &self.placements[member]
     }
 
     /// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next
@@ -580,18 +596,19 @@ impl Applier<'_> {
         let mut at = Vaddr(0);
         for entry in words {
             let (start, bits, step) =
-                if entry & 1 == 0 { (Vaddr(entry), 1, 1) } else { (at, entry >> 1, 63) };
+                if entry & 1 == 0 { (Vaddr(entry), 1, 8) } else { (at, entry >> 1, 63 * 8) };
             let mut bits = bits;
             while bits != 0 {
                 let index = u64::from(bits.trailing_zeros());
-                bits &= bits - 1;
-                let place = Vaddr(start.0.wrapping_add(index * 8));
+                // Without the lowest.
+                bits &= bits.wrapping_sub(1);
+                let place = Vaddr(start.0.wrapping_add(index.wrapping_mul(8)));
                 self.move_word(place, memory).ok_or_else(|| {
                     let what = "DT_RELR applies to memory that is not writable";
                     Error::malformed(what, Place::Relocation(place))
                 })?;
             }
-            at = Vaddr(start.0.wrapping_add(step * 8));
+            at = Vaddr(start.0.wrapping_add(step));
         }
         Ok(())
     }
@@ -643,7 +660,7 @@ impl Applier<'_> {
             }
             Some(&Some(Target::Member { member, st_value })) if is_plain => {
                 let address = Vaddr(st_value.0.wrapping_add_signed(addend));
-                let load_bias = self.placements[member].load_bias;
+                let load_bias = self.placement(member).load_bias;
                 memory.store_address(rela.r_offset, address, member, load_bias)
             }
             _ => return self.apply_any(kind, rela, memory, indirect),
@@ -739,10 +756,8 @@ impl Applier<'_> {
             (RelocKind::TlsDescriptor, _) => {
                 arch::look_at_processor();
                 let (resolver, argument) = self.descriptor(self.tls_place(target, rela)?, rela)?;
-                let mut words = [0; 16];
-                words[..8].copy_from_slice(&(resolver as u64).to_le_bytes());
-                words[8..].copy_from_slice(&argument.to_le_bytes());
-                memory.store(place, words)
+                let words = u128::from(argument) << 64 | resolver as u128;
+                memory.store(place, words.to_le_bytes())
             }
             (RelocKind::Relative | RelocKind::Copy, _) => {
                 return Err(Error::unsupported(format!("{} at {place}", self.name(rela))).into());
@@ -780,7 +795,7 @@ impl Applier<'_> {
         match target {
             Target::Address(address) => Ok(address as u64),
             Target::Member { member, st_value } => {
-                Ok(self.placements[member].load_bias.apply(st_value) as u64)
+                Ok(self.placement(member).load_bias.apply(st_value) as u64)
             }
             Target::MemberIfunc { .. } => Err(Error::unsupported(format!(
                 "{} at {} with an IFUNC symbol",
@@ -802,7 +817,7 @@ impl Applier<'_> {
             Error::malformed(what, Place::Relocation(rela.r_offset))
         };
         match target {
-            Target::MemberTls { member, offset } => match self.placements[member].tls {
+            Target::MemberTls { member, offset } => match self.placement(member).tls {
                 Some(module) => Ok(Some((module, offset))),
                 None => Err(malformed("in an image without thread-local storage (PT_TLS)")),
             },

@@ -15,6 +15,16 @@
 //! LSB "Symbol Versioning" (`Elf64_Verdef`, `Elf64_Verneed`).
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -77,8 +87,11 @@ impl Sym {
     #[inline]
     fn of_entry(entry: &[u8; SYM_SIZE as usize]) -> Sym {
         let &[a, b, c, d, st_info, st_other, e, f, ref values @ ..] = entry;
-        let (values, _) = values.as_chunks::<8>();
-        let [st_value, st_size] = [values[0], values[1]].map(u64::from_le_bytes);
+        // The rest is two words.
+        let [st_value, st_size] = match values.as_chunks::<8>().0 {
+            &[st_value, st_size] => [st_value, st_size].map(u64::from_le_bytes),
+            _ => [0; 2],
+        };
         Sym {
             st_name: u32::from_le_bytes([a, b, c, d]),
             st_info,
@@ -436,7 +449,7 @@ impl SymbolLayout {
         let symtab = required(DT_SYMTAB, "no symbol table")?;
         let symtab_len = memory
             .read_to_end(symtab)
-            .map(|bytes| bytes.len() as u64 / SYM_SIZE * SYM_SIZE)
+            .map(|bytes| (bytes.len() as u64 / SYM_SIZE).saturating_mul(SYM_SIZE))
             .filter(|&len| len >= SYM_SIZE)
             .ok_or_else(|| {
                 Error::malformed(
@@ -642,6 +655,7 @@ pub(crate) struct PlainDefinitions<'a> {
 
 /// By `st_info`: whether others see such a symbol, and may have another of its name in its place, and
 /// its value is an address.
+#[expect(clippy::indexing_slicing, reason = "the compiler works it out")]
 const IS_PLAIN: [bool; 256] = {
     let mut is_plain = [false; 256];
     let kinds = [STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_COMMON];
@@ -661,7 +675,7 @@ impl PlainDefinitions<'_> {
     pub(crate) fn get(&self, index: u32) -> Option<(Vaddr, u32)> {
         let symbol = Sym::of_entry(self.symtab.get(index as usize)?);
         let link = self.chain.get(index.checked_sub(self.symoffset)? as usize)?;
-        let is_plain = IS_PLAIN[usize::from(symbol.st_info)]
+        let is_plain = IS_PLAIN.get(usize::from(symbol.st_info)).is_some_and(|is_plain| *is_plain)
             && symbol.visibility() == STV_DEFAULT
             && !symbol.is_undefined()
             && !symbol.is_absolute()
@@ -712,7 +726,8 @@ impl<'a> SymbolTable<'a> {
     /// Fails if more was compared and read through this view than any table that a linker made
     /// can need for each of its symbols once: the table was made to be slow.
     pub(crate) fn check_work(&self) -> Result<(), Error> {
-        let limit = 16 * (self.symtab.len() + self.strtab.len()) as u64 + (1 << 24);
+        let tables = self.symtab.len().saturating_add(self.strtab.len()) as u64;
+        let limit = tables.saturating_mul(16).saturating_add(1 << 24);
         limits::check("the work to look up its symbols", self.work.get(), limit)
     }
 
@@ -736,7 +751,7 @@ impl<'a> SymbolTable<'a> {
 
     /// How many symbols the table has room for; relocations may name any of them.
     pub(crate) fn capacity(&self) -> u32 {
-        (self.symtab.len() / SYM_SIZE as usize) as u32
+        self.symtab.as_chunks::<{ SYM_SIZE as usize }>().0.len() as u32
     }
 
     /// How many symbols, from the first on, the hash table knows of.
@@ -764,7 +779,7 @@ impl<'a> SymbolTable<'a> {
     }
 
     fn versym(&self, index: u32) -> Option<u16> {
-        u16_at(self.versym?, index as usize * 2)
+        self.versym?.as_chunks().0.get(index as usize).map(|versym| u16::from_le_bytes(*versym))
     }
 
     /// The version that the symbol of this index has: for a reference the one it asks for, for a
@@ -832,7 +847,7 @@ impl<'a> SymbolTable<'a> {
         let found = match self.hash? {
             HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
                 let hash = name.gnu_hash;
-                let index = (hash as usize / 64) & (bloom.len() - 1);
+                let index = (hash as usize / 64) & bloom.len().wrapping_sub(1);
                 let word = u64::from_le_bytes(*bloom.get(index)?);
                 let bits = 1u64 << (hash % 64) | 1u64 << (hash.wrapping_shr(bloom_shift) % 64);
                 if word & bits != bits {
@@ -862,10 +877,12 @@ impl<'a> SymbolTable<'a> {
             }
             HashTable::Sysv { buckets, chain } => {
                 let hash = sysv_hash(name.bytes);
-                let mut index = u32_at(buckets, hash as usize % (buckets.len() / 4) * 4)?;
+                let (buckets, chain) = (buckets.as_chunks::<4>().0, chain.as_chunks::<4>().0);
+                let bucket = (hash as usize).checked_rem(buckets.len())?;
+                let mut index = u32::from_le_bytes(*buckets.get(bucket)?);
                 // A chain may be a circle: it can have no more links than there are entries.
                 let mut found = None;
-                for _ in 0..chain.len() / 4 {
+                for _ in chain {
                     if index == 0 {
                         break;
                     }
@@ -874,7 +891,7 @@ impl<'a> SymbolTable<'a> {
                         found = Some(index);
                         break;
                     }
-                    index = u32_at(chain, index as usize * 4)?;
+                    index = u32::from_le_bytes(*chain.get(index as usize)?);
                 }
                 found
             }
@@ -930,7 +947,7 @@ impl<'a> SymbolTable<'a> {
             return true;
         }
         if visible {
-            seen.versioned_count += 1;
+            seen.versioned_count = seen.versioned_count.saturating_add(1);
             seen.versioned.get_or_insert(index);
         }
         false
@@ -1099,7 +1116,9 @@ fn gnu_hash(name: &[u8]) -> u32 {
     let (fours, rest) = name.as_chunks::<4>();
     let hash = fours.iter().fold(5381u32, |hash, four| {
         let [a, b, c, d] = four.map(u32::from);
-        let four = a * (33 * 33 * 33) + b * (33 * 33) + c * 33 + d;
+        // Far from what 32 bits hold.
+        let [a, b, c] = [(a, 33 * 33 * 33), (b, 33 * 33), (c, 33)].map(|(x, y)| x.wrapping_mul(y));
+        let four = a.wrapping_add(b).wrapping_add(c).wrapping_add(d);
         hash.wrapping_mul(33 * 33 * 33 * 33).wrapping_add(four)
     });
     rest.iter().fold(hash, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))

@@ -18,7 +18,6 @@ static int (*resolve(void))(void) { return *fixed == 1 ? two : 0; }
 #endif
 #ifdef INITIAL_EXEC
 static __thread int of_thread __attribute__((tls_model("initial-exec"))) = 7;
-__thread char much[INITIAL_EXEC] __attribute__((tls_model("initial-exec")));
 #else
 static __thread int of_thread = 7;
 #endif
