@@ -317,7 +317,11 @@ impl Mapping<Open> {
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
             let (start, end) = (place(first.start), place(last.end));
             let huge = reserve::in_huge_pages(end - start);
-            reservation.advise_huge(start..(start + huge).min(reservation.len()));
+            let end = (start + huge).min(reservation.len());
+            // What is advised is another mapping than what is not, and only one can be moved when it is
+            // used again. A rest of less than a large page is not changed by the advice.
+            let is_last = huge > 0 && reservation.len() - end < HUGE_PAGE;
+            reservation.advise_huge(start..if is_last { reservation.len() } else { end });
         }
         runs.iter().for_each(|run| reservation.populate(place(run.start)..place(run.end)));
     }

@@ -110,18 +110,16 @@ fn is_zero(range: Range<usize>) -> bool {
 fn secrets() -> usize {
     let memory = File::open("/proc/self/mem").unwrap();
     let writable = |line: &MapsLine| line.access.starts_with("rw") && line.name.is_empty();
-    let count = |line: MapsLine| {
-        let mut bytes = vec![0; line.range.len()];
-        // What goes in between has none.
-        if memory.read_exact_at(&mut bytes, line.range.start as u64).is_err() {
-            return 0;
-        }
-        let found = memchr::memmem::find_iter(&bytes, SECRET).count();
-        // This buffer is not to be found the next time.
-        bytes.fill(0);
+    // Page by page into one that is cleared each time, lest this finds what it has read itself.
+    let mut page = [0; PAGE];
+    let mut count = |start: usize| {
+        let is_read = memory.read_exact_at(&mut page, start as u64).is_ok();
+        let found = if is_read { memchr::memmem::find_iter(&page, SECRET).count() } else { 0 };
+        page.fill(0);
         found
     };
-    maps().into_iter().filter(writable).map(count).sum()
+    let pages = maps().into_iter().filter(writable).flat_map(|line| line.range.step_by(PAGE));
+    pages.map(&mut count).sum()
 }
 
 #[test]
@@ -183,6 +181,22 @@ fn a_forked_child_meets_nothing_of_others_either() {
             assert_eq!(status, 0);
         }
         assert_stands_alone(&before, "in the parent");
+    });
+}
+
+#[test]
+fn memory_of_images_of_any_size_is_kept() {
+    isolated("memory_of_images_of_any_size_is_kept", || {
+        let filled = ["-DFILLED=1000", "-DFILLED=1400000", "-DFILLED=2000000", "-DFILLED=4600000"];
+        for (len, filled) in [3_000, 400_000].into_iter().flat_map(|len| filled.map(|it| (len, it)))
+        {
+            let library = load(&secret(len, &[filled]), Debug::Off).unwrap();
+            call::<()>(&library, "keep_secret");
+            drop(library);
+            assert!(secrets() > 0, "{len} {filled}");
+            memdl::release_memory();
+            assert_eq!(secrets(), 0, "{len} {filled}");
+        }
     });
 }
 
