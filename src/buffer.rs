@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::Error;
+use crate::fallible::headroom;
 use crate::fork;
 use crate::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 
@@ -54,6 +55,7 @@ impl ImageBuffer {
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
         // Whoever waits for bytes has time for what the first load would have to find out.
+        headroom()?;
         fork::set_up()?;
         reserve::give_back_now();
         let page = region::page::size();

@@ -75,6 +75,18 @@
 //!   runs with all rights of the process.
 //! * No page is ever writable and executable at once.
 //! * A failed load leaves the process as it was; an unload leaves nothing.
+//! * Without memory a load is an [`Error`], not the end of the process: see below.
+//!
+//! # Without memory
+//! What grows with the bytes is reserved so that a failure is [`Error::OutOfMemory`], or
+//! [`Error::System`] where the kernel refuses a mapping. What is small (records, names, the texts of
+//! errors; 16 KiB at most each) is allocated as everywhere in Rust, which ends the process where that
+//! fails. So each operation first looks whether there are 64 KiB to be had, and fails if not. That is
+//! a proof where no other thread takes them in between. It does not hold for what a caller builds
+//! himself ([`Loader`]'s options, clones of it), for the logger, for making debug entries of images
+//! with very many symbols, and for [`Debug::Portable`]. There is no error to return at the first
+//! use of a thread-local variable in a thread, nor where a call is bound lazily: there it ends the
+//! process, as in the C library. [`symbolize`] says less.
 //! * No safe function runs code that the bytes choose. What may run it is `unsafe`: loading,
 //!   [`Loader::prepare`] (the system opens what `DT_NEEDED` names), [`Library::get`] (an IFUNC's
 //!   resolver). Destructors run when a library goes, by whatever goes last of a [`Library`], what

@@ -16,7 +16,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_vec};
+use crate::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
 use crate::group::{Group, Provider};
 use crate::host::{GlobalScope, SymbolValue};
 use crate::scope::MayUseHost;
@@ -35,6 +35,7 @@ pub(crate) fn in_library(
     match in_image(group, index, name, wanted, &|| true)? {
         Some(found) => Ok(Some(found)),
         None => {
+            headroom()?;
             let list = searchlist(Provider::Loaded(group.clone(), index))?;
             in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
         }
