@@ -5,7 +5,7 @@
 //! called (what refers to one is bound to the resolver), nor are constructors and destructors, and
 //! no library is opened. All else is what a load does.
 
-#![forbid(unsafe_code)]
+#![allow(unsafe_code)]
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -17,7 +17,8 @@ use crate::buffer::ImageBuffer;
 use crate::debug::{self, Debug, Instance, Instances, SymfileTemplate, ThreadLocals};
 use crate::demangle::demangled;
 use crate::error::Error;
-use crate::image::{Bytes, Image};
+use crate::functions;
+use crate::image::{Bytes, Image, TlsSegment};
 use crate::library::{Library, Template};
 use crate::limits::Limits;
 use crate::lines::Dwarf;
@@ -96,7 +97,36 @@ pub fn load_without_running(
     Ok(Idle { library, _other: other })
 }
 
+/// As [`load_without_running`] with [`Way::Copy`], with calls to be bound when they are first made. None is.
+///
+/// # Errors
+/// See [`Error`].
+pub fn load_lazily_without_running(bytes: &[u8]) -> Result<Idle, Error> {
+    let mut settings = settings(Debug::Off, None);
+    settings.lazy = true;
+    let prepared = settings.prepare(Bytes::Borrowed(bytes), Instances::One, None)?;
+    Ok(Idle { library: Library::only_placed(prepared, None)?, _other: None })
+}
+
 impl Idle {
+    /// Has the calling thread get its block of the image's thread-local variables. Whether there are any.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn touch_thread_locals(&self) -> Result<bool, Error> {
+        let loaded = self.library.group().member(0);
+        // Larger ones are allowed, and take the memory that they ask for.
+        let is_small = |segment: &&TlsSegment| segment.size <= 1 << 24 && segment.align <= 1 << 24;
+        let Some(tls) = &loaded.tls else { return Ok(false) };
+        if loaded.facts.tls.as_ref().filter(is_small).is_none() {
+            return Ok(false);
+        }
+        // SAFETY: the module is loaded, and its block begins at 0.
+        unsafe { tls.id().try_address(0)? };
+        self.library.group().reset_thread_locals()?;
+        Ok(true)
+    }
+
     /// As [`Library::address_range`].
     pub fn address_range(&self) -> Range<usize> {
         self.library.address_range()
@@ -215,6 +245,17 @@ pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), Stri
     let first = addresses.iter().min().copied().unwrap_or(0);
     let last = addresses.iter().max().copied().unwrap_or(0);
     Ok((places, dwarf.lines(Vaddr(first)..Vaddr(last)).len()))
+}
+
+/// How many functions profilers are told of, and the length of their names.
+///
+/// # Errors
+/// See [`Error`].
+pub fn functions(bytes: &[u8]) -> Result<(usize, usize), Error> {
+    let (page, limits) = (PageSize::current(), Limits::default());
+    let image = Image::parse(Bytes::Borrowed(bytes), &MACHINE, page, &limits)?;
+    let functions = functions::of_image(&image, None)?;
+    Ok((functions.len(), functions.iter().map(|function| function.name.len()).sum()))
 }
 
 /// A function's name as people write it.

@@ -16,12 +16,14 @@ fn an_image_in_place_of_which_nothing_may_run_does_not() {
                 for debug in [Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable] {
                     let idle = internals::load_without_running(&image, way, debug, None).unwrap();
                     assert!(idle.look_at_symbols() >= 4);
+                    assert!(idle.touch_thread_locals().unwrap());
                     let instances = if way == Way::Template { 2 } else { 1 };
                     let told = if debug == Debug::Off { 0 } else { instances };
                     assert_eq!(debug_entries().len(), told, "{way:?}");
                 }
             }
         };
+        drop(internals::load_lazily_without_running(&image).unwrap());
         // What is made once in a process is there then.
         all();
         let before = maps().len();
@@ -52,6 +54,8 @@ fn the_parts_do_what_a_load_has_them_do() {
     assert_eq!(frames[0].line(), Some(9));
     let (places, lines) = internals::read_lines(&image, &[address, address + 4]).unwrap();
     assert!(places == 2 && lines > 0, "{places} {lines}");
+    let (functions, names) = internals::functions(&image).unwrap();
+    assert!(functions >= 4 && names > 20, "{functions} {names}");
     assert_eq!(internals::demangle("_ZN3foo3barEi"), "foo::bar(int)");
     assert!(internals::join(&image, &image).unwrap_err().contains("no split DWARF"));
     assert!(internals::inflate(b"ZLIB", true).unwrap_err().contains("no header"));

@@ -78,11 +78,16 @@ pub fn parse(file: &[u8]) {
 
 /// A whole load, one of the three ways.
 pub fn load(file: &[u8]) {
+    if choice(file, 4, [false, false, false, true]) {
+        shown(internals::load_lazily_without_running(file));
+        return;
+    }
     let (way, debug) = (choice(file, 0, Way::ALL), choice(file, 1, FORMS));
     let Some(idle) = shown(internals::load_without_running(&plain(file), way, debug, None)) else {
         return;
     };
     idle.look_at_symbols();
+    shown(idle.touch_thread_locals());
     shown(idle.set_debug(choice(file, 2, FORMS)));
     let own = choice(file, 3, [false, true]);
     if own {
@@ -90,7 +95,7 @@ pub fn load(file: &[u8]) {
     }
 }
 
-/// What debuggers are given, in all forms.
+/// What debuggers are given, in all forms, and profilers.
 pub fn symfile(file: &[u8]) {
     take_log();
     let shared = choice(file, 0, [false, true]);
