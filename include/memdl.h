@@ -447,7 +447,13 @@ typedef enum memdl_limit {
     MEMDL_LIMIT_IMAGES = 5,
     /* Live instances of one library that debuggers are told all of; names only of those that are
      * loaded beyond it while a debugger is attached, which is no error. Default 64. */
-    MEMDL_LIMIT_INSTANCES_IN_FULL = 6
+    MEMDL_LIMIT_INSTANCES_IN_FULL = 6,
+    /* What its compressed debug sections may have unpacked, in bytes; small files get no more than
+     * 16 times their size and 16 MiB. Names only beyond it, and a warning. Default 1 GiB. */
+    MEMDL_LIMIT_UNPACKED_DEBUG_INFO = 7,
+    /* Steps that it may take to read its debug information; small files get no more than 8 for each
+     * byte and 16 million. Names only beyond it, and a warning. Default 1 billion. */
+    MEMDL_LIMIT_DEBUG_INFO_STEPS = 8
 } memdl_limit;
 int memdl_options_set_limit(memdl_options *options, memdl_limit limit, uint64_t value);
 

@@ -1386,6 +1386,8 @@ pub unsafe extern "C" fn memdl_options_set_limit(
                 4 => &mut limits.relocations,
                 5 => &mut limits.images,
                 6 => &mut limits.instances_in_full,
+                7 => &mut limits.unpacked_debug_info,
+                8 => &mut limits.debug_info_steps,
                 other => return Err(format!("there is no memdl_limit {other}").into()),
             } = value;
             let limits = limits.clone();

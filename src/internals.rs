@@ -179,7 +179,10 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
     let image = image.map_err(|error| text(&error))?;
     let how_many = if shared { Instances::Many } else { Instances::One };
     let symbols = image.symbols().map_err(|error| text(&error))?;
-    let make = |source: &debug::Source<'_>| SymfileTemplate::new(source, how_many);
+    let make = |source: &debug::Source<'_>| {
+        let allowance = debug::Allowance::new(debug::Most::default(), source.len());
+        SymfileTemplate::new(source, how_many, allowance, form.dwarf())
+    };
     let made = with_debug_source(&image.facts, Some(bytes), &image, &symbols, make);
     let made = made.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
     let bias = LoadBias::between(Vaddr(0), 0x7f12_3456_7000);
@@ -190,7 +193,8 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
         ThreadLocals::AtDistance(0x1234_5678),
     ] {
         let instance = Instance { load_bias: bias, thread_locals };
-        last = debug::internals::symfile(made.at(instance), form, bias)?;
+        let symfile = made.at(instance).map_err(|error| text(&error))?;
+        last = debug::internals::symfile(symfile, form, bias)?;
     }
     Ok(last)
 }
@@ -209,7 +213,7 @@ pub fn rewrite_dwarf(file: &[u8]) -> Result<usize, String> {
 /// # Errors
 /// Why that cannot be done.
 pub fn join(image: &[u8], package: &[u8]) -> Result<Vec<u8>, String> {
-    debug::join(image, package).map_err(|error| error.to_string())
+    debug::join(image, package, debug::Most::default()).map_err(|error| error.to_string())
 }
 
 /// Unpacks a debug section that is compressed, by its flag `SHF_COMPRESSED` or (`by_name`) as one

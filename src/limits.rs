@@ -48,6 +48,23 @@ pub struct Limits {
     /// which is no error. What gdb does for each load grows with the square of this number.
     /// [`Library::set_debug`](crate::Library::set_debug) tells all of any one. Default 64.
     pub instances_in_full: u64,
+    /// What the compressed debug sections of one image may have when they are unpacked, all together,
+    /// in bytes. They are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
+    /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files do
+    /// not get that much: never more than 16 times the size of the file that has the sections and
+    /// 16 MiB, nor for one section more than 64 times its compressed size (at least 256 KiB).
+    ///
+    /// What exceeds this is no error: the image is told by name only, as
+    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 GiB.
+    pub unpacked_debug_info: u64,
+    /// How many steps it may take to read the debug information of one image: a step reads an entry,
+    /// an attribute, a row of a table. A million steps take about 10 ms. Small files do not get that
+    /// much: never more than 8 for each byte of the file that has the debug information and
+    /// 16 million. It is read for the same forms as it is unpacked for.
+    ///
+    /// What exceeds this is no error: the image is told by name only, as
+    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 billion.
+    pub debug_info_steps: u64,
 }
 
 impl Default for Limits {
@@ -61,6 +78,8 @@ impl Default for Limits {
             needed: 4096,
             images: 1024,
             instances_in_full: 64,
+            unpacked_debug_info: 1 << 30,
+            debug_info_steps: 1_000_000_000,
         }
     }
 }

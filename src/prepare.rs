@@ -617,7 +617,9 @@ impl Settings {
             );
         }
         let separate = separate.or(installed.as_deref());
-        let joined = match package.map(|package| debug::join(image.bytes(), package)) {
+        let joined = match package
+            .map(|package| debug::join(image.bytes(), package, debug::Most::from(&self.limits)))
+        {
             Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
             Some(Err(fault)) => {
                 logged!(warn, "{name}: debuggers will not see what is in its package: {fault}");
@@ -627,9 +629,8 @@ impl Settings {
             None => None,
         };
         let file = joined.as_deref().or(separate).or(Some(image.bytes()));
-        let make = |source: &Source<'_>| {
-            DebugTemplate::new(name, source, wanted, self.limits.instances_in_full, instances)
-        };
+        let make =
+            |source: &Source<'_>| DebugTemplate::new(name, source, wanted, &self.limits, instances);
         with_debug_source(&image.facts, file, image, &image.symbols()?, make)
     }
 

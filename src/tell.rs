@@ -150,7 +150,9 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
 
 /// What debuggers can be told of an image that is in place, by what is in its memory and in `file`.
 fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
-    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One);
+    let allowance = loaded.debug.allowance(file.map_or(0, <[u8]>::len));
+    let dwarf = loaded.debug.debug().dwarf();
+    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One, allowance, dwarf);
     with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
         .unwrap_or_else(|error| Err(SymfileError::Memory(error.to_string())))
 }
@@ -170,7 +172,10 @@ pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> 
     let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
     let made = symfile(loaded, Some(file)).map_err(|fault| refused(&fault))?;
-    loaded.debug.replace(made);
+    if let Some(fault) = made.fault() {
+        debug::warn_of_names_only(&loaded.name, fault);
+    }
+    loaded.debug.replace(made).map_err(|fault| refused(&fault))?;
     loaded.read.forget();
     Ok(())
 }

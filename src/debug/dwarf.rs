@@ -19,7 +19,8 @@
 //! Bytes are hostile. Lists are found from the entries that refer to them, since compilers put
 //! other things between them; each is read once. Every step consumes input, tables of abbreviations
 //! are read once for all units that share them, and there is no recursion: time and memory are
-//! bounded by a small multiple of the sections' size.
+//! bounded by a small multiple of the sections' size. What they may have at most is in the [`Budget`]:
+//! a step for each byte of a record or unit, and more for what is noted.
 //!
 //! gimli reads headers of units and operations of expressions. The other records are read here, for
 //! the place of an address is wanted and not its value.
@@ -27,6 +28,7 @@
 //! Sources: DWARF 2 to 5; what debuggers make of bases was found by experiment with gdb and lldb.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -41,7 +43,10 @@ use std::ops::{Index, IndexMut};
 use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, Expression, LittleEndian, Operation, Reader};
 
+use super::budget::{Budget, OverBudget};
 use crate::addr::LoadBias;
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_collect, try_vec};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -87,14 +92,32 @@ pub(super) enum Why {
     /// Anything else that is not known for certain.
     #[error("{0}")]
     Unknown(&'static str),
+    /// It takes too long.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    /// So many bytes are not to be had.
+    #[error("no memory for {0} bytes")]
+    Memory(u64),
+}
+
+impl From<Error> for Why {
+    fn from(error: Error) -> Why {
+        match error {
+            Error::OutOfMemory { bytes, .. } => Why::Memory(bytes),
+            _ => Why::Unknown("an error that is none of DWARF"),
+        }
+    }
 }
 
 impl Addresses {
     /// Reads all sections that may have addresses; the others have none.
     ///
     /// Indexes (`.gdb_index`, `.debug_names`) are not read: see [`is_index`].
-    pub(super) fn find(sections: &[DwarfSection<'_>]) -> Result<Addresses, NotRelocated> {
-        let mut walk = Walk::new();
+    pub(super) fn find(
+        sections: &[DwarfSection<'_>],
+        budget: &Budget,
+    ) -> Result<Addresses, NotRelocated> {
+        let mut walk = Walk::new(budget);
         if let Err(why) = walk.take(sections).and_then(|()| walk.all()) {
             return Err(NotRelocated { section: walk.at.0, offset: walk.at.1, why });
         }
@@ -103,21 +126,24 @@ impl Addresses {
             let places = Section::named(section.name).map(|of| std::mem::take(&mut found[of]));
             (section.contents.len(), places.unwrap_or_default())
         };
-        Ok(Addresses { sections: sections.iter().map(of).collect() })
+        let no_memory =
+            |error: Error| NotRelocated { section: Section::Info, offset: 0, why: error.into() };
+        Ok(Addresses { sections: try_collect(sections.iter().map(of)).map_err(no_memory)? })
     }
 
     /// Adds the bias to every address in `contents`, which are those of the section that was given
-    /// to [`Addresses::find`] as the one of this index.
-    ///
-    /// # Panics
-    /// If it is not as long.
+    /// to [`Addresses::find`] as the one of this index. If they are not as long, nothing happens.
     pub(super) fn relocate(&self, index: usize, contents: &mut [u8], bias: LoadBias) {
-        let (len, places) = &self.sections[index];
-        assert_eq!(contents.len(), *len, "the same section");
+        let Some((_, places)) = self.sections.get(index).filter(|it| it.0 == contents.len()) else {
+            debug_assert!(false, "the same section");
+            return;
+        };
         for &place in places {
-            let place = &mut contents[place as usize..][..ADDRESS];
-            let address = u64::from_le_bytes(place.try_into().expect("eight bytes"));
-            place.copy_from_slice(&address.wrapping_add(bias.get() as u64).to_le_bytes());
+            let place = contents.get_mut(place as usize..).and_then(<[u8]>::first_chunk_mut);
+            if let Some::<&mut [u8; ADDRESS]>(place) = place {
+                let address = u64::from_le_bytes(*place);
+                *place = address.wrapping_add(bias.get() as u64).to_le_bytes();
+            }
         }
     }
 
@@ -200,19 +226,22 @@ struct PerSection<T>([T; SECTIONS]);
 
 impl<T> Index<Section> for PerSection<T> {
     type Output = T;
+    // There is one for each.
+    #[allow(clippy::indexing_slicing)]
     fn index(&self, section: Section) -> &T {
         &self.0[section as usize]
     }
 }
 
 impl<T> IndexMut<Section> for PerSection<T> {
+    #[allow(clippy::indexing_slicing)]
     fn index_mut(&mut self, section: Section) -> &mut T {
         &mut self.0[section as usize]
     }
 }
 
 /// Reading all sections.
-struct Walk<'a> {
+struct Walk<'a, 'b> {
     sections: PerSection<Input<'a>>,
     found: PerSection<Vec<u32>>,
     /// Lists that entries refer to.
@@ -221,7 +250,12 @@ struct Walk<'a> {
     nested: Vec<Input<'a>>,
     /// What is being read, for errors: it is set at the start of each entry, list or record.
     at: (Section, usize),
+    budget: &'b Budget,
 }
+
+/// What it takes to note a thing of which entries of one byte may have any number, in steps: it is
+/// memory, too.
+const NOTED: usize = 8;
 
 /// A list of ranges or locations that an entry refers to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -234,14 +268,15 @@ struct List {
     has_base: bool,
 }
 
-impl<'a> Walk<'a> {
-    fn new() -> Walk<'a> {
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(budget: &'b Budget) -> Walk<'a, 'b> {
         Walk {
             sections: PerSection([EndianSlice::new(&[], LittleEndian); SECTIONS]),
             found: PerSection([const { Vec::new() }; SECTIONS]),
             lists: Vec::new(),
             nested: Vec::new(),
             at: (Section::Info, 0),
+            budget,
         }
     }
 
@@ -272,11 +307,16 @@ impl<'a> Walk<'a> {
         self.records(Section::Addr, Self::addr_table)?;
         for section in Section::ALL {
             let places = &mut self.found[section];
+            // Mostly in order already, which this makes use of; it needs room.
+            drop(try_vec::<u32>(places.len())?);
             places.sort();
             places.dedup();
-            let near = |pair: &&[u32]| pair[1] - pair[0] < ADDRESS as u32;
-            if let Some(pair) = places.windows(2).find(near) {
-                self.at = (section, pair[1] as usize);
+            let near = |pair: &[u32]| match *pair {
+                [one, next] if next.saturating_sub(one) < ADDRESS as u32 => Some(next),
+                _ => None,
+            };
+            if let Some(next) = places.windows(2).find_map(near) {
+                self.at = (section, next as usize);
                 return Err(Why::Unknown("two addresses overlap"));
             }
         }
@@ -296,7 +336,7 @@ impl<'a> Walk<'a> {
     fn address(&mut self, section: Section, input: &mut Input<'a>) -> Result<(), Why> {
         let place = self.place(section, *input);
         if !is_tombstone(input.read_u64()?) {
-            self.found[section].push(place as u32);
+            self.found[section].try_push(place as u32)?;
         }
         Ok(())
     }
@@ -308,7 +348,7 @@ impl<'a> Walk<'a> {
         let place = self.place(section, *input);
         let address = input.read_u64()?;
         if address == 0 || !is_tombstone(address) {
-            self.found[section].push(place as u32);
+            self.found[section].try_push(place as u32)?;
         }
         Ok(())
     }
@@ -336,11 +376,15 @@ impl<'a> Walk<'a> {
                             Some(DW_OP_GNU_push_tls_address | DW_OP_form_tls_address)
                         );
                         if !is_offset && !is_tombstone(address) {
-                            let place = self.place(section, bytes) + end - ADDRESS;
-                            self.found[section].push(place as u32);
+                            let place = self.place(section, bytes).saturating_add(end);
+                            let place = place.saturating_sub(ADDRESS);
+                            self.found[section].try_push(place as u32)?;
                         }
                     }
-                    Operation::EntryValue { expression } => self.nested.push(expression),
+                    Operation::EntryValue { expression } => {
+                        self.budget.step(NOTED)?;
+                        self.nested.try_push(expression)?;
+                    }
                     // What it refers to may be an address or not, and only the linker knew.
                     Operation::ConstantIndex { .. } => {
                         return Err(Why::Unknown("an operation with a constant in .debug_addr"));

@@ -7,6 +7,7 @@
 //! Source: gABI chapter 4, "ELF Header" and "Sections".
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf64::header::Header;
@@ -67,7 +68,7 @@ impl<'m> Filler<'m> {
     pub(super) fn put(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.rest.len());
         let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
-        now.copy_from_slice(&bytes[..len]);
+        now.copy_from_slice(bytes.split_at(len).0);
         self.rest = rest;
     }
 
@@ -110,7 +111,8 @@ impl<'a> Elf<'a> {
     /// a multiple of.
     pub(super) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
         self.header.e_shnum = u16::try_from(self.sections.len()).ok()?;
-        self.header.e_shoff = (HEADER_SIZE + self.segments.len() * SEGMENT_SIZE) as u64;
+        let segments_len = self.segments.len().checked_mul(SEGMENT_SIZE)?;
+        self.header.e_shoff = HEADER_SIZE.checked_add(segments_len)? as u64;
         if !self.segments.is_empty() {
             self.header.e_phnum = u16::try_from(self.segments.len()).ok()?;
             self.header.e_phoff = HEADER_SIZE as u64;
@@ -134,7 +136,9 @@ impl<'a> Elf<'a> {
 
     /// The length of the headers, which come before all contents.
     pub(super) fn headers_len(&self) -> usize {
-        HEADER_SIZE + self.segments.len() * SEGMENT_SIZE + self.sections.len() * SECTION_SIZE
+        HEADER_SIZE
+            .saturating_add(self.segments.len().saturating_mul(SEGMENT_SIZE))
+            .saturating_add(self.sections.len().saturating_mul(SECTION_SIZE))
     }
 
     /// Writes the file, laid out with these arguments, to zeroed memory.
@@ -145,11 +149,12 @@ impl<'a> Elf<'a> {
         for index in in_order(first, self.sections.len()) {
             let Some((_, contents)) = self.sections.get(index) else { continue };
             contents.write(&mut out);
-            end += contents.len();
+            end = end.saturating_add(contents.len());
             if index == usize::from(first) {
-                let padding = end.next_multiple_of(align) - end;
-                out.skip(padding);
-                end += padding;
+                // As `lay_out` has it.
+                let padded = end.checked_next_multiple_of(align).unwrap_or(end);
+                out.skip(padded.saturating_sub(end));
+                end = padded;
             }
         }
     }
@@ -177,20 +182,21 @@ fn in_order(first: u16, count: usize) -> impl Iterator<Item = usize> {
     std::iter::once(first).chain((0..count).filter(move |&index| index != first))
 }
 
-/// The structure that fills `place`.
+/// The structure that fills `place`, which is of its size.
 pub(super) fn get<'a, T>(place: &'a [u8]) -> T
 where
-    T: scroll::ctx::TryFromCtx<'a, scroll::Endian>,
-    T::Error: From<scroll::Error> + std::fmt::Debug,
+    T: scroll::ctx::TryFromCtx<'a, scroll::Endian> + Default,
+    T::Error: From<scroll::Error>,
 {
-    place.pread_with(0, LE).expect("the place is of the structure's size")
+    place.pread_with(0, LE).unwrap_or_default()
 }
 
-/// Fills `place` with the structure.
+/// Fills `place`, which is of its size, with the structure.
 pub(super) fn put<T>(place: &mut [u8], structure: T)
 where
     T: scroll::ctx::TryIntoCtx<scroll::Endian>,
-    T::Error: From<scroll::Error> + std::fmt::Debug,
+    T::Error: From<scroll::Error>,
 {
-    place.pwrite_with(structure, 0, LE).expect("the place is of the structure's size");
+    let written = place.pwrite_with(structure, 0, LE);
+    debug_assert!(written.is_ok(), "the place is of the structure's size");
 }

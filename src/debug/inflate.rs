@@ -5,13 +5,15 @@
 //! the size. What is behind that header is one zlib stream, or Zstandard frames (mold writes
 //! several).
 //!
-//! Both the size and the data may lie: nothing is reserved because of the size alone, nothing
-//! longer than it is made, and what is shorter is an error. It knows nothing of DWARF.
+//! Both the size and the data may lie. A size is believed as far as the [`Budget`] goes; nothing
+//! longer than it is made, and what is shorter is an error. The decoders' state is on the heap: threads
+//! with small stacks load images too. It knows nothing of DWARF.
 //!
 //! Sources: gABI chapter 4, "Section Compression"; RFC 1950; RFC 8878; binutils `bfd/compress.c`
 //! for `.zdebug_`.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::io::Read;
 
@@ -21,6 +23,10 @@ use goblin::elf::section_header::SHF_COMPRESSED;
 use goblin::elf64::section_header::SectionHeader;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use scroll::{BE, LE, Pread};
+
+use super::budget::{Budget, OverBudget};
+use crate::error::Error;
+use crate::fallible::{try_vec, try_zeroed};
 
 /// How a section says that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +46,12 @@ pub(crate) enum NotInflated {
     /// `ch_type`.
     #[error("compressed in a way that is not known: {0:#x}")]
     Algorithm(u32),
-    /// By its own word it is too large.
-    #[error("unpacked it has {size} bytes, and {limit} are allowed")]
-    Limit { size: u64, limit: usize },
+    /// By its own word it is too large, or takes too long.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    /// The system has no memory to give.
+    #[error("no memory for {0} bytes")]
+    Memory(u64),
     /// Cut off, or damaged.
     #[error("the compressed data are damaged: {0}")]
     Damaged(String),
@@ -51,16 +60,22 @@ pub(crate) enum NotInflated {
     Size,
 }
 
+impl From<Error> for NotInflated {
+    fn from(error: Error) -> NotInflated {
+        match error {
+            Error::OutOfMemory { bytes, .. } => NotInflated::Memory(bytes),
+            other => NotInflated::Damaged(other.to_string()),
+        }
+    }
+}
+
 /// What the debug section has when unpacked; `None` if it is not compressed.
 pub(super) fn section(
     name: &str,
     header: &SectionHeader,
     contents: &[u8],
+    budget: &Budget,
 ) -> Option<Result<Vec<u8>, NotInflated>> {
-    /// DWARF packs to a fifth; nobody needs this much, and nobody who lies gets more.
-    const MOST: usize = 64;
-    const ALWAYS: usize = 64 << 20;
-
     let packing = if header.sh_flags & u64::from(SHF_COMPRESSED) != 0 {
         Packing::Flag
     } else if name.starts_with(".zdebug_") {
@@ -68,11 +83,11 @@ pub(super) fn section(
     } else {
         return None;
     };
-    Some(inflate(contents, packing, contents.len().saturating_mul(MOST).max(ALWAYS)))
+    Some(inflate(contents, packing, budget))
 }
 
-/// What `section` has when unpacked, which may have `limit` bytes.
-fn inflate(section: &[u8], packing: Packing, limit: usize) -> Result<Vec<u8>, NotInflated> {
+/// What `section` has when unpacked.
+fn inflate(section: &[u8], packing: Packing, budget: &Budget) -> Result<Vec<u8>, NotInflated> {
     let mut at = 0;
     let (algorithm, stated) = match packing {
         Packing::Flag => {
@@ -89,45 +104,65 @@ fn inflate(section: &[u8], packing: Packing, limit: usize) -> Result<Vec<u8>, No
             (ELFCOMPRESS_ZLIB, size)
         }
     };
-    let size = usize::try_from(stated)
-        .ok()
-        .filter(|&size| size <= limit)
-        .ok_or(NotInflated::Limit { size: stated, limit })?;
-    let data = section.get(at..).unwrap_or_default();
-    let unpacked = match algorithm {
-        ELFCOMPRESS_ZLIB => zlib(data, size)?,
-        ELFCOMPRESS_ZSTD => zstd(data, size)?,
+    let unpack = match algorithm {
+        ELFCOMPRESS_ZLIB => zlib,
+        ELFCOMPRESS_ZSTD => zstd,
         _ => return Err(NotInflated::Algorithm(algorithm)),
     };
-    if unpacked.len() == size { Ok(unpacked) } else { Err(NotInflated::Size) }
+    budget.unpack(section.len(), stated)?;
+    let size = usize::try_from(stated).map_err(|_| NotInflated::Size)?;
+    let mut unpacked = try_zeroed(size)?;
+    unpack(section.get(at..).unwrap_or_default(), &mut unpacked, budget)?;
+    Ok(unpacked)
 }
 
-fn zlib(data: &[u8], size: usize) -> Result<Vec<u8>, NotInflated> {
-    use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
-    decompress_to_vec_zlib_with_limit(data, size).map_err(|error| match error.status {
-        TINFLStatus::HasMoreOutput => NotInflated::Size,
-        _ => NotInflated::Damaged(error.to_string()),
-    })
+/// Fills `unpacked` to its end.
+fn zlib(data: &[u8], unpacked: &mut [u8], _: &Budget) -> Result<(), NotInflated> {
+    use miniz_oxide::inflate::TINFLStatus;
+    use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+
+    const FLAGS: u32 = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
+        | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let mut state = Box::<DecompressorOxide>::default();
+    let (status, _, len) = decompress(&mut state, data, unpacked, 0, FLAGS);
+    match status {
+        TINFLStatus::Done if len == unpacked.len() => Ok(()),
+        TINFLStatus::Done | TINFLStatus::HasMoreOutput => Err(NotInflated::Size),
+        status => Err(NotInflated::Damaged(format!("{status:?}"))),
+    }
 }
 
-fn zstd(mut data: &[u8], size: usize) -> Result<Vec<u8>, NotInflated> {
+/// As [`zlib`].
+fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(), NotInflated> {
     /// Of the strongest level that is not asked for as "ultra"; a frame that knows its size, as
     /// linkers write it, may have one as large as that.
     const WINDOW: usize = 8 << 20;
+    /// How many steps it takes to begin a frame: one without contents has a few bytes.
+    const FRAME: usize = 100;
     let damaged = |error: &dyn std::fmt::Display| NotInflated::Damaged(error.to_string());
 
+    // The decoder has a buffer of its own, which is not reserved fallibly; it would be no larger.
+    let window = unpacked.len().max(WINDOW);
+    drop(try_vec::<u8>(window.saturating_mul(2))?);
     let mut frames = FrameDecoder::new();
-    frames.set_max_window_size(size.max(WINDOW) as u64);
-    let mut unpacked = Vec::new();
+    frames.set_max_window_size(window as u64);
     while !data.is_empty() {
+        budget.step(FRAME)?;
+        // A skippable frame: its length, and nothing of use.
+        if let [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, ref rest @ ..] = *data {
+            let len = u32::from_le_bytes([a, b, c, d]) as usize;
+            data = rest.get(len..).ok_or_else(|| damaged(&"a frame is cut off"))?;
+            continue;
+        }
         let mut frame = StreamingDecoder::new_with_decoder(&mut data, &mut frames)
             .map_err(|error| damaged(&error))?;
-        let room = size - unpacked.len();
-        frame
-            .by_ref()
-            .take(room as u64)
-            .read_to_end(&mut unpacked)
-            .map_err(|error| damaged(&error))?;
+        while !unpacked.is_empty() {
+            let len = frame.read(unpacked).map_err(|error| damaged(&error))?;
+            if len == 0 {
+                break;
+            }
+            unpacked = unpacked.split_at_mut_checked(len).ok_or(NotInflated::Size)?.1;
+        }
         if frame.read(&mut [0]).map_err(|error| damaged(&error))? != 0 {
             return Err(NotInflated::Size);
         }
@@ -136,13 +171,20 @@ fn zstd(mut data: &[u8], size: usize) -> Result<Vec<u8>, NotInflated> {
             return Err(damaged(&"wrong checksum"));
         }
     }
-    Ok(unpacked)
+    if unpacked.is_empty() { Ok(()) } else { Err(NotInflated::Size) }
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use crate::debug::budget::{Allowance, Most};
     use std::process::Command;
+
+    /// As of a file of so many bytes.
+    fn inflate(section: &[u8], packing: Packing, file: usize) -> Result<Vec<u8>, NotInflated> {
+        super::inflate(section, packing, &Allowance::new(Most::default(), file).budget())
+    }
 
     const TEXT: &[u8] = b"a section, a section, a section, and another section";
 
@@ -226,8 +268,10 @@ mod tests {
     #[test]
     fn frames_follow_one_another() {
         let (a, b) = TEXT.split_at(20);
-        let section = flagged(ELFCOMPRESS_ZSTD, SIZE, &[frame(a), frame(&[]), frame(b)].concat());
-        assert_eq!(inflate(&section, Packing::Flag, TEXT.len()).unwrap(), TEXT);
+        let skipped = [0x5f, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 7, 7].to_vec();
+        let frames = [frame(a), frame(&[]), skipped, frame(b)].concat();
+        let section = flagged(ELFCOMPRESS_ZSTD, SIZE, &frames);
+        assert_eq!(inflate(&section, Packing::Flag, 0).unwrap(), TEXT);
     }
 
     #[test]
@@ -240,22 +284,19 @@ mod tests {
             ]
         };
         for (packing, section) in all(SIZE) {
-            assert_eq!(inflate(&section, packing, TEXT.len()).unwrap(), TEXT);
-            let refused = inflate(&section, packing, TEXT.len() - 1);
-            assert_eq!(refused, Err(NotInflated::Limit { size: SIZE, limit: TEXT.len() - 1 }));
+            assert_eq!(inflate(&section, packing, 0).unwrap(), TEXT);
         }
-        for size in [0, SIZE - 1, SIZE + 1, 1 << 40] {
+        for size in [0, SIZE - 1, SIZE + 1, 200_000] {
             for (packing, section) in all(size) {
-                assert_eq!(
-                    inflate(&section, packing, usize::MAX),
-                    Err(NotInflated::Size),
-                    "{size}"
-                );
+                assert_eq!(inflate(&section, packing, 0), Err(NotInflated::Size), "{size}");
             }
         }
-        for (packing, section) in all(u64::MAX) {
-            let error = inflate(&section, packing, 1 << 30).unwrap_err();
-            assert_eq!(error, NotInflated::Limit { size: u64::MAX, limit: 1 << 30 });
+        for size in [300_000, 1 << 40, u64::MAX] {
+            for (packing, section) in all(size) {
+                let limit = 256 << 10;
+                let refused = Err(OverBudget::Section { size, limit }.into());
+                assert_eq!(inflate(&section, packing, usize::MAX), refused);
+            }
         }
     }
 
@@ -290,10 +331,10 @@ mod tests {
     #[test]
     fn a_bomb_stops_at_its_stated_size_and_tiny_frames_do_not_take_forever() {
         let bomb = packed(&vec![0; 64 << 20]);
-        let error = inflate(&named(1 << 20, &bomb), Packing::Name, 1 << 20);
+        let error = inflate(&named(200_000, &bomb), Packing::Name, 1 << 20);
         assert_eq!(error, Err(NotInflated::Size));
         let bomb = frame(&vec![0; 64 << 20]);
-        let section = flagged(ELFCOMPRESS_ZSTD, 1 << 20, &bomb);
+        let section = flagged(ELFCOMPRESS_ZSTD, 200_000, &bomb);
         assert_eq!(inflate(&section, Packing::Flag, 1 << 20), Err(NotInflated::Size));
 
         let start = std::time::Instant::now();
@@ -303,5 +344,30 @@ mod tests {
         let elapsed = start.elapsed();
         println!("{} bytes of frames: {elapsed:?}", frames.len());
         assert!(elapsed.as_secs() < 20, "{elapsed:?}");
+    }
+
+    #[test]
+    fn sections_that_are_small_each_may_not_be_large_together() {
+        let budget = Allowance::new(Most::default(), 1 << 16).budget();
+        let one = flagged(ELFCOMPRESS_ZLIB, 200_000, &packed(&vec![0; 200_000]));
+        let results: Vec<_> = (0..100)
+            .map(|_| super::inflate(&one, Packing::Flag, &budget).map(|it| it.len()))
+            .collect();
+        let limit = 17 << 20;
+        let refused = Err(OverBudget::Unpacked { limit }.into());
+        assert_eq!(results.iter().filter(|it| **it == Ok(200_000)).count() as u64, limit / 200_000);
+        assert!(results.ends_with(&[refused]));
+    }
+
+    #[test]
+    fn a_small_stack_is_enough() {
+        let text = vec![7; 1 << 18];
+        let sections = [
+            flagged(ELFCOMPRESS_ZLIB, 1 << 18, &packed(&text)),
+            flagged(ELFCOMPRESS_ZSTD, 1 << 18, &frame(&text)),
+        ];
+        let all = move || sections.map(|it| inflate(&it, Packing::Flag, 0).map(|it| it.len()));
+        let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(all).unwrap();
+        assert_eq!(thread.join().unwrap(), [Ok(1 << 18), Ok(1 << 18)]);
     }
 }

@@ -297,6 +297,8 @@ impl List {
 }
 
 /// An ELF file with nothing in it: the header of a shared object, no sections, no segments.
+// Worked out by the compiler.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 static EMPTY_SYMFILE: [u8; 64] = {
     let mut bytes = [0; 64];
     let ident = b"\x7fELF\x02\x01\x01";
@@ -316,6 +318,7 @@ static EMPTY_SYMFILE: [u8; 64] = {
 };
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

@@ -14,14 +14,19 @@
 //! address of the initial value.
 //!
 //! The bytes are hostile: small ones can refer to the same long list, string or line table again and
-//! again. What is read and written is counted, and no more than a multiple of what there is.
+//! again, and gimli keeps a unit's entries at many times their size. So each unit is surveyed before
+//! gimli reads it, what is read and written is taken from the [`Budget`], and what gimli keeps is
+//! counted ([`Kept`]). gimli goes down the tree of entries by calling itself, so this is done by a
+//! thread with a stack that is large enough.
 //!
 //! Sources: DWARF 5, 3.1.2 and 3.1.3 (skeleton and split units), 7.3.5 (packages).
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{io, thread};
 
 use gimli::constants::{
     DW_AT_GNU_locviews, DW_AT_GNU_macros, DW_AT_GNU_pubnames, DW_AT_macro_info, DW_AT_macros,
@@ -33,8 +38,9 @@ use gimli::write::{
     LocationList, Range, RangeList, Sections,
 };
 use gimli::{
-    AbbreviationsCacheStrategy, Attribute, AttributeValue, DebugTuIndex, DwarfPackage, EndianSlice,
-    LittleEndian, LocationListsOffset, Operation, RangeListsOffset, SectionId, UnitRef,
+    Abbreviations, AbbreviationsCacheStrategy, Attribute, AttributeValue, DebugTuIndex,
+    DwarfPackage, EndianSlice, Format, LittleEndian, LocationListsOffset, Operation,
+    RangeListsOffset, Reader, Section as _, SectionId, UnitHeader, UnitRef,
 };
 use goblin::elf::section_header::{
     SHF_ALLOC, SHF_TLS, SHT_DYNSYM, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB,
@@ -42,17 +48,30 @@ use goblin::elf::section_header::{
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 
+use super::budget::{Allowance, Budget, Most, OverBudget};
 use super::elf::{Contents, Elf, NOTHING};
-use super::inflate;
+use super::inflate::{self, NotInflated};
 use super::line_program;
 use super::sections::{Headers, file_range};
+use super::split::{self, NotTold};
 use super::symfile::image_header;
 use super::thread_local::push_uleb;
+use crate::error::Error;
+use crate::fallible::{try_collect, try_zeroed};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
-/// How many times what there is may be read and written. Names of types are referred to often.
-const MOST: usize = 16;
+/// How many times the parts of a package may be read that its index tells of.
+const MOST_PARTS: u64 = 2;
+
+/// How many attributes an entry may have: gimli compares each with all before it.
+const MOST_ATTRIBUTES: usize = 512;
+
+/// The stack of the thread that writes, in bytes, for entries as deep as [`DEEPEST`].
+const STACK: usize = 4 << 20;
+
+/// What it takes to convert an entry, and an attribute, in steps.
+const CONVERTED: usize = 8;
 
 /// Why a package is not accepted as an image's.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +90,12 @@ pub(crate) enum NotJoined {
     SharedLines,
     #[error("{0}")]
     Unpacked(String),
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    #[error("{0}")]
+    Memory(#[from] Error),
+    #[error("no thread to do it: {0}")]
+    NoThread(io::Error),
     #[error("it cannot be read: {0}")]
     Unread(#[from] gimli::Error),
     #[error("it cannot be joined: {0}")]
@@ -90,6 +115,9 @@ impl NotJoined {
             | NotJoined::Unpacked(_)
             | NotJoined::Unread(_) => true,
             NotJoined::TypeUnits
+            | NotJoined::OverBudget(_)
+            | NotJoined::Memory(_)
+            | NotJoined::NoThread(_)
             | NotJoined::TooMuch
             | NotJoined::SharedLines
             | NotJoined::Unwritten(_)
@@ -114,24 +142,34 @@ pub(crate) fn is_package(file: &[u8]) -> bool {
 
 /// The image's file, but with the DWARF of `package` in the place of its skeletons; as if it had been
 /// split off the image.
-pub(crate) fn join(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
+pub(crate) fn join(image: &[u8], package: &[u8], most: Most) -> Result<Vec<u8>, NotJoined> {
     let no_sections = |fault: &dyn std::fmt::Display| NotJoined::NoSections(fault.to_string());
     let header = image_header(image).map_err(|fault| no_sections(&fault))?;
     let headers = Headers::parse(&header, image).map_err(|fault| no_sections(&fault))?;
-    let ours = unpacked(&headers, image)?;
+    let len = image.len().saturating_add(package.len());
+    let budget = Allowance::new(most, len).budget();
+    let ours = unpacked(&headers, image, &budget)?;
     let theirs = {
         let header = image_header(package).map_err(|fault| no_sections(&fault))?;
         let headers = Headers::parse(&header, package).map_err(|fault| no_sections(&fault))?;
-        unpacked(&headers, package)?
+        unpacked(&headers, package, &budget)?
     };
-    let joined = joined(&ours, &theirs, thread_local_addresses(&headers))?;
-    file(&header, headers, image, &joined).ok_or(NotJoined::TooLarge)
+    let tls = thread_local_addresses(&headers);
+    let join = move || joined(&ours, &theirs, tls, len, budget);
+    let joined = thread::scope(|scope| {
+        let thread = thread::Builder::new().name("memdl-join".to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, join).map_err(NotJoined::NoThread)?;
+        // gimli's writer has assertions.
+        thread.join().unwrap_or(Err(NotJoined::TooMuch))
+    })?;
+    file(&header, headers, image, &joined)?.ok_or(NotJoined::TooLarge)
 }
 
 /// The debug sections of a file by name, not compressed.
 fn unpacked<'a>(
     headers: &Headers,
     file: &'a [u8],
+    budget: &Budget,
 ) -> Result<BTreeMap<String, Cow<'a, [u8]>>, NotJoined> {
     let mut found = BTreeMap::new();
     for header in &headers.list {
@@ -143,8 +181,9 @@ fn unpacked<'a>(
         }
         let name = headers.names.get(header.sh_name);
         let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
-        let contents = match inflate::section(&name, header, contents) {
+        let contents = match inflate::section(&name, header, contents, budget) {
             Some(Ok(contents)) => Cow::Owned(contents),
+            Some(Err(NotInflated::OverBudget(error))) => return Err(error.into()),
             Some(Err(error)) => return Err(NotJoined::Unpacked(format!("{name}: {error}"))),
             None => Cow::Borrowed(contents),
         };
@@ -161,11 +200,13 @@ fn thread_local_addresses(headers: &Headers) -> (u64, u64) {
     (start, end.saturating_sub(start))
 }
 
-/// The debug sections that are written.
+/// The debug sections that are written, from those of files of `len` bytes together.
 fn joined(
     ours: &BTreeMap<String, Cow<'_, [u8]>>,
     theirs: &BTreeMap<String, Cow<'_, [u8]>>,
     tls: (u64, u64),
+    len: usize,
+    budget: Budget,
 ) -> Result<BTreeMap<&'static str, Vec<u8>>, NotJoined> {
     fn load<'s>(
         sections: &'s BTreeMap<String, Cow<'_, [u8]>>,
@@ -175,29 +216,40 @@ fn joined(
         Ok(EndianSlice::new(contents.map_or(&[], |it| &**it), LittleEndian))
     }
     let mut image = gimli::Dwarf::load(|id| load(ours, Some(id.name())))?;
-    image.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
     let empty = EndianSlice::new(&[], LittleEndian);
     let package = DwarfPackage::load(|id| load(theirs, id.dwo_name()), empty)?;
+    let index = load(theirs, SectionId::DebugCuIndex.dwo_name())?;
     let types = DebugTuIndex::from(load(theirs, SectionId::DebugTuIndex.dwo_name())?).index()?;
     if image.type_units().next()?.is_some() || types.unit_count() != 0 {
         return Err(NotJoined::TypeUnits);
     }
-    check_lines(&image)?;
+    let parts = theirs.values().map(|contents| contents.len() as u64).fold(0, u64::saturating_add);
+    let mut joiner =
+        Joiner { budget, kept: Kept::new(len), parts: parts.saturating_mul(MOST_PARTS), tls };
+    joiner.survey_all(&image)?;
+    image.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
+    let rows = joiner.rows(index, package.cu_index.version())?;
 
-    let sizes = ours.values().chain(theirs.values()).map(|contents| contents.len());
-    let mut joiner = Joiner { left: sizes.sum::<usize>().saturating_mul(MOST), tls };
     let mut written = gimli::write::Dwarf::new();
     let mut sections = Sections::new(EndianVec::new(LittleEndian));
     let mut units = written.convert(&image)?;
     let mut has_split = false;
     while let Some((mut unit, root)) = units.read_unit()? {
+        joiner.kept.end_unit();
         let Some(id) = unit.read_unit.dwo_id else {
             joiner.convert(&mut unit, None, root)?;
             unit.write(&mut sections)?;
             continue;
         };
         has_split = true;
-        let split = package.find_cu(id, &image)?.ok_or(NotJoined::Missing { id: id.0 })?;
+        let row = *rows.get(&id.0).ok_or(NotJoined::Missing { id: id.0 })?;
+        joiner.take_parts(&package, row)?;
+        let split = package.cu_sections(row, &image)?;
+        if let Some(header) = split.units().next()? {
+            let abbreviations = split.abbreviations(&header)?;
+            let entries = joiner.survey(&header, &abbreviations)?;
+            joiner.kept.keep_here(entries, ENTRY)?;
+        }
         let mut split = unit.convert_split(&split)?;
         let (mut unit, split_root) = split.read_unit()?;
         joiner.convert(&mut unit, Some(&root), split_root)?;
@@ -208,43 +260,190 @@ fn joined(
     }
     written.write(&mut sections)?;
     let mut found = BTreeMap::new();
-    sections.for_each(|id, section| {
+    sections.for_each_mut(|id, section| {
         if !section.slice().is_empty() {
-            found.insert(id.name(), section.slice().to_vec());
+            found.insert(id.name(), section.take());
         }
         Ok::<_, gimli::Error>(())
     })?;
     Ok(found)
 }
 
-/// gimli keeps the header of a line table for each unit that refers to it.
-fn check_lines(image: &gimli::Dwarf<Input<'_>>) -> Result<(), NotJoined> {
-    let mut seen = HashSet::new();
-    let mut units = image.units();
-    while let Some(unit) = units.next()? {
-        let abbreviations = image.abbreviations(&unit)?;
-        let mut entries = unit.entries(&abbreviations);
-        let lines = entries.next_dfs()?.and_then(|root| root.attr_value(DW_AT_stmt_list));
-        if let Some(AttributeValue::DebugLineRef(offset)) = lines
-            && !seen.insert(offset.0)
-        {
-            return Err(NotJoined::SharedLines);
-        }
+/// What gimli keeps, in bytes, roughly: of each unit; of an entry and of an attribute that it will
+/// write; of an entry of a list; of a string.
+const UNIT: usize = 2048;
+const ENTRY: usize = 200;
+const ATTRIBUTE: usize = 48;
+const OF_LIST: usize = 100;
+const STRING: usize = 64;
+/// For each byte of the section: of a table of abbreviations, of the header of a line table, of its
+/// program, of an expression.
+const OF_ABBREVIATIONS: usize = 32;
+const OF_LINE_HEADER: usize = 128;
+const OF_LINE_PROGRAM: usize = 64;
+const OF_EXPRESSION: usize = 48;
+
+/// How much memory gimli takes.
+struct Kept {
+    /// For good, and of the unit that is being converted.
+    all: usize,
+    here: usize,
+    most: usize,
+}
+
+impl Kept {
+    /// For files of `len` bytes together.
+    fn new(len: usize) -> Kept {
+        Kept { all: 0, here: 0, most: len.saturating_mul(32).saturating_add(48 << 20) }
     }
-    Ok(())
+
+    fn check(&self) -> Result<(), NotJoined> {
+        let sum = self.all.saturating_add(self.here);
+        if sum > self.most { Err(NotJoined::TooMuch) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, count: usize, bytes: usize) -> Result<(), NotJoined> {
+        self.all = self.all.saturating_add(count.saturating_mul(bytes));
+        self.check()
+    }
+
+    /// Until the end of the unit.
+    fn keep_here(&mut self, count: usize, bytes: usize) -> Result<(), NotJoined> {
+        self.here = self.here.saturating_add(count.saturating_mul(bytes));
+        self.check()
+    }
+
+    fn end_unit(&mut self) {
+        self.here = 0;
+    }
 }
 
 /// Converts units, and counts what that takes.
 struct Joiner {
-    /// How much may still be read, in bytes and entries.
-    left: usize,
+    budget: Budget,
+    kept: Kept,
+    /// How many bytes of parts of the package may still be read.
+    parts: u64,
     /// See [`thread_local_addresses`].
     tls: (u64, u64),
 }
 
 impl Joiner {
     fn take(&mut self, amount: usize) -> Result<(), NotJoined> {
-        self.left = self.left.checked_sub(amount).ok_or(NotJoined::TooMuch)?;
+        Ok(self.budget.step(amount)?)
+    }
+
+    /// Whether gimli may read the units of the image: tables of abbreviations and of lines neither
+    /// overlap nor are shared, since it keeps the header of a line table for each unit that refers to
+    /// it, and it reads all units before one is converted.
+    fn survey_all(&mut self, image: &gimli::Dwarf<Input<'_>>) -> Result<(), NotJoined> {
+        let section = image.debug_abbrev.reader().slice();
+        let tables =
+            split::Abbreviations::read(section, &self.budget).map_err(|error| match error {
+                NotTold::Unreadable(error) => NotJoined::Unread(error),
+                NotTold::OverBudget(error) => error.into(),
+                NotTold::Memory(error) => error.into(),
+            })?;
+        let mut by_table = Vec::new();
+        let mut units = image.units();
+        while let Some(unit) = units.next()? {
+            self.take(CONVERTED)?;
+            self.kept.keep(1, UNIT)?;
+            let table = unit.debug_abbrev_offset().0;
+            if !tables.begins(table) {
+                return Err(gimli::Error::InvalidAbbreviationCode(0).into());
+            }
+            by_table.push((table, unit));
+        }
+        by_table.sort_by_key(|(table, _)| *table);
+        let mut lines = HashSet::new();
+        let mut lines_len = 0_usize;
+        for units in by_table.chunk_by(|(one, _), (other, _)| one == other) {
+            let table = units.first().map_or(0, |(table, _)| *table);
+            self.kept.keep(tables.table_len(table, section.len()), OF_ABBREVIATIONS)?;
+            let abbreviations =
+                image.debug_abbrev.abbreviations(gimli::DebugAbbrevOffset(table))?;
+            for (_, unit) in units {
+                let entries = self.survey(unit, &abbreviations)?;
+                self.kept.keep(entries, ENTRY)?;
+                let mut entries = unit.entries(&abbreviations);
+                let stated = entries.next_dfs()?.and_then(|root| root.attr_value(DW_AT_stmt_list));
+                let Some(AttributeValue::DebugLineRef(offset)) = stated else { continue };
+                if !lines.insert(offset.0) {
+                    return Err(NotJoined::SharedLines);
+                }
+                let section = *image.debug_line.reader();
+                let (len, header) = line_table_len(section, offset.0)?;
+                lines_len = lines_len.saturating_add(len);
+                if lines_len > section.len() {
+                    return Err(NotJoined::SharedLines);
+                }
+                self.kept.keep(header, OF_LINE_HEADER)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether gimli may read and write the entries of a unit. How many there are.
+    fn survey(
+        &mut self,
+        unit: &UnitHeader<Input<'_>>,
+        abbreviations: &Abbreviations,
+    ) -> Result<usize, NotJoined> {
+        let mut count = 0_usize;
+        let mut entries = unit.entries_raw(abbreviations, None)?;
+        while !entries.is_empty() {
+            self.take(1)?;
+            if entries.next_depth() > DEEPEST {
+                return Err(NotJoined::TooMuch);
+            }
+            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let attributes = abbreviation.attributes();
+            if attributes.len() > MOST_ATTRIBUTES {
+                return Err(NotJoined::TooMuch);
+            }
+            self.take(attributes.len())?;
+            entries.skip_attributes(attributes)?;
+            count = count.saturating_add(1);
+        }
+        Ok(count)
+    }
+
+    /// The units in the index of a package of this version, and their rows. gimli looks each up with
+    /// as many steps as the table has slots, if it is full.
+    fn rows(&mut self, mut index: Input<'_>, version: u16) -> Result<HashMap<u64, u32>, NotJoined> {
+        let mut rows = HashMap::new();
+        if version == 0 {
+            return Ok(rows);
+        }
+        // Version, columns and units.
+        index.skip(12)?;
+        let slots = index.read_u32()? as usize;
+        self.take(slots)?;
+        let ids = index.split(slots.saturating_mul(8))?;
+        let numbers = index.split(slots.saturating_mul(4))?;
+        let ids = ids.slice().as_chunks().0.iter().map(|id| u64::from_le_bytes(*id));
+        let numbers = numbers.slice().as_chunks().0.iter().map(|row| u32::from_le_bytes(*row));
+        rows.try_reserve(slots).map_err(|_| Error::out_of_memory(slots as u64))?;
+        for (id, row) in ids.zip(numbers).filter(|(_, row)| *row != 0) {
+            rows.entry(id).or_insert(row);
+        }
+        Ok(rows)
+    }
+
+    /// Counts the parts of the package that a unit has. Those that gimli keeps at many times their
+    /// size are kept as long as the unit.
+    fn take_parts(&mut self, package: &DwarfPackage<Input<'_>>, row: u32) -> Result<(), NotJoined> {
+        for part in package.cu_index.sections(row)? {
+            let left = self.parts.checked_sub(part.size.into());
+            self.parts = left.ok_or(NotJoined::TooMuch)?;
+            let kept = match part.section {
+                gimli::IndexSectionId::DebugAbbrev => OF_ABBREVIATIONS,
+                gimli::IndexSectionId::DebugLine => OF_LINE_HEADER,
+                _ => continue,
+            };
+            self.kept.keep_here(part.size as usize, kept)?;
+        }
         Ok(())
     }
 
@@ -257,7 +456,9 @@ impl Joiner {
     ) -> Result<(), NotJoined> {
         let lines = unit.read_skeleton_unit.unwrap_or(unit.read_unit);
         if let Some(program) = &lines.line_program {
-            self.take(program.header().raw_program_buf().len())?;
+            let len = program.header().raw_program_buf().len();
+            self.take(len)?;
+            self.kept.keep_here(len, OF_LINE_PROGRAM)?;
             let from = program.clone();
             let header = unit.read_line_program(None, Some(line_program::encoding()))?;
             if let Some(header) = header {
@@ -284,10 +485,7 @@ impl Joiner {
         id: gimli::write::UnitEntryId,
         entry: &ConvertUnitEntry<'_, Input<'d>>,
     ) -> Result<(), NotJoined> {
-        self.take(1)?;
-        if entry.depth > DEEPEST {
-            return Err(NotJoined::TooMuch);
-        }
+        self.take(CONVERTED)?;
         entry.attrs.iter().try_for_each(|it| self.attribute(unit, entry.read_unit, id, it))
     }
 
@@ -325,7 +523,8 @@ impl Joiner {
         of: UnitRef<'_, Input<'d>>,
         attribute: &Attribute<Input<'d>>,
     ) -> Result<Referred, NotJoined> {
-        self.take(1)?;
+        self.take(CONVERTED)?;
+        self.kept.keep_here(1, ATTRIBUTE)?;
         if attribute.form() == DW_FORM_implicit_const {
             return Ok(Referred::Other);
         }
@@ -338,14 +537,20 @@ impl Joiner {
                 Referred::Ranges(of.ranges_offset_from_raw(offset))
             }
             AttributeValue::DebugRngListsIndex(index) => Referred::Ranges(of.ranges_offset(index)?),
-            AttributeValue::Exprloc(expression) => match self.thread_local(of, expression)? {
-                Some(location) => Referred::ThreadLocal(location),
-                None => Referred::Other,
-            },
+            AttributeValue::Exprloc(expression) => {
+                self.take(expression.0.len())?;
+                self.kept.keep_here(expression.0.len(), OF_EXPRESSION)?;
+                match self.thread_local(of, expression)? {
+                    Some(location) => Referred::ThreadLocal(location),
+                    None => Referred::Other,
+                }
+            }
             value @ (AttributeValue::DebugStrRef(_)
             | AttributeValue::DebugStrOffsetsIndex(_)
             | AttributeValue::DebugLineStrRef(_)) => {
-                self.take(of.attr_string(value)?.len())?;
+                let len = of.attr_string(value)?.len();
+                self.take(len / 8)?;
+                self.kept.keep(1, STRING.saturating_add(len))?;
                 Referred::Other
             }
             _ => Referred::Other,
@@ -353,14 +558,19 @@ impl Joiner {
         match referred {
             Referred::Locations(offset) => {
                 let mut list = of.raw_locations(offset)?;
-                while list.next()?.is_some() {
-                    self.take(1)?;
+                while let Some(location) = list.next()? {
+                    self.take(CONVERTED)?;
+                    self.kept.keep_here(1, OF_LIST)?;
+                    let len = expression_len(&location);
+                    self.take(len)?;
+                    self.kept.keep_here(len, OF_EXPRESSION)?;
                 }
             }
             Referred::Ranges(offset) => {
                 let mut list = of.raw_ranges(offset)?;
                 while list.next()?.is_some() {
-                    self.take(1)?;
+                    self.take(CONVERTED)?;
+                    self.kept.keep_here(1, OF_LIST)?;
                 }
             }
             Referred::ThreadLocal(_) | Referred::Other => {}
@@ -412,6 +622,38 @@ impl Joiner {
             _ => return Ok(Some(Expression::raw(NOWHERE.to_vec()))),
         }
         Ok(Some(Expression::raw(location)))
+    }
+}
+
+/// The length of a line table, and of what is in it before the program.
+fn line_table_len(mut section: Input<'_>, offset: usize) -> Result<(usize, usize), gimli::Error> {
+    let before = section.len();
+    section.skip(offset)?;
+    let (len, format) = section.read_initial_length()?;
+    let mut table = section.split(len)?;
+    let whole = before.saturating_sub(section.len()).saturating_sub(offset);
+    if table.read_u16()? >= 5 {
+        table.skip(2)?;
+    }
+    let header = match format {
+        Format::Dwarf32 => table.read_u32()?.into(),
+        Format::Dwarf64 => table.read_u64()?,
+    };
+    Ok((whole, usize::try_from(header).unwrap_or(usize::MAX).min(whole)))
+}
+
+/// Of a location in a list.
+fn expression_len(location: &gimli::RawLocListEntry<Input<'_>>) -> usize {
+    use gimli::RawLocListEntry::*;
+    match location {
+        AddressOrOffsetPair { data, .. }
+        | StartxEndx { data, .. }
+        | StartxLength { data, .. }
+        | OffsetPair { data, .. }
+        | DefaultLocation { data }
+        | StartEnd { data, .. }
+        | StartLength { data, .. } => data.0.len(),
+        BaseAddress { .. } | BaseAddressx { .. } => 0,
     }
 }
 
@@ -523,10 +765,10 @@ fn file(
     headers: Headers,
     image: &[u8],
     joined: &BTreeMap<&'static str, Vec<u8>>,
-) -> Option<Vec<u8>> {
+) -> Result<Option<Vec<u8>>, Error> {
     let Headers { list, mut names } = headers;
-    let joined: Vec<(u32, &[u8])> =
-        joined.iter().map(|(name, contents)| (names.add(name), &contents[..])).collect();
+    let joined = joined.iter().map(|(name, contents)| (names.add(name), &contents[..]));
+    let joined: Vec<(u32, &[u8])> = try_collect(joined)?;
     let mut file = Elf::new(header, header.e_type);
     for (index, section) in (0..).zip(&list) {
         let is_text = matches!(section.sh_type, SHT_SYMTAB | SHT_DYNSYM | SHT_STRTAB);
@@ -552,17 +794,27 @@ fn file(
         file.push(section, Contents::Bytes(contents));
     }
     file.header.e_shstrndx = header.e_shstrndx;
-    let mut bytes = vec![0; file.lay_out(header.e_shstrndx, 1)?];
+    let Some(len) = file.lay_out(header.e_shstrndx, 1) else { return Ok(None) };
+    let mut bytes = try_zeroed(len)?;
     file.write(header.e_shstrndx, 1, &mut bytes);
-    Some(bytes)
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use std::path::Path;
     use std::process::Command;
 
     use super::*;
+
+    fn joins(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
+        join(image, package, Most::default())
+    }
+
+    fn budget() -> Budget {
+        Allowance::new(Most::default(), 0).budget()
+    }
 
     /// What compilers can make of it: all sorts of references between sections.
     const CODE: &str = "
@@ -605,9 +857,9 @@ mod tests {
     fn what_is_joined_has_all_entries_and_refers_to_nothing_elsewhere() {
         for (image, package) in all("joined") {
             assert!(is_package(&package) && !is_package(&image));
-            let whole = join(&image, &package).unwrap();
+            let whole = joins(&image, &package).unwrap();
             let headers = Headers::parse(&image_header(&whole).unwrap(), &whole).unwrap();
-            let sections = unpacked(&headers, &whole).unwrap();
+            let sections = unpacked(&headers, &whole, &budget()).unwrap();
             let load = |id: SectionId| {
                 let contents = sections.get(id.name()).map_or(&[][..], |it| &**it);
                 Ok::<_, gimli::Error>(EndianSlice::new(contents, LittleEndian))
@@ -637,9 +889,9 @@ mod tests {
     #[test]
     fn the_package_of_another_build_is_refused() {
         let [by_gcc, by_clang, _] = all("another");
-        let refused = join(&by_gcc.0, &by_clang.1).unwrap_err();
+        let refused = joins(&by_gcc.0, &by_clang.1).unwrap_err();
         assert!(matches!(refused, NotJoined::Missing { .. }), "{refused}");
-        assert!(matches!(join(&by_gcc.1, &by_gcc.1), Err(NotJoined::NotSplit)));
+        assert!(matches!(joins(&by_gcc.1, &by_gcc.1), Err(NotJoined::NotSplit)));
     }
 
     /// What becomes of one unit in a package with these entries after its root, and this string.
@@ -671,7 +923,7 @@ mod tests {
         let map = |list: &[(&str, Vec<u8>)]| {
             list.iter().map(|(name, it)| ((*name).to_owned(), Cow::Owned(it.clone()))).collect()
         };
-        let sections = joined(&map(&ours), &map(&theirs), (0, 0))?;
+        let sections = joined(&map(&ours), &map(&theirs), (0, 0), 0, budget())?;
         Ok(sections.values().map(Vec::len).sum())
     }
 
@@ -691,7 +943,7 @@ mod tests {
         let named =
             |count: usize| of_entries(&table, &[[2, 0].repeat(count), vec![0]].concat(), 9999);
         assert!(named(10).is_ok());
-        assert!(matches!(named(1000), Err(NotJoined::TooMuch)));
+        assert!(matches!(named(50_000), Err(NotJoined::TooMuch)));
         // Attributes that take no room.
         let flags = [&[2, 0x34, 0][..], &[0x3f, 0x19].repeat(5000), &[0, 0]].concat();
         let flagged = |count| of_entries(&flags, &[vec![2; count], vec![0]].concat(), 0);
@@ -728,7 +980,7 @@ mod tests {
                     _ => random(256) as u8,
                 };
             }
-            if let Ok(whole) = join(&image, &package) {
+            if let Ok(whole) = joins(&image, &package) {
                 joined += 1;
                 assert!(whole.len() < 64 * (image.len() + package.len()), "round {round}");
             }

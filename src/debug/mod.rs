@@ -27,8 +27,13 @@
 //! registration is dropped while the image is still mapped. And it is made when the image is
 //! relocated and before its first constructor runs, so that breakpoints in those are hit.
 //!
-//! A load never fails because of all this: what cannot be told is logged and left out.
+//! A load never fails because of all this: what cannot be told is logged and left out. So is what
+//! would cost more than the file is worth ([`budget`]): then debuggers are told names only. Nothing is
+//! unpacked and nothing read before somebody wishes for a form that needs it.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod budget;
 mod dwarf;
 mod elf;
 mod inflate;
@@ -46,8 +51,10 @@ mod thread_local;
 mod xz;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
+pub(crate) use budget::{Allowance, Most};
 pub(crate) use jit::{debugger_listens, is_busy};
 pub(crate) use join::{is_package, join};
 pub(crate) use sections::full_symbol_table as symbol_table;
@@ -55,14 +62,15 @@ pub(crate) use sections::{DynamicSymbol, Source, SourceSegment, has_dwarf};
 pub(crate) use separate::{
     check as check_separate, installed as installed_separate, read as read_separate,
 };
-pub(crate) use symfile::{Instances, SymfileError, SymfileTemplate};
+pub(crate) use symfile::{Dwarf, Instances, SymfileError, SymfileTemplate};
 
 use crate::addr::LoadBias;
 use crate::environment;
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::sync::{Guard, Lock, Rank};
 use jit::Registration;
-use portable::{NotPortable, PortableSymfile};
+use portable::PortableSymfile;
 use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
@@ -95,6 +103,9 @@ pub enum Debug {
     /// As [`Debug::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
     /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
     /// damaged), this is [`Debug::Full`], and a warning is logged.
+    ///
+    /// Neither this nor [`Debug::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`] and
+    /// [`Limits::debug_info_steps`] allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
     Portable,
 }
 
@@ -102,6 +113,14 @@ impl Debug {
     /// What the environment says, and if it says nothing that we know, `self`.
     pub(crate) fn effective(self) -> Debug {
         environment::overridden(ENVIRONMENT, &WORDS, self)
+    }
+
+    /// Whether debug sections are made fit to be shown, which may take to unpack them.
+    pub(crate) fn dwarf(self) -> Dwarf {
+        match self {
+            Debug::Off | Debug::Symbols => Dwarf::Kept,
+            Debug::Full | Debug::Portable => Dwarf::Opened,
+        }
     }
 }
 
@@ -128,8 +147,9 @@ pub(crate) enum ThreadLocals {
 pub(crate) struct DebugTemplate {
     symfile: SymfileTemplate,
     wanted: Debug,
-    /// [`Limits::instances_in_full`](crate::Limits::instances_in_full).
+    /// [`Limits::instances_in_full`].
     most_in_full: u64,
+    most: Most,
 }
 
 impl DebugTemplate {
@@ -139,16 +159,24 @@ impl DebugTemplate {
         image: &str,
         source: &Source<'_>,
         wanted: Debug,
-        most_in_full: u64,
+        limits: &Limits,
         instances: Instances,
     ) -> Option<DebugTemplate> {
         if wanted == Debug::Off {
             return None;
         }
-        match SymfileTemplate::new(source, instances) {
-            Ok(symfile) => Some(DebugTemplate { symfile, wanted, most_in_full }),
+        let most = Most::from(limits);
+        let allowance = Allowance::new(most, source.len());
+        match SymfileTemplate::new(source, instances, allowance, wanted.dwarf()) {
+            Ok(symfile) => {
+                if let Some(fault) = symfile.fault() {
+                    warn_of_names_only(image, fault);
+                }
+                let most_in_full = limits.instances_in_full;
+                Some(DebugTemplate { symfile, wanted, most_in_full, most })
+            }
             Err(error) => {
-                logged!(warn, "{image}: debuggers will not see it: {error}");
+                warn_of_nothing(image, &error);
                 None
             }
         }
@@ -157,13 +185,13 @@ impl DebugTemplate {
     /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
     pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> Presence {
         let wanted = self.wanted_for(&image);
-        Presence::new(image, instance, self.symfile.at(instance), wanted)
+        Presence::new(image, instance, self.symfile.at(instance), wanted, self.most)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
     pub(crate) fn into_registration(self, image: Arc<str>, instance: Instance) -> Presence {
         let wanted = self.wanted_for(&image);
-        Presence::new(image, instance, self.symfile.into_symfile(instance), wanted)
+        Presence::new(image, instance, self.symfile.into_symfile(instance), wanted, self.most)
     }
 
     /// How much is told of one more instance. A debugger that listens looks at all instances for
@@ -183,10 +211,20 @@ impl DebugTemplate {
     }
 }
 
+/// Says that an image is told by name only though more was wished for.
+pub(crate) fn warn_of_names_only(image: &str, fault: &dyn Display) {
+    warn_of(image, Some(Fault::names_only(fault)));
+}
+
+fn warn_of_nothing(image: &str, fault: &dyn Display) {
+    logged!(warn, "{image}: debuggers will not see it: {fault}");
+}
+
 /// What debuggers are told of an instance, from when it is relocated until it goes.
 pub(crate) struct Presence {
     image: Arc<str>,
     instance: Instance,
+    most: Most,
     state: Lock<State>,
 }
 
@@ -218,7 +256,9 @@ fn in_full() -> Guard<'static, BTreeMap<Arc<str>, u64>> {
 
 impl InFull {
     fn new(image: &Arc<str>) -> InFull {
-        *in_full().entry(image.clone()).or_default() += 1;
+        let mut counts = in_full();
+        let count = counts.entry(image.clone()).or_default();
+        *count = count.saturating_add(1);
         InFull(image.clone())
     }
 
@@ -232,7 +272,7 @@ impl Drop for InFull {
     fn drop(&mut self) {
         let mut counts = in_full();
         if let Some(count) = counts.get_mut(&self.0) {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 counts.remove(&self.0);
             }
@@ -265,18 +305,34 @@ impl Presence {
     /// Of an instance that debuggers are told nothing of.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
         let state = State { told: Told::Nothing(None), has_all: false, in_full: None };
-        Presence { image, instance, state: Lock::new(Rank::Debug, state) }
+        let state = Lock::new(Rank::Debug, state);
+        Presence { image, instance, most: Most::default(), state }
     }
 
-    fn new(image: Arc<str>, instance: Instance, symfile: Symfile, wanted: Debug) -> Presence {
+    fn new(
+        image: Arc<str>,
+        instance: Instance,
+        symfile: Result<Symfile, SymfileError>,
+        wanted: Debug,
+        most: Most,
+    ) -> Presence {
+        let symfile = match symfile {
+            Ok(symfile) => symfile,
+            Err(error) => {
+                warn_of_nothing(&image, &error);
+                return Presence::none(image, instance);
+            }
+        };
         let (told, fault) = Told::Nothing(Some(symfile)).changed_to(wanted, instance);
-        warn_of_names_only(&image, fault);
+        warn_of(&image, fault);
         let in_full = told.in_full(&image);
-        Presence {
-            image,
-            instance,
-            state: Lock::new(Rank::Debug, State { told, has_all: true, in_full }),
-        }
+        let state = Lock::new(Rank::Debug, State { told, has_all: true, in_full });
+        Presence { image, instance, most, state }
+    }
+
+    /// What may be spent on the debug information in a file of `len` bytes.
+    pub(crate) fn allowance(&self, len: usize) -> Allowance {
+        Allowance::new(self.most, len)
     }
 
     /// How much debuggers are told now.
@@ -297,11 +353,12 @@ impl Presence {
         };
         // Made without the lock, since it takes its time. Nobody takes a symfile away again.
         let made = if lacks_symfile {
-            let made = symfile().map_err(|error| {
+            let made = symfile().and_then(|made| made.into_symfile(self.instance));
+            let made = made.map_err(|error| {
                 Error::unsupported(format!("telling debuggers of it: {error}"))
                     .in_image(&self.image)
             })?;
-            Some(made.into_symfile(self.instance))
+            Some(made)
         } else {
             None
         };
@@ -312,7 +369,7 @@ impl Presence {
         }
         let fault = self.change(&mut state, wanted);
         drop(state);
-        warn_of_names_only(&self.image, fault);
+        warn_of(&self.image, fault);
         Ok(())
     }
 
@@ -329,19 +386,21 @@ impl Presence {
 
     /// Tells as much as before, but from `symfile`, which was made with debug information that came
     /// later.
-    pub(crate) fn replace(&self, symfile: SymfileTemplate) {
+    pub(crate) fn replace(&self, symfile: SymfileTemplate) -> Result<(), SymfileError> {
+        let symfile = symfile.into_symfile(self.instance)?;
         let mut state = self.lock();
         let wanted = state.told.debug();
         let _ = self.change(&mut state, Debug::Off);
-        state.told = Told::Nothing(Some(symfile.into_symfile(self.instance)));
+        state.told = Told::Nothing(Some(symfile));
         state.has_all = true;
         let fault = self.change(&mut state, wanted);
         drop(state);
-        warn_of_names_only(&self.image, fault);
+        warn_of(&self.image, fault);
+        Ok(())
     }
 
     /// What comes back is for the log, which must wait for the end of the lock.
-    fn change(&self, state: &mut State, wanted: Debug) -> Option<NotPortable> {
+    fn change(&self, state: &mut State, wanted: Debug) -> Option<Fault> {
         let before = std::mem::replace(&mut state.told, Told::Nothing(None));
         let (told, fault) = before.changed_to(wanted, self.instance);
         state.told = told;
@@ -352,12 +411,16 @@ impl Presence {
     /// The debug sections of these names; `None` if they were not kept.
     pub(crate) fn debug_sections(&self, names: &[&'static str]) -> Option<DebugSections> {
         // They are unpacked without the lock, since that may take its time.
-        let packed = self.lock().told.symfile()?.packed_sections(names);
+        let (packed, budget) = {
+            let state = self.lock();
+            let symfile = state.told.symfile()?;
+            (symfile.packed_sections(names), symfile.allowance().budget())
+        };
         let stored = packed.iter().map(|section| section.contents.len() as u64).sum();
         let mut kept = DebugSections { sections: Vec::new(), stored, fault: None };
         for section in packed {
             let name = section.name;
-            match section.unpacked() {
+            match section.unpacked(&budget) {
                 Ok(contents) => kept.sections.push((name, contents)),
                 Err(error) => kept.fault = Some(DebugFault::Packed(name, error)),
             }
@@ -411,13 +474,15 @@ impl Told {
 
     /// The same symfile, told as wanted. Where there is none, nothing is told. With the reason why it
     /// is not told as wanted.
-    fn changed_to(self, wanted: Debug, instance: Instance) -> (Told, Option<NotPortable>) {
+    fn changed_to(self, wanted: Debug, instance: Instance) -> (Told, Option<Fault>) {
         if self.debug() == wanted {
             return (self, None);
         }
         let with_dwarf = wanted == Debug::Full;
         let mut symfile = match (self, wanted) {
-            (Told::Wrapped(mut registration), Debug::Symbols | Debug::Full) => {
+            (Told::Wrapped(mut registration), Debug::Symbols | Debug::Full)
+                if !with_dwarf || registration.symfile().can_show_dwarf() =>
+            {
                 registration.change(|symfile| symfile.show_dwarf(with_dwarf));
                 return (Told::Wrapped(registration), None);
             }
@@ -429,32 +494,75 @@ impl Told {
                 wrapped
             }
         };
+        let mut fault = None;
+        if wanted.dwarf() == Dwarf::Opened {
+            (symfile, fault) = opened(symfile, instance);
+        }
         let told = match wanted {
             Debug::Off => Told::Nothing(Some(symfile)),
-            Debug::Symbols | Debug::Full => {
+            Debug::Portable if symfile.can_show_dwarf() => {
+                match symfile.portable(instance.load_bias) {
+                    Ok(portable) => {
+                        let portable = Registration::new(portable);
+                        Told::Portable { portable, wrapped: symfile }
+                    }
+                    Err(error) if error.is_for_want_of_means() => {
+                        fault = Some(Fault::names_only(&error));
+                        symfile.show_dwarf(false);
+                        Told::Wrapped(Registration::new(symfile))
+                    }
+                    // Half of the addresses moved would be worse than what lldb does not read.
+                    Err(error) => {
+                        let told = "lldb will see names and backtraces only";
+                        fault = Some(Fault { told, why: error.to_string() });
+                        symfile.show_dwarf(true);
+                        Told::Wrapped(Registration::new(symfile))
+                    }
+                }
+            }
+            Debug::Symbols | Debug::Full | Debug::Portable => {
                 symfile.show_dwarf(with_dwarf);
                 Told::Wrapped(Registration::new(symfile))
             }
-            Debug::Portable => match symfile.portable(instance.load_bias) {
-                Ok(portable) => {
-                    let portable = Registration::new(portable);
-                    Told::Portable { portable, wrapped: symfile }
-                }
-                // Half of the addresses moved would be worse than what lldb does not read.
-                Err(error) => {
-                    symfile.show_dwarf(true);
-                    return (Told::Wrapped(Registration::new(symfile)), Some(error));
-                }
-            },
         };
-        (told, None)
+        (told, fault)
     }
 }
 
-/// Says why an image could not be told as [`Debug::Portable`].
-fn warn_of_names_only(image: &str, fault: Option<NotPortable>) {
-    if let Some(fault) = fault {
-        logged!(warn, "{image}: lldb will see names and backtraces only: {fault}");
+/// Why an image is not told as was wished.
+struct Fault {
+    /// What is told instead.
+    told: &'static str,
+    why: String,
+}
+
+impl Fault {
+    fn names_only(why: &dyn Display) -> Fault {
+        Fault { told: "debuggers will see names and backtraces only", why: why.to_string() }
+    }
+}
+
+/// The symfile, made fit to show its DWARF; or as it was, if that cannot be, and why.
+fn opened(symfile: Symfile, instance: Instance) -> (Symfile, Option<Fault>) {
+    let opened = match symfile.opened(instance) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return (symfile, None),
+        Err(error) => return (symfile, Some(Fault::names_only(&error))),
+    };
+    if let Some(fault) = opened.fault() {
+        let fault = Fault::names_only(fault);
+        return (symfile, Some(fault));
+    }
+    match opened.into_symfile(instance) {
+        Ok(opened) => (opened, None),
+        Err(error) => (symfile, Some(Fault::names_only(&error))),
+    }
+}
+
+/// Says why an image is not told as was wished. No lock may be held.
+fn warn_of(image: &str, fault: Option<Fault>) {
+    if let Some(Fault { told, why }) = fault {
+        logged!(warn, "{image}: {told}: {why}");
     }
 }
 

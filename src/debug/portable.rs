@@ -10,6 +10,7 @@
 //! shows wrong things.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use goblin::elf::header::ET_DYN;
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD};
@@ -17,12 +18,14 @@ use goblin::elf::section_header::{SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_PROGBITS,
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 
-use super::dwarf::{Addresses, DwarfSection, NotRelocated, is_index};
+use super::dwarf::{Addresses, DwarfSection, NotRelocated, Why, is_index};
 use super::elf::{Contents, Elf, NOTHING};
 use super::jit::StableBytes;
 use super::sections::{Names, SourceSegment};
 use super::symfile::{DebugSection, Symfile, SymfileError};
 use crate::addr::LoadBias;
+use crate::error::Error;
+use crate::fallible::{try_collect, try_copy, try_vec, try_zeroed};
 
 /// The file.
 pub(super) struct PortableSymfile(Vec<u8>);
@@ -40,8 +43,24 @@ pub(super) enum NotPortable {
     NotRelocated(#[from] NotRelocated),
     #[error(transparent)]
     Unread(#[from] SymfileError),
+    #[error("{0}")]
+    Memory(#[from] Error),
     #[error("the symfile is not what it was")]
     Unreadable,
+}
+
+impl NotPortable {
+    /// Whether there would be one if more might be spent.
+    pub(super) fn is_for_want_of_means(&self) -> bool {
+        match self {
+            NotPortable::NotRelocated(error) => {
+                matches!(error.why, Why::OverBudget(_) | Why::Memory(_))
+            }
+            NotPortable::Unread(error) => error.is_for_want_of_means(),
+            NotPortable::Memory(_) => true,
+            NotPortable::Unreadable => false,
+        }
+    }
 }
 
 impl Symfile {
@@ -49,15 +68,17 @@ impl Symfile {
     pub(super) fn portable(&self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
         let mut debug_sections = self.debug_sections()?;
         debug_sections.retain(|section| !is_index(&section.name));
-        let read: Vec<DwarfSection<'_>> = debug_sections
-            .iter()
-            .map(|section| DwarfSection { name: &section.name, contents: &section.contents })
-            .collect();
-        let addresses = Addresses::find(&read)?;
+        let mut read = try_vec(debug_sections.len())?;
+        read.extend(
+            debug_sections
+                .iter()
+                .map(|section| DwarfSection { name: &section.name, contents: &section.contents }),
+        );
+        let addresses = Addresses::find(&read, &self.allowance().budget())?;
         for (index, section) in debug_sections.iter_mut().enumerate() {
             addresses.relocate(index, &mut section.contents, load_bias);
         }
-        self.with_sections(&debug_sections, load_bias)
+        self.with_sections(&debug_sections, load_bias)?
             .ok_or(NotPortable::Unreadable)
             .map(PortableSymfile)
     }
@@ -67,23 +88,23 @@ impl Symfile {
         &self,
         debug_sections: &[DebugSection],
         load_bias: LoadBias,
-    ) -> Option<Vec<u8>> {
-        let (header, sections) = self.outer_sections()?;
-        let mut names = Names(self.names()?.to_vec());
-        let debug_sections: Vec<(SectionHeader, &[u8])> = debug_sections
-            .iter()
-            .map(|section| {
-                let header = SectionHeader {
-                    sh_name: names.add(&section.name),
-                    sh_type: SHT_PROGBITS,
-                    sh_flags: section.sh_flags,
-                    sh_addralign: 1,
-                    sh_entsize: section.sh_entsize,
-                    ..SectionHeader::default()
-                };
-                (header, &section.contents[..])
-            })
-            .collect();
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let (Some((header, sections)), Some(names)) = (self.outer_sections()?, self.names()) else {
+            return Ok(None);
+        };
+        let mut names = Names(try_copy(names)?);
+        let debug_sections = debug_sections.iter().map(|section| {
+            let header = SectionHeader {
+                sh_name: names.add(&section.name),
+                sh_type: SHT_PROGBITS,
+                sh_flags: section.sh_flags,
+                sh_addralign: 1,
+                sh_entsize: section.sh_entsize,
+                ..SectionHeader::default()
+            };
+            (header, &section.contents[..])
+        });
+        let debug_sections: Vec<(SectionHeader, &[u8])> = try_collect(debug_sections)?;
 
         let mut file = Elf::new(&header, ET_DYN);
         file.segments
@@ -104,13 +125,20 @@ impl Symfile {
         for (section, contents) in debug_sections {
             file.push(section, Contents::Bytes(contents));
         }
-        let mut bytes = vec![0; file.lay_out(symtab, 1)?];
+        let Some(len) = file.lay_out(symtab, 1) else { return Ok(None) };
+        let mut bytes = try_zeroed(len)?;
+        // Few, of whatever many there are: see `Sections::find_contents`.
+        let with_contents: Vec<SectionHeader> = file
+            .sections
+            .iter()
+            .map(|(section, _)| *section)
+            .filter(|it| it.sh_type != SHT_NOBITS && it.sh_flags & u64::from(SHF_ALLOC) != 0)
+            .collect();
         for segment in &mut file.segments {
-            let of_segment = file.sections.iter().map(|(section, _)| section);
-            contain_contents(segment, of_segment);
+            contain_contents(segment, &with_contents);
         }
         file.write(symtab, 1, &mut bytes);
-        Some(bytes)
+        Ok(Some(bytes))
     }
 }
 
@@ -124,7 +152,7 @@ fn program_header(segment: &SourceSegment, load_bias: LoadBias) -> ProgramHeader
         p_flags: PF_R | flag(*executable, PF_X) | flag(*writable, PF_W),
         p_vaddr: address,
         p_paddr: address,
-        p_memsz: addresses.end.0 - addresses.start.0,
+        p_memsz: addresses.end.checked_sub(addresses.start).unwrap_or_default(),
         p_align: 1,
         ..ProgramHeader::default()
     }
@@ -132,22 +160,14 @@ fn program_header(segment: &SourceSegment, load_bias: LoadBias) -> ProgramHeader
 
 /// Gives a segment the part of the file that has the contents of those of its sections that have
 /// any: gdb warns of others. Nobody maps it from there.
-fn contain_contents<'s>(
-    segment: &mut ProgramHeader,
-    sections: impl Iterator<Item = &'s SectionHeader>,
-) {
+fn contain_contents(segment: &mut ProgramHeader, with_contents: &[SectionHeader]) {
     let addresses = segment.p_vaddr..segment.p_vaddr.saturating_add(segment.p_memsz);
-    let within = sections.filter(|section| {
-        section.sh_type != SHT_NOBITS
-            && section.sh_flags & u64::from(SHF_ALLOC) != 0
-            && addresses.contains(&section.sh_addr)
-    });
-    // Laid out, so that no end overflows.
+    let within = with_contents.iter().filter(|section| addresses.contains(&section.sh_addr));
     let contents = within
-        .map(|section| (section.sh_offset, section.sh_offset + section.sh_size))
+        .map(|section| (section.sh_offset, section.sh_offset.saturating_add(section.sh_size)))
         .reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)));
     if let Some((start, end)) = contents {
         segment.p_offset = start;
-        segment.p_filesz = end - start;
+        segment.p_filesz = end.saturating_sub(start);
     }
 }

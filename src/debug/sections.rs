@@ -11,6 +11,7 @@
 //! Source: gABI chapter 4, "Sections" and "Special Sections".
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -25,19 +26,25 @@ use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 use goblin::elf64::sym::Sym;
 
+use super::budget::{Budget, OverBudget};
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
-use super::inflate;
+use super::inflate::{self, NotInflated};
 use super::jit::debugger_listens;
 use super::separate::is_build_id_told;
-use super::split::{Abbreviations, SplitSections, SplitUnit};
+use super::split::{Abbreviations, NotTold, SplitSections, SplitUnit};
 use super::symfile::image_header;
 use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_copy, try_vec};
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.
 const MOST_SECTIONS: u16 = 0xf000;
+
+/// The longest name that a debug section may have, in bytes: thousands may have the same.
+const LONGEST_NAME: usize = 64;
 
 /// What a symfile is made from.
 pub(crate) struct Source<'a> {
@@ -116,6 +123,39 @@ pub(super) struct Sections<'a> {
     /// What is known of the parts of `.debug_addr` of units whose entries are in another file, if
     /// that matters.
     split: Vec<SplitUnit>,
+    /// The offsets of thread-local variables by the symbol table, where that is gone.
+    noted_thread_locals: Option<Vec<u64>>,
+    /// What may be spent on reading the debug sections.
+    budget: Budget,
+}
+
+/// Why debug sections cannot be shown as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error("{section}: {error}")]
+    Compressed { section: String, error: NotInflated },
+    #[error("its split units: {0}")]
+    Split(#[from] NotTold),
+    #[error("its debug information: {0}")]
+    OverBudget(#[from] OverBudget),
+    #[error("{0}")]
+    Memory(#[from] Error),
+    #[error("{0}")]
+    Unknown(&'static str),
+}
+
+impl NotOpened {
+    /// Whether they could be shown if more might be spent.
+    fn is_for_want_of_means(&self) -> bool {
+        match self {
+            NotOpened::Compressed { error, .. } => {
+                matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
+            }
+            NotOpened::Split(error) => !matches!(error, NotTold::Unreadable(_)),
+            NotOpened::OverBudget(_) | NotOpened::Memory(_) => true,
+            NotOpened::Unknown(_) => false,
+        }
+    }
 }
 
 /// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
@@ -144,11 +184,16 @@ impl Names {
 
     /// Whether it is one of those that debug sections have.
     pub(super) fn is_debug(&self, name: u32) -> bool {
-        self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")
+        let is_short = || {
+            let rest = self.0.get(name as usize..).unwrap_or_default();
+            rest.iter().take(LONGEST_NAME).any(|&byte| byte == 0)
+        };
+        (self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")) && is_short()
     }
 
     pub(super) fn is(&self, name: u32, whole: &str) -> bool {
-        self.starts_with(name, whole) && self.0.get(name as usize + whole.len()).copied() == Some(0)
+        let rest = self.0.get(name as usize..).unwrap_or_default();
+        rest.strip_prefix(whole.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
     /// Whether it is this name of a debug section, or what such a section is called when it is compressed:
@@ -176,17 +221,19 @@ impl Headers {
         if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
             return Err("their size or number is none that we know");
         }
-        let table = file_range(file, header.e_shoff, u64::from(count) * SECTION_SIZE as u64)
-            .ok_or("they lie outside the file")?;
-        let list: Vec<SectionHeader> = table.chunks_exact(SECTION_SIZE).map(get).collect();
+        let len = u64::from(count).saturating_mul(SECTION_SIZE as u64);
+        let table = file_range(file, header.e_shoff, len).ok_or("they lie outside the file")?;
+        let no_memory = |_| "there is no memory for them";
+        let mut list: Vec<SectionHeader> = try_vec(count.into()).map_err(no_memory)?;
+        list.extend(table.chunks_exact(SECTION_SIZE).map(get::<SectionHeader>));
         let names = list
             .get(usize::from(header.e_shstrndx))
             .filter(|names| names.sh_type == SHT_STRTAB)
             .and_then(|names| file_range(file, names.sh_offset, names.sh_size))
             .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
             .ok_or("their names are not in the file")?;
-        let mut names = Names(names.to_vec());
-        names.0.push(0);
+        let mut names = Names(try_copy(names).map_err(no_memory)?);
+        names.0.try_push(0).map_err(no_memory)?;
         Ok(Headers { list, names })
     }
 }
@@ -197,10 +244,17 @@ impl<'a> Sections<'a> {
         header: &Header,
         file: &'a [u8],
         source: &Source<'a>,
-    ) -> Result<Sections<'a>, &'static str> {
-        let Headers { list: headers, names } = Headers::parse(header, file)?;
+        budget: Budget,
+    ) -> Result<Sections<'a>, (&'static str, Budget)> {
+        let Headers { list: headers, names } = match Headers::parse(header, file) {
+            Ok(headers) => headers,
+            Err(fault) => return Err((fault, budget)),
+        };
+        // One may be added.
+        let room = headers.len().saturating_add(1);
+        let Ok(list) = try_vec(room) else { return Err(("there is no memory for them", budget)) };
         let mut sections = Sections {
-            list: Vec::with_capacity(headers.len() + 1),
+            list,
             symbols: symbol_table(SHT_SYMTAB, &headers, file)
                 .or_else(|| symbol_table(SHT_DYNSYM, &headers, file)),
             has_all_symbols: symbol_table(SHT_SYMTAB, &headers, file).is_some(),
@@ -208,15 +262,32 @@ impl<'a> Sections<'a> {
             names,
             stated: true,
             split: vec![],
+            noted_thread_locals: None,
+            budget,
         };
+        match sections.classify_all(&headers, file, source) {
+            Ok(()) => {
+                sections.find_contents(source);
+                Ok(sections)
+            }
+            Err(fault) => Err((fault, sections.budget)),
+        }
+    }
+
+    fn classify_all(
+        &mut self,
+        headers: &[SectionHeader],
+        file: &'a [u8],
+        source: &Source<'a>,
+    ) -> Result<(), &'static str> {
         let (mut debug_len, mut has_code) = (0u64, false);
-        for header in &headers {
-            let section = sections.classify(header, file, source)?;
+        for header in headers {
+            let section = self.classify(header, file, source)?;
             if section.role == Role::Debug {
                 debug_len = debug_len.saturating_add(section.header.sh_size);
             }
             has_code |= section.header.sh_flags & u64::from(SHF_EXECINSTR) != 0;
-            sections.list.push(section);
+            self.list.push(section);
         }
         // Sections do not overlap in a file. If they did, a small file could ask for much memory.
         if debug_len > file.len() as u64 {
@@ -225,8 +296,28 @@ impl<'a> Sections<'a> {
         if !has_code && source.segments.iter().any(|segment| segment.executable) {
             return Err("they do not tell where the code is");
         }
-        sections.find_contents(source);
-        Ok(sections)
+        Ok(())
+    }
+
+    /// Those that a symfile has noted.
+    pub(super) fn noted(
+        names: Names,
+        list: Vec<Section<'a>>,
+        symbols: (&'a [u8], &'a [u8]),
+        thread_locals: Option<Vec<u64>>,
+        budget: Budget,
+    ) -> Sections<'a> {
+        Sections {
+            names,
+            list,
+            symbols: Some(symbols),
+            has_all_symbols: false,
+            debugdata: None,
+            stated: true,
+            split: vec![],
+            noted_thread_locals: thread_locals,
+            budget,
+        }
     }
 
     /// What becomes of the section with this header.
@@ -298,7 +389,7 @@ impl<'a> Sections<'a> {
         Ok(section)
     }
 
-    fn leave_dwarf(&mut self) {
+    pub(super) fn leave_dwarf(&mut self) {
         for section in &mut self.list {
             if section.role == Role::Debug {
                 section.role = Role::LeftOut;
@@ -340,7 +431,7 @@ impl<'a> Sections<'a> {
     }
 
     /// From the segments, as if each were a section; `.eh_frame` is cut out of the one it is in.
-    pub(super) fn made_up(source: &Source<'a>) -> Sections<'a> {
+    pub(super) fn made_up(source: &Source<'a>, budget: Budget) -> Sections<'a> {
         let mut names = Names(vec![0]);
         let [text, data, rodata, eh_frame_name] =
             [".text", ".data", ".rodata", ".eh_frame"].map(|name| names.add(name));
@@ -401,6 +492,8 @@ impl<'a> Sections<'a> {
             debugdata: None,
             stated: false,
             split: vec![],
+            noted_thread_locals: None,
+            budget,
         }
     }
 
@@ -434,29 +527,52 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Has gdb show lines of split units whose file it does not find, see [`super::split`].
-    pub(super) fn open_split_units(&mut self) {
-        // A skeleton has its addresses there.
-        let Some(at) = self.debug(".debug_abbrev").filter(|_| self.debug(".debug_addr").is_some())
-        else {
-            return;
-        };
-        let Ok(contents) = self.unpacked(at) else { return };
-        if !contents.contains(&Abbreviations::SKELETON) {
-            return;
+    /// Sees to it that debuggers can be shown the debug sections; or why they cannot. Then what they
+    /// are shown would be wrong, or cost too much.
+    pub(super) fn open(&mut self, tls_size: u64) -> Result<(), NotOpened> {
+        // A skeleton has its addresses in `.debug_addr`.
+        let at = self.debug(".debug_abbrev").filter(|_| self.debug(".debug_addr").is_some());
+        if let Some(at) = at {
+            match self.unpacked(at) {
+                Ok(contents) => self.open_split_units(at, contents, tls_size)?,
+                // Nobody can read it.
+                Err(error) if tls_size == 0 && !error.is_for_want_of_means() => {}
+                Err(error) => return Err(error),
+            }
         }
-        let abbreviations = Abbreviations::read(&contents);
+        self.open_thread_locals(tls_size)
+    }
+
+    /// Has gdb show lines of split units whose file it does not find, see [`super::split`], and finds
+    /// what of their addresses may be offsets of thread-local variables. `contents` are those of
+    /// `.debug_abbrev`, which is the section at `at`.
+    fn open_split_units(
+        &mut self,
+        at: usize,
+        contents: Cow<'a, [u8]>,
+        tls_size: u64,
+    ) -> Result<(), NotOpened> {
+        if tls_size == 0 && !contents.contains(&Abbreviations::SKELETON) {
+            return Ok(());
+        }
+        let abbreviations = Abbreviations::read(&contents, &self.budget)?;
+        if tls_size != 0 && abbreviations.has_split() {
+            self.find_split_units(&abbreviations, &contents, tls_size)?;
+        }
         if abbreviations.has_skeletons() {
-            let mut contents = contents.into_owned();
+            let mut contents = match contents {
+                Cow::Borrowed(contents) => try_copy(contents)?,
+                Cow::Owned(contents) => contents,
+            };
             abbreviations.make_ordinary(&mut contents);
             self.replace(at, ".debug_abbrev", contents);
         }
+        Ok(())
     }
 
     /// Sees to it that what tells where the thread-local variables of an image are can be found and
-    /// changed: unpacks it. If it cannot be found, the DWARF is left out, since a debugger would
-    /// show wrong memory.
-    pub(super) fn open_thread_locals(&mut self, tls_size: u64) {
+    /// changed: unpacks it. If it cannot be found, a debugger would show wrong memory.
+    fn open_thread_locals(&mut self, tls_size: u64) -> Result<(), NotOpened> {
         // Without a block there is nothing to be told but variables that were thrown away. To unpack
         // all for these would take ten times as long as the rest of a load; but nothing beside what a
         // debugger takes to read it. What cannot be unpacked here is not read there.
@@ -465,33 +581,25 @@ impl<'a> Sections<'a> {
                 let open = |name| self.open_where_changed(name, tls_size);
                 let _ = TELL_PLACES.into_iter().try_for_each(open);
             }
-            return;
+            return Ok(());
         }
-        let opened = self.find_split_units(tls_size).and_then(|()| {
-            TELL_PLACES.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
-            match self.debug(SHARED) {
-                Some(_) if !self.has_all_thread_locals(tls_size) => {
-                    Err("the file named in .gnu_debugaltlink may have thread-local variables"
-                        .into())
-                }
-                _ => Ok(()),
-            }
-        });
-        if let Err(fault) = opened {
-            logged!(warn, "debuggers will see names and backtraces only: {fault}");
-            self.leave_dwarf();
+        TELL_PLACES.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
+        if self.debug(SHARED).is_some() && !self.has_all_thread_locals(tls_size)? {
+            let what = "the file named in .gnu_debugaltlink may have thread-local variables";
+            return Err(NotOpened::Unknown(what));
         }
+        Ok(())
     }
 
     /// Unpacks all debug sections of this name that tell where thread-local variables are, if they
     /// are compressed.
-    fn open_where_changed(&mut self, wanted: &str, tls_size: u64) -> Result<(), String> {
+    fn open_where_changed(&mut self, wanted: &str, tls_size: u64) -> Result<(), NotOpened> {
         for at in 0..self.list.len() {
             if !self.is_debug(at, wanted) {
                 continue;
             }
             if let Cow::Owned(contents) = self.unpacked(at)?
-                && !self.sites(wanted, &contents, tls_size).is_empty()
+                && !self.sites(wanted, &contents, tls_size)?.is_empty()
             {
                 self.replace(at, wanted, contents);
             }
@@ -500,39 +608,60 @@ impl<'a> Sections<'a> {
     }
 
     /// Whether the DWARF here tells of all thread-local variables that the symbols tell of.
-    fn has_all_thread_locals(&self, tls_size: u64) -> bool {
-        let debug = self.list.iter().filter(|section| section.role == Role::Debug);
-        let told: HashSet<u64> = debug
-            .flat_map(|section| self.thread_locals(section, tls_size))
-            .map(|site| site.offset)
-            .collect();
+    fn has_all_thread_locals(&self, tls_size: u64) -> Result<bool, NotOpened> {
+        let Some(stated) = self.stated_thread_locals()? else { return Ok(false) };
+        let mut told = HashSet::new();
+        for section in self.list.iter().filter(|section| section.role == Role::Debug) {
+            told.extend(self.thread_locals(section, tls_size)?.iter().map(|site| site.offset));
+        }
+        Ok(stated.iter().all(|offset| told.contains(offset)))
+    }
+
+    /// The offsets of all thread-local variables by the symbol table, if that has all.
+    fn stated_thread_locals(&self) -> Result<Option<Cow<'_, [u64]>>, NotOpened> {
+        if let Some(noted) = &self.noted_thread_locals {
+            return Ok(Some(noted.into()));
+        }
         let Some((symbols, _)) = self.symbols.filter(|_| self.has_all_symbols) else {
-            return false;
+            return Ok(None);
         };
-        let mut symbols = symbols.chunks_exact(SYMBOL_SIZE).map(get::<Sym>);
-        symbols.all(|symbol| st_type(symbol.st_info) != STT_TLS || told.contains(&symbol.st_value))
+        let mut offsets = Vec::new();
+        for symbol in symbols.chunks_exact(SYMBOL_SIZE).map(get::<Sym>) {
+            if st_type(symbol.st_info) == STT_TLS {
+                offsets.try_push(symbol.st_value)?;
+            }
+        }
+        Ok(Some(offsets.into()))
+    }
+
+    /// What [`Sections::open`] needs to know later of the symbol table, which will be another then.
+    pub(super) fn note_thread_locals(&self, tls_size: u64) -> Option<Vec<u64>> {
+        self.debug(SHARED).filter(|_| tls_size != 0)?;
+        self.stated_thread_locals().ok()?.map(Cow::into_owned)
     }
 
     /// Finds which part of `.debug_addr` may have offsets of thread-local variables.
-    fn find_split_units(&mut self, tls_size: u64) -> Result<(), String> {
-        let places = [".debug_abbrev", ".debug_info", ".debug_addr"].map(|name| self.debug(name));
-        let [Some(abbreviations), Some(entries), Some(addresses)] = places else { return Ok(()) };
-        let [abbreviations, addresses] = [self.unpacked(abbreviations)?, self.unpacked(addresses)?];
-        let all = Abbreviations::read(&abbreviations);
-        if !all.has_split() {
+    fn find_split_units(
+        &mut self,
+        all: &Abbreviations,
+        abbreviations: &[u8],
+        tls_size: u64,
+    ) -> Result<(), NotOpened> {
+        let [Some(entries), Some(addresses)] =
+            [".debug_info", ".debug_addr"].map(|name| self.debug(name))
+        else {
             return Ok(());
+        };
+        let mut names = [".debug_abbrev", ".debug_info", ".debug_addr"].into_iter();
+        if names.any(|name| self.all_debug(name).nth(1).is_some()) {
+            return Err(NotOpened::Unknown("split units with more than one section of a name"));
         }
-        let entries = self.unpacked(entries)?;
+        let [entries, addresses] = [self.unpacked(entries)?, self.unpacked(addresses)?];
         let unpacked = |name| self.debug(name).map_or(Ok(Cow::default()), |at| self.unpacked(at));
         let [ranges, lists] = [unpacked(".debug_ranges")?, unpacked(".debug_rnglists")?];
-        let sections = SplitSections {
-            abbreviations: &abbreviations,
-            entries: &entries,
-            ranges: &ranges,
-            lists: &lists,
-        };
-        let split = all.units(&sections, addresses.len());
-        let split = split.map_err(|error| format!("its split units: {error}"))?;
+        let sections =
+            SplitSections { abbreviations, entries: &entries, ranges: &ranges, lists: &lists };
+        let split = all.units(&sections, addresses.len(), &self.budget)?;
         // Addresses of variables and functions, none of which lies in front of the first section
         // that has such.
         let has_some =
@@ -540,62 +669,85 @@ impl<'a> Sections<'a> {
         let is_rodata = |it: &&Section<'_>| self.names.starts_with(it.header.sh_name, ".rodata");
         let first = self.loaded().filter(|it| has_some(it) || is_rodata(it));
         if first.map(|it| it.header.sh_addr).min().is_some_and(|first| first < tls_size) {
-            return Err("offsets in .debug_addr cannot be told from addresses".to_owned());
+            let what = "offsets in .debug_addr cannot be told from addresses";
+            return Err(NotOpened::Unknown(what));
         }
         self.split = split;
         Ok(())
     }
 
+    /// What in each debug section tells where thread-local variables are.
+    pub(super) fn all_thread_locals(&self, tls_size: u64) -> Result<Vec<Vec<Site>>, NotOpened> {
+        let mut found = try_vec(self.list.len())?;
+        for section in self.list.iter().filter(|section| section.role == Role::Debug) {
+            found.push(self.thread_locals(section, tls_size)?);
+        }
+        Ok(found)
+    }
+
     /// What in this debug section tells where thread-local variables are.
-    pub(super) fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Vec<Site> {
+    fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Result<Vec<Site>, NotOpened> {
         let mut names = TELL_PLACES.into_iter();
-        let name = names.find(|name| self.names.is(section.header.sh_name, name));
-        name.map_or_else(Vec::new, |name| self.sites(name, &section.contents, tls_size))
+        match names.find(|name| self.names.is(section.header.sh_name, name)) {
+            Some(name) => self.sites(name, &section.contents, tls_size),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// As [`Sections::thread_locals`], of the section of this name with these contents.
-    fn sites(&self, name: &str, contents: &[u8], tls_size: u64) -> Vec<Site> {
+    fn sites(&self, name: &str, contents: &[u8], tls_size: u64) -> Result<Vec<Site>, NotOpened> {
+        let mut found = Vec::new();
         match name {
-            ".debug_info" | ".debug_types" => thread_local::locations(contents, tls_size),
-            ".debug_addr" => {
-                let owner = self.owners(tls_size);
+            ".debug_info" | ".debug_types" => {
+                thread_local::locations(contents, tls_size, &mut |site| {
+                    self.budget.step(SITE)?;
+                    Ok(found.try_push(site)?)
+                })?;
+            }
+            // There is one such section then, see `find_split_units`.
+            ".debug_addr" if !self.split.is_empty() => {
+                let owner = self.owners(tls_size)?;
                 let entries =
                     |unit: &SplitUnit| contents.get(unit.addresses.clone()).unwrap_or_default();
                 // It is described once.
                 let has_first = !(self.split.iter())
                     .any(|unit| thread_local::states_first(entries(unit), &owner));
-                let of_unit = |unit: &SplitUnit| {
-                    let mut sites =
-                        thread_local::slots(entries(unit), unit, tls_size, has_first, &owner);
-                    sites.iter_mut().for_each(|site| site.at += unit.addresses.start);
-                    sites
-                };
-                self.split.iter().flat_map(of_unit).collect()
+                for unit in &self.split {
+                    let start = unit.addresses.start;
+                    let entries = entries(unit);
+                    self.budget.step(entries.len())?;
+                    thread_local::slots(entries, unit, tls_size, has_first, &owner, &mut |site| {
+                        self.budget.step(SITE)?;
+                        Ok(found.try_push(site.moved(start))?)
+                    })?;
+                }
             }
-            _ => Vec::new(),
+            _ => {}
         }
+        Ok(found)
     }
 
     /// Tells whose an address is, of an image whose block has this many bytes.
-    fn owners(&self, tls_size: u64) -> impl Fn(u64) -> Owner {
+    fn owners(&self, tls_size: u64) -> Result<impl Fn(u64) -> Owner + use<>, NotOpened> {
         const POINTERS: [&str; 3] = [".init_array", ".fini_array", ".preinit_array"];
         let has = |header: &SectionHeader, flag| header.sh_flags & u64::from(flag) != 0;
         let headers = || self.loaded().map(|section| &section.header);
         let block = headers().filter(|it| has(it, SHF_TLS)).map(|it| it.sh_addr).min();
         // They do not overlap; if they did, only what this image shows would be wrong.
-        let mut others: Vec<(u64, u64, Owner)> = headers()
+        let mut others: Vec<(u64, u64, Owner)> = try_vec(self.list.len())?;
+        let of_sections = headers()
             .filter(|it| !has(it, SHF_TLS) && it.sh_size != 0)
             .filter(|it| !POINTERS.iter().any(|name| self.names.is(it.sh_name, name)))
             .map(|it| {
                 let owner = if has(it, SHF_EXECINSTR) { Owner::Code } else { Owner::Other };
                 (it.sh_addr, it.sh_size, owner)
-            })
-            .collect();
+            });
+        others.extend(of_sections);
         others.sort_unstable_by_key(|&(start, ..)| start);
-        move |address| {
+        Ok(move |address: u64| {
             let after = others.partition_point(|&(start, ..)| start <= address);
             let before = after.checked_sub(1).and_then(|index| others.get(index));
-            let other = before.filter(|(start, size, _)| address - start < *size);
+            let other = before.filter(|(start, size, _)| address.wrapping_sub(*start) < *size);
             let offset = block.and_then(|block| address.checked_sub(block));
             match (offset.filter(|&offset| offset < tls_size), other) {
                 (Some(offset), None) => Owner::ThreadLocal { offset },
@@ -604,7 +756,7 @@ impl<'a> Sections<'a> {
                 (None, Some(&(.., owner))) => owner,
                 (None, None) => Owner::Other,
             }
-        }
+        })
     }
 
     fn loaded(&self) -> impl Iterator<Item = &Section<'a>> {
@@ -621,17 +773,24 @@ impl<'a> Sections<'a> {
 
     /// Where the first debug section of this name is.
     fn debug(&self, name: &str) -> Option<usize> {
-        (0..self.list.len()).find(|&at| self.is_debug(at, name))
+        self.all_debug(name).next()
+    }
+
+    fn all_debug(&self, name: &str) -> impl Iterator<Item = usize> {
+        (0..self.list.len()).filter(move |&at| self.is_debug(at, name))
     }
 
     /// What a debug section has; owned, if it is compressed.
-    fn unpacked(&self, at: usize) -> Result<Cow<'a, [u8]>, String> {
+    fn unpacked(&self, at: usize) -> Result<Cow<'a, [u8]>, NotOpened> {
         let Some(section) = self.list.get(at) else { return Ok(Cow::default()) };
         let name = self.names.get(section.header.sh_name);
-        match inflate::section(&name, &section.header, &section.contents) {
+        match inflate::section(&name, &section.header, &section.contents, &self.budget) {
             Some(Ok(contents)) => Ok(Cow::Owned(contents)),
-            Some(Err(error)) => Err(format!("{name}: {error}")),
-            None => Ok(section.contents.clone()),
+            Some(Err(error)) => Err(NotOpened::Compressed { section: name, error }),
+            None => match &section.contents {
+                Cow::Borrowed(contents) => Ok(Cow::Borrowed(contents)),
+                Cow::Owned(contents) => Ok(Cow::Owned(try_copy(contents)?)),
+            },
         }
     }
 
@@ -666,6 +825,10 @@ impl<'a> Sections<'a> {
         inside.then_some(u16::try_from(index).ok()?)
     }
 }
+
+/// What it takes to note where a thread-local variable is, in steps: it is memory, too, and each
+/// instance has a place of its own.
+const SITE: usize = 32;
 
 /// The sections that tell where variables are.
 const TELL_PLACES: [&str; 3] = [".debug_info", ".debug_types", ".debug_addr"];
@@ -722,10 +885,11 @@ fn symbol_table<'a>(
 
 impl<'a> Source<'a> {
     /// How many bytes there are to make a symfile from: a measure of what it may be as large as.
-    pub(super) fn len(&self) -> usize {
-        let in_memory =
-            |segment: &SourceSegment| segment.addresses.end.0 - segment.addresses.start.0;
-        let memory = self.segments.iter().map(in_memory).sum::<u64>();
+    pub(crate) fn len(&self) -> usize {
+        let in_memory = |segment: &SourceSegment| {
+            segment.addresses.end.checked_sub(segment.addresses.start).unwrap_or_default()
+        };
+        let memory = self.segments.iter().map(in_memory).fold(0, u64::saturating_add);
         self.file.map_or(memory as usize, <[u8]>::len)
     }
 

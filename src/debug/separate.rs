@@ -16,7 +16,9 @@
 //! debuginfod_find_debuginfo(3), "Cache".
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
@@ -39,6 +41,12 @@ const INSTALLED: &str = "/usr/lib/debug";
 /// [`is_build_id_told`].
 const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
 const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
+
+/// The most notes that are looked at for a build-id: thousands of headers may have the same million.
+const MOST_NOTES: usize = 1 << 20;
+
+/// The longest build-id, in bytes. The longest that linkers make has 20.
+const LONGEST_BUILD_ID: usize = 256;
 
 /// Why a file is not accepted as an image's debug information.
 #[derive(Debug, thiserror::Error)]
@@ -95,28 +103,26 @@ pub(crate) fn check<'a>(
     let no_sections = |fault: &dyn fmt::Display| NotSeparate::NoSections(fault.to_string());
     let header = image_header(file).map_err(|fault| no_sections(&fault))?;
     let headers = Headers::parse(&header, file).map_err(|fault| no_sections(&fault))?;
-    let mut notes = notes;
-    if let Some(ours) = notes.find_map(build_id) {
+    if let Some(ours) = build_id(notes) {
         let notes = headers.list.iter().filter(|header| header.sh_type == SHT_NOTE);
         let contents = notes.filter_map(|note| file_range(file, note.sh_offset, note.sh_size));
-        return match contents.into_iter().find_map(build_id) {
+        return match build_id(contents) {
             Some(theirs) if theirs == ours => Ok(()),
             Some(theirs) => Err(NotSeparate::OtherBuildId { ours, theirs }),
             None => Err(NotSeparate::NoBuildId { ours }),
         };
     }
-    match stated_checksum(image) {
-        Some(ours) if ours == crc32(file) => Ok(()),
-        Some(ours) => Err(NotSeparate::OtherChecksum { ours, theirs: crc32(file) }),
-        None => Err(NotSeparate::NothingToCheck),
+    let ours = stated_checksum(image).ok_or(NotSeparate::NothingToCheck)?;
+    match crc32(file) {
+        theirs if theirs == ours => Ok(()),
+        theirs => Err(NotSeparate::OtherChecksum { ours, theirs }),
     }
 }
 
 /// The file that was split off the image with these `PT_NOTE`s and is installed on this machine: where
 /// gdb would find it. Nothing, if it is not there or larger than `most` bytes.
 pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) -> Option<Vec<u8>> {
-    let mut notes = notes;
-    let id = notes.find_map(build_id)?;
+    let id = build_id(notes)?;
     let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
     let paths = folders.filter_map(|folder| id.path_below(folder)).chain(id.path_in_cache());
     paths.into_iter().find_map(|path| {
@@ -141,7 +147,12 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if data.len() > most {
         return refused(format!("{} bytes are more than the limit of {most}", data.len()));
     }
-    fs::read(path)
+    let mut contents = Vec::new();
+    // It may have grown.
+    let room = usize::try_from(data.len()).unwrap_or(usize::MAX);
+    contents.try_reserve_exact(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    fs::File::open(path)?.take(data.len()).read_to_end(&mut contents)?;
+    Ok(contents)
 }
 
 /// Whether debuggers are told the build-id of an image that has no debug information, and so may find
@@ -151,17 +162,25 @@ pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
     !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
 }
 
-/// The build-id among these notes.
-fn build_id(mut notes: &[u8]) -> Option<BuildId> {
+/// The build-id among the notes in these segments or sections.
+fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
+    let mut left = MOST_NOTES;
+    all.find_map(|notes| build_id_in(notes, &mut left))
+}
+
+/// The build-id among these notes, of which so many are looked at.
+fn build_id_in(mut notes: &[u8], left: &mut usize) -> Option<BuildId> {
     // Every turn takes the note's header, 12 bytes.
     loop {
+        *left = left.checked_sub(1)?;
         let [name_len, len, kind] = [0, 4, 8].map(|at| u32_at(notes, at));
         let (name_len, len, kind) = (name_len? as usize, len? as usize, kind?);
         let name = notes.get(12..12usize.checked_add(name_len)?)?;
-        let start = 12 + name_len.checked_next_multiple_of(4)?;
+        let start = name_len.checked_next_multiple_of(4)?.checked_add(12)?;
         let end = start.checked_add(len)?;
         let contents = notes.get(start..end)?;
-        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && !contents.is_empty() {
+        let is_long = contents.len() > LONGEST_BUILD_ID;
+        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && !contents.is_empty() && !is_long {
             return Some(BuildId(contents.to_vec()));
         }
         notes = notes.get(end.checked_next_multiple_of(4)?..)?;
@@ -173,6 +192,6 @@ fn stated_checksum(image: &[u8]) -> Option<u32> {
     let headers = Headers::parse(&image_header(image).ok()?, image).ok()?;
     let link = headers.list.iter().find(|it| headers.names.is(it.sh_name, ".gnu_debuglink"))?;
     let contents = file_range(image, link.sh_offset, link.sh_size)?;
-    let name = contents.iter().position(|&byte| byte == 0)? + 1;
-    u32_at(contents, name.checked_next_multiple_of(4)?)
+    let name = contents.iter().position(|&byte| byte == 0)?;
+    u32_at(contents, name.checked_add(1)?.checked_next_multiple_of(4)?)
 }

@@ -11,30 +11,55 @@
 //!   split units is told here, and what the skeleton tells of them; [`super::thread_local`] tells what
 //!   they are.
 //!
-//! It reads no entries but the first of each unit, each table of abbreviations once, and no more of
-//! the lists of ranges than there is.
+//! It reads no entries but the first of each unit, each table of abbreviations once, no more of
+//! the lists of ranges than there is, and nothing beyond the [`Budget`].
 //!
 //! Sources: DWARF 5, 3.1.2 (skeleton units), 7.5.3 (abbreviations), 7.25 (ranges), 7.27
 //! (`.debug_addr`); gdb `dwarf2/read.c` (`cutu_reader`).
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use gimli::{
     AttributeValue, DW_AT_GNU_addr_base, DW_AT_GNU_dwo_name, DW_AT_addr_base, DW_AT_dwo_name,
     DW_AT_high_pc, DW_AT_low_pc, DW_AT_ranges, DW_AT_rnglists_base, DW_AT_stmt_list,
-    DW_FORM_implicit_const, DebugAbbrev, DebugInfo, DebugRanges, DebugRngLists, DebugRngListsBase,
-    DebuggingInformationEntry, Encoding, EndianSlice, LittleEndian, RangeLists, RangeListsOffset,
-    RawRngListEntry, Reader,
+    DW_FORM_implicit_const, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugInfoOffset,
+    DebugRanges, DebugRngLists, DebugRngListsBase, DebuggingInformationEntry, Encoding,
+    EndianSlice, LittleEndian, RangeLists, RangeListsOffset, RawRngListEntry, Reader,
 };
+
+use super::budget::{Budget, OverBudget};
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_filled};
+
+/// What it takes to note something for each of the thing, in steps: it is memory, too.
+const NOTED: usize = 8;
+
+/// What it takes to read an attribute of a skeleton, in steps.
+const ATTRIBUTE: usize = 8;
 
 /// The tag of an ordinary unit.
 const DW_TAG_COMPILE_UNIT: u8 = 0x11;
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
+
+/// The largest table of abbreviations that belongs to split units, in bytes. gimli's has thirty times
+/// that; compilers' have some thousand bytes.
+const MOST_TABLE: usize = 1 << 20;
+
+/// Why split units cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTold {
+    #[error("{0}")]
+    Unreadable(#[from] gimli::Error),
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    #[error("{0}")]
+    Memory(#[from] Error),
+}
 
 /// Sections that refer to each other, not compressed; empty where there is none.
 #[derive(Default)]
@@ -64,8 +89,9 @@ pub(super) struct SplitUnit {
 
 /// All tables of `.debug_abbrev`.
 pub(super) struct Abbreviations {
-    /// Where each table begins.
-    tables: HashSet<usize>,
+    /// For each byte of the section a bit: whether a table begins there. Each zero may be an empty
+    /// table.
+    starts: Vec<u64>,
     /// The table and the code of each that names a file.
     split: HashSet<(usize, u64)>,
     /// Where the tags of skeletons are, each a byte.
@@ -77,21 +103,42 @@ impl Abbreviations {
     pub(super) const SKELETON: u8 = 0x4a;
 
     /// Reads them one after the other; up to where they cannot be read.
-    pub(super) fn read(section: &[u8]) -> Abbreviations {
-        let mut all =
-            Abbreviations { tables: HashSet::new(), split: HashSet::new(), skeletons: vec![] };
+    pub(super) fn read(section: &[u8], budget: &Budget) -> Result<Abbreviations, NotTold> {
+        let starts = try_filled(0, (section.len() / 64).saturating_add(1))?;
+        let mut all = Abbreviations { starts, split: HashSet::new(), skeletons: vec![] };
         let mut input = EndianSlice::new(section, LittleEndian);
         let mut table = 0;
-        all.tables.insert(table);
+        all.begin(table);
         while !input.is_empty() {
-            // What is cut off is no abbreviation.
-            let Ok(end) = all.read_one(section.len(), table, &mut input) else { break };
-            if end {
-                table = section.len() - input.len();
-                all.tables.insert(table);
+            match all.read_one(section.len(), table, &mut input, budget) {
+                Ok(false) => {}
+                Ok(true) => {
+                    table = section.len().saturating_sub(input.len());
+                    all.begin(table);
+                }
+                // What is cut off is no abbreviation.
+                Err(NotTold::Unreadable(_)) => break,
+                Err(error) => return Err(error),
             }
         }
-        all
+        Ok(all)
+    }
+
+    /// Notes that a table begins here.
+    fn begin(&mut self, at: usize) {
+        if let Some(bits) = self.starts.get_mut(at / 64) {
+            *bits |= 1 << (at % 64);
+        }
+    }
+
+    pub(super) fn begins(&self, at: usize) -> bool {
+        self.starts.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 != 0)
+    }
+
+    /// The length of the table that begins here, in a section of this length.
+    pub(super) fn table_len(&self, table: usize, section: usize) -> usize {
+        let next = (table..section).skip(1).take(MOST_TABLE).find(|&at| self.begins(at));
+        next.unwrap_or(section).saturating_sub(table)
     }
 
     /// Whether it was the end of a table.
@@ -100,19 +147,23 @@ impl Abbreviations {
         len: usize,
         table: usize,
         input: &mut EndianSlice<'_, LittleEndian>,
-    ) -> gimli::Result<bool> {
+        budget: &Budget,
+    ) -> Result<bool, NotTold> {
+        budget.step(1)?;
         let code = input.read_uleb128()?;
         if code == 0 {
             return Ok(true);
         }
-        let at = len - input.len();
+        let at = len.saturating_sub(input.len());
         if input.read_uleb128()? == u64::from(Abbreviations::SKELETON)
-            && len - input.len() == at + 1
+            && len.saturating_sub(input.len()) == at.saturating_add(1)
         {
-            self.skeletons.push(at);
+            budget.step(NOTED)?;
+            self.skeletons.try_push(at)?;
         }
         input.read_u8()?;
         loop {
+            budget.step(1)?;
             let (name, form) = (input.read_uleb128()?, input.read_uleb128()?);
             if name == 0 && form == 0 {
                 return Ok(false);
@@ -121,6 +172,7 @@ impl Abbreviations {
                 input.read_sleb128()?;
             }
             if [DW_AT_dwo_name, DW_AT_GNU_dwo_name].iter().any(|it| u64::from(it.0) == name) {
+                budget.step(NOTED)?;
                 self.split.insert((table, code));
             }
         }
@@ -151,39 +203,57 @@ impl Abbreviations {
         &self,
         sections: &SplitSections<'_>,
         len: usize,
-    ) -> gimli::Result<Vec<SplitUnit>> {
+        budget: &Budget,
+    ) -> Result<Vec<SplitUnit>, NotTold> {
         let section = DebugAbbrev::new(sections.abbreviations, LittleEndian);
-        let mut read = HashMap::new();
-        let mut found = BTreeMap::new();
-        let mut code = Code::new(sections);
-        let mut units = DebugInfo::new(sections.entries, LittleEndian).units();
+        let entries = DebugInfo::new(sections.entries, LittleEndian);
+        // Those that share a table together, so that it is read once and one is kept at a time.
+        let mut split: Vec<(usize, usize)> = Vec::new();
+        let mut units = entries.units();
         while let Some(unit) = units.next()? {
+            budget.step(4)?;
             let table = unit.debug_abbrev_offset().0;
-            if !self.tables.contains(&table) {
-                return Err(gimli::Error::InvalidAbbreviationCode(0));
+            if !self.begins(table) {
+                return Err(gimli::Error::InvalidAbbreviationCode(0).into());
             }
             let id = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
-            if !self.split.contains(&(table, id)) {
-                continue;
+            if self.split.contains(&(table, id))
+                && let Some(offset) = unit.debug_info_offset()
+            {
+                budget.step(NOTED)?;
+                split.try_push((table, offset.0))?;
             }
-            let abbreviations = match read.entry(table) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(unit.abbreviations(&section)?),
-            };
-            let mut entries = unit.entries(abbreviations);
-            let Some(root) = entries.next_dfs()? else { continue };
-            for name in [DW_AT_addr_base, DW_AT_GNU_addr_base] {
-                let Some(AttributeValue::DebugAddrBase(base)) = root.attr_value(name) else {
-                    continue;
-                };
-                if base.0 < len {
-                    let unit_here = found.entry(base.0).or_insert_with(|| SplitUnit {
-                        addresses: base.0..len,
-                        code: BTreeSet::new(),
-                        thrown_away: 0,
-                        variables_first: true,
-                    });
-                    code.read(root, unit.encoding(), unit_here)?;
+        }
+        split.sort_unstable();
+        let mut found = BTreeMap::new();
+        let mut code = Code::new(sections, budget);
+        for units in split.chunk_by(|(one, _), (other, _)| one == other) {
+            let table = units.first().map_or(0, |&(table, _)| table);
+            if self.table_len(table, sections.abbreviations.len()) > MOST_TABLE {
+                return Err(gimli::Error::UnsupportedOffset.into());
+            }
+            let abbreviations = section.abbreviations(DebugAbbrevOffset(table))?;
+            for &(_, offset) in units {
+                let unit = entries.header_from_offset(DebugInfoOffset(offset))?;
+                // Attributes that take no room may be many.
+                let id = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
+                let attributes = abbreviations.get(id).map_or(0, |it| it.attributes().len());
+                budget.step(attributes.saturating_mul(ATTRIBUTE))?;
+                let mut entries = unit.entries(&abbreviations);
+                let Some(root) = entries.next_dfs()? else { continue };
+                for name in [DW_AT_addr_base, DW_AT_GNU_addr_base] {
+                    let Some(AttributeValue::DebugAddrBase(base)) = root.attr_value(name) else {
+                        continue;
+                    };
+                    if base.0 < len {
+                        let unit_here = found.entry(base.0).or_insert_with(|| SplitUnit {
+                            addresses: base.0..len,
+                            code: BTreeSet::new(),
+                            thrown_away: 0,
+                            variables_first: true,
+                        });
+                        code.read(root, unit.encoding(), unit_here)?;
+                    }
                 }
             }
         }
@@ -197,18 +267,19 @@ impl Abbreviations {
 }
 
 /// Where skeletons say that their code is.
-struct Code<'a> {
+struct Code<'a, 'b> {
     lists: RangeLists<Input<'a>>,
     /// How many entries of lists may still be read: units share no lists, unless they lie.
     left: usize,
+    budget: &'b Budget,
 }
 
-impl<'a> Code<'a> {
-    fn new(sections: &SplitSections<'a>) -> Code<'a> {
+impl<'a, 'b> Code<'a, 'b> {
+    fn new(sections: &SplitSections<'a>, budget: &'b Budget) -> Code<'a, 'b> {
         let ranges = DebugRanges::new(sections.ranges, LittleEndian);
         let lists = DebugRngLists::new(sections.lists, LittleEndian);
-        let left = sections.ranges.len() + sections.lists.len();
-        Code { lists: RangeLists::new(ranges, lists), left }
+        let left = sections.ranges.len().saturating_add(sections.lists.len());
+        Code { lists: RangeLists::new(ranges, lists), left, budget }
     }
 
     /// Adds to `unit` what this skeleton says.
@@ -217,7 +288,7 @@ impl<'a> Code<'a> {
         root: &DebuggingInformationEntry<Input<'a>>,
         encoding: Encoding,
         unit: &mut SplitUnit,
-    ) -> gimli::Result<()> {
+    ) -> Result<(), NotTold> {
         // LLVM's begin with that, gcc's with where the code is.
         unit.variables_first &=
             root.attrs().first().is_some_and(|first| first.name() == DW_AT_stmt_list);
@@ -240,13 +311,14 @@ impl<'a> Code<'a> {
                 if let Some(AttributeValue::Addr(start)) = root.attr_value(DW_AT_low_pc)
                     && root.attr_value(DW_AT_high_pc).is_some()
                 {
-                    unit.thrown_away += usize::from(is_thrown_away(start));
+                    unit.count_thrown_away(start);
                 }
                 return Ok(());
             }
         };
         let mut ranges = self.lists.raw_ranges(offset, encoding)?;
         while let Some(range) = ranges.next()? {
+            self.budget.step(NOTED)?;
             self.left =
                 self.left.checked_sub(1).ok_or(gimli::Error::OffsetOutOfBounds(offset.0 as u64))?;
             match range {
@@ -258,12 +330,18 @@ impl<'a> Code<'a> {
                 RawRngListEntry::AddressOrOffsetPair { begin, .. }
                 | RawRngListEntry::StartEnd { begin, .. }
                 | RawRngListEntry::StartLength { begin, .. } => {
-                    unit.thrown_away += usize::from(is_thrown_away(begin));
+                    unit.count_thrown_away(begin);
                 }
                 RawRngListEntry::BaseAddress { .. } | RawRngListEntry::OffsetPair { .. } => {}
             }
         }
         Ok(())
+    }
+}
+
+impl SplitUnit {
+    fn count_thrown_away(&mut self, address: u64) {
+        self.thrown_away = self.thrown_away.saturating_add(usize::from(is_thrown_away(address)));
     }
 }
 
@@ -273,8 +351,18 @@ fn is_thrown_away(address: u64) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use crate::debug::budget::{Allowance, Most};
+
+    fn budget() -> Budget {
+        Allowance::new(Most::default(), 0).budget()
+    }
+
+    fn read(section: &[u8]) -> Abbreviations {
+        Abbreviations::read(section, &budget()).unwrap()
+    }
 
     /// Two tables: a skeleton of DWARF 5 that refers to a file, with an attribute of each sort; and
     /// a unit that does not. Then one more skeleton.
@@ -287,25 +375,27 @@ mod tests {
 
     #[test]
     fn tags_of_skeletons_are_found_and_nothing_else() {
-        let all = Abbreviations::read(TABLES);
+        let all = read(TABLES);
         assert_eq!(all.skeletons, [1, 31]);
-        assert_eq!(all.tables, HashSet::from([0, 21, 29, 38]));
+        let tables = (0..=TABLES.len()).filter(|&at| all.begins(at));
+        assert_eq!(tables.collect::<Vec<_>>(), [0, 21, 29, 38]);
+        assert_eq!([0, 21, 29].map(|table| all.table_len(table, TABLES.len())), [21, 8, 9]);
         assert_eq!(all.split, HashSet::from([(0, 1), (29, 129)]));
         let mut changed = TABLES.to_vec();
         all.make_ordinary(&mut changed);
         let differ = (0..TABLES.len()).filter(|&at| TABLES[at] != changed[at]);
         assert_eq!(differ.collect::<Vec<_>>(), [1, 31]);
-        assert!(!Abbreviations::read(&changed).has_skeletons());
-        assert!(Abbreviations::read(&changed).has_split());
+        assert!(!read(&changed).has_skeletons());
+        assert!(read(&changed).has_split());
     }
 
     #[test]
     fn tables_that_are_cut_off_are_read_up_to_there() {
         for end in 0..TABLES.len() {
-            let all = Abbreviations::read(&TABLES[..end]);
+            let all = read(&TABLES[..end]);
             assert!(all.skeletons.len() <= 2);
         }
-        assert!(Abbreviations::read(&[0xff; 64]).skeletons.is_empty());
+        assert!(read(&[0xff; 64]).skeletons.is_empty());
     }
 
     /// The skeleton units of these offsets in `.debug_addr`, of the first table.
@@ -327,16 +417,16 @@ mod tests {
         entries: &[u8],
         ranges: &[u8],
         lists: &[u8],
-    ) -> gimli::Result<Vec<SplitUnit>> {
-        all.units(&SplitSections { abbreviations: TABLES, entries, ranges, lists }, 100)
+    ) -> Result<Vec<SplitUnit>, NotTold> {
+        all.units(&SplitSections { abbreviations: TABLES, entries, ranges, lists }, 100, &budget())
     }
 
     #[test]
     fn each_split_unit_has_its_part_of_the_addresses() {
-        let all = Abbreviations::read(TABLES);
+        let all = read(TABLES);
         let of = |entries: &[u8]| {
             let units = told(&all, entries, &[], &[])?.into_iter();
-            Ok::<_, gimli::Error>(units.map(|unit| unit.addresses).collect::<Vec<_>>())
+            Ok::<_, NotTold>(units.map(|unit| unit.addresses).collect::<Vec<_>>())
         };
         assert_eq!(of(&entries(&[48, 8], 1, 0)).unwrap(), [8..48, 48..100]);
         assert_eq!(of(&entries(&[8, 8, 16, 200], 1, 0)).unwrap(), [8..16, 16..100]);
@@ -379,10 +469,10 @@ mod tests {
         skeleton: &(Vec<u8>, Vec<u8>),
         ranges: &[u8],
         lists: &[u8],
-    ) -> gimli::Result<Vec<SplitUnit>> {
+    ) -> Result<Vec<SplitUnit>, NotTold> {
         let (table, entries) = skeleton;
-        let all = Abbreviations::read(table);
-        all.units(&SplitSections { abbreviations: table, entries, ranges, lists }, 100)
+        let all = read(table);
+        all.units(&SplitSections { abbreviations: table, entries, ranges, lists }, 100, &budget())
     }
 
     #[test]

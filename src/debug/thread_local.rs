@@ -25,8 +25,10 @@
 //! (`target_translate_tls_address`); the behaviour of gdb 12 to 18 was found by experiment.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::ThreadLocals;
+use super::sections::NotOpened;
 use super::split::SplitUnit;
 
 const DW_OP_DEREF: u8 = 0x06;
@@ -67,29 +69,34 @@ enum Form {
     Doubtful,
 }
 
+/// Takes a [`Site`], or says why there can be no more.
+pub(super) type Take<'t> = &'t mut dyn FnMut(Site) -> Result<(), NotOpened>;
+
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
 /// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
 /// no block is.
-pub(super) fn locations(section: &[u8], block_size: u64) -> Vec<Site> {
+pub(super) fn locations(section: &[u8], block_size: u64, take: Take<'_>) -> Result<(), NotOpened> {
     let block_size = block_size.max(1);
     let site_at = |at: usize| {
-        let Some(&[DW_OP_CONST8U, ref offset @ .., ask]) = section.get(at..at + LOCATION) else {
+        let after = at.checked_add(LOCATION)?;
+        let Some(&[DW_OP_CONST8U, ref offset @ .., ask]) = section.get(at..after) else {
             return None;
         };
         let len = usize::from(*section.get(at.checked_sub(1)?)?);
         let offset = u64::from_le_bytes(offset.try_into().ok()?);
-        let is_part = || section.get(at + LOCATION) == Some(&DW_OP_PLUS_UCONST);
-        let is_whole = len == LOCATION || (len > LOCATION + 1 && len < 0x80 && is_part());
+        let is_part = || section.get(after) == Some(&DW_OP_PLUS_UCONST);
+        // A part has an operand, too.
+        let is_whole = len == LOCATION || (LOCATION + 2..0x80).contains(&len) && is_part();
         let site = Site { at, offset, form: Form::Location { ask } };
         (is_whole && offset < block_size).then_some(site)
     };
-    let ends_at = |end: usize| site_at((end + 1).checked_sub(LOCATION)?);
+    let ends_at = |end: usize| site_at(end.checked_sub(LOCATION - 1)?);
     let (one, other) = (DW_OP_FORM_TLS_ADDRESS, DW_OP_GNU_PUSH_TLS_ADDRESS);
     if section.len() < WORTH_ASKING {
         let asks = memchr::arch::all::memchr::Two::new(one, other);
-        asks.iter(section).filter_map(ends_at).collect()
+        asks.iter(section).filter_map(ends_at).try_for_each(take)
     } else {
-        memchr::memchr2_iter(one, other, section).filter_map(ends_at).collect()
+        memchr::memchr2_iter(one, other, section).filter_map(ends_at).try_for_each(take)
     }
 }
 
@@ -115,7 +122,8 @@ pub(super) fn slots(
     block_size: u64,
     has_first: bool,
     owner: impl Fn(u64) -> Owner,
-) -> Vec<Site> {
+    take: Take<'_>,
+) -> Result<(), NotOpened> {
     let values = || entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
     // Of code that the linker threw away the address is 0, and no offset of anything. If there are no
     // more of these than parts of such code, they are that. Where both are there and the skeleton does
@@ -124,7 +132,6 @@ pub(super) fn slots(
     let zeros = || (0..).zip(values()).filter(|(at, value)| *value == 0 && !unit.code.contains(at));
     let has_first = has_first && zeros().count() > unit.thrown_away;
     let mut after_code = false;
-    let mut found = Vec::new();
     for (index, value) in values().enumerate() {
         let form = Form::Slot;
         let is_first =
@@ -138,9 +145,9 @@ pub(super) fn slots(
                 continue;
             }
         };
-        found.push(Site { at: index * SLOT, offset, form });
+        take(Site { at: index.saturating_mul(SLOT), offset, form })?;
     }
-    found
+    Ok(())
 }
 
 /// Whether an entry states the address of the variable at offset 0, as gcc does.
@@ -150,6 +157,11 @@ pub(super) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool
 }
 
 impl Site {
+    /// The same, where what it is in begins at `start`.
+    pub(super) fn moved(self, start: usize) -> Site {
+        Site { at: self.at.saturating_add(start), ..self }
+    }
+
     /// How many bytes it has, before and after.
     pub(super) fn len(&self) -> usize {
         match self.form {
@@ -225,8 +237,36 @@ pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+
+    /// What is found, as a vector.
+    fn locations(section: &[u8], block_size: u64) -> Vec<Site> {
+        let mut found = vec![];
+        super::locations(section, block_size, &mut |site| {
+            found.push(site);
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    fn slots(
+        entries: &[u8],
+        unit: &SplitUnit,
+        block_size: u64,
+        has_first: bool,
+        owner: impl Fn(u64) -> Owner,
+    ) -> Vec<Site> {
+        let mut found = vec![];
+        super::slots(entries, unit, block_size, has_first, owner, &mut |site| {
+            found.push(site);
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
 
     fn original(offset: u64, ask: u8) -> Vec<u8> {
         [&[10, DW_OP_CONST8U][..], &offset.to_le_bytes(), &[ask]].concat()

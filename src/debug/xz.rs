@@ -14,8 +14,11 @@
 //! block; forgets the dictionary) or 2, big-endian length minus one, bytes; 0 ends the block.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::elf::Filler;
+use crate::error::Error;
+use crate::fallible::{TryGrow, try_vec};
 
 /// The most bytes an LZMA2 chunk can hold as they are.
 const CHUNK: usize = 1 << 16;
@@ -26,6 +29,8 @@ const STREAM_FLAGS: [u8; 2] = [0, 0];
 /// A block header but for its CRC32: 12 bytes long in all, one filter and no sizes; LZMA2 (0x21),
 /// one byte of properties: the smallest dictionary that holds a chunk, 64 KiB (8); padding.
 const BLOCK_HEADER: [u8; 8] = [2, 0, 0x21, 1, 8, 0, 0, 0];
+/// The length of a block header.
+const BLOCK_HEADER_LEN: usize = 12;
 
 /// An .xz file to be: its pieces, and how long it will be.
 pub(crate) struct StoredXz<'a> {
@@ -38,7 +43,9 @@ impl<'a> StoredXz<'a> {
     /// The .xz file that unpacks to the `pieces`, one after the other. `None` if its length
     /// cannot be told in a `usize`.
     pub(crate) fn new(pieces: Vec<&'a [u8]>) -> Option<StoredXz<'a>> {
-        let mut index = vec![0];
+        // No more than two numbers of ten bytes for each piece.
+        let mut index = try_vec(pieces.len().checked_mul(20)?.checked_add(20)?).ok()?;
+        index.push(0);
         push_vli(&mut index, pieces.len());
         // Header and footer are of equal length.
         let mut len = 2usize * 12;
@@ -66,7 +73,9 @@ impl<'a> StoredXz<'a> {
         let place = |piece: &&[u8]| {
             let place = Piece { block, len: piece.len() };
             // `new` has added all of this up.
-            block += unpadded_block_len(piece.len()).map_or(0, |len| len.next_multiple_of(4));
+            let padded =
+                unpadded_block_len(piece.len()).and_then(|it| it.checked_next_multiple_of(4));
+            block = block.saturating_add(padded.unwrap_or_default());
             place
         };
         self.pieces.iter().map(place).collect()
@@ -83,10 +92,10 @@ impl<'a> StoredXz<'a> {
         out.put(&self.index);
         // The footer repeats the flags and tells the length of the index, so that a file can be
         // read from its end, as gdb does.
-        let words = self.index.len() / 4 - 1;
-        let mut footer = [0; 6];
-        footer[..4].copy_from_slice(&(words as u32).to_le_bytes());
-        footer[4..].copy_from_slice(&STREAM_FLAGS);
+        let words = (self.index.len() / 4).saturating_sub(1);
+        let [a, b, c, d] = (words as u32).to_le_bytes();
+        let [e, f] = STREAM_FLAGS;
+        let footer = [a, b, c, d, e, f];
         out.put(&crc32(&footer).to_le_bytes());
         out.put(&footer);
         out.put(b"YZ");
@@ -104,27 +113,31 @@ pub(super) struct Piece {
 impl Piece {
     /// Where in the file the byte at `offset` of the piece is.
     pub(super) fn position(&self, offset: usize) -> usize {
-        let chunk_heads = (offset / CHUNK + 1) * 3;
-        self.block + BLOCK_HEADER.len() + 4 + chunk_heads + offset
+        let chunk_heads = (offset / CHUNK).saturating_add(1).saturating_mul(3);
+        let before = BLOCK_HEADER_LEN.saturating_add(chunk_heads);
+        self.block.saturating_add(before).saturating_add(offset)
     }
 
-    /// A copy of the piece, from the file that it is in.
-    pub(super) fn read(&self, file: &[u8]) -> Option<Vec<u8>> {
-        let mut piece = Vec::with_capacity(self.len);
+    /// A copy of the piece, from the file that it is in; `None` if it is not in it.
+    pub(super) fn read(&self, file: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if self.len > file.len() {
+            return Ok(None);
+        }
+        let mut piece = try_vec(self.len)?;
         for offset in (0..self.len).step_by(CHUNK) {
             let start = self.position(offset);
-            let len = CHUNK.min(self.len - offset);
-            piece.extend_from_slice(file.get(start..start.checked_add(len)?)?);
+            let len = CHUNK.min(self.len.saturating_sub(offset));
+            let Some(chunk) = file.get(start..start.saturating_add(len)) else { return Ok(None) };
+            piece.try_append(chunk)?;
         }
-        Some(piece)
+        Ok(Some(piece))
     }
 }
 
 /// The length of the block that holds `piece` bytes, without the padding behind it.
 fn unpadded_block_len(piece: usize) -> Option<usize> {
-    let chunk_heads = piece.div_ceil(CHUNK) * 3;
-    let header = BLOCK_HEADER.len() + 4;
-    piece.checked_add(chunk_heads)?.checked_add(header + 1)
+    let chunk_heads = piece.div_ceil(CHUNK).checked_mul(3)?;
+    piece.checked_add(chunk_heads)?.checked_add(BLOCK_HEADER_LEN + 1)
 }
 
 fn write_block(piece: &[u8], out: &mut Filler<'_>) {
@@ -132,11 +145,13 @@ fn write_block(piece: &[u8], out: &mut Filler<'_>) {
     out.put(&crc32(&BLOCK_HEADER).to_le_bytes());
     for (i, chunk) in piece.chunks(CHUNK).enumerate() {
         out.put(&[if i == 0 { 1 } else { 2 }]);
-        out.put(&((chunk.len() - 1) as u16).to_be_bytes());
+        // No chunk is empty.
+        out.put(&(chunk.len().wrapping_sub(1) as u16).to_be_bytes());
         out.put(chunk);
     }
-    let padded = unpadded_block_len(piece.len()).map_or(0, |len| len.next_multiple_of(4) - len);
-    out.put(&[0; 4][..1 + padded]);
+    out.put(&[0]);
+    let unpadded = unpadded_block_len(piece.len()).unwrap_or_default();
+    out.skip(unpadded.wrapping_neg() % 4);
 }
 
 /// Appends `value`, seven bits to a byte, the least significant first.
@@ -149,19 +164,16 @@ fn push_vli(out: &mut Vec<u8>, mut value: usize) {
 }
 
 fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(4), 0);
+    out.resize(out.len().saturating_add(3) & !3, 0);
 }
 
-/// The CRC32 of `bytes`. Bit by bit: only headers and the index, never a piece, go through here.
+/// The CRC32 of `bytes`.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
+    crc32fast::hash(bytes)
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;
@@ -202,9 +214,9 @@ mod tests {
         assert_eq!(places.len(), pieces.len());
         for (place, piece) in places.iter().zip(&pieces) {
             assert!((0..piece.len()).all(|offset| file[place.position(offset)] == piece[offset]));
-            assert_eq!(place.read(&file).as_ref(), Some(piece));
+            assert_eq!(place.read(&file).unwrap().as_ref(), Some(piece));
         }
-        assert_eq!(places[3].read(&file[..file.len() / 2]), None);
+        assert_eq!(places[3].read(&file[..file.len() / 2]).unwrap(), None);
     }
 
     #[test]

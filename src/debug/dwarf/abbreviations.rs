@@ -5,13 +5,15 @@
 //! matters.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
 use gimli::constants::*;
 use gimli::{Encoding, Reader};
 
-use super::{Input, Why};
+use super::{Budget, Input, Why};
+use crate::fallible::TryGrow;
 
 /// Whether a value of this form in this attribute is the offset of a list, or of a table of those.
 pub(super) fn refers_to_section(name: DwAt, form: DwForm, version: u16) -> bool {
@@ -74,11 +76,19 @@ pub(super) enum Step {
 
 impl Table {
     /// Reads the table at the start of `input`, for units of this encoding.
-    pub(super) fn read(&mut self, mut input: Input<'_>, encoding: Encoding) -> Result<(), Why> {
+    pub(super) fn read(
+        &mut self,
+        mut input: Input<'_>,
+        encoding: Encoding,
+        budget: &Budget,
+    ) -> Result<(), Why> {
         self.codes.clear();
         self.steps.clear();
+        let mut before = input.len();
         // Without an end, if the next one begins or the section ends: gimli and debuggers agree.
         while !input.is_empty() {
+            budget.step(before.saturating_sub(input.len()))?;
+            before = input.len();
             let code = input.read_uleb128()?;
             if code == 0 {
                 break;
@@ -95,26 +105,32 @@ impl Table {
                 if form == DW_FORM_implicit_const {
                     input.skip_leb128()?;
                 }
-                self.push(start, name, form, encoding);
+                self.push(start, name, form, encoding)?;
             }
-            self.codes.push((code, start as u32, self.steps.len() as u32));
+            self.codes.try_push((code, start as u32, self.steps.len() as u32))?;
         }
         self.codes.sort_unstable();
-        if let Some(pair) = self.codes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(gimli::Error::DuplicateAbbreviationCode(pair[0].0).into());
+        let mut pairs = self.codes.iter().zip(self.codes.iter().skip(1));
+        if let Some(((code, ..), _)) = pairs.find(|(one, next)| one.0 == next.0) {
+            return Err(gimli::Error::DuplicateAbbreviationCode(*code).into());
         }
         Ok(())
     }
 
     /// Adds an attribute to the steps from `start` on.
-    fn push(&mut self, start: usize, name: DwAt, form: DwForm, encoding: Encoding) {
+    fn push(
+        &mut self,
+        start: usize,
+        name: DwAt,
+        form: DwForm,
+        encoding: Encoding,
+    ) -> Result<(), Why> {
         if matches!(name, DW_AT_dwo_name | DW_AT_GNU_dwo_name) {
-            self.steps.push(Step::Split);
-            return;
+            return Ok(self.steps.try_push(Step::Split)?);
         }
         let size = fixed_size(form, encoding);
         if size == Some(0) {
-            return;
+            return Ok(());
         }
         let skipped = size
             .filter(|_| !refers_to_section(name, form, encoding.version))
@@ -122,9 +138,10 @@ impl Table {
         match (skipped, self.steps.get_mut(start..).and_then(<[Step]>::last_mut)) {
             // A table has fewer attributes than 2^32 / 16: it would be larger than 4 GiB.
             (Some(size), Some(Step::Skip(bytes))) => *bytes = bytes.saturating_add(size),
-            (Some(size), _) => self.steps.push(Step::Skip(size)),
-            (None, _) => self.steps.push(Step::Read(name, form)),
+            (Some(size), _) => self.steps.try_push(Step::Skip(size))?,
+            (None, _) => self.steps.try_push(Step::Read(name, form))?,
         }
+        Ok(())
     }
 
     pub(super) fn steps(&self, code: u64) -> Option<&[Step]> {

@@ -5,6 +5,7 @@
 //! (`DW_AT_GNU_locviews`).
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -13,7 +14,7 @@ use gimli::constants::*;
 
 use super::{Input, List, PerSection, SECTIONS, Section, Walk, Why, split};
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// Each list that entries refer to, once.
     pub(super) fn lists(&mut self) -> Result<(), Why> {
         let mut lists = std::mem::take(&mut self.lists);
@@ -33,7 +34,9 @@ impl<'a> Walk<'a> {
             }
             // Compilers' lists do not overlap. A thousand that end in the same million entries
             // would take forever.
-            read[section] += self.place(section, input) - offset;
+            let len = self.place(section, input).saturating_sub(offset);
+            self.budget.step(len)?;
+            read[section] = read[section].saturating_add(len);
             if read[section] > self.sections[section].len().saturating_mul(4) {
                 return Err(Why::Unknown("lists overlap"));
             }

@@ -2,6 +2,7 @@
 //! units, tables of addresses, call frames.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -13,7 +14,7 @@ use super::{ADDRESS, Input, Section, Walk, Why, split};
 /// How many operands the standard opcodes have, as DWARF says.
 pub(super) const STANDARD_OPERANDS: [u8; 12] = [0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1];
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// Each record of a section, which begins with its length.
     pub(super) fn records(
         &mut self,
@@ -24,6 +25,7 @@ impl<'a> Walk<'a> {
         while !rest.is_empty() {
             self.begin(section, rest);
             let (len, format) = rest.read_initial_length()?;
+            self.budget.step(len.saturating_add(1))?;
             read(self, rest.split(len)?, format)?;
         }
         Ok(())
@@ -64,7 +66,7 @@ impl<'a> Walk<'a> {
             } else if DwLns(opcode) == DW_LNS_fixed_advance_pc {
                 program.skip(2)?;
             } else {
-                let operands = operands.get(usize::from(opcode) - 1);
+                let operands = operands.get(usize::from(opcode).wrapping_sub(1));
                 for _ in 0..operands.copied().unwrap_or_default() {
                     program.skip_leb128()?;
                 }
@@ -81,8 +83,8 @@ impl<'a> Walk<'a> {
         }
         input.read_offset(format)?;
         read_address_size(&mut input)?;
-        let header = format.initial_length_size() + 2 + format.word_size() + 2;
-        input.skip(usize::from(header.next_multiple_of(16) - header))?;
+        let header = format.initial_length_size().saturating_add(format.word_size());
+        input.skip(usize::from(header.saturating_add(4).wrapping_neg() % 16))?;
         // gdb counts from the end, others from the start.
         if !input.len().is_multiple_of(2 * ADDRESS) {
             return Err(Why::Unknown("the pairs are not aligned"));

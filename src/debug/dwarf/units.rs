@@ -6,6 +6,7 @@
 //! it comes: those wait until it is read.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -13,7 +14,8 @@ use gimli::constants::*;
 use gimli::{DebugInfo, DebugTypes, Encoding, Format, Reader, UnitHeader, UnitType};
 
 use super::abbreviations::{Step, Table, fixed_size, refers_to_section};
-use super::{ADDRESS, Input, List, Section, Walk, Why, split};
+use super::{ADDRESS, Input, List, NOTED, Section, Walk, Why, split};
+use crate::fallible::TryGrow;
 
 /// What is known of a unit while its entries are read.
 struct Unit {
@@ -50,22 +52,23 @@ struct UnitKey {
     offset: u32,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     /// All units, those that share abbreviations together, so that one table is kept at a time.
     pub(super) fn units(&mut self) -> Result<(), Why> {
         let mut units = Vec::new();
         for section in [Section::Info, Section::Types] {
             let mut rest = self.sections[section];
             while !rest.is_empty() {
+                self.budget.step(NOTED)?;
                 self.begin(section, rest);
                 let header = unit_header(section, rest)?;
-                units.push(UnitKey {
+                units.try_push(UnitKey {
                     abbreviations: header.debug_abbrev_offset().0,
                     version: header.version(),
                     is_64_bit: header.format() == Format::Dwarf64,
                     section,
                     offset: self.at.1 as u32,
-                });
+                })?;
                 rest.skip(header.length_including_self())?;
             }
         }
@@ -76,8 +79,9 @@ impl<'a> Walk<'a> {
         let mut groups = units.chunk_by(same_table).peekable();
         while let Some(group) = groups.next() {
             // No table reaches into the next: a byte is read for one table only.
-            let start = group[0].abbreviations;
-            let end = groups.peek().map(|next| next[0].abbreviations);
+            let table_of = |group: &[UnitKey]| group.first().map_or(0, |unit| unit.abbreviations);
+            let start = table_of(group);
+            let end = groups.peek().map(|next| table_of(next));
             let same_forms =
                 |a: &UnitKey, b: &UnitKey| (a.version, a.is_64_bit) == (b.version, b.is_64_bit);
             for group in group.chunk_by(same_forms) {
@@ -94,7 +98,7 @@ impl<'a> Walk<'a> {
                         }
                         abbreviations.skip(start)?;
                         self.begin(Section::Abbrev, abbreviations);
-                        table.read(abbreviations, encoding)?;
+                        table.read(abbreviations, encoding, self.budget)?;
                     }
                     self.entries(section, input, &table)?;
                 }
@@ -119,6 +123,7 @@ impl<'a> Walk<'a> {
             UnitType::Compilation | UnitType::Partial | UnitType::Type { .. } => {}
             _ => return Err(Why::Split),
         }
+        self.budget.step(header.length_including_self())?;
         input.truncate(header.length_including_self())?;
         input.skip(header.header_size())?;
 
@@ -159,7 +164,7 @@ impl<'a> Walk<'a> {
         unit.in_root = false;
         // DWARF 5 has absolute entries for lists whose base is 0.
         if unit.has_ranges && unit.encoding.version < 5 {
-            self.found[unit.section].append(&mut unit.zero_bases);
+            self.found[unit.section].try_append(&unit.zero_bases)?;
         }
         for reference in std::mem::take(&mut unit.references) {
             self.reference(unit, reference)?;
@@ -188,7 +193,8 @@ impl<'a> Walk<'a> {
                 if unit.in_root && matches!(name, DW_AT_low_pc | DW_AT_entry_pc) {
                     unit.has_base = true;
                     if input.clone().read_u64()? == 0 {
-                        unit.zero_bases.push(self.place(unit.section, *input) as u32);
+                        let place = self.place(unit.section, *input);
+                        unit.zero_bases.try_push(place as u32)?;
                     }
                 }
                 self.address(unit.section, input)?;
@@ -255,8 +261,8 @@ impl<'a> Walk<'a> {
     /// An entry refers to a list.
     fn refer(&mut self, unit: &mut Unit, reference: Reference) -> Result<(), Why> {
         if unit.in_root {
-            unit.references.push(reference);
-            return Ok(());
+            self.budget.step(NOTED)?;
+            return Ok(unit.references.try_push(reference)?);
         }
         self.reference(unit, reference)
     }
@@ -279,8 +285,8 @@ impl<'a> Walk<'a> {
         };
         let offset = u32::try_from(offset).map_err(|_| gimli::Error::UnsupportedOffset)?;
         let (encoding, has_base) = (unit.encoding, unit.has_base);
-        self.lists.push(List { section, offset, encoding, has_base });
-        Ok(())
+        self.budget.step(NOTED)?;
+        Ok(self.lists.try_push(List { section, offset, encoding, has_base })?)
     }
 
     /// The offset of a list, from the table of offsets at `base`.

@@ -1,0 +1,145 @@
+//! How much may be spent on the debug information of one image.
+//!
+//! A small file can state much: compressed sections of zeroes, tables that thousands of units share,
+//! lists that thousands of entries refer to. What is unpacked and what is read is taken from a
+//! [`Budget`] first. It grows with the size of the file and ends at [`Limits`], so that it is never in
+//! the way of what compilers and linkers make, and that nothing costs more than a multiple of the
+//! bytes that were received.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::cell::Cell;
+
+use crate::limits::Limits;
+
+/// How many bytes may be unpacked for each byte of the file, and besides.
+const UNPACKED_FOR_EACH: u64 = 16;
+const UNPACKED_BESIDES: u64 = 16 << 20;
+/// The same of one section: for each of its bytes, and at least. DWARF packs to a fifth.
+const SECTION_FOR_EACH: u64 = 64;
+const SECTION_AT_LEAST: u64 = 256 << 10;
+/// How many steps there may be for each byte of the file, and besides.
+const STEPS_FOR_EACH: u64 = 8;
+const STEPS_BESIDES: u64 = 16_000_000;
+
+/// What no image may exceed, of [`Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Most {
+    unpacked: u64,
+    steps: u64,
+}
+
+impl From<&Limits> for Most {
+    fn from(limits: &Limits) -> Most {
+        Most { unpacked: limits.unpacked_debug_info, steps: limits.debug_info_steps }
+    }
+}
+
+impl Default for Most {
+    fn default() -> Most {
+        Most::from(&Limits::default())
+    }
+}
+
+/// What may be spent each time that the debug information of an image is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    unpacked: u64,
+    steps: u64,
+}
+
+impl Allowance {
+    /// For a file of `len` bytes.
+    pub(crate) fn new(most: Most, len: usize) -> Allowance {
+        let fair = |for_each: u64, besides: u64| {
+            for_each.saturating_mul(len as u64).saturating_add(besides)
+        };
+        Allowance {
+            unpacked: fair(UNPACKED_FOR_EACH, UNPACKED_BESIDES).min(most.unpacked),
+            steps: fair(STEPS_FOR_EACH, STEPS_BESIDES).min(most.steps),
+        }
+    }
+
+    pub(super) fn budget(self) -> Budget {
+        let Allowance { unpacked, steps } = self;
+        Budget { allowance: self, unpacked: Cell::new(unpacked), steps: Cell::new(steps) }
+    }
+}
+
+/// What is left of an [`Allowance`].
+#[derive(Debug)]
+pub(super) struct Budget {
+    allowance: Allowance,
+    unpacked: Cell<u64>,
+    steps: Cell<u64>,
+}
+
+/// Why no more is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OverBudget {
+    /// One section is too large by its own word.
+    #[error("unpacked it has {size} bytes, and {limit} are allowed for one of its size")]
+    Section { size: u64, limit: u64 },
+    /// All sections are.
+    #[error(
+        "unpacked, the debug sections have more than {limit} bytes (Limits::unpacked_debug_info, \
+         which small files get a part of)"
+    )]
+    Unpacked { limit: u64 },
+    /// They take too long to read.
+    #[error(
+        "it takes more than {limit} steps to read (Limits::debug_info_steps, which small files get \
+         a part of)"
+    )]
+    Steps { limit: u64 },
+}
+
+impl Budget {
+    /// Takes the room of a section of `packed` bytes that says that unpacked it has `size`.
+    pub(super) fn unpack(&self, packed: usize, size: u64) -> Result<(), OverBudget> {
+        let limit = (packed as u64).saturating_mul(SECTION_FOR_EACH).max(SECTION_AT_LEAST);
+        if size > limit {
+            return Err(OverBudget::Section { size, limit });
+        }
+        let left = self.unpacked.get().checked_sub(size);
+        self.unpacked.set(left.ok_or(OverBudget::Unpacked { limit: self.allowance.unpacked })?);
+        Ok(())
+    }
+
+    /// Takes this many steps.
+    #[inline]
+    pub(super) fn step(&self, steps: usize) -> Result<(), OverBudget> {
+        match self.steps.get().checked_sub(steps as u64) {
+            Some(left) => {
+                self.steps.set(left);
+                Ok(())
+            }
+            None => Err(OverBudget::Steps { limit: self.allowance.steps }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_get_less_than_the_limits() {
+        let small = Allowance::new(Most::default(), 1 << 20);
+        assert_eq!(small, Allowance { unpacked: 32 << 20, steps: 8 * (1 << 20) + 16_000_000 });
+        let large = Allowance::new(Most::default(), usize::MAX);
+        assert_eq!(large, Allowance { unpacked: 1 << 30, steps: 1_000_000_000 });
+    }
+
+    #[test]
+    fn what_is_taken_is_gone() {
+        let budget = Allowance { unpacked: 1 << 20, steps: 3 }.budget();
+        let too_large = OverBudget::Section { size: (256 << 10) + 1, limit: 256 << 10 };
+        assert_eq!(budget.unpack(4096, (256 << 10) + 1), Err(too_large));
+        assert_eq!(budget.unpack(1 << 14, 1 << 20), Ok(()));
+        assert_eq!(budget.unpack(1, 1), Err(OverBudget::Unpacked { limit: 1 << 20 }));
+        assert_eq!(budget.step(3), Ok(()));
+        assert_eq!(budget.step(1), Err(OverBudget::Steps { limit: 3 }));
+    }
+}
