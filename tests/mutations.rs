@@ -121,7 +121,7 @@ fn mutated(original: &[u8], number: u32) -> Vec<u8> {
     let len = mutate::elf(&mut data, original.len(), most, number, &mut byte_mutation);
     data.truncate(len);
     // What the mutator leaves to a target's own choices must be zero.
-    if number % 50 != 0 && data.len() >= 16 {
+    if !number.is_multiple_of(50) && data.len() >= 16 {
         data[7..16].fill(0);
     }
     match number % 24 {
@@ -156,7 +156,7 @@ fn change_entries(data: &mut [u8], number: u32) {
             .map_or((0, 24, 0), |it| (it.info.symtab as u64, 24, elf.dynsyms.len())),
         elf.dynamic
             .as_ref()
-            .map_or((0, 24, 0), |it| (it.info.rela as u64, 24, it.info.relasz as usize / 24)),
+            .map_or((0, 24, 0), |it| (it.info.rela as u64, 24, it.info.relasz / 24)),
     ];
     let number = number as usize / 24;
     let (start, len, count) = tables[number % tables.len()];
@@ -169,7 +169,7 @@ fn change_entries(data: &mut [u8], number: u32) {
     if at.checked_add(rest + len).is_none_or(|end| end > data.len()) {
         return;
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         data.copy_within(at + len..at + len + rest, at);
     } else {
         data.copy_within(at..at + rest, at + len);
@@ -198,7 +198,7 @@ fn load(image: &[u8], second: Option<&[u8]>, number: u32) -> u32 {
                     let frames = idle.symbolize((range.len() / 4 * part) as u64);
                     assert!(frames.iter().all(|it| !it.to_string().chars().any(char::is_control)));
                 }
-                if number % 8 == 0 {
+                if number.is_multiple_of(8) {
                     let _ = idle.set_debug(FORMS[number as usize / 8 % FORMS.len()]);
                     if let Some(Err(error)) = second.map(|file| idle.set_debug_info(file)) {
                         checked(&error);
