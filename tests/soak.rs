@@ -806,6 +806,10 @@ fn start<'scope>(
     thread.spawn_scoped(scope, body).unwrap()
 }
 
+/// A thread-local object that an image has made keeps the image until the thread ends, as `dlopen` does
+/// it. So workers are threads that end now and then.
+const ROUNDS_OF_A_THREAD: u32 = 100;
+
 impl Soak {
     fn has(&self, what: &str) -> bool {
         !self.without.split(',').any(|other| other == what)
@@ -834,13 +838,21 @@ impl Soak {
                     let body = move |me: &Progress| {
                         let mut random = Random(soak.seed.wrapping_add(number * 7919) | 1);
                         let mut order = work.iter().copied();
-                        while soak.next_round() {
-                            // Each at least once, then any.
-                            let index = order.next().unwrap_or_else(|| *random.of(weighted));
-                            *me.what.lock().unwrap() = WORK[index].0;
-                            WORK[index].2(soak, &mut random);
-                            soak.done[index].fetch_add(1, Relaxed);
-                            me.moves();
+                        let mut some_rounds = || {
+                            for _ in 0..ROUNDS_OF_A_THREAD {
+                                if !soak.next_round() {
+                                    return false;
+                                }
+                                // Each at least once, then any.
+                                let index = order.next().unwrap_or_else(|| *random.of(weighted));
+                                *me.what.lock().unwrap() = WORK[index].0;
+                                WORK[index].2(soak, &mut random);
+                                soak.done[index].fetch_add(1, Relaxed);
+                                me.moves();
+                            }
+                            true
+                        };
+                        while thread::scope(|scope| scope.spawn(&mut some_rounds).join().unwrap()) {
                         }
                     };
                     start(scope, format!("worker {number}"), body)
