@@ -60,6 +60,9 @@ const EI_PAD: usize = 9;
 const DT_RELRSZ: u64 = 35;
 const DT_RELR: u64 = 36;
 const DT_RELRENT: u64 = 37;
+/// Libraries that this one stands in for (gABI of Solaris, in glibc too).
+const DT_AUXILIARY: u64 = 0x7fff_fffd;
+const DT_FILTER: u64 = 0x7fff_ffff;
 /// Android's packed tables: with and without addends, and its own tags for `DT_RELR`.
 const DT_ANDROID_REL: u64 = 0x6000_000f;
 const DT_ANDROID_RELA: u64 = 0x6000_0011;
@@ -294,6 +297,12 @@ impl ReadAt for FileView<'_> {
 }
 
 impl Segment {
+    /// Where what the file has of this segment ends, if `address` is in that.
+    fn file_end_behind(&self, address: Vaddr) -> Option<Vaddr> {
+        let end = self.addresses.start.checked_add(self.file.len() as u64)?;
+        (self.addresses.start <= address && address < end).then_some(end)
+    }
+
     /// Whether `range` lies in this segment.
     pub(crate) fn contains(&self, range: &Range<Vaddr>) -> bool {
         self.addresses.start <= range.start
@@ -424,7 +433,13 @@ impl Headers {
         let p_vaddr = Vaddr(header.p_vaddr);
 
         match p_type {
-            PT_LOAD | PT_DYNAMIC | PT_TLS | PT_GNU_RELRO | PT_GNU_EH_FRAME => {}
+            PT_LOAD | PT_DYNAMIC | PT_TLS | PT_GNU_RELRO => {}
+            // Its size is nobody's business but the table's own.
+            PT_GNU_EH_FRAME => {
+                let end = p_vaddr.checked_add(p_filesz).unwrap_or(p_vaddr);
+                self.eh_frame_hdr = Some(p_vaddr..end);
+                return Ok(());
+            }
             PT_GNU_STACK if p_flags & PF_X != 0 => {
                 return Err(Error::unsupported(
                     "an executable stack (PT_GNU_STACK with PF_X): link with -z noexecstack",
@@ -442,7 +457,7 @@ impl Headers {
         }
         let in_memory = p_vaddr..p_vaddr.checked_add(p_filesz.min(p_memsz)).unwrap_or(p_vaddr);
         let align = p_align.max(1);
-        if !align.is_power_of_two() {
+        if matches!(p_type, PT_LOAD | PT_TLS) && !align.is_power_of_two() {
             return Err(malformed(format!("p_align {p_align:#x} is not a power of two")));
         }
         match p_type {
@@ -531,7 +546,6 @@ impl Headers {
                 self.tls = Some(TlsSegment { template: in_memory, size: p_memsz, align });
             }
             PT_GNU_RELRO if p_memsz != 0 => self.relro = Some(addresses),
-            PT_GNU_EH_FRAME if p_filesz != 0 => self.eh_frame_hdr = Some(in_memory),
             _ => {}
         }
         Ok(())
@@ -571,8 +585,14 @@ impl Headers {
             let at = Place::Address(relro.start);
             return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));
         }
-        // Unwind information is not needed to run: one that points nowhere is as good as none.
-        self.eh_frame_hdr = self.eh_frame_hdr.take().filter(in_file);
+        // Unwind information is not needed to run: one that points nowhere is as good as none. Unwinders
+        // look at its start only, so a size that cannot be is as good as any.
+        self.eh_frame_hdr = self.eh_frame_hdr.take().and_then(|hdr| {
+            let mut readable = self.segments.iter().filter(|segment| segment.access.read);
+            let end = readable.find_map(|segment| segment.file_end_behind(hdr.start))?;
+            let is_whole = hdr.start < hdr.end && hdr.end <= end;
+            Some(hdr.start..if is_whole { hdr.end } else { end })
+        });
         Ok(())
     }
 }
@@ -617,6 +637,13 @@ impl Facts {
             .map(|offset| string(DT_NEEDED, offset))
             .collect::<Result<Vec<_>, _>>()?;
 
+        // What is not followed must be a name all the same: `ld.so` follows it.
+        for tag in [DT_AUXILIARY, DT_FILTER] {
+            if dynamic.get(tag).is_some() {
+                dynamic.all(tag).try_for_each(|offset| string(tag, offset).map(drop))?;
+            }
+        }
+
         let [run_path, older] = [DT_RUNPATH, DT_RPATH]
             .map(|tag| dynamic.get(tag).map(|offset| string(tag, offset)).transpose());
         let run_path = run_path?.or(older?);
@@ -624,8 +651,9 @@ impl Facts {
         let code = |tag: u64| match dynamic.address(tag) {
             None => Ok(None),
             Some(address) => {
+                // Behind what the file has are zeros, which are no function.
                 let executable = |segment: &Segment| {
-                    segment.access.execute && segment.addresses.contains(&address)
+                    segment.access.execute && segment.file_end_behind(address).is_some()
                 };
                 if headers.segments.iter().any(executable) {
                     Ok(Some(address))

@@ -819,7 +819,7 @@ impl<State: Stage> Mapping<State> {
     /// Whether `address` is in memory that can be executed.
     pub(crate) fn is_code(&self, address: usize) -> bool {
         let at = self.load_bias.remove(address);
-        self.segments.iter().any(|segment| segment.access.execute && segment.pages.contains(&at))
+        self.segments.iter().any(|segment| segment.is_code(at))
     }
 }
 

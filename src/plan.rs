@@ -65,6 +65,16 @@ pub(crate) struct PlannedSegment {
     pub access: Access,
 }
 
+impl PlannedSegment {
+    /// Whether `at` is in executable memory that the image states and its file has: what else is on
+    /// the pages is zeros, or another's.
+    pub(crate) fn is_code(&self, at: Vaddr) -> bool {
+        let in_file =
+            at.checked_sub(self.pages.start).is_some_and(|skip| skip < self.file.len() as u64);
+        self.access.execute && in_file && self.stated.contains(&at)
+    }
+}
+
 impl Plan {
     /// Plans the pages of an image whose file is `file_len` bytes long.
     pub(crate) fn new(facts: &Facts, file_len: usize, page: PageSize) -> Result<Plan, Error> {

@@ -121,7 +121,7 @@ pub(crate) fn bind(
     image.facts.relocations.visit(image, |entries| {
         for rela in Rela::entries(entries) {
             // Nothing to bind, in most.
-            if rela.r_type == machine.relative {
+            if rela.r_type == machine.relative && rela.symbol == 0 {
                 continue;
             }
             let kind = checked_kind(&rela, machine)?;
@@ -249,17 +249,21 @@ impl<'a> Binder<'a> {
         bound: &mut Bound,
         outcome: &mut Outcome,
     ) -> Done<()> {
-        if matches!(kind, RelocKind::None | RelocKind::Indirect) {
-            return Ok(());
-        }
-        if kind == RelocKind::TlsThreadPointerOffset && rela.symbol == 0 {
-            outcome.static_tls.insert(self.member);
-        }
-        if rela.symbol == 0 {
-            return Ok(());
-        }
         let index = rela.symbol as usize;
+        if index == 0 {
+            if kind == RelocKind::TlsThreadPointerOffset {
+                outcome.static_tls.insert(self.member);
+            }
+            if kind.is_plain() {
+                Bound::note(&mut bound.symbols, index, Target::start_of(self.member))?;
+            }
+            return Ok(());
+        }
+        // Also where it means nothing: `ld.so` looks at its version.
         let symbol = self.table.symbol(rela.symbol).ok_or_else(|| self.no_symbol(rela))?;
+        if matches!(kind, RelocKind::None | RelocKind::Indirect | RelocKind::Relative) {
+            return Ok(());
+        }
         if kind == RelocKind::JumpSlot && bound.lazy_calls {
             // What is refused is told at the load, whenever the call is made.
             if self.order.imports.is_restricted() {
@@ -773,7 +777,8 @@ impl Applier<'_> {
     fn target(&self, kind: RelocKind, rela: &Rela) -> Done<Target> {
         if rela.symbol == 0 {
             let own = Target::MemberTls { member: self.member, offset: 0 };
-            return Ok(if kind.is_thread_local() { own } else { Target::Address(0) });
+            let start = Target::start_of(self.member);
+            return Ok(if kind.is_thread_local() { own } else { start });
         }
         if matches!(kind, RelocKind::Indirect | RelocKind::None) {
             return Ok(Target::Address(0));

@@ -102,6 +102,12 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// What a relocation without a symbol refers to, as `ld.so` has it: the address that the image
+    /// states as 0.
+    pub(crate) fn start_of(member: usize) -> Target {
+        Target::Member { member, st_value: Vaddr(0) }
+    }
+
     /// A symbol that the group's member of this index defines.
     #[inline]
     pub(crate) fn of_member(member: usize, symbol: &Sym) -> Target {

@@ -53,6 +53,11 @@ const VERSYM_HIDDEN: u16 = 0x8000;
 const VER_NDX_GLOBAL: u16 = 1;
 /// `VER_DEF_CURRENT` and `VER_NEED_CURRENT`.
 const VERSION_CURRENT: u16 = 1;
+/// Sizes of an `Elf64_Verdef`, and of an `Elf64_Verneed` or `Elf64_Vernaux`.
+const VERDEF_SIZE: u32 = 20;
+const VERNEED_SIZE: u32 = 16;
+/// Size of an `Elf64_Verdaux`.
+const VERDAUX_SIZE: usize = 8;
 const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
 /// `VER_FLG_BASE`: the definition that names the library itself.
 const VER_FLG_BASE: u16 = 1;
@@ -270,6 +275,8 @@ pub(crate) struct SymbolLayout {
     needed_versions: Vec<NeededVersion>,
     /// The largest offsets of names in `DT_VERDEF` and in `DT_VERNEED`.
     last_version_names: [u32; 2],
+    /// Whether the entries of these overlap, or are more than their number says.
+    broken_versions: [bool; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -358,6 +365,13 @@ impl SymbolLayout {
                 let index = names.zip(0..).find(|(name, _)| *name == last).map_or(0, |it| it.1);
                 let what = "a symbol's name lies outside the string table";
                 return Err(Error::malformed(what, Place::Symbol(index)));
+            }
+        }
+        // `ld.so` looks at no number, and goes on to where nothing is next.
+        for (broken, tag) in self.broken_versions.into_iter().zip([DT_VERDEF, DT_VERNEED]) {
+            if broken {
+                let what = "entries of versions overlap, or are more than their number";
+                return Err(bad(what, tag));
             }
         }
         let is_name = |offset: u32| (offset as usize) < strings.len();
@@ -483,6 +497,7 @@ impl SymbolLayout {
             versions: Vec::with_capacity(room),
             needed_versions: Vec::with_capacity(room),
             last_version_names: [0; 2],
+            broken_versions: [false; 2],
         };
         layout.read_version_definitions(dynamic, memory)?;
         layout.read_version_needs(dynamic, memory)?;
@@ -518,6 +533,7 @@ impl SymbolLayout {
         // bytes of the table, unless chains overlap.
         let mut entries_left = bytes.len() / 8;
         let mut last_name = 0;
+        let (mut has_more, mut overlaps) = (true, false);
         let mut rest = bytes;
         for _ in 0..dynamic.get(DT_VERDEFNUM).unwrap_or(0) {
             if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
@@ -538,17 +554,21 @@ impl SymbolLayout {
                 if skip == 0 {
                     break;
                 }
+                overlaps |= skip < VERDAUX_SIZE;
                 parent = parent.get(skip..).ok_or_else(bad)?;
                 last_name = last_name.max(u32_at(parent, 0).ok_or_else(bad)?);
             }
             let origin = if flags & VER_FLG_BASE != 0 { Origin::Base } else { Origin::Defined };
             self.set_version(index, VersionEntry { hash, name, exact: false, origin });
             if next == 0 {
+                has_more = false;
                 break;
             }
+            overlaps |= next < VERDEF_SIZE;
             rest = rest.get(next as usize..).ok_or_else(bad)?;
         }
         self.last_version_names = [last_name, 0];
+        self.broken_versions = [has_more || overlaps, false];
         Ok(())
     }
 
@@ -566,6 +586,7 @@ impl SymbolLayout {
         // the whole by what could fit, so that overlapping chains cost no more than honest ones.
         let mut entries_left = bytes.len() / 16;
         let [of_definitions, mut last_name] = self.last_version_names;
+        let (mut has_more, mut is_broken) = (true, false);
         let mut rest = bytes;
         for _ in 0..dynamic.get(DT_VERNEEDNUM).unwrap_or(0) {
             if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
@@ -576,6 +597,7 @@ impl SymbolLayout {
             let aux = u32_at(rest, 8).ok_or_else(bad)?;
             let next = u32_at(rest, 12).ok_or_else(bad)?;
             let mut entry = rest.get(aux as usize..).ok_or_else(bad)?;
+            let mut aux_has_more = true;
             for _ in 0..count {
                 entries_left = entries_left.checked_sub(1).ok_or_else(bad)?;
                 let hash = u32_at(entry, 0).ok_or_else(bad)?;
@@ -593,16 +615,23 @@ impl SymbolLayout {
                     weak: flags & VER_FLG_WEAK != 0,
                 });
                 if aux_next == 0 {
+                    aux_has_more = false;
                     break;
                 }
+                is_broken |= aux_next < VERNEED_SIZE;
                 entry = entry.get(aux_next as usize..).ok_or_else(bad)?;
             }
+            is_broken |= aux_has_more;
             if next == 0 {
+                has_more = false;
                 break;
             }
+            is_broken |= next < VERNEED_SIZE;
             rest = rest.get(next as usize..).ok_or_else(bad)?;
         }
         self.last_version_names = [of_definitions, last_name];
+        let [of_definitions, _] = self.broken_versions;
+        self.broken_versions = [of_definitions, has_more || is_broken];
         Ok(())
     }
 
@@ -612,7 +641,11 @@ impl SymbolLayout {
         if self.versions.len() <= index {
             self.versions.resize(index.saturating_add(1), None);
         }
-        if let Some(place) = self.versions.get_mut(index) {
+        // What the image defines counts for more than what it needs, as in `ld.so`.
+        let is_defined = |it: &VersionEntry| it.origin != Origin::Needed;
+        if let Some(place) = self.versions.get_mut(index)
+            && (is_defined(&entry) || !place.as_ref().is_some_and(is_defined))
+        {
             *place = Some(entry);
         }
     }

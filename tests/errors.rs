@@ -297,6 +297,12 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("DT_VERNEED", |e| e.set_value(DT_VERNEED, NOWHERE), Malformed, &["version needs"]),
     ("vn_aux", |e| e.set32(e.table(DT_VERNEED) + 8, 0x7fff_ffff), Malformed, &["version needs contradict"]),
     ("vna_next", |e| { let at = e.table(DT_VERNEED); e.set16(at + 2, 9); e.set32(at + 28, 1 << 20) }, Malformed, &["version needs contradict"]),
+    ("vn_cnt 0", |e| e.set16(e.table(DT_VERNEED) + 2, 0), Malformed, &["versions overlap, or are more", "0x6ffffffe"]),
+    ("DT_VERNEEDNUM 0", |e| e.set_value(DT_VERNEEDNUM, 0), Malformed, &["versions overlap, or are more", "0x6ffffffe"]),
+    ("vna_next 1", |e| e.set32(e.table(DT_VERNEED) + 28, 1), Malformed, &["versions overlap, or are more", "0x6ffffffe"]),
+    ("DT_VERDEF", |e| { let versions = e.word(e.value(DT_VERNEED)); let at = e.entry(DT_RELACOUNT); e.set(at, DT_VERDEF); e.set(at + 8, versions) }, Malformed, &["versions overlap, or are more", "0x6ffffffc"]),
+    ("DT_FILTER", |e| { let at = e.entry(DT_RELACOUNT); e.set(at, 0x7fff_ffff); e.set(at + 8, 1 << 20) }, Malformed, &["name", "string table", "0x7fffffff"]),
+    ("DT_AUXILIARY", |e| { let at = e.entry(DT_RELACOUNT); e.set(at, 0x7fff_fffd); e.set(at + 8, u64::MAX) }, Malformed, &["name", "string table", "0x7ffffffd"]),
     ("DT_SONAME", |e| e.set_value(DT_SONAME, 1 << 30), Malformed, &["name", "string table", "d_tag 0xe"]),
     ("DT_NEEDED", |e| e.set_value(DT_NEEDED, 1 << 33), Malformed, &["name", "string table", "d_tag 0x1"]),
     ("DT_RELA", |e| e.set_value(DT_RELA, NOWHERE), Malformed, &["relocation table", "d_tag 0x7"]),
@@ -314,11 +320,15 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("DT_ANDROID_REL", |e| e.set_tag(DT_RELACOUNT, 0x6000_000f), Unsupported, &["DT_ANDROID_REL", "without addends"]),
     ("DT_INIT", |e| e.set_value(DT_INIT, e.word(e.value(DT_INIT_ARRAY))), Malformed, &["not in executable memory", "d_tag 0xc"]),
     ("DT_FINI", |e| e.set_value(DT_FINI, NOWHERE), Malformed, &["not in executable memory", "d_tag 0xd"]),
+    ("DT_INIT behind the code", |e| { let code = e.segment(5); e.set_value(DT_INIT, e.word(code + VADDR) + e.word(code + MEMSZ)) }, Malformed, &["not in executable memory", "d_tag 0xc"]),
+    ("DT_FINI in zeros", |e| { let code = e.segment(5); let fini = e.word(e.value(DT_FINI)); e.set_phdr(code, FILESZ, fini - e.word(code + VADDR)) }, Malformed, &["not in executable memory", "d_tag 0xd"]),
     ("DT_INIT_ARRAY", |e| e.set_value(DT_INIT_ARRAY, NOWHERE), Malformed, &["array of functions", "d_tag 0x19"]),
     ("DT_INIT_ARRAYSZ", |e| e.set_value(DT_INIT_ARRAYSZ, 7), Malformed, &["array of functions"]),
     ("DT_FINI_ARRAY", |e| e.set_value(DT_FINI_ARRAY, e.word(e.value(DT_FINI_ARRAY)) + 4), Malformed, &["array of functions", "d_tag 0x1a"]),
     // Relocations.
     ("unknown type", |e| e.set32(e.symbolic_rela() + 8, 200), Unsupported, &["relocation type 200", "0x"]),
+    ("symbol index of a relative one", |e| { let at = e.table(DT_RELA) + 12; e.set32(at, e.symbols()) }, Malformed, &["R_X86_64_RELATIVE names symbol", "does not exist"]),
+    ("symbol index of none", |e| { let at = e.symbolic_rela(); e.set32(at + 8, 0); e.set32(at + 12, u32::MAX) }, Malformed, &["R_X86_64_NONE names symbol 4294967295", "does not exist"]),
     ("copy", |e| e.set32(e.symbolic_rela() + 8, 5), Unsupported, &["R_X86_64_COPY", "executables"]),
     ("symbol index", |e| e.set32(e.symbolic_rela() + 12, 0xff_ffff), Malformed, &["symbol 16777215", "does not exist", "relocation at 0x"]),
     ("symbol index just beyond", |e| { let at = e.symbolic_rela() + 12; e.set32(at, e.symbols()) }, Malformed, &["symbol", "does not exist", "relocation at 0x"]),
@@ -371,8 +381,10 @@ fn constructors_and_destructors_are_code() {
     for tag in [DT_INIT_ARRAY, DT_FINI_ARRAY] {
         let array = dynamic.dyns.iter().find(|entry| entry.d_tag == tag).unwrap().d_val;
         let index = elf.dynrelas.iter().position(|rela| rela.r_offset == array).unwrap();
-        // In the image, but in its data; and nowhere.
-        for addend in [array, 1 << 44] {
+        // In the image, but in its data; nowhere; and behind the code, on its last page.
+        let mut headers = elf.program_headers.iter();
+        let code = headers.find(|it| it.p_type == PT_LOAD && it.is_executable()).unwrap();
+        for addend in [array, 1 << 44, code.p_vaddr + code.p_memsz] {
             let mut bad = file.clone();
             let at = rela + index * RELA + 16;
             bad[at..at + 8].copy_from_slice(&addend.to_le_bytes());
@@ -1139,4 +1151,40 @@ fn failed_loads_leave_the_process_as_it_was() {
         drop(library);
         assert_eq!(state(), before);
     });
+}
+
+/// What `ld.so` has no opinion of, or another than one would think.
+#[test]
+fn what_dlopen_takes_is_taken() {
+    let original = everything(&[]);
+    // A relocation without a symbol refers to where the image lies.
+    let mut edit = Edit { bytes: original.clone() };
+    let count = edit.word(edit.value(DT_RELASZ)) as usize / RELA;
+    let relas: Vec<_> = (0..count).map(|index| edit.table(DT_RELA) + index * RELA).collect();
+    // The first is in DT_RELACOUNT; a relative one that is not can be an absolute one instead.
+    let relative = relas.iter().rposition(|&at| edit.word(at + 8) == 8).unwrap();
+    for (index, at) in relas.into_iter().enumerate().take(relative + 1) {
+        assert_eq!(edit.word(at + 8), 8, "relocation {index}");
+        edit.set(at + 8, 1);
+    }
+    edit.set_tag(DT_RELACOUNT, DT_DEBUG);
+    // What unwinders do not look at.
+    let table = edit.phdr(PT_GNU_EH_FRAME);
+    for (field, value) in [(FILESZ, 0), (MEMSZ, u64::MAX), (ALIGN, 3)] {
+        edit.set_phdr(table, field, value);
+    }
+    edit.set_phdr(edit.phdr(PT_GNU_RELRO), ALIGN, 5);
+    // More than there are.
+    edit.set_value(DT_VERNEEDNUM, u64::MAX);
+    edit.set16(edit.table(DT_VERNEED) + 2, u16::MAX);
+    for debug in [memdl::Debug::Off, memdl::Debug::Full] {
+        load_and_run(&Loader::new().debug(debug), &edit.bytes, "changed");
+        let template = Loader::new().debug(debug).template(&edit.bytes).unwrap();
+        // SAFETY: as `load_and_run`.
+        let instance = unsafe { template.instantiate() }.unwrap();
+        // SAFETY: `run` has this type.
+        let run = unsafe { instance.get::<unsafe extern "C" fn() -> i32>("run") }.unwrap();
+        // SAFETY: takes nothing.
+        assert_eq!(unsafe { run() }, 42);
+    }
 }
