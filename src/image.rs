@@ -778,10 +778,17 @@ impl Facts {
 impl RelocationTables {
     /// The relocations of all tables but `DT_RELR`, the PLT's last, read from `memory`.
     pub(crate) fn relas<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = Rela> + 'm {
+        self.relas_outside_plt(memory).chain(Rela::entries(table(&self.jmprel, memory)))
+    }
+
+    /// Of [`RelocationTables::relas`], those that are not in the PLT's table.
+    pub(crate) fn relas_outside_plt<'m>(
+        &self,
+        memory: &'m impl ReadAt,
+    ) -> impl Iterator<Item = Rela> + 'm {
         let packed = Packed::new(table(&self.packed, memory));
         let packed = packed.into_iter().flatten().map_while(Result::ok);
-        let [rela, jmprel] = [&self.rela, &self.jmprel].map(|range| table(range, memory));
-        Rela::entries(rela).chain(packed).chain(Rela::entries(jmprel))
+        Rela::entries(table(&self.rela, memory)).chain(packed)
     }
 
     /// Visits the same, as tables for [`Rela::entries`], up to the first error: loading is mostly what

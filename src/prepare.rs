@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::addr::PageSize;
-use crate::arch::MACHINE;
+use crate::arch::{MACHINE, RelocKind};
 use crate::buffer;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::dynamic::ReadAt;
@@ -43,6 +43,7 @@ use crate::policy::Policy;
 use crate::prelinked::Prelinked;
 use crate::profile::Profile;
 use crate::promise::MayRun;
+use crate::rela::Rela;
 use crate::relocate::{self, Bound, Outcome};
 use crate::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::symbol::SymbolTable;
@@ -189,7 +190,7 @@ impl Settings {
             headroom_for_next(index)?;
             let in_image = |error: Error| error.in_image(name);
             let plan = Plan::new(&image.facts, image.bytes().len(), page).map_err(in_image)?;
-            let lazy = self.lazy && may_bind_lazily(&image.facts, &plan);
+            let lazy = self.lazy && may_bind_lazily(image, &plan);
             let result = relocate::bind(image, index, name, &MACHINE, &order, lazy, &mut outcome);
             bound.push((plan, lazy, result.map_err(in_image)?));
         }
@@ -677,16 +678,20 @@ fn missing(
     Error::Missing { image, libraries, versions, symbols }
 }
 
-/// Whether an image's calls can be bound when they are first made: it allows it, and the words at
-/// `DT_PLTGOT` that lead there can be written while it is relocated.
-fn may_bind_lazily(facts: &Facts, plan: &Plan) -> bool {
+/// Whether an image's calls can be bound when they are first made: it allows it, the words at
+/// `DT_PLTGOT` that lead there can be written while it is relocated, and all calls are in the PLT's
+/// table (a word that another table calls a call's need not lead to a PLT entry).
+fn may_bind_lazily(image: &Image<'_>, plan: &Plan) -> bool {
+    let facts = &image.facts;
     let words = facts.plt_got.and_then(|start| Some(start..start.checked_add(24)?));
-    words.is_some_and(|words| {
+    let is_writable = words.is_some_and(|words| {
         plan.segments.iter().any(|segment| {
-            let Range { start, end } = segment.pages;
+            let Range { start, end } = segment.stated;
             segment.access.write && start <= words.start && words.end <= end
         })
-    })
+    });
+    let is_call = |rela: Rela| MACHINE.reloc_kind(rela.r_type) == Some(RelocKind::JumpSlot);
+    is_writable && !facts.relocations.relas_outside_plt(image).any(is_call)
 }
 
 /// The image and all that it needs, directly or not, breadth first, each once.

@@ -13,8 +13,8 @@ use std::thread;
 
 use common::{AnyWay, Opened, build, call_run, isolated, isolated_output, load_and_run};
 use goblin::elf::Elf;
-use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1};
-use goblin::elf::program_header::PT_DYNAMIC;
+use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_PLTGOT};
+use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Error, Library, Loader, SymbolRequest};
 
@@ -264,4 +264,34 @@ fn a_definition_that_comes_later_is_found() {
         assert_eq!(opened.run(), 42, "dlopen");
         drop((opened, global));
     });
+}
+
+/// A word of a call that is not in the PLT's table leads to no PLT entry, so it is bound at once; and so
+/// are all if the words behind `DT_PLTGOT` are not the image's.
+#[test]
+fn what_has_no_plt_entry_is_bound_at_once() {
+    let path = gcc("one.c", &["-fno-plt"]);
+    let file = read(&path);
+    let elf = Elf::parse(&file).unwrap();
+    let name = |symbol: usize| elf.dynstrtab.get_at(elf.dynsyms.get(symbol).unwrap().st_name);
+    let index = elf.dynrelas.iter().position(|rela| name(rela.r_sym) == Some("late")).unwrap();
+    let dynamic = elf.dynamic.as_ref().unwrap();
+    let mut changed = file.clone();
+    // R_X86_64_GLOB_DAT becomes R_X86_64_JUMP_SLOT.
+    changed[dynamic.info.rela + index * 24 + 8] = 7;
+    let loader = lazy().define("late", add_one as *const c_void);
+    load_and_run(&loader, &changed, "a call outside the PLT's table");
+
+    let path = gcc("one.c", &[]);
+    let mut changed = read(&path);
+    let file = changed.clone();
+    let elf = Elf::parse(&file).unwrap();
+    let headers = &elf.program_headers;
+    let section = headers.iter().find(|it| it.p_type == PT_DYNAMIC).unwrap().p_offset as usize;
+    let entries = &elf.dynamic.as_ref().unwrap().dyns;
+    let index = entries.iter().position(|entry| entry.d_tag == DT_PLTGOT).unwrap();
+    let last = headers.iter().rfind(|it| it.p_type == PT_LOAD).unwrap();
+    let at = section + index * 16 + 8;
+    changed[at..at + 8].copy_from_slice(&(last.p_vaddr + last.p_memsz - 8).to_le_bytes());
+    load_and_run(&loader, &changed, "DT_PLTGOT at the end of the image");
 }
