@@ -57,7 +57,7 @@ use super::split::{self, NotTold};
 use super::symfile::image_header;
 use super::thread_local::push_uleb;
 use crate::error::Error;
-use crate::fallible::{try_collect, try_zeroed};
+use crate::fallible::{TryGrow, try_collect, try_zeroed};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -66,6 +66,9 @@ const MOST_PARTS: u64 = 2;
 
 /// How many attributes an entry may have: gimli compares each with all before it.
 const MOST_ATTRIBUTES: usize = 512;
+
+/// How deep expressions may lie in each other. Those of compilers have one in another, at most.
+const DEEPEST_EXPRESSION: usize = 8;
 
 /// The stack of the thread that writes, in bytes, for entries as deep as [`DEEPEST`].
 const STACK: usize = 4 << 20;
@@ -90,6 +93,8 @@ pub(crate) enum NotJoined {
     SharedLines,
     #[error("{0}")]
     Unpacked(String),
+    #[error("debug sections overlap")]
+    Overlap,
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
     #[error("{0}")]
@@ -113,6 +118,7 @@ impl NotJoined {
             | NotJoined::NotSplit
             | NotJoined::Missing { .. }
             | NotJoined::Unpacked(_)
+            | NotJoined::Overlap
             | NotJoined::Unread(_) => true,
             NotJoined::TypeUnits
             | NotJoined::OverBudget(_)
@@ -172,6 +178,7 @@ fn unpacked<'a>(
     budget: &Budget,
 ) -> Result<BTreeMap<String, Cow<'a, [u8]>>, NotJoined> {
     let mut found = BTreeMap::new();
+    let mut left = file.len();
     for header in &headers.list {
         if header.sh_type == SHT_NOBITS
             || header.sh_flags & u64::from(SHF_ALLOC) != 0
@@ -181,6 +188,8 @@ fn unpacked<'a>(
         }
         let name = headers.names.get(header.sh_name);
         let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
+        // Sections do not overlap in a file. If they did, thousands could be unpacked from one.
+        left = left.checked_sub(contents.len()).ok_or(NotJoined::Overlap)?;
         let contents = match inflate::section(&name, header, contents, budget) {
             Some(Ok(contents)) => Cow::Owned(contents),
             Some(Err(NotInflated::OverBudget(error))) => return Err(error.into()),
@@ -538,8 +547,7 @@ impl Joiner {
             }
             AttributeValue::DebugRngListsIndex(index) => Referred::Ranges(of.ranges_offset(index)?),
             AttributeValue::Exprloc(expression) => {
-                self.take(expression.0.len())?;
-                self.kept.keep_here(expression.0.len(), OF_EXPRESSION)?;
+                self.expression(of, expression.0)?;
                 match self.thread_local(of, expression)? {
                     Some(location) => Referred::ThreadLocal(location),
                     None => Referred::Other,
@@ -561,9 +569,9 @@ impl Joiner {
                 while let Some(location) = list.next()? {
                     self.take(CONVERTED)?;
                     self.kept.keep_here(1, OF_LIST)?;
-                    let len = expression_len(&location);
-                    self.take(len)?;
-                    self.kept.keep_here(len, OF_EXPRESSION)?;
+                    if let Some(expression) = expression(&location) {
+                        self.expression(of, expression)?;
+                    }
                 }
             }
             Referred::Ranges(offset) => {
@@ -576,6 +584,32 @@ impl Joiner {
             Referred::ThreadLocal(_) | Referred::Other => {}
         }
         Ok(referred)
+    }
+
+    /// Counts an expression and those inside it, which gimli converts by recursion, each with all that
+    /// is in it.
+    fn expression<'d>(
+        &mut self,
+        of: UnitRef<'_, Input<'d>>,
+        expression: Input<'d>,
+    ) -> Result<(), NotJoined> {
+        let mut left = vec![(expression, 0_usize)];
+        while let Some((bytes, depth)) = left.pop() {
+            self.take(bytes.len())?;
+            self.kept.keep_here(bytes.len(), OF_EXPRESSION)?;
+            let inside = depth.saturating_add(1);
+            let mut operations = gimli::Expression(bytes).operations(of.encoding());
+            // What cannot be read gimli will not convert.
+            while let Ok(Some(operation)) = operations.next() {
+                if let Operation::EntryValue { expression } = operation {
+                    if inside > DEEPEST_EXPRESSION {
+                        return Err(NotJoined::TooMuch);
+                    }
+                    left.try_push((expression, inside))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The location, as it is found and changed later, if this is one of a thread-local variable.
@@ -643,7 +677,7 @@ fn line_table_len(mut section: Input<'_>, offset: usize) -> Result<(usize, usize
 }
 
 /// Of a location in a list.
-fn expression_len(location: &gimli::RawLocListEntry<Input<'_>>) -> usize {
+fn expression<'d>(location: &gimli::RawLocListEntry<Input<'d>>) -> Option<Input<'d>> {
     use gimli::RawLocListEntry::*;
     match location {
         AddressOrOffsetPair { data, .. }
@@ -652,8 +686,8 @@ fn expression_len(location: &gimli::RawLocListEntry<Input<'_>>) -> usize {
         | OffsetPair { data, .. }
         | DefaultLocation { data }
         | StartEnd { data, .. }
-        | StartLength { data, .. } => data.0.len(),
-        BaseAddress { .. } | BaseAddressx { .. } => 0,
+        | StartLength { data, .. } => Some(data.0),
+        BaseAddress { .. } | BaseAddressx { .. } => None,
     }
 }
 
@@ -934,6 +968,58 @@ mod tests {
         let blocks = |depth| of_entries(&[2, 0x0b, 1, 0, 0], &nested(depth), 0);
         assert!(blocks(200).is_ok_and(|len| len > 400));
         assert!(matches!(blocks(300_000), Err(NotJoined::TooMuch)));
+    }
+
+    /// An expression with others inside each other, so many.
+    fn expressions(count: usize) -> Vec<u8> {
+        // Back to front.
+        let mut expression = vec![0x30];
+        for _ in 0..count {
+            let mut len = vec![];
+            push_uleb(&mut len, expression.len() as u64);
+            expression.extend(len.into_iter().rev());
+            expression.push(0xa3);
+        }
+        expression.reverse();
+        expression
+    }
+
+    #[test]
+    fn expressions_may_not_lie_in_each_other_without_end() {
+        // A variable, and where it is.
+        let inside = |count| {
+            let expression = expressions(count);
+            let mut entry = vec![2];
+            push_uleb(&mut entry, expression.len() as u64);
+            of_entries(&[2, 0x34, 0, 0x02, 0x18, 0, 0], &[entry, expression, vec![0]].concat(), 0)
+        };
+        assert!(inside(1).is_ok_and(|len| len > 0));
+        assert!(inside(8).is_ok());
+        for count in [9, 1000, 100_000] {
+            assert!(matches!(inside(count), Err(NotJoined::TooMuch)), "{count}");
+        }
+    }
+
+    #[test]
+    fn sections_that_overlap_are_not_unpacked() {
+        let zeroes = vec![0; 200_000];
+        let data = miniz_oxide::deflate::compress_to_vec_zlib(&zeroes, 6);
+        let size = (zeroes.len() as u64).to_le_bytes();
+        let packed = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &size, &[1, 0, 0, 0, 0, 0, 0, 0], &data];
+        let file = packed.concat();
+        let names = super::super::sections::Names(b"\0.debug_x\0".to_vec());
+        let header = SectionHeader {
+            sh_name: 1,
+            sh_type: SHT_PROGBITS,
+            sh_flags: u64::from(goblin::elf::section_header::SHF_COMPRESSED),
+            sh_size: file.len() as u64,
+            ..SectionHeader::default()
+        };
+        let mut headers = Headers { list: vec![header], names };
+        assert_eq!(unpacked(&headers, &file, &budget()).unwrap()[".debug_x"].len(), 200_000);
+        headers.list.push(header);
+        let refused = unpacked(&headers, &file, &budget()).unwrap_err();
+        assert!(matches!(refused, NotJoined::Overlap), "{refused}");
     }
 
     #[test]
