@@ -167,11 +167,12 @@ impl Dwarf {
             return Vec::new();
         };
         let Some(unit) = units.get(sections, number, budget) else { return Vec::new() };
+        // Before hundreds of names each take a half of what is left.
+        let program = unit.lines.and_then(|at| programs.get(sections, at, budget));
         let functions = functions
             .entry(number)
             .or_insert_with(|| budget.share(|budget| Functions::read(sections, &unit, budget)));
         let found = functions.at(sections, &unit, units, address, MOST_FUNCTIONS, budget);
-        let program = unit.lines.and_then(|at| programs.get(sections, at, budget));
         let row = program.as_ref().and_then(|program| program.row(sections, address));
         let mut texts = Texts { sections, room: MOST_TEXT };
         let mut place = row.map(|row| {
@@ -274,3 +275,7 @@ impl Texts<'_> {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests;
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod hostile;

@@ -13,7 +13,7 @@ use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, LittleEndian, Reader};
 
 use super::budget::{Budget, Result, Stop};
-use super::sections::{Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_text};
+use super::sections::{Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_leb, skip_text};
 use crate::fallible::TryGrow;
 
 /// A row of the table, as far as it matters.
@@ -199,8 +199,8 @@ impl Program {
         self.files.push(File { name: None, folder: 0 });
         while let Some(name) = text(header, budget)? {
             let folder = header.read_uleb128()?;
-            header.skip_leb128()?;
-            header.skip_leb128()?;
+            skip_leb(header, budget)?;
+            skip_leb(header, budget)?;
             budget.push(&mut self.files, File { name: Some(name), folder })?;
         }
         Ok(())
@@ -299,6 +299,10 @@ impl Program {
                 }
             }
         };
+        if result == Err(Stop::Spent) {
+            // Questions go no further than this did, which had a budget.
+            self.machine.end = place(sections, Section::Line, &input);
+        }
         // Of what has no end, what was read counts.
         if let (Some(begin), Some(last)) = (begin, last) {
             self.close(first, begin, last.address.saturating_add(1), budget)?;
@@ -493,13 +497,13 @@ impl Machine {
             | DW_LNS_set_basic_block
             | DW_LNS_set_prologue_end
             | DW_LNS_set_epilogue_begin => {}
-            DW_LNS_set_isa => input.skip_leb128()?,
+            DW_LNS_set_isa => skip_leb(input, budget)?,
             _ => {
                 let index = usize::from(opcode).saturating_sub(1).saturating_add(self.lengths);
                 let count = sections.bytes(Section::Line).get(index).ok_or(Stop::Malformed)?;
                 for _ in 0..*count {
                     budget.work(1)?;
-                    input.skip_leb128()?;
+                    skip_leb(input, budget)?;
                 }
             }
         }

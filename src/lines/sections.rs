@@ -212,7 +212,7 @@ impl Value {
                 Value::Other
             }
             DW_FORM_loclistx => {
-                input.skip_leb128()?;
+                skip_leb(input, budget)?;
                 Value::Other
             }
             _ => {
@@ -253,10 +253,29 @@ pub(super) fn skip(input: &mut Input<'_>, len: u64) -> Result<()> {
 
 /// Skips a string that ends with a zero byte. Whether it is empty.
 pub(super) fn skip_text(input: &mut Input<'_>, budget: &mut Budget) -> Result<bool> {
-    let len = memchr::memchr(0, input.slice()).ok_or(Stop::Malformed)?;
-    budget.work((len as u64 / 16).saturating_add(1))?;
+    let len = len_to(memchr::memchr(0, input.slice()), 16, input, budget)?;
     input.skip(len.saturating_add(1))?;
     Ok(len == 0)
+}
+
+/// Skips a number in LEB128, which may be as long as the section is.
+pub(super) fn skip_leb(input: &mut Input<'_>, budget: &mut Budget) -> Result<()> {
+    let end = input.slice().iter().position(|byte| byte & 0x80 == 0);
+    let len = len_to(end, 8, input, budget)?;
+    Ok(input.skip(len.saturating_add(1))?)
+}
+
+/// Where what was searched in `input` was found. To look at `a_step` bytes is a step: thousands of
+/// entries, or programs that overlap, can have the same end, or none.
+fn len_to(
+    found: Option<usize>,
+    a_step: u64,
+    input: &Input<'_>,
+    budget: &mut Budget,
+) -> Result<usize> {
+    let looked_at = found.unwrap_or(input.len()) as u64;
+    budget.work(looked_at.checked_div(a_step).unwrap_or(looked_at).saturating_add(1))?;
+    found.ok_or(Stop::Malformed)
 }
 
 /// Where `input` is in `section`: at the end of both is the same byte, or the caller knows the end.

@@ -309,6 +309,15 @@ impl Units {
         let mut units = Units::default();
         // If it is spent, what was found counts.
         let _ = units.find_all(sections, budget, &mut lines);
+        // A unit that states the same code a million times is found there once.
+        units.ranges.sort_unstable_by_key(|range| (range.unit, range.begin));
+        units.ranges.dedup_by(|next, before| {
+            let is_one = next.unit == before.unit && next.begin < before.end;
+            if is_one {
+                before.end = before.end.max(next.end);
+            }
+            is_one
+        });
         units.ranges.sort_unstable_by_key(|range| (range.end, range.unit, range.begin));
         let mut min = u64::MAX;
         for range in units.ranges.iter_mut().rev() {
