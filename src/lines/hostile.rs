@@ -52,11 +52,8 @@ fn line_seven() -> Vec<u8> {
 /// What is told of the function, and the same again.
 fn told(info: Vec<u8>, line: Vec<u8>) -> (Vec<Place>, Dwarf) {
     let stored = (info.len() + line.len()) as u64;
-    let sections = vec![
-        (".debug_info", info),
-        (".debug_abbrev", abbreviations()),
-        (".debug_line", line),
-    ];
+    let sections =
+        vec![(".debug_info", info), (".debug_abbrev", abbreviations()), (".debug_line", line)];
     let mut dwarf = Dwarf::new(sections, stored);
     let places = dwarf.places(Vaddr(FUNCTION.0));
     assert_eq!(dwarf.places(Vaddr(FUNCTION.0)), places);
@@ -137,11 +134,8 @@ fn a_question_goes_no_further_than_the_program_was_read() {
     // Each is a row, of the next line.
     let line = line_program(&[&start[..], &vec![0x13; count]].concat());
     let info = unit(&[&function()[..], &[0, 0]].concat());
-    let sections = vec![
-        (".debug_info", info),
-        (".debug_abbrev", abbreviations()),
-        (".debug_line", line),
-    ];
+    let sections =
+        vec![(".debug_info", info), (".debug_abbrev", abbreviations()), (".debug_line", line)];
     let mut dwarf = Dwarf::new(sections, 0);
     let places = dwarf.places(Vaddr(FUNCTION.0));
     assert!(dwarf.is_cut_short());

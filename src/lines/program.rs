@@ -13,7 +13,9 @@ use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, LittleEndian, Reader};
 
 use super::budget::{Budget, Result, Stop};
-use super::sections::{Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_leb, skip_text};
+use super::sections::{
+    Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_leb, skip_text,
+};
 use crate::fallible::TryGrow;
 
 /// A row of the table, as far as it matters.
