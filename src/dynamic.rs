@@ -23,6 +23,8 @@ use std::ops::Range;
 use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NULL};
 
 use crate::addr::Vaddr;
+use crate::error::Error;
+use crate::fallible::try_collect;
 
 /// Size of one `Elf64_Dyn`.
 const DYN_SIZE: usize = 16;
@@ -69,16 +71,18 @@ fn slot(tag: u64) -> Option<usize> {
 
 impl Dynamic {
     /// Reads entries until `DT_NULL` or the end of `section`.
-    pub(crate) fn parse(section: &[u8]) -> Dynamic {
+    pub(crate) fn parse(section: &[u8]) -> Result<Dynamic, Error> {
         let (all, _) = section.as_chunks::<DYN_SIZE>();
         let tag = |entry: &[u8; DYN_SIZE]| u64_at(entry, 0).unwrap_or(DT_NULL);
-        let entries = all.iter().take_while(|entry| tag(entry) != DT_NULL);
-        let entries: Vec<_> = entries.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))).collect();
-        let is_terminated = entries.len() < all.len();
+        // Counted first: a vector that grows is copied again and again.
+        let count = all.iter().position(|entry| tag(entry) == DT_NULL);
+        let is_terminated = count.is_some();
+        let stated = all.iter().take(count.unwrap_or(all.len()));
+        let entries = try_collect(stated.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))))?;
         let (values, present, has_others) = ([0; SLOTS], 0, false);
         let mut dynamic = Dynamic { entries, values, present, has_others, is_terminated };
         dynamic.fill_slots();
-        dynamic
+        Ok(dynamic)
     }
 
     fn fill_slots(&mut self) {
@@ -184,7 +188,8 @@ mod tests {
 
     #[test]
     fn nothing_behind_the_null_entry_is_read_and_the_last_entry_of_a_tag_counts() {
-        let dynamic = Dynamic::parse(&section(&[(1, 10), (5, 7), (1, 11), (5, 8), (0, 0), (5, 9)]));
+        let dynamic =
+            Dynamic::parse(&section(&[(1, 10), (5, 7), (1, 11), (5, 8), (0, 0), (5, 9)])).unwrap();
         assert_eq!(dynamic.get(5), Some(8));
         assert_eq!(dynamic.all(1).collect::<Vec<_>>(), [10, 11]);
         assert_eq!(dynamic.get(9), None);
@@ -195,16 +200,17 @@ mod tests {
             .chain([DT_GNU_HASH, 0x6000_000f, u64::MAX])
             .collect();
         let entries: Vec<_> = tags.iter().map(|&tag| (tag, !tag)).collect();
-        let dynamic = Dynamic::parse(&section(&entries));
+        let dynamic = Dynamic::parse(&section(&entries)).unwrap();
         assert!(tags.iter().all(|&tag| dynamic.get(tag) == Some(!tag)));
         assert!(!dynamic.is_terminated());
-        let moved = Dynamic::parse(&section(&[(5, 70), (6, 3)])).unrelocated(&[5, 6], 60);
+        let moved = Dynamic::parse(&section(&[(5, 70), (6, 3)])).unwrap().unrelocated(&[5, 6], 60);
         assert_eq!((moved.get(5), moved.get(6)), (Some(10), Some(3)));
     }
 
     #[test]
     fn a_table_that_wraps_is_told_from_one_that_is_absent() {
-        let dynamic = Dynamic::parse(&section(&[(7, u64::MAX), (8, 24), (25, 16), (27, 0)]));
+        let dynamic =
+            Dynamic::parse(&section(&[(7, u64::MAX), (8, 24), (25, 16), (27, 0)])).unwrap();
         assert_eq!(dynamic.table(7, 8), Some(None));
         assert_eq!(dynamic.table(25, 27), None);
     }

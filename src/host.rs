@@ -369,7 +369,7 @@ impl HostLibrary {
         let Some(section) = listed.dynamic.and_then(|section| memory.read(section)) else {
             return Ok(None);
         };
-        let dynamic = Dynamic::parse(section)
+        let dynamic = Dynamic::parse(section)?
             .unrelocated(ADDRESS_TAGS, listed.load_bias as u64)
             .unrelocated(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
         let symbols = match SymbolLayout::new(&dynamic, &memory) {

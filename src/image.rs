@@ -46,6 +46,7 @@ use crate::arch::Machine;
 use crate::buffer::ImageBuffer;
 use crate::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::error::{Error, Place};
+use crate::fallible::{TryGrow, try_vec};
 use crate::limits::{self, Limits};
 use crate::rela::{Packed, RELA_SIZE, Rela};
 use crate::symbol::{SymbolLayout, SymbolTable};
@@ -396,7 +397,8 @@ impl Headers {
                 );
                 Error::malformed(what, Place::Header)
             })?;
-        let mut headers = Headers::default();
+        let count = usize::from(e_phnum);
+        let mut headers = Headers { table: try_vec(count)?, ..Headers::default() };
         for (index, entry) in table.chunks_exact(SIZEOF_PHDR).enumerate() {
             let word = |offset| u64_at(entry, offset).unwrap_or(0);
             let header = ProgramHeader {
@@ -524,7 +526,7 @@ impl Headers {
                 let first = self.segments.first().map_or(addresses.start, |it| it.addresses.start);
                 // The segments ascend.
                 let span = addresses.end.checked_sub(first).unwrap_or(u64::MAX);
-                self.segments.push(Segment { addresses, file, access, align });
+                self.segments.try_push(Segment { addresses, file, access, align })?;
                 limits::check("the address space of the image, in bytes", span, limits.image_span)?;
             }
             PT_DYNAMIC => self.dynamic = Some(in_memory),
@@ -605,7 +607,7 @@ impl Facts {
         let at = Place::Address(section.start);
         let dynamic = Dynamic::parse(view.read(section.clone()).ok_or_else(|| {
             Error::malformed("the dynamic section lies outside the segments", at)
-        })?);
+        })?)?;
         if !dynamic.is_terminated() {
             return Err(Error::malformed("the dynamic section does not end with DT_NULL", at));
         }

@@ -375,8 +375,10 @@ impl Mapping<Open> {
             }
             _ => None,
         });
-        let relro = relro.iter().map(|pages| (pages.clone(), Protection::READ));
-        let mut all: Vec<_> = segments.chain(gaps).chain(relro).collect();
+        let relro_pages = relro.iter().map(|pages| (pages.clone(), Protection::READ));
+        // The room is known, though not to the iterator: a segment and a gap, or RELRO.
+        let mut all = Vec::with_capacity(2 * self.segments.len() + relro.len());
+        all.extend(segments.chain(gaps).chain(relro_pages));
         all.sort_unstable_by_key(|(pages, _)| pages.start);
         all.dedup_by(|(pages, protection), (last, of_last)| {
             let joins = last.end == pages.start && of_last == protection;

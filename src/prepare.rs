@@ -178,9 +178,12 @@ impl Settings {
         let parsed = self.collect(bytes.clone(), may_run)?;
         let searchlist = searchlist(&parsed, self.scope)?;
         let members = try_collect_ok(parsed.iter().map(|member| member.image.symbols()))?;
-        let of_system = try_collect(parsed.iter().map(|member| member.of_system))?;
-        let order =
-            self.search_order(try_collect(searchlist.iter().cloned())?, members, of_system)?;
+        // Mostly none is.
+        let of_system = match parsed.iter().any(|member| member.of_system) {
+            true => try_collect(parsed.iter().map(|member| member.of_system))?,
+            false => Vec::new(),
+        };
+        let order = self.search_order(searchlist, members, of_system)?;
         check_versions(&parsed, &order)?;
 
         let page = PageSize::current();
@@ -201,7 +204,7 @@ impl Settings {
         if !outcome.missing.is_empty() {
             return Err(missing(&parsed, vec![], vec![], outcome.missing));
         }
-        drop(order);
+        let searchlist = order.into_searchlist();
         if !outcome.without_static_tls.is_empty() {
             let as_members = self.with_members(&outcome.without_static_tls)?;
             if as_members.of_system.len() > self.of_system.len() {
@@ -745,6 +748,9 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
 /// first needs itself, which glibc does not know yet when it sorts.
 fn init_order(parsed: &[Parsed<'_>]) -> Result<Vec<usize>, Error> {
     let edges = |member: usize| if member == 0 { &[][..] } else { &parsed[member].needed };
+    if parsed.len() == 1 {
+        return try_filled(0, 1);
+    }
     let mut order = try_vec(parsed.len())?;
     let mut visited = try_filled(false, parsed.len())?;
     for start in (0..parsed.len()).rev() {

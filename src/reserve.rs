@@ -97,6 +97,10 @@ fn kept() -> Guard<'static, Kept> {
     KEPT.lock()
 }
 
+/// Whether there may be something in `later`, `refused` or `writable`: so that who looks need not take
+/// the lock. Written under the lock; who reads an old value leaves it to the next occasion.
+static PUT_OFF: AtomicBool = AtomicBool::new(false);
+
 /// As much memory is kept for images to come, in bytes and in pieces.
 const MOST_BYTES: usize = 32 << 20;
 const MOST: usize = 16;
@@ -149,7 +153,11 @@ pub fn release_memory() {
 
 /// Gives the system what was put off, and what it has refused to take before.
 pub(crate) fn give_back_now() {
+    if !PUT_OFF.load(Ordering::Relaxed) {
+        return;
+    }
     let mut kept = kept();
+    PUT_OFF.store(false, Ordering::Relaxed);
     let (later, refused) = (std::mem::take(&mut kept.later), std::mem::take(&mut kept.refused));
     let writable = std::mem::take(&mut kept.writable);
     drop(kept);
@@ -166,6 +174,7 @@ pub(crate) fn make_read_only(start: usize, len: usize) {
         // Without memory to note it, it stays as it is.
         if kept.writable.try_reserve(1).is_ok() {
             kept.writable.push((start, len));
+            PUT_OFF.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -404,6 +413,7 @@ impl Reservation {
         let waiting: usize = kept.later.iter().map(|(_, touched)| touched).sum();
         if waiting + touched <= MOST_BYTES {
             kept.later.push((self, touched));
+            PUT_OFF.store(true, Ordering::Relaxed);
         }
     }
 
@@ -886,6 +896,7 @@ impl Reservation {
         // Without memory to note it, the addresses are lost.
         if kept.refused.try_reserve(1).is_ok() {
             kept.refused.push(Reservation { start, len });
+            PUT_OFF.store(true, Ordering::Relaxed);
         }
     }
 }

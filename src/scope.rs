@@ -159,13 +159,18 @@ pub(crate) struct SearchOrder<'a> {
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
     /// Which of the members are copies of libraries of the system: what they define counts as the host's,
-    /// and their own references are not restricted.
+    /// and their own references are not restricted. None of those that it is too short for.
     pub of_system: Vec<bool>,
     /// Which of the host's symbols the others may bind to.
     pub imports: &'a Imports,
 }
 
 impl SearchOrder<'_> {
+    /// The images and libraries of the group's scope, once nothing is searched any more.
+    pub(crate) fn into_searchlist(self) -> Vec<Provider> {
+        self.searchlist
+    }
+
     /// What a reference of `member` to `name` is bound to; the resolver is not asked here. What the host
     /// defines, and may not be used, is as if it were not there.
     pub(crate) fn find(
