@@ -402,7 +402,8 @@ int memdl_options_filter_imports(memdl_options *options, memdl_import_filter fil
                                  void (*free_user)(void *user));
 
 /* Whether images are made immutable once they are in place (mseal): nobody can change, unmap or replace
- * their code and read-only data. Of writable data the contents can be written, no more. A sealed library
+ * their code and read-only data, but who can write to /proc/PID/mem, as debuggers do; the process itself
+ * can, unless that is denied it. Of writable data the contents can be written, no more. A sealed library
  * stays for the life of the process; there are no pools of it. Default 0. A load fails where the system has
  * no mseal, which needs Linux 6.10. */
 int memdl_options_set_seal(memdl_options *options, int seal);

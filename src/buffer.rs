@@ -100,6 +100,11 @@ impl ImageBuffer {
             }
             match reader.read(&mut buffer[filled..]) {
                 Ok(0) => break,
+                // A reader is safe code, which may claim anything.
+                Ok(count) if count > buffer.len - filled => {
+                    let what = "the reader says that it has read more than there was room for";
+                    return Err(Error::system("reading an image", io::Error::other(what)));
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::system("reading an image", error)),

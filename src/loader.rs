@@ -244,7 +244,9 @@ impl Loader {
     /// Nobody can change, unmap, move or replace their code, their read-only data and what is read-only
     /// after relocation (RELRO), or give it other access: neither the image nor anything else in the process
     /// (`mseal(2)`). Of their writable data the contents can be written, but it cannot be made executable,
-    /// unmapped, moved or replaced either. Debuggers set breakpoints as ever.
+    /// unmapped, moved or replaced either. What remains is `/proc/PID/mem`: whoever can write to that, which
+    /// the process itself can unless the host denies it (a seccomp filter, or Linux's
+    /// `proc_mem.force_override=never`), writes to sealed memory as well. Debuggers set breakpoints that way.
     ///
     /// So a sealed image stays for the life of the process, as one that is linked with `-z nodelete`:
     /// [`Library::close`] says so, destructors run when the process exits, and there are no pools of it.

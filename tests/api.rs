@@ -770,6 +770,17 @@ fn image_buffer_and_load_buffer() {
             Err(io::Error::other("the line is dead"))
         }
     }
+    // A reader that lies is safe code.
+    struct Lying(usize);
+    impl Read for Lying {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            Ok(buffer.len().wrapping_add(self.0))
+        }
+    }
+    for more in [1, 5000, usize::MAX - 200] {
+        let error = ImageBuffer::read_from(Lying(more), 100).unwrap_err();
+        assert!(error.to_string().contains("more than there was room for"), "{error}");
+    }
     let error = ImageBuffer::read_from(Broken, 100).unwrap_err();
     assert!(matches!(error, Error::System { .. }), "{error}");
     assert!(error.to_string().contains("the line is dead"), "{error}");
