@@ -29,7 +29,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// What is compiled into the library: all before the unit tests, without comments.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let text = text.split("\nmod tests {").next().unwrap();
     let lines = text.lines().map(|line| line.split("//").next().unwrap());
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -49,6 +49,10 @@ fn locks_have_a_rank_and_forks_one_handler() {
             let is_owner = match word {
                 // Images' own registrations go through memdl's version of the function.
                 "pthread_atfork(" => file == "fork.rs" || file == "services/exit.rs",
+                // The lock that copies of memdl in one object share, under each copy's own.
+                "pthread_mutex" => file == "shared.rs",
+                // What nobody waits for: a child of `fork` that finds it taken goes on without.
+                "Mutex" if file == "symbolize.rs" => !code.contains(".lock()"),
                 _ => file == "sync.rs",
             };
             assert!(is_owner || !code.contains(word), "src/{file} has `{word}`: {cure}");
