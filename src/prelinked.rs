@@ -233,11 +233,12 @@ mod tests {
     use crate::promise::MayRun;
     use std::path::{Path, PathBuf};
 
-    /// The segments of an instance of the only member, as `relocate` leaves them.
+    /// The segments of an instance of the only member, as `relocate` leaves them, and the instance: two
+    /// that are there at once lie at different addresses.
     fn relocated(
         member: &Member<'_>,
         relocate: impl FnOnce(&Applier<'_>, &mut Mapping<Open>) -> Vec<Indirect>,
-    ) -> (u64, Vec<Vec<u8>>) {
+    ) -> (u64, Vec<Vec<u8>>, Mapping<Open>) {
         let source = Source::Copied(member.image.bytes());
         let mut mapping = Mapping::new(&member.plan, source, None).unwrap();
         let applier = Applier {
@@ -251,7 +252,7 @@ mod tests {
         let segments = 0..member.plan.segments.len();
         let bytes = segments.filter_map(|index| mapping.segment_mut(index).map(|it| it.to_vec()));
         let bytes = bytes.collect();
-        (mapping.load_bias().get() as u64, bytes)
+        (mapping.load_bias().get() as u64, bytes, mapping)
     }
 
     /// How many words of this library move; `None` if it is none for this test.
@@ -269,8 +270,9 @@ mod tests {
         if member.image.facts.tls.is_some() {
             return None;
         }
-        let (bias, words) = relocated(member, |it, mapping| prelinked.apply(it, mapping).unwrap());
-        let (other_bias, others) = relocated(member, |it, mapping| {
+        let (bias, words, _first) =
+            relocated(member, |it, mapping| prelinked.apply(it, mapping).unwrap());
+        let (other_bias, others, _second) = relocated(member, |it, mapping| {
             it.all(&member.image, &mut mapping.writable()).unwrap()
         });
         let mut moved = 0;

@@ -607,6 +607,64 @@ fn every_relocation_type_that_linkers_emit() {
 }
 
 /// A resolver runs when all that it can see is relocated, and all agree on what it chose.
+/// A relocation may name symbol 0. glibc takes it for the image's own address 0.
+#[test]
+fn symbol_0_is_the_start_of_the_image() {
+    let path = build("gcc", "loading/symbol_0.c", &["-O1", "-Wl,-z,norelro"]);
+    let mut bytes = fs::read(&path).unwrap();
+    let elf = Elf::parse(&bytes).unwrap();
+    let is_target = |name: &str| name == "target";
+    let relocations: Vec<u64> = elf
+        .dynrelas
+        .iter()
+        .filter(|it| {
+            let symbol = elf.dynsyms.get(it.r_sym).unwrap();
+            is_target(elf.dynstrtab.get_at(symbol.st_name).unwrap_or_default())
+        })
+        .map(|it| it.r_offset)
+        .collect();
+    assert_eq!(relocations.len(), 2, "R_X86_64_64 and R_X86_64_GLOB_DAT");
+    // `r_info` of these entries: the type in the low half, the symbol in the high one.
+    let table = elf.dynamic.as_ref().unwrap().info.rela;
+    let table = elf.program_headers.iter().find(|it| it.vm_range().contains(&table)).map(|it| {
+        let skip = table - it.p_vaddr as usize;
+        it.p_offset as usize + skip
+    });
+    let (table, count) = (table.unwrap(), elf.dynrelas.len());
+    for entry in 0..count {
+        let at = table + entry * 24;
+        let r_offset = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        if relocations.contains(&r_offset) {
+            bytes[at + 12..at + 16].fill(0);
+        }
+    }
+    let file = path.with_extension("patched.so");
+    fs::write(&file, &bytes).unwrap();
+    let reference = Opened::new(&file, RTLD_NOW | RTLD_LOCAL);
+    let words: extern "C" fn(*mut usize) = {
+        // SAFETY: the test library's function of this type.
+        unsafe { std::mem::transmute(reference.symbol("words", None)) }
+    };
+    let mut of_dlopen = [0; 3];
+    words(of_dlopen.as_mut_ptr());
+    let template = {
+        // SAFETY: a library of `testlibs/`.
+        unsafe { Loader::new().debug(memdl::Debug::Off).prepare(&bytes) }.unwrap()
+    };
+    // SAFETY: as above.
+    let instance = || unsafe { template.instantiate() }.unwrap();
+    for library in [load_and_run(&Loader::new(), &bytes, "load"), instance(), instance()] {
+        // SAFETY: as above.
+        let words = unsafe { library.get::<extern "C" fn(*mut usize)>("words") }.unwrap();
+        let mut here = [0; 3];
+        words(here.as_mut_ptr());
+        // The first is the address of a function of the image: by it the two can be compared.
+        let distances = |it: [usize; 3]| [it[1].wrapping_sub(it[0]), it[2].wrapping_sub(it[0])];
+        assert_eq!(distances(here), distances(of_dlopen));
+        assert_eq!(here[1], library.load_bias() + 16);
+    }
+}
+
 #[test]
 fn ifuncs_of_another_image() {
     isolated("ifuncs_of_another_image", || {
