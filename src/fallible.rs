@@ -19,8 +19,10 @@
 use std::alloc::{self, Layout};
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::fmt;
+use std::hash::Hash;
 use std::hint::black_box;
 
 use crate::error::Error;
@@ -67,6 +69,37 @@ fn leaving_headroom(bytes: usize) -> bool {
     /// So much is as good as small.
     const MUCH: usize = 4 << 10;
     bytes <= MUCH || has_headroom()
+}
+
+/// Whether so many bytes can be had at once, before work of a library that has no way to say that it has
+/// found none. Nobody else is kept from taking them meanwhile.
+pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
+    /// No other allocation of any size has it: so the tests' allocator tells this one from those.
+    const ALIGN: usize = 64;
+    let no_room = || no_memory::<u8>(bytes);
+    let bytes = bytes.saturating_add(HEADROOM);
+    let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| no_room())?;
+    // SAFETY: the layout's size is not 0; for the rest see `has_headroom`.
+    let start = black_box(unsafe { alloc::alloc(layout) });
+    if start.is_null() {
+        return Err(no_room());
+    }
+    // SAFETY: allocated just now, with this layout.
+    unsafe { alloc::dealloc(start, layout) };
+    Ok(())
+}
+
+/// As `insert`.
+pub(crate) fn try_insert<T: Eq + Hash>(set: &mut HashSet<T>, item: T) -> Result<bool, Error> {
+    if set.len() == set.capacity() {
+        // It doubles.
+        let room =
+            set.capacity().saturating_mul(2).saturating_mul(size_of::<T>().saturating_add(1));
+        if set.try_reserve(1).is_err() || !leaving_headroom(room) {
+            return Err(Error::out_of_memory(room as u64));
+        }
+    }
+    Ok(set.insert(item))
 }
 
 /// A vector with room for `capacity` items, and no more.
@@ -315,6 +348,8 @@ mod tests {
         assert!(is_none(try_zeroed(usize::MAX).unwrap_err()));
         assert!(is_none(try_filled(7u8, 1 << 47).unwrap_err()));
         assert!(is_none(vec![1u8].try_room(1 << 47).unwrap_err()));
+        assert!(is_none(check_room(1 << 47).unwrap_err()));
+        assert!(is_none(check_room(usize::MAX).unwrap_err()));
     }
 
     #[test]
@@ -344,5 +379,9 @@ mod tests {
         assert_eq!(grown, [1, 2, 3, 4, 5, 0]);
         assert_eq!(try_format(format_args!("a{}", 1)).unwrap(), "a1");
         assert!(headroom().is_ok());
+        assert!(check_room(1 << 20).is_ok());
+        let mut set = HashSet::new();
+        assert!((0..1000).all(|it| try_insert(&mut set, it).unwrap()));
+        assert!(!try_insert(&mut set, 7).unwrap() && set.len() == 1000);
     }
 }

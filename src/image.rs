@@ -46,7 +46,7 @@ use crate::arch::Machine;
 use crate::buffer::ImageBuffer;
 use crate::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::error::{Error, Place};
-use crate::fallible::{TryGrow, try_vec};
+use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
 use crate::limits::{self, Limits};
 use crate::rela::{Packed, RELA_SIZE, Rela};
 use crate::symbol::{SymbolLayout, SymbolTable};
@@ -412,7 +412,7 @@ impl Headers {
                 p_align: word(48),
             };
             headers.add(index, &header, bytes, page, limits)?;
-            headers.table.push(header);
+            headers.table.try_push(header)?;
         }
         if headers.segments.is_empty() {
             return Err(Error::malformed("object file has no loadable segments", Place::Header));
@@ -634,10 +634,11 @@ impl Facts {
         let needed_count = dynamic.all(DT_NEEDED).count() as u64;
         limits::check("the number of needed libraries", needed_count, limits.needed)?;
         let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
-        let needed = dynamic
-            .all(DT_NEEDED)
-            .map(|offset| string(DT_NEEDED, offset))
-            .collect::<Result<Vec<_>, _>>()?;
+        let needed = dynamic.all(DT_NEEDED).enumerate().map(|(index, offset)| {
+            headroom_for_next(index)?;
+            string(DT_NEEDED, offset)
+        });
+        let needed = try_collect_ok::<_, Error>(needed)?;
 
         // What is not followed must be a name all the same: `ld.so` follows it.
         for tag in [DT_AUXILIARY, DT_FILTER] {
@@ -756,7 +757,10 @@ impl Facts {
 
     /// The entries of the dynamic section, read from `memory`, whose values are addresses that `ld.so`
     /// moves in place: where the value stands, and what it is. Some runtimes read them.
-    pub(crate) fn moved_dynamic_entries(&self, memory: &impl ReadAt) -> Vec<(Vaddr, Vaddr)> {
+    pub(crate) fn moved_dynamic_entries(
+        &self,
+        memory: &impl ReadAt,
+    ) -> Result<Vec<(Vaddr, Vaddr)>, Error> {
         const MOVED: [u64; 8] =
             [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
         let section = memory.read(self.dynamic.clone()).unwrap_or(&[]);
@@ -766,7 +770,7 @@ impl Facts {
             let value = u64_at(entry, 8)?;
             MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
         });
-        moved.collect()
+        try_collect(moved)
     }
 
     /// Whether a `DT_NEEDED` entry of this name means an image with these facts that is called

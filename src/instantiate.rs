@@ -173,7 +173,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         } else {
             applier.all(image, &mut self.mapping.writable())
         }?;
-        for (at, value) in image.facts.moved_dynamic_entries(&self.mapping) {
+        for (at, value) in image.facts.moved_dynamic_entries(&self.mapping)? {
             // Where the dynamic section is read-only, `ld.so` leaves it alone too.
             let moved = self.mapping.load_bias().apply(value) as u64;
             let _ = self.mapping.store(at, moved.to_le_bytes());

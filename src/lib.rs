@@ -75,22 +75,34 @@
 //!   runs with all rights of the process.
 //! * No page is ever writable and executable at once.
 //! * A failed load leaves the process as it was; an unload leaves nothing.
+//! * No safe function runs code that the bytes choose. What may run it is `unsafe`: loading,
+//!   [`Loader::prepare`] (the system opens what `DT_NEEDED` names), [`Library::get`] (an IFUNC's
+//!   resolver). Destructors run when a library goes, by whatever goes last of a [`Library`], what
+//!   depends on it, a [`Loader`], a [`Template`] or a [`Pool`]: that was promised when it was loaded.
 //! * Without memory a load is an [`Error`], not the end of the process: see below.
 //!
 //! # Without memory
 //! What grows with the bytes is reserved so that a failure is [`Error::OutOfMemory`], or
 //! [`Error::System`] where the kernel refuses a mapping. What is small (records, names, the texts of
 //! errors; 16 KiB at most each) is allocated as everywhere in Rust, which ends the process where that
-//! fails. So each operation first looks whether there are 64 KiB to be had, and fails if not. That is
-//! a proof where no other thread takes them in between. It does not hold for what a caller builds
-//! himself ([`Loader`]'s options, clones of it), for the logger, for making debug entries of images
-//! with very many symbols, and for [`Debug::Portable`]. There is no error to return at the first
-//! use of a thread-local variable in a thread, nor where a call is bound lazily: there it ends the
-//! process, as in the C library. [`symbolize`] says less.
-//! * No safe function runs code that the bytes choose. What may run it is `unsafe`: loading,
-//!   [`Loader::prepare`] (the system opens what `DT_NEEDED` names), [`Library::get`] (an IFUNC's
-//!   resolver). Destructors run when a library goes, by whatever goes last of a [`Library`], what
-//!   depends on it, a [`Loader`], a [`Template`] or a [`Pool`]: that was promised when it was loaded.
+//! fails. So each operation first looks whether there are 64 KiB to be had, and fails if not; where a
+//! library does the work that does not report it (Zstandard, the tables and packages of split DWARF),
+//! whether there is as much as that can need at most. That is a proof where no other thread takes the
+//! memory in between. It does not hold for what a caller builds himself ([`Loader`]'s options, clones
+//! of it), nor for the logger.
+//!
+//! Debuggers are told less where there is no memory to tell more: names only, or nothing, with a
+//! warning; [`Library::debug`] says which. [`symbolize`] says less.
+//!
+//! Four places have nobody to return an error to. There it ends the process, as it does under
+//! `dlopen`:
+//! * the first use of a thread-local variable in a thread (`__tls_get_addr`);
+//! * a call that is bound lazily ([`Binding::Lazy`]);
+//! * libgcc's `__register_frame`, which tells the unwinder of an image where the C library has no
+//!   `_dl_find_object` to be extended: it allocates 48 bytes for each image, and sorts an image's
+//!   frames at the first exception;
+//! * glibc's own blocks of thread-local variables, for system libraries that an image needs and for
+//!   memdl's own: it allocates them at their first use in a thread.
 //!
 //! # What it refuses
 //! Executables, position-independent ones included; other machines, 32-bit and big-endian images;

@@ -44,6 +44,7 @@ use crate::buffer::{ImageBuffer, LEAD};
 use crate::debug;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
+use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
 use crate::image::Access;
 use crate::plan::{InPlace, Plan, PlannedSegment};
 use crate::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages, zero};
@@ -190,14 +191,16 @@ impl Mapping<Open> {
         let residue = plan.span.start.0 as usize;
         let page = region::page::size();
         let with_guard = |len: usize| len.checked_add(page).ok_or_else(too_large);
+        let segments = try_collect(plan.segments.iter().cloned())?;
+        let relro = try_collect(plan.relro.iter().cloned())?;
         let over = |reservation: Reservation, first: usize, reuse: Reuse| {
             let load_bias = LoadBias::between(plan.span.start, first);
             Mapping {
                 memory: OpenMemory { reservation, reuse },
                 load_bias,
                 span_len,
-                segments: plan.segments.clone(),
-                relro: plan.relro.clone(),
+                segments,
+                relro,
                 text_relocations: plan.text_relocations,
                 is_protected: false,
                 is_closed: false,
@@ -251,7 +254,7 @@ impl Mapping<Open> {
             Source::Shared(bytes, text) => {
                 if let Some(reservation) = Reservation::parked(&text.purpose) {
                     let first = reservation.address();
-                    let mut mapping = over(reservation, first, text.reuse(plan));
+                    let mut mapping = over(reservation, first, text.reuse(plan)?);
                     // It was sealed (`SealedMemory`), and what is written was made writable since.
                     mapping.is_protected = true;
                     mapping.is_closed = true;
@@ -265,7 +268,7 @@ impl Mapping<Open> {
                     unsafe { pages.map_over(&reservation, *at)? };
                 }
                 let first = reservation.address();
-                let mapping = over(reservation, first, text.reuse(plan));
+                let mapping = over(reservation, first, text.reuse(plan)?);
                 mapping.fill(bytes, is_written, Pages::Zeroed);
                 mapping
             }
@@ -302,7 +305,8 @@ impl Mapping<Open> {
     /// Has the pages that will be filled provided. Pages of zeroes (`.bss`) are left alone.
     fn populate<'s>(&self, segments: impl Iterator<Item = &'s PlannedSegment>) {
         let page = PageSize::current();
-        let mut runs: Vec<Range<Vaddr>> = Vec::with_capacity(self.segments.len());
+        // It saves time; without memory that is not saved.
+        let Ok(mut runs) = try_vec::<Range<Vaddr>>(self.segments.len()) else { return };
         for segment in segments {
             let start = segment.pages.start;
             let filled = start.checked_add(segment.file.len() as u64);
@@ -377,7 +381,7 @@ impl Mapping<Open> {
         });
         let relro_pages = relro.iter().map(|pages| (pages.clone(), Protection::READ));
         // The room is known, though not to the iterator: a segment and a gap, or RELRO.
-        let mut all = Vec::with_capacity(2 * self.segments.len() + relro.len());
+        let mut all = try_vec(2 * self.segments.len() + relro.len())?;
         all.extend(segments.chain(gaps).chain(relro_pages));
         all.sort_unstable_by_key(|(pages, _)| pages.start);
         all.dedup_by(|(pages, protection), (last, of_last)| {
@@ -598,11 +602,12 @@ impl Drop for SharedText {
 
 impl SharedText {
     /// What becomes of an instance's memory.
-    fn reuse(&self, plan: &Plan) -> Reuse {
+    fn reuse(&self, plan: &Plan) -> Result<Reuse, Error> {
         let place = |at: Vaddr| (at.0 - plan.span.start.0) as usize;
         let written = plan.segments.iter().filter(|segment| segment.access.write);
         let written = written.map(|segment| place(segment.pages.start)..place(segment.pages.end));
-        Reuse::Parked { purpose: Arc::downgrade(&self.purpose), written: written.collect() }
+        let written = try_collect(written)?;
+        Ok(Reuse::Parked { purpose: Arc::downgrade(&self.purpose), written })
     }
 
     /// Of the image with these bytes; `None` if they are too few to be worth it.
@@ -613,9 +618,12 @@ impl SharedText {
         for segment in plan.segments.iter().filter(|segment| !segment.access.write) {
             match runs.last_mut() {
                 Some(run) if run.last().is_some_and(|it| it.pages.end == segment.pages.start) => {
-                    run.push(segment);
+                    run.try_push(segment)?;
                 }
-                _ => runs.push(vec![segment]),
+                _ => {
+                    headroom_for_next(runs.len())?;
+                    runs.try_push(vec![segment])?;
+                }
             }
         }
         let len = |run: &[&PlannedSegment]| run.iter().map(|segment| segment.len()).sum::<usize>();
@@ -644,7 +652,7 @@ impl SharedText {
             })?;
             Ok(((start.0 - plan.span.start.0) as usize, pages))
         };
-        let runs = runs.into_iter().map(pages).collect::<Result<_, Error>>()?;
+        let runs = try_collect_ok::<_, Error>(runs.into_iter().map(pages))?;
         Ok(Some(SharedText { runs, purpose: Arc::default() }))
     }
 }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 
 use crate::environment;
 use crate::error::Error;
+use crate::fallible::try_zeroed;
 use crate::sync::{Guard, Lock, Rank};
 
 /// Anonymous private memory that is unmapped when dropped.
@@ -411,7 +412,7 @@ impl Reservation {
     fn give_back_later(self, touched: usize) {
         let mut kept = kept();
         let waiting: usize = kept.later.iter().map(|(_, touched)| touched).sum();
-        if waiting + touched <= MOST_BYTES {
+        if waiting + touched <= MOST_BYTES && kept.later.try_reserve(1).is_ok() {
             kept.later.push((self, touched));
             PUT_OFF.store(true, Ordering::Relaxed);
         }
@@ -623,7 +624,7 @@ impl Space {
         /// From here on it is the pages that take the time.
         const FROM: usize = 1 << 16;
         if len < FROM {
-            return Ok(Space::Small(vec![0; len]));
+            return Ok(Space::Small(try_zeroed(len)?));
         }
         let page = region::page::size();
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());

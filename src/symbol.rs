@@ -43,6 +43,7 @@ use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
 use crate::addr::Vaddr;
 use crate::dynamic::{Dynamic, ReadAt, string_at, u16_at, u32_at};
 use crate::error::{Error, Place};
+use crate::fallible::TryGrow;
 use crate::limits;
 
 /// Size of one `Elf64_Sym`.
@@ -559,7 +560,7 @@ impl SymbolLayout {
                 last_name = last_name.max(u32_at(parent, 0).ok_or_else(bad)?);
             }
             let origin = if flags & VER_FLG_BASE != 0 { Origin::Base } else { Origin::Defined };
-            self.set_version(index, VersionEntry { hash, name, exact: false, origin });
+            self.set_version(index, VersionEntry { hash, name, exact: false, origin })?;
             if next == 0 {
                 has_more = false;
                 break;
@@ -607,13 +608,14 @@ impl SymbolLayout {
                 let aux_next = u32_at(entry, 12).ok_or_else(bad)?;
                 last_name = last_name.max(name).max(file);
                 let exact = other & VERSYM_HIDDEN != 0;
-                self.set_version(other, VersionEntry { hash, name, exact, origin: Origin::Needed });
-                self.needed_versions.push(NeededVersion {
+                let origin = Origin::Needed;
+                self.set_version(other, VersionEntry { hash, name, exact, origin })?;
+                self.needed_versions.try_push(NeededVersion {
                     file,
                     name,
                     hash,
                     weak: flags & VER_FLG_WEAK != 0,
-                });
+                })?;
                 if aux_next == 0 {
                     aux_has_more = false;
                     break;
@@ -635,11 +637,11 @@ impl SymbolLayout {
         Ok(())
     }
 
-    fn set_version(&mut self, index: u16, entry: VersionEntry) {
+    fn set_version(&mut self, index: u16, entry: VersionEntry) -> Result<(), Error> {
         // No more than 15 bits.
         let index = usize::from(index & !VERSYM_HIDDEN);
         if self.versions.len() <= index {
-            self.versions.resize(index.saturating_add(1), None);
+            self.versions.try_lengthen(index.saturating_add(1), None)?;
         }
         // What the image defines counts for more than what it needs, as in `ld.so`.
         let is_defined = |it: &VersionEntry| it.origin != Origin::Needed;
@@ -648,6 +650,7 @@ impl SymbolLayout {
         {
             *place = Some(entry);
         }
+        Ok(())
     }
 }
 

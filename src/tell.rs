@@ -154,7 +154,7 @@ fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, Symf
     let dwarf = loaded.debug.debug().dwarf();
     let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One, allowance, dwarf);
     with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
-        .unwrap_or_else(|error| Err(SymfileError::Memory(error.to_string())))
+        .unwrap_or_else(|error| Err(error.into()))
 }
 
 /// Tells debuggers as much of an image as before, with the debug information in `file`, which was
@@ -171,11 +171,15 @@ pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> 
     // Its bytes, in which a checksum would be, are gone.
     let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
-    let made = symfile(loaded, Some(file)).map_err(|fault| refused(&fault))?;
+    let failed = |fault| match fault {
+        SymfileError::Memory(error) => error.in_image(&loaded.name),
+        other => refused(&other),
+    };
+    let made = symfile(loaded, Some(file)).map_err(failed)?;
     if let Some(fault) = made.fault() {
         debug::warn_of_names_only(&loaded.name, fault);
     }
-    loaded.debug.replace(made).map_err(|fault| refused(&fault))?;
+    loaded.debug.replace(made).map_err(failed)?;
     loaded.read.forget();
     Ok(())
 }

@@ -39,9 +39,14 @@ struct State {
     live: isize,
     most: isize,
     refused: usize,
+    /// How many bytes were found to be there before a library's work began that cannot report otherwise.
+    foreseen: usize,
 }
 
-const IDLE: State = State { mode: None, seen: 0, live: 0, most: 0, refused: 0 };
+const IDLE: State = State { mode: None, seen: 0, live: 0, most: 0, refused: 0, foreseen: 0 };
+
+/// The alignment of what only looks whether there is memory: `fallible::check_room`.
+const FORESEES: usize = 64;
 
 thread_local! {
     static STATE: Cell<State> = const { Cell::new(IDLE) };
@@ -56,14 +61,17 @@ static ALLOCATOR: Refusing = Refusing;
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether `new` bytes may be had for `old` ones.
-fn grant(new: usize, old: usize) -> bool {
+fn grant(new: usize, old: usize, align: usize) -> bool {
     let mut state = STATE.get();
     let Some(mode) = state.mode else { return true };
     let grows = new > old;
     let is_refused = grows
         && match mode {
             Mode::One { above, number } | Mode::From { above, number } => {
-                let counts = new > above;
+                // What was foreseen is there; a budget and a limit look whether enough was.
+                let is_foreseen = align != FORESEES && new <= state.foreseen;
+                state.foreseen -= if is_foreseen && new > above { new } else { 0 };
+                let counts = new > above && !is_foreseen;
                 let at = state.seen;
                 state.seen += usize::from(counts);
                 let is_all = matches!(mode, Mode::From { .. });
@@ -78,6 +86,9 @@ fn grant(new: usize, old: usize) -> bool {
     } else {
         state.live += new as isize - old as isize;
         state.most = state.most.max(state.live);
+        if align == FORESEES {
+            state.foreseen = new;
+        }
     }
     STATE.set(state);
     !is_refused
@@ -97,7 +108,7 @@ fn trace(size: usize) {
 // SAFETY: the system's allocator, or nothing.
 unsafe impl GlobalAlloc for Refusing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if !grant(layout.size(), 0) {
+        if !grant(layout.size(), 0, layout.align()) {
             return std::ptr::null_mut();
         }
         // SAFETY: the caller's promise.
@@ -105,7 +116,7 @@ unsafe impl GlobalAlloc for Refusing {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if !grant(layout.size(), 0) {
+        if !grant(layout.size(), 0, layout.align()) {
             return std::ptr::null_mut();
         }
         // SAFETY: the caller's promise.
@@ -113,7 +124,7 @@ unsafe impl GlobalAlloc for Refusing {
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !grant(size, layout.size()) {
+        if !grant(size, layout.size(), layout.align()) {
             return std::ptr::null_mut();
         }
         // SAFETY: the caller's promise.
@@ -150,12 +161,23 @@ struct Case {
     separate: Option<Vec<u8>>,
     /// How often each thing is done with it at most, since it takes its time.
     most: usize,
+    /// So many bytes are not enough for it, though without there is no error: less is told.
+    not_enough: u64,
 }
 
 impl Case {
     fn new(name: &'static str, most: usize, bytes: Vec<u8>) -> Case {
         let loader = Loader::new().name(name).system_libraries(true);
-        Case { name, bytes, loader, separate: None, most }
+        Case { name, bytes, loader, separate: None, most, not_enough: 1 << 19 }
+    }
+
+    /// Whether this is done with it: what is large takes its time.
+    fn wants(&self, action: &str) -> bool {
+        match self.name {
+            "rust" => ["load", "load portable", "symbols to full", "symbolize"].contains(&action),
+            "zlib" | "zstd" => ["load portable", "symbols to full"].contains(&action),
+            _ => true,
+        }
     }
 
     fn load(&self) -> Result<Library, Error> {
@@ -182,6 +204,29 @@ fn objcopy(library: &std::path::Path, name: &str, flags: &[&str]) -> Vec<u8> {
     bytes
 }
 
+/// An image whose entries are in a package (of DWARF 4: GNU `dwp` knows no other), with that: joining them is gimli's work.
+fn packaged() -> Case {
+    let folder = file(&format!("packaged-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let source = common::repository("testlibs/tls/variables.c");
+    let mut compile = Command::new("gcc");
+    compile
+        .args(["-O1", "-gdwarf-4", "-gsplit-dwarf", "-shared", "-fPIC", "-o", "image"])
+        .arg(source);
+    run(compile.current_dir(&folder), "gcc");
+    run(
+        Command::new("dwp").args(["-e", "image", "-o", "package"]).current_dir(&folder),
+        "binutils",
+    );
+    let [image, package] = ["image", "package"].map(|name| fs::read(folder.join(name)).unwrap());
+    fs::remove_dir_all(folder).unwrap();
+    let mut case = Case::new("packaged", 8, image);
+    case.loader = case.loader.debug_info(package);
+    // The thread that does it has a stack of 4 MiB.
+    case.not_enough = 4 << 20;
+    case
+}
+
 /// One of each kind of what costs memory.
 fn cases() -> Vec<Case> {
     let tiny = build("gcc", "bench/tiny.c", &["-O2", "-g"]);
@@ -195,7 +240,7 @@ fn cases() -> Vec<Case> {
             (name, fs::read(build("gcc", "bench/tiny.c", &["-O2", "-g", &flag])).unwrap())
         })
         .collect();
-    let mut case = Case::new("needs", 12, {
+    let mut case = Case::new("needs", 6, {
         let libraries: Vec<String> = (0..40)
             .map(|number| {
                 let flag = format!("-Wl,-soname,libneeded{number}.so");
@@ -209,13 +254,26 @@ fn cases() -> Vec<Case> {
     for (name, bytes) in needed {
         case.loader = case.loader.provide(name, bytes);
     }
-    let mut stripped = Case::new("stripped", 32, objcopy(&classes, "stripped", &["--strip-debug"]));
+    let mut stripped = Case::new("stripped", 10, objcopy(&classes, "stripped", &["--strip-debug"]));
     stripped.separate = Some(objcopy(&classes, "separate", &["--only-keep-debug"]));
+    // Some MB of DWARF: the standard library's.
+    let rust = build("rustc", "debug/rustlib.rs", &["-g"]);
+    let compressed = |kind: &'static str, most| {
+        let flag = format!("--compress-debug-sections={kind}");
+        Case::new(kind, most, objcopy(&rust, kind, &[&flag]))
+    };
+    // Entries in a file of their own, with thread-local variables: tables that gimli reads.
+    let split = build("gcc", "tls/variables.c", &["-O1", "-gsplit-dwarf", "-gdwarf-4"]);
     vec![
-        Case::new("tiny", 64, fs::read(tiny).unwrap()),
-        Case::new("many", 16, fs::read(build("gcc", "oom/many.S", &[])).unwrap()),
-        Case::new("bss", 32, fs::read(bss).unwrap()),
-        Case::new("tls", 64, fs::read(tls).unwrap()),
+        Case::new("tiny", 20, fs::read(tiny).unwrap()),
+        Case::new("rust", 2, fs::read(&rust).unwrap()),
+        compressed("zlib", 1),
+        compressed("zstd", 1),
+        Case::new("split", 12, fs::read(split).unwrap()),
+        packaged(),
+        Case::new("many", 5, fs::read(build("gcc", "oom/many.S", &[])).unwrap()),
+        Case::new("bss", 12, fs::read(bss).unwrap()),
+        Case::new("tls", 20, fs::read(tls).unwrap()),
         stripped,
         case,
     ]
@@ -409,25 +467,14 @@ fn only() -> Option<String> {
     std::env::var("MEMDL_TEST_ONLY").ok()
 }
 
-/// Where what debuggers see of very many symbols is still made without asking for memory.
-const NOT_YET: [&str; 7] = [
-    "load portable of many",
-    "instantiate of many",
-    "pool before constructors of many",
-    "off to symbols of many",
-    "full to portable of many",
-    "debug information of stripped",
-    "debug information of many",
-];
-
 /// Every case and action.
 fn for_each(mut body: impl FnMut(&Case, &Action)) {
     set_up();
     let only = only().unwrap_or_default();
     for case in cases() {
-        for action in ACTIONS {
+        for action in ACTIONS.iter().filter(|it| case.wants(it.0)) {
             let name = format!("{} of {}", action.0, case.name);
-            if name.starts_with(&only) && !NOT_YET.contains(&&*name) {
+            if name.starts_with(&only) {
                 // What is made once in a process is there, and stays.
                 refuse(&case, action, Mode::Budget { bytes: usize::MAX >> 1 });
                 let (before, entries) = (maps().len(), debug_entries());
@@ -457,7 +504,7 @@ fn each_large_allocation_can_fail() {
             }
         });
         println!("{refused} refused, {failed} failed");
-        assert!(failed > 200 || only().is_some(), "{failed} of {refused}");
+        assert!(failed > 100 || only().is_some(), "{failed} of {refused}");
     });
 }
 
@@ -476,7 +523,7 @@ fn whatever_the_budget_it_is_an_error() {
             }
         });
         println!("{failed} failed");
-        assert!(failed > 500 || only().is_some(), "{failed}");
+        assert!(failed > 400 || only().is_some(), "{failed}");
     });
 }
 
@@ -581,19 +628,22 @@ fn whatever_the_limit_of_address_space_nothing_aborts() {
         return;
     }
     set_up();
-    // As `NOT_YET` says, not yet the one with very many symbols, nor debug information that comes late.
-    for case in cases().into_iter().filter(|case| !["many", "stripped"].contains(&case.name)) {
+    for case in cases() {
         // With this much all works. Nothing was loaded in this process: each child finds out all
         // that is found out once.
-        let mut enough = 1 << 20;
+        let mut enough = 2 * case.not_enough;
         while !under_limit(&case, enough) {
             enough *= 2;
             assert!(enough < 4 << 30, "{}", case.name);
         }
-        let steps = if case.most < 10 { STEPS / 4 } else { STEPS };
+        let steps = match case.name {
+            "tiny" | "stripped" | "packaged" => STEPS,
+            "rust" | "zlib" | "zstd" => STEPS / 10,
+            _ => STEPS / 4,
+        };
         let worked = (0..steps).filter(|step| under_limit(&case, enough * step / steps)).count();
         println!("{}: {enough} bytes are enough, {worked} of {steps} worked", case.name);
-        assert!(worked < steps as usize - 10);
+        assert!(worked < steps as usize);
     }
 }
 

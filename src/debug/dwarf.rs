@@ -46,7 +46,7 @@ use gimli::{Encoding, EndianSlice, Expression, LittleEndian, Operation, Reader};
 use super::budget::{Budget, OverBudget};
 use crate::addr::LoadBias;
 use crate::error::Error;
-use crate::fallible::{TryGrow, try_collect, try_vec};
+use crate::fallible::{TryGrow, try_collect};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -307,9 +307,8 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.records(Section::Addr, Self::addr_table)?;
         for section in Section::ALL {
             let places = &mut self.found[section];
-            // Mostly in order already, which this makes use of; it needs room.
-            drop(try_vec::<u32>(places.len())?);
-            places.sort();
+            // Mostly in order already, which this makes use of. It needs no room.
+            places.sort_unstable();
             places.dedup();
             let near = |pair: &[u32]| match *pair {
                 [one, next] if next.saturating_sub(one) < ADDRESS as u32 => Some(next),

@@ -16,6 +16,8 @@ use goblin::elf64::section_header::SectionHeader;
 use scroll::{LE, Pread, Pwrite};
 
 use super::xz::StoredXz;
+use crate::error::Error;
+use crate::fallible::TryGrow;
 
 pub(super) const HEADER_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
 const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
@@ -100,10 +102,14 @@ impl<'a> Elf<'a> {
     }
 
     /// Adds a section and tells its index; the callers see to it that there are fewer than 2^16.
-    pub(super) fn push(&mut self, header: SectionHeader, contents: Contents<'a>) -> u16 {
+    pub(super) fn push(
+        &mut self,
+        header: SectionHeader,
+        contents: Contents<'a>,
+    ) -> Result<u16, Error> {
         let index = self.sections.len() as u16;
-        self.sections.push((header, contents));
-        index
+        self.sections.try_push((header, contents))?;
+        Ok(index)
     }
 
     /// Gives each section with contents its place, and tells the length of the file. `first` is the

@@ -26,7 +26,7 @@ use scroll::{BE, LE, Pread};
 
 use super::budget::{Budget, OverBudget};
 use crate::error::Error;
-use crate::fallible::{try_vec, try_zeroed};
+use crate::fallible::{check_room, headroom, try_zeroed};
 
 /// How a section says that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,7 @@ fn zlib(data: &[u8], unpacked: &mut [u8], _: &Budget) -> Result<(), NotInflated>
 
     const FLAGS: u32 = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
         | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    headroom()?;
     let mut state = Box::<DecompressorOxide>::default();
     let (status, _, len) = decompress(&mut state, data, unpacked, 0, FLAGS);
     match status {
@@ -141,9 +142,14 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
     const FRAME: usize = 100;
     let damaged = |error: &dyn std::fmt::Display| NotInflated::Damaged(error.to_string());
 
-    // The decoder has a buffer of its own, which is not reserved fallibly; it would be no larger.
+    /// So much is taken from the decoder at once, in bytes; it keeps that, and a block, and tables, besides
+    /// its window.
+    const PART: usize = 128 << 10;
+    const BESIDES: usize = 3 << 20;
+    // The decoder has a buffer of its own, which is not reserved fallibly: as large as a power of two, and
+    // while it grows there is the one of half the size too.
     let window = unpacked.len().max(WINDOW);
-    drop(try_vec::<u8>(window.saturating_mul(2))?);
+    check_room(window.saturating_mul(3).saturating_add(BESIDES))?;
     let mut frames = FrameDecoder::new();
     frames.set_max_window_size(window as u64);
     while !data.is_empty() {
@@ -157,7 +163,9 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
         let mut frame = StreamingDecoder::new_with_decoder(&mut data, &mut frames)
             .map_err(|error| damaged(&error))?;
         while !unpacked.is_empty() {
-            let len = frame.read(unpacked).map_err(|error| damaged(&error))?;
+            let left = unpacked.len();
+            let part = unpacked.get_mut(..PART.min(left)).unwrap_or_default();
+            let len = frame.read(part).map_err(|error| damaged(&error))?;
             if len == 0 {
                 break;
             }

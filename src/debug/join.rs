@@ -57,7 +57,9 @@ use super::split::{self, NotTold};
 use super::symfile::image_header;
 use super::thread_local::push_uleb;
 use crate::error::Error;
-use crate::fallible::{TryGrow, try_collect, try_zeroed};
+use crate::fallible::{
+    TryGrow, check_room, headroom, headroom_for_next, try_collect_ok, try_insert, try_zeroed,
+};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -179,7 +181,8 @@ fn unpacked<'a>(
 ) -> Result<BTreeMap<String, Cow<'a, [u8]>>, NotJoined> {
     let mut found = BTreeMap::new();
     let mut left = file.len();
-    for header in &headers.list {
+    for (index, header) in headers.list.iter().enumerate() {
+        headroom_for_next(index)?;
         if header.sh_type == SHT_NOBITS
             || header.sh_flags & u64::from(SHF_ALLOC) != 0
             || !headers.names.is_debug(header.sh_name)
@@ -298,17 +301,32 @@ struct Kept {
     all: usize,
     here: usize,
     most: usize,
+    /// As far as it was looked whether there is room.
+    checked: usize,
 }
 
 impl Kept {
     /// For files of `len` bytes together.
     fn new(len: usize) -> Kept {
-        Kept { all: 0, here: 0, most: len.saturating_mul(32).saturating_add(48 << 20) }
+        let most = len.saturating_mul(32).saturating_add(48 << 20);
+        Kept { all: 0, here: 0, most, checked: 0 }
     }
 
-    fn check(&self) -> Result<(), NotJoined> {
+    /// Whether it is not too much, and there is room: gimli does not reserve fallibly. What it adds until
+    /// the next look is less than what is here looked for, as is what it copies where a vector grows.
+    fn check(&mut self) -> Result<(), NotJoined> {
+        /// From one look to the next, in bytes; or a quarter of what there is.
+        const STEP: usize = 256 << 10;
         let sum = self.all.saturating_add(self.here);
-        if sum > self.most { Err(NotJoined::TooMuch) } else { Ok(()) }
+        if sum > self.most {
+            return Err(NotJoined::TooMuch);
+        }
+        if sum >= self.checked {
+            let step = STEP.max(sum / 4);
+            check_room(sum.saturating_add(step).saturating_mul(2))?;
+            self.checked = sum.saturating_add(step);
+        }
+        Ok(())
     }
 
     fn keep(&mut self, count: usize, bytes: usize) -> Result<(), NotJoined> {
@@ -324,6 +342,8 @@ impl Kept {
 
     fn end_unit(&mut self) {
         self.here = 0;
+        // What is free now may be somebody else's when it is needed again.
+        self.checked = self.all;
     }
 }
 
@@ -362,9 +382,9 @@ impl Joiner {
             if !tables.begins(table) {
                 return Err(gimli::Error::InvalidAbbreviationCode(0).into());
             }
-            by_table.push((table, unit));
+            by_table.try_push((table, unit))?;
         }
-        by_table.sort_by_key(|(table, _)| *table);
+        by_table.sort_unstable_by_key(|(table, _)| *table);
         let mut lines = HashSet::new();
         let mut lines_len = 0_usize;
         for units in by_table.chunk_by(|(one, _), (other, _)| one == other) {
@@ -378,7 +398,7 @@ impl Joiner {
                 let mut entries = unit.entries(&abbreviations);
                 let stated = entries.next_dfs()?.and_then(|root| root.attr_value(DW_AT_stmt_list));
                 let Some(AttributeValue::DebugLineRef(offset)) = stated else { continue };
-                if !lines.insert(offset.0) {
+                if !try_insert(&mut lines, offset.0)? {
                     return Err(NotJoined::SharedLines);
                 }
                 let section = *image.debug_line.reader();
@@ -434,6 +454,7 @@ impl Joiner {
         let ids = ids.slice().as_chunks().0.iter().map(|id| u64::from_le_bytes(*id));
         let numbers = numbers.slice().as_chunks().0.iter().map(|row| u32::from_le_bytes(*row));
         rows.try_reserve(slots).map_err(|_| Error::out_of_memory(slots as u64))?;
+        headroom()?;
         for (id, row) in ids.zip(numbers).filter(|(_, row)| *row != 0) {
             rows.entry(id).or_insert(row);
         }
@@ -801,21 +822,21 @@ fn file(
     joined: &BTreeMap<&'static str, Vec<u8>>,
 ) -> Result<Option<Vec<u8>>, Error> {
     let Headers { list, mut names } = headers;
-    let joined = joined.iter().map(|(name, contents)| (names.add(name), &contents[..]));
-    let joined: Vec<(u32, &[u8])> = try_collect(joined)?;
+    let joined = joined.iter().map(|(name, contents)| Ok((names.add(name)?, &contents[..])));
+    let joined: Vec<(u32, &[u8])> = try_collect_ok::<_, Error>(joined)?;
     let mut file = Elf::new(header, header.e_type);
     for (index, section) in (0..).zip(&list) {
         let is_text = matches!(section.sh_type, SHT_SYMTAB | SHT_DYNSYM | SHT_STRTAB);
         if index == header.e_shstrndx {
-            file.push(*section, Contents::Bytes(&names.0));
+            file.push(*section, Contents::Bytes(&names.0))?;
         } else if is_text
             && let Some(contents) = file_range(image, section.sh_offset, section.sh_size)
         {
-            file.push(*section, Contents::Bytes(contents));
+            file.push(*section, Contents::Bytes(contents))?;
         } else if section.sh_flags & u64::from(SHF_ALLOC) != 0 {
-            file.push(SectionHeader { sh_type: SHT_NOBITS, ..*section }, NOTHING);
+            file.push(SectionHeader { sh_type: SHT_NOBITS, ..*section }, NOTHING)?;
         } else {
-            file.push(SectionHeader { sh_type: SHT_NULL, ..SectionHeader::default() }, NOTHING);
+            file.push(SectionHeader { sh_type: SHT_NULL, ..SectionHeader::default() }, NOTHING)?;
         }
     }
     for (sh_name, contents) in joined {
@@ -825,7 +846,7 @@ fn file(
             sh_addralign: 1,
             ..SectionHeader::default()
         };
-        file.push(section, Contents::Bytes(contents));
+        file.push(section, Contents::Bytes(contents))?;
     }
     file.header.e_shstrndx = header.e_shstrndx;
     let Some(len) = file.lay_out(header.e_shstrndx, 1) else { return Ok(None) };

@@ -67,6 +67,7 @@ pub(crate) use symfile::{Dwarf, Instances, SymfileError, SymfileTemplate};
 use crate::addr::LoadBias;
 use crate::environment;
 use crate::error::Error;
+use crate::fallible::try_copy;
 use crate::limits::Limits;
 use crate::sync::{Guard, Lock, Rank};
 use jit::Registration;
@@ -355,8 +356,11 @@ impl Presence {
         let made = if lacks_symfile {
             let made = symfile().and_then(|made| made.into_symfile(self.instance));
             let made = made.map_err(|error| {
-                Error::unsupported(format!("telling debuggers of it: {error}"))
-                    .in_image(&self.image)
+                let error = match error {
+                    SymfileError::Memory(error) => error,
+                    other => Error::unsupported(format!("telling debuggers of it: {other}")),
+                };
+                error.in_image(&self.image)
             })?;
             Some(made)
         } else {
@@ -435,7 +439,7 @@ impl Presence {
 
     /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
     pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
-        self.lock().told.symfile()?.function_at(address).map(<[u8]>::to_vec)
+        self.lock().told.symfile()?.function_at(address).and_then(|name| try_copy(name).ok())
     }
 
     /// Whether some thread is changing it just now.

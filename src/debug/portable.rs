@@ -25,7 +25,7 @@ use super::sections::{Names, SourceSegment};
 use super::symfile::{DebugSection, Symfile, SymfileError};
 use crate::addr::LoadBias;
 use crate::error::Error;
-use crate::fallible::{try_collect, try_copy, try_vec, try_zeroed};
+use crate::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
 
 /// The file.
 pub(super) struct PortableSymfile(Vec<u8>);
@@ -95,20 +95,21 @@ impl Symfile {
         let mut names = Names(try_copy(names)?);
         let debug_sections = debug_sections.iter().map(|section| {
             let header = SectionHeader {
-                sh_name: names.add(&section.name),
+                sh_name: names.add(&section.name)?,
                 sh_type: SHT_PROGBITS,
                 sh_flags: section.sh_flags,
                 sh_addralign: 1,
                 sh_entsize: section.sh_entsize,
                 ..SectionHeader::default()
             };
-            (header, &section.contents[..])
+            Ok((header, &section.contents[..]))
         });
-        let debug_sections: Vec<(SectionHeader, &[u8])> = try_collect(debug_sections)?;
+        let debug_sections: Vec<(SectionHeader, &[u8])> =
+            try_collect_ok::<_, Error>(debug_sections)?;
 
         let mut file = Elf::new(&header, ET_DYN);
-        file.segments
-            .extend(self.segments().iter().map(|segment| program_header(segment, load_bias)));
+        let segments = self.segments().iter().map(|segment| program_header(segment, load_bias));
+        file.segments.try_extend(segments)?;
         let mut symtab = 0;
         for (index, (section, contents)) in (0..).zip(&sections) {
             let contents = match section.sh_type {
@@ -119,21 +120,21 @@ impl Symfile {
             if section.sh_type == SHT_SYMTAB {
                 symtab = index;
             }
-            file.push(*section, contents);
+            file.push(*section, contents)?;
         }
         file.header.e_shstrndx = header.e_shstrndx;
         for (section, contents) in debug_sections {
-            file.push(section, Contents::Bytes(contents));
+            file.push(section, Contents::Bytes(contents))?;
         }
         let Some(len) = file.lay_out(symtab, 1) else { return Ok(None) };
         let mut bytes = try_zeroed(len)?;
         // Few, of whatever many there are: see `Sections::find_contents`.
-        let with_contents: Vec<SectionHeader> = file
+        let with_contents = file
             .sections
             .iter()
             .map(|(section, _)| *section)
-            .filter(|it| it.sh_type != SHT_NOBITS && it.sh_flags & u64::from(SHF_ALLOC) != 0)
-            .collect();
+            .filter(|it| it.sh_type != SHT_NOBITS && it.sh_flags & u64::from(SHF_ALLOC) != 0);
+        let with_contents: Vec<SectionHeader> = try_collect(with_contents)?;
         for segment in &mut file.segments {
             contain_contents(segment, &with_contents);
         }

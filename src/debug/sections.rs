@@ -37,7 +37,7 @@ use super::thread_local::{self, Owner, Site};
 use crate::addr::Vaddr;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
-use crate::fallible::{TryGrow, try_copy, try_vec};
+use crate::fallible::{TryGrow, try_copy, try_insert, try_vec};
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.
@@ -163,11 +163,12 @@ impl NotOpened {
 pub(super) struct Names(pub(super) Vec<u8>);
 
 impl Names {
-    pub(super) fn add(&mut self, name: &str) -> u32 {
+    pub(super) fn add(&mut self, name: &str) -> Result<u32, Error> {
         let at = self.0.len();
+        self.0.try_room(name.len().saturating_add(1))?;
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(0);
-        at as u32
+        Ok(at as u32)
     }
 
     /// One name.
@@ -431,10 +432,11 @@ impl<'a> Sections<'a> {
     }
 
     /// From the segments, as if each were a section; `.eh_frame` is cut out of the one it is in.
-    pub(super) fn made_up(source: &Source<'a>, budget: Budget) -> Sections<'a> {
+    pub(super) fn made_up(source: &Source<'a>, budget: Budget) -> Result<Sections<'a>, Error> {
         let mut names = Names(vec![0]);
-        let [text, data, rodata, eh_frame_name] =
-            [".text", ".data", ".rodata", ".eh_frame"].map(|name| names.add(name));
+        let mut name = |name| names.add(name);
+        let (text, data) = (name(".text")?, name(".data")?);
+        let (rodata, eh_frame_name) = (name(".rodata")?, name(".eh_frame")?);
         let eh_frame = (source.eh_frame)().and_then(|range| {
             let contents = source.contents(&range)?;
             Some((range, contents))
@@ -446,12 +448,12 @@ impl<'a> Sections<'a> {
         }];
         let mut push = |name, flags, addresses: Range<Vaddr>, contents: &'a [u8]| {
             let Some(size) = addresses.end.checked_sub(addresses.start) else {
-                return;
+                return Ok(());
             };
             if size == 0 {
-                return;
+                return Ok(());
             }
-            list.push(Section {
+            list.try_push(Section {
                 role: Role::Loaded,
                 header: SectionHeader {
                     sh_name: name,
@@ -463,7 +465,7 @@ impl<'a> Sections<'a> {
                     ..SectionHeader::default()
                 },
                 contents: contents.into(),
-            });
+            })
         };
         for segment in source.segments {
             let (name, flags) = match (segment.executable, segment.writable) {
@@ -475,16 +477,16 @@ impl<'a> Sections<'a> {
             let addresses = segment.addresses.clone();
             match &eh_frame {
                 Some((range, contents)) if addresses.contains(&range.start) => {
-                    push(name, flags, addresses.start..range.start, &[]);
-                    push(eh_frame_name, 0, range.clone(), contents);
-                    push(name, flags, range.end..addresses.end, &[]);
+                    push(name, flags, addresses.start..range.start, &[])?;
+                    push(eh_frame_name, 0, range.clone(), contents)?;
+                    push(name, flags, range.end..addresses.end, &[])?;
                 }
-                _ => push(name, flags, addresses, &[]),
+                _ => push(name, flags, addresses, &[])?,
             }
         }
         // The headers' number is a `u16`; such an image has nothing that is worth a look.
         list.truncate(usize::from(MOST_SECTIONS));
-        Sections {
+        Ok(Sections {
             names,
             list,
             symbols: None,
@@ -494,17 +496,17 @@ impl<'a> Sections<'a> {
             split: vec![],
             noted_thread_locals: None,
             budget,
-        }
+        })
     }
 
     /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
     /// 18.1) stops with an internal error as soon as it needs to know how far the DWARF moved.
-    pub(super) fn provide_text(&mut self) {
+    pub(super) fn provide_text(&mut self) -> Result<(), Error> {
         let mut loaded = (self.list.iter_mut()).filter(|section| section.role == Role::Loaded);
         if loaded.any(|section| self.names.is(section.header.sh_name, ".text")) {
-            return;
+            return Ok(());
         }
-        let name = self.names.add(".text");
+        let name = self.names.add(".text")?;
         let code = self
             .list
             .iter_mut()
@@ -522,9 +524,11 @@ impl<'a> Sections<'a> {
                     sh_addralign: 1,
                     ..SectionHeader::default()
                 };
-                self.list.push(Section { role: Role::Loaded, header, contents: Cow::default() });
+                let contents = Cow::default();
+                self.list.try_push(Section { role: Role::Loaded, header, contents })?;
             }
         }
+        Ok(())
     }
 
     /// Sees to it that debuggers can be shown the debug sections; or why they cannot. Then what they
@@ -565,7 +569,7 @@ impl<'a> Sections<'a> {
                 Cow::Owned(contents) => contents,
             };
             abbreviations.make_ordinary(&mut contents);
-            self.replace(at, ".debug_abbrev", contents);
+            self.replace(at, ".debug_abbrev", contents)?;
         }
         Ok(())
     }
@@ -601,7 +605,7 @@ impl<'a> Sections<'a> {
             if let Cow::Owned(contents) = self.unpacked(at)?
                 && !self.sites(wanted, &contents, tls_size)?.is_empty()
             {
-                self.replace(at, wanted, contents);
+                self.replace(at, wanted, contents)?;
             }
         }
         Ok(())
@@ -612,7 +616,9 @@ impl<'a> Sections<'a> {
         let Some(stated) = self.stated_thread_locals()? else { return Ok(false) };
         let mut told = HashSet::new();
         for section in self.list.iter().filter(|section| section.role == Role::Debug) {
-            told.extend(self.thread_locals(section, tls_size)?.iter().map(|site| site.offset));
+            for site in self.thread_locals(section, tls_size)? {
+                try_insert(&mut told, site.offset)?;
+            }
         }
         Ok(stated.iter().all(|offset| told.contains(offset)))
     }
@@ -637,7 +643,10 @@ impl<'a> Sections<'a> {
     /// What [`Sections::open`] needs to know later of the symbol table, which will be another then.
     pub(super) fn note_thread_locals(&self, tls_size: u64) -> Option<Vec<u64>> {
         self.debug(SHARED).filter(|_| tls_size != 0)?;
-        self.stated_thread_locals().ok()?.map(Cow::into_owned)
+        match self.stated_thread_locals().ok()?? {
+            Cow::Owned(offsets) => Some(offsets),
+            Cow::Borrowed(offsets) => try_copy(offsets).ok(),
+        }
     }
 
     /// Finds which part of `.debug_addr` may have offsets of thread-local variables.
@@ -795,13 +804,14 @@ impl<'a> Sections<'a> {
     }
 
     /// Gives a debug section other contents, not compressed.
-    fn replace(&mut self, at: usize, name: &str, contents: Vec<u8>) {
-        let sh_name = self.names.add(name);
+    fn replace(&mut self, at: usize, name: &str, contents: Vec<u8>) -> Result<(), Error> {
+        let sh_name = self.names.add(name)?;
         if let Some(section) = self.list.get_mut(at) {
             section.header.sh_name = sh_name;
             section.header.sh_flags &= !u64::from(SHF_COMPRESSED);
             section.contents = contents.into();
         }
+        Ok(())
     }
 
     pub(super) fn has_dwarf(&self) -> bool {

@@ -30,6 +30,7 @@ use super::symfile::image_header;
 use super::xz::crc32;
 use crate::dynamic::u32_at;
 use crate::environment;
+use crate::fallible::TryGrow;
 
 /// The environment variable that names the folders where such files are installed, as gdb's setting
 /// `debug-file-directory` does.
@@ -150,7 +151,7 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     // It may have grown.
     let room = usize::try_from(data.len()).unwrap_or(usize::MAX);
-    contents.try_reserve_exact(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    contents.try_room(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
     fs::File::open(path)?.take(data.len()).read_to_end(&mut contents)?;
     Ok(contents)
 }

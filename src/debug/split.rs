@@ -33,7 +33,9 @@ use gimli::{
 
 use super::budget::{Budget, OverBudget};
 use crate::error::Error;
-use crate::fallible::{TryGrow, try_filled};
+use crate::fallible::{
+    TryGrow, check_room, headroom, headroom_for_next, try_collect, try_filled, try_insert,
+};
 
 /// What it takes to note something for each of the thing, in steps: it is memory, too.
 const NOTED: usize = 8;
@@ -49,6 +51,9 @@ type Input<'a> = EndianSlice<'a, LittleEndian>;
 /// The largest table of abbreviations that belongs to split units, in bytes. gimli's has thirty times
 /// that; compilers' have some thousand bytes.
 const MOST_TABLE: usize = 1 << 20;
+
+/// The most that gimli's may have for each byte, while it grows.
+const OF_TABLE: usize = 96;
 
 /// Why split units cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +178,7 @@ impl Abbreviations {
             }
             if [DW_AT_dwo_name, DW_AT_GNU_dwo_name].iter().any(|it| u64::from(it.0) == name) {
                 budget.step(NOTED)?;
-                self.split.insert((table, code));
+                try_insert(&mut self.split, (table, code))?;
             }
         }
     }
@@ -229,11 +234,14 @@ impl Abbreviations {
         let mut code = Code::new(sections, budget);
         for units in split.chunk_by(|(one, _), (other, _)| one == other) {
             let table = units.first().map_or(0, |&(table, _)| table);
-            if self.table_len(table, sections.abbreviations.len()) > MOST_TABLE {
+            let table_len = self.table_len(table, sections.abbreviations.len());
+            if table_len > MOST_TABLE {
                 return Err(gimli::Error::UnsupportedOffset.into());
             }
+            check_room(table_len.saturating_mul(OF_TABLE))?;
             let abbreviations = section.abbreviations(DebugAbbrevOffset(table))?;
-            for &(_, offset) in units {
+            for (index, &(_, offset)) in units.iter().enumerate() {
+                headroom_for_next(index)?;
                 let unit = entries.header_from_offset(DebugInfoOffset(offset))?;
                 // Attributes that take no room may be many.
                 let id = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
@@ -257,8 +265,8 @@ impl Abbreviations {
                 }
             }
         }
-        let mut found: Vec<SplitUnit> = found.into_values().collect();
-        let starts: Vec<usize> = found.iter().map(|unit| unit.addresses.start).collect();
+        let mut found: Vec<SplitUnit> = try_collect(found.into_values())?;
+        let starts: Vec<usize> = try_collect(found.iter().map(|unit| unit.addresses.start))?;
         for (unit, &next) in found.iter_mut().zip(starts.iter().skip(1)) {
             unit.addresses.end = next;
         }
@@ -296,7 +304,7 @@ impl<'a, 'b> Code<'a, 'b> {
         if ranges.is_none()
             && let Some(AttributeValue::DebugAddrIndex(index)) = root.attr_value(DW_AT_low_pc)
         {
-            unit.code.insert(index.0);
+            unit.add_code(index.0)?;
         }
         let offset = match ranges {
             Some(AttributeValue::RangeListsRef(offset)) => RangeListsOffset(offset.0),
@@ -325,7 +333,7 @@ impl<'a, 'b> Code<'a, 'b> {
                 RawRngListEntry::StartxLength { begin, .. }
                 | RawRngListEntry::StartxEndx { begin, .. }
                 | RawRngListEntry::BaseAddressx { addr: begin } => {
-                    unit.code.insert(begin.0);
+                    unit.add_code(begin.0)?;
                 }
                 RawRngListEntry::AddressOrOffsetPair { begin, .. }
                 | RawRngListEntry::StartEnd { begin, .. }
@@ -340,6 +348,16 @@ impl<'a, 'b> Code<'a, 'b> {
 }
 
 impl SplitUnit {
+    fn add_code(&mut self, index: usize) -> Result<(), Error> {
+        /// So many take a small part of the headroom.
+        const AT_ONCE: usize = 64;
+        if self.code.len() % AT_ONCE == AT_ONCE - 1 {
+            headroom()?;
+        }
+        self.code.insert(index);
+        Ok(())
+    }
+
     fn count_thrown_away(&mut self, address: u64) {
         self.thrown_away = self.thrown_away.saturating_add(usize::from(is_thrown_away(address)));
     }

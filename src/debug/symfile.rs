@@ -55,7 +55,7 @@ use crate::addr::{FileOffset, LoadBias, Vaddr};
 use crate::arch;
 use crate::dynamic::ReadAt;
 use crate::error::Error;
-use crate::fallible::{TryGrow, try_copy, try_vec, try_zeroed};
+use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_copy, try_vec, try_zeroed};
 use crate::reserve::{SharedPages, Space, View, Views};
 
 /// Why there is no symfile.
@@ -85,13 +85,7 @@ pub(crate) enum SymfileError {
     },
     /// The system has no memory to give.
     #[error("no memory for a symfile: {0}")]
-    Memory(String),
-}
-
-impl From<Error> for SymfileError {
-    fn from(error: Error) -> SymfileError {
-        SymfileError::Memory(error.to_string())
-    }
+    Memory(#[from] Error),
 }
 
 impl SymfileError {
@@ -246,13 +240,16 @@ impl SymfileTemplate {
             Some(file) => {
                 let header = image_header(file)?;
                 let stated = Sections::stated(&header, file, source, budget);
-                let sections = stated.unwrap_or_else(|(fault, budget)| {
-                    logged!(debug, "section headers of an image are disregarded: {fault}");
-                    Sections::made_up(source, budget)
-                });
+                let sections = match stated {
+                    Ok(sections) => sections,
+                    Err((fault, budget)) => {
+                        logged!(debug, "section headers of an image are disregarded: {fault}");
+                        Sections::made_up(source, budget)?
+                    }
+                };
                 (header, sections)
             }
-            None => (header_of_memory(), Sections::made_up(source, budget)),
+            None => (header_of_memory(), Sections::made_up(source, budget)?),
         };
         Self::from_sections(&header, sections, source, instances, allowance, dwarf)
     }
@@ -271,7 +268,7 @@ impl SymfileTemplate {
         dwarf: Dwarf,
     ) -> Result<SymfileTemplate, SymfileError> {
         let too_large = || SymfileError::TooLarge { len: source.len() };
-        sections.provide_text();
+        sections.provide_text()?;
         let (mut fault, mut thread_locals) = (None, Vec::new());
         let dwarf = match dwarf {
             Dwarf::Kept if sections.has_dwarf() => Shown::Kept {
@@ -294,8 +291,9 @@ impl SymfileTemplate {
             Some((entries, strings)) => Symbols::stated(entries, strings)?,
             None => Symbols::from_dynamic(source, &sections)?,
         };
-        let name = [".symtab", ".strtab", ".gnu_debugdata", ".shstrtab"]
-            .map(|name| sections.names.add(name));
+        let mut name = |name| sections.names.add(name);
+        let (symtab_name, strtab_name) = (name(".symtab")?, name(".strtab")?);
+        let (debugdata_name, shstrtab_name) = (name(".gnu_debugdata")?, name(".shstrtab")?);
 
         let inner = if sections.has_dwarf() {
             Some(inner(header, &sections)?.ok_or_else(too_large)?)
@@ -305,7 +303,7 @@ impl SymfileTemplate {
         let debugdata = match &inner {
             Some((head, contents)) => {
                 let pieces = [&head[..]].into_iter().chain(contents.iter().copied());
-                Contents::Xz(StoredXz::new(pieces.collect()).ok_or_else(too_large)?)
+                Contents::Xz(StoredXz::new(try_collect(pieces)?).ok_or_else(too_large)?)
             }
             None => Contents::Bytes(sections.debugdata.unwrap_or_default()),
         };
@@ -314,9 +312,9 @@ impl SymfileTemplate {
         let mut outer = Elf::new(header, ET_DYN);
         for section in &sections.list {
             match section.role {
-                Role::Loaded => outer.push(section.header, Contents::Bytes(&section.contents)),
+                Role::Loaded => outer.push(section.header, Contents::Bytes(&section.contents))?,
                 // A slot is left where a section was, for the sake of the symbols' `st_shndx`.
-                Role::LeftOut | Role::Debug => outer.push(SectionHeader::default(), NOTHING),
+                Role::LeftOut | Role::Debug => outer.push(SectionHeader::default(), NOTHING)?,
             };
         }
         let section = |name, sh_type| SectionHeader {
@@ -325,21 +323,23 @@ impl SymfileTemplate {
             sh_addralign: 1,
             ..SectionHeader::default()
         };
-        let strtab = outer.push(section(name[1], SHT_STRTAB), Contents::Bytes(&symbols.strings));
+        let strings = Contents::Bytes(&symbols.strings);
+        let strtab = outer.push(section(strtab_name, SHT_STRTAB), strings)?;
         let symtab = outer.push(
             SectionHeader {
                 sh_link: u32::from(strtab),
                 sh_info: symbols.locals,
                 sh_entsize: SYMBOL_SIZE as u64,
                 sh_addralign: 8,
-                ..section(name[0], SHT_SYMTAB)
+                ..section(symtab_name, SHT_SYMTAB)
             },
             Contents::Bytes(&symbols.entries),
-        );
-        let shstrtab = outer.push(section(name[3], SHT_STRTAB), Contents::Bytes(&sections.names.0));
+        )?;
+        let names = Contents::Bytes(&sections.names.0);
+        let shstrtab = outer.push(section(shstrtab_name, SHT_STRTAB), names)?;
         outer.header.e_shstrndx = shstrtab;
         if debugdata.len() != 0 {
-            outer.push(section(name[2], SHT_PROGBITS), debugdata);
+            outer.push(section(debugdata_name, SHT_PROGBITS), debugdata)?;
         }
 
         // What depends on the instance comes first, then what does not.
@@ -363,12 +363,12 @@ impl SymfileTemplate {
             names: place(shstrtab),
             inner: match outer.sections.last() {
                 Some((header, Contents::Xz(xz))) => {
-                    Some(Inner::new(&sections, xz, header.sh_offset as usize, thread_locals))
+                    Some(Inner::new(&sections, xz, header.sh_offset as usize, thread_locals)?)
                 }
                 _ => None,
             },
             len,
-            segments: source.segments.to_vec(),
+            segments: try_collect(source.segments.iter().cloned())?,
             tls_size: source.tls_size,
             allowance,
             dwarf,
@@ -454,15 +454,15 @@ impl Inner {
         xz: &StoredXz<'_>,
         start: usize,
         thread_locals: Vec<Vec<Site>>,
-    ) -> Inner {
+    ) -> Result<Inner, Error> {
         let debug = sections.list.iter().filter(|section| section.role == Role::Debug);
-        let pieces = || xz.places().into_iter().skip(1);
+        let pieces = || xz.places().skip(1);
         let thread_locals = pieces().zip(thread_locals).filter(|(_, sites)| !sites.is_empty());
-        Inner {
+        Ok(Inner {
             start,
-            debug_sections: debug.map(|section| section.header).zip(pieces()).collect(),
-            thread_locals: thread_locals.collect(),
-        }
+            debug_sections: try_collect(debug.map(|section| section.header).zip(pieces()))?,
+            thread_locals: try_collect(thread_locals)?,
+        })
     }
 
     /// Where in the file each site is: its first byte, and how many there are if no chunk begins
@@ -537,7 +537,7 @@ impl Symfile {
             names,
             list,
             (&entries, strings),
-            thread_locals.clone(),
+            thread_locals.as_deref().map(try_copy).transpose()?,
             layout.allowance.budget(),
         );
         let source = Source {
@@ -587,7 +587,8 @@ impl Symfile {
         let names = self.names().ok_or_else(|| self.malformed())?;
         let packed = self.raw_sections()?;
         let mut sections = try_vec(packed.len())?;
-        for (header, contents) in packed {
+        for (index, (header, contents)) in packed.into_iter().enumerate() {
+            headroom_for_next(index)?;
             let name = names.get(header.sh_name as usize..).ok_or_else(|| self.malformed())?;
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
             let mut section = DebugSection {
@@ -820,7 +821,7 @@ fn inner<'s>(
     sections: &'s Sections<'_>,
 ) -> Result<Option<Beginning<'s>>, SymfileError> {
     let mut inner = Elf::new(header, header.e_type);
-    inner.push(SectionHeader::default(), NOTHING);
+    inner.push(SectionHeader::default(), NOTHING)?;
     inner.header.e_shstrndx = inner.push(
         SectionHeader {
             // As in the outer file, it was added last.
@@ -830,18 +831,18 @@ fn inner<'s>(
             ..SectionHeader::default()
         },
         Contents::Bytes(&sections.names.0),
-    );
-    let mut contents = vec![];
+    )?;
+    let mut contents = Vec::new();
     for section in &sections.list {
         match section.role {
             Role::Loaded => {
                 let sh_type = SHT_NOBITS;
                 let header = SectionHeader { sh_type, ..section.header };
-                inner.push(header, NOTHING);
+                inner.push(header, NOTHING)?;
             }
             Role::Debug => {
-                inner.push(section.header, Contents::Bytes(&section.contents));
-                contents.push(&*section.contents);
+                inner.push(section.header, Contents::Bytes(&section.contents))?;
+                contents.try_push(&*section.contents)?;
             }
             Role::LeftOut => {}
         }

@@ -68,9 +68,9 @@ impl<'a> StoredXz<'a> {
     }
 
     /// The pieces as they will be in the file.
-    pub(super) fn places(&self) -> Vec<Piece> {
+    pub(super) fn places(&self) -> impl Iterator<Item = Piece> {
         let mut block = 12;
-        let place = |piece: &&[u8]| {
+        let place = move |piece: &&[u8]| {
             let place = Piece { block, len: piece.len() };
             // `new` has added all of this up.
             let padded =
@@ -78,7 +78,7 @@ impl<'a> StoredXz<'a> {
             block = block.saturating_add(padded.unwrap_or_default());
             place
         };
-        self.pieces.iter().map(place).collect()
+        self.pieces.iter().map(place)
     }
 
     /// Writes the file, [`StoredXz::len`] bytes.
@@ -210,7 +210,7 @@ mod tests {
         let pieces = [vec![1u8; 70_000], vec![2], vec![], (0..140_000).map(|i| i as u8).collect()];
         let xz = StoredXz::new(pieces.iter().map(|piece| &piece[..]).collect()).unwrap();
         let file = written(&xz);
-        let places = xz.places();
+        let places: Vec<Piece> = xz.places().collect();
         assert_eq!(places.len(), pieces.len());
         for (place, piece) in places.iter().zip(&pieces) {
             assert!((0..piece.len()).all(|offset| file[place.position(offset)] == piece[offset]));

@@ -27,7 +27,7 @@ use super::{NamedCode, no_memory};
 use crate::arch::MACHINE;
 use crate::error::Error;
 use crate::escape::Escaped;
-use crate::fallible::{TryGrow, headroom, try_format};
+use crate::fallible::{TryGrow, headroom, try_format, try_vec};
 use crate::lines::Line;
 
 /// `JiTD`.
@@ -99,7 +99,7 @@ impl JitDump {
                 write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
             }
             let (start, size) = (addresses.start as u64, code.len() as u64);
-            let mut body = Vec::with_capacity(40 + name.len() + 1);
+            let mut body = try_vec(40 + name.len() + 1).map_err(no_memory)?;
             for word in [self.process, thread] {
                 body.extend_from_slice(&word.to_ne_bytes());
             }

@@ -18,8 +18,10 @@ impl<'a> Walk<'a, '_> {
     /// Each list that entries refer to, once.
     pub(super) fn lists(&mut self) -> Result<(), Why> {
         let mut lists = std::mem::take(&mut self.lists);
-        // Mostly in order already, which this makes use of.
-        lists.sort_by_key(|list| u64::from(list.offset) | (list.section as u64) << 32);
+        // It needs no room.
+        lists.sort_unstable_by_key(|list| {
+            (u64::from(list.offset) | (list.section as u64) << 32, list.has_base)
+        });
         lists.dedup();
         let mut read = PerSection([0usize; SECTIONS]);
         for list in lists {
