@@ -369,7 +369,7 @@ impl Reservation {
             && (!wipes() || self.protect(0..used, READ_WRITE))
             && is_fit_to_keep(&self, std::slice::from_ref(&(0..used)))
             && let Some(memory) = self.moved()
-            && memory.protect(0..used, READ_WRITE)
+            && memory.protect(used..own, libc::PROT_NONE)
         {
             Free { memory, own, whose: Whose::Images { used } }.keep();
         }
@@ -447,8 +447,8 @@ impl Reservation {
         self.protect(0..self.len, libc::PROT_NONE);
     }
 
-    /// The same pages at other addresses, where nobody can access them; `None`, with the pages gone, if
-    /// the system does not do that.
+    /// The same pages at other addresses, where they can be read and written; `None`, with the pages gone,
+    /// if the system does not do that.
     ///
     /// The kernel chooses the place. Were the pages to take that of a mapping made for them, a move that
     /// is refused half-way (where an image has changed its memory) might leave a hole there, for another
@@ -458,8 +458,9 @@ impl Reservation {
         // Large pages can be moved as such to where they fit: a wish, which the kernel grants if it can.
         let wish = if len >= HUGE_PAGE { self.similar_place()? } else { 0 };
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
-        // Made all of one protection it is one mapping again. If it is not, `mremap` refuses.
-        if !self.protect(0..len, libc::PROT_NONE) {
+        // Made all of one protection it is one mapping again. If it is not, `mremap` refuses. It is the
+        // one that the next image wants: each change goes through all pages that are there.
+        if !self.protect(0..len, READ_WRITE) {
             return None;
         }
         // SAFETY: this reservation is owned, and nobody refers into it any more. Its pages go to where
