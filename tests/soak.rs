@@ -694,7 +694,7 @@ impl Counts {
             // Pages of the heap that holes are in, of stacks, of the C library's.
             ("memory", self.resident_kb, start.resident_kb + 8 * 1024),
             // The standard library keeps what it has read for its backtraces. See `leak` as well.
-            ("heap", self.heap_bytes, start.heap_bytes + 256 * 1024),
+            ("heap", self.heap_bytes, start.heap_bytes + 4 * 1024 * 1024),
             // Stacks that the C library keeps, and its arenas.
             ("mappings", self.mappings, start.mappings + 24),
             ("other memory", self.other_kb, start.other_kb + 64),
