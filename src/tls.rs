@@ -143,6 +143,18 @@ impl ModuleId {
         try_address(&index)
     }
 
+    /// The calling thread's block of a module of ours, if it has one. Makes none.
+    pub(crate) fn block_if_made(self) -> Option<*mut c_void> {
+        if let Some(offset) = self.static_offset() {
+            let start = arch::thread_pointer().wrapping_add_signed(offset);
+            return Some(ptr::with_exposed_provenance_mut(start));
+        }
+        let thread = Thread::current().ok()?;
+        // SAFETY: the calling thread's own record.
+        let start = unsafe { Thread::start(thread, self.0 & !OURS) };
+        (!start.is_null()).then_some(start.cast())
+    }
+
     /// The distance of the module's block from the thread pointer, if it is the same in every
     /// thread.
     pub(crate) fn static_offset(self) -> Option<isize> {

@@ -286,3 +286,25 @@ fn the_host_is_not_interposed() {
         libc::dlerror();
     }
 }
+
+/// As in the C library: a block of thread-local variables is made when it is used, not when somebody looks.
+#[test]
+fn who_walks_the_list_is_given_no_blocks() {
+    let name = "who_walks_the_list";
+    let variables = common::bytes("gcc", "tls/variables.c", &["-O1"]);
+    // SAFETY: libraries of `testlibs/`.
+    let (used, walker) = unsafe {
+        let loader = Loader::new().system_libraries(true);
+        let used = loader.clone().name(name).load(&variables).unwrap();
+        (used, loader.load(&common::bytes("gcc", "services/walks.c", &["-O1"])).unwrap())
+    };
+    let name = CString::new(name).unwrap();
+    // SAFETY: the function of that type, with a C string.
+    let has_block = || unsafe {
+        let has_block = walker.get::<unsafe extern "C" fn(*const c_char) -> c_int>("has_block");
+        has_block.unwrap()(name.as_ptr())
+    };
+    assert_eq!(has_block(), 0);
+    assert_eq!(call_run(&used), 42);
+    assert_eq!(has_block(), 1);
+}

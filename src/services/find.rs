@@ -111,10 +111,8 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             dlpi_adds: group::loads(),
             dlpi_subs: group::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),
-            // SAFETY: the image is in place, and offset 0 is in every block.
-            dlpi_tls_data: module
-                .and_then(|module| unsafe { module.try_address(0) }.ok())
-                .unwrap_or(ptr::null_mut()),
+            // As the C library does it: who looks at the list is given no blocks that it did not have.
+            dlpi_tls_data: module.and_then(tls::ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
         };
         // SAFETY: the caller's promise; the record and what it points to live during the call.
         let result = unsafe { visit(&mut info, size_of_val(&info), data) };

@@ -40,7 +40,7 @@ use crate::prepare::Settings;
 use crate::promise::MayRun;
 use crate::scope::SymbolRequest;
 use crate::symbol::{Class, SymbolName, Version, Wanted};
-use crate::tls::TlsModule;
+use crate::tls::{ModuleId, TlsModule};
 
 thread_local! {
     /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
@@ -514,7 +514,7 @@ pub(super) unsafe extern "C" fn dlinfo(
             RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
             RTLD_DI_TLS_DATA => {
                 // Null is what the C library says of a thread that has none.
-                let block = module.and_then(|module| module.try_address(0).ok());
+                let block = module.and_then(ModuleId::block_if_made);
                 let block = block.unwrap_or(ptr::null_mut());
                 info.cast::<*mut c_void>().write(block);
             }
