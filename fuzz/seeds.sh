@@ -2,9 +2,8 @@
 # Builds what fuzzing starts from out of testlibs/, small, into a folder for each target:
 # `sh fuzz/seeds.sh FOLDER`. What a compiler or linker that is not there would build is left out.
 set -u
-cd "$(dirname "$0")/.."
-lib=$PWD/testlibs
 out=$(mkdir -p "$1" && cd "$1" && pwd)
+lib=$(cd "$(dirname "$0")/../testlibs" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
