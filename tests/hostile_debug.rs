@@ -13,7 +13,8 @@ use common::{build, isolated, peak_of};
 use memdl::{Debug, Error, Library, Limits, Loader};
 
 /// As small as threads of the C library's users are made.
-const STACK: usize = 64 << 10;
+/// Frames of a build that is not optimised are several times as large.
+const STACK: usize = if cfg!(debug_assertions) { 256 << 10 } else { 64 << 10 };
 
 /// What a load may take: far more than the second that it may take where the optimizer was at work and
 /// nobody else is. On a processor, of which others take their parts.

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh tests/setup.sh
-cargo test --features capi,internals "$@"
+cargo test --features capi,internals --no-fail-fast "$@"
 # The feature makes room for what is refused without it.
 cargo test --features capi,large-static-tls --test tls "$@"
 # Models of what is read without a lock.
