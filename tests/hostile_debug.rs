@@ -12,16 +12,16 @@ use std::time::Duration;
 use common::{build, isolated, peak_of};
 use memdl::{Debug, Error, Library, Limits, Loader};
 
-/// As small as threads of the C library's users are made.
-/// Frames of a build that is not optimised are several times as large.
+/// As small as threads of the C library's users are made. Frames of a build that is not optimised are several times as large.
 const STACK: usize = if cfg!(debug_assertions) { 256 << 10 } else { 64 << 10 };
 
 /// What a load may take: far more than the second that it may take where the optimizer was at work and
 /// nobody else is. On a processor, of which others take their parts.
 const TIME: Duration = Duration::from_secs(20);
 const MEMORY: usize = 256 << 20;
-/// What may be left afterwards, besides the image.
-const LEFT: usize = 64 << 20;
+/// What may be left afterwards, besides the image: the unpacked sections of a small file in each of the
+/// two forms that a portable symfile keeps, and the memory that is kept for the next image.
+const LEFT: usize = 112 << 20;
 
 /// What was logged as a warning.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
