@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{bytes, debug_entries, isolated, maps, peak_of, repository, run};
+use common::{bytes, debug_entries, isolated_without_caches, maps, peak_of, repository, run};
 use goblin::elf::dynamic::DT_FLAGS_1;
 use memdl::internals::{self, Way};
 use memdl::{Debug, Error};
@@ -371,7 +371,7 @@ macro_rules! cases {
         #[test]
         fn $name() {
             const NAME: &str = stringify!($name);
-            isolated(NAME, || run_cases(NAME, &$seeds(), $first, 1_250, $wrong));
+            isolated_without_caches(NAME, || run_cases(NAME, &$seeds(), $first, 1_250, $wrong));
         }
     )*};
 }

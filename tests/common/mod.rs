@@ -352,7 +352,18 @@ pub fn system_library(name: &str) -> PathBuf {
 /// Runs `body` in a process of its own, which is this test binary, started again for this one
 /// test, and expects it to succeed. For what a crash would end, or other tests would disturb.
 pub fn isolated(test: &str, body: impl FnOnce()) {
-    if let Some(output) = isolated_output(test, body) {
+    isolated_with(test, &[], body);
+}
+
+/// As [`isolated`], where the C library keeps neither the stacks nor the heaps of threads that have
+/// ended: then mappings can be as they were before.
+pub fn isolated_without_caches(test: &str, body: impl FnOnce()) {
+    let tunables = "glibc.pthread.stack_cache_size=0:glibc.malloc.arena_max=1";
+    isolated_with(test, &[("GLIBC_TUNABLES", tunables)], body);
+}
+
+fn isolated_with(test: &str, environment: &[(&str, &str)], body: impl FnOnce()) {
+    if let Some(output) = isolated_output_with(test, environment, body) {
         let (out, err) = (&output.stdout, &output.stderr);
         assert!(
             output.status.success(),
@@ -366,6 +377,14 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
 
 /// As [`isolated`], whatever comes of it. `None` in the child, where `body` has been run.
 pub fn isolated_output(test: &str, body: impl FnOnce()) -> Option<Output> {
+    isolated_output_with(test, &[], body)
+}
+
+fn isolated_output_with(
+    test: &str,
+    environment: &[(&str, &str)],
+    body: impl FnOnce(),
+) -> Option<Output> {
     const CHILD: &str = "MEMDL_TEST_CHILD";
     if std::env::var(CHILD).as_deref() == Ok(test) {
         body();
@@ -374,6 +393,7 @@ pub fn isolated_output(test: &str, body: impl FnOnce()) -> Option<Output> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, test)
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
