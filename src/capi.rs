@@ -1081,6 +1081,25 @@ unsafe fn names_of(names: *const *const c_char, count: usize) -> Result<Vec<Stri
     (0..count).map(|index| unsafe { Ok(utf8(*names.add(index))?.to_owned()) }).collect()
 }
 
+/// Restricts imports by a list of names.
+///
+/// # Safety
+/// The header's contract.
+unsafe fn set_imports(
+    options: *mut Options,
+    names: *const *const c_char,
+    count: usize,
+    imports: fn(Vec<String>) -> Imports,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        set(options, |options| {
+            let imports = imports(names_of(names, count)?);
+            options.change(|loader| loader.imports(imports))
+        })
+    }
+}
+
 /// [`Imports::allow`].
 ///
 /// # Safety
@@ -1092,12 +1111,7 @@ pub unsafe extern "C" fn memdl_options_allow_imports(
     count: usize,
 ) -> c_int {
     // SAFETY: the header's contract.
-    unsafe {
-        set(options, |options| {
-            let imports = Imports::allow(names_of(names, count)?);
-            options.change(|loader| loader.imports(imports))
-        })
-    }
+    unsafe { set_imports(options, names, count, Imports::allow) }
 }
 
 /// [`Imports::deny`].
@@ -1111,12 +1125,7 @@ pub unsafe extern "C" fn memdl_options_deny_imports(
     count: usize,
 ) -> c_int {
     // SAFETY: the header's contract.
-    unsafe {
-        set(options, |options| {
-            let imports = Imports::deny(names_of(names, count)?);
-            options.change(|loader| loader.imports(imports))
-        })
-    }
+    unsafe { set_imports(options, names, count, Imports::deny) }
 }
 
 /// [`Imports::filter`].

@@ -13,8 +13,6 @@
 //! found it a moment before.
 
 #![allow(unsafe_code)]
-// Not all of it is used yet.
-#![allow(dead_code)]
 
 use std::alloc::{self, Layout};
 
@@ -27,9 +25,6 @@ use std::hint::black_box;
 
 use crate::error::Error;
 
-/// No single allocation that ends the process if it fails is larger; told in the crate's
-/// documentation.
-pub(crate) const SMALL: usize = 16 << 10;
 /// What all small allocations between two looks at the [`headroom`] come to, at most. Less than what the
 /// C library's allocator keeps at the end of its heap, so that looking takes no system call.
 pub(crate) const HEADROOM: usize = 64 << 10;
