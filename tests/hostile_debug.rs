@@ -284,8 +284,9 @@ fn kinds() -> Vec<Kind> {
     kinds.push(of("compressed entries", &plain, &large, fine, (Debug::Full, cut)));
     kinds.push(of("more compressed entries", &plain, &larger, fine, names(STEPS)));
 
+    // The locations are rewritten, each to where its variable is, so a unit's header comes first.
     let location = [10, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0].repeat(90_000);
-    let locations: [Section; 1] = [(INFO, false, location)];
+    let locations: [Section; 1] = [(INFO, false, [&[10, 0, 0, 0, 0, 0], &location[..]].concat())];
     kinds.push(of(
         "thread-locals again and again",
         &tls,
