@@ -11,20 +11,20 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::addr::{LoadBias, PageSize, Vaddr};
+use crate::api::backtrace::{Frame, symbolize};
+use crate::api::library::{Library, Template};
 use crate::arch::MACHINE;
-use crate::buffer::ImageBuffer;
+use crate::base::addr::{LoadBias, PageSize, Vaddr};
+use crate::base::error::Error;
+use crate::base::limits::Limits;
+use crate::debug::demangle::demangled;
+use crate::debug::lines::Dwarf;
 use crate::debug::{self, Debug, Instance, Instances, SymfileTemplate, ThreadLocals};
-use crate::demangle::demangled;
-use crate::error::Error;
-use crate::functions;
-use crate::image::{Bytes, Image, TlsSegment};
-use crate::library::{Library, Template};
-use crate::limits::Limits;
-use crate::lines::Dwarf;
-use crate::prepare::{Settings, with_debug_source};
+use crate::elf::image::{Bytes, Image, TlsSegment};
+use crate::load::prepare::{Settings, with_debug_source};
+use crate::memory::buffer::ImageBuffer;
+use crate::profile::functions;
 use crate::services;
-use crate::symbolize::{Frame, symbolize};
 
 /// How an image gets into place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,75 +129,38 @@
 #![deny(unsafe_code)]
 
 #[macro_use]
-mod escape;
+mod base;
 
-mod addr;
+mod api;
 mod arch;
-mod buffer;
 #[cfg(feature = "capi")]
 mod capi;
 mod debug;
-mod demangle;
-mod dynamic;
-mod eh_frame;
-mod environment;
-mod error;
-mod fallible;
-mod fork;
-mod functions;
-mod group;
-mod handles;
+mod elf;
 mod host;
-mod image;
-mod instantiate;
+mod images;
 #[cfg(any(test, feature = "internals"))]
 #[cfg_attr(not(feature = "internals"), allow(dead_code))]
 #[doc(hidden)]
 pub mod internals;
-mod left_right;
-mod library;
-mod limits;
-mod lines;
-mod link_map;
-mod loader;
-mod lookup;
-mod map;
-mod names;
-mod needed;
-mod plan;
-mod policy;
-mod pool;
-mod prelinked;
-mod prepare;
-mod process;
+mod link;
+mod load;
+mod memory;
 mod profile;
-mod promise;
-mod rela;
-mod relocate;
-mod reserve;
-mod scope;
 mod services;
-mod shared;
-mod snapshot;
-mod symbol;
-mod symbolize;
-mod sync;
-mod tell;
-mod threads;
 mod tls;
-mod unique;
 mod unwind;
 
-pub use addr::{FileOffset, LoadBias, Vaddr};
-pub use buffer::ImageBuffer;
+pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
+pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
+pub use api::loader::{Binding, Loader};
+pub use api::pool::{Pool, Pooled, Reset};
+pub use base::addr::{FileOffset, LoadBias, Vaddr};
+pub use base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport};
+pub use base::limits::Limits;
 pub use debug::Debug;
-pub use error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport};
-pub use library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
-pub use limits::Limits;
-pub use loader::{Binding, Loader};
-pub use policy::{Imports, VerifyRequest};
-pub use pool::{Pool, Pooled, Reset};
+pub use images::policy::{Imports, VerifyRequest};
+pub use link::scope::{Scope, SymbolRequest};
+pub use memory::buffer::ImageBuffer;
+pub use memory::reserve::{release_memory, wipe_kept_memory};
 pub use profile::Profile;
-pub use reserve::{release_memory, wipe_kept_memory};
-pub use scope::{Scope, SymbolRequest};
-pub use symbolize::{Frame, symbolize, symbolize_backtrace};

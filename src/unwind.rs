@@ -31,15 +31,15 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arch;
-use crate::eh_frame::EhFrame;
-use crate::error::Error;
-use crate::fallible::TryGrow;
-use crate::host;
-use crate::image::Facts;
-use crate::left_right::LeftRight;
-use crate::link_map::LinkMap;
-use crate::map::{Mapping, Sealed};
-use crate::sync::{Lock, Rank};
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
+use crate::base::left_right::LeftRight;
+use crate::base::sync::{Lock, Rank};
+use crate::elf::eh_frame::EhFrame;
+use crate::elf::image::Facts;
+use crate::host::ld_so;
+use crate::host::link_map::LinkMap;
+use crate::memory::map::{Mapping, Sealed};
 
 unsafe extern "C" {
     fn __register_frame(begin: *const c_void);
@@ -143,9 +143,9 @@ fn unwinders_ask_us() -> bool {
     /// found so far.
     static LOADS: AtomicU64 = AtomicU64::new(0);
     static FOUND: AtomicUsize = AtomicUsize::new(0);
-    let loads = host::loads() + 1;
+    let loads = ld_so::loads() + 1;
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
-        let found = host::redirect(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
+        let found = ld_so::redirect(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
         FOUND.fetch_max(found, Ordering::SeqCst);
     }
     FOUND.load(Ordering::SeqCst) > 0

@@ -41,19 +41,19 @@ fn locks_have_a_rank_and_forks_one_handler() {
         ("RwLock", "a lock is `sync::SharedLock`, which has a rank and which `fork` waits for"),
         ("Condvar", "a thread that waits would hold up `fork`: find another way"),
         ("pthread_mutex", "a lock is `sync::Lock`, which has a rank"),
-        ("pthread_atfork(", "there is one handler: add to `fork.rs`"),
+        ("pthread_atfork(", "there is one handler: add to `api/startup.rs`"),
     ];
     for (file, text) in sources() {
         let code = code(&text);
         for (word, cure) in forbidden {
             let is_owner = match word {
                 // Images' own registrations go through memdl's version of the function.
-                "pthread_atfork(" => file == "fork.rs" || file == "services/exit.rs",
+                "pthread_atfork(" => file == "api/startup.rs" || file == "services/atexit.rs",
                 // The lock that copies of memdl in one object share, under each copy's own.
-                "pthread_mutex" => file == "shared.rs",
+                "pthread_mutex" => file == "base/shared.rs",
                 // What nobody waits for: a child of `fork` that finds it taken goes on without.
-                "Mutex" if file == "symbolize.rs" => !code.contains(".lock()"),
-                _ => file == "sync.rs",
+                "Mutex" if file == "api/backtrace.rs" => !code.contains(".lock()"),
+                _ => file == "base/sync.rs",
             };
             assert!(is_owner || !code.contains(word), "src/{file} has `{word}`: {cure}");
         }
@@ -62,7 +62,7 @@ fn locks_have_a_rank_and_forks_one_handler() {
 
 /// The locks as the code has them: rank, file, and the static or field.
 fn locks_in_code() -> Vec<(usize, String)> {
-    let ranks = fs::read_to_string(repository("src/sync.rs")).unwrap();
+    let ranks = fs::read_to_string(repository("src/base/sync.rs")).unwrap();
     let ranks = ranks.split("pub(crate) enum Rank {").nth(1).unwrap().split("\n}").next().unwrap();
     let ranks: Vec<String> = ranks
         .lines()
@@ -70,7 +70,7 @@ fn locks_in_code() -> Vec<(usize, String)> {
         .map(|line| line.trim().trim_end_matches(',').to_owned())
         .collect();
     let mut rows = Vec::new();
-    for (file, text) in sources().into_iter().filter(|(file, _)| file != "sync.rs") {
+    for (file, text) in sources().into_iter().filter(|(file, _)| file != "base/sync.rs") {
         let code = code(&text).split_whitespace().collect::<Vec<_>>().join(" ");
         for (at, _) in
             code.match_indices("Lock::new( Rank::").chain(code.match_indices("Lock::new(Rank::"))

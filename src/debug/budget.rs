@@ -11,7 +11,7 @@
 
 use std::cell::Cell;
 
-use crate::limits::Limits;
+use crate::base::limits::Limits;
 
 /// How many bytes may be unpacked for each byte of the file, and besides.
 const UNPACKED_FOR_EACH: u64 = 16;

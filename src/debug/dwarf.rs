@@ -44,9 +44,9 @@ use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, Expression, LittleEndian, Operation, Reader};
 
 use super::budget::{Budget, OverBudget};
-use crate::addr::LoadBias;
-use crate::error::Error;
-use crate::fallible::{TryGrow, try_collect};
+use crate::base::addr::LoadBias;
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_collect};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 

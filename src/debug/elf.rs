@@ -16,8 +16,8 @@ use goblin::elf64::section_header::SectionHeader;
 use scroll::{LE, Pread, Pwrite};
 
 use super::xz::StoredXz;
-use crate::error::Error;
-use crate::fallible::TryGrow;
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
 
 pub(super) const HEADER_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
 const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;

@@ -25,8 +25,8 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use scroll::{BE, LE, Pread};
 
 use super::budget::{Budget, OverBudget};
-use crate::error::Error;
-use crate::fallible::{check_room, headroom, try_zeroed};
+use crate::base::error::Error;
+use crate::base::fallible::{check_room, headroom, try_zeroed};
 
 /// How a section says that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

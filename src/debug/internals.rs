@@ -6,11 +6,11 @@ use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::{Addresses, DwarfSection, is_index};
-use super::jit::StableBytes;
+use super::gdb_jit::StableBytes;
 use super::sections::{Headers, file_range};
 use super::symfile::{Symfile, image_header};
 use super::{Allowance, Debug, Most, inflate as unpack};
-use crate::addr::LoadBias;
+use crate::base::addr::LoadBias;
 
 /// The bytes of a symfile in this form.
 pub(crate) fn symfile(

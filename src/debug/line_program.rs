@@ -1,4 +1,4 @@
-//! Line programs for [`super::join`], converted row by row.
+//! Line programs for [`super::dwp`], converted row by row.
 //!
 //! gimli converts the header. The rows it would convert too, but trusts them: it panics where addresses of
 //! a sequence do not ascend, or a file without a name is defined, and loses the rest of a sequence that
@@ -179,7 +179,7 @@ mod tests {
     fn what_cannot_be_right_is_an_error_and_no_panic() {
         let uleb = |value: u64| {
             let mut bytes = Vec::new();
-            super::super::thread_local::push_uleb(&mut bytes, value);
+            super::super::tls_locations::push_uleb(&mut bytes, value);
             bytes
         };
         let far = [&set_address(0x1000)[..], &[COPY, 2], &uleb(1 << 40), &[COPY], &END].concat();

@@ -34,20 +34,22 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod budget;
+pub(crate) mod demangle;
 mod dwarf;
+mod dwp;
 mod elf;
+mod gdb_jit;
 mod inflate;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod internals;
-mod jit;
-mod join;
 mod line_program;
+pub(crate) mod lines;
 mod portable;
 mod sections;
 mod separate;
-mod split;
+mod skeleton;
 mod symfile;
-mod thread_local;
+mod tls_locations;
 mod xz;
 
 use std::collections::BTreeMap;
@@ -55,8 +57,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 pub(crate) use budget::{Allowance, Most};
-pub(crate) use jit::{debugger_listens, is_busy};
-pub(crate) use join::{is_package, join};
+pub(crate) use dwp::{is_package, join};
+pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use sections::full_symbol_table as symbol_table;
 pub(crate) use sections::{DynamicSymbol, Source, SourceSegment, has_dwarf};
 pub(crate) use separate::{
@@ -64,13 +66,13 @@ pub(crate) use separate::{
 };
 pub(crate) use symfile::{Dwarf, Instances, SymfileError, SymfileTemplate};
 
-use crate::addr::LoadBias;
-use crate::environment;
-use crate::error::Error;
-use crate::fallible::try_copy;
-use crate::limits::Limits;
-use crate::sync::{Guard, Lock, Rank};
-use jit::Registration;
+use crate::base::addr::LoadBias;
+use crate::base::environment;
+use crate::base::error::Error;
+use crate::base::fallible::try_copy;
+use crate::base::limits::Limits;
+use crate::base::sync::{Guard, Lock, Rank};
+use gdb_jit::Registration;
 use portable::PortableSymfile;
 use symfile::Symfile;
 

@@ -20,12 +20,12 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::{Addresses, DwarfSection, NotRelocated, Why, is_index};
 use super::elf::{Contents, Elf, NOTHING};
-use super::jit::StableBytes;
+use super::gdb_jit::StableBytes;
 use super::sections::{Names, SourceSegment};
 use super::symfile::{DebugSection, Symfile, SymfileError};
-use crate::addr::LoadBias;
-use crate::error::Error;
-use crate::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
+use crate::base::addr::LoadBias;
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
 
 /// The file.
 pub(super) struct PortableSymfile(Vec<u8>);

@@ -28,16 +28,16 @@ use goblin::elf64::sym::Sym;
 
 use super::budget::{Budget, OverBudget};
 use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
+use super::gdb_jit::debugger_listens;
 use super::inflate::{self, NotInflated};
-use super::jit::debugger_listens;
 use super::separate::is_build_id_told;
-use super::split::{Abbreviations, NotTold, SplitSections, SplitUnit};
+use super::skeleton::{Abbreviations, NotTold, SplitSections, SplitUnit};
 use super::symfile::image_header;
-use super::thread_local::{self, Owner, Site};
-use crate::addr::Vaddr;
-use crate::dynamic::ReadAt;
-use crate::error::Error;
-use crate::fallible::{TryGrow, try_copy, try_insert, try_vec};
+use super::tls_locations::{self, Owner, Site};
+use crate::base::addr::Vaddr;
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_copy, try_insert, try_vec};
+use crate::elf::dynamic::ReadAt;
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.
@@ -55,7 +55,7 @@ pub(crate) struct Source<'a> {
     pub memory: &'a dyn ReadAt,
     /// Its `PT_LOAD`s, ascending.
     pub segments: &'a [SourceSegment],
-    /// Its `.eh_frame`, as [`EhFrame`](crate::eh_frame::EhFrame) finds it. It is called only where no
+    /// Its `.eh_frame`, as [`EhFrame`](crate::elf::eh_frame::EhFrame) finds it. It is called only where no
     /// section header tells, since the way to the end leads through all of it.
     pub eh_frame: &'a dyn Fn() -> Option<Range<Vaddr>>,
     /// The size of a thread's block of its thread-local variables; 0 if it has none.
@@ -547,7 +547,7 @@ impl<'a> Sections<'a> {
         self.open_thread_locals(tls_size)
     }
 
-    /// Has gdb show lines of split units whose file it does not find, see [`super::split`], and finds
+    /// Has gdb show lines of split units whose file it does not find, see [`super::skeleton`], and finds
     /// what of their addresses may be offsets of thread-local variables. `contents` are those of
     /// `.debug_abbrev`, which is the section at `at`.
     fn open_split_units(
@@ -708,7 +708,7 @@ impl<'a> Sections<'a> {
         let mut found = Vec::new();
         match name {
             ".debug_info" | ".debug_types" => {
-                thread_local::locations(contents, tls_size, &mut |site| {
+                tls_locations::locations(contents, tls_size, &mut |site| {
                     self.budget.step(SITE)?;
                     Ok(found.try_push(site)?)
                 })?;
@@ -720,15 +720,22 @@ impl<'a> Sections<'a> {
                     |unit: &SplitUnit| contents.get(unit.addresses.clone()).unwrap_or_default();
                 // It is described once.
                 let has_first = !(self.split.iter())
-                    .any(|unit| thread_local::states_first(entries(unit), &owner));
+                    .any(|unit| tls_locations::states_first(entries(unit), &owner));
                 for unit in &self.split {
                     let start = unit.addresses.start;
                     let entries = entries(unit);
                     self.budget.step(entries.len())?;
-                    thread_local::slots(entries, unit, tls_size, has_first, &owner, &mut |site| {
-                        self.budget.step(SITE)?;
-                        Ok(found.try_push(site.moved(start))?)
-                    })?;
+                    tls_locations::slots(
+                        entries,
+                        unit,
+                        tls_size,
+                        has_first,
+                        &owner,
+                        &mut |site| {
+                            self.budget.step(SITE)?;
+                            Ok(found.try_push(site.moved(start))?)
+                        },
+                    )?;
                 }
             }
             _ => {}

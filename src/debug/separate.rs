@@ -28,9 +28,9 @@ use goblin::elf::section_header::SHT_NOTE;
 use super::sections::{Headers, file_range};
 use super::symfile::image_header;
 use super::xz::crc32;
-use crate::dynamic::u32_at;
-use crate::environment;
-use crate::fallible::TryGrow;
+use crate::base::environment;
+use crate::base::fallible::TryGrow;
+use crate::elf::dynamic::u32_at;
 
 /// The environment variable that names the folders where such files are installed, as gdb's setting
 /// `debug-file-directory` does.

@@ -8,7 +8,7 @@
 //! file from it, and slides it: the distance is that between sections of the same name outside
 //! and inside. So the DWARF is never parsed here, whatever gdb can read works, compressed sections
 //! included, and no byte of it depends on where the image lies, but for the locations of thread-local
-//! variables ([`super::thread_local`]).
+//! variables ([`super::tls_locations`]).
 //!
 //! An image whose section headers are missing or cannot be trusted is served by its segments and
 //! its dynamic symbols: names and backtraces, no lines.
@@ -44,19 +44,21 @@ use scroll::{LE, Pread};
 use super::Instance;
 use super::budget::{Allowance, Budget};
 use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
+use super::gdb_jit::StableBytes;
 use super::inflate::{self, NotInflated};
-use super::jit::StableBytes;
 use super::sections::{
     Names, NotOpened, Role, Section, Sections, Source, SourceSegment, file_range,
 };
-use super::thread_local::Site;
+use super::tls_locations::Site;
 use super::xz::{Piece, StoredXz};
-use crate::addr::{FileOffset, LoadBias, Vaddr};
 use crate::arch;
-use crate::dynamic::ReadAt;
-use crate::error::Error;
-use crate::fallible::{TryGrow, headroom_for_next, try_collect, try_copy, try_vec, try_zeroed};
-use crate::reserve::{SharedPages, Space, View, Views};
+use crate::base::addr::{FileOffset, LoadBias, Vaddr};
+use crate::base::error::Error;
+use crate::base::fallible::{
+    TryGrow, headroom_for_next, try_collect, try_copy, try_vec, try_zeroed,
+};
+use crate::elf::dynamic::ReadAt;
+use crate::memory::reserve::{SharedPages, Space, View, Views};
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -975,10 +977,10 @@ fn header_of_memory() -> Header {
 mod tests {
     use super::super::sections::{DynamicSymbol, SourceSegment};
     use super::*;
-    use crate::addr::LoadBias;
+    use crate::base::addr::LoadBias;
     use crate::debug::ThreadLocals;
-    use crate::dynamic::ReadAt;
-    use crate::eh_frame::EhFrame;
+    use crate::elf::dynamic::ReadAt;
+    use crate::elf::eh_frame::EhFrame;
     use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader};
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output};
@@ -1226,7 +1228,7 @@ mod tests {
             let mut stated = section(&image, name).unwrap().1.to_vec();
             // Only the location of `per_thread` is another.
             let mut site = None;
-            let found = crate::debug::thread_local::locations(&stated, 1, &mut |it| {
+            let found = crate::debug::tls_locations::locations(&stated, 1, &mut |it| {
                 site = Some(it);
                 Ok(())
             });

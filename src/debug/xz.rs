@@ -17,8 +17,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::elf::Filler;
-use crate::error::Error;
-use crate::fallible::{TryGrow, try_vec};
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_vec};
 
 /// The most bytes an LZMA2 chunk can hold as they are.
 const CHUNK: usize = 1 << 16;

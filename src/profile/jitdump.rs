@@ -25,10 +25,10 @@ use std::{process, ptr};
 
 use super::{NamedCode, no_memory};
 use crate::arch::MACHINE;
-use crate::error::Error;
-use crate::escape::Escaped;
-use crate::fallible::{TryGrow, headroom, try_format, try_vec};
-use crate::lines::Line;
+use crate::base::error::Error;
+use crate::base::escape::Escaped;
+use crate::base::fallible::{TryGrow, headroom, try_format, try_vec};
+use crate::debug::lines::Line;
 
 /// `JiTD`.
 const MAGIC: u32 = 0x4a69_5444;

@@ -12,25 +12,26 @@
 //!
 //! Sources: Linux `tools/perf/Documentation/jit-interface.txt`, `jitdump-specification.txt`.
 
+pub(crate) mod functions;
 mod jitdump;
 mod perf_map;
 
 use std::io;
 use std::ops::Range;
 
-use crate::addr::Vaddr;
+use crate::base::addr::Vaddr;
+use crate::base::environment;
+use crate::base::error::Error;
+use crate::base::escape::{Escaped, Utf8};
+use crate::base::fallible::{headroom, try_collect, try_format, try_push_str};
+use crate::base::sync::{Guard, Lock, Rank};
 use crate::debug::Presence;
-use crate::demangle::demangled;
-use crate::dynamic::ReadAt;
-use crate::environment;
-use crate::error::Error;
-use crate::escape::{Escaped, Utf8};
-use crate::fallible::{headroom, try_collect, try_format, try_push_str};
-use crate::functions::{self, Function};
-use crate::image::Image;
-use crate::lines::{Dwarf, Line};
-use crate::map::{Mapping, Sealed};
-use crate::sync::{Guard, Lock, Rank};
+use crate::debug::demangle::demangled;
+use crate::debug::lines::{Dwarf, Line};
+use crate::elf::dynamic::ReadAt;
+use crate::elf::image::Image;
+use crate::memory::map::{Mapping, Sealed};
+use functions::Function;
 use jitdump::JitDump;
 use perf_map::PerfMap;
 

@@ -31,7 +31,7 @@ use std::process;
 use std::time::{Duration, SystemTime};
 
 use super::no_memory;
-use crate::fallible::{TryGrow, headroom, try_zeroed};
+use crate::base::fallible::{TryGrow, headroom, try_zeroed};
 
 /// How many bytes of lines of unloaded images are kept.
 const MOST_RETIRED: u64 = 64 << 20;

@@ -7,15 +7,15 @@
 
 #![allow(unsafe_code)]
 
-pub(crate) mod exit;
-mod find;
-mod open;
+pub(crate) mod atexit;
+mod dladdr;
+mod dlfcn;
 
 use std::ffi::{c_int, c_void};
 
 use crate::arch;
-use crate::group;
-use crate::policy::Policy;
+use crate::images::group;
+use crate::images::policy::Policy;
 use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
@@ -24,24 +24,24 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"__tls_get_addr" => Some(arch::tls_get_addr as *const () as usize),
         // What C's runtime offers, and the C++ runtime's cover of it.
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
-            Some(exit::at_thread_exit as *const () as usize)
+            Some(atexit::at_thread_exit as *const () as usize)
         }
-        b"__cxa_atexit" => Some(exit::at_exit as *const () as usize),
-        b"__cxa_finalize" => Some(exit::finalize as *const () as usize),
-        b"__cxa_at_quick_exit" => Some(exit::at_quick_exit as *const () as usize),
-        b"__register_atfork" => Some(exit::at_fork as *const () as usize),
+        b"__cxa_atexit" => Some(atexit::at_exit as *const () as usize),
+        b"__cxa_finalize" => Some(atexit::finalize as *const () as usize),
+        b"__cxa_at_quick_exit" => Some(atexit::at_quick_exit as *const () as usize),
+        b"__register_atfork" => Some(atexit::at_fork as *const () as usize),
         b"pthread_key_create" | b"tss_create" => Some(key_create as *const () as usize),
         b"pthread_key_delete" | b"tss_delete" => Some(key_delete as *const () as usize),
-        b"dladdr" => Some(find::dladdr as *const () as usize),
-        b"dladdr1" => Some(find::dladdr1_of_images as *const () as usize),
-        b"dl_iterate_phdr" => Some(find::dl_iterate_phdr as *const () as usize),
+        b"dladdr" => Some(dladdr::dladdr as *const () as usize),
+        b"dladdr1" => Some(dladdr::dladdr1_of_images as *const () as usize),
+        b"dl_iterate_phdr" => Some(dladdr::dl_iterate_phdr as *const () as usize),
         b"_dl_find_object" => Some(unwind::find_object as *const () as usize),
-        b"dlopen" => Some(open::dlopen as *const () as usize),
-        b"dlclose" => Some(open::dlclose as *const () as usize),
-        b"dlsym" => Some(open::dlsym as *const () as usize),
-        b"dlvsym" => Some(open::dlvsym as *const () as usize),
-        b"dlinfo" => Some(open::dlinfo as *const () as usize),
-        b"dlerror" => Some(open::dlerror as *const () as usize),
+        b"dlopen" => Some(dlfcn::dlopen as *const () as usize),
+        b"dlclose" => Some(dlfcn::dlclose as *const () as usize),
+        b"dlsym" => Some(dlfcn::dlsym as *const () as usize),
+        b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
+        b"dlinfo" => Some(dlfcn::dlinfo as *const () as usize),
+        b"dlerror" => Some(dlfcn::dlerror as *const () as usize),
         _ => None,
     }
 }
@@ -49,9 +49,9 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
 /// As [`replacement`], for images that may be refused what they ask for.
 pub(crate) fn restricted_replacement(name: &[u8]) -> Option<usize> {
     match name {
-        b"dlopen" => Some(open::dlopen_restricted as *const () as usize),
-        b"dlsym" => Some(open::dlsym_restricted as *const () as usize),
-        b"dlvsym" => Some(open::dlvsym_restricted as *const () as usize),
+        b"dlopen" => Some(dlfcn::dlopen_restricted as *const () as usize),
+        b"dlsym" => Some(dlfcn::dlsym_restricted as *const () as usize),
+        b"dlvsym" => Some(dlfcn::dlvsym_restricted as *const () as usize),
         _ => replacement(name),
     }
 }

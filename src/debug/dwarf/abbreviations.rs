@@ -13,7 +13,7 @@ use gimli::constants::*;
 use gimli::{Encoding, Reader};
 
 use super::{Budget, Input, Why};
-use crate::fallible::TryGrow;
+use crate::base::fallible::TryGrow;
 
 /// Whether a value of this form in this attribute is the offset of a list, or of a table of those.
 pub(super) fn refers_to_section(name: DwAt, form: DwForm, version: u16) -> bool {

@@ -13,7 +13,7 @@ use gimli::{AttributeValue, Dwarf, SectionId};
 
 use super::records::STANDARD_OPERANDS;
 use super::*;
-use crate::addr::Vaddr;
+use crate::base::addr::Vaddr;
 
 /// Where the reference is linked.
 const BASE: u64 = 0x1_0000_0000;

@@ -15,7 +15,7 @@ use gimli::{DebugInfo, DebugTypes, Encoding, Format, Reader, UnitHeader, UnitTyp
 
 use super::abbreviations::{Step, Table, fixed_size, refers_to_section};
 use super::{ADDRESS, Input, List, NOTED, Section, Walk, Why, split};
-use crate::fallible::TryGrow;
+use crate::base::fallible::TryGrow;
 
 /// What is known of a unit while its entries are read.
 struct Unit {

@@ -1,0 +1,443 @@
+//! From an address in an image to function, file and line: for those who print backtraces.
+//!
+//! Whatever prints a backtrace asks the C library which file an address is from, and reads that
+//! file. Images are from no file, so their frames stay without a name. [`symbolize`] names them,
+//! from what is kept for debuggers: the DWARF, or if there is none the symbol table, or if nothing
+//! was kept ([`Debug::Off`](crate::Debug::Off)) the image's own dynamic symbols.
+//!
+//! Reading DWARF is the business of [`crate::debug::lines`]. What it has read of an image is kept until the
+//! image goes, with a copy of those debug sections that it reads; nothing is read before somebody
+//! asks. The bytes may be made to take long. Reading them has a budget, and meanwhile nobody waits but
+//! those who ask about the same image ([`Read`]).
+//!
+//! Source: DWARF 5, 6.2 (lines), 3.3 (subroutines, inlined ones too).
+
+#![forbid(unsafe_code)]
+
+use std::backtrace::Backtrace;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use crate::arch;
+use crate::base::addr::Vaddr;
+use crate::base::escape::Escaped;
+use crate::base::fallible::{has_headroom, try_copy, try_lossy, try_vec};
+use crate::debug::demangle::demangled;
+use crate::debug::lines::{Dwarf, Place};
+use crate::debug::{DebugFault, Presence};
+use crate::images::group::{self, Loaded};
+
+/// A function of an image that an address is in, see [`symbolize`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    image: Arc<str>,
+    address: Vaddr,
+    is_inlined: bool,
+    linkage_name: Option<String>,
+    file: Option<PathBuf>,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+impl Frame {
+    /// What the image is called.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// The address, as the image states it: what `addr2line` and `objdump` want to know.
+    pub fn address(&self) -> Vaddr {
+        self.address
+    }
+
+    /// Whether the function is a part of that of the next frame, and none of its own.
+    pub fn is_inlined(&self) -> bool {
+        self.is_inlined
+    }
+
+    /// The function's name, as people write it.
+    pub fn function(&self) -> Option<Cow<'_, str>> {
+        self.linkage_name.as_deref().map(demangled)
+    }
+
+    /// The function's name, as linkers know it.
+    pub fn linkage_name(&self) -> Option<&str> {
+        self.linkage_name.as_deref()
+    }
+
+    /// The source file.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The line in it, from 1 on.
+    pub fn line(&self) -> Option<u32> {
+        self.line
+    }
+
+    /// The column in it, from 1 on.
+    pub fn column(&self) -> Option<u32> {
+        self.column
+    }
+}
+
+/// As `work(int) at /src/work.c:12:5 [libwork.so]`, as much of it as is known. Control characters and
+/// invisible ones are escaped.
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.function() {
+            Some(name) => write!(f, "{}", Escaped(name))?,
+            None => write!(f, "{:#x}", self.address.0)?,
+        }
+        if let Some(file) = &self.file {
+            write!(f, " at {}", Escaped(file.display()))?;
+            for number in [self.line, self.column].into_iter().map_while(|it| it) {
+                write!(f, ":{number}")?;
+            }
+        }
+        write!(f, " [{}]", Escaped(&self.image))
+    }
+}
+
+/// The functions that `address` lies in, if it lies in an image: the innermost inlined one first,
+/// last the one that is not inlined. Empty for an address that is in no image.
+///
+/// What a backtrace says of a caller is the address that it will return to, which may be that of the
+/// next line or even of the next function: ask for the byte before it.
+///
+/// Files and lines are known of images that were loaded with [`Debug::Full`](crate::Debug::Full),
+/// [`Symbols`](crate::Debug::Symbols) or [`Portable`](crate::Debug::Portable) and were built with
+/// debug information.
+///
+/// # What it costs
+/// The first question about an image reads its debug information, further ones little of it or
+/// nothing. Files that compilers wrote are read in the time that their size takes. Bytes that were made
+/// to be slow cannot make it slower than that: for each image there is a budget of 12 million steps
+/// and 16 for each byte that its debug sections take in the file, where a step reads an attribute or
+/// a row of a table (about 5 ns), and of 32 MiB of memory and 4 bytes for each of theirs, besides a
+/// copy of the sections. When it is spent, what was found until then is told, and for all else the
+/// names in the symbol table; one warning is logged. It needs less than 64 KiB of stack.
+///
+/// While it reads, nobody waits but threads that ask about the same image. Without memory for what is
+/// to be read, it tells what it can tell without; without memory for a frame, nothing.
+///
+/// # In a signal handler
+/// This allocates and takes locks. A thread that a signal has interrupted may hold one of those, and
+/// then this never returns. In a handler that ends the process anyhow that is a risk that many take
+/// (with `alarm(2)`, so that it ends in any case, and with a stack that is large enough: an alternate
+/// one of 8 KiB is not). Where it is not acceptable, note the addresses in
+/// the handler, write them to a pipe, and let another thread, or a later time, do the rest.
+///
+/// ```no_run
+/// # fn in_a_handler(address: usize) {
+/// memdl::symbolize(address).iter().for_each(|frame| eprintln!("{frame}"));
+/// # }
+/// ```
+pub fn symbolize(address: usize) -> Vec<Frame> {
+    let Some((group, index)) = group::image_at(address) else { return Vec::new() };
+    if !has_headroom() {
+        return Vec::new();
+    }
+    frames(group.member(index), address)
+}
+
+/// The text of a backtrace, with the frames of images named: where the standard library says
+/// `<unknown>`, it says what [`symbolize`] knows. The images must not have been unloaded since.
+///
+/// In a panic hook:
+///
+/// ```
+/// use std::backtrace::Backtrace;
+///
+/// std::panic::set_hook(Box::new(|panic| {
+///     eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
+/// }));
+/// # let _ = std::panic::take_hook();
+/// ```
+pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
+    // The long form, since only that tells the addresses of frames without a name.
+    with_frames_named(&format!("{backtrace:#}"), symbolize)
+}
+
+/// The text with the frames that `symbolize` knows as it names them.
+///
+/// The standard library notes which libraries are where when it is first asked. Where a library was
+/// closed since, and an image lies now, it gives names of that library. So it is not believed about any
+/// address that lies in an image.
+fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> String {
+    let mut named = String::new();
+    // It is not a call that brought the frame below a signal handler there.
+    let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
+    let mut is_replaced = false;
+    for line in text.lines() {
+        let frame = NumberedFrame::parse(line);
+        let frames = match &frame {
+            Some(frame) => symbolize(frame.address.saturating_sub(usize::from(!is_interrupted))),
+            // More about a frame: a line in the source, a function that was inlined.
+            None if is_replaced && line.starts_with(' ') => continue,
+            None => Vec::new(),
+        };
+        is_replaced = !frames.is_empty();
+        let start = frame.as_ref().map_or(line, |frame| frame.start);
+        named.push_str(if frames.is_empty() { line } else { start });
+        for (count, frame) in frames.iter().enumerate() {
+            if count > 0 {
+                // As the standard library does it: below the number, and without one.
+                named.push('\n');
+                named.extend(std::iter::repeat_n(' ', start.len()));
+            }
+            // Writing to a string cannot fail.
+            let _ = write!(named, "{frame}");
+        }
+        named.push('\n');
+        if let Some(frame) = frame {
+            is_interrupted = signal_returns.contains(&frame.address);
+        }
+    }
+    named
+}
+
+/// A line of a backtrace: `   5:     0x7fbe44fae107 - main`.
+#[derive(Debug, PartialEq, Eq)]
+struct NumberedFrame<'a> {
+    /// All but the name.
+    start: &'a str,
+    address: usize,
+    name: &'a str,
+}
+
+impl<'a> NumberedFrame<'a> {
+    fn parse(line: &'a str) -> Option<NumberedFrame<'a>> {
+        let (number, rest) = line.split_once(':')?;
+        number.trim_start().parse::<usize>().ok()?;
+        let (address, name) = rest.trim_start().strip_prefix("0x")?.split_once(" - ")?;
+        let address = usize::from_str_radix(address, 16).ok()?;
+        let start = line.get(..line.len().checked_sub(name.len())?)?;
+        Some(NumberedFrame { start, address, name })
+    }
+}
+
+/// How often the process was forked away from its parents.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// The child of a fork does not wait for threads that it does not have.
+pub(crate) fn after_fork_in_child() {
+    FORKS.fetch_add(1, Relaxed);
+}
+
+/// What was read of an image's DWARF, for as long as the image is there.
+///
+/// Reading takes its time, and nobody but who asks about the same image waits for it: there is one
+/// for each image, and neither a load nor an unload takes it, nor does a fork. So the child of a fork
+/// may find it taken by a thread that only its parent has. Then it reads on its own, each time.
+#[derive(Default)]
+pub(crate) struct Read {
+    /// `None` before anybody asks.
+    dwarf: Mutex<Option<Kept>>,
+    /// What [`FORKS`] was when it was taken the last time.
+    taken_after: AtomicU32,
+    /// How often there was other debug information.
+    changes: AtomicU32,
+}
+
+/// The DWARF, if there is any, and what [`Read::changes`] was when it was read.
+type Kept = (u32, Option<Dwarf>);
+
+impl Read {
+    /// Forgets what was read: there is other debug information now.
+    pub(crate) fn forget(&self) {
+        // What is there goes when the next one asks. Nobody waits here.
+        self.changes.fetch_add(1, Release);
+    }
+
+    /// What DWARF says of an address that the image states.
+    fn places(&self, debug: &Presence, address: Vaddr) -> Vec<Place> {
+        let mut guard = self.take();
+        let mut of_its_own = None;
+        let read = guard.as_deref_mut().unwrap_or(&mut of_its_own);
+        let changes = self.changes.load(Acquire);
+        if read.as_ref().is_some_and(|read| read.0 != changes) {
+            *read = None;
+        }
+        let mut fault = None;
+        let (_, dwarf) = read.get_or_insert_with(|| {
+            let (dwarf, why) = Dwarf::of(debug);
+            fault = why;
+            (changes, dwarf)
+        });
+        let mut places = Vec::new();
+        if let Some(dwarf) = dwarf {
+            let was_cut_short = dwarf.is_cut_short();
+            places = dwarf.places(address);
+            if dwarf.is_cut_short() && !was_cut_short {
+                fault = Some(DebugFault::Costly);
+            }
+            if dwarf.is_without_memory() {
+                // There may be some for the next who asks.
+                *read = None;
+            }
+        }
+        // A logger is foreign code.
+        drop(guard);
+        if let Some(fault) = fault {
+            debug.warn_of(&fault);
+        }
+        places
+    }
+
+    /// Waits for its turn; `None` if that would never come.
+    fn take(&self) -> Option<MutexGuard<'_, Option<Kept>>> {
+        for round in 0_u32.. {
+            let forks = FORKS.load(Relaxed);
+            match self.dwarf.try_lock() {
+                Ok(guard) => {
+                    self.taken_after.store(forks, Relaxed);
+                    return Some(guard);
+                }
+                // A thread has panicked while it read: what it left is not to be relied on.
+                Err(TryLockError::Poisoned(guard)) => {
+                    self.taken_after.store(forks, Relaxed);
+                    let mut guard = guard.into_inner();
+                    *guard = None;
+                    self.dwarf.clear_poison();
+                    return Some(guard);
+                }
+                Err(TryLockError::WouldBlock) if self.taken_after.load(Relaxed) != forks => {
+                    return None;
+                }
+                Err(TryLockError::WouldBlock) if round < 100 => thread::yield_now(),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(500)),
+            }
+        }
+        None
+    }
+}
+
+fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
+    thread_local! {
+        /// Whether this thread is in here already: it panics here, and the hook asks again.
+        static INSIDE: Cell<bool> = const { Cell::new(false) };
+    }
+    struct Outside;
+    impl Drop for Outside {
+        fn drop(&mut self) {
+            INSIDE.set(false);
+        }
+    }
+    let stated = loaded.mapping.load_bias().remove(address);
+    let mut places = Vec::new();
+    if !INSIDE.replace(true) {
+        let _outside = Outside;
+        places = loaded.read.places(&loaded.debug, stated);
+    }
+    if places.is_empty() {
+        places.push(Place::default());
+    }
+    if let Some(outermost) = places.last_mut()
+        && outermost.function.is_none()
+    {
+        outermost.function = function_by_symbol(loaded, address);
+    }
+    let count = places.len();
+    let Ok(mut frames) = try_vec(count) else { return Vec::new() };
+    let frame = |(index, place): (usize, Place)| Frame {
+        image: loaded.name.clone(),
+        address: stated,
+        is_inlined: index + 1 < count,
+        linkage_name: place.function,
+        file: place.file.map(PathBuf::from),
+        line: place.line,
+        column: place.column,
+    };
+    frames.extend(places.into_iter().enumerate().map(frame));
+    frames
+}
+
+/// By the symbol table that debuggers are given, or else by what the image exports.
+fn function_by_symbol(loaded: &Loaded, address: usize) -> Option<String> {
+    let name = loaded.debug.function_at(address).or_else(|| {
+        let (_, symbol) = loaded.symbol_at(address)?;
+        try_copy(loaded.symbols().string(symbol.st_name)?).ok()
+    });
+    name.and_then(|name| try_lossy(&name).ok())
+}
+
+impl Dwarf {
+    /// What is kept for debuggers; `None` if that is nothing, or cannot be read. And why some of it
+    /// cannot.
+    pub(crate) fn of(presence: &Presence) -> (Option<Dwarf>, Option<DebugFault>) {
+        let Some(kept) = presence.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
+        let dwarf = (!kept.sections.is_empty()).then(|| Dwarf::new(kept.sections, kept.stored));
+        (dwarf, kept.fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_frame_says_is_one_line_whatever_its_names() {
+        let frame = Frame {
+            image: "lib\r.so".into(),
+            address: Vaddr(0x10),
+            is_inlined: false,
+            linkage_name: Some("f\u{1b}[2J\nroot".into()),
+            file: Some("/src/\u{202e}c.\n".into()),
+            line: Some(7),
+            column: None,
+        };
+        let shown = r"f\u{1b}[2J\nroot at /src/\u{202e}c.\n:7 [lib\r.so]";
+        assert_eq!(frame.to_string(), shown);
+        assert_eq!(frame.linkage_name(), Some("f\u{1b}[2J\nroot"));
+    }
+
+    #[test]
+    fn a_frame_of_an_image_is_not_named_after_a_library_that_was_there() {
+        let text = "   0:           0x401001 - host\n\
+                    \x20                              at /src/host/ld_so.rs:1:2\n   \
+                    1:           0x500001 - closed::inlined\n\
+                    \x20                              at /src/closed.rs:3:4\n\
+                    \x20                        - closed\n\
+                    \x20                              at /src/closed.rs:5:6\n   \
+                    2:           0x402001 - main\n";
+        let image = |address| {
+            let frame = Frame {
+                image: "image".into(),
+                address: Vaddr(0x1000),
+                is_inlined: false,
+                linkage_name: Some("work".into()),
+                file: None,
+                line: None,
+                column: None,
+            };
+            // The byte before the one that it returns to.
+            if address == 0x50_0000 { vec![frame] } else { Vec::new() }
+        };
+        let expected = "   0:           0x401001 - host\n\
+                        \x20                              at /src/host/ld_so.rs:1:2\n   \
+                        1:           0x500001 - work [image]\n   \
+                        2:           0x402001 - main\n";
+        assert_eq!(with_frames_named(text, image), expected);
+        assert_eq!(with_frames_named(text, |_| Vec::new()), text);
+    }
+
+    #[test]
+    fn the_lines_of_a_backtrace_are_read() {
+        let start = "  15:     0x7fbe44fae107 - ";
+        for name in ["<unknown>", "main", "<a as b>::c: 0x1 - d"] {
+            let line = format!("{start}{name}");
+            let frame = NumberedFrame { start, address: 0x7fbe_44fa_e107, name };
+            assert_eq!(NumberedFrame::parse(&line), Some(frame));
+        }
+        let others = ["   5: <unknown>", "          at /rustc/x.rs:1:2", "main: 0x10 - x", ""];
+        assert!(others.iter().all(|line| NumberedFrame::parse(line).is_none()));
+    }
+}

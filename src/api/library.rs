@@ -1,0 +1,459 @@
+//! What callers hold: a loaded [`Library`], its [`Symbol`]s, a [`Template`] of instances.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ffi::c_void;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
+
+use crate::base::addr::Vaddr;
+use crate::base::error::Error;
+use crate::base::fallible::{headroom, lossy, try_lossy, try_string};
+use crate::base::promise::MayRun;
+use crate::debug::{Debug, Presence};
+use crate::elf::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
+use crate::images::dlsym;
+use crate::images::group::{Group, Loaded};
+use crate::load::debugger_commands;
+use crate::load::instantiate::uninitialised;
+use crate::load::prepare::Prepared;
+
+/// A shared library that runs from memory.
+///
+/// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another
+/// library that is loaded depends on it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::ffi::c_int;
+///
+/// let bytes = std::fs::read("libfoo.so")?;
+/// // SAFETY: libfoo's constructors may run here.
+/// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+/// // SAFETY: this is foo's type.
+/// let foo = unsafe { library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")? };
+/// // SAFETY: foo has no preconditions.
+/// println!("{}", unsafe { foo(42) });
+/// library.close()?;
+/// # Ok(()) }
+/// ```
+pub struct Library {
+    group: Arc<Group>,
+}
+
+// A panic in a resolver of the caller's leaves a library as it was.
+impl UnwindSafe for Library {}
+impl RefUnwindSafe for Library {}
+
+impl Library {
+    /// The only instance there will be of what is prepared.
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let library = Library::only_placed(prepared, Some(may_run))?;
+        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+        unsafe { library.group.initialise() };
+        Ok(library)
+    }
+
+    /// The only instance, in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    pub(crate) fn only_placed(
+        mut prepared: Prepared<'_>,
+        may_run: Option<MayRun>,
+    ) -> Result<Library, Error> {
+        let received = prepared.take_received();
+        let mut symfiles = std::mem::take(&mut prepared.symfiles);
+        let mut register = |index: usize, name: Arc<str>, instance| match symfiles
+            .get_mut(index)
+            .and_then(Option::take)
+        {
+            Some(symfile) => symfile.into_registration(name, instance),
+            None => Presence::none(name, instance),
+        };
+        Ok(Library { group: uninitialised(&prepared, received, &mut register, may_run)? })
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    fn loaded(&self) -> &Loaded {
+        self.group.member(0)
+    }
+
+    /// Looks a symbol up, as `dlsym` does with a handle: in the library, then in what it needs.
+    ///
+    /// Of a thread-local symbol this gives the calling thread's address, of an IFUNC the function
+    /// that its resolver chose. `T` is a pointer or a function pointer; `get::<*mut U>` gives the
+    /// symbol's address.
+    ///
+    /// # Errors
+    /// [`Error::SymbolNotFound`], also for a symbol at address 0.
+    ///
+    /// # Safety
+    /// `T` is the type of the symbol. The result must not be used, by copies of it either, once
+    /// the library is gone; the address of a thread-local not once its thread is.
+    pub unsafe fn get<T>(&self, name: impl AsRef<[u8]>) -> Result<Symbol<'_, T>, Error> {
+        self.symbol(name.as_ref(), None)
+    }
+
+    /// As [`Library::get`], for a symbol of this version, as `dlvsym`.
+    ///
+    /// # Errors
+    /// [`Error::SymbolNotFound`].
+    ///
+    /// # Safety
+    /// As [`Library::get`].
+    pub unsafe fn get_versioned<T>(
+        &self,
+        name: impl AsRef<[u8]>,
+        version: impl AsRef<[u8]>,
+    ) -> Result<Symbol<'_, T>, Error> {
+        self.symbol(name.as_ref(), Some(version.as_ref()))
+    }
+
+    fn symbol<T>(&self, name: &[u8], version: Option<&[u8]>) -> Result<Symbol<'_, T>, Error> {
+        const {
+            assert!(
+                size_of::<T>() == size_of::<*const c_void>(),
+                "a symbol is a pointer or function pointer"
+            )
+        };
+        let wanted =
+            version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
+        // Null is no place: a function pointer could not even hold it.
+        let address = dlsym::in_library(&self.group, 0, &SymbolName::new(name), wanted)?;
+        match address.filter(|at| !at.is_null()) {
+            Some(address) => Ok(Symbol { address, library: PhantomData, kind: PhantomData }),
+            None => Err(self.not_found(name, version)?),
+        }
+    }
+
+    #[cold]
+    fn not_found(&self, name: &[u8], version: Option<&[u8]>) -> Result<Error, Error> {
+        Ok(Error::SymbolNotFound {
+            image: try_string(self.name())?,
+            symbol: try_lossy(name)?,
+            version: version.map(try_lossy).transpose()?,
+        })
+    }
+
+    /// What errors, debuggers and `/proc/self/maps` call it.
+    pub fn name(&self) -> &str {
+        &self.loaded().name
+    }
+
+    /// Its `DT_SONAME`.
+    pub fn soname(&self) -> Option<&str> {
+        self.loaded().facts.soname.as_deref().and_then(|soname| soname.to_str().ok())
+    }
+
+    /// Run-time address minus the address that the file states.
+    pub fn load_bias(&self) -> usize {
+        self.loaded().mapping.load_bias().get()
+    }
+
+    /// From the image's first page to the end of its last.
+    pub fn address_range(&self) -> Range<usize> {
+        self.loaded().mapping.address_range()
+    }
+
+    /// All symbols that the library exports, in the order of its symbol table.
+    pub fn symbols(&self) -> impl Iterator<Item = ExportedSymbol<'_>> + '_ {
+        let loaded = self.loaded();
+        // The iterator of a view that lives in it cannot be returned; the indices can.
+        (0..loaded.symbols().len()).filter_map(move |index| {
+            let table = loaded.symbols();
+            let symbol = table.export(index)?;
+            Some(ExportedSymbol::new(loaded, &table, index, &symbol))
+        })
+    }
+
+    /// The exported symbol that `address` lies in, as `dladdr` would tell it; one without a size is
+    /// found at its very address only.
+    pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
+        let loaded = self.loaded();
+        let (index, symbol) = loaded.symbol_at(address)?;
+        Some(ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol))
+    }
+
+    /// How much debuggers are told of the library now. Not [`Debug::Portable`] if that could not be
+    /// had, and [`Debug::Full`] is told instead.
+    pub fn debug(&self) -> Debug {
+        self.loaded().debug.debug()
+    }
+
+    /// Tells debuggers this much of the library, and of what was loaded with it, from now on.
+    ///
+    /// So a fleet can run with [`Debug::Symbols`], or its idle instances with [`Debug::Off`], and be
+    /// told of in full when somebody looks: breakpoints of a debugger that is attached move to source
+    /// lines. Whoever is at a debugger's prompt can do it too, for all libraries at once:
+    /// `print memdl_debug_full()`, or in lldb `expression memdl_debug_portable()`.
+    ///
+    /// The environment variable `MEMDL_DEBUG` overrides `debug`, as it does for
+    /// [`Loader::debug`](crate::Loader::debug).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug
+    /// sections are gone: then [`Debug::Symbols`] is all that can be told, until
+    /// [`Library::set_debug_info`] gives them back.
+    pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
+        let debug = debug.effective();
+        let members = (0..self.group.len()).map(|index| self.group.member(index));
+        members.into_iter().try_for_each(|loaded| debugger_commands::set_debug(loaded, debug))
+    }
+
+    /// Gives debug information that came after the load: as
+    /// [`Loader::debug_info`](crate::Loader::debug_info), but of the library alone, known by its
+    /// build-id only, and no package of split DWARF. How much debuggers are told does not change; what
+    /// they are told from, does, and so do [`symbolize`](crate::api::backtrace)'s answers. A library that
+    /// was not stripped is its own debug information. What profilers were told at the load stays.
+    ///
+    /// At a debugger's prompt, of all images that it belongs to, and told in full:
+    /// `print memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.
+    ///
+    /// # Errors
+    /// [`Error::DebugInfo`] if it is not the library's, or cannot be read; nothing changes then.
+    pub fn set_debug_info(&self, bytes: &[u8]) -> Result<(), Error> {
+        debugger_commands::set_debug_info(self.loaded(), bytes)
+    }
+
+    /// Unloads the library: runs its destructors and gives back its memory.
+    ///
+    /// While other libraries depend on it, it stays until the last of them is gone.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] of a [sealed](crate::Loader::seal) library: it stays in place for the life of
+    /// the process.
+    pub fn close(self) -> Result<(), Error> {
+        if self.is_sealed() {
+            let what = "unloading a sealed library: it stays for the life of the process";
+            return Err(Error::unsupported(what).in_image(self.name()));
+        }
+        Ok(())
+    }
+
+    /// Whether it was made immutable when it was loaded ([`Loader::seal`](crate::Loader::seal)).
+    pub fn is_sealed(&self) -> bool {
+        self.loaded().mapping.is_sealed()
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Library")
+            .field("name", &self.name())
+            .field("addresses", &self.address_range())
+            .finish()
+    }
+}
+
+/// A symbol of a [`Library`], which it borrows. Dereferences to `T`, a pointer or function pointer.
+pub struct Symbol<'lib, T> {
+    address: *mut c_void,
+    library: PhantomData<&'lib Library>,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: a symbol is an address in a library that is Sync; `T` says what may be done with it.
+unsafe impl<T: Send> Send for Symbol<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Symbol<'_, T> {}
+
+impl<T> Symbol<'_, T> {
+    /// The symbol's address.
+    pub fn as_raw_ptr(&self) -> *mut c_void {
+        self.address
+    }
+}
+
+impl<T> Deref for Symbol<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `T` has the size of a pointer (asserted where symbols are made) and is the
+        // symbol's type, as the caller of `get` promised.
+        unsafe { &*(&raw const self.address).cast::<T>() }
+    }
+}
+
+impl<T> Clone for Symbol<'_, T> {
+    fn clone(&self) -> Self {
+        Symbol { address: self.address, library: PhantomData, kind: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Symbol<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Symbol({:p})", self.address)
+    }
+}
+
+/// What a symbol is (gABI `STT_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SymbolKind {
+    /// `STT_FUNC`.
+    Function,
+    /// `STT_OBJECT`.
+    Object,
+    /// `STT_TLS`.
+    ThreadLocal,
+    /// `STT_GNU_IFUNC`: its address is that of the resolver.
+    IndirectFunction,
+    /// `STT_NOTYPE` and all others.
+    Other,
+}
+
+/// A symbol that a [`Library`] exports.
+#[derive(Clone, Debug)]
+pub struct ExportedSymbol<'lib> {
+    name: Cow<'lib, str>,
+    version: Option<Cow<'lib, str>>,
+    is_default_version: bool,
+    kind: SymbolKind,
+    size: u64,
+    address: usize,
+}
+
+impl<'lib> ExportedSymbol<'lib> {
+    fn new(
+        loaded: &'lib Loaded,
+        table: &SymbolTable<'lib>,
+        index: u32,
+        symbol: &Sym,
+    ) -> ExportedSymbol<'lib> {
+        ExportedSymbol {
+            name: lossy(table.string(symbol.st_name).unwrap_or(b"")),
+            version: table.version(index).map(|version| lossy(version.name())),
+            is_default_version: table.is_default_version(index),
+            kind: match symbol.kind() {
+                STT_FUNC => SymbolKind::Function,
+                STT_OBJECT => SymbolKind::Object,
+                STT_TLS => SymbolKind::ThreadLocal,
+                STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+                _ => SymbolKind::Other,
+            },
+            size: symbol.st_size,
+            address: if symbol.is_absolute() || symbol.is_thread_local() {
+                symbol.st_value as usize
+            } else {
+                loaded.mapping.load_bias().apply(Vaddr(symbol.st_value))
+            },
+        }
+    }
+
+    /// Its name, not demangled.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version, if the library versions its symbols.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Whether it is what [`Library::get`] finds under its name.
+    pub fn is_default_version(&self) -> bool {
+        self.is_default_version
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> SymbolKind {
+        self.kind
+    }
+
+    /// In bytes; 0 if the library does not say.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its run-time address; of a thread-local symbol, the offset in the library's block; of an
+    /// IFUNC, the address of the resolver.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+}
+
+/// A library that is parsed and bound, ready to be put in place any number of times.
+///
+/// Every instance has its own data, thread-local storage and run of constructors.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bytes: Vec<u8> = vec![];
+/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+/// // SAFETY: as above.
+/// let (a, b) = unsafe { (template.instantiate()?, template.instantiate()?) };
+/// assert_ne!(a.load_bias(), b.load_bias());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Template {
+    prepared: Arc<Prepared<'static>>,
+}
+
+impl Template {
+    pub(crate) fn new(prepared: Prepared<'static>) -> Template {
+        Template { prepared: Arc::new(prepared) }
+    }
+
+    /// Puts one more instance in place and runs its constructors.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failure leaves the process as it was.
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub unsafe fn instantiate(&self) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        let library = self.place(Some(unsafe { MayRun::promised() }))?;
+        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+        unsafe { library.group.initialise() };
+        Ok(library)
+    }
+
+    /// Puts one more instance in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
+        headroom()?;
+        let symfiles = &self.prepared.symfiles;
+        let mut register = |index: usize, name: Arc<str>, instance| match symfiles
+            .get(index)
+            .and_then(Option::as_ref)
+        {
+            Some(symfile) => symfile.register(name, instance),
+            None => Presence::none(name, instance),
+        };
+        Ok(Library { group: uninitialised(&self.prepared, None, &mut register, may_run)? })
+    }
+
+    /// The name of an image that can never be unloaded, if there is one.
+    pub(crate) fn stays(&self) -> Option<&str> {
+        let members = &self.prepared.members;
+        if self.prepared.policy.seal {
+            return Some(self.name());
+        }
+        members.iter().find(|member| member.image.facts.nodelete).map(|member| &*member.name)
+    }
+
+    /// What instances will be called.
+    pub fn name(&self) -> &str {
+        &self.prepared.root().name
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("name", &self.name()).finish_non_exhaustive()
+    }
+}

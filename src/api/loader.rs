@@ -1,0 +1,359 @@
+//! The builder: what a caller wishes for a load, and the ways to get it.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::library::{Library, Template};
+use crate::base::error::Error;
+use crate::base::limits::Limits;
+use crate::base::promise::MayRun;
+use crate::debug::{Debug, Instances};
+use crate::elf::image::Bytes;
+use crate::images::policy::{Imports, VerifyRequest};
+use crate::link::scope::{Scope, SymbolRequest};
+use crate::load::prepare::Settings;
+use crate::memory::buffer::ImageBuffer;
+use crate::profile::Profile;
+use crate::services;
+
+/// When calls between libraries are bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Binding {
+    /// All at load, as `RTLD_NOW`: a missing function is an error of the load.
+    #[default]
+    Now,
+    /// At the first call, as `RTLD_LAZY`: a function that is missing ends the process when it is
+    /// called. An image that asks to be bound at load (`DF_BIND_NOW`) is.
+    Lazy,
+}
+
+/// How to load: a reusable builder of [`Library`] and [`Template`].
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bytes: Vec<u8> = vec![];
+/// extern "C" fn host_log(_: *const std::ffi::c_char) {}
+///
+/// let loader = memdl::Loader::new()
+///     .name("thumbnailer-7f3a")
+///     .define("host_log", host_log as *const std::ffi::c_void)
+///     .system_libraries(true);
+/// // SAFETY: we trust this library's constructors.
+/// let library = unsafe { loader.load(&bytes)? };
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Loader {
+    pub(crate) settings: Settings,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        Loader::new()
+    }
+}
+
+impl Loader {
+    /// A loader that does as `dlopen(.., RTLD_NOW | RTLD_LOCAL)`, with debug entries.
+    pub fn new() -> Loader {
+        Loader { settings: Settings::new(services::replacement) }
+    }
+
+    /// What errors, debuggers, profilers and `/proc/self/maps` call the image. Default: its
+    /// `DT_SONAME`, or else `image`.
+    pub fn name(mut self, name: impl Into<String>) -> Loader {
+        self.settings.name = Some(name.into().into());
+        self
+    }
+
+    /// Defines a symbol as the host would, for what its dynamic symbol table does not export.
+    ///
+    /// It takes precedence over a symbol of that name that the host does export. The address must
+    /// stay good for as long as an image that was loaded with it.
+    pub fn define(mut self, name: impl Into<String>, address: *const c_void) -> Loader {
+        self.settings.defined.insert(name.into(), address.addr());
+        self
+    }
+
+    /// Asks `resolver` for every symbol that nothing else defines.
+    ///
+    /// What it returns must be the address of such a symbol, good for as long as the image.
+    pub fn resolver(
+        mut self,
+        resolver: impl Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync + 'static,
+    ) -> Loader {
+        self.settings.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Satisfies a `DT_NEEDED` entry that names this library, by its `DT_SONAME` or its name.
+    ///
+    /// It joins the scope, and is kept alive, only if something needs it. What it was itself
+    /// loaded with ([`Loader::provide`]) is found the same way.
+    pub fn depends_on(mut self, library: &Library) -> Loader {
+        self.settings.depends_on.push(library.group().clone());
+        self
+    }
+
+    /// Bytes to load when something needs a library of this name: at most once per load.
+    pub fn provide(mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Loader {
+        self.settings.provided.push((name.into().into(), Bytes::Shared(bytes.into())));
+        self
+    }
+
+    /// Whether images loaded later see the exports, as with `RTLD_GLOBAL`. Default false.
+    pub fn global(mut self, global: bool) -> Loader {
+        self.settings.global = global;
+        self
+    }
+
+    /// Whether libraries that are needed but not in the process may be opened by the system's
+    /// `dlopen`. Default false.
+    ///
+    /// What is opened so stays in the process once the image is loaded: the system's loader owns
+    /// it, other threads may run in it, and the next load finds it there.
+    ///
+    /// A few libraries must see the images that need them: libstdc++, where an image replaces
+    /// `operator new`; one that needs an image in turn; D's runtime. Where the process does not have
+    /// such a library yet, its file is read, and it is loaded and unloaded with the image.
+    ///
+    /// With it, [`Loader::prepare`] runs the constructors of such system libraries.
+    pub fn system_libraries(mut self, allowed: bool) -> Loader {
+        self.settings.system_libraries = allowed;
+        self
+    }
+
+    /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen`.
+    pub fn scope(mut self, scope: Scope) -> Loader {
+        self.settings.scope = scope;
+        self
+    }
+
+    /// When calls are bound. Default [`Binding::Now`].
+    pub fn binding(mut self, binding: Binding) -> Loader {
+        self.settings.lazy = binding == Binding::Lazy;
+        self
+    }
+
+    /// What debuggers are told. Default [`Debug::Full`](crate::Debug::Full). The environment
+    /// variable `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
+    pub fn debug(mut self, debug: Debug) -> Loader {
+        self.settings.debug = debug;
+        self
+    }
+
+    /// The debug information of a stripped image: the bytes of the file that was split off it (by
+    /// `objcopy --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see
+    /// it as if it were inside the image. Images that the one asked for needs are not concerned.
+    ///
+    /// Without it gdb looks for that file by the build-id, as for a library on disk, but shows other
+    /// memory for thread-local variables then. So of an image with any memdl looks for it first, where
+    /// it runs: in `/usr/lib/debug`, or in the folders that the environment variable
+    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between, and in debuginfod's cache. With
+    /// `MEMDL_DEBUG_BUILD_ID=safe` gdb does not look for one that is not found there.
+    /// [`Library::set_debug_info`](crate::Library::set_debug_info) gives it later.
+    ///
+    /// Or that of an image whose DWARF was split (`-gsplit-dwarf`): the bytes of the package (`.dwp`)
+    /// that it was put into. Debuggers see it as if it had not been split, but for macros. It takes
+    /// reading and writing all of it, some 40 ms for each MB. If that cannot be done (there are type
+    /// units in it), a warning is logged and debuggers see what they see without it.
+    ///
+    /// A load fails with [`Error::DebugInfo`] if it is not the image's, by the build-id of both or, in
+    /// an image without one, by the checksum in its `.gnu_debuglink`; a package, by the numbers of all
+    /// units (not with [`Debug::Off`](crate::Debug::Off): then it is not read).
+    pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
+        self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
+        self
+    }
+
+    /// What profilers are told. Default [`Profile::Off`](crate::Profile::Off). The environment
+    /// variable `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
+    pub fn profile(mut self, profile: Profile) -> Loader {
+        self.settings.profile = profile;
+        self
+    }
+
+    /// Shows `verify` the bytes of every image before anything else looks at them. It may refuse: then the
+    /// load fails with [`Error::Refused`], which has the image's name and the reason.
+    ///
+    /// It sees the image that is asked for, those of [`Loader::provide`] that are needed, needed libraries
+    /// that memdl reads from files to load them with the image ([`Loader::system_libraries`] tells which),
+    /// and, for as long as the images are there, what they open from inside by `dlopen` by a path: there
+    /// a refusal is a null pointer, with the reason for `dlerror`. It does not see what the system's loader
+    /// opens by a name. It may be shown the same bytes again, and by several threads at once.
+    ///
+    /// A panic passes through a load, which leaves the process as it was; out of an image's `dlopen` it is a
+    /// refusal. `examples/verify.rs` has an allow-list of digests, and a signature.
+    ///
+    /// ```
+    /// let loader = memdl::Loader::new().verify(|image| match image.bytes().len() {
+    ///     0..1_000_000 => Ok(()),
+    ///     _ => Err(format!("{} is too large", image.name()).into()),
+    /// });
+    /// // SAFETY: nothing is loaded.
+    /// let error = unsafe { loader.load(&[0; 1_000_000]) }.unwrap_err();
+    /// assert_eq!(error.to_string(), "image: refused by the verifier: image is too large");
+    /// ```
+    pub fn verify(
+        mut self,
+        verify: impl Fn(&VerifyRequest<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Loader {
+        self.settings.policy.verifier = Some(Arc::new(verify));
+        self.settings.services = services::replacements_for(&self.settings.policy);
+        self
+    }
+
+    /// Restricts which symbols of the host images may bind to. Default [`Imports::all`].
+    ///
+    /// The host's are those of the process's libraries, and of needed libraries that the system opens, or
+    /// of which memdl loads a copy from the system's file. What memdl puts in the place of a function of
+    /// the C library (`dlsym`, `dl_iterate_phdr`, `__tls_get_addr`, ..) counts by that function's name. What
+    /// the caller supplies is not restricted: [`Loader::define`], [`Loader::resolver`], other images.
+    ///
+    /// A symbol that may not be used is as if the host did not have it. So the image's own of that name is
+    /// used, or one of another image's, or the resolver's; a weak reference to it is null. If there is none,
+    /// the load fails with [`Error::RefusedImports`], which lists all of them, those of functions that would
+    /// be bound lazily too. Nor does `dlsym` or `dlvsym`, called by the image, find it, whatever the handle;
+    /// `dlerror` says why. The same holds for what the image opens through memdl.
+    ///
+    /// Of a call of `dlsym`, or `dlopen`, that returns to no image (compilers make jumps of calls that are a
+    /// function's last act) it cannot be told whose it is; then all restrictions of live images hold.
+    ///
+    /// This is no sandbox: code that runs finds its way to every function of the process.
+    ///
+    /// ```
+    /// use memdl::Imports;
+    ///
+    /// let loader = memdl::Loader::new().imports(Imports::deny(["system", "popen", "execve"]));
+    /// ```
+    pub fn imports(mut self, imports: Imports) -> Loader {
+        self.settings.policy.imports = imports;
+        self.settings.services = services::replacements_for(&self.settings.policy);
+        self
+    }
+
+    /// Makes images immutable once they are in place, before their constructors run. Default false.
+    ///
+    /// Nobody can change, unmap, move or replace their code, their read-only data and what is read-only
+    /// after relocation (RELRO), or give it other access: neither the image nor anything else in the process
+    /// (`mseal(2)`). Of their writable data the contents can be written, but it cannot be made executable,
+    /// unmapped, moved or replaced either. What remains is `/proc/PID/mem`: whoever can write to that, which
+    /// the process itself can unless the host denies it (a seccomp filter, or Linux's
+    /// `proc_mem.force_override=never`), writes to sealed memory as well. Debuggers set breakpoints that way.
+    ///
+    /// So a sealed image stays for the life of the process, as one that is linked with `-z nodelete`:
+    /// [`Library::close`] says so, destructors run when the process exits, and there are no pools of it.
+    ///
+    /// # Errors
+    /// A load, or [`Loader::prepare`], fails with [`Error::Unsupported`] where the system has no `mseal`,
+    /// which needs Linux 6.10.
+    pub fn seal(mut self, seal: bool) -> Loader {
+        self.settings.policy.seal = seal;
+        self
+    }
+
+    /// How much an image may ask for.
+    pub fn limits(mut self, limits: Limits) -> Loader {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Loads a shared library from its bytes, which need not outlive the call.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failed load leaves the process as it was; but system libraries that
+    /// [`Loader::system_libraries`] let it open may have run their constructors.
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let prepared =
+            self.settings.prepare(Bytes::Borrowed(bytes), Instances::One, Some(may_run))?;
+        // SAFETY: the caller's promise.
+        unsafe { Library::only(prepared) }
+    }
+
+    /// Loads a shared library that was received into an [`ImageBuffer`].
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`].
+    pub unsafe fn load_buffer(&self, buffer: ImageBuffer) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let bytes = Bytes::Buffer(Arc::new(buffer));
+        let prepared = self.settings.prepare(bytes, Instances::One, Some(may_run))?;
+        // SAFETY: the caller's promise.
+        unsafe { Library::only(prepared) }
+    }
+
+    /// Parses, binds, and makes what instances share, for any number of them: all that can be done
+    /// before one is waited for. Takes as long as some loads. Runs no code of the image.
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    ///
+    /// # Safety
+    /// It has the system open what `dlopen` would open: the libraries, paths included, that
+    /// `DT_NEEDED` entries of the bytes name, where [`Loader::system_libraries`] allows that. Their
+    /// constructors run, and must be sound to run here; their destructors run if the load fails. An
+    /// IFUNC resolver runs of a library that is in the process already, if the image refers to it.
+    pub unsafe fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
+        // It is quicker than other memory to come by, and large images are in large pages.
+        let mut kept = ImageBuffer::new(bytes.len())?;
+        kept.copy_from_slice(bytes);
+        let kept = Bytes::Buffer(Arc::new(kept));
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        Ok(Template::new(self.settings.prepare(kept, Instances::Many, Some(may_run))?))
+    }
+}
+
+impl Library {
+    /// Loads a shared library from its bytes: [`Loader::load`] with the defaults.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failed load leaves the process as it was.
+    ///
+    /// # Safety
+    /// Runs the library's constructors, and its destructors when it goes, with the rights of the
+    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with
+    /// `dlopen`. Its code must not modify its own dynamic symbol and string tables, which linkers
+    /// put into read-only memory.
+    pub unsafe fn from_bytes(bytes: &[u8]) -> Result<Library, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { Loader::new().load(bytes) }
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let provided: Vec<&str> = self.settings.provided.iter().map(|(name, _)| &**name).collect();
+        f.debug_struct("Loader")
+            .field("name", &self.settings.name)
+            .field("defined", &self.settings.defined.keys())
+            .field("provided", &provided)
+            .field("global", &self.settings.global)
+            .field("system_libraries", &self.settings.system_libraries)
+            .field("scope", &self.settings.scope)
+            .field("lazy", &self.settings.lazy)
+            .field("debug", &self.settings.debug)
+            .field("debug_info", &self.settings.debug_info.as_ref().map(|bytes| bytes.len()))
+            .field("limits", &self.settings.limits)
+            .field("verify", &self.settings.policy.verifier.is_some())
+            .field("imports", &self.settings.policy.imports)
+            .field("seal", &self.settings.policy.seal)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//!
+
+pub(crate) mod backtrace;
+pub(crate) mod library;
+pub(crate) mod loader;
+pub(crate) mod pool;
+pub(crate) mod startup;

@@ -1,0 +1,373 @@
+//! Instances that are used, reset and used again, instead of being made anew: [`Pool`].
+//!
+//! An instance stays where it is, registered with the unwinder and debuggers, and bound. What
+//! releasing it brings back is what the image has by itself: the data it can write, and the
+//! thread-local variables of all threads. What it has left elsewhere must be undone the way that
+//! unloading undoes it, by its own destructors. So there are two ways back:
+//!
+//! * **the short one**: the data as it was after the constructors is copied back;
+//! * **the long one**: the destructors run, the data as it was before the constructors is copied back,
+//!   and the next to acquire the instance has the constructors run.
+//!
+//! Whether the short one will do is seen from what the image has told the C library ([`Traces`]). An
+//! instance that somebody else holds (another library that was bound to it, an extension that it has
+//! opened, a thread that will run a destructor of its) cannot go back either way: it is given up, which
+//! is to unload it as if there were no pool.
+//!
+//! Never keeps a lock while code of images runs.
+//!
+//! [`Traces`]: crate::images::group::Traces
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::api::library::{Library, Template};
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
+use crate::base::promise::MayRun;
+use crate::base::sync::{Lock, Rank};
+use crate::images::group::Group;
+use crate::images::snapshot::Snapshot;
+use crate::services::atexit;
+
+/// What a released instance is reset to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Reset {
+    /// As it was after the constructors, which run once for each instance: the quick way. What they
+    /// left in thread-local variables is not there, even for who acquires the instance first.
+    ///
+    /// Where the instance has registered functions to be called at the exit, or on a fork, since then
+    /// (the first use of a C++ function's `static` object does), or where its constructors have created
+    /// `pthread` keys with destructors, it goes the way of [`Reset::BeforeConstructors`].
+    #[default]
+    AfterConstructors,
+    /// As it was before the constructors: destructors run when it is released, constructors when it is
+    /// acquired, in the thread that does, whose thread-local variables keep what these have stored.
+    BeforeConstructors,
+}
+
+/// Instances of a [`Template`] that are used again and again.
+///
+/// Getting one that waits, and giving it back, takes a fraction of a microsecond for a library with
+/// little data: as long as it takes to copy that. All may be called from any thread; clones are the
+/// same pool.
+///
+/// # What a reset brings back
+/// * Data: all that the image, and what was loaded with it, can write.
+/// * Thread-local variables: every thread finds their initial values. Objects that the releasing
+///   thread has in them are destroyed, as if it ended.
+/// * `pthread` keys with destructors in the image: created anew, or not at all.
+/// * Functions registered by `atexit`, `at_quick_exit` and `pthread_atfork`, objects of C++ with static
+///   storage: these have been called or destroyed, or are as the constructors left them.
+///
+/// # What it cannot bring back
+/// * Memory that the image has allocated and that its destructors do not free is lost.
+/// * Files and sockets that it has opened stay open; so do libraries of the system's.
+/// * What it has changed in the host and in system libraries stays changed: signal handlers, environment,
+///   locale, functions registered by `on_exit`, `pthread` keys without a destructor.
+/// * Libraries that it was bound to by [`Loader::depends_on`](crate::Loader::depends_on) have their own
+///   data, which stays as it is.
+///
+/// # What is not used again
+/// An instance is unloaded when it is released, as any library, if something else still holds it: a
+/// library that was loaded with it as a dependency; an extension that it has opened by `dlopen`;
+/// a thread-local object of C++ or Rust, with a destructor, of another thread that has not ended. So
+/// release an instance in the thread that has used it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bytes: Vec<u8> = vec![];
+/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+/// for request in 0..1000 {
+///     // SAFETY: we trust this library's constructors and destructors, and none of its code runs any
+///     // more when the instance is released.
+///     let instance = unsafe { pool.acquire()? };
+///     // SAFETY: this is its type.
+///     let handle = unsafe { instance.get::<unsafe extern "C" fn(i32)>("handle")? };
+///     // SAFETY: it has no preconditions.
+///     unsafe { handle(request) };
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// An instance that was acquired from a [`Pool`]: a [`Library`] that goes back there when it is dropped.
+pub struct Pooled {
+    /// Until it is dropped.
+    instance: Option<Instance>,
+    pool: Arc<Shared>,
+}
+
+struct Shared {
+    template: Template,
+    capacity: usize,
+    reset: Reset,
+    /// What waits, the last to be used first.
+    parked: Lock<Vec<Instance>>,
+    /// An instance could not go the long way, for want of its data before the constructors.
+    needs_before: AtomicBool,
+}
+
+/// An instance, and what it takes to reset it.
+struct Instance {
+    library: Library,
+    /// Its constructors have run.
+    is_constructed: bool,
+    /// Before the constructors, if that was kept.
+    before: Option<State>,
+    /// After the constructors, if it can be reset to that.
+    after: Option<State>,
+}
+
+/// What an instance had at one moment.
+#[derive(Default)]
+struct State {
+    memory: Snapshot,
+    /// How much it was bound to.
+    kept: usize,
+}
+
+impl Template {
+    /// A pool of instances, of which up to `capacity` are kept while nobody uses them. It starts empty.
+    pub fn pool(&self, capacity: usize) -> Pool {
+        Pool::new(self.clone(), capacity, Reset::default())
+    }
+}
+
+impl Pool {
+    fn new(template: Template, capacity: usize, reset: Reset) -> Pool {
+        let parked = Lock::new(Rank::Pool, Vec::new());
+        let needs_before = AtomicBool::new(false);
+        Pool { shared: Arc::new(Shared { template, capacity, reset, parked, needs_before }) }
+    }
+
+    /// A pool like this one, and empty, that resets instances to this. Default
+    /// [`Reset::AfterConstructors`].
+    pub fn reset_to(self, reset: Reset) -> Pool {
+        Pool::new(self.shared.template.clone(), self.shared.capacity, reset)
+    }
+
+    /// An instance that waits, or else a new one.
+    ///
+    /// # Errors
+    /// As [`Template::instantiate`]; [`Error::Unsupported`] for libraries that are
+    /// [sealed](crate::Loader::seal), or demand never to be unloaded (`DF_1_NODELETE`): such, as all of Go's, have threads or others that go on using them.
+    ///
+    /// # Safety
+    /// As [`Library::from_bytes`]. When the instance is released, none of its code runs in any thread, no
+    /// thread and nothing of the host's will call it, and nobody uses what lies in its data or
+    /// thread-local variables: as when a library is unloaded. Its data must be writable then: what it
+    /// has protected by `mprotect` it has made writable again.
+    pub unsafe fn acquire(&self) -> Result<Pooled, Error> {
+        let parked = self.shared.with_parked(Vec::pop);
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        let mut instance = parked.map_or_else(|| Instance::new(&self.shared, may_run), Ok)?;
+        if !instance.is_constructed {
+            // SAFETY: the caller's promise.
+            unsafe { instance.construct(self.shared.reset) };
+        }
+        Ok(Pooled { instance: Some(instance), pool: self.shared.clone() })
+    }
+
+    /// How many instances wait.
+    pub fn parked(&self) -> usize {
+        self.shared.with_parked(|parked| parked.len())
+    }
+}
+
+impl Shared {
+    fn with_parked<R>(&self, change: impl FnOnce(&mut Vec<Instance>) -> R) -> R {
+        change(&mut self.parked.lock())
+    }
+
+    fn is_full(&self) -> bool {
+        self.with_parked(|parked| parked.len() >= self.capacity)
+    }
+
+    /// Takes an instance in, unless others were quicker.
+    fn park(&self, instance: Instance) -> Option<Instance> {
+        self.with_parked(|parked| {
+            if parked.len() >= self.capacity || parked.try_room(1).is_err() {
+                return Some(instance);
+            }
+            parked.push(instance);
+            None
+        })
+    }
+}
+
+impl State {
+    /// # Safety
+    /// As [`Snapshot::take`].
+    unsafe fn take(&mut self, group: &Group) -> Result<(), Error> {
+        self.kept = group.kept();
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.take(group) }
+    }
+
+    /// # Safety
+    /// As [`Snapshot::restore`], of this group.
+    unsafe fn restore(&self, group: &Group) {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.restore() };
+        // Calls that were bound since are not any more.
+        group.keep_only(self.kept);
+    }
+}
+
+impl Instance {
+    /// In place, and not constructed.
+    fn new(pool: &Shared, may_run: MayRun) -> Result<Instance, Error> {
+        if let Some(name) = pool.template.stays() {
+            let what =
+                "a pool of a library that is never unloaded (DF_1_NODELETE, or Loader::seal)";
+            return Err(Error::unsupported(what).in_image(name));
+        }
+        let library = pool.template.place(Some(may_run))?;
+        let group = library.group();
+        let keep_before =
+            pool.reset == Reset::BeforeConstructors || pool.needs_before.load(Ordering::Relaxed);
+        let mut before = keep_before.then(State::default);
+        if let Some(state) = &mut before {
+            // SAFETY: nothing of the group has run but IFUNC resolvers.
+            unsafe { state.take(group) }.map_err(|error| error.in_image(library.name()))?;
+        }
+        Ok(Instance { library, is_constructed: false, before, after: None })
+    }
+
+    /// Runs the constructors.
+    ///
+    /// # Safety
+    /// As [`Pool::acquire`].
+    unsafe fn construct(&mut self, reset: Reset) {
+        let group = self.library.group();
+        group.traces().take();
+        // SAFETY: the caller's promise; the group is in place and not initialised.
+        unsafe { group.initialise() };
+        self.is_constructed = true;
+        if reset == Reset::BeforeConstructors {
+            return;
+        }
+        let after = self.after.take();
+        // The values that a key has in all threads cannot be brought back.
+        let can_go_back = !group.traces().take().keys;
+        // SAFETY: the caller's promise: constructors are done.
+        if can_go_back && unsafe { end_thread(group) } && group.reset_thread_locals().is_ok() {
+            let mut after = after.unwrap_or_default();
+            // SAFETY: constructors that were run to their end leave nothing that goes on, by the
+            // caller's promise.
+            let is_taken = unsafe { after.take(group) }.is_ok();
+            // Without memory for it, the instance goes the long way, or is not used again.
+            self.after = is_taken.then_some(after);
+        }
+    }
+
+    /// Brings it back to what the pool resets to; false if it cannot be.
+    ///
+    /// # Safety
+    /// As [`Pool::acquire`] says of releasing, and nobody else holds the group.
+    unsafe fn reset(&mut self, pool: &Shared) -> bool {
+        let group = self.library.group();
+        let left = group.traces().take();
+        if let (Some(after), false) = (&self.after, left.handlers) {
+            if left.keys {
+                group.delete_keys();
+            }
+            // SAFETY: the caller's promise.
+            return group.reset_thread_locals().map(|()| unsafe { after.restore(group) }).is_ok();
+        }
+        let Some(before) = &self.before else {
+            pool.needs_before.store(true, Ordering::Relaxed);
+            return false;
+        };
+        group.finalise();
+        self.is_constructed = false;
+        group.delete_keys();
+        // The destructors may have left something in their turn.
+        if group.holders() != 1 || group.reset_thread_locals().is_err() {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { before.restore(group) };
+        true
+    }
+}
+
+/// Destroys the thread-local objects that the calling thread has of the group, as if it ended. Whether
+/// nobody but the caller holds the group then.
+///
+/// # Safety
+/// No code of the group runs, and nobody uses its thread-local variables.
+unsafe fn end_thread(group: &Arc<Group>) -> bool {
+    let pending = atexit::pending(group);
+    if group.holders() != 1 + pending {
+        return false;
+    }
+    if pending > 0 {
+        // SAFETY: the caller's promise; code of the group may run where it was promised that its
+        // destructors may.
+        unsafe { atexit::run_pending(group) };
+    }
+    group.holders() == 1
+}
+
+impl Pooled {
+    /// Resets the instance and gives it back to its pool, as dropping it does. It is unloaded if so many
+    /// wait there already, or if it [is not used again](Pool#what-is-not-used-again).
+    pub fn release(self) {}
+
+    /// Takes the instance out of the pool for good.
+    pub fn into_library(mut self) -> Library {
+        self.instance.take().expect("taken by `drop` only").library
+    }
+}
+
+impl Deref for Pooled {
+    type Target = Library;
+
+    fn deref(&self) -> &Library {
+        &self.instance.as_ref().expect("taken by `drop` only").library
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        // Dropped at the end, unless it is parked: it is unloaded then, while no lock is held.
+        let Some(mut instance) = self.instance.take() else { return };
+        // SAFETY: whoever acquired it promised so for this moment.
+        unsafe {
+            if end_thread(instance.library.group())
+                && !self.pool.is_full()
+                && instance.reset(&self.pool)
+            {
+                drop(self.pool.park(instance));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.shared.template.name())
+            .field("capacity", &self.shared.capacity)
+            .field("reset", &self.shared.reset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pooled").field(&**self).finish()
+    }
+}

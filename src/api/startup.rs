@@ -1,0 +1,61 @@
+//! Forking: a child has one thread, and would find locks held that threads of its parent held.
+//!
+//! So a fork waits until nobody holds a lock of memdl's, and parent and child go on with all of
+//! them free ([`crate::base::sync`]). Source: `pthread_atfork(3)`.
+
+#![allow(unsafe_code)]
+
+use crate::api::backtrace;
+use crate::base::error::Error;
+use crate::base::sync::{self, Lock, Rank};
+use crate::host::ld_so;
+use crate::host::process;
+use crate::load::debugger_commands;
+use crate::tls;
+use crate::unwind;
+
+/// Registered when the program starts, so that not even the first load is interrupted by a fork.
+unsafe extern "C" fn survive() {
+    // SAFETY: three functions of the type that is asked for. Should there be no memory to note
+    // them, forks are as dangerous as without.
+    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static SURVIVE: unsafe extern "C" fn() = survive;
+
+/// What is found out or made once, here, since a thread that is forked away in the middle of it
+/// would leave the child waiting.
+static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
+
+/// Sets up all that memdl needs once in a process. The first thing that a load does.
+pub(crate) fn set_up() -> Result<(), Error> {
+    let mut done = SET_UP.lock();
+    if !*done {
+        // The static is reached by the linker only through this object file; a look at it makes
+        // sure that it is part of the link.
+        std::hint::black_box(&SURVIVE);
+        process::stay_loaded();
+        tls::set_up();
+        ld_so::set_up()?;
+        debugger_commands::set_up();
+        *done = true;
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn before() {
+    sync::close_for_fork();
+}
+
+unsafe extern "C" fn after_in_parent() {
+    sync::open_after_fork_in_parent();
+}
+
+unsafe extern "C" fn after_in_child() {
+    unwind::after_fork_in_child();
+    sync::open_after_fork_in_child();
+    tls::after_fork_in_child();
+    backtrace::after_fork_in_child();
+}

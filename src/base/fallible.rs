@@ -1,0 +1,382 @@
+//! Memory that may not be there.
+//!
+//! Where Rust's collections find no memory, they end the process. So there are two ways to allocate:
+//!
+//! * **What grows with the bytes** (an image's tables, its debug information, the host's symbols) is had
+//!   through this module, or refused with [`Error::OutOfMemory`].
+//! * **What is small** (a record, a name, an error's text) is allocated as everywhere, where
+//!   [`headroom`] has found before that there is memory for very many of those. Whatever is had through
+//!   this module leaves it so.
+//!
+//! The second is no proof where other threads allocate in between, nor with an allocator that returns
+//! to the system what was freed just now. It takes a process that has no memory for 64 KiB *and* has
+//! found it a moment before.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{self, Layout};
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fmt;
+use std::hash::Hash;
+use std::hint::black_box;
+
+use crate::base::error::Error;
+
+/// What all small allocations between two looks at the [`headroom`] come to, at most. Less than what the
+/// C library's allocator keeps at the end of its heap, so that looking takes no system call.
+pub(crate) const HEADROOM: usize = 64 << 10;
+
+/// Whether there is memory for many small allocations, from now on. Every operation that can fail
+/// begins with this, and repeats it for each of the things that there can be many of.
+#[inline]
+pub(crate) fn headroom() -> Result<(), Error> {
+    if has_headroom() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
+}
+
+/// As [`headroom`], before the thing of this index of those that there can be many of: for some of
+/// them, since what is allocated for one is a small part of the headroom.
+#[inline]
+pub(crate) fn headroom_for_next(index: usize) -> Result<(), Error> {
+    const AT_ONCE: usize = 4;
+    if index % AT_ONCE == AT_ONCE - 1 { headroom() } else { Ok(()) }
+}
+
+/// As [`headroom`], for what can do without.
+pub(crate) fn has_headroom() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
+    // SAFETY: the layout's size is not 0. The compiler must not see that nobody uses the memory: it
+    // would leave both calls out.
+    let start = black_box(unsafe { alloc::alloc(LAYOUT) });
+    if start.is_null() {
+        return false;
+    }
+    // SAFETY: allocated just now, with this layout.
+    unsafe { alloc::dealloc(start, LAYOUT) };
+    true
+}
+
+/// What was had is not to be the last that there was.
+#[inline]
+fn leaving_headroom(bytes: usize) -> bool {
+    /// So much is as good as small.
+    const MUCH: usize = 4 << 10;
+    bytes <= MUCH || has_headroom()
+}
+
+/// Whether so many bytes can be had at once, before work of a library that has no way to say that it has
+/// found none. Nobody else is kept from taking them meanwhile.
+pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
+    /// No other allocation of any size has it: so the tests' allocator tells this one from those.
+    const ALIGN: usize = 64;
+    let no_room = || no_memory::<u8>(bytes);
+    let bytes = bytes.saturating_add(HEADROOM);
+    let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| no_room())?;
+    // SAFETY: the layout's size is not 0; for the rest see `has_headroom`.
+    let start = black_box(unsafe { alloc::alloc(layout) });
+    if start.is_null() {
+        return Err(no_room());
+    }
+    // SAFETY: allocated just now, with this layout.
+    unsafe { alloc::dealloc(start, layout) };
+    Ok(())
+}
+
+/// As `insert`.
+pub(crate) fn try_insert<T: Eq + Hash>(set: &mut HashSet<T>, item: T) -> Result<bool, Error> {
+    if set.len() == set.capacity() {
+        // It doubles.
+        let room =
+            set.capacity().saturating_mul(2).saturating_mul(size_of::<T>().saturating_add(1));
+        if set.try_reserve(1).is_err() || !leaving_headroom(room) {
+            return Err(Error::out_of_memory(room as u64));
+        }
+    }
+    Ok(set.insert(item))
+}
+
+/// A vector with room for `capacity` items, and no more.
+#[inline]
+pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
+    let Ok(layout) = Layout::array::<T>(capacity) else { return Err(no_memory::<T>(capacity)) };
+    if layout.size() == 0 {
+        return Ok(Vec::new());
+    }
+    // `try_reserve_exact` takes several times as long.
+    // SAFETY: the layout's size is not 0.
+    let start = unsafe { alloc::alloc(layout) };
+    if start.is_null() {
+        return Err(no_memory::<T>(capacity));
+    }
+    // SAFETY: allocated by the global allocator with the layout of `capacity` items, none of which is
+    // initialised; nobody else has them.
+    let items = unsafe { Vec::from_raw_parts(start.cast(), 0, capacity) };
+    if leaving_headroom(layout.size()) { Ok(items) } else { Err(no_memory::<T>(capacity)) }
+}
+
+/// A copy of `items`.
+pub(crate) fn try_copy<T: Copy>(items: &[T]) -> Result<Vec<T>, Error> {
+    let mut copy = try_vec(items.len())?;
+    copy.extend_from_slice(items);
+    Ok(copy)
+}
+
+/// `len` times `item`. (Zeros that need not be written come from [`try_zeroed`].)
+pub(crate) fn try_filled<T: Clone>(item: T, len: usize) -> Result<Vec<T>, Error> {
+    let mut items = try_vec(len)?;
+    items.resize(len, item);
+    Ok(items)
+}
+
+/// All items, as `collect` does.
+#[inline]
+pub(crate) fn try_collect<T>(items: impl IntoIterator<Item = T>) -> Result<Vec<T>, Error> {
+    let items = items.into_iter();
+    let (least, most) = items.size_hint();
+    let mut collected = try_vec(least)?;
+    if most == Some(least) {
+        // There is room for all, if the iterator tells the truth.
+        collected.extend(items.take(least));
+        return Ok(collected);
+    }
+    for item in items {
+        collected.try_push(item)?;
+    }
+    Ok(collected)
+}
+
+/// All items up to the first failure, as `collect` does.
+pub(crate) fn try_collect_ok<T, E: From<Error>>(
+    items: impl IntoIterator<Item = Result<T, E>>,
+) -> Result<Vec<T>, E> {
+    let items = items.into_iter();
+    let mut collected = try_vec(items.size_hint().0)?;
+    for item in items {
+        collected.try_push(item?)?;
+    }
+    Ok(collected)
+}
+
+/// Zeros. The pages of many are those that the kernel provides: nothing is written.
+pub(crate) fn try_zeroed(len: usize) -> Result<Vec<u8>, Error> {
+    let Ok(layout) = Layout::array::<u8>(len) else { return Err(no_memory::<u8>(len)) };
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the layout's size is not 0.
+    let start = unsafe { alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return Err(no_memory::<u8>(len));
+    }
+    // SAFETY: allocated by the global allocator with the layout of `len` bytes, all of them
+    // initialised; nobody else has them.
+    let zeroed = unsafe { Vec::from_raw_parts(start, len, len) };
+    if leaving_headroom(len) { Ok(zeroed) } else { Err(no_memory::<u8>(len)) }
+}
+
+/// What collections do, for memory that may not be there. Room grows as theirs does.
+pub(crate) trait TryGrow<T> {
+    /// As `reserve`.
+    fn try_room(&mut self, additional: usize) -> Result<(), Error>;
+
+    /// As `push`.
+    fn try_push(&mut self, item: T) -> Result<(), Error>;
+
+    /// As `extend`.
+    fn try_extend(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), Error>;
+
+    /// As `resize`, never to less.
+    fn try_lengthen(&mut self, len: usize, item: T) -> Result<(), Error>
+    where
+        T: Clone;
+
+    /// As `extend_from_slice`.
+    fn try_append(&mut self, items: &[T]) -> Result<(), Error>
+    where
+        T: Clone;
+}
+
+impl<T> TryGrow<T> for Vec<T> {
+    #[inline]
+    fn try_room(&mut self, additional: usize) -> Result<(), Error> {
+        if additional <= self.capacity() - self.len() {
+            return Ok(());
+        }
+        let has_room = self.try_reserve(additional).is_ok();
+        if has_room && leaving_headroom(self.capacity().saturating_mul(size_of::<T>())) {
+            return Ok(());
+        }
+        Err(no_memory::<T>(self.len().saturating_add(additional)))
+    }
+
+    #[inline]
+    fn try_push(&mut self, item: T) -> Result<(), Error> {
+        if self.len() == self.capacity() {
+            self.try_room(1)?;
+        }
+        self.push(item);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), Error> {
+        let items = items.into_iter();
+        match items.size_hint() {
+            (least, Some(most)) if least == most => {
+                self.try_room(least)?;
+                // There is room for all, if the iterator tells the truth.
+                self.extend(items.take(least));
+                return Ok(());
+            }
+            (least, _) => self.try_room(least)?,
+        }
+        for item in items {
+            self.try_push(item)?;
+        }
+        Ok(())
+    }
+
+    fn try_lengthen(&mut self, len: usize, item: T) -> Result<(), Error>
+    where
+        T: Clone,
+    {
+        let additional = len.saturating_sub(self.len());
+        self.try_room(additional)?;
+        self.extend(std::iter::repeat_n(item, additional));
+        Ok(())
+    }
+
+    #[inline]
+    fn try_append(&mut self, items: &[T]) -> Result<(), Error>
+    where
+        T: Clone,
+    {
+        self.try_room(items.len())?;
+        self.extend_from_slice(items);
+        Ok(())
+    }
+}
+
+/// As `CString::new`; `None` for bytes with a NUL.
+pub(crate) fn try_c_string(bytes: &[u8]) -> Result<Option<CString>, Error> {
+    // With room for the NUL, so that it stays where it is.
+    let mut copy = try_vec(bytes.len().saturating_add(1))?;
+    copy.extend_from_slice(bytes);
+    Ok(CString::new(copy).ok())
+}
+
+/// As `push_str`.
+pub(crate) fn try_push_str(text: &mut String, more: &str) -> Result<(), Error> {
+    let before = text.capacity();
+    let has_room = text.try_reserve(more.len()).is_ok();
+    if !has_room || text.capacity() != before && !leaving_headroom(text.capacity()) {
+        return Err(no_memory::<u8>(text.len().saturating_add(more.len())));
+    }
+    text.push_str(more);
+    Ok(())
+}
+
+/// As `String::from_utf8_lossy(..).into_owned()`.
+pub(crate) fn try_lossy(bytes: &[u8]) -> Result<String, Error> {
+    let mut text = String::new();
+    for part in bytes.utf8_chunks() {
+        try_push_str(&mut text, part.valid())?;
+        if !part.invalid().is_empty() {
+            try_push_str(&mut text, "\u{fffd}")?;
+        }
+    }
+    Ok(text)
+}
+
+/// As `String::from_utf8_lossy`; only what comes before the first fault, where there is no memory to
+/// replace that.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => match try_lossy(bytes) {
+            Ok(text) => Cow::Owned(text),
+            Err(_) => Cow::Borrowed(bytes.utf8_chunks().next().map_or("", |part| part.valid())),
+        },
+    }
+}
+
+/// As `format!`.
+pub(crate) fn try_format(text: fmt::Arguments<'_>) -> Result<String, Error> {
+    struct Text(String, Result<(), Error>);
+    impl fmt::Write for Text {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.1 = try_push_str(&mut self.0, part);
+            if self.1.is_ok() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut made = Text(String::new(), Ok(()));
+    // What fails otherwise is what is to be written, and leaves what is there.
+    let _ = fmt::write(&mut made, text);
+    made.1.map(|()| made.0)
+}
+
+/// As `to_owned`.
+pub(crate) fn try_string(text: &str) -> Result<String, Error> {
+    let mut copy = String::new();
+    try_push_str(&mut copy, text)?;
+    Ok(copy)
+}
+
+/// That there is no memory for so many.
+#[cold]
+pub(crate) fn no_memory<T>(items: usize) -> Error {
+    Error::out_of_memory(items.saturating_mul(size_of::<T>()) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        let is_none = |error: Error| matches!(error, Error::OutOfMemory { .. });
+        assert!(is_none(try_vec::<u64>(usize::MAX / 8).unwrap_err()));
+        assert!(is_none(try_vec::<u64>(1 << 44).unwrap_err()));
+        assert!(is_none(try_zeroed(1 << 47).unwrap_err()));
+        assert!(is_none(try_zeroed(usize::MAX).unwrap_err()));
+        assert!(is_none(try_filled(7u8, 1 << 47).unwrap_err()));
+        assert!(is_none(vec![1u8].try_room(1 << 47).unwrap_err()));
+        assert!(is_none(check_room(1 << 47).unwrap_err()));
+        assert!(is_none(check_room(usize::MAX).unwrap_err()));
+    }
+
+    #[test]
+    fn what_is_there_is_as_collections_have_it() {
+        assert_eq!(try_zeroed(3).unwrap(), [0; 3]);
+        assert_eq!(try_zeroed(0).unwrap(), []);
+        assert_eq!(try_copy(&[1, 2]).unwrap(), [1, 2]);
+        assert_eq!(try_filled(7, 2).unwrap(), [7, 7]);
+        assert_eq!(try_collect(0..3).unwrap(), [0, 1, 2]);
+        let failed: Result<Vec<u8>, Error> =
+            try_collect_ok([Ok(1), Err(Error::unsupported("x")), Ok(2)]);
+        assert_eq!(failed.unwrap_err().to_string(), ": not supported: x");
+        let mut grown = vec![1];
+        grown.try_push(2).unwrap();
+        grown.try_append(&[3]).unwrap();
+        grown.try_extend([4, 5]).unwrap();
+        assert_eq!(grown, [1, 2, 3, 4, 5]);
+        assert_eq!(try_string("ab").unwrap(), "ab");
+        for bytes in [&b"ab"[..], b"", b"a\xffb\xc3", b"\xe4\xb8"] {
+            assert_eq!(try_lossy(bytes).unwrap(), String::from_utf8_lossy(bytes));
+            assert_eq!(lossy(bytes), String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(try_c_string(b"ab").unwrap().unwrap().as_bytes(), b"ab");
+        assert_eq!(try_c_string(b"a\0b").unwrap(), None);
+        grown.try_lengthen(6, 0).unwrap();
+        grown.try_lengthen(2, 0).unwrap();
+        assert_eq!(grown, [1, 2, 3, 4, 5, 0]);
+        assert_eq!(try_format(format_args!("a{}", 1)).unwrap(), "a1");
+        assert!(headroom().is_ok());
+        assert!(check_room(1 << 20).is_ok());
+        let mut set = HashSet::new();
+        assert!((0..1000).all(|it| try_insert(&mut set, it).unwrap()));
+        assert!(!try_insert(&mut set, 7).unwrap() && set.len() == 1000);
+    }
+}

@@ -1,0 +1,90 @@
+//! How much an image may ask for.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+use crate::base::error::Error;
+
+/// How much an image may ask for before a load is refused with [`Error::Limit`].
+///
+/// The received bytes are not trusted to state sane sizes. The defaults are far above any real
+/// library and far below what would harm the process.
+///
+/// ```
+/// let mut limits = memdl::Limits::default();
+/// limits.image_span = 64 << 20;
+/// let loader = memdl::Loader::new().limits(limits);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Received bytes of one image. Default 4 GiB.
+    pub image_bytes: u64,
+    /// Address space from the first to the last byte of one image, `.bss` included, in bytes.
+    /// Default 16 GiB.
+    pub image_span: u64,
+    /// Largest alignment that a segment may ask for, in bytes. Default 1 GiB.
+    pub alignment: u64,
+    /// One thread's block of one image's thread-local variables, in bytes. Default 1 GiB.
+    pub tls_block: u64,
+    /// Entries in the relocation tables of one image. Default 64 million.
+    pub relocations: u64,
+    /// Libraries that one image may need (`DT_NEEDED`). Default 4,096.
+    pub needed: u64,
+    /// Images in one load group: the image and all that it needs from
+    /// [`Loader::provide`](crate::Loader::provide). Default 1,024.
+    pub images: u64,
+    /// Live instances of one image that debuggers are told all of; those that are loaded beyond it
+    /// while a debugger is attached are told by name only, as [`Debug::Symbols`](crate::Debug::Symbols),
+    /// which is no error. What gdb does for each load grows with the square of this number.
+    /// [`Library::set_debug`](crate::Library::set_debug) tells all of any one. Default 64.
+    pub instances_in_full: u64,
+    /// What the compressed debug sections of one image may have when they are unpacked, all together,
+    /// in bytes. They are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
+    /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files do
+    /// not get that much: never more than 16 times the size of the file that has the sections and
+    /// 16 MiB, nor for one section more than 64 times its compressed size (at least 256 KiB).
+    ///
+    /// What exceeds this is no error: the image is told by name only, as
+    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 GiB.
+    pub unpacked_debug_info: u64,
+    /// How many steps it may take to read the debug information of one image: a step reads an entry,
+    /// an attribute, a row of a table. A million steps take about 10 ms. Small files do not get that
+    /// much: never more than 8 for each byte of the file that has the debug information and
+    /// 16 million. It is read for the same forms as it is unpacked for.
+    ///
+    /// What exceeds this is no error: the image is told by name only, as
+    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 billion.
+    pub debug_info_steps: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            image_bytes: 4 << 30,
+            image_span: 16 << 30,
+            alignment: 1 << 30,
+            tls_block: 1 << 30,
+            relocations: 64_000_000,
+            needed: 4096,
+            images: 1024,
+            instances_in_full: 64,
+            unpacked_debug_info: 1 << 30,
+            debug_info_steps: 1_000_000_000,
+        }
+    }
+}
+
+/// [`Error::Limit`], if `needed` is more than `limit`.
+pub(crate) fn check(what: &'static str, needed: u64, limit: u64) -> Result<(), Error> {
+    if needed > limit { Err(Error::limit(what, needed, limit)) } else { Ok(()) }
+}

@@ -1,0 +1,199 @@
+//! From linkage names to what people write: Rust and C++.
+//!
+//! Names come from hostile bytes, and a short C++ name can stand for a very long one (it can refer
+//! to its own parts again and again). So the result has a limit, and a name that exceeds it or
+//! cannot be read stays as it is. So do names that are longer than anybody reads, or nested too deeply.
+//!
+//! Both crates recurse as a name is nested, with large frames, and in that depth the time of the C++
+//! one is exponential: they cut it off at a depth, here at a lesser one. What depth remains takes
+//! more stack than small threads have. There the work is another thread's, which has one of its own.
+//!
+//! Sources: Itanium C++ ABI 5.1; Rust RFC 2603 and the older scheme, by the crates that know them.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::thread;
+
+use crate::host::threads::stack_room;
+
+/// Longer names stay as they are, in bytes.
+const MOST_NAME: usize = 32 << 10;
+/// As [`MOST_NAME`], in C++.
+const MOST_CPP_NAME: usize = 4 << 10;
+
+/// How deep the reader of C++ names recurses. Of the 51,000 names that libstdc++ and LLVM 19 export 1 %
+/// are deeper.
+const MOST_DEPTH: u32 = 40;
+
+/// What the crates need of a stack at most; measured with names that are nested in each way. It is
+/// several times as much where nothing is optimised.
+const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 512 << 10 };
+
+use crate::base::fallible::try_push_str;
+
+/// The name as its author knows it, at most four times as long and a bit.
+pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
+    // All schemes begin so, some after underscores.
+    let may_be_mangled = name.starts_with(['_', 'Z', 'R']) && name.len() <= MOST_NAME;
+    let readable = if !may_be_mangled {
+        None
+    } else if stack_room().is_some_and(|room| room >= STACK) {
+        readable(name)
+    } else {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("memdl-names".into()).stack_size(STACK);
+            thread.spawn_scoped(scope, || readable(name)).ok()?.join().ok()?
+        })
+    };
+    readable.map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+fn readable(name: &str) -> Option<String> {
+    let mut text = Limited { text: String::new(), room: 4 * name.len() + 128 };
+    if let Ok(symbol) = rustc_demangle::try_demangle(name) {
+        // `{:#}` leaves out the hash.
+        write!(text, "{symbol:#}").ok()?;
+    } else if name.starts_with("_Z") && name.len() <= MOST_CPP_NAME {
+        let reading = cpp_demangle::ParseOptions::default().recursion_limit(MOST_DEPTH);
+        let options = cpp_demangle::DemangleOptions::new().recursion_limit(128);
+        let symbol = cpp_demangle::BorrowedSymbol::new_with_options(name.as_bytes(), &reading);
+        symbol.ok()?.structured_demangle(&mut text, &options).ok()?;
+    } else {
+        return None;
+    }
+    Some(text.text)
+}
+
+/// A text that takes no more than it has room for.
+struct Limited {
+    text: String,
+    room: usize,
+}
+
+impl Write for Limited {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.room = self.room.checked_sub(part.len()).ok_or(fmt::Error)?;
+        try_push_str(&mut self.text, part).map_err(|_| fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_languages_become_readable_and_others_stay() {
+        let names = [
+            ("_ZN3foo3barEi", "foo::bar(int)"),
+            (
+                "_ZNKSt6vectorIiSaIiEE4sizeEv",
+                "std::vector<int, std::allocator<int> >::size() const",
+            ),
+            ("_ZN4core3ptr4read17h0123456789abcdefE", "core::ptr::read"),
+            ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+            ("memcpy", "memcpy"),
+            ("_Z", "_Z"),
+            ("", ""),
+        ];
+        for (name, readable) in names {
+            assert_eq!(demangled(name), readable);
+        }
+    }
+
+    /// `f(A<int, int>, A<A<int, int>, A<int, int>>, ...)`: each parameter says twice what the one
+    /// before it says, and can say so in a few letters.
+    fn doubling(parameters: usize) -> String {
+        let mut name = String::from("_Z1f1AIiiE");
+        for parameter in 1..parameters {
+            // `S_` is `A`, the next is the first parameter, and so on; in base 36.
+            let digit = char::from_digit(parameter as u32 - 1, 36).unwrap().to_ascii_uppercase();
+            name.push_str(&format!("S_IS{digit}_S{digit}_E"));
+        }
+        name
+    }
+
+    #[test]
+    fn a_short_name_for_a_very_long_one_stays_as_it_is() {
+        assert_eq!(demangled(&doubling(2)), "f(A<int, int>, A<A<int, int>, A<int, int> >)");
+        let start = std::time::Instant::now();
+        for parameters in [20, 30] {
+            let name = doubling(parameters);
+            assert_eq!(demangled(&name), name);
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(1));
+    }
+
+    /// Each way of nesting, which the crates follow by recursion.
+    fn nested(depth: usize) -> Vec<String> {
+        let around = |before: &str, inner: &str, middle: &str, behind: &str| {
+            format!("{before}{}{middle}{}", inner.repeat(depth), behind.repeat(depth))
+        };
+        vec![
+            around("_R", "Nv", "C1a", "1b"),
+            around("_RI", "I", "NvC1a1b", "E") + "E",
+            around("_RINvC1a1b", "R", "h", "") + "E",
+            around("_RINvC1a1b", "F", "u", "Eu") + "E",
+            around("_RINvC1a1bK", "T", "j0_", "E") + "E",
+            around("_Z1f", "P", "i", ""),
+            around("_Z1f", "1AI", "i", "E"),
+            around("_Z1f", "PFv", "i", "E"),
+            around("_Z1f", "A1_", "i", ""),
+            around("_Z1f", "M1A", "i", ""),
+            around("_Z", "Z", "1fv", "E") + "1x",
+            around("_Z1fIX", "ng", "Li1E", "") + "EEvT_",
+        ]
+    }
+
+    #[test]
+    fn a_small_stack_is_enough_for_names_that_are_nested() {
+        let run = || {
+            for depth in [1, 20, 40, 100, 400, 3000] {
+                for name in nested(depth) {
+                    let text = demangled(&name).into_owned();
+                    assert_ne!(text, "");
+                    if depth == 1 && !name.starts_with("_ZZ") {
+                        assert_ne!(text, name);
+                    }
+                }
+            }
+            assert_eq!(demangled("_ZN3foo3barEi"), "foo::bar(int)");
+        };
+        thread::Builder::new().stack_size(64 << 10).spawn(run).unwrap().join().unwrap();
+    }
+
+    /// What a fuzzer found: 11 s and 4 s with the depths that the crate has by default.
+    #[test]
+    fn names_that_can_be_read_in_many_ways_do_not_take_forever() {
+        let start = std::time::Instant::now();
+        for count in [13, 26, 50, 400] {
+            for part in ["qu", "StI", "Dp", "plS_quplS_IququDp", "StDpDp", "DpStS1_I"] {
+                let name = format!("_Z1f{}iEE", part.repeat(count));
+                demangled(&name);
+            }
+        }
+        let elapsed = start.elapsed();
+        println!("{elapsed:?}");
+        assert!(elapsed < std::time::Duration::from_secs(20), "{elapsed:?}");
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let names = ["_ZNKSt6vectorIiSaIiEE4sizeEv", "_RNvMs_NtCs1_5alloc3vecINtB5_3VecpE4push"];
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for round in 0..20_000 {
+            let mut name = names[round % 2].as_bytes().to_vec();
+            for _ in 0..1 + random(4) {
+                let at = 2 + random(name.len() - 2);
+                name[at] = b"0123456789ABCEIKLMNQRSTZ_abehijlmnsvwxyz$."[random(42)];
+            }
+            let name = String::from_utf8(name).unwrap();
+            assert!(demangled(&name).len() <= 4 * name.len() + 128);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//!
+
+pub(crate) mod ld_so;
+pub(crate) mod link_map;
+pub(crate) mod process;
+pub(crate) mod threads;

@@ -1,0 +1,238 @@
+//! The threads that the process has, for what must reach into them: an image whose
+//! thread-local variables have a fixed place in every thread (initial exec) is loaded while
+//! threads exist, and each must have its initial values before the load returns.
+//!
+//! POSIX has no list of threads. glibc has one, and tells debuggers where: `libthread_db` reads a
+//! process's threads by offsets that libc exports for it (`_thread_db_*`, one format since glibc
+//! 2.3). They are used here the same way, from inside. The list changes under our hands, since its
+//! lock is private: so all memory is read and written through `process_vm_readv` and
+//! `process_vm_writev` on ourselves, which report memory that is gone instead of faulting.
+//!
+//! What this cannot see is a thread that is being created at this very moment: glibc copies the
+//! initial values for it before it lists it. Those come from the template that memdl has changed
+//! just before, so only a thread that was copied before and is listed after is missed.
+//!
+//! And how much room the calling thread has left on its stack, for what needs a lot.
+//!
+//! Source: glibc `nptl_db/structs.def`, `nptl_db/db_info.c` (`DB_STRUCT_FIELD`).
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::{io, ptr};
+
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
+
+/// More threads than a process can have; a list that seems longer is being changed.
+const MOST_THREADS: usize = 1 << 20;
+/// How often a list that changes meanwhile is read anew.
+const ATTEMPTS: usize = 100;
+
+/// Writes `bytes` at this distance from the thread pointer of every other thread.
+pub(crate) fn write_to_others(offset: isize, bytes: &[u8]) -> Result<(), Error> {
+    let refused = |source| {
+        Error::system("giving thread-local variables to threads that exist already", source)
+    };
+    if is_only_thread() {
+        return Ok(());
+    }
+    let list = ThreadList::find().ok_or_else(|| refused(io::ErrorKind::Unsupported.into()))?;
+    let own = crate::arch::thread_pointer();
+    for thread_pointer in list.thread_pointers().map_err(refused)? {
+        if thread_pointer != own {
+            let target = thread_pointer.wrapping_add_signed(offset);
+            match write(target, bytes) {
+                // The thread has ended meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {}
+                result => result.map_err(refused)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How much of this thread's stack is left, in bytes; `None` if that is not known, or the thread is on
+/// another stack just now (a signal handler's).
+pub(crate) fn stack_room() -> Option<usize> {
+    thread_local! {
+        /// From its lowest to behind its highest address; empty if they are not known.
+        static STACK: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    }
+    let (low, high) = STACK.get().unwrap_or_else(|| {
+        let stack = stack().unwrap_or((0, 0));
+        STACK.set(Some(stack));
+        stack
+    });
+    let here = 0_u8;
+    let here = (&raw const here).addr();
+    if here < high { here.checked_sub(low) } else { None }
+}
+
+fn stack() -> Option<(usize, usize)> {
+    let (mut low, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: the attributes are initialised by the first function, if it says so, and then
+    // destroyed; all pointers are to locals.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return None;
+        }
+        let failed = libc::pthread_attr_getstack(&attributes, &mut low, &mut size) != 0;
+        libc::pthread_attr_destroy(&mut attributes);
+        if failed {
+            return None;
+        }
+    }
+    Some((low.addr(), low.addr().checked_add(size)?))
+}
+
+/// Whether no other thread exists.
+fn is_only_thread() -> bool {
+    // A process with one thread has that and the two entries for the folders.
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.take(2).count() == 1)
+}
+
+/// Where glibc keeps its list of threads.
+struct ThreadList {
+    /// Addresses of the heads of two circular lists: threads on stacks of glibc's, and on others.
+    heads: [usize; 2],
+    /// Offset of the pointer to the next element in a list element.
+    next: usize,
+    /// Offset of the list element in a thread's descriptor.
+    element: usize,
+}
+
+impl ThreadList {
+    fn find() -> Option<ThreadList> {
+        let global = symbol(c"_rtld_global")?;
+        Some(ThreadList {
+            heads: [
+                global + field_offset(c"_thread_db_rtld_global__dl_stack_used")?,
+                global + field_offset(c"_thread_db_rtld_global__dl_stack_user")?,
+            ],
+            next: field_offset(c"_thread_db_list_t_next")?,
+            element: field_offset(c"_thread_db_pthread_list")?,
+        })
+    }
+
+    fn thread_pointers(&self) -> io::Result<Vec<usize>> {
+        let mut result = self.read_once();
+        // Only what is gone, or makes no sense, will be another way the next time.
+        let is_changing = |error: &io::Error| {
+            error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::Interrupted
+        };
+        for _ in 0..ATTEMPTS {
+            if !result.as_ref().is_err_and(is_changing) {
+                break;
+            }
+            std::thread::yield_now();
+            result = self.read_once();
+        }
+        result
+    }
+
+    fn read_once(&self) -> io::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for head in self.heads {
+            let mut at = read_word(head + self.next)?;
+            while at != head {
+                if found.len() == MOST_THREADS || at == 0 {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                found
+                    .try_push(crate::arch::thread_pointer_of(at - self.element))
+                    .map_err(|_| io::ErrorKind::OutOfMemory)?;
+                at = read_word(at + self.next)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The address of a symbol that glibc exports for debuggers.
+fn symbol(name: &CStr) -> Option<usize> {
+    // SAFETY: a C string; looks in the global scope.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!address.is_null()).then(|| address.addr())
+}
+
+/// The offset that a field's description (size in bits, count, offset) holds.
+fn field_offset(name: &CStr) -> Option<usize> {
+    let description = symbol(name)? as *const [u32; 3];
+    // SAFETY: glibc's constant of that form.
+    let [_, _, offset] = unsafe { description.read() };
+    Some(offset as usize)
+}
+
+fn read_word(address: usize) -> io::Result<usize> {
+    let mut word = 0usize;
+    let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of::<usize>() };
+    let remote = libc::iovec { iov_base: address as *mut _, iov_len: size_of::<usize>() };
+    // SAFETY: the local side is one word of ours; the other side is checked by the kernel.
+    let count = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    whole(count, size_of::<usize>()).map(|()| word)
+}
+
+fn write(address: usize, bytes: &[u8]) -> io::Result<()> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut _, iov_len: bytes.len() };
+    // SAFETY: the local side is only read. The other side is a thread's static thread-local
+    // storage in a range that memdl owns and nothing refers to yet; memory that is gone is
+    // reported by the kernel.
+    let count = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    whole(count, bytes.len())
+}
+
+fn whole(count: isize, wanted: usize) -> io::Result<()> {
+    match usize::try_from(count) {
+        Err(_) => Err(io::Error::last_os_error()),
+        Ok(count) if count == wanted => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn all_threads_of_the_process_are_listed() {
+        let (to_main, from_threads) = mpsc::channel();
+        let (stop, threads): (Vec<_>, Vec<_>) = (0..5)
+            .map(|_| {
+                let (stop, stopped) = mpsc::channel::<()>();
+                let to_main = to_main.clone();
+                let thread = std::thread::spawn(move || {
+                    to_main.send(crate::arch::thread_pointer()).unwrap();
+                    let _ = stopped.recv();
+                });
+                (stop, thread)
+            })
+            .unzip();
+        let mut expected: Vec<usize> = (0..5).map(|_| from_threads.recv().unwrap()).collect();
+        expected.push(crate::arch::thread_pointer());
+        let found = ThreadList::find().unwrap().thread_pointers().unwrap();
+        for thread_pointer in expected {
+            assert!(found.contains(&thread_pointer));
+        }
+        drop(stop);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn the_room_on_a_stack_is_less_than_its_size() {
+        let size = 256 << 10;
+        let ask = || stack_room().unwrap();
+        let room = std::thread::Builder::new().stack_size(size).spawn(ask).unwrap().join().unwrap();
+        assert!((size / 2..=size).contains(&room), "{room}");
+    }
+
+    #[test]
+    fn memory_that_is_gone_is_reported() {
+        assert!(read_word(8).is_err());
+        assert!(write(8, &[0; 8]).is_err());
+    }
+}

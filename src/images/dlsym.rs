@@ -1,0 +1,188 @@
+//! What `dlsym` finds: a symbol of a library that is in place, or of what it needs.
+
+#![allow(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
+use crate::elf::symbol::{Class, SymbolName, Wanted};
+use crate::host::ld_so::{GlobalScope, SymbolValue};
+use crate::images::group::{Group, Provider};
+use crate::images::unique;
+use crate::link::scope::MayUseHost;
+
+/// The address of a symbol of an image, or else of what it needs, breadth first.
+#[inline]
+pub(crate) fn in_library(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+) -> Result<Option<*mut c_void>, Error> {
+    // Nearly always it is the image's own: nothing is allocated for it.
+    match in_image(group, index, name, wanted, &|| true)? {
+        Some(found) => Ok(Some(found)),
+        None => {
+            headroom()?;
+            let list = searchlist(Provider::Loaded(group.clone(), index))?;
+            in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
+        }
+    }
+}
+
+/// The address of a symbol of the first of these that defines it, and that may be used if it is the
+/// host's.
+pub(crate) fn in_list(
+    list: &[Provider],
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+    may_use_host: MayUseHost<'_>,
+) -> Result<Option<*mut c_void>, Error> {
+    for provider in list {
+        let found = match provider {
+            Provider::Loaded(group, index) => in_image(group, *index, name, wanted, may_use_host)?,
+            Provider::Host(library) => {
+                let found = library.lookup(name, wanted, Class::Address);
+                let found = found.filter(|_| may_use_host());
+                // SAFETY: a value of the library's own symbol, and the library is held.
+                found.map(|found| unsafe { address_of(found.definition) }).transpose()?
+            }
+            Provider::Member(_) => None,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+#[inline]
+fn in_image(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+    wanted: Wanted<'_>,
+    may_use_host: MayUseHost<'_>,
+) -> Result<Option<*mut c_void>, Error> {
+    let loaded = group.member(index);
+    let found = loaded.symbols().lookup(name, wanted, Class::Definition);
+    let Some((_, symbol)) = found.filter(|_| !loaded.of_system || may_use_host()) else {
+        return Ok(None);
+    };
+    let the_only =
+        if symbol.is_unique() { unique_value(group, index, name, may_use_host)? } else { None };
+    let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
+    // SAFETY: a value of the image's own symbol, or of the library's that has the one definition;
+    // both are in place.
+    unsafe { address_of(value) }.map(Some)
+}
+
+/// The one definition of a unique symbol, where that is another library's: as references of the
+/// image are bound.
+fn unique_value(
+    group: &Arc<Group>,
+    index: usize,
+    name: &SymbolName<'_>,
+    may_use_host: MayUseHost<'_>,
+) -> Result<Option<SymbolValue>, Error> {
+    let list = searchlist(Provider::Loaded(group.clone(), index))?;
+    let of_host = list.iter().find_map(|provider| match provider {
+        Provider::Host(library) => Some(library.unique(name)?.definition),
+        Provider::Member(_) | Provider::Loaded(..) => None,
+    });
+    let of_image = || {
+        let (group, index, symbol) = unique::definition(name.bytes())?;
+        Some(group.member(index).value(&symbol))
+    };
+    let known = of_host.filter(|_| may_use_host()).or_else(of_image);
+    if known.is_some() {
+        return Ok(known);
+    }
+    let scope = GlobalScope::new()?;
+    let elsewhere = scope.unique(name).map(|(symbol, _)| symbol.definition);
+    scope.check_memory()?;
+    Ok(elsewhere.filter(|_| may_use_host()))
+}
+
+/// The address that a symbol's value means for the calling thread.
+///
+/// # Safety
+/// The value is that of a symbol of a library that is in place.
+pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error> {
+    match value {
+        SymbolValue::Address(address) => Ok(address as *mut c_void),
+        // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
+        SymbolValue::ThreadLocal { module, offset } => unsafe { module.try_address(offset) },
+    }
+}
+
+/// What an image of this group sees besides the host: the group's first member and all that it
+/// needs, then the same of the image that opened it, and so on.
+pub(crate) fn scope(group: &Arc<Group>) -> Result<Vec<Provider>, Error> {
+    let mut list = Vec::new();
+    let mut next = Some(group);
+    while let Some(group) = next {
+        let more = searchlist(Provider::Loaded(group.clone(), 0))?;
+        more.into_iter().try_for_each(|provider| push_new(&mut list, provider))?;
+        next = group.enclosing().map(|(enclosing, _)| enclosing);
+    }
+    Ok(list)
+}
+
+/// The images in [`scope`].
+pub(crate) fn images_in_scope(group: &Arc<Group>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    images(scope(group)?)
+}
+
+/// The images among a library that is in place and all that it needs.
+pub(crate) fn images_needed(first: Provider) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    images(searchlist(first)?)
+}
+
+fn images(list: Vec<Provider>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+    let of_image = |provider| match provider {
+        Provider::Loaded(group, index) => Some((group, index)),
+        Provider::Member(_) | Provider::Host(_) => None,
+    };
+    try_collect(list.into_iter().filter_map(of_image))
+}
+
+/// A library that is in place and all that it needs, breadth first, each once.
+pub(crate) fn searchlist(first: Provider) -> Result<Vec<Provider>, Error> {
+    breadth_first(first, |_| Ok(Vec::new()), |_| true)
+}
+
+/// A library and all that it needs and `wanted` says, breadth first, each once. `own` tells what
+/// members of a group at hand need.
+pub(crate) fn breadth_first(
+    first: Provider,
+    own: impl Fn(usize) -> Result<Vec<Provider>, Error>,
+    wanted: impl Fn(&Provider) -> bool,
+) -> Result<Vec<Provider>, Error> {
+    let mut list = try_vec(1)?;
+    list.push(first);
+    for index in 0.. {
+        let Some(provider) = list.get(index) else { break };
+        headroom_for_next(index)?;
+        let needed = provider.needed(&own)?;
+        let mut needed = needed.into_iter().filter(&wanted);
+        needed.try_for_each(|provider| push_new(&mut list, provider))?;
+    }
+    Ok(list)
+}
+
+fn push_new(list: &mut Vec<Provider>, provider: Provider) -> Result<(), Error> {
+    if list.iter().any(|known| known.is(&provider)) { Ok(()) } else { list.try_push(provider) }
+}

@@ -1,0 +1,8 @@
+//!
+
+pub(crate) mod dl_handles;
+pub(crate) mod dlsym;
+pub(crate) mod group;
+pub(crate) mod policy;
+pub(crate) mod snapshot;
+pub(crate) mod unique;

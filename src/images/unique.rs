@@ -1,0 +1,79 @@
+//! `STB_GNU_UNIQUE`: one definition in the whole process, whatever the scopes say.
+//!
+//! C++ compilers give this binding to the static data of inline functions and templates, of which
+//! every library has a copy, but all must use the same. The first definition that a reference was
+//! bound to is the one; later references to that name get it wherever they would have looked.
+//!
+//! `ld.so` makes such a library stay for good. Here the definition stays as long as its image, and
+//! images that were bound to it keep that image; when all are gone, the name is free again.
+//!
+//! Source: glibc `elf/dl-lookup.c`, `do_lookup_unique`.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use crate::base::error::Error;
+use crate::base::fallible::{headroom, try_copy};
+use crate::base::sync::{Guard, Lock, Rank};
+use crate::elf::symbol::Sym;
+use crate::images::group::Group;
+
+struct Unique {
+    group: Weak<Group>,
+    index: usize,
+    symbol: Sym,
+}
+
+/// By name.
+static TABLE: Lock<BTreeMap<Box<[u8]>, Unique>> = Lock::new(Rank::Unique, BTreeMap::new());
+
+fn table() -> Guard<'static, BTreeMap<Box<[u8]>, Unique>> {
+    TABLE.lock()
+}
+
+/// A unique definition that a member of a load group was bound to, and nobody before it.
+pub(crate) struct FirstUse {
+    pub name: Box<[u8]>,
+    /// The member that defines it.
+    pub member: usize,
+    pub symbol: Sym,
+}
+
+/// The image that has the one definition of `name`, and the symbol there.
+pub(crate) fn definition(name: &[u8]) -> Option<(Arc<Group>, usize, Sym)> {
+    let table = table();
+    let unique = table.get(name)?;
+    Some((unique.group.upgrade()?, unique.index, unique.symbol))
+}
+
+/// Makes the definitions of a group that is in place the only ones, but for those that another
+/// group has entered meanwhile. What was entered of a group that goes is not found any more.
+pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) -> Result<(), Error> {
+    if first_uses.is_empty() {
+        return Ok(());
+    }
+    let mut table = table();
+    table.retain(|_, unique| unique.group.strong_count() > 0);
+    for FirstUse { name, member, symbol } in first_uses {
+        if table.contains_key(name) {
+            continue;
+        }
+        headroom()?;
+        let name = try_copy(name)?.into_boxed_slice();
+        let group = Arc::downgrade(group);
+        table.insert(name, Unique { group, index: *member, symbol: *symbol });
+    }
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! How much debuggers are told of images that are in place: changed by the program, or by a person
+//! at a debugger's prompt.
+//!
+//! The latter calls a C function in the process: `print memdl_debug_full()`. A debugger finds it by
+//! its name, and does not call it unless it knows what it returns; hosts are mostly built without
+//! debug information, and where they are not, it tells of Rust functions in Rust modules. So the
+//! functions to be called are written in assembly, with a description of their own in DWARF, and
+//! go on to Rust at once. Linkers do not leave them out ([`keep`]). A thread that is stopped may
+//! hold any lock: memdl's own are not waited for.
+//!
+//! Source: DWARF 5, 3.1.1 (compilation units), 3.3 (subroutines), 7.5 (their encoding).
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::fmt::Display;
+use std::hint::black_box;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use crate::arch;
+use crate::base::error::Error;
+use crate::base::fallible::headroom;
+use crate::base::limits::Limits;
+use crate::base::shared;
+use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
+use crate::images::group::{self, Group, Loaded};
+use crate::load::prepare::with_debug_source;
+
+// The functions, weak and hidden as what debuggers look for in `debug/gdb_jit.rs`, and for the same reasons;
+// and their description. That is in sections of its own, since those of the same name that the
+// compiler fills must begin with what it puts there; linkers join them.
+#[cfg(not(feature = "exported-debug-symbols"))]
+std::arch::global_asm!(
+    ".macro memdl_function name, goes_on_to",
+    ".ifndef \\name",
+    ".pushsection .text.\\name,\"ax\",@progbits",
+    ".weak \\name",
+    ".hidden \\name",
+    ".type \\name,@function",
+    "\\name:",
+    ".cfi_startproc",
+    arch::jump_instruction!("\\goes_on_to"),
+    ".cfi_endproc",
+    ".size \\name, . - \\name",
+    ".popsection",
+    ".endif",
+    ".endm",
+    "memdl_function memdl_debug_full, {full}",
+    "memdl_function memdl_debug_portable, {portable}",
+    "memdl_function memdl_debug_symbols, {symbols}",
+    "memdl_function memdl_debug_full_at, {full_at}",
+    "memdl_function memdl_debug_file, {file}",
+    // Link-time optimisation puts the assembly of other copies of memdl behind this one.
+    ".purgem memdl_function",
+    full = sym tell_full,
+    portable = sym tell_portable,
+    symbols = sym tell_symbols,
+    full_at = sym tell_full_at,
+    file = sym tell_file,
+);
+
+std::arch::global_asm!(
+    ".pushsection .debug_abbrev,\"\",@progbits,unique,1",
+    ".Lmemdl_abbrev{own}:",
+    // 1: DW_TAG_compile_unit with children: DW_AT_language data1, DW_AT_name string
+    ".byte 1, 0x11, 1, 0x13, 0x0b, 0x03, 0x08, 0, 0",
+    // 2: DW_TAG_base_type: DW_AT_name string, DW_AT_byte_size data1, DW_AT_encoding data1
+    ".byte 2, 0x24, 0, 0x03, 0x08, 0x0b, 0x0b, 0x3e, 0x0b, 0, 0",
+    // 3: DW_TAG_pointer_type, to void: DW_AT_byte_size data1
+    ".byte 3, 0x0f, 0, 0x0b, 0x0b, 0, 0",
+    // 4: DW_TAG_subprogram with children: DW_AT_external, DW_AT_prototyped flag_present,
+    // DW_AT_type ref4, DW_AT_high_pc data1, DW_AT_low_pc addr, DW_AT_name string
+    ".byte 4, 0x2e, 1, 0x3f, 0x19, 0x27, 0x19, 0x49, 0x13, 0x12, 0x0b, 0x11, 0x01, 0x03, 0x08, 0, 0",
+    // 5: DW_TAG_formal_parameter: DW_AT_type ref4
+    ".byte 5, 0x05, 0, 0x49, 0x13, 0, 0",
+    // 6: DW_TAG_pointer_type: DW_AT_byte_size data1, DW_AT_type ref4
+    ".byte 6, 0x0f, 0, 0x0b, 0x0b, 0x49, 0x13, 0, 0",
+    // 7: DW_TAG_const_type: DW_AT_type ref4
+    ".byte 7, 0x26, 0, 0x49, 0x13, 0, 0",
+    ".byte 0",
+    ".popsection",
+    ".pushsection .debug_info,\"\",@progbits,unique,1",
+    ".Lmemdl_unit{own}:",
+    ".4byte .Lmemdl_unit_end{own} - .Lmemdl_version{own}",
+    ".Lmemdl_version{own}:",
+    ".2byte 4",
+    ".4byte .Lmemdl_abbrev{own}",
+    ".byte 8",
+    // DW_LANG_C99
+    ".byte 1, 0x0c",
+    ".asciz \"memdl\"",
+    // DW_ATE_signed
+    ".Lmemdl_int{own}:",
+    ".byte 2",
+    ".asciz \"int\"",
+    ".byte 4, 5",
+    ".Lmemdl_pointer{own}:",
+    ".byte 3, 8",
+    // DW_ATE_signed_char
+    ".Lmemdl_char{own}:",
+    ".byte 2",
+    ".asciz \"char\"",
+    ".byte 1, 6",
+    ".Lmemdl_const_char{own}:",
+    ".byte 7",
+    ".4byte .Lmemdl_char{own} - .Lmemdl_unit{own}",
+    ".Lmemdl_text{own}:",
+    ".byte 6, 8",
+    ".4byte .Lmemdl_const_char{own} - .Lmemdl_unit{own}",
+    ".macro memdl_describe function",
+    ".byte 4",
+    ".4byte .Lmemdl_int{own} - .Lmemdl_unit{own}",
+    ".byte 1",
+    ".8byte \\function",
+    ".asciz \"\\function\"",
+    ".endm",
+    "memdl_describe memdl_debug_full",
+    ".byte 0",
+    "memdl_describe memdl_debug_portable",
+    ".byte 0",
+    "memdl_describe memdl_debug_symbols",
+    ".byte 0",
+    "memdl_describe memdl_debug_full_at",
+    ".byte 5",
+    ".4byte .Lmemdl_pointer{own} - .Lmemdl_unit{own}",
+    ".byte 0",
+    "memdl_describe memdl_debug_file",
+    ".purgem memdl_describe",
+    ".byte 5",
+    ".4byte .Lmemdl_text{own} - .Lmemdl_unit{own}",
+    ".byte 0",
+    // The end of the unit's children.
+    ".byte 0",
+    ".Lmemdl_unit_end{own}:",
+    ".popsection",
+    own = sym tell_full,
+);
+
+/// Tells debuggers this much of an image.
+pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
+    headroom()?;
+    // Before a debugger knows of it, and sets breakpoints.
+    if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
+        loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
+    }
+    loaded.debug.set(debug, || symfile(loaded, None))
+}
+
+/// What debuggers can be told of an image that is in place, by what is in its memory and in `file`.
+fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
+    let allowance = loaded.debug.allowance(file.map_or(0, <[u8]>::len));
+    let dwarf = loaded.debug.debug().dwarf();
+    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One, allowance, dwarf);
+    with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
+        .unwrap_or_else(|error| Err(error.into()))
+}
+
+/// Tells debuggers as much of an image as before, with the debug information in `file`, which was
+/// split off it. Nothing changes if it is another image's.
+pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> {
+    headroom()?;
+    let refused = |what: &dyn Display| Error::DebugInfo {
+        image: loaded.name.to_string(),
+        what: what.to_string(),
+    };
+    if debug::is_package(file) {
+        return Err(refused(&"a package of split DWARF must be there when the image is loaded"));
+    }
+    // Its bytes, in which a checksum would be, are gone.
+    let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
+    debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
+    let failed = |fault| match fault {
+        SymfileError::Memory(error) => error.in_image(&loaded.name),
+        other => refused(&other),
+    };
+    let made = symfile(loaded, Some(file)).map_err(failed)?;
+    if let Some(fault) = made.fault() {
+        debug::warn_of_names_only(&loaded.name, fault);
+    }
+    loaded.debug.replace(made).map_err(failed)?;
+    loaded.read.forget();
+    Ok(())
+}
+
+/// Sees to it that the functions are in whatever memdl is linked into.
+pub(crate) fn keep() {
+    let functions = [memdl_debug_full, memdl_debug_portable, memdl_debug_symbols];
+    black_box(functions as [unsafe extern "C" fn() -> c_int; 3]);
+    black_box(memdl_debug_full_at as unsafe extern "C" fn(*const c_void) -> c_int);
+    black_box(memdl_debug_file as unsafe extern "C" fn(*const c_char) -> c_int);
+}
+
+/// Makes this copy's images known to the functions, whichever copy's they are. Once.
+pub(crate) fn set_up() {
+    shared::enter(&COPY);
+}
+
+/// What the functions return if a thread is in the middle of a load or an unload.
+const BUSY: c_int = -1;
+/// What `memdl_debug_file` returns if there is no such file.
+const NO_FILE: c_int = -2;
+
+#[cfg(not(feature = "exported-debug-symbols"))]
+unsafe extern "C" {
+    /// Tells debuggers all of every image, as [`Debug::Full`]. Returns of how many, or -1 if a thread
+    /// is in the middle of a load or an unload: let the process go on and try again.
+    fn memdl_debug_full() -> c_int;
+    /// As `memdl_debug_full`, in the form that lldb reads ([`Debug::Portable`]).
+    fn memdl_debug_portable() -> c_int;
+    /// As `memdl_debug_full`, but names only ([`Debug::Symbols`]): to make a debugger that reads much
+    /// for each event quick again.
+    fn memdl_debug_symbols() -> c_int;
+    /// As `memdl_debug_full`, of the one image that `address` lies in:
+    /// `print memdl_debug_full_at($pc)`.
+    fn memdl_debug_full_at(address: *const c_void) -> c_int;
+    /// Tells debuggers all of the images that this file's debug information was split off, by the
+    /// build-id: `print memdl_debug_file("/tmp/libfoo.debug")`, a path on the machine that the process
+    /// runs on. Returns of how many, 0 if it is none's, -1 as `memdl_debug_full`, or -2 if the file
+    /// cannot be read.
+    fn memdl_debug_file(path: *const c_char) -> c_int;
+}
+
+// The same, where they are exported.
+#[cfg(feature = "exported-debug-symbols")]
+macro_rules! exported {
+    ($($name:ident($($argument:ident: $type:ty)?) goes on to $function:ident;)*) => {$(
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name($($argument: $type)?) -> c_int {
+            std::arch::naked_asm!(arch::jump_instruction!("{}"), sym $function)
+        }
+    )*};
+}
+
+#[cfg(feature = "exported-debug-symbols")]
+exported! {
+    memdl_debug_full() goes on to tell_full;
+    memdl_debug_portable() goes on to tell_portable;
+    memdl_debug_symbols() goes on to tell_symbols;
+    memdl_debug_full_at(_address: *const c_void) goes on to tell_full_at;
+    memdl_debug_file(_path: *const c_char) goes on to tell_file;
+}
+
+// The numbers of the functions, which other versions know (`base/shared.rs`).
+const FULL: c_int = 0;
+const PORTABLE: c_int = 1;
+const SYMBOLS: c_int = 2;
+const FULL_AT: c_int = 3;
+const FILE: c_int = 4;
+
+extern "C" fn tell_full() -> c_int {
+    shared::tell(FULL, ptr::null())
+}
+
+extern "C" fn tell_portable() -> c_int {
+    shared::tell(PORTABLE, ptr::null())
+}
+
+extern "C" fn tell_symbols() -> c_int {
+    shared::tell(SYMBOLS, ptr::null())
+}
+
+extern "C" fn tell_full_at(address: *const c_void) -> c_int {
+    shared::tell(FULL_AT, address)
+}
+
+extern "C" fn tell_file(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return NO_FILE;
+    }
+    shared::tell(FILE, path.cast())
+}
+
+/// This copy of memdl, for all that are linked into the same object.
+static COPY: shared::Copy = shared::Copy::new(tell_own);
+
+/// Does for this copy's images what the function with this number is for. `argument` is what it was
+/// called with.
+extern "C" fn tell_own(function: c_int, argument: *const c_void) -> c_int {
+    match function {
+        FULL => tell(|loaded| set_debug_or_names(loaded, Debug::Full)),
+        PORTABLE => tell(|loaded| set_debug_or_names(loaded, Debug::Portable)),
+        SYMBOLS => tell(|loaded| set_debug_or_names(loaded, Debug::Symbols)),
+        FULL_AT => {
+            let address = argument.addr();
+            tell(|loaded| {
+                let is_there = loaded.mapping.address_range().contains(&address);
+                is_there && set_debug_or_names(loaded, Debug::Full)
+            })
+        }
+        // SAFETY: a string that ends, by the contract of the function that a person calls; a debugger
+        // puts it into the process.
+        FILE => tell_of_file(unsafe { CStr::from_ptr(argument.cast()) }),
+        // Of a later version.
+        _ => 0,
+    }
+}
+
+fn tell_of_file(path: &CStr) -> c_int {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let file = match debug::read_separate(path, Limits::default().image_bytes) {
+        Ok(file) => file,
+        Err(error) => {
+            logged!(warn, "{}: {error}", path.display());
+            return NO_FILE;
+        }
+    };
+    tell(|loaded| {
+        let known = set_debug_info(loaded, &file);
+        known.inspect_err(|error| logged!(debug, "{}: {error}", path.display())).is_ok()
+            && (loaded.debug.debug() == Debug::Portable || set_debug(loaded, Debug::Full).is_ok())
+    })
+}
+
+/// Tells debuggers this much of an image, or what there is. Whether it did.
+fn set_debug_or_names(loaded: &Loaded, debug: Debug) -> bool {
+    set_debug(loaded, debug).or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok()
+}
+
+/// Has `change` change what debuggers are told of each image. Of how many it did.
+fn tell(change: impl Fn(&Loaded) -> bool) -> c_int {
+    let is_free = !debug::is_busy();
+    let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
+        return BUSY;
+    };
+    let mut told = 0;
+    for (group, index) in &images {
+        let loaded = Group::member(group, *index);
+        if loaded.debug.is_busy() {
+            return BUSY;
+        }
+        told += c_int::from(change(loaded));
+    }
+    told
+}

@@ -1,0 +1,5 @@
+//!
+
+pub(crate) mod debugger_commands;
+pub(crate) mod instantiate;
+pub(crate) mod prepare;

@@ -1,0 +1,5 @@
+//!
+
+pub(crate) mod buffer;
+pub(crate) mod map;
+pub(crate) mod reserve;

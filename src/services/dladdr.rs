@@ -1,0 +1,125 @@
+//! Finding images by address, for those who ask the C library: `dladdr` and
+//! `dl_iterate_phdr`. Unwinders that are linked into an image ask the same way.
+//!
+//! Sources: `dladdr(3)`, `dl_iterate_phdr(3)`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use crate::base::sync;
+use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
+use crate::images::group::{self, Loaded};
+use crate::tls;
+
+/// A request of `dladdr1` (`<dlfcn.h>`).
+const RTLD_DL_SYMENT: c_int = 1;
+
+/// `dladdr`.
+///
+/// # Safety
+/// As the C library's function: `info` can be written to.
+pub(super) unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
+    let Some((group, index)) = group::image_at(address.addr()) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dladdr(address, info) };
+    };
+    // SAFETY: the caller's promise.
+    unsafe { describe(group.member(index), address.addr(), info) };
+    1
+}
+
+/// `dladdr1`.
+///
+/// # Safety
+/// As the C library's function: `info` can be written to, and `extra` if `flags` asks for it.
+pub(super) unsafe extern "C" fn dladdr1_of_images(
+    address: *const c_void,
+    info: *mut libc::Dl_info,
+    extra: *mut *mut c_void,
+    flags: c_int,
+) -> c_int {
+    let Some((group, index)) = group::image_at(address.addr()) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { dladdr1(address, info, extra, flags) };
+    };
+    let loaded = group.member(index);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let entry = describe(loaded, address.addr(), info);
+        match flags {
+            RTLD_DL_SYMENT => *extra = entry.cast_mut(),
+            RTLD_DL_LINKMAP => *extra = ptr::from_ref(&*loaded.link_map).cast_mut().cast(),
+            _ => {}
+        }
+    }
+    1
+}
+
+/// Fills `info` in, and gives the symbol's entry in the image's table, or null.
+///
+/// # Safety
+/// `info` can be written to.
+unsafe fn describe(loaded: &Loaded, address: usize, info: *mut libc::Dl_info) -> *const c_void {
+    let table = loaded.symbols();
+    let symbol = loaded.symbol_at(address);
+    let name = symbol.and_then(|(_, symbol)| table.string(symbol.st_name));
+    let value = symbol.map(|(_, symbol)| loaded.mapping.load_bias().apply(symbol.address()));
+    // SAFETY: the caller's promise. The names live as long as the image: one is its link map's,
+    // the other stands in its string table, where a NUL follows.
+    unsafe {
+        (*info).dli_fname = loaded.link_map.l_name;
+        (*info).dli_fbase = loaded.mapping.address_range().start as *mut c_void;
+        (*info).dli_sname = name.map_or(ptr::null(), |name| name.as_ptr().cast());
+        (*info).dli_saddr = value.map_or(ptr::null_mut(), |value| value as *mut c_void);
+    }
+    symbol
+        .and_then(|(index, _)| table.entry(index))
+        .map_or(ptr::null(), |entry| entry.as_ptr().cast())
+}
+
+type Visitor = unsafe extern "C-unwind" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+
+/// `dl_iterate_phdr`: the libraries of `ld.so`'s, then images, in load order.
+///
+/// # Safety
+/// As the C library's function: `visit` can be called with `data`.
+pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
+    let result = {
+        // glibc locks the list while it calls `visit`, and does not free that lock in a forked child.
+        let _no_fork = sync::hold_off_fork();
+        // SAFETY: the same function pointer under the type that `libc` gives it; the caller's
+        // promise.
+        unsafe {
+            type Plain = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+            libc::dl_iterate_phdr(Some(std::mem::transmute::<Visitor, Plain>(visit)), data)
+        }
+    };
+    if result != 0 {
+        return result;
+    }
+    // There is no way to say that there is no memory for the list.
+    let images = group::all_images().unwrap_or_default();
+    for (group, index) in &images {
+        let loaded = group.member(*index);
+        let module = loaded.tls.as_ref().map(tls::TlsModule::id);
+        let mut info = libc::dl_phdr_info {
+            dlpi_addr: loaded.mapping.load_bias().get() as u64,
+            dlpi_name: loaded.link_map.l_name,
+            dlpi_phdr: loaded.facts.program_headers.as_ptr().cast(),
+            dlpi_phnum: loaded.facts.program_headers.len() as u16,
+            dlpi_adds: group::loads(),
+            dlpi_subs: group::unloads(),
+            dlpi_tls_modid: module.map_or(0, |module| module.0),
+            // As the C library does it: who looks at the list is given no blocks that it did not have.
+            dlpi_tls_data: module.and_then(tls::ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
+        };
+        // SAFETY: the caller's promise; the record and what it points to live during the call.
+        let result = unsafe { visit(&mut info, size_of_val(&info), data) };
+        if result != 0 {
+            return result;
+        }
+    }
+    0
+}

@@ -1,0 +1,528 @@
+//! Opening and looking up from inside an image: `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror`,
+//! `dlinfo`.
+//!
+//! Handles of `ld.so`'s pass through. What differs for an image:
+//!
+//! * `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller, which is told by its return
+//!   address; `ld.so` would take the address for one that is in no library.
+//! * An image is found under its own name, and under the names of those that it needs.
+//! * A library that the system's loader finds but cannot bind, since it needs symbols of the very
+//!   image that opens it (an extension module of an interpreter that runs from memory), is read
+//!   and loaded here, with that image before everything else in its scope.
+//!
+//! Sources: `dlopen(3)`, `dlsym(3)`; POSIX.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+
+use crate::api::library::Library;
+use crate::arch;
+use crate::base::error::Error;
+use crate::base::escape::Escaped;
+use crate::base::fallible::{has_headroom, headroom, lossy, try_c_string, try_collect, try_format};
+use crate::base::promise::MayRun;
+use crate::debug::Instances;
+use crate::elf::image::Bytes;
+use crate::elf::symbol::{Class, SymbolName, Version, Wanted};
+use crate::host::ld_so::{self, GlobalScope};
+use crate::host::link_map::LinkMap;
+use crate::images::dl_handles::{self, FileId};
+use crate::images::dlsym;
+use crate::images::group::{self, Group, Provider};
+use crate::images::policy;
+use crate::link::scope::SymbolRequest;
+use crate::load::prepare::Settings;
+use crate::tls::{ModuleId, TlsModule};
+
+thread_local! {
+    /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
+    static ERROR: RefCell<(Option<Text>, Text)> =
+        const { RefCell::new((None, Cow::Borrowed(c""))) };
+}
+
+type Text = Cow<'static, CStr>;
+
+/// What `dlerror` says where there is no memory to say what it was.
+const NO_MEMORY: &CStr = c"out of memory";
+
+fn fail(text: impl Display) -> *mut c_void {
+    let text = try_format(format_args!("{}", Escaped(text)));
+    let text = match text.and_then(|text| try_c_string(text.as_bytes())) {
+        Ok(text) => Cow::Owned(text.unwrap_or_default()),
+        Err(_) => Cow::Borrowed(NO_MEMORY),
+    };
+    ERROR.with_borrow_mut(|error| error.0 = Some(text));
+    ptr::null_mut()
+}
+
+fn no_memory() -> *mut c_void {
+    ERROR.with_borrow_mut(|error| error.0 = Some(Cow::Borrowed(NO_MEMORY)));
+    ptr::null_mut()
+}
+
+/// `dlerror`.
+pub(super) extern "C" fn dlerror() -> *mut c_char {
+    let ours = ERROR.with_borrow_mut(|error| {
+        error.1 = error.0.take()?;
+        Some(error.1.as_ptr().cast_mut())
+    });
+    // SAFETY: no preconditions.
+    ours.unwrap_or_else(|| unsafe { libc::dlerror() })
+}
+
+arch::with_return_address! {
+    /// `dlopen`, and who called it.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlopen(path: *const c_char, flags: c_int) => dlopen_for;
+}
+
+arch::with_return_address! {
+    /// `dlopen` for images that may be refused what they open.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlopen_restricted(path: *const c_char, flags: c_int) => dlopen_restricted_for;
+}
+
+/// # Safety
+/// As [`dlopen_for`].
+unsafe extern "C-unwind" fn dlopen_restricted_for(
+    path: *const c_char,
+    flags: c_int,
+    caller: usize,
+) -> *mut c_void {
+    let is_known = group::image_at(caller).is_some_and(|(group, _)| group.policy().is_restricted());
+    // SAFETY: the caller's promise.
+    let name = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
+    // Some image whose policy is restricted; which, cannot be told.
+    if !is_known
+        && flags & libc::RTLD_NOLOAD == 0
+        && let Some(name) = name.filter(|name| name.to_bytes().contains(&b'/'))
+        && let Ok(bytes) = std::fs::read(OsStr::from_bytes(name.to_bytes()))
+        && let Err(error) = policy::all_verify(&lossy(name.to_bytes()), &bytes)
+    {
+        return fail(error);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { dlopen_for(path, flags, caller) }
+}
+
+/// # Safety
+/// `path` is null or a C string. Runs the library's constructors.
+unsafe extern "C-unwind" fn dlopen_for(
+    path: *const c_char,
+    flags: c_int,
+    caller: usize,
+) -> *mut c_void {
+    if path.is_null() {
+        // SAFETY: null asks for the executable.
+        return unsafe { libc::dlopen(path, flags) };
+    }
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(path) };
+    let caller = group::image_at(caller);
+    if caller.is_some() && !has_headroom() {
+        return no_memory();
+    }
+    let file = FileId::of(name);
+    if let Some(caller) = &caller {
+        if let Some(handle) = dl_handles::open_again(caller, file) {
+            return handle;
+        }
+        match open_image(caller, name) {
+            Ok(None) => {}
+            Ok(Some(handle)) => return handle,
+            Err(_) => return no_memory(),
+        }
+    }
+    let Some(caller) = caller else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dlopen(path, flags) };
+    };
+    // SAFETY: the caller's promise. What is loaded already is not loaded again, by anyone.
+    let handle = unsafe { libc::dlopen(path, flags | libc::RTLD_NOLOAD) };
+    if !handle.is_null() || flags & libc::RTLD_NOLOAD != 0 {
+        return handle;
+    }
+    let is_path = name.to_bytes().contains(&b'/');
+    let path_of_file = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let bytes = if is_path { std::fs::read(path_of_file).ok() } else { None };
+    let settings = Settings {
+        name: Some(name.to_string_lossy().into()),
+        global: flags & libc::RTLD_GLOBAL != 0,
+        lazy: flags & libc::RTLD_LAZY != 0,
+        system_libraries: true,
+        enclosing: Some(caller.clone()),
+        // Whoever made the caller visible, or not, would have this one the same way.
+        debug: caller.0.member(caller.1).debug.debug(),
+        policy: caller.0.policy().without_panics(),
+        ..Settings::new(super::replacements_for(caller.0.policy()))
+    };
+    // Before anything looks at them; and what the verifier refuses does not get in another way.
+    if let Some(bytes) = &bytes
+        && let Err(error) = settings.policy.verify(&name.to_string_lossy(), bytes)
+    {
+        return fail(error);
+    }
+    // If it names the very image that opens it, `ld.so` would look for another one.
+    let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_enclosing(bytes));
+    let Ok(is_ours) = is_ours else { return no_memory() };
+    let refusal = if is_ours {
+        CString::default()
+    } else {
+        // Bound at once, so that what cannot be bound is found out here.
+        let now = flags & !libc::RTLD_LAZY | libc::RTLD_NOW;
+        // SAFETY: the caller's promise, passed on.
+        let handle = unsafe { libc::dlopen(path, now) };
+        if !handle.is_null() {
+            return handle;
+        }
+        // SAFETY: there is an error, whose text is valid until the next call in this thread.
+        unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
+    };
+    let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
+    // SAFETY: the caller's promise: it wants the library's constructors run.
+    let may_run = unsafe { MayRun::promised() };
+    let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
+        // SAFETY: as above.
+        Ok(prepared) => unsafe { Library::only(prepared) },
+        Err(error) => Err(error),
+    };
+    match library {
+        Ok(library) => {
+            let handle = dl_handles::open(&caller, file, library.group().clone(), 0);
+            handle.unwrap_or_else(|_| no_memory())
+        }
+        Err(error) => fail(format_args!("{}; {error}", refusal.to_string_lossy())),
+    }
+}
+
+/// The handle of an image of this name that the caller sees.
+fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Result<Option<*mut c_void>, Error> {
+    let images = dlsym::images_in_scope(&caller.0)?.into_iter().chain(group::global_images()?);
+    let is_it =
+        |(group, index): &(Arc<Group>, usize)| group.member(*index).is_called(name.to_bytes());
+    let Some((group, index)) = { images }.find(is_it) else { return Ok(None) };
+    dl_handles::open(caller, None, group, index).map(Some)
+}
+
+/// `dlclose`.
+///
+/// # Safety
+/// As the C library's function. Runs the library's destructors if nobody else has it open.
+pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
+    match dl_handles::close(handle) {
+        // Its destructors may open and close: no lock is held.
+        Some(closed) => drop(closed),
+        // SAFETY: the caller's promise, passed on.
+        None => return unsafe { libc::dlclose(handle) },
+    }
+    0
+}
+
+arch::with_return_address! {
+    /// `dlsym`, and who called it.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlsym(handle: *mut c_void, name: *const c_char) => dlsym_for;
+}
+
+arch::with_return_address! {
+    /// `dlsym` for images that may not use every symbol of the host.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlsym_restricted(
+        handle: *mut c_void,
+        name: *const c_char
+    ) => dlsym_restricted_for;
+}
+
+arch::with_return_address! {
+    /// `dlvsym`, and who called it.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlvsym(
+        handle: *mut c_void,
+        name: *const c_char,
+        version: *const c_char
+    ) => dlvsym_for;
+}
+
+arch::with_return_address! {
+    /// `dlvsym` for images that may not use every symbol of the host.
+    ///
+    /// # Safety
+    /// As the C library's function.
+    pub(super) fn dlvsym_restricted(
+        handle: *mut c_void,
+        name: *const c_char,
+        version: *const c_char
+    ) => dlvsym_restricted_for;
+}
+
+/// # Safety
+/// `handle` is one that `dlopen` gave, or one of the two that mean a scope; `name` is a C string.
+unsafe extern "C-unwind" fn dlsym_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, ptr::null(), caller, false).answer() }
+}
+
+/// # Safety
+/// As [`dlsym_for`].
+unsafe extern "C-unwind" fn dlsym_restricted_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, ptr::null(), caller, true).answer() }
+}
+
+/// # Safety
+/// As [`dlsym_for`]; `version` is a C string.
+unsafe extern "C-unwind" fn dlvsym_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    version: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, version, caller, false).answer() }
+}
+
+/// # Safety
+/// As [`dlvsym_for`].
+unsafe extern "C-unwind" fn dlvsym_restricted_for(
+    handle: *mut c_void,
+    name: *const c_char,
+    version: *const c_char,
+    caller: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { Asked::new(handle, name, version, caller, true).answer() }
+}
+
+/// What is asked of `dlsym` and `dlvsym`, and by whom.
+struct Asked<'a> {
+    handle: *mut c_void,
+    name: &'a CStr,
+    version: Option<&'a CStr>,
+    symbol: SymbolName<'a>,
+    wanted: Wanted<'a>,
+    /// The image that the call returns to. Where an image calls as its last act, that is its caller.
+    caller: Option<(Arc<Group>, usize)>,
+    /// It may not use every symbol of the host.
+    restricted: bool,
+    /// Whether it may use the host's of this name, once that is known.
+    allowed: OnceCell<bool>,
+}
+
+impl<'a> Asked<'a> {
+    /// # Safety
+    /// `name` is a C string, `version` null or one.
+    unsafe fn new(
+        handle: *mut c_void,
+        name: *const c_char,
+        version: *const c_char,
+        caller: usize,
+        restricted: bool,
+    ) -> Asked<'a> {
+        // SAFETY: the caller's promise.
+        let (name, version) = unsafe {
+            (CStr::from_ptr(name), (!version.is_null()).then(|| CStr::from_ptr(version)))
+        };
+        let wanted =
+            version.map_or(Wanted::Default, |it| Wanted::Version(Version::exact(it.to_bytes())));
+        let symbol = SymbolName::new(name.to_bytes());
+        let caller = group::image_at(caller);
+        Asked {
+            handle,
+            name,
+            version,
+            symbol,
+            wanted,
+            caller,
+            restricted,
+            allowed: OnceCell::new(),
+        }
+    }
+
+    /// Whether the symbol of the host may be used. Asked only where there is one.
+    fn may_use_host(&self) -> bool {
+        *self.allowed.get_or_init(|| {
+            if !self.restricted {
+                return true;
+            }
+            let (name, version) =
+                (lossy(self.name.to_bytes()), self.version.map(|it| lossy(it.to_bytes())));
+            let request = |requested_by| SymbolRequest {
+                name: &name,
+                version: version.as_deref(),
+                weak: false,
+                requested_by,
+            };
+            match &self.caller {
+                Some((group, index)) if group.policy().is_restricted() => {
+                    let image = group.member(*index);
+                    image.of_system
+                        || policy::allows_without_panic(
+                            &group.policy().imports,
+                            &request(&image.name),
+                        )
+                }
+                // Some image whose imports are restricted; which, cannot be told.
+                _ => policy::all_allow(&request("an image")),
+            }
+        })
+    }
+
+    /// The address; or null, and a text for `dlerror`.
+    ///
+    /// # Safety
+    /// `handle` is one that `dlopen` gave, or one of the two that mean a scope.
+    unsafe fn answer(&self) -> *mut c_void {
+        match self.in_images_and_global() {
+            Ok(Some(found)) => return found.unwrap_or_else(|| self.not_found()),
+            Ok(None) => {}
+            Err(_) => return no_memory(),
+        }
+        // SAFETY: the caller's promise, passed on.
+        let found = unsafe {
+            match self.version {
+                Some(version) => libc::dlvsym(self.handle, self.name.as_ptr(), version.as_ptr()),
+                None => libc::dlsym(self.handle, self.name.as_ptr()),
+            }
+        };
+        if !self.restricted || found.is_null() {
+            return found;
+        }
+        if !self.may_use_host() {
+            return self.not_found();
+        }
+        super::restricted_replacement(self.name.to_bytes()).map_or(found, |it| it as *mut c_void)
+    }
+
+    fn not_found(&self) -> *mut c_void {
+        let at = if self.version.is_some() { "@" } else { "" };
+        let version = self.version.map_or(Cow::Borrowed(""), |it| lossy(it.to_bytes()));
+        let what = match self.allowed.get() {
+            Some(false) => "the host does not allow this import",
+            _ => "undefined symbol",
+        };
+        fail(format_args!("{what}: {}{at}{version}", lossy(self.name.to_bytes())))
+    }
+
+    /// What a look-up gives that is not the C library's alone: `Some(None)` if nothing is found; `None`
+    /// if it is the C library's.
+    fn in_images_and_global(&self) -> Result<Option<Option<*mut c_void>>, Error> {
+        let may_use_host = || self.may_use_host();
+        let in_list =
+            |list: &[Provider]| dlsym::in_list(list, &self.symbol, self.wanted, &may_use_host);
+        let in_global = || {
+            let scope = GlobalScope::new()?;
+            let found = scope.lookup(&self.symbol, self.wanted, Class::Address);
+            scope.check_memory()?;
+            let Some(found) = found.filter(|_| self.may_use_host()) else { return Ok(None) };
+            let services =
+                if self.restricted { super::restricted_replacement } else { super::replacement };
+            if let Some(service) = services(self.name.to_bytes()) {
+                return Ok(Some(service as *mut c_void));
+            }
+            // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
+            unsafe { dlsym::address_of(found.symbol.definition) }.map(Some)
+        };
+        let in_global_images = || {
+            let images = group::global_images()?.into_iter();
+            let images = images.map(|(group, index)| Provider::Loaded(group, index));
+            in_list(&try_collect(images)?)
+        };
+        if ld_so::is_executable(self.handle) {
+            headroom()?;
+            return or_else(in_global()?, in_global_images).map(Some);
+        }
+        if self.handle == libc::RTLD_DEFAULT || self.handle == libc::RTLD_NEXT {
+            let Some((group, index)) = self.caller.as_ref() else { return Ok(None) };
+            headroom()?;
+            let list = dlsym::scope(group)?;
+            let found = if self.handle == libc::RTLD_NEXT {
+                let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), *index));
+                let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
+                or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
+            } else {
+                or_else(or_else(in_global()?, in_global_images)?, || in_list(&list))
+            };
+            return found.map(Some);
+        }
+        let Some((group, index)) = dl_handles::image(self.handle) else { return Ok(None) };
+        if !self.restricted {
+            return dlsym::in_library(&group, index, &self.symbol, self.wanted).map(Some);
+        }
+        in_list(&dlsym::searchlist(Provider::Loaded(group, index))?).map(Some)
+    }
+}
+
+/// As `Option::or_else`, of what can fail.
+fn or_else<T>(
+    found: Option<T>,
+    otherwise: impl FnOnce() -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    if found.is_some() { Ok(found) } else { otherwise() }
+}
+
+/// `dlinfo`.
+///
+/// # Safety
+/// As the C library's function: `info` points to what `request` writes.
+pub(super) unsafe extern "C" fn dlinfo(
+    handle: *mut c_void,
+    request: c_int,
+    info: *mut c_void,
+) -> c_int {
+    const RTLD_DI_LMID: c_int = 1;
+    const RTLD_DI_LINKMAP: c_int = 2;
+    const RTLD_DI_TLS_MODID: c_int = 9;
+    const RTLD_DI_TLS_DATA: c_int = 10;
+    let Some((group, index)) = dl_handles::image(handle) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { libc::dlinfo(handle, request, info) };
+    };
+    let loaded = group.member(index);
+    let module = loaded.tls.as_ref().map(TlsModule::id);
+    // SAFETY: the caller's promise. The map lives as long as the image; the image is in place, and
+    // offset 0 is in every block.
+    unsafe {
+        match request {
+            RTLD_DI_LMID => info.cast::<libc::c_long>().write(0),
+            RTLD_DI_LINKMAP => info.cast::<*const LinkMap>().write(&*loaded.link_map),
+            RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
+            RTLD_DI_TLS_DATA => {
+                // Null is what the C library says of a thread that has none.
+                let block = module.and_then(ModuleId::block_if_made);
+                let block = block.unwrap_or(ptr::null_mut());
+                info.cast::<*mut c_void>().write(block);
+            }
+            _ => {
+                fail(format_args!("dlinfo: request {request} is not known for an image in memory"));
+                return -1;
+            }
+        }
+    }
+    0
+}
