@@ -1,4 +1,4 @@
-//!
+//! The public Rust API.
 
 pub(crate) mod backtrace;
 pub(crate) mod library;

@@ -1,4 +1,5 @@
-//! What everything else is built on. Imports nothing of this crate.
+//! What every other folder may use: addresses, errors, limits, environment variables, fallible
+//! allocation, escaped text, ranked locks. It imports nothing of this crate and knows nothing of images.
 
 #[macro_use]
 pub(crate) mod escape;

@@ -1,4 +1,5 @@
-//! What a file says.
+//! What the bytes of a file say. It takes bytes and gives validated values; it maps nothing, asks the
+//! process nothing, and has no statics.
 
 pub(crate) mod dynamic;
 pub(crate) mod eh_frame;

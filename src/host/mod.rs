@@ -1,4 +1,4 @@
-//!
+//! What the process has: the libraries that `ld.so` loaded, their symbols, its threads.
 
 pub(crate) mod ld_so;
 pub(crate) mod link_map;

@@ -1,4 +1,4 @@
-//!
+//! The images that are loaded: load groups, how they are found by address or handle, what keeps them.
 
 pub(crate) mod dl_handles;
 pub(crate) mod dlsym;

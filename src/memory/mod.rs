@@ -1,4 +1,4 @@
-//!
+//! Memory of images: reserved, filled, protected, kept for the next image. Nothing else calls `mmap`.
 
 pub(crate) mod buffer;
 pub(crate) mod map;
