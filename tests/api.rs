@@ -199,7 +199,7 @@ fn get_versioned() {
 
 #[test]
 fn close_and_drop() {
-    isolated("close_and_drop", || {
+    isolated(|| {
         let file = node_bytes("a", &[]);
         let range = Cell::new(0..0);
         let noted = notes(|| {
@@ -428,7 +428,7 @@ fn resolver() {
 
 #[test]
 fn depends_on() {
-    isolated("depends_on", || {
+    isolated(|| {
         let (file, needed) = (node_bytes("a", &["b"]), node_bytes("b", &[]));
         let nameless = {
             // Without a DT_SONAME it goes by the name that it was given.
@@ -495,7 +495,7 @@ const GRAPHS: &[(&str, Graph)] = &[
 /// Provided libraries are loaded once each, in the order, and with the bindings, of `dlopen`.
 #[test]
 fn provide() {
-    isolated("provide", || {
+    isolated(|| {
         for (what, graph) in GRAPHS {
             let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("api-provide").join(what);
             fs::create_dir_all(&folder).unwrap();
@@ -561,7 +561,7 @@ fn provided_libraries_are_not_shared_between_loads() {
 
 #[test]
 fn global() {
-    isolated("global", || {
+    isolated(|| {
         // It refers to `b`, but needs no library that has it.
         let user = bytes(
             "gcc",
@@ -604,7 +604,7 @@ fn global() {
 
 #[test]
 fn system_libraries() {
-    isolated("system_libraries", || {
+    isolated(|| {
         let zlib = system_library("libz.so.1");
         let file = bytes("gcc", "api/uses_zlib.c", &["-Wl,--no-as-needed", zlib.to_str().unwrap()]);
         let is_open = || maps().iter().any(|line| line.name.contains("libz.so"));
@@ -674,7 +674,7 @@ fn debug_entries() -> (usize, u64) {
 
 #[test]
 fn debug() {
-    isolated("debug", || {
+    isolated(|| {
         let file = bytes("gcc", "api/basics.c", &["-g3"]);
         let size = |debug| {
             assert_eq!(debug_entries().0, 0);
@@ -788,7 +788,7 @@ fn image_buffer_and_load_buffer() {
 
 #[test]
 fn prepare_and_instantiate() {
-    isolated("prepare_and_instantiate", || {
+    isolated(|| {
         let template = {
             let file = node_bytes("a", &["b"]);
             let loader = Loader::new().name("many").provide("libb.so", node_bytes("b", &[]));

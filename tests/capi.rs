@@ -6,10 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{build, repository, run};
+use common::{build, limited, repository, run};
 
 /// memdl in both forms.
 struct Forms {
@@ -32,13 +31,6 @@ fn forms() -> &'static Forms {
         let folder = target.join("debug");
         Forms { shared: folder.join("libmemdl.so"), fixed: folder.join("libmemdl.a") }
     })
-}
-
-/// A command that is killed after so many seconds.
-fn limited(seconds: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &seconds.to_string()]).arg(program);
-    command
 }
 
 /// The test libraries, in the order in which the programs take them.

@@ -1376,7 +1376,7 @@ fn a_person_at_the_prompt_has_all_told_or_one() {
 
 #[test]
 fn instances_of_a_template_share_their_debug_information() {
-    common::isolated("instances_of_a_template_share_their_debug_information", || {
+    common::isolated(|| {
         let workshop = Workshop::new();
         // Some megabytes that no compiler would make so fast.
         workshop.run(
@@ -1404,7 +1404,7 @@ fn instances_of_a_template_share_their_debug_information() {
 /// What debuggers are told takes the memory of one copy of the debug sections, never more meanwhile.
 #[test]
 fn debug_information_is_copied_once() {
-    common::isolated("debug_information_is_copied_once", || {
+    common::isolated(|| {
         let bytes = fs::read(library("rustc", "rustlib.rs", &["-g"])).unwrap();
         let elf = goblin::elf::Elf::parse(&bytes).unwrap();
         let name = |name| elf.shdr_strtab.get_at(name).unwrap();

@@ -317,7 +317,7 @@ macro_rules! libraries {
     ($($test:ident $library:literal;)*) => {$(
         #[test]
         fn $test() {
-            isolated(stringify!($test), || compare($library));
+            isolated(|| compare($library));
         }
     )*};
 }

@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use common::{
-    AnyWay, Opened, build, build_program, bytes, debug_entries, isolated, load_and_run, maps,
-    peak_of, repository,
+    AnyWay, Opened, build, build_program, bytes, debug_entries, isolated, limit, load_and_run,
+    maps, peak_of, repository,
 };
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
@@ -573,7 +573,7 @@ fn mutate(bytes: &mut Vec<u8>, important: &[(usize, usize)], random: &mut Random
 
 #[test]
 fn mutated_images_never_panic_or_hang_or_take_much_memory() {
-    isolated("mutated_images_never_panic_or_hang_or_take_much_memory", || {
+    isolated(|| {
         const ROUNDS: usize = 3000;
         let script = format!(
             "-Wl,--version-script={}",
@@ -612,7 +612,7 @@ fn mutated_images_never_panic_or_hang_or_take_much_memory() {
                     let result = catch_unwind(AssertUnwindSafe(|| loader.template(&bytes)));
                     let time = start.elapsed();
                     slowest = slowest.max(time);
-                    assert!(time < LONG, "round {round}, seed {seed:#x}: {time:?}");
+                    assert!(time < limit(LONG), "round {round}, seed {seed:#x}: {time:?}");
                     match result {
                         Err(_) => panic!("round {round}, seed {seed:#x}: prepare panics"),
                         Ok(Ok(_)) => taken += 1,
@@ -790,7 +790,7 @@ fn names_in_errors_cannot_forge_text() {
 /// Small files that would make a careless loader work or allocate by the square of their size.
 #[test]
 fn small_files_cannot_ask_for_much() {
-    isolated("small_files_cannot_ask_for_much", || {
+    isolated(|| {
         let long_name = vec![b'x'; 200_000];
         let strings = [&b"\0"[..], &long_name, b"\0"].concat();
         let base = |tables: &mut Vec<u8>| {
@@ -862,7 +862,7 @@ fn small_files_cannot_ask_for_much() {
             let time = start.elapsed();
             let len = file.len();
             println!("{what}: {len} bytes, {time:?}, {peak} bytes at the most: {told}");
-            assert!(time < 2 * LONG, "{what}: {time:?} for {len} bytes ({told})");
+            assert!(time < limit(2 * LONG), "{what}: {time:?} for {len} bytes ({told})");
             assert!(peak < 128 << 20, "{what}: {peak} bytes for {len} bytes ({told})");
         }
     });
@@ -872,7 +872,7 @@ fn small_files_cannot_ask_for_much() {
 /// a large `p_align` must not let it reach the mappings of others.
 #[test]
 fn relro_never_reaches_beyond_the_image() {
-    isolated("relro_never_reaches_beyond_the_image", || {
+    isolated(|| {
         let mut tables = vec![0; 24];
         tables.push(0);
         let dynamic = [(DT_STRTAB, TABLES + 24), (DT_STRSZ, 1), (DT_SYMTAB, TABLES)];
@@ -1096,7 +1096,7 @@ fn dl_counts() -> (u64, u64) {
 
 #[test]
 fn failed_loads_leave_the_process_as_it_was() {
-    isolated("failed_loads_leave_the_process_as_it_was", || {
+    isolated(|| {
         let one = stub("libone.so", "from_one", "stub_one");
         let two = stub("libtwo.so", "from_two", "stub_two");
         let flags = [one.to_str().unwrap(), two.to_str().unwrap()];

@@ -372,14 +372,14 @@ fn fault(
 
 #[test]
 fn a_small_image_survives_every_fault() {
-    isolated("a_small_image_survives_every_fault", || {
+    isolated(|| {
         sweep(&Image::new("small", "faults/image.c", &["-g", "-Wl,-z,now"]));
     });
 }
 
 #[test]
 fn an_image_with_shared_text_survives_every_fault() {
-    isolated("an_image_with_shared_text_survives_every_fault", || {
+    isolated(|| {
         let flags = ["-g", "-Wl,-z,now", "-DLARGE=(1<<17)", "-DIFUNC", "-DINITIAL_EXEC"];
         sweep(&Image::new("shared text", "faults/image.c", &flags));
     });
@@ -387,7 +387,7 @@ fn an_image_with_shared_text_survives_every_fault() {
 
 #[test]
 fn an_image_in_large_pages_survives_every_fault() {
-    isolated("an_image_in_large_pages_survives_every_fault", || {
+    isolated(|| {
         let flags = ["-Wl,-z,now", "-DLARGE=(3<<19)"];
         sweep(&Image::new("large pages", "faults/image.c", &flags));
     });
@@ -395,7 +395,7 @@ fn an_image_in_large_pages_survives_every_fault() {
 
 #[test]
 fn a_group_survives_every_fault() {
-    isolated("a_group_survives_every_fault", || {
+    isolated(|| {
         let flags = ["-Wl,-soname,libdependency.so", "-Dof_image=of_dependency", "-DIFUNC"];
         let dependency = build("gcc", "faults/image.c", &flags);
         let link = dependency.to_str().unwrap();
@@ -408,7 +408,7 @@ fn a_group_survives_every_fault() {
 
 #[test]
 fn an_image_with_text_relocations_survives_every_fault() {
-    isolated("an_image_with_text_relocations_survives_every_fault", || {
+    isolated(|| {
         let flags = ["-Wl,-z,notext"];
         sweep(&Image::new("text relocations", "loading/text_relocation.S", &flags));
     });

@@ -1,12 +1,14 @@
 //! Threads that change debug information, read it and fork at the same time: nobody waits for ever,
-//! neither a thread of the parent nor a child.
+//! neither a thread of the parent nor a child. Each test is a process of its own: one that hangs ends
+//! with it.
 
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::bytes;
+use common::{bytes, call_run, exit_status, isolated, limit};
 
 fn library() -> (Vec<u8>, memdl::Library, usize) {
     let bytes = bytes("gcc", "foo.c", &["-g", "-O0", "-Wl,--build-id"]);
@@ -17,114 +19,103 @@ fn library() -> (Vec<u8>, memdl::Library, usize) {
     (bytes, library, address)
 }
 
-/// Forks, has the child do `child` with a limit, and gives its exit status.
-fn in_child(child: impl FnOnce() -> bool) -> i32 {
-    // SAFETY: the child does what memdl promises to work there, and leaves by `_exit`.
-    let process = unsafe { libc::fork() };
-    if process == 0 {
-        // SAFETY: ends a child that hangs.
-        unsafe { libc::alarm(60) };
-        let is_right = child();
-        // SAFETY: the child is done.
-        unsafe { libc::_exit(if is_right { 42 } else { 1 }) };
-    }
-    let mut status = 0;
-    // SAFETY: the child of this thread, a local.
-    assert_eq!(unsafe { libc::waitpid(process, &mut status, 0) }, process);
-    status
+/// Forks, and the child must find `is_right`.
+fn child_finds(is_right: impl FnOnce() -> bool) {
+    let status = common::in_child(60, || if is_right() { 42 } else { 1 });
+    assert_eq!(exit_status(status), Some(42), "a child ended with {status:#x}");
 }
 
-fn is_right(status: i32) -> bool {
-    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 42
+/// Runs `body` while other threads take one turn after the other, each its own.
+fn while_others(turns: &[&(dyn Fn() + Sync)], body: impl FnOnce()) {
+    /// They stop when the body panics, too.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        for turn in turns {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    turn();
+                }
+            });
+        }
+        body();
+    });
 }
 
 #[test]
 fn reading_changing_and_forking_do_not_wait_for_each_other_in_a_circle() {
-    let (bytes, library, address) = library();
-    let [reads, changes, forks] = [const { AtomicU64::new(0) }; 3];
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let stop = &stop;
-        let until_stop = move |turns: &AtomicU64, turn: &dyn Fn()| {
-            while !stop.load(Ordering::Relaxed) {
-                turn();
-                turns.fetch_add(1, Ordering::Relaxed);
-            }
+    isolated(|| {
+        let (bytes, library, address) = library();
+        let turns = [const { AtomicU64::new(0) }; 3];
+        let [reads, changes, forks] = [0, 1, 2].map(|thread: usize| {
+            let turns = &turns[thread];
+            move || turns.fetch_add(1, Ordering::Relaxed)
+        });
+        let read = || {
+            assert!(!memdl::symbolize(address).is_empty());
+            reads();
         };
-        let (library, bytes) = (&library, &bytes);
-        let (read, changed, forked) = (&reads, &changes, &forks);
-        scope.spawn(move || until_stop(read, &|| assert!(!memdl::symbolize(address).is_empty())));
-        scope.spawn(move || {
-            until_stop(changed, &|| {
-                library.set_debug(memdl::Debug::Symbols).unwrap();
-                library.set_debug(memdl::Debug::Full).unwrap();
-                library.set_debug_info(bytes.as_slice()).unwrap();
-            });
-        });
-        scope.spawn(move || {
-            until_stop(forked, &|| {
-                assert!(is_right(in_child(|| true)));
-            });
-        });
-        // Each takes some turns in every stretch of time: a thread that hangs takes none.
-        let all = [read, changed, forked];
-        for _ in 0..4 {
-            let before = all.map(|turns| turns.load(Ordering::Relaxed));
-            let since = Instant::now();
-            while all.iter().zip(before).any(|(turns, it)| turns.load(Ordering::Relaxed) < it + 20)
-            {
-                if since.elapsed() > Duration::from_secs(120) {
-                    // The threads that hang would keep the test from failing.
-                    eprintln!("stuck: {all:?}");
-                    std::process::abort();
+        let change = || {
+            library.set_debug(memdl::Debug::Symbols).unwrap();
+            library.set_debug(memdl::Debug::Full).unwrap();
+            library.set_debug_info(bytes.as_slice()).unwrap();
+            changes();
+        };
+        let fork = || {
+            child_finds(|| true);
+            forks();
+        };
+        while_others(&[&read, &change, &fork], || {
+            // Each takes some turns in every stretch of time: a thread that hangs takes none.
+            let counts = || [0, 1, 2].map(|thread: usize| turns[thread].load(Ordering::Relaxed));
+            for _ in 0..4 {
+                let (before, since) = (counts(), Instant::now());
+                while counts().iter().zip(before).any(|(count, before)| *count < before + 20) {
+                    if since.elapsed() > limit(Duration::from_secs(60)) {
+                        // The threads that hang would keep the test from failing.
+                        eprintln!("stuck: {turns:?}");
+                        std::process::abort();
+                    }
+                    thread::sleep(Duration::from_millis(1));
                 }
-                std::thread::sleep(Duration::from_millis(1));
             }
-        }
-        stop.store(true, Ordering::Relaxed);
+        });
     });
 }
 
 #[test]
 fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
-    let (bytes, library, address) = library();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (stop, library, bytes) = (&stop, &library, &bytes);
-        scope.spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                library.set_debug(memdl::Debug::Portable).unwrap();
-                library.set_debug(memdl::Debug::Full).unwrap();
+    isolated(|| {
+        let (bytes, library, address) = library();
+        // SAFETY: a library of `testlibs/`.
+        let pool = unsafe { memdl::Loader::new().prepare(&bytes) }.unwrap().pool(2);
+        let change_form = || {
+            library.set_debug(memdl::Debug::Portable).unwrap();
+            library.set_debug(memdl::Debug::Full).unwrap();
+        };
+        let change_file = || {
+            library.set_debug_info(bytes.as_slice()).unwrap();
+            memdl::symbolize(address);
+        };
+        // SAFETY: as above; nothing of it runs when it is released.
+        let use_pool = || drop(unsafe { pool.acquire() }.unwrap());
+        while_others(&[&change_form, &change_file, &use_pool], || {
+            for _ in 0..150 {
+                child_finds(|| {
+                    let known = memdl::symbolize(address);
+                    library.set_debug(memdl::Debug::Symbols).unwrap();
+                    // SAFETY: as above.
+                    let another = unsafe { memdl::Loader::new().load(&bytes) };
+                    !known.is_empty() && another.is_ok_and(|it| it.close().is_ok())
+                });
             }
         });
-        scope.spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                library.set_debug_info(bytes.as_slice()).unwrap();
-                memdl::symbolize(address);
-            }
-        });
-        scope.spawn(move || {
-            // SAFETY: a library of `testlibs/`.
-            let pool = unsafe { memdl::Loader::new().prepare(bytes) }.unwrap().pool(2);
-            while !stop.load(Ordering::Relaxed) {
-                // SAFETY: as above; nothing of it runs when it is released.
-                drop(unsafe { pool.acquire() }.unwrap());
-            }
-        });
-        for _ in 0..150 {
-            let status = in_child(|| {
-                let known = memdl::symbolize(address);
-                library.set_debug(memdl::Debug::Symbols).unwrap();
-                // SAFETY: as above.
-                let another = unsafe { memdl::Loader::new().load(bytes) };
-                !known.is_empty() && another.is_ok_and(|it| it.close().is_ok())
-            });
-            if !is_right(status) {
-                stop.store(true, Ordering::Relaxed);
-                panic!("a child ended with {status:#x}");
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -132,29 +123,11 @@ fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
 /// it in a child.
 #[test]
 fn a_child_notes_functions_for_the_exit_whatever_threads_of_its_parent_were_noting() {
-    let bytes = bytes("gcc", "unload/many_at_exit.c", &["-O1"]);
-    let load_and_unload = || {
-        // SAFETY: a library of `testlibs/`.
-        let library = unsafe { memdl::Loader::new().system_libraries(true).load(&bytes) }.unwrap();
-        common::call_run(&library) == 42
-    };
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    assert!(load_and_unload());
-                }
-            });
-        }
-        for _ in 0..300 {
-            let status = in_child(load_and_unload);
-            if !is_right(status) {
-                stop.store(true, Ordering::Relaxed);
-                panic!("a child ended with {status:#x}");
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
+    isolated(|| {
+        let bytes = bytes("gcc", "unload/many_at_exit.c", &["-O1"]);
+        let loads = || load_and_call(&bytes);
+        let load = || assert!(loads());
+        while_others(&[&load, &load], || (0..300).for_each(|_| child_finds(loads)));
     });
 }
 
@@ -162,32 +135,22 @@ fn a_child_notes_functions_for_the_exit_whatever_threads_of_its_parent_were_noti
 /// lock in a child.
 #[test]
 fn a_child_loads_whatever_images_of_its_parent_were_walking_the_list_of_libraries() {
-    let bytes = bytes("gcc", "services/walks.c", &["-O1"]);
-    let loader = memdl::Loader::new().system_libraries(true);
-    // SAFETY: a library of `testlibs/`.
-    let library = unsafe { loader.load(&bytes) }.unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    assert_eq!(common::call_run(&library), 42);
-                }
-            });
-        }
-        for _ in 0..100 {
-            let status = in_child(|| {
-                // SAFETY: as above.
-                let library = unsafe { loader.load(&bytes) }.unwrap();
-                common::call_run(&library) == 42
-            });
-            if !is_right(status) {
-                stop.store(true, Ordering::Relaxed);
-                panic!("a child ended with {status:#x}");
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
+    isolated(|| {
+        let bytes = bytes("gcc", "services/walks.c", &["-O1"]);
+        // SAFETY: a library of `testlibs/`.
+        let library = unsafe { memdl::Loader::new().system_libraries(true).load(&bytes) }.unwrap();
+        let walk = || assert_eq!(call_run(&library), 42);
+        while_others(&[&walk, &walk], || {
+            (0..100).for_each(|_| child_finds(|| load_and_call(&bytes)));
+        });
     });
+}
+
+/// Loads, calls and unloads; whether the library is content.
+fn load_and_call(bytes: &[u8]) -> bool {
+    // SAFETY: a library of `testlibs/`.
+    let library = unsafe { memdl::Loader::new().system_libraries(true).load(bytes) }.unwrap();
+    call_run(&library) == 42
 }
 
 /// A logger is foreign code: it may come back to memdl.
@@ -205,35 +168,28 @@ impl log::Log for Logger {
         let (_, library, address) = library();
         library.set_debug(memdl::Debug::Off).unwrap();
         memdl::symbolize(address);
-        assert!(is_right(in_child(|| true)));
+        child_finds(|| true);
     }
 
     fn flush(&self) {}
 }
 
-/// In a process of its own, since there is one logger.
+/// There is one logger in a process.
 #[test]
 fn the_logger_is_called_without_a_lock() {
-    const CHILD: &str = "MEMDL_TEST_LOGGER";
-    if std::env::var_os(CHILD).is_none() {
-        let mut command = std::process::Command::new("timeout");
-        command.args(["-s", "KILL", "300"]).arg(std::env::current_exe().unwrap());
-        command.args(["the_logger_is_called_without_a_lock", "--exact", "--test-threads=1"]);
-        let output = command.env(CHILD, "1").output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        return;
-    }
-    log::set_logger(&Logger).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
-    // Debug information that lldb cannot be given: names of sections whose contents are broken.
-    let bytes = bytes("gcc", "foo.c", &["-g", "-gdwarf-5"]);
-    let mut broken = bytes.clone();
-    let info = section(&bytes, ".debug_info");
-    broken[info.start + 4] = 0x77;
-    // SAFETY: a library of `testlibs/`; its code is as it was.
-    let library = unsafe { memdl::Loader::new().load(&broken) }.unwrap();
-    library.set_debug(memdl::Debug::Portable).unwrap();
-    assert!(MESSAGES.load(Ordering::Relaxed) > 0);
+    isolated(|| {
+        log::set_logger(&Logger).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        // Debug information that lldb cannot be given: names of sections whose contents are broken.
+        let bytes = bytes("gcc", "foo.c", &["-g", "-gdwarf-5"]);
+        let mut broken = bytes.clone();
+        let info = section(&bytes, ".debug_info");
+        broken[info.start + 4] = 0x77;
+        // SAFETY: a library of `testlibs/`; its code is as it was.
+        let library = unsafe { memdl::Loader::new().load(&broken) }.unwrap();
+        library.set_debug(memdl::Debug::Portable).unwrap();
+        assert!(MESSAGES.load(Ordering::Relaxed) > 0);
+    });
 }
 
 /// Where a section's contents are in the file.

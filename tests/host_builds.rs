@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use common::{repository, run};
+use common::{limited, repository, run};
 use gdb::libraries::library;
 use gdb::{Gdb, Replies};
 
@@ -57,9 +57,9 @@ static BUILDING: Mutex<()> = Mutex::new(());
 /// Cargo, with bitcode in all that it compiles, so that one build of what memdl needs serves hosts
 /// with and without link-time optimisation.
 fn cargo() -> Command {
-    let mut command = Command::new("timeout");
+    let mut command = limited(900, env!("CARGO"));
     command
-        .args(["--kill-after=5", "900", env!("CARGO"), "rustc", "--quiet", "--offline"])
+        .args(["rustc", "--quiet", "--offline"])
         // Optimised enough to be what a release is, and compiled in less time.
         .args(["--config", "profile.release.opt-level=1", "--config", "profile.release.debug=1"])
         .arg("--target-dir")
@@ -297,8 +297,7 @@ fn two_versions_in_one_program() {
     for flags in [&[][..], &["-Clto=fat", "-Copt-level=0"]] {
         build(&["--bin", "copies"], flags);
         let image = common::build("g++", "unwind/throws.cpp", &["-O1", "-pthread"]);
-        let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", "300"]).arg(built.join("copies"));
+        let mut command = limited(300, built.join("copies"));
         let output = run(command.arg(image).arg(built.join("libthird.so")), "what it is made of");
         assert_eq!(output, "all copies at work\n", "{flags:?}");
     }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::Duration;
 
-use common::{build, isolated, peak_of};
+use common::{build, isolated, limit, peak_of};
 use memdl::{Debug, Error, Library, Limits, Loader};
 
 /// As small as threads of the C library's users are made. Frames of a build that is not optimised are several times as large.
@@ -362,7 +362,7 @@ fn bounded<T: Send>(what: &str, f: impl FnOnce() -> T + Send) -> T {
     let left = common::resident().saturating_sub(before) * 1024;
     println!("{what}: {elapsed:?}, {} KiB at the peak, {} KiB left", peak >> 10, left >> 10);
     std::io::stdout().flush().unwrap();
-    assert!(elapsed < TIME, "{what}: {elapsed:?}");
+    assert!(elapsed < limit(TIME), "{what}: {elapsed:?}");
     assert!(peak < MEMORY && left < LEFT, "{what}: {peak} {left}");
     result.unwrap()
 }
@@ -378,7 +378,7 @@ fn load(loader: &Loader, image: &[u8]) -> Library {
 /// Takes about 3 s by itself, unoptimized.
 #[test]
 fn whatever_a_small_file_states_it_costs_little() {
-    isolated("whatever_a_small_file_states_it_costs_little", || {
+    isolated(|| {
         kinds().into_iter().step_by(2).for_each(costs_little);
     });
 }
@@ -386,7 +386,7 @@ fn whatever_a_small_file_states_it_costs_little() {
 /// The other half, which takes as long.
 #[test]
 fn whatever_else_a_small_file_states_it_costs_little() {
-    isolated("whatever_else_a_small_file_states_it_costs_little", || {
+    isolated(|| {
         kinds().into_iter().skip(1).step_by(2).for_each(costs_little);
     });
 }
@@ -444,7 +444,7 @@ fn split_unit(is_skeleton: bool, id: u64, table: u32, entries: &[u8]) -> Vec<u8>
 /// about 5 s by itself, unoptimized.
 #[test]
 fn whatever_another_file_states_it_costs_little() {
-    isolated("whatever_another_file_states_it_costs_little", || {
+    isolated(|| {
         warnings();
         let plain = image(true);
         let image = |units: Vec<u8>, more: &[Section]| {
@@ -540,7 +540,7 @@ fn whatever_another_file_states_it_costs_little() {
 /// The limits are the program's to choose.
 #[test]
 fn what_exceeds_the_programs_limits_is_told_by_name_only() {
-    isolated("what_exceeds_the_programs_limits_is_told_by_name_only", || {
+    isolated(|| {
         warnings();
         let flags = ["-g", "-gz=zlib", "-Wl,--compress-debug-sections=zlib"];
         let image = std::fs::read(build("gcc", "debug/hostile.c", &flags)).unwrap();

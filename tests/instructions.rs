@@ -11,19 +11,18 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{build, repository, run};
+use common::{build, limited, repository, run};
 
 /// `examples/loads.rs`, built for this test alone.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
-        let mut command = Command::new("timeout");
+        let mut command = limited(900, env!("CARGO"));
         command
-            .args(["--kill-after=5", "900", env!("CARGO"), "build", "--quiet"])
+            .args(["build", "--quiet"])
             .args(["--profile", "release", "--example", "loads"])
             // What somebody has set for other builds.
             .env("CARGO_ENCODED_RUSTFLAGS", "")
@@ -44,16 +43,9 @@ fn program() -> &'static Path {
 fn instructions(way: &str, loads: u64) -> u64 {
     // Small, plain, and with debug information.
     let library = build("gcc", "bench/tiny.c", &["-O2", "-g"]);
-    let mut command = Command::new("timeout");
+    let mut command = limited(120, "valgrind");
     command
-        .args([
-            "-s",
-            "KILL",
-            "120",
-            "valgrind",
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-        ])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program())
         .arg(way)
         .arg(library)

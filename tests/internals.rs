@@ -10,7 +10,7 @@ use memdl::internals::{self, Way};
 fn an_image_in_place_of_which_nothing_may_run_does_not() {
     let image = bytes("gcc", "testlibs/loading/must_not_run.c", &["-g"]);
     internals::parse_plan_bind(&image).unwrap();
-    isolated("an_image_in_place_of_which_nothing_may_run_does_not", || {
+    isolated(|| {
         let all = || {
             for way in Way::ALL {
                 for debug in [Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable] {

@@ -57,7 +57,7 @@ fn has_lazy_plt(path: &Path) -> bool {
 
 #[test]
 fn arguments_arrive_and_results_return() {
-    isolated("arguments_arrive_and_results_return", || {
+    isolated(|| {
         let callee = gcc("callee.c", &["-Wl,-soname,libcallee.so"]);
         for linker in ["bfd", "lld", "mold", "gold"] {
             let linker = format!("-fuse-ld={linker}");
@@ -80,7 +80,7 @@ fn arguments_arrive_and_results_return() {
 
 #[test]
 fn vectors_of_every_width_arrive() {
-    isolated("vectors_of_every_width_arrive", || {
+    isolated(|| {
         let mut widths = vec![("16", "-msse2")];
         if std::arch::is_x86_feature_detected!("avx") {
             widths.push(("32", "-mavx"));
@@ -114,10 +114,9 @@ fn ended_for_want_of(output: &Output, name: &str) {
 
 #[test]
 fn a_missing_function_is_missed_when_it_is_called() {
-    const TEST: &str = "a_missing_function_is_missed_when_it_is_called";
     let callee = gcc("callee.c", &["-Wl,-soname,libcallee.so"]);
     let path = gcc("calls.c", &[callee.to_str().unwrap()]);
-    let output = isolated_output(TEST, || {
+    let output = isolated_output(|| {
         let loader = Loader::new().provide("libcallee.so", read(&callee));
         let error = load(&loader, &path).expect_err("bound at load");
         assert!(error.to_string().contains("missing_for_good"), "{error}");
@@ -134,9 +133,8 @@ fn a_missing_function_is_missed_when_it_is_called() {
 /// What `dlopen` does, for the test above.
 #[test]
 fn dlopen_misses_a_function_when_it_is_called() {
-    const TEST: &str = "dlopen_misses_a_function_when_it_is_called";
     let path = gcc("one.c", &[]);
-    let output = isolated_output(TEST, || {
+    let output = isolated_output(|| {
         let opened = Opened::new(&path, RTLD_LAZY);
         opened.run();
         std::process::exit(3);
@@ -239,7 +237,7 @@ fn lazy_slots_behind_relro() {
 
 #[test]
 fn a_definition_that_comes_later_is_found() {
-    isolated("a_definition_that_comes_later_is_found", || {
+    isolated(|| {
         let (user, definer) = (gcc("one.c", &[]), gcc("late.c", &[]));
         let library = load(&lazy(), &user).unwrap();
         // Seen by nobody.

@@ -122,7 +122,7 @@ fn pages_have_the_protection_that_dlopen_gives_them() {
 
 #[test]
 fn no_page_is_writable_and_executable_at_any_moment() {
-    isolated("no_page_is_writable_and_executable_at_any_moment", || {
+    isolated(|| {
         let text_relocation = gcc("text_relocation.S", &["-Wl,-z,notext"]);
         let plain = gcc("protections.c", &["-Wl,-z,relro", "-DRELRO"]);
         let done = AtomicBool::new(false);
@@ -667,7 +667,7 @@ fn symbol_0_is_the_start_of_the_image() {
 
 #[test]
 fn ifuncs_of_another_image() {
-    isolated("ifuncs_of_another_image", || {
+    isolated(|| {
         for linker in LINKERS {
             let linker = format!("-fuse-ld={linker}");
             let library = |source: &str, flags: &[&str]| {
@@ -696,7 +696,7 @@ fn ifuncs_of_another_image() {
 
 #[test]
 fn unique_definitions_are_one_in_the_process() {
-    isolated("unique_definitions_are_one_in_the_process", || {
+    isolated(|| {
         let path = build("g++", "loading/unique.cpp", &["-O1"]);
         let file = fs::read(&path).unwrap();
         let elf = Elf::parse(&file).unwrap();
@@ -857,7 +857,7 @@ fn many_modules_with_thread_local_variables() {
 /// Initial exec wants a fixed place in every thread, and there is only so much of it.
 #[test]
 fn initial_exec_is_refused_by_name_when_there_is_no_room() {
-    isolated("initial_exec_is_refused_by_name_when_there_is_no_room", || {
+    isolated(|| {
         let refused = |file: &[u8]| {
             // SAFETY: a library of `testlibs/`.
             let error =
@@ -903,7 +903,7 @@ fn initial_exec_is_refused_by_name_when_there_is_no_room() {
 
 #[test]
 fn constructors_and_destructors_run_in_order_with_the_arguments_of_the_process() {
-    isolated("constructors_and_destructors_run_in_order_with_the_arguments_of_the_process", || {
+    isolated(|| {
         let expected = "DT_INIT early late argv envp run ";
         let at_end = "first last DT_FINI";
         for linker in LINKERS {
@@ -930,9 +930,8 @@ fn constructors_and_destructors_run_in_order_with_the_arguments_of_the_process()
 
 #[test]
 fn destructors_run_when_the_process_ends_without_an_unload() {
-    let test = "destructors_run_when_the_process_ends_without_an_unload";
     let named = |name: &str| gcc("prints_at_exit.c", &[&*format!("-DNAME=\"{name}\"")]);
-    let output = isolated_output(test, || {
+    let output = isolated_output(|| {
         println!(); // ends the line of the test harness
         let forgotten = load(&named("forgotten"));
         let closed = load(&named("closed"));
@@ -970,7 +969,7 @@ fn destructors_run_when_the_process_ends_without_an_unload() {
 
 #[test]
 fn unloading_unmaps() {
-    let output = isolated_output("unloading_unmaps", || {
+    let output = isolated_output(|| {
         let file = gcc("everything.c", &[]);
         drop(load(&file));
         let before = maps().len();
@@ -1004,7 +1003,7 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn many_rounds_of_loading_leave_nothing() {
-    isolated("many_rounds_of_loading_leave_nothing", || {
+    isolated(|| {
         let files = [
             gcc("everything.c", &["-g"]),
             gcc("tls.c", &["-g"]),
@@ -1058,7 +1057,7 @@ extern "C" fn host_destructs() -> c_int {
 
 #[test]
 fn constructors_and_destructors_may_load_and_unload() {
-    isolated("constructors_and_destructors_may_load_and_unload", || {
+    isolated(|| {
         *NESTED_BYTES.lock().unwrap() = gcc("tls.c", &[]);
         let loader = Loader::new()
             .define("host_constructs", host_constructs as *const c_void)
@@ -1100,7 +1099,7 @@ fn whose(opened: &[(&Path, c_int)]) -> Option<c_int> {
 
 #[test]
 fn libraries_that_were_opened_define_for_whoever_sees_them() {
-    isolated("libraries_that_were_opened_define_for_whoever_sees_them", || {
+    isolated(|| {
         let [one, two] = ["1", "2"]
             .map(|number| build("gcc", "loading/whose.c", &[&format!("-DNUMBER={number}")]));
         let (one, two) = (&*one, &*two);
@@ -1119,7 +1118,7 @@ fn libraries_that_were_opened_define_for_whoever_sees_them() {
 
 #[test]
 fn eight_threads_load_and_unload_at_once() {
-    isolated("eight_threads_load_and_unload_at_once", || {
+    isolated(|| {
         let path = build("gcc", "loading/everything.c", &[]);
         let files = [gcc("everything.c", &["-g"]), gcc("tls.c", &[]), gcc("ifunc.c", &[])];
         let before = {

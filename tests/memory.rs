@@ -8,11 +8,12 @@ mod common;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use common::{MapsLine, build, isolated, maps, maps_without_heaps};
+use common::{
+    MapsLine, build, in_child, isolated, limited_own_test, maps, maps_without_heaps, name_of, run,
+};
 use memdl::{Debug, Error, ImageBuffer, Library, Loader};
 
 const PAGE: usize = 4096;
@@ -124,7 +125,7 @@ fn secrets() -> usize {
 
 #[test]
 fn nothing_of_another_image_is_behind_one() {
-    isolated("nothing_of_another_image_is_behind_one", || {
+    isolated(|| {
         // In large pages and in small ones; of another length in as many pages, and the same.
         let pairs = [(1_950_000, 1_450_000), (1_450_000, 1_950_000), (60_000, 60_000), (10, 3_000)];
         for (first, second) in pairs {
@@ -154,39 +155,33 @@ fn nothing_of_another_image_is_behind_one() {
 
 #[test]
 fn a_forked_child_meets_nothing_of_others_either() {
-    isolated("a_forked_child_meets_nothing_of_others_either", || {
+    isolated(|| {
         let bytes = secret(60_000, &[]);
         let before = load(&bytes, Debug::Off).unwrap();
         let gone = load(&bytes, Debug::Off).unwrap();
         call::<()>(&gone, "keep_secret");
         drop(gone);
-        // SAFETY: the child is this thread alone, and leaves by `_exit`.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                let inside = std::panic::catch_unwind(|| {
-                    assert_stands_alone(&before, "loaded before");
-                    call::<()>(&before, "keep_secret");
-                    drop(before);
-                    for (what, way) in WAYS {
-                        let library = way(&bytes).unwrap();
-                        assert_eq!(call::<i32>(&library, "looks_fresh"), 1, "{what}");
-                        assert_stands_alone(&library, what);
-                    }
-                });
-                libc::_exit(i32::from(inside.is_err()));
+        // The child is this thread alone.
+        let inside = || {
+            assert_stands_alone(&before, "loaded before");
+            call::<()>(&before, "keep_secret");
+            // SAFETY: the child does not use it again; the parent has its own.
+            drop(unsafe { std::ptr::read(&before) });
+            for (what, way) in WAYS {
+                let library = way(&bytes).unwrap();
+                assert_eq!(call::<i32>(&library, "looks_fresh"), 1, "{what}");
+                assert_stands_alone(&library, what);
             }
-            let mut status = -1;
-            assert_eq!(libc::waitpid(child, &mut status, 0), child);
-            assert_eq!(status, 0);
-        }
+        };
+        let status = in_child(60, || i32::from(std::panic::catch_unwind(inside).is_err()));
+        assert_eq!(status, 0);
         assert_stands_alone(&before, "in the parent");
     });
 }
 
 #[test]
 fn memory_of_images_of_any_size_is_kept() {
-    isolated("memory_of_images_of_any_size_is_kept", || {
+    isolated(|| {
         let filled = ["-DFILLED=1000", "-DFILLED=1400000", "-DFILLED=2000000", "-DFILLED=4600000"];
         for (len, filled) in [3_000, 400_000].into_iter().flat_map(|len| filled.map(|it| (len, it)))
         {
@@ -202,7 +197,7 @@ fn memory_of_images_of_any_size_is_kept() {
 
 #[test]
 fn kept_memory_is_wiped_for_who_wants_that() {
-    isolated("kept_memory_is_wiped_for_who_wants_that", || {
+    isolated(|| {
         // With an operator who has said so, whatever the program says.
         if std::env::var_os("MEMDL_WIPE").is_some() {
             memdl::wipe_kept_memory(false);
@@ -226,13 +221,8 @@ fn kept_memory_is_wiped_for_who_wants_that() {
         leave_secrets();
         assert!(secrets() > 0);
 
-        let status = Command::new("timeout")
-            .args(["-s", "KILL", "60"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["kept_memory_is_wiped_for_who_wants_that", "--exact", "--test-threads=1"])
-            .env("MEMDL_WIPE", "on")
-            .status();
-        assert!(status.unwrap().success());
+        let test = name_of(&kept_memory_is_wiped_for_who_wants_that);
+        run(limited_own_test(60, test).env("MEMDL_WIPE", "on"), "coreutils");
     });
 }
 
@@ -254,7 +244,7 @@ fn leave_secrets() {
 
 #[test]
 fn nothing_of_another_image_is_behind_thread_locals_at_a_fixed_place() {
-    isolated("nothing_of_another_image_is_behind_thread_locals_at_a_fixed_place", || {
+    isolated(|| {
         type Fill = unsafe extern "C" fn(i32);
         type Behind = unsafe extern "C" fn(i32, i32) -> i32;
         let block = |size: usize, first: u8| {
@@ -300,7 +290,7 @@ fn nothing_of_another_image_is_behind_thread_locals_at_a_fixed_place() {
 
 #[test]
 fn a_process_with_all_mappings_that_it_may_have_unloads() {
-    isolated("a_process_with_all_mappings_that_it_may_have_unloads", || {
+    isolated(|| {
         let bytes = secret(60_000, &[]);
         let most = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
         let most: usize = most.trim().parse().unwrap();

@@ -12,11 +12,12 @@ mod mutate;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{bytes, debug_entries, isolated_without_caches, maps, peak_of, repository, run};
+use common::{
+    bytes, debug_entries, isolated_without_caches, limit, limited, maps, peak_of, repository, run,
+};
 use goblin::elf::dynamic::DT_FLAGS_1;
 use memdl::internals::{self, Way};
 use memdl::{Debug, Error};
@@ -227,7 +228,7 @@ fn run_cases(test: &str, seeds: &[Seed], first: u32, cases: u32, wrong: fn(u32) 
             second => load(&mutated(&seed.image, number), second.as_deref(), number),
         };
         let time = start.elapsed();
-        assert!(time < LONG, "case {number} of {}: {time:?}", seed.name);
+        assert!(time < limit(LONG), "case {number} of {}: {time:?}", seed.name);
         (loaded, time)
     };
     /// Says which case it was when it panics.
@@ -352,8 +353,8 @@ fn with_debug_files() -> Vec<Seed> {
         let folder = folder.join(name);
         fs::create_dir_all(&folder).unwrap();
         let script = script.replace("{}", &format!("-o lib.so {}", source.display()));
-        let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "60", "sh", "-ec", &script]).current_dir(&folder);
+        let mut command = limited(60, "sh");
+        command.args(["-ec", &script]).current_dir(&folder);
         run(&mut command, "binutils clang llvm");
         Seed {
             name: name.into(),
@@ -371,7 +372,7 @@ macro_rules! cases {
         #[test]
         fn $name() {
             const NAME: &str = stringify!($name);
-            isolated_without_caches(NAME, || run_cases(NAME, &$seeds(), $first, 1_250, $wrong));
+            isolated_without_caches(|| run_cases(NAME, &$seeds(), $first, 1_250, $wrong));
         }
     )*};
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps};
+use common::{AnyWay, Opened, build, call_run, isolated, limit, load_and_run, maps};
 use libc::RTLD_NOW;
 use memdl::{Error, Imports, Loader};
 
@@ -40,7 +40,7 @@ fn both(path: &Path) -> [i32; 2] {
 
 #[test]
 fn a_needed_library_uses_what_the_image_defines() {
-    isolated("a_needed_library_uses_what_the_image_defines", || {
+    isolated(|| {
         let asks = library("gcc", "asks.c", &[], &[]);
         let between = library("gcc", "between.c", &[], &[&asks]);
         assert_eq!(both(&library("gcc", "answers.c", &[], &[&asks])), [42, 42]);
@@ -61,7 +61,7 @@ fn a_needed_library_uses_what_the_image_defines() {
 /// Each instance has its own, bound to it, and they go with it.
 #[test]
 fn such_a_library_comes_and_goes_with_the_image() {
-    isolated("such_a_library_comes_and_goes_with_the_image", || {
+    isolated(|| {
         let asks = library("gcc", "asks.c", &[], &[]);
         let file = fs::read(library("gcc", "answers.c", &[], &[&asks])).unwrap();
         let template = loader().template(&file).unwrap();
@@ -81,7 +81,7 @@ fn such_a_library_comes_and_goes_with_the_image() {
 /// What it defines is the system's still: an image that may not bind to it does not.
 #[test]
 fn restrictions_hold_for_such_a_library_too() {
-    isolated("restrictions_hold_for_such_a_library_too", || {
+    isolated(|| {
         let asks = library("gcc", "asks.c", &[], &[]);
         let file = fs::read(library("gcc", "answers.c", &[], &[&asks])).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -111,7 +111,7 @@ fn restrictions_hold_for_such_a_library_too() {
 /// `ld.so` binds nothing anew either.
 #[test]
 fn a_library_that_is_in_the_process_stays_as_it_is() {
-    isolated("a_library_that_is_in_the_process_stays_as_it_is", || {
+    isolated(|| {
         let asks = library("gcc", "asks.c", &[], &[]);
         let _opened = Opened::new(&asks, RTLD_NOW);
         assert_eq!(both(&library("gcc", "answers.c", &[], &[&asks])), [7, 7]);
@@ -120,7 +120,7 @@ fn a_library_that_is_in_the_process_stays_as_it_is() {
 
 #[test]
 fn the_cpp_runtime_uses_the_allocator_of_the_image() {
-    isolated("the_cpp_runtime_uses_the_allocator_of_the_image", || {
+    isolated(|| {
         assert!(!is_opened("libstdc++"), "the test's own process has the runtime");
         assert_eq!(both(&library("g++", "allocates.cpp", &[], &[])), [42, 42]);
     });
@@ -129,7 +129,7 @@ fn the_cpp_runtime_uses_the_allocator_of_the_image() {
 /// An image of the usual kind, with functions and templates of its own, has no copy of its own.
 #[test]
 fn other_images_share_the_cpp_runtime() {
-    isolated("other_images_share_the_cpp_runtime", || {
+    isolated(|| {
         let path = build("g++", "unwind/throws.cpp", &["-O1", "-pthread"]);
         let before = maps().len();
         let library = load_and_run(&loader(), &fs::read(path).unwrap(), "throws.cpp");
@@ -140,7 +140,7 @@ fn other_images_share_the_cpp_runtime() {
 
 #[test]
 fn a_library_that_needs_the_image_in_turn() {
-    isolated("a_library_that_needs_the_image_in_turn", || {
+    isolated(|| {
         let soname = "-Wl,-soname,libmemdl-test-circle.so";
         // The second is linked to a first that is not there any more when it is needed.
         let stub = library("gcc", "circle.c", &["-DFIRST", soname], &[]);
@@ -152,7 +152,7 @@ fn a_library_that_needs_the_image_in_turn() {
 
 #[test]
 fn a_runtime_that_the_image_reports_itself_to() {
-    isolated("a_runtime_that_the_image_reports_itself_to", || {
+    isolated(|| {
         let registry = library("gcc", "registry.c", &[], &[]);
         assert_eq!(both(&library("gcc", "reports.c", &[], &[&registry])), [42, 42]);
     });
@@ -174,7 +174,7 @@ fn a_needed_library_that_is_a_pipe_is_missing() {
         // SAFETY: a library of `testlibs/`, which is not loaded.
         done.send(unsafe { Loader::new().load(&image) }.map(drop))
     });
-    let result = result.recv_timeout(std::time::Duration::from_secs(60));
+    let result = result.recv_timeout(limit(std::time::Duration::from_secs(60)));
     fs::remove_file(&pipe).unwrap();
     let error = result.expect("the load ends").unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");

@@ -15,7 +15,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{build, debug_entries, isolated, maps, run};
+use common::{
+    build, debug_entries, exit_status, in_child, isolated, limited_own_test, maps, name_of, run,
+};
 use memdl::{Debug, Error, ImageBuffer, Library, Loader, Reset, Template};
 
 /// A single allocation of memdl's that is larger than this can fail: what lib.rs promises.
@@ -490,7 +492,7 @@ fn for_each(mut body: impl FnMut(&Case, &Action)) {
 
 #[test]
 fn each_large_allocation_can_fail() {
-    isolated("each_large_allocation_can_fail", || {
+    isolated(|| {
         let (mut refused, mut failed) = (0, 0);
         for_each(|case, action| {
             *NEXT.lock().unwrap() = Some(Mode::One { above: LARGEST, number: usize::MAX });
@@ -510,7 +512,7 @@ fn each_large_allocation_can_fail() {
 
 #[test]
 fn whatever_the_budget_it_is_an_error() {
-    isolated("whatever_the_budget_it_is_an_error", || {
+    isolated(|| {
         let mut failed = 0;
         for_each(|case, action| {
             let all = Mode::Budget { bytes: usize::MAX >> 1 };
@@ -538,29 +540,18 @@ fn address_space() -> u64 {
 /// with an image, one thing after the other. Whether all of it was done; a signal is a failure.
 fn under_limit(case: &Case, more: u64) -> bool {
     let limit = address_space() + more;
-    // SAFETY: this process has one thread that does anything; the child ends with `_exit`.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
+    // This process has one thread that does anything.
+    let status = in_child(60, || {
         let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-        // SAFETY: plain calls. The alarm ends what hangs.
-        unsafe {
-            libc::alarm(60);
-            libc::setrlimit(libc::RLIMIT_AS, &limit);
-        }
-        let done = catch_unwind(AssertUnwindSafe(|| everything(case)));
-        let code = match done {
+        // SAFETY: reads a local.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+        match catch_unwind(AssertUnwindSafe(|| everything(case))) {
             Ok(Ok(())) => 0,
             Ok(Err(_)) => 1,
             Err(_) => 2,
-        };
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(code) };
-    }
-    let mut status = 0;
-    // SAFETY: a child of ours.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+        }
+    });
+    let code = exit_status(status);
     assert!(
         matches!(code, Some(0 | 1)),
         "{} with {more} bytes: signal {}, exit {code:?}",
@@ -612,18 +603,13 @@ fn everything(case: &Case) -> Result<(), Error> {
 
 #[test]
 fn whatever_the_limit_of_address_space_nothing_aborts() {
-    const TEST: &str = "whatever_the_limit_of_address_space_nothing_aborts";
     const STEPS: u64 = 160;
     // One heap for all threads, which the limit counts as it grows; other heaps reserve 64 MiB.
     if std::env::var("MALLOC_ARENA_MAX").is_err() {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args([TEST, "--exact", "--nocapture", "--test-threads=1"])
-            .env("MALLOC_ARENA_MAX", "1")
-            .output()
-            .unwrap();
-        let (out, err) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && out.contains("running 1 test"), "{out}{err}");
+        let test = name_of(&whatever_the_limit_of_address_space_nothing_aborts);
+        // Its children have limits of their own.
+        let out = run(limited_own_test(1200, test).env("MALLOC_ARENA_MAX", "1"), "coreutils");
+        assert!(out.contains("running 1 test"), "{out}");
         println!("{out}");
         return;
     }
@@ -651,7 +637,7 @@ fn whatever_the_limit_of_address_space_nothing_aborts() {
 #[test]
 fn a_small_stack_is_enough() {
     const STACK: usize = if cfg!(debug_assertions) { 256 << 10 } else { 64 << 10 };
-    isolated("a_small_stack_is_enough", || {
+    isolated(|| {
         for case in cases() {
             let done = std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new().stack_size(STACK);

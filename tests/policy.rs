@@ -10,7 +10,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::{fs, ptr};
 
-use common::{AnyWay, build, call_run, debug_entries, isolated, maps, run};
+use common::{
+    AnyWay, build, call_run, debug_entries, isolated, limited, maps, name_of, own_test, run,
+};
 use memdl::{Binding, Debug, Error, Imports, Library, Loader};
 
 type Find = unsafe extern "C" fn(*const c_char) -> *mut c_void;
@@ -62,7 +64,7 @@ const ALLOWED: [&str; 7] =
 
 #[test]
 fn the_verifier_sees_every_image_before_anything_else_does() {
-    isolated("the_verifier_sees_every_image_before_anything_else_does", || {
+    isolated(|| {
         let b = fs::read(build("gcc", "policy/sealed.c", &["-Wl,-soname,libb.so"])).unwrap();
         let stub = build("gcc", "policy/sealed.c", &["-Wl,-soname,libb.so"]);
         let needs = ["-Wl,--no-as-needed", stub.to_str().unwrap()];
@@ -116,7 +118,7 @@ fn the_verifier_sees_every_image_before_anything_else_does() {
 
 #[test]
 fn a_panic_of_the_verifier_leaves_nothing() {
-    isolated("a_panic_of_the_verifier_leaves_nothing", || {
+    isolated(|| {
         std::panic::set_hook(Box::new(|_| {}));
         let b = fs::read(build("gcc", "policy/sealed.c", &["-Wl,-soname,libb.so"])).unwrap();
         let stub = build("gcc", "policy/sealed.c", &["-Wl,-soname,libb.so"]);
@@ -139,7 +141,7 @@ fn a_panic_of_the_verifier_leaves_nothing() {
 
 #[test]
 fn the_verifier_sees_what_an_image_opens() {
-    isolated("the_verifier_sees_what_an_image_opens", || {
+    isolated(|| {
         let opened = build("gcc", "policy/sealed.c", &[]);
         let path = opened.to_str().unwrap();
         for (says, expected) in [("no", false), ("panic", false), ("yes", true)] {
@@ -255,7 +257,7 @@ fn what_the_caller_supplies_is_not_restricted() {
 
 #[test]
 fn dlsym_finds_no_more_than_relocations_do() {
-    isolated("dlsym_finds_no_more_than_relocations_do", || {
+    isolated(|| {
         let bytes = imports(&["-DOWN", "-Wl,-Bsymbolic"]);
         let without_own = imports(&["-Wl,-z,lazy"]);
         let open = load(&Loader::new().name("imports"), &without_own).unwrap();
@@ -317,7 +319,7 @@ fn services_count_by_name() {
 
 #[test]
 fn a_panic_of_the_filter_leaves_nothing() {
-    isolated("a_panic_of_the_filter_leaves_nothing", || {
+    isolated(|| {
         std::panic::set_hook(Box::new(|_| {}));
         let bytes = imports(&[]);
         drop(load(&Loader::new(), &bytes).unwrap());
@@ -348,7 +350,7 @@ fn sealed() -> PathBuf {
 
 #[test]
 fn nobody_can_change_a_sealed_image() {
-    isolated("nobody_can_change_a_sealed_image", || {
+    isolated(|| {
         let bytes = fs::read(sealed()).unwrap();
         for debug in [Debug::Full, Debug::Off] {
             let loader = Loader::new().debug(debug).seal(true);
@@ -411,7 +413,7 @@ fn nobody_can_change_a_sealed_image() {
 /// What a system without `mseal` says: here one whose filter of system calls knows none of that number.
 #[test]
 fn without_mseal_a_sealed_load_says_so() {
-    isolated("without_mseal_a_sealed_load_says_so", || {
+    isolated(|| {
         let bytes = fs::read(sealed()).unwrap();
         let filter = [
             // The number of the call; 462 is mseal.
@@ -453,8 +455,8 @@ fn breakpoints_work_in_a_sealed_image() {
     if !can_seal() {
         return;
     }
-    let mut gdb = Command::new("timeout");
-    gdb.args(["--signal=KILL", "120", "gdb", "--batch", "-nx"]);
+    let mut gdb = limited(120, "gdb");
+    gdb.args(["--batch", "-nx"]);
     for command in [
         "set confirm off",
         "set breakpoint pending on",
@@ -470,8 +472,8 @@ fn breakpoints_work_in_a_sealed_image() {
     ] {
         gdb.args(["-ex", command]);
     }
-    gdb.arg("--args").arg(std::env::current_exe().unwrap());
-    gdb.args(["--exact", "a_sealed_image_to_debug", "--ignored", "--nocapture"]);
+    let own = own_test(name_of(&a_sealed_image_to_debug));
+    gdb.arg("--args").arg(own.get_program()).args(own.get_args()).arg("--ignored");
     let session = run(gdb.env("MEMDL_TEST_SEALED", sealed()), "gdb");
     for part in
         ["#0  count () at ", "run () at ", "$1 = 1\n", "Value returned is $2 = 2\n", "called\n"]
@@ -490,8 +492,7 @@ fn the_example_takes_what_is_signed_and_nothing_else() {
         cargo.args(["build", "--quiet", "--offline", "--example", "verify"]);
         run(cargo.arg("--target-dir").arg(example.ancestors().nth(3).unwrap()), "cargo");
     }
-    let said =
-        run(Command::new("timeout").args(["--signal=KILL", "60"]).arg(example), "cargo build");
+    let said = run(&mut limited(60, example), "cargo build");
     // But for what the library says.
     let lines: Vec<&str> = said.lines().filter(|line| !line.contains("call 1")).collect();
     assert_eq!(

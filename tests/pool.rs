@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use common::{AnyWay, build, call_run, is_mapped, isolated, maps, resident, system_library};
+use common::{
+    AnyWay, build, call_run, exit_status, in_child, is_mapped, isolated, maps, resident,
+    system_library,
+};
 use memdl::{Binding, Debug, Error, Library, Loader, Pool, Pooled, Reset};
 
 type Number = extern "C-unwind" fn() -> c_int;
@@ -94,7 +97,7 @@ impl Drop for Caller {
 
 #[test]
 fn data_is_what_it_was_after_the_constructors() {
-    isolated("data_is_what_it_was_after_the_constructors", || {
+    isolated(|| {
         for flags in [&["-Wl,-z,now"], &["-Wl,-z,norelro"]] {
             let pool = pool("pool/state.c", flags);
             let mut places = Vec::new();
@@ -117,7 +120,7 @@ fn data_is_what_it_was_after_the_constructors() {
 
 #[test]
 fn data_is_what_it_was_before_the_constructors() {
-    isolated("data_is_what_it_was_before_the_constructors", || {
+    isolated(|| {
         let pool = pool("pool/state.c", &[]).reset_to(Reset::BeforeConstructors);
         for round in 0..5 {
             let instance = acquire(&pool);
@@ -133,7 +136,7 @@ fn data_is_what_it_was_before_the_constructors() {
 
 #[test]
 fn thread_local_variables_are_initial_again_in_all_threads() {
-    isolated("thread_local_variables_are_initial_again_in_all_threads", || {
+    isolated(|| {
         let models = [
             &["-ftls-model=global-dynamic"][..],
             &["-ftls-model=local-dynamic"],
@@ -166,7 +169,7 @@ fn thread_local_variables_are_initial_again_in_all_threads() {
 
 #[test]
 fn objects_are_destroyed_once_for_each_time_they_are_made() {
-    isolated("objects_are_destroyed_once_for_each_time_they_are_made", || {
+    isolated(|| {
         let pool = pool("pool/handlers.cpp", &[]);
         // The first time there is nothing to go back to before the constructors.
         let instance = acquire(&pool);
@@ -199,7 +202,7 @@ fn objects_are_destroyed_once_for_each_time_they_are_made() {
 
 #[test]
 fn functions_for_the_exit_and_for_forks_are_called_or_forgotten() {
-    isolated("functions_for_the_exit_and_for_forks_are_called_or_forgotten", || {
+    isolated(|| {
         let fork = || {
             // SAFETY: the child ends at once.
             unsafe {
@@ -233,7 +236,7 @@ fn functions_for_the_exit_and_for_forks_are_called_or_forgotten() {
 
 #[test]
 fn thread_local_objects_are_destroyed_by_the_thread_that_releases() {
-    isolated("thread_local_objects_are_destroyed_by_the_thread_that_releases", || {
+    isolated(|| {
         for reset in BOTH {
             events();
             let pool = pool("pool/handlers.cpp", &[]).reset_to(reset);
@@ -272,7 +275,7 @@ fn thread_local_objects_are_destroyed_by_the_thread_that_releases() {
 
 #[test]
 fn what_constructors_leave_in_thread_local_variables_is_destroyed() {
-    isolated("what_constructors_leave_in_thread_local_variables_is_destroyed", || {
+    isolated(|| {
         let pool = pool("pool/handlers.cpp", &["-DIN_CONSTRUCTOR"]);
         for round in 0..3 {
             let instance = acquire(&pool);
@@ -297,7 +300,7 @@ fn what_constructors_leave_in_thread_local_variables_is_destroyed() {
 /// As glibc keeps a library for destructors of threads that have not ended.
 #[test]
 fn an_instance_that_another_thread_has_objects_of_is_not_used_again() {
-    isolated("an_instance_that_another_thread_has_objects_of_is_not_used_again", || {
+    isolated(|| {
         for reset in BOTH {
             let pool = pool("pool/handlers.cpp", &[]).reset_to(reset);
             events();
@@ -322,7 +325,7 @@ fn an_instance_that_another_thread_has_objects_of_is_not_used_again() {
 
 #[test]
 fn keys_are_created_anew() {
-    isolated("keys_are_created_anew", || {
+    isolated(|| {
         for reset in BOTH {
             let pool = pool("unload/keys.c", &[]).reset_to(reset);
             let mut keys = Vec::new();
@@ -353,7 +356,7 @@ fn keys_are_created_anew() {
 
 #[test]
 fn a_library_by_rust_is_used_again() {
-    isolated("a_library_by_rust_is_used_again", || {
+    isolated(|| {
         let path = build("rustc", "unload/library.rs", &["-O", "-Cmetadata=pool"]);
         for reset in BOTH {
             let pool = pool_of(&loader(), &path, 1).reset_to(reset);
@@ -369,7 +372,7 @@ fn a_library_by_rust_is_used_again() {
 
 #[test]
 fn ten_thousand_rounds_leave_nothing() {
-    isolated("ten_thousand_rounds_leave_nothing", || {
+    isolated(|| {
         let pools: Vec<Pool> = BOTH
             .iter()
             .flat_map(|&reset| {
@@ -402,7 +405,7 @@ fn ten_thousand_rounds_leave_nothing() {
 
 #[test]
 fn untouched_pages_of_a_pool_take_no_memory() {
-    isolated("untouched_pages_of_a_pool_take_no_memory", || {
+    isolated(|| {
         // 63 pages are filled with zeroes, not given back.
         let pool = pool("pool/state.c", &[]);
         let instances: Vec<_> = (0..50).map(|_| acquire(&pool)).collect();
@@ -421,7 +424,7 @@ fn untouched_pages_of_a_pool_take_no_memory() {
 
 #[test]
 fn threads_share_a_pool() {
-    isolated("threads_share_a_pool", || {
+    isolated(|| {
         let path = gcc("pool/state.c", &[]);
         let pool = pool_of(&loader(), &path, 4);
         thread::scope(|scope| {
@@ -447,7 +450,7 @@ fn threads_share_a_pool() {
 
 #[test]
 fn no_more_than_the_capacity_wait() {
-    isolated("no_more_than_the_capacity_wait", || {
+    isolated(|| {
         let pool = pool_of(&loader(), &gcc("pool/state.c", &[]), 2);
         let instances: Vec<Pooled> = (0..3).map(|_| acquire(&pool)).collect();
         assert_eq!((&*events(), pool.parked()), ("CCC", 0));
@@ -472,7 +475,7 @@ fn no_more_than_the_capacity_wait() {
 
 #[test]
 fn what_an_image_needs_is_reset_with_it() {
-    isolated("what_an_image_needs_is_reset_with_it", || {
+    isolated(|| {
         let counter = gcc("pool/counter.c", &["-Wl,-soname,libcounter.so"]);
         let lazy = ["-Wl,-z,lazy", "-Wl,--no-as-needed", counter.to_str().unwrap()];
         let counts = gcc("pool/counts.c", &lazy);
@@ -505,7 +508,7 @@ fn what_an_image_needs_is_reset_with_it() {
 
 #[test]
 fn an_instance_with_an_open_extension_is_not_used_again() {
-    isolated("an_instance_with_an_open_extension_is_not_used_again", || {
+    isolated(|| {
         type Extend = extern "C" fn(*const c_char) -> c_int;
         let extension = gcc("services/extension.c", &[]);
         let extension = std::ffi::CString::new(extension.to_str().unwrap()).unwrap();
@@ -526,7 +529,7 @@ fn an_instance_with_an_open_extension_is_not_used_again() {
 
 #[test]
 fn a_constructor_that_unwinds_is_no_instance() {
-    isolated("a_constructor_that_unwinds_is_no_instance", || {
+    isolated(|| {
         panic::set_hook(Box::new(|_| {}));
         for reset in BOTH {
             events();
@@ -547,7 +550,7 @@ fn a_constructor_that_unwinds_is_no_instance() {
 
 #[test]
 fn a_library_that_must_stay_is_refused() {
-    isolated("a_library_that_must_stay_is_refused", || {
+    isolated(|| {
         let pool = pool("pool/counter.c", &["-Wl,-z,nodelete"]);
         let before = maps().len();
         // SAFETY: a library of `testlibs/`.
@@ -561,7 +564,7 @@ fn a_library_that_must_stay_is_refused() {
 /// Resetting undoes the binding, and what was kept for it goes with it.
 #[test]
 fn calls_that_are_bound_again_and_again_take_no_memory() {
-    isolated("calls_that_are_bound_again_and_again_take_no_memory", || {
+    isolated(|| {
         let counter = gcc("pool/counter.c", &["-Wl,-soname,libcounter.so"]);
         let lazy = ["-Wl,-z,lazy", "-Wl,--no-as-needed", counter.to_str().unwrap()];
         let counts = gcc("pool/counts.c", &lazy);
@@ -581,7 +584,7 @@ fn calls_that_are_bound_again_and_again_take_no_memory() {
 
 #[test]
 fn a_forked_child_uses_the_pools_of_its_parent() {
-    isolated("a_forked_child_uses_the_pools_of_its_parent", || {
+    isolated(|| {
         let pool = pool_of(&loader().debug(Debug::Off), &gcc("pool/counter.c", &[]), 2);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -593,22 +596,10 @@ fn a_forked_child_uses_the_pools_of_its_parent() {
                 });
             }
             for _ in 0..200 {
-                // SAFETY: the child uses the pool and ends; should it find a lock held, an alarm ends it.
-                unsafe {
-                    let child = libc::fork();
-                    if child == 0 {
-                        libc::alarm(10);
-                        let mut sum = 0;
-                        for _ in 0..5 {
-                            sum += call(&acquire(&pool), "count");
-                        }
-                        libc::_exit(sum);
-                    }
-                    let mut status = 0;
-                    assert_eq!(libc::waitpid(child, &mut status, 0), child);
-                    assert!(libc::WIFEXITED(status), "{status:#x}");
-                    assert_eq!(libc::WEXITSTATUS(status), 5);
-                }
+                // Should it find a lock held, an alarm ends it.
+                let use_pool = || (0..5).map(|_| call(&acquire(&pool), "count")).sum();
+                let status = in_child(10, use_pool);
+                assert_eq!(exit_status(status), Some(5), "{status:#x}");
             }
             stop.store(true, Ordering::Relaxed);
         });

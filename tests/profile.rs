@@ -14,7 +14,10 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::{bytes, isolated, isolated_output, run, system_library};
+use common::{
+    bytes, isolated, isolated_output, limited, limited_own_test, name_of, own_test, run,
+    system_library,
+};
 use memdl::{Library, Loader, Profile};
 
 /// This library spends its time in these.
@@ -78,8 +81,8 @@ impl Drop for Folder {
 
 /// perf, with a hard time limit.
 fn perf(arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["-s", "KILL", "60", "perf"]).args(arguments).env("LC_ALL", "C");
+    let mut command = limited(60, "perf");
+    command.args(arguments).env("LC_ALL", "C");
     command
 }
 
@@ -101,8 +104,8 @@ fn recorded(
     }
     let data = folder.0.join("perf.data");
     let mut command = perf(&["record", "-q", "-k", "1", "-e", "cpu-clock", "-o"]);
-    command.arg(&data).arg("--").arg(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, test);
+    let own = own_test(test);
+    command.arg(&data).arg("--").arg(own.get_program()).args(own.get_args()).env(CHILD, test);
     // perf keeps copies of what it saw in a cache there.
     command.envs(environment.iter().copied()).env("HOME", &folder.0);
     let output = run(&mut command, "linux-perf");
@@ -128,7 +131,7 @@ fn assert_hot(report: &str) {
 #[test]
 fn perf_names_functions_when_the_operator_asks_for_it() {
     let folder = Folder::new("by-map");
-    let test = "perf_names_functions_when_the_operator_asks_for_it";
+    let test = name_of(&perf_names_functions_when_the_operator_asks_for_it);
     let profiled = recorded(test, &folder, &[("MEMDL_PERF", "map")], || {
         let library = load(Profile::Off, &spins());
         spin(&library, 400);
@@ -147,7 +150,6 @@ fn perf_names_functions_when_the_operator_asks_for_it() {
 
 #[test]
 fn perf_names_functions_of_a_process_that_it_attaches_to() {
-    let test = "perf_names_functions_of_a_process_that_it_attaches_to";
     let recording = |folder: &Folder| {
         let data = folder.0.join("perf.data");
         let process = process::id().to_string();
@@ -156,7 +158,7 @@ fn perf_names_functions_of_a_process_that_it_attaches_to() {
         let mut perf = command.spawn().unwrap();
         (data, move || perf.try_wait().unwrap())
     };
-    isolated(test, || {
+    isolated(|| {
         let folder = Folder::new("attached");
         let library = load(Profile::LivePerfMap, &spins());
         let (data, mut is_done) = recording(&folder);
@@ -178,7 +180,7 @@ fn perf_names_functions_of_a_process_that_it_attaches_to() {
 #[test]
 fn perf_names_functions_with_their_lines_by_the_jitdump() {
     let folder = Folder::new("by-jitdump");
-    let test = "perf_names_functions_with_their_lines_by_the_jitdump";
+    let test = name_of(&perf_names_functions_with_their_lines_by_the_jitdump);
     let dumps = folder.0.to_str().unwrap();
     let profiled = recorded(test, &folder, &[("JITDUMPDIR", dumps)], || {
         let library = load(Profile::JitDump, &spins());
@@ -271,7 +273,7 @@ fn check_dump(dump: &[u8], process: u32) {
 
 #[test]
 fn when_nobody_asks_nothing_is_written() {
-    let test = "when_nobody_asks_nothing_is_written";
+    let test = name_of(&when_nobody_asks_nothing_is_written);
     let folder = Folder::new("nobody");
     if env::var(CHILD).as_deref() == Ok(test) {
         let library = load(Profile::default(), &spins());
@@ -282,9 +284,8 @@ fn when_nobody_asks_nothing_is_written() {
     }
     let mut outputs = Vec::new();
     for word in [None, Some("off"), Some("no such word")] {
-        let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "60"]).arg(env::current_exe().unwrap());
-        command.args([test, "--exact", "--nocapture"]).env(CHILD, test).current_dir(&folder.0);
+        let mut command = limited_own_test(60, test);
+        command.env(CHILD, test).current_dir(&folder.0);
         command.env("HOME", &folder.0).env("JITDUMPDIR", &folder.0).env_remove("MEMDL_PERF");
         if let Some(word) = word {
             command.env("MEMDL_PERF", word);
@@ -323,7 +324,7 @@ fn functions_by_nm(file: &Path) -> BTreeMap<usize, (usize, Vec<String>)> {
 
 #[test]
 fn the_map_says_what_the_symbol_table_says() {
-    isolated("the_map_says_what_the_symbol_table_says", || {
+    isolated(|| {
         let own = common::build("gcc", "debug/clib.c", &["-O2", "-g"]);
         let named = ["libz.so.1", "libsqlite3.so.0", "libcrypto.so.3"].map(system_library);
         for file in [&[own][..], &named].concat() {
@@ -357,7 +358,7 @@ fn the_map_says_what_the_symbol_table_says() {
 
 #[test]
 fn the_symbol_table_may_have_been_split_off() {
-    isolated("the_symbol_table_may_have_been_split_off", || {
+    isolated(|| {
         let folder = Folder::new("split");
         let whole = common::build("g++", SPINS, &["-g", "-O1", "-Wl,--build-id"]);
         let [split, stripped] = ["split", "stripped"].map(|name| folder.0.join(name));
@@ -379,8 +380,7 @@ fn the_symbol_table_may_have_been_split_off() {
 
 #[test]
 fn the_map_of_a_process_that_loads_and_unloads_all_day_does_not_grow() {
-    let test = "the_map_of_a_process_that_loads_and_unloads_all_day_does_not_grow";
-    let Some(output) = isolated_output(test, || {
+    let Some(output) = isolated_output(|| {
         let map = map_of(process::id());
         let bytes = spins();
         load(Profile::PerfMap, &bytes).close().unwrap();
@@ -416,8 +416,7 @@ fn the_map_of_a_process_that_loads_and_unloads_all_day_does_not_grow() {
 
 #[test]
 fn a_live_map_is_gone_when_the_process_is() {
-    let test = "a_live_map_is_gone_when_the_process_is";
-    let Some(output) = isolated_output(test, || {
+    let Some(output) = isolated_output(|| {
         let library = load(Profile::LivePerfMap, &spins());
         assert!(map_of(process::id()).exists());
         println!("\nprocess={}", process::id());
@@ -432,7 +431,7 @@ fn a_live_map_is_gone_when_the_process_is() {
 
 #[test]
 fn the_map_of_another_runtime_is_added_to_and_left() {
-    isolated("the_map_of_another_runtime_is_added_to_and_left", || {
+    isolated(|| {
         let map = map_of(process::id());
         fs::write(&map, "1000 10 theirs\n").unwrap();
         let library = load(Profile::LivePerfMap, &spins());
@@ -458,7 +457,7 @@ fn the_map_of_another_runtime_is_added_to_and_left() {
 
 #[test]
 fn the_map_of_a_former_process_is_replaced() {
-    isolated("the_map_of_a_former_process_is_replaced", || {
+    isolated(|| {
         let map = map_of(process::id());
         fs::write(&map, "1000 10 former\n").unwrap();
         let former = fs::File::options().append(true).open(&map).unwrap();
@@ -472,7 +471,7 @@ fn the_map_of_a_former_process_is_replaced() {
 
 #[test]
 fn what_may_be_a_trap_is_not_written_to_and_the_load_goes_on() {
-    isolated("what_may_be_a_trap_is_not_written_to_and_the_load_goes_on", || {
+    isolated(|| {
         let folder = Folder::new("trap");
         let victim = folder.0.join("victim");
         let map = map_of(process::id());
@@ -505,7 +504,7 @@ fn what_may_be_a_trap_is_not_written_to_and_the_load_goes_on() {
 
 #[test]
 fn a_forked_child_has_a_map_of_its_own_with_what_it_was_born_with() {
-    isolated("a_forked_child_has_a_map_of_its_own_with_what_it_was_born_with", || {
+    isolated(|| {
         let bytes = spins();
         let loader = |name: &str| Loader::new().name(name).profile(Profile::PerfMap);
         // SAFETY: a test library.
@@ -539,7 +538,7 @@ fn a_forked_child_has_a_map_of_its_own_with_what_it_was_born_with() {
 /// Section headers and the symbol table are nothing that a load checks.
 #[test]
 fn no_symbol_table_makes_a_load_fail() {
-    isolated("no_symbol_table_makes_a_load_fail", || {
+    isolated(|| {
         let sound = spins();
         let elf = goblin::elf::Elf::parse(&sound).unwrap();
         let start =
@@ -571,7 +570,7 @@ fn no_symbol_table_makes_a_load_fail() {
 
 #[test]
 fn many_threads_share_the_files() {
-    isolated("many_threads_share_the_files", || {
+    isolated(|| {
         let bytes = spins();
         thread::scope(|scope| {
             for _ in 0..4 {

@@ -40,7 +40,7 @@ fn megabyte() -> Vec<u8> {
 
 #[test]
 fn zlib_compresses_and_decompresses() {
-    isolated("zlib_compresses_and_decompresses", || {
+    isolated(|| {
         let mappings = maps().len();
         let zlib = load("libz.so.1", Loader::new());
         type Compress =
@@ -82,7 +82,7 @@ fn zlib_compresses_and_decompresses() {
 
 #[test]
 fn sqlite_answers_a_query() {
-    isolated("sqlite_answers_a_query", || {
+    isolated(|| {
         // It needs libm, which this process may not have.
         let sqlite = load("libsqlite3.so.0", Loader::new().system_libraries(true));
         type Open = unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> c_int;
@@ -155,7 +155,7 @@ fn sqlite_answers_a_query() {
 
 #[test]
 fn libcrypto_hashes_and_draws_random_bytes() {
-    isolated("libcrypto_hashes_and_draws_random_bytes", || {
+    isolated(|| {
         let crypto = load("libcrypto.so.3", Loader::new().system_libraries(true));
         type Sha256 = unsafe extern "C" fn(*const u8, usize, *mut c_uchar) -> *mut c_uchar;
         let sha256 = function::<Sha256>(&crypto, "SHA256");
@@ -238,7 +238,7 @@ fn libcrypto_hashes_and_draws_random_bytes() {
 
 #[test]
 fn python_runs_a_script() {
-    isolated("python_runs_a_script", || {
+    isolated(|| {
         let python = load("libpython3.11.so.1.0", Loader::new().system_libraries(true));
         type Object = *mut c_void;
         let initialize = function::<unsafe extern "C" fn(c_int)>(&python, "Py_InitializeEx");

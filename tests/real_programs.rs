@@ -11,13 +11,13 @@ use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use common::{
-    AnyWay, Opened, build, call_run, isolated, load_and_run, maps, repository, system_library,
+    AnyWay, Opened, build, call_run, exit_status, in_child, isolated, limited, load_and_run, maps,
+    repository, system_library,
 };
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Library, Loader, Symbol, Template};
@@ -44,19 +44,12 @@ fn function<'lib, T>(library: &'lib Library, name: &str) -> Symbol<'lib, T> {
 /// What `run` says in a process where `dlopen` loads the file: the reference must be content
 /// before memdl is asked.
 fn reference_is_content(file: &Path, flags: c_int) {
-    // SAFETY: this process is there for one test. The child only opens, calls and ends.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::alarm(60);
-            libc::_exit(Opened::new(file, RTLD_NOW | flags).run());
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        let what = format!("{} through dlopen", file.display());
-        assert!(libc::WIFEXITED(status), "{what}: signal {}", libc::WTERMSIG(status));
-        assert_eq!(libc::WEXITSTATUS(status), 42, "{what}: the number of the failed check, or 42");
-    }
+    // This process is there for one test. The child only opens, calls and ends.
+    let status = in_child(60, || Opened::new(file, RTLD_NOW | flags).run());
+    let what = format!("{} through dlopen", file.display());
+    let signal = libc::WTERMSIG(status);
+    let number = exit_status(status).unwrap_or_else(|| panic!("{what}: signal {signal}"));
+    assert_eq!(number, 42, "{what}: the number of the failed check, or 42");
 }
 
 /// Runs `run` of a loaded library in several threads at once.
@@ -199,7 +192,7 @@ fn python(loader: Loader) -> Python {
 
 #[test]
 fn python_with_extension_modules_in_threads() {
-    isolated("python_with_extension_modules_in_threads", || {
+    isolated(|| {
         let python = python(Python::loader());
         python.run(&fs::read_to_string(repository("testlibs/programs/script.py")).unwrap());
         for number in 0..4 {
@@ -249,7 +242,7 @@ fn python_with_extension_modules_in_threads() {
 
 #[test]
 fn python_finds_its_own_symbols_where_it_is_global() {
-    isolated("python_finds_its_own_symbols_where_it_is_global", || {
+    isolated(|| {
         // As a program that links libpython: `ctypes.pythonapi` is `dlopen(NULL)`.
         let python = python(Python::loader().global(true));
         python.run(
@@ -270,7 +263,7 @@ same = version == sys.version",
 
 #[test]
 fn python_finds_itself_by_name() {
-    isolated("python_finds_itself_by_name", || {
+    isolated(|| {
         // `ld.so` knows a library that is there by its name, and opens no second one.
         let python = python(Python::loader());
         python.run(
@@ -293,7 +286,7 @@ same = resident._handle == itself._handle",
 
 #[test]
 fn python_imports_a_module_that_is_linked_to_libpython() {
-    isolated("python_imports_a_module_that_is_linked_to_libpython", || {
+    isolated(|| {
         let module = build(
             "gcc",
             "programs/module.c",
@@ -329,7 +322,7 @@ fn module_with_helpers(count: usize, run_path: &str) -> PathBuf {
 
 #[test]
 fn python_imports_a_module_with_a_library_beside_it() {
-    isolated("python_imports_a_module_with_a_library_beside_it", || {
+    isolated(|| {
         let python = python(Python::loader());
         for run_path in ["--enable-new-dtags", "--disable-new-dtags"] {
             python.import_file(&module_with_helpers(1, run_path));
@@ -341,7 +334,7 @@ fn python_imports_a_module_with_a_library_beside_it() {
 
 #[test]
 fn python_imports_a_module_whose_library_needs_python() {
-    isolated("python_imports_a_module_whose_library_needs_python", || {
+    isolated(|| {
         let python = python(Python::loader());
         python.import_file(&module_with_helpers(2, "--enable-new-dtags"));
         assert_eq!(python.evaluate("linked.plain()"), "42");
@@ -352,7 +345,7 @@ fn python_imports_a_module_whose_library_needs_python() {
 
 #[test]
 fn python_opens_a_module_that_it_has_imported() {
-    isolated("python_opens_a_module_that_it_has_imported", || {
+    isolated(|| {
         let file = module_with_helpers(1, "--enable-new-dtags");
         let other_name = file.with_extension("link.so");
         let _ = std::os::unix::fs::symlink(&file, &other_name);
@@ -370,7 +363,7 @@ fn python_opens_a_module_that_it_has_imported() {
 
 #[test]
 fn python_opens_lazily_what_lacks_a_function() {
-    isolated("python_opens_lazily_what_lacks_a_function", || {
+    isolated(|| {
         let file = build("gcc", "programs/incomplete.c", &["-Wl,-z,lazy"]);
         reference_opens_lazily(&file);
         let python = python(Python::loader());
@@ -488,7 +481,7 @@ assert base.execute('SELECT count(*) FROM t').fetchone() == (105,)",
 
 #[test]
 fn two_pythons_of_one_template() {
-    isolated("two_pythons_of_one_template", || {
+    isolated(|| {
         let template: Template = Python::loader().template(&system_bytes(Python::NAME)).unwrap();
         // SAFETY: a library of the distribution.
         let instance = || Python::start(unsafe { template.instantiate() }.unwrap());
@@ -498,7 +491,7 @@ fn two_pythons_of_one_template() {
 
 #[test]
 fn two_pythons_loaded_separately() {
-    isolated("two_pythons_loaded_separately", || {
+    isolated(|| {
         two_pythons(python(Python::loader()), || python(Python::loader()));
     });
 }
@@ -518,7 +511,7 @@ fn llvm() -> String {
 
 #[test]
 fn llvm_compiles_and_runs_functions() {
-    isolated("llvm_compiles_and_runs_functions", || {
+    isolated(|| {
         let name = llvm();
         let user = build("gcc", "programs/llvm.c", &[&format!("-l:{name}")]);
         reference_is_content(&user, RTLD_LOCAL);
@@ -536,7 +529,7 @@ fn llvm_compiles_and_runs_functions() {
 
 #[test]
 fn openblas_multiplies_in_parallel() {
-    isolated("openblas_multiplies_in_parallel", || {
+    isolated(|| {
         let name = "libopenblas.so.0";
         // Linked by its path: the name that it needs is OpenBLAS's own.
         let path = system_library(name);
@@ -564,7 +557,7 @@ fn openblas_multiplies_in_parallel() {
 
 #[test]
 fn openmp_with_the_systems_libgomp() {
-    isolated("openmp_with_the_systems_libgomp", || {
+    isolated(|| {
         let user = build("gcc", "programs/openmp.c", &["-fopenmp", "-O1"]);
         reference_is_content(&user, RTLD_LOCAL);
         let loader = Loader::new().system_libraries(true);
@@ -578,7 +571,7 @@ fn openmp_with_the_systems_libgomp() {
 
 #[test]
 fn openmp_with_libgomp_from_bytes() {
-    isolated("openmp_with_libgomp_from_bytes", || {
+    isolated(|| {
         let name = "libgomp.so.1";
         let user = fs::read(build("gcc", "programs/openmp.c", &["-fopenmp", "-O1"])).unwrap();
         let loader = Loader::new().provide(name, system_bytes(name));
@@ -606,7 +599,7 @@ fn openmp_with_libgomp_from_bytes() {
 
 #[test]
 fn the_cpp_runtime_from_bytes() {
-    isolated("the_cpp_runtime_from_bytes", || {
+    isolated(|| {
         let name = "libstdc++.so.6";
         let user = build("g++", "programs/cxx.cpp", &["-O1", "-std=c++17", "-pthread"]);
         reference_is_content(&user, RTLD_LOCAL);
@@ -641,7 +634,7 @@ fn the_cpp_runtime_from_bytes() {
 
 #[test]
 fn go_with_goroutines() {
-    isolated("go_with_goroutines", || {
+    isolated(|| {
         let file = build("go", "programs/goroutines.go", &[]);
         let (send, receive) = mpsc::channel::<usize>();
         type Sum = extern "C" fn(c_int) -> c_longlong;
@@ -699,11 +692,11 @@ fn jemalloc_with_room_for_its_thread_local_variables() {
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     // The dependencies are those that this test was built with: they are here already.
     fs::copy(repository("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-    let mut cargo = Command::new("timeout");
-    cargo.args(["300", env!("CARGO"), "build", "--quiet", "--offline", "--target-dir", "target"]);
+    let mut cargo = limited(300, env!("CARGO"));
+    cargo.args(["build", "--quiet", "--offline", "--target-dir", "target"]);
     common::run(cargo.current_dir(&folder), "cargo");
-    let mut program = Command::new("timeout");
-    program.args(["60", "target/debug/jemalloc"]).arg(system_library("libjemalloc.so.2"));
+    let mut program = limited(60, "target/debug/jemalloc");
+    program.arg(system_library("libjemalloc.so.2"));
     let said = common::run(program.current_dir(&folder), "libjemalloc2");
     assert_eq!(said, "jemalloc is content\n");
 }
@@ -711,7 +704,7 @@ fn jemalloc_with_room_for_its_thread_local_variables() {
 #[cfg(not(feature = "large-static-tls"))]
 #[test]
 fn jemalloc_without_room_is_refused() {
-    isolated("jemalloc_without_room_is_refused", || {
+    isolated(|| {
         let name = "libjemalloc.so.2";
         let loader = Loader::new().name(name).system_libraries(true);
         // SAFETY: a library of the distribution.
@@ -726,7 +719,7 @@ fn jemalloc_without_room_is_refused() {
 
 #[test]
 fn fortran_with_its_runtime_from_bytes() {
-    isolated("fortran_with_its_runtime_from_bytes", || {
+    isolated(|| {
         let user = build("gfortran", "programs/fortran.f90", &[]);
         reference_is_content(&user, RTLD_LOCAL);
         let names = ["libgfortran.so.5", "libquadmath.so.0"];
@@ -747,7 +740,7 @@ fn fortran_with_its_runtime_from_bytes() {
 
 #[test]
 fn perl_runs_scripts() {
-    isolated("perl_runs_scripts", || {
+    isolated(|| {
         let name = "libperl.so.5.36";
         let user = build("gcc", "programs/perl.c", &[&format!("-l:{name}")]);
         // Perl's modules find `ld.so`'s libperl in the global scope only.

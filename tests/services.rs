@@ -9,7 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps};
+use common::{
+    AnyWay, Opened, build, call_run, exit_status, in_child, isolated, load_and_run, maps,
+};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
 use memdl::{Library, Loader};
 
@@ -51,7 +53,7 @@ fn c_path(path: &Path) -> CString {
 
 #[test]
 fn an_image_asks_about_itself() {
-    isolated("an_image_asks_about_itself", || {
+    isolated(|| {
         let path = gcc("asks.c");
         // One by one, for the number of the line.
         for name in ["own_addresses", "looks_up", "opens", "finds"] {
@@ -70,7 +72,7 @@ fn an_image_asks_about_itself() {
 
 #[test]
 fn an_image_is_listed_once_with_its_headers() {
-    isolated("an_image_is_listed_once_with_its_headers", || {
+    isolated(|| {
         let path = gcc("asks.c");
         let file = read(&path);
         let header = goblin::elf::Elf::parse(&file).unwrap().header;
@@ -105,7 +107,7 @@ fn an_image_is_listed_once_with_its_headers() {
 
 #[test]
 fn an_image_finds_what_it_wraps() {
-    isolated("an_image_finds_what_it_wraps", || {
+    isolated(|| {
         let library = |source: &str, flags: &[&str]| {
             build("gcc", &format!("services/{source}"), &[&["-O1"], flags].concat())
         };
@@ -142,22 +144,14 @@ fn an_image_finds_what_it_wraps() {
 
 /// Forks, and waits for the child, which tells the third count by its status.
 fn fork(counts: *mut [c_int; 3]) -> c_int {
-    // SAFETY: the child only reads the counts and ends.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::_exit((*counts)[2]);
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        assert!(libc::WIFEXITED(status), "{status:#x}");
-        libc::WEXITSTATUS(status)
-    }
+    // SAFETY: reads the counts, which are there as long as the process.
+    let status = in_child(60, || unsafe { (*counts)[2] });
+    exit_status(status).unwrap_or_else(|| panic!("{status:#x}"))
 }
 
 #[test]
 fn handlers_of_forks_go_with_the_image() {
-    isolated("handlers_of_forks_go_with_the_image", || {
+    isolated(|| {
         let path = gcc("asks.c");
         for round in 0..3 {
             let counts: *mut [c_int; 3] = Box::leak(Box::new([0; 3]));
@@ -176,7 +170,7 @@ fn handlers_of_forks_go_with_the_image() {
 
 #[test]
 fn an_extension_sees_the_image_that_opens_it() {
-    isolated("an_extension_sees_the_image_that_opens_it", || {
+    isolated(|| {
         let (application, extension) = (gcc("application.c"), c_path(&gcc("extension.c")));
         // The host cannot open it.
         Opened::refusal(&gcc("extension.c"), RTLD_NOW);
@@ -212,7 +206,7 @@ fn an_extension_sees_the_image_that_opens_it() {
 /// An extension that is still open goes with, or after, the image that opened it.
 #[test]
 fn an_extension_that_is_never_closed() {
-    isolated("an_extension_that_is_never_closed", || {
+    isolated(|| {
         let (application, extension) = (gcc("application.c"), c_path(&gcc("extension.c")));
         for _ in 0..3 {
             let library = load(&application);
@@ -228,7 +222,7 @@ fn an_extension_that_is_never_closed() {
 
 #[test]
 fn what_cannot_be_opened_is_told_why() {
-    isolated("what_cannot_be_opened_is_told_why", || {
+    isolated(|| {
         type Open = extern "C" fn(*const c_char, c_int) -> *mut c_void;
         type LastError = extern "C" fn() -> *const c_char;
         let library = load(&gcc("application.c"));

@@ -25,14 +25,16 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
+use std::process::{self, Stdio};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{MapsLine, Opened, build, debug_entries, maps, resident};
+use common::{
+    MapsLine, Opened, build, debug_entries, limit, limited, maps, name_of, own_test, resident,
+};
 use memdl::{Binding, Debug, ImageBuffer, Library, Loader, Pool, Template};
 
 type Callback = extern "C-unwind" fn(*mut c_void);
@@ -45,14 +47,13 @@ const CHILD: &str = "MEMDL_SOAK_CHILD";
 /// The test: the soak, in a process of its own.
 #[test]
 fn a_process_that_does_everything_for_long_stays_as_it_is() {
-    let me = "a_process_that_does_everything_for_long_stays_as_it_is";
+    let me = name_of(&a_process_that_does_everything_for_long_stays_as_it_is);
     if std::env::var_os(CHILD).is_some() {
         return soak();
     }
     let is_long = std::env::var_os("MEMDL_SOAK_ROUNDS").is_some();
     let stdio = || if is_long { Stdio::inherit() } else { Stdio::piped() };
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args([me, "--exact", "--nocapture", "--test-threads=1"])
+    let child = own_test(me)
         .env(CHILD, "1")
         .env_remove("MEMDL_DEBUG")
         .env_remove("MEMDL_PERF")
@@ -68,7 +69,7 @@ fn a_process_that_does_everything_for_long_stays_as_it_is() {
     if !is_long {
         let done = done.clone();
         thread::spawn(move || {
-            thread::sleep(Duration::from_secs(600));
+            thread::sleep(limit(Duration::from_secs(600)));
             if !done.load(Relaxed) {
                 // SAFETY: a signal to a child that is not waited for yet.
                 unsafe { libc::kill(id, libc::SIGKILL) };
@@ -606,8 +607,8 @@ fn watch(limit: Duration) {
 }
 
 fn print_stacks(process: u32) {
-    let gdb = Command::new("timeout")
-        .args(["-s", "KILL", "120", "gdb", "--batch", "-nx", "-iex", "set debuginfod enabled off"])
+    let gdb = limited(120, "gdb")
+        .args(["--batch", "-nx", "-iex", "set debuginfod enabled off"])
         .args(["-ex", "set print frame-arguments none", "-ex", "thread apply all bt 15"])
         .args(["-p", &process.to_string()])
         .stdin(Stdio::null())

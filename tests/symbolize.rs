@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::thread;
 
-use common::{build, isolated, isolated_output, repository, run};
+use common::{build, isolated, isolated_output, isolated_output_as, name_of, repository, run};
 use memdl::{Debug, Frame, Library, Loader, symbolize};
 
 type Callback = extern "C-unwind" fn(c_int);
@@ -47,7 +47,7 @@ fn panic_in_callback(library: &Library) {
 
 /// What a process writes to its standard error in which a callback from `library` panics.
 fn panic_output(test: &str, library: &Path) -> Option<String> {
-    let output = isolated_output(test, || {
+    let output = isolated_output_as(test, || {
         // As README.md tells it.
         panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
@@ -71,7 +71,7 @@ fn assert_in_order(text: &str, parts: &[String]) {
 
 #[test]
 fn a_panic_hook_names_the_frames_of_a_c_library() {
-    let test = "a_panic_hook_names_the_frames_of_a_c_library";
+    let test = name_of(&a_panic_hook_names_the_frames_of_a_c_library);
     let source = "symbolize/calls_back.c";
     let library = build("gcc", source, &["-g", "-O1", "-fexceptions"]);
     let Some(text) = panic_output(test, &library) else { return };
@@ -90,7 +90,7 @@ fn a_panic_hook_names_the_frames_of_a_c_library() {
 
 #[test]
 fn a_panic_hook_names_the_frames_of_a_rust_library_inlined_ones_too() {
-    let test = "a_panic_hook_names_the_frames_of_a_rust_library_inlined_ones_too";
+    let test = name_of(&a_panic_hook_names_the_frames_of_a_rust_library_inlined_ones_too);
     let source = "symbolize/calls_back.rs";
     let library = build("rustc", source, &["-g", "-O"]);
     let Some(text) = panic_output(test, &library) else { return };
@@ -109,7 +109,6 @@ fn a_panic_hook_names_the_frames_of_a_rust_library_inlined_ones_too() {
 
 #[test]
 fn a_signal_handler_names_where_it_crashed() {
-    let test = "a_signal_handler_names_where_it_crashed";
     let source = "symbolize/calls_back.c";
     let library = build("gcc", source, &["-g", "-O1", "-fno-optimize-sibling-calls"]);
     extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
@@ -126,7 +125,7 @@ fn a_signal_handler_names_where_it_crashed() {
         // SAFETY: ends the process.
         unsafe { libc::_exit(42) };
     }
-    let output = isolated_output(test, || {
+    let output = isolated_output(|| {
         let library = load(Debug::Full, &fs::read(&library).unwrap());
         // SAFETY: a handler of the type that the flag says; then a function that crashes.
         unsafe {
@@ -188,7 +187,7 @@ fn without_folders(frame: &str) -> String {
 
 #[test]
 fn it_says_what_addr2line_says() {
-    isolated("it_says_what_addr2line_says", || {
+    isolated(|| {
         let libraries: [(&str, &str, &[&str]); 7] = [
             ("gcc", "debug/clib.c", &["-g", "-O2", "-gdwarf-4"]),
             ("gcc", "debug/clib.c", &["-g", "-O2", "-gdwarf-5"]),
@@ -294,7 +293,7 @@ fn it_reads_what_was_split_off() {
 
 #[test]
 fn what_is_in_no_image_has_no_frames() {
-    isolated("what_is_in_no_image_has_no_frames", || {
+    isolated(|| {
         let library =
             load(Debug::Full, &common::bytes("gcc", "symbolize/calls_back.c", &["-g", "-O1"]));
         let address = inside(&library, "call_back");
@@ -311,7 +310,7 @@ fn what_is_in_no_image_has_no_frames() {
 /// What was read of an image must go with it: the next may be at the same addresses.
 #[test]
 fn an_image_where_another_was_is_told_from_it() {
-    isolated("an_image_where_another_was_is_told_from_it", || {
+    isolated(|| {
         let sources = ["symbolize/calls_back.c", "debug/clib.c"];
         let images = sources.map(|source| common::bytes("gcc", source, &["-g", "-O1"]));
         let names = ["call_back", "entry"];
@@ -331,7 +330,7 @@ fn an_image_where_another_was_is_told_from_it() {
 
 #[test]
 fn threads_can_ask_while_others_load_and_unload() {
-    isolated("threads_can_ask_while_others_load_and_unload", || {
+    isolated(|| {
         let bytes = common::bytes("g++", "debug/cpplib.cc", &["-g", "-O2", "-gdwarf-3"]);
         let stays = load(Debug::Full, &bytes);
         let expected = symbolize(inside(&stays, "entry"));
@@ -363,7 +362,7 @@ fn threads_can_ask_while_others_load_and_unload() {
 /// Debug sections are nothing that a load checks.
 #[test]
 fn no_debug_information_makes_it_panic_or_hang() {
-    isolated("no_debug_information_makes_it_panic_or_hang", || {
+    isolated(|| {
         let sound = common::bytes("gcc", "debug/clib.c", &["-g", "-O2"]);
         let elf = goblin::elf::Elf::parse(&sound).unwrap();
         let is_debug = |name: &str| name.starts_with(".debug_");

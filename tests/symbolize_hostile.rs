@@ -678,7 +678,7 @@ fn bomb(host: &Host, len: usize) -> Sections {
 
 #[test]
 fn nobody_waits_while_debug_information_is_read() {
-    isolated("nobody_waits_while_debug_information_is_read", || {
+    isolated(|| {
         let host = Host::new();
         let (library, function) = host.load(&bomb(host, 1 << 20));
         let small = common::bytes("gcc", "debug/clib.c", &["-g", "-O2"]);
@@ -735,7 +735,7 @@ fn nobody_waits_while_debug_information_is_read() {
 /// Whoever reads keeps what it reads from; the image goes when it is done.
 #[test]
 fn an_image_may_be_unloaded_while_it_is_read() {
-    isolated("an_image_may_be_unloaded_while_it_is_read", || {
+    isolated(|| {
         let host = Host::new();
         for wait in [1, 30] {
             let (library, function) = host.load(&bomb(host, 0));

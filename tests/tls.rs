@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{AnyWay, Opened, build, call_run, isolated, load_and_run};
+use common::{AnyWay, Opened, build, call_run, isolated, limit, load_and_run};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_TLS;
 use libc::{RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
@@ -105,7 +105,7 @@ fn check_threads(fresh: Number, used: Number, old: &OldThread, what: &str) {
 
 #[test]
 fn every_model_alignment_and_size_in_every_thread() {
-    isolated("every_model_alignment_and_size_in_every_thread", || {
+    isolated(|| {
         let old = OldThread::start();
         for model in MODELS {
             // The pool of initial exec has no room for more.
@@ -188,7 +188,7 @@ fn more_modules_than_slots() {
 
 #[test]
 fn variables_shared_between_images() {
-    isolated("variables_shared_between_images", || {
+    isolated(|| {
         let soname: &[&str] = &["-Wl,-soname,libprovider.so"];
         let mut checked = 0;
         for of_provider in MODELS {
@@ -238,7 +238,7 @@ fn variables_shared_between_images() {
 
 #[test]
 fn variables_of_the_host() {
-    isolated("variables_of_the_host", || {
+    isolated(|| {
         // As one that the host was started with, or opened for all to see.
         for of_provider in MODELS {
             let soname = format!("-Wl,-soname,libhost{}.so", of_provider[0].len());
@@ -274,7 +274,7 @@ fn variables_of_the_host() {
 
 #[test]
 fn descriptors_change_no_register() {
-    isolated("descriptors_change_no_register", || {
+    isolated(|| {
         let mut widths = vec![(16, "-msse2")];
         if std::arch::is_x86_feature_detected!("avx2") {
             widths.push((32, "-mavx2"));
@@ -333,7 +333,7 @@ fn resident() -> usize {
 
 #[test]
 fn hundreds_of_threads_at_once_and_thousands_in_turn() {
-    isolated("hundreds_of_threads_at_once_and_thousands_in_turn", || {
+    isolated(|| {
         let library = load(&gcc("variables.c", &["-DROOM=100000"]));
         let small = load(&gcc("variables.c", DESCRIPTORS));
         let fixed = load(&gcc("variables.c", INITIAL_EXEC));
@@ -373,7 +373,7 @@ fn hundreds_of_threads_at_once_and_thousands_in_turn() {
 /// An unload frees what threads have of it, and they go on and end in peace.
 #[test]
 fn an_unload_frees_the_blocks_of_threads_that_live() {
-    isolated("an_unload_frees_the_blocks_of_threads_that_live", || {
+    isolated(|| {
         let file = read(&gcc("variables.c", &["-DROOM=1000000"]));
         let template = Loader::new().template(&file).unwrap();
         let threads: Vec<OldThread> = (0..8).map(|_| OldThread::start()).collect();
@@ -399,7 +399,7 @@ fn an_unload_frees_the_blocks_of_threads_that_live() {
 /// `fresh` in threads that start at any moment while an image with a fixed place comes and goes.
 #[test]
 fn initial_exec_while_threads_start_and_end() {
-    isolated("initial_exec_while_threads_start_and_end", || {
+    isolated(|| {
         let file = read(&gcc("variables.c", INITIAL_EXEC));
         let template = Loader::new().template(&file).unwrap();
         let done = AtomicBool::new(false);
@@ -429,7 +429,7 @@ fn initial_exec_while_threads_start_and_end() {
 
 #[test]
 fn the_pool_of_initial_exec_fills_and_is_used_again() {
-    isolated("the_pool_of_initial_exec_fills_and_is_used_again", || {
+    isolated(|| {
         let file = read(&gcc("variables.c", &["-ftls-model=initial-exec", "-DROOM=20"]));
         // Many rounds in the same room; threads that were there see initial values each time.
         let old = OldThread::start();
@@ -468,7 +468,7 @@ fn the_pool_of_initial_exec_fills_and_is_used_again() {
 #[cfg(feature = "large-static-tls")]
 #[test]
 fn large_blocks_of_initial_exec() {
-    isolated("large_blocks_of_initial_exec", || {
+    isolated(|| {
         let old = OldThread::start();
         let file = |alignment: usize, room: usize| {
             let sizes = [format!("-DALIGNMENT={alignment}"), format!("-DROOM={room}")];
@@ -515,7 +515,7 @@ fn large_blocks_of_initial_exec() {
 
 #[test]
 fn variables_in_use_while_their_thread_ends() {
-    isolated("variables_in_use_while_their_thread_ends", || {
+    isolated(|| {
         let path = build("g++", "tls/at_exit.cpp", &["-O1"]);
         let loader = Loader::new().system_libraries(true);
         // SAFETY: a library of `testlibs/`.
@@ -547,7 +547,7 @@ fn wait_for(child: libc::pid_t, what: &str) {
     let mut status = 0;
     // SAFETY: a child of this process; the status is a local.
     while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
-        if start.elapsed() > Duration::from_secs(6) {
+        if start.elapsed() > limit(Duration::from_secs(6)) {
             // SAFETY: the child is not waited for yet.
             unsafe { libc::kill(child, libc::SIGKILL) };
             panic!("{what}: the child hangs");
@@ -594,7 +594,7 @@ fn use_in_child(inherited: &Library, file: &[u8]) -> c_int {
 
 #[test]
 fn forks_while_other_threads_load() {
-    isolated("forks_while_other_threads_load", || {
+    isolated(|| {
         let file = read(&gcc("variables.c", GENERAL));
         let fixed = read(&gcc("variables.c", INITIAL_EXEC));
         let inherited = load(&gcc("variables.c", DESCRIPTORS));
@@ -637,7 +637,7 @@ fn forks_while_other_threads_load() {
 fn forks_during_the_first_load() {
     const DELAYS: [u64; 12] = [0, 30, 60, 100, 150, 200, 300, 400, 600, 800, 1200, 2000];
     let file: Arc<[u8]> = read(&gcc("variables.c", GENERAL)).into();
-    isolated("forks_during_the_first_load", || {
+    isolated(|| {
         for round in 0..8 {
             for delay in DELAYS {
                 let what = format!("round {round}, {delay} us");

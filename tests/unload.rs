@@ -11,7 +11,7 @@ use std::thread;
 
 use common::{
     AnyWay, Opened, build, call_run, debug_entries, is_mapped, isolated, isolated_output,
-    load_and_run, maps, notes, resident,
+    isolated_output_as, load_and_run, maps, name_of, notes, resident,
 };
 use libc::RTLD_NOW;
 use memdl::{Debug, ImageBuffer, Library, Loader, Template};
@@ -49,7 +49,7 @@ fn function<T: Copy>(library: &Library, name: &str) -> T {
 
 #[test]
 fn a_thousand_rounds_leave_nothing() {
-    isolated("a_thousand_rounds_leave_nothing", || {
+    isolated(|| {
         let everything = read(&gcc("everything.cpp", &["-g"]));
         let rust = read(&rust_library("rounds"));
         let plain = read(&gcc("noisy.c", &["-DNAME=plain"]));
@@ -95,7 +95,7 @@ fn a_thousand_rounds_leave_nothing() {
 /// As glibc keeps a library for destructors of threads that have not ended.
 #[test]
 fn pending_destructors_of_threads_keep_an_image() {
-    isolated("pending_destructors_of_threads_keep_an_image", || {
+    isolated(|| {
         let path = gcc("pending.cpp", &[]);
         let library = load(&path);
         let inside = library.address_range().start;
@@ -131,8 +131,7 @@ fn pending_destructors_of_threads_keep_an_image() {
 /// The main thread's run at the end of the process.
 #[test]
 fn pending_destructors_of_the_main_thread_run_at_exit() {
-    const TEST: &str = "pending_destructors_of_the_main_thread_run_at_exit";
-    let output = isolated_output(TEST, || {
+    let output = isolated_output(|| {
         let library = load(&gcc("pending.cpp", &[]));
         type Tell = extern "C" fn(*const AtomicI32);
         static REPORT: AtomicI32 = AtomicI32::new(0);
@@ -155,7 +154,7 @@ fn pending_destructors_of_the_main_thread_run_at_exit() {
 /// `dlopen` that thread would call code that is gone.)
 #[test]
 fn keys_of_threads_go_with_the_image() {
-    isolated("keys_of_threads_go_with_the_image", || {
+    isolated(|| {
         type Keeps = extern "C" fn(*const AtomicI32) -> c_int;
         for (round, creates) in
             ["creates_key", "creates_tss"].into_iter().cycle().take(20).enumerate()
@@ -197,7 +196,7 @@ fn keys_of_threads_go_with_the_image() {
 
 #[test]
 fn constructors_that_start_threads() {
-    isolated("constructors_that_start_threads", || {
+    isolated(|| {
         let path = gcc("threads.c", &[]);
         for _ in 0..50 {
             load_and_run(&loader(), &read(&path), "threads.c").close().unwrap();
@@ -218,7 +217,7 @@ extern "C" fn host_works() {
 
 #[test]
 fn constructors_and_destructors_that_load_and_unload() {
-    isolated("constructors_and_destructors_that_load_and_unload", || {
+    isolated(|| {
         FILE.set(read(&gcc("everything.cpp", &[]))).unwrap();
         let loader = loader().define("host_works", host_works as *const c_void);
         let file = read(&gcc("loads.c", &[]));
@@ -240,7 +239,7 @@ fn constructors_and_destructors_that_load_and_unload() {
 
 #[test]
 fn a_rust_library_survives_load_use_and_unload() {
-    isolated("a_rust_library_survives_load_use_and_unload", || {
+    isolated(|| {
         let path = rust_library("threads");
         for round in 0..5 {
             let library = load(&path);
@@ -269,7 +268,7 @@ fn a_rust_library_survives_load_use_and_unload() {
 /// Loads the Rust library, and ends the process with it in place, or closed but for what is
 /// pending in this thread.
 fn ends_with_a_rust_library(test: &str, keep: bool) {
-    let output = isolated_output(test, || {
+    let output = isolated_output_as(test, || {
         let library = load(&rust_library(test));
         assert_eq!(call_run(&library), 42);
         // A thread that never ends has destructors pending too.
@@ -298,18 +297,18 @@ fn ends_with_a_rust_library(test: &str, keep: bool) {
 
 #[test]
 fn a_rust_library_in_place_when_the_process_ends() {
-    ends_with_a_rust_library("a_rust_library_in_place_when_the_process_ends", true);
+    ends_with_a_rust_library(name_of(&a_rust_library_in_place_when_the_process_ends), true);
 }
 
 #[test]
 fn a_closed_rust_library_when_the_process_ends() {
-    ends_with_a_rust_library("a_closed_rust_library_when_the_process_ends", false);
+    ends_with_a_rust_library(name_of(&a_closed_rust_library_when_the_process_ends), false);
 }
 
 /// The end of one thread lets many images go, while their destructors are running.
 #[test]
 fn many_images_wait_for_one_thread() {
-    isolated("many_images_wait_for_one_thread", || {
+    isolated(|| {
         let everything = loader().template(&read(&gcc("everything.cpp", &[]))).unwrap();
         let rust = loader().template(&read(&rust_library("many"))).unwrap();
         // Their code: threads and their heaps come and go with mappings of other kinds.
@@ -333,7 +332,7 @@ fn many_images_wait_for_one_thread() {
 
 #[test]
 fn nodelete_stays() {
-    isolated("nodelete_stays", || {
+    isolated(|| {
         let path = gcc("noisy.c", &["-DNAME=stays", "-Wl,-z,nodelete"]);
         let mut inside = 0;
         let noted = notes(|| {
@@ -357,8 +356,7 @@ fn nodelete_stays() {
 /// and the process dies of them when it forks or exits.
 #[test]
 fn functions_that_an_image_leaves_are_called_and_forgotten() {
-    const TEST: &str = "functions_that_an_image_leaves_are_called_and_forgotten";
-    let output = isolated_output(TEST, || {
+    let output = isolated_output(|| {
         let library = load(&gcc("no_finalize.c", &["-nostartfiles", "-fno-builtin"]));
         let leave: extern "C" fn(*mut c_int) -> c_int = function(&library, "leave");
         let mut number = 0;
@@ -387,7 +385,7 @@ fn functions_that_an_image_leaves_are_called_and_forgotten() {
 
 #[test]
 fn groups_go_in_reverse_order() {
-    isolated("groups_go_in_reverse_order", || {
+    isolated(|| {
         let noisy = |name: &str, more: &[&str]| {
             let soname = format!("-Wl,-soname,lib{name}.so");
             let name = format!("-DNAME={name}");
@@ -447,8 +445,7 @@ fn groups_go_in_reverse_order() {
 /// What is left at the end of the process is finalised then, the last loaded first.
 #[test]
 fn what_is_left_goes_at_the_end_of_the_process() {
-    const TEST: &str = "what_is_left_goes_at_the_end_of_the_process";
-    let output = isolated_output(TEST, || {
+    let output = isolated_output(|| {
         // SAFETY: descriptors of this process: what is noted goes to standard error.
         assert_eq!(unsafe { libc::dup2(2, 199) }, 199);
         for name in ["first", "second", "third"] {
@@ -478,7 +475,7 @@ fn instance(template: &Template) -> Library {
 
 #[test]
 fn an_instance_where_another_was_is_as_new() {
-    isolated("an_instance_where_another_was_is_as_new", || {
+    isolated(|| {
         let template = shared_template();
         let spoiled = || {
             let library = instance(&template);
@@ -510,7 +507,7 @@ fn an_instance_where_another_was_is_as_new() {
 
 #[test]
 fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() {
-    isolated("memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand", || {
+    isolated(|| {
         let template = shared_template();
         let place = |library: Library| library.address_range().start;
         let parked = place(instance(&template));
@@ -544,7 +541,7 @@ fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() 
 
 #[test]
 fn what_lies_behind_a_received_image_is_given_back_when_nobody_waits() {
-    isolated("what_lies_behind_a_received_image_is_given_back_when_nobody_waits", || {
+    isolated(|| {
         let path = gcc("again.c", &["-Wl,-z,now"]);
         let mut file = read(&path);
         file.resize(file.len() + (4 << 20), 7);
@@ -573,7 +570,7 @@ fn what_lies_behind_a_received_image_is_given_back_when_nobody_waits() {
 
 #[test]
 fn relocations_that_meet_are_applied_to_instances_in_order() {
-    isolated("relocations_that_meet_are_applied_to_instances_in_order", || {
+    isolated(|| {
         // An import and a symbol of the library's own, one behind the other, go to the same word.
         let mut file = read(&gcc("again.c", &["-Wl,-z,now"]));
         let relocation = |place: u64, info: u64| [place.to_le_bytes(), info.to_le_bytes()].concat();

@@ -14,7 +14,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{AnyWay, Opened, build, call_run, isolated, load_and_run, maps, system_library};
+use common::{
+    AnyWay, Opened, build, call_run, in_child, isolated, load_and_run, maps, system_library,
+};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use libc::RTLD_NOW;
 use memdl::{Debug, Library, Loader};
@@ -58,7 +60,7 @@ fn opened_function<T: Copy>(opened: &Opened, name: &str) -> T {
 
 #[test]
 fn exceptions_inside_an_image() {
-    isolated("exceptions_inside_an_image", || {
+    isolated(|| {
         let variants: [&[&str]; 7] = [
             &[],
             &["-fuse-ld=lld"],
@@ -85,26 +87,19 @@ fn exceptions_inside_an_image() {
 
 /// How a child that runs `body` ends: the status of `waitpid`, 0 if it comes back from it.
 fn end_of<R>(body: impl FnOnce() -> R) -> c_int {
-    // SAFETY: the child runs `body` alone, in a process that runs one test and has no other threads
-    // that hold locks, and leaves nothing to the test harness. Crashes are expected: no core file.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::alarm(20);
-            libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
-            let _ = body();
-            libc::_exit(0);
-        }
-        let mut status = -1;
-        assert_eq!(libc::waitpid(child, &mut status, 0), child);
-        status
-    }
+    // In a process that runs one test and has no other threads that hold locks.
+    in_child(20, || {
+        // SAFETY: reads a local. Crashes are expected: no core file.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
+        let _ = body();
+        0
+    })
 }
 
 /// Nothing leads unwinders to its frames, neither `ld.so`'s nor ours.
 #[test]
 fn an_image_without_a_table() {
-    isolated("an_image_without_a_table", || {
+    isolated(|| {
         let no_table = "-Wl,--no-eh-frame-hdr";
         for flags in [&[no_table][..], &["-fno-asynchronous-unwind-tables", no_table]] {
             let flags = [flags, &["-fno-optimize-sibling-calls"]].concat();
@@ -166,7 +161,7 @@ fn an_image_without_a_table() {
 /// crtend.o has what ends `.eh_frame`; without it, only the table says where frames are.
 #[test]
 fn an_image_without_a_terminator() {
-    isolated("an_image_without_a_terminator", || {
+    isolated(|| {
         let terminators = |path: &Path| {
             let mut readelf = Command::new("readelf");
             let text = common::run(readelf.arg("--debug-dump=frames").arg(path), "binutils");
@@ -205,7 +200,7 @@ extern "C-unwind" fn panics(_: *mut c_void) {
 
 #[test]
 fn exceptions_cross_borders() {
-    isolated("exceptions_cross_borders", || {
+    isolated(|| {
         let path = throws(&[]);
         let (one, two) = (load(&path), load(&path));
         let opened = Opened::new(&path, RTLD_NOW);
@@ -241,7 +236,7 @@ fn exceptions_cross_borders() {
 
 #[test]
 fn panics_inside_a_rust_library() {
-    isolated("panics_inside_a_rust_library", || {
+    isolated(|| {
         for flags in [&["-O"][..], &["-g"]] {
             let path = build("rustc", "unwind/panics.rs", flags);
             let library = load_and_run(&loader(), &read(&path), &format!("{flags:?}"));
@@ -259,7 +254,7 @@ extern "C-unwind" fn load_it(path: *mut c_void) {
 
 #[test]
 fn a_constructor_that_throws_out_of_the_load() {
-    isolated("a_constructor_that_throws_out_of_the_load", || {
+    isolated(|| {
         let mut path = build("g++", "unwind/constructor.cpp", &["-O1"]);
         let catcher = load(&throws(&[]));
         let catches: Catches = function(&catcher, "catches");
@@ -333,7 +328,7 @@ fn best(mut run: impl FnMut()) -> Duration {
 
 #[test]
 fn live_images_do_not_slow_throws() {
-    isolated("live_images_do_not_slow_throws", || {
+    isolated(|| {
         let path = throws(&[]);
         let opened = Opened::new(&path, RTLD_NOW);
         let elsewhere: Times = opened_function(&opened, "throws_often");
@@ -365,7 +360,7 @@ fn live_images_do_not_slow_throws() {
 
 #[test]
 fn the_first_throw_after_a_large_load_is_not_slow() {
-    isolated("the_first_throw_after_a_large_load_is_not_slow", || {
+    isolated(|| {
         let large = ["libLLVM-14.so.1", "libLLVM-15.so.1", "libLLVM-16.so.1", "libLLVM-19.so.1"]
             .into_iter()
             .map(|name| Path::new("/usr/lib/x86_64-linux-gnu").join(name))
@@ -402,7 +397,7 @@ fn the_first_throw_after_a_large_load_is_not_slow() {
 /// Images come and go while other threads throw.
 #[test]
 fn throws_while_images_come_and_go() {
-    isolated("throws_while_images_come_and_go", || {
+    isolated(|| {
         let path = throws(&[]);
         let library = load(&path);
         let throws_often: Times = function(&library, "throws_often");

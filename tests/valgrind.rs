@@ -13,13 +13,12 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{build, repository, run};
+use common::{build, limit, limited, name_of, own_test, repository, run};
 use memdl::Loader;
 
 const SOURCE: &str = "valgrind/errs.c";
 /// Names the function that is called, in the process that valgrind runs.
 const CALL: &str = "MEMDL_TEST_VALGRIND";
-const TEST: &str = "the_program_that_valgrind_runs";
 
 #[test]
 fn the_program_that_valgrind_runs() {
@@ -37,10 +36,9 @@ fn the_program_that_valgrind_runs() {
 fn valgrind(options: &[&str], function: &str) -> Command {
     // Built here, so that valgrind has no compiler to run.
     build("gcc", SOURCE, &["-g", "-O1", "-fno-optimize-sibling-calls"]);
-    let mut command = Command::new("timeout");
-    command.args(["-s", "KILL", "120", "valgrind"]).args(options);
-    command.arg(env::current_exe().unwrap()).args([TEST, "--exact", "--nocapture"]);
-    command.env(CALL, function);
+    let mut command = limited(120, "valgrind");
+    let own = own_test(name_of(&the_program_that_valgrind_runs));
+    command.args(options).arg(own.get_program()).args(own.get_args()).env(CALL, function);
     command
 }
 
@@ -100,12 +98,12 @@ fn gdb_names_the_frames_where_memcheck_found_an_error() {
         if let (true, Some(server)) = (is_there, server) {
             break server.to_owned();
         }
-        let in_time = start.elapsed() < Duration::from_secs(100);
+        let in_time = start.elapsed() < limit(Duration::from_secs(100));
         assert!(in_time && child.try_wait().unwrap().is_none(), "{text}");
         thread::sleep(Duration::from_millis(20));
     };
-    let mut gdb = Command::new("timeout");
-    gdb.args(["-s", "KILL", "60", "gdb", "-nx", "--batch"]);
+    let mut gdb = limited(60, "gdb");
+    gdb.args(["-nx", "--batch"]);
     for setting in ["set debuginfod enabled off", "set confirm off", "set width 0"] {
         gdb.args(["-iex", setting]);
     }

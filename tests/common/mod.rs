@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test binary uses its own part of this
 
+mod time;
+
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs;
@@ -13,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+pub use time::{limit, limited};
 
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -88,10 +92,8 @@ pub fn run(command: &mut Command, package: &str) -> String {
     let output = command.output().unwrap_or_else(|error| {
         panic!("cannot run {command:?}: {error}; `sh tests/setup.sh` installs what tests need ({package})")
     });
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?} failed: {}\n{out}{err}", output.status);
-    out.into_owned()
+    assert_success(&output, &format!("{command:?} failed"));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Calls the `int run(void)` of a test library: 42, or the number of the check that failed.
@@ -349,34 +351,65 @@ pub fn system_library(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {name}; `sh tests/setup.sh` installs what tests need"))
 }
 
-/// Runs `body` in a process of its own, which is this test binary, started again for this one
-/// test, and expects it to succeed. For what a crash would end, or other tests would disturb.
-pub fn isolated(test: &str, body: impl FnOnce()) {
-    isolated_with(test, &[], body);
+/// The name of a test as the harness has it. `test` is its function, or a closure in it.
+pub fn name_of<T>(_test: &T) -> &'static str {
+    // As `binary::module::function::{{closure}}`.
+    let name = std::any::type_name::<T>().trim_end_matches("::{{closure}}");
+    name.split_once("::").unwrap().1
+}
+
+/// This executable, to be started again for the test of this name ([`name_of`]).
+pub fn own_test(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(ONLY).arg(name);
+    command
+}
+
+/// As [`own_test`], killed when [`limit`] of so many seconds is over.
+pub fn limited_own_test(seconds: u64, name: &str) -> Command {
+    let mut command = limited(seconds, std::env::current_exe().unwrap());
+    command.args(ONLY).arg(name);
+    command
+}
+
+/// What the harness runs a single test with; the name follows.
+const ONLY: [&str; 3] = ["--nocapture", "--test-threads=1", "--exact"];
+
+/// Runs `body`, a closure of a test, in a process of its own, which is this test binary, started again
+/// for this one test, and expects it to succeed. For what a crash would end, or other tests would
+/// disturb.
+pub fn isolated<F: FnOnce()>(body: F) {
+    isolated_with(&[], body);
 }
 
 /// As [`isolated`], where the C library keeps neither the stacks nor the heaps of threads that have
 /// ended: then mappings can be as they were before.
-pub fn isolated_without_caches(test: &str, body: impl FnOnce()) {
+pub fn isolated_without_caches<F: FnOnce()>(body: F) {
     let tunables = "glibc.pthread.stack_cache_size=0:glibc.malloc.arena_max=1";
-    isolated_with(test, &[("GLIBC_TUNABLES", tunables)], body);
+    isolated_with(&[("GLIBC_TUNABLES", tunables)], body);
 }
 
-fn isolated_with(test: &str, environment: &[(&str, &str)], body: impl FnOnce()) {
+fn isolated_with<F: FnOnce()>(environment: &[(&str, &str)], body: F) {
+    let test = name_of(&body);
     if let Some(output) = isolated_output_with(test, environment, body) {
-        let (out, err) = (&output.stdout, &output.stderr);
-        assert!(
-            output.status.success(),
-            "{test}: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(out),
-            String::from_utf8_lossy(err)
-        );
+        assert_success(&output, test);
     }
 }
 
+/// Fails with all that the process said, unless it succeeded.
+pub fn assert_success(output: &Output, what: &str) {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}{err}", output.status);
+}
+
 /// As [`isolated`], whatever comes of it. `None` in the child, where `body` has been run.
-pub fn isolated_output(test: &str, body: impl FnOnce()) -> Option<Output> {
+pub fn isolated_output<F: FnOnce()>(body: F) -> Option<Output> {
+    isolated_output_with(name_of(&body), &[], body)
+}
+
+/// As [`isolated_output`], for a `body` that is no closure of the test itself.
+pub fn isolated_output_as(test: &str, body: impl FnOnce()) -> Option<Output> {
     isolated_output_with(test, &[], body)
 }
 
@@ -390,8 +423,7 @@ fn isolated_output_with(
         body();
         return None;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+    let mut child = own_test(test)
         .env(CHILD, test)
         .envs(environment.iter().copied())
         .stdout(Stdio::piped())
@@ -401,9 +433,10 @@ fn isolated_output_with(
     // The pipes are read by `wait_with_output` while this thread of ours keeps the time.
     let id = child.id() as libc::pid_t;
     drop(child.stdin.take());
+    let limit = limit(Duration::from_secs(120));
     let (done, finished) = std::sync::mpsc::channel();
     let timer = std::thread::spawn(move || {
-        let in_time = finished.recv_timeout(Duration::from_secs(120)).is_ok();
+        let in_time = finished.recv_timeout(limit).is_ok();
         if !in_time {
             // SAFETY: a signal to a child that is not waited for yet, or is just being.
             unsafe { libc::kill(id, libc::SIGKILL) };
@@ -413,10 +446,40 @@ fn isolated_output_with(
     let output = child.wait_with_output().unwrap();
     let _ = done.send(());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(timer.join().unwrap(), "{test}: not done after two minutes\n{text}");
+    assert!(timer.join().unwrap(), "{test}: not done after {limit:?}\n{text}");
     // A name that matches no test would pass without having run anything.
     assert!(text.contains("running 1 test"), "{test} is no test\n{text}");
     Some(output)
+}
+
+/// Forks, has the child end with what `body` returns, and gives how it ended: the status of `waitpid`.
+/// A signal ends it when [`limit`] of so many seconds is over.
+pub fn in_child(seconds: u64, body: impl FnOnce() -> c_int) -> c_int {
+    let limit = limit(Duration::from_secs(seconds)).as_secs() as u32;
+    // SAFETY: the child runs `body`, which is what the test promises to work there, and leaves by
+    // `_exit`; the parent's status is a local.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            // Should it hang: whoever waits for the pipes of the parent must not.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::alarm(limit);
+            libc::_exit(body());
+        }
+        let mut status = -1;
+        assert_eq!(
+            libc::waitpid(child, &mut status, 0),
+            child,
+            "{}",
+            std::io::Error::last_os_error()
+        );
+        status
+    }
+}
+
+/// The exit status, if that is how the child ended.
+pub fn exit_status(status: c_int) -> Option<c_int> {
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }
 
 /// What a test library notes through descriptor 199 while `body` runs. Only in a process
