@@ -143,7 +143,7 @@ fn unwinders_ask_us() -> bool {
     /// found so far.
     static LOADS: AtomicU64 = AtomicU64::new(0);
     static FOUND: AtomicUsize = AtomicUsize::new(0);
-    let loads = ld_so::loads() + 1;
+    let loads = ld_so::loads().saturating_add(1);
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
         let found = ld_so::redirect(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
         FOUND.fetch_max(found, Ordering::SeqCst);
@@ -178,8 +178,8 @@ impl Link {
         // a finder, the distance of its copy's link from the word that has it comes behind the mark; that
         // copy is never unloaded.
         unsafe {
-            let mark = (address + arch::FINDER_MARK) as *const [u8; 16];
-            let distance = (address + arch::FINDER_MARK + 16) as *const isize;
+            let mark = (address as *const u8).add(arch::FINDER_MARK).cast::<[u8; 16]>();
+            let distance = mark.add(1).cast::<isize>();
             let is_finder = mark.read() == *b"memdl finder v1\0";
             is_finder.then(|| &*distance.cast::<Link>().byte_offset(distance.read()))
         }

@@ -345,12 +345,12 @@ fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
     {
         outermost.function = function_by_symbol(loaded, address);
     }
-    let count = places.len();
-    let Ok(mut frames) = try_vec(count) else { return Vec::new() };
+    let outermost = places.len().saturating_sub(1);
+    let Ok(mut frames) = try_vec(places.len()) else { return Vec::new() };
     let frame = |(index, place): (usize, Place)| Frame {
         image: loaded.name.clone(),
         address: stated,
-        is_inlined: index + 1 < count,
+        is_inlined: index < outermost,
         linkage_name: place.function,
         file: place.file.map(PathBuf::from),
         line: place.line,

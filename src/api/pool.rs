@@ -310,7 +310,7 @@ impl Instance {
 /// No code of the group runs, and nobody uses its thread-local variables.
 unsafe fn end_thread(group: &Arc<Group>) -> bool {
     let pending = atexit::pending(group);
-    if group.holders() != 1 + pending {
+    if group.holders().checked_sub(1) != Some(pending) {
         return false;
     }
     if pending > 0 {

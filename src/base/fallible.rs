@@ -201,7 +201,8 @@ pub(crate) trait TryGrow<T> {
 impl<T> TryGrow<T> for Vec<T> {
     #[inline]
     fn try_room(&mut self, additional: usize) -> Result<(), Error> {
-        if additional <= self.capacity() - self.len() {
+        // The capacity is never less than the length.
+        if additional <= self.capacity().wrapping_sub(self.len()) {
             return Ok(());
         }
         let has_room = self.try_reserve(additional).is_ok();

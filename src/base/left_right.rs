@@ -68,14 +68,14 @@ impl<T> LeftRight<T> {
     pub(crate) fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         loop {
             let copy = self.active.load(Ordering::Relaxed);
-            let reader = Reader::new(&self.readers[copy]);
+            let reader = Reader::new(of(copy, &self.readers));
             // If a writer has found no reader here before this one was counted, this load sees that
             // it had switched to the other copy.
             if self.active.load(Ordering::Acquire) == copy {
                 // SAFETY: this copy was active after this reader was counted. A writer changes a
                 // copy only after it has made the other one active and has then found no reader
                 // here; it finds this one until `reader` is dropped.
-                let result = self.copies[copy].with(|value| read(unsafe { &*value }));
+                let result = of(copy, &self.copies).with(|value| read(unsafe { &*value }));
                 drop(reader);
                 return result;
             }
@@ -90,15 +90,15 @@ impl<T> LeftRight<T> {
         let _writer = self.writer.lock();
         for _ in 0..2 {
             // Only writers store it, and this is the only one.
-            let unread = 1 - self.active.load(Ordering::Relaxed);
+            let unread = self.active.load(Ordering::Relaxed) ^ 1;
             // An addition, though of nothing, since a load may give an older value.
-            while self.readers[unread].fetch_add(0, Ordering::AcqRel) != 0 {
+            while of(unread, &self.readers).fetch_add(0, Ordering::AcqRel) != 0 {
                 sync::yield_now();
             }
             // SAFETY: the lock is held, so no writer is here. `unread` is not active, and had no
             // reader after that became so: one that counts itself from now on sees that, and does not
             // read.
-            self.copies[unread].with_mut(|value| change(unsafe { &mut *value }));
+            of(unread, &self.copies).with_mut(|value| change(unsafe { &mut *value }));
             self.active.store(unread, Ordering::Release);
         }
     }
@@ -112,6 +112,11 @@ impl<T> LeftRight<T> {
             readers.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// What belongs to the copy of this index, 0 or 1.
+fn of<T>(copy: usize, [left, right]: &[T; 2]) -> &T {
+    if copy == 0 { left } else { right }
 }
 
 /// A reader that is counted until it is dropped.

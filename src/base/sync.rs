@@ -306,6 +306,7 @@ static GATE: Gate = Gate {
 
 impl Gate {
     /// Where the calling thread is counted.
+    #[expect(clippy::indexing_slicing, reason = "a remainder is less than what it is divided by")]
     #[inline]
     fn cell(&self) -> &AtomicUsize {
         // A thread-local lies on another page in each thread: a stack has an odd number of pages, with

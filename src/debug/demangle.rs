@@ -52,7 +52,8 @@ pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
 }
 
 fn readable(name: &str) -> Option<String> {
-    let mut text = Limited { text: String::new(), room: 4 * name.len() + 128 };
+    let mut text =
+        Limited { text: String::new(), room: name.len().saturating_mul(4).saturating_add(128) };
     if let Ok(symbol) = rustc_demangle::try_demangle(name) {
         // `{:#}` leaves out the hash.
         write!(text, "{symbol:#}").ok()?;

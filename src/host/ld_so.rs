@@ -39,7 +39,7 @@ use crate::arch::{self, RelocKind};
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::fallible::{
-    TryGrow, headroom, try_c_string, try_collect, try_collect_ok, try_filled, try_vec,
+    TryGrow, headroom, try_c_string, try_collect, try_collect_ok, try_vec,
 };
 use crate::base::promise::MayRun;
 use crate::base::sync::{Guard, Lock, Rank};
@@ -802,42 +802,40 @@ impl Start {
         // Breadth first from the executable, by file name: a needed library that was found under
         // another name only makes the prefix shorter.
         let mut last = 0;
-        let mut set: Vec<Option<Arc<HostLibrary>>> = try_filled(None, list.len())?;
         let mut names: Vec<Vec<u8>> = try_vec(list.len())?;
         for listed in &list {
             headroom()?;
             names.push(file_name(&listed.name));
         }
-        let mut pending: Vec<Option<Listed>> = try_collect(list.into_iter().map(Some))?;
+        // Each as it is listed until it is looked into, and what was found then.
+        let mut entries: Vec<(Option<Listed>, Option<Arc<HostLibrary>>)> =
+            try_collect(list.into_iter().map(|listed| (Some(listed), None)))?;
         let mut queue = vec![0];
         while let Some(index) = queue.pop() {
             headroom()?;
-            let Some(library) = pending.get_mut(index).and_then(Option::take) else {
-                continue;
-            };
-            let Some(library) = HostLibrary::new(library, None)? else {
-                continue;
-            };
+            let Some((listed, found)) = entries.get_mut(index) else { continue };
+            let Some(listed) = listed.take() else { continue };
+            let Some(library) = HostLibrary::new(listed, None)? else { continue };
             last = last.max(index);
             for needed in &library.needed {
                 let wanted = file_name(needed);
                 queue.try_extend(names.iter().position(|name| *name == wanted))?;
             }
-            set[index] = Some(Arc::new(library));
+            *found = Some(Arc::new(library));
         }
         // What lies before the last of them was there at start-up too: preloaded libraries and
         // what they need.
         let mut alone = true;
-        for (index, listed) in pending.into_iter().enumerate() {
-            if let Some(listed) = listed.filter(Listed::has_path) {
+        for (index, (listed, found)) in entries.iter_mut().enumerate() {
+            if let Some(listed) = listed.take().filter(Listed::has_path) {
                 headroom()?;
                 if index < last {
-                    set[index] = HostLibrary::new(listed, None)?.map(Arc::new);
+                    *found = HostLibrary::new(listed, None)?.map(Arc::new);
                 }
-                alone &= set[index].is_some();
+                alone &= found.is_some();
             }
         }
-        let set = try_collect(set.into_iter().flatten())?;
+        let set = try_collect(entries.into_iter().filter_map(|(_, found)| found))?;
         Ok(Start { set, alone_at: alone.then_some(loads) })
     }
 }
@@ -968,9 +966,9 @@ fn opened() -> Result<Arc<Opened>, Error> {
     // They are looked into while `ld.so` keeps them where they are.
     opened_if(&mut |listed| {
         if let Some(library) = HostLibrary::new(listed.clone(), None)? {
-            let start = hashes.len();
-            hashes.try_extend(library.table().half_hashes())?;
-            libraries.try_push(OpenedLibrary::new(&library, listed, &hashes[start..])?)?;
+            let own = try_collect(library.table().half_hashes())?;
+            libraries.try_push(OpenedLibrary::new(&library, listed, &own)?)?;
+            hashes.try_append(&own)?;
         }
         Ok(false)
     })?;

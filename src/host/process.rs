@@ -123,11 +123,13 @@ pub(crate) fn write_tls_template(
     let object = Object::of_this_code().ok_or_else(unknown)?;
     // SAFETY: the start of the block of memdl's own variables, of which `variable` is one.
     let tls_block = unsafe { object.tls_module.address(0) }.addr();
-    let into_block = variable.checked_sub(tls_block).ok_or_else(unknown)? + offset;
-    if into_block + values.len() > object.tls_template_len {
-        return Err(unknown());
-    }
-    let start = object.tls_template + into_block;
+    let into_block = variable.checked_sub(tls_block).and_then(|it| it.checked_add(offset));
+    let is_inside = |&into_block: &usize| {
+        let end = into_block.checked_add(values.len());
+        end.is_some_and(|end| end <= object.tls_template_len)
+    };
+    let start = into_block.filter(is_inside).and_then(|it| object.tls_template.checked_add(it));
+    let start = start.ok_or_else(unknown)?;
     // SAFETY: inside the initial values (checked above), which glibc reads when it creates a
     // thread and nobody writes; the part written stands for memdl's pool only.
     unsafe { write_relro(start, values, &object.relro) }
@@ -145,7 +147,10 @@ pub(crate) unsafe fn write_relro(
     relro: &Range<usize>,
 ) -> Result<(), Error> {
     let page = region::page::size();
-    let pages = start & !(page - 1)..(start + bytes.len() + page - 1) & !(page - 1);
+    let wraps = || Error::system("mprotect", io::ErrorKind::OutOfMemory.into());
+    let end = start.checked_add(bytes.len()).and_then(|end| end.checked_next_multiple_of(page));
+    // A page is a power of two.
+    let pages = start & page.wrapping_neg()..end.ok_or_else(wraps)?;
     let is_relro = relro.start < pages.end && pages.start < relro.end;
     let protect = |protection| {
         // SAFETY: more access than before takes nothing away, and what was read-only is so again

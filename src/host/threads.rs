@@ -109,8 +109,8 @@ impl ThreadList {
         let global = symbol(c"_rtld_global")?;
         Some(ThreadList {
             heads: [
-                global + field_offset(c"_thread_db_rtld_global__dl_stack_used")?,
-                global + field_offset(c"_thread_db_rtld_global__dl_stack_user")?,
+                global.checked_add(field_offset(c"_thread_db_rtld_global__dl_stack_used")?)?,
+                global.checked_add(field_offset(c"_thread_db_rtld_global__dl_stack_user")?)?,
             ],
             next: field_offset(c"_thread_db_list_t_next")?,
             element: field_offset(c"_thread_db_pthread_list")?,
@@ -136,18 +136,24 @@ impl ThreadList {
     fn read_once(&self) -> io::Result<Vec<usize>> {
         let mut found = Vec::new();
         for head in self.heads {
-            let mut at = read_word(head + self.next)?;
+            let mut at = self.after(head)?;
             while at != head {
                 if found.len() == MOST_THREADS || at == 0 {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 found
-                    .try_push(crate::arch::thread_pointer_of(at - self.element))
+                    .try_push(crate::arch::thread_pointer_of(at.wrapping_sub(self.element)))
                     .map_err(|_| io::ErrorKind::OutOfMemory)?;
-                at = read_word(at + self.next)?;
+                at = self.after(at)?;
             }
         }
         Ok(found)
+    }
+
+    /// The element after the one at `at`. What was read while others changed it may be no address at
+    /// all: the kernel says so.
+    fn after(&self, at: usize) -> io::Result<usize> {
+        read_word(at.wrapping_add(self.next))
     }
 }
 

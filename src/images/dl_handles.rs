@@ -67,7 +67,9 @@ pub(crate) fn open(
     let handle = ptr::from_ref(group.member(index)).addr();
     let caller = opener(caller);
     let new = Opened { group, index, caller, file, count: 0 };
-    opened().entry(handle).or_insert(new).count += 1;
+    let mut opened = opened();
+    let entry = opened.entry(handle).or_insert(new);
+    entry.count = entry.count.saturating_add(1);
     Ok(handle as *mut c_void)
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn open_again(
     let mut known = opened.iter_mut();
     let (handle, opened) =
         known.find(|(_, it)| file.is_some() && it.caller == caller && it.file == file)?;
-    opened.count += 1;
+    opened.count = opened.count.saturating_add(1);
     Some(*handle as *mut c_void)
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn open_again(
 pub(crate) fn close(handle: *mut c_void) -> Option<Option<Arc<Group>>> {
     let mut opened = opened();
     let entry = opened.get_mut(&handle.addr())?;
-    entry.count -= 1;
+    entry.count = entry.count.saturating_sub(1);
     let is_last = entry.count == 0;
     Some(if is_last { opened.remove(&handle.addr()).map(|it| it.group) } else { None })
 }

@@ -37,6 +37,7 @@ use crate::elf::symbol::{Sym, SymbolTable};
 use crate::host::ld_so::{self, HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::process;
+use crate::images::members::member;
 use crate::images::policy::{Policy, Restriction};
 use crate::memory::map::{Mapping, Sealed};
 use crate::profile;
@@ -262,7 +263,7 @@ impl Group {
 
     /// Binds a call of a member, stores the function where the next call finds it, and gives it.
     fn bind_call(&self, member: usize, relocation: usize) -> Result<usize, Error> {
-        let loaded = &self.members[member];
+        let loaded = self.member(member);
         let outside = || {
             let what = format!("a call through PLT entry {relocation}, which does not exist");
             Error::malformed(what, Place::Header)
@@ -330,7 +331,7 @@ impl Group {
 
     /// The member of this index, which is one that the group or its loader gave out.
     pub(crate) fn member(&self, index: usize) -> &Loaded {
-        &self.members[index]
+        member(&self.members, index)
     }
 
     /// Runs all constructors, dependencies first.
@@ -341,8 +342,8 @@ impl Group {
         let arguments = process::arguments();
         for (count, &index) in self.init_order.iter().enumerate() {
             // Counted before it runs: a constructor that unwinds is finalised like any other.
-            self.initialised.store(count + 1, Ordering::Release);
-            for function in self.members[index].constructors() {
+            self.initialised.store(count.saturating_add(1), Ordering::Release);
+            for function in self.member(index).constructors() {
                 type Constructor =
                     unsafe extern "C-unwind" fn(c_int, *const *const c_char, *const *const c_char);
                 // SAFETY: a function that the image names as a constructor; what it does is the
@@ -359,7 +360,7 @@ impl Group {
     pub(crate) fn finalise(&self) {
         let count = self.initialised.swap(0, Ordering::AcqRel);
         for &index in self.init_order.iter().take(count).rev() {
-            for function in self.members[index].destructors() {
+            for function in self.member(index).destructors() {
                 // SAFETY: a function that the image names as a destructor, run once, while the
                 // image is in place. Whoever loaded it promised that it may run.
                 unsafe {
@@ -370,7 +371,7 @@ impl Group {
             // Mostly the image's own destructors have had these called. One that has none, or that
             // was bound to nothing where it asks for them, would leave the C library with the
             // addresses of functions that are gone.
-            let mapping = &self.members[index].mapping;
+            let mapping = &self.member(index).mapping;
             for dso_handle in take_handles_of(mapping.address_range().start) {
                 // SAFETY: as above: it promised that what the image wants called in the end is.
                 unsafe { services::atexit::finalize_handle(dso_handle) };
@@ -484,7 +485,8 @@ impl Loaded {
         let array = array.clone().unwrap_or_default();
         let words = array.end.0.saturating_sub(array.start.0) / 8;
         (0..words)
-            .filter_map(move |index| self.mapping.word(Vaddr(array.start.0 + index * 8)))
+            .filter_map(move |index| array.start.checked_add(index.checked_mul(8)?))
+            .filter_map(|at| self.mapping.word(at))
             .filter(|&function| function != 0)
     }
 }
@@ -601,7 +603,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     live.global.try_room(1)?;
     live.pinned.try_room(1)?;
     let number = live.next;
-    live.next += 1;
+    live.next = number.wrapping_add(1);
     // A group is entered once.
     let _ = group.number.set(number);
     live.groups.insert(number, Arc::downgrade(group));
@@ -728,7 +730,7 @@ pub(crate) fn loads() -> u64 {
 /// How many groups were unloaded so far.
 pub(crate) fn unloads() -> u64 {
     let live = read();
-    live.next - live.groups.len() as u64
+    live.next.saturating_sub(live.groups.len() as u64)
 }
 
 /// The images whose exports all later ones see, in load order.

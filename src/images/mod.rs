@@ -3,6 +3,7 @@
 pub(crate) mod dl_handles;
 pub(crate) mod dlsym;
 pub(crate) mod group;
+pub(crate) mod members;
 pub(crate) mod policy;
 pub(crate) mod snapshot;
 pub(crate) mod unique;

@@ -62,8 +62,11 @@ impl Snapshot {
                     self.saved.try_append(contents)?;
                 }
                 match self.runs.last_mut() {
-                    Some(run) if run.is_zero == is_zero && run.start.addr() + run.len == start => {
-                        run.len += page;
+                    Some(run)
+                        if run.is_zero == is_zero
+                            && start.checked_sub(run.start.addr()) == Some(run.len) =>
+                    {
+                        run.len = run.len.saturating_add(page);
                     }
                     _ => self.runs.try_push(Run { start: start as *mut u8, len: page, is_zero })?,
                 }
@@ -87,7 +90,7 @@ impl Snapshot {
                 if !is_zero {
                     ptr::copy_nonoverlapping(saved, start, len);
                     saved = saved.add(len);
-                } else if len >= MANY_PAGES * page {
+                } else if len >= MANY_PAGES.saturating_mul(page) {
                     zero(start, len);
                 } else {
                     zero_touched(start, len, page);
@@ -107,23 +110,23 @@ impl PagesThere {
 
     /// Where they are few, it is not asked.
     fn of(range: &Range<usize>, page: usize) -> PagesThere {
-        let count = range.len() / page;
-        if count < MANY_PAGES {
-            return PagesThere(None);
-        }
-        let Ok(mut entries) = try_zeroed(count * Self::ENTRY) else { return PagesThere(None) };
-        let read = File::open("/proc/self/pagemap").and_then(|map| {
-            map.read_exact_at(&mut entries, (range.start / page * Self::ENTRY) as u64)
-        });
-        PagesThere(read.ok().map(|()| entries))
+        let entries_of = |bytes: usize| bytes.checked_div(page)?.checked_mul(Self::ENTRY);
+        let entries = || {
+            let len = entries_of(range.len()).filter(|len| len / Self::ENTRY >= MANY_PAGES)?;
+            let before = entries_of(range.start)?;
+            let mut entries = try_zeroed(len).ok()?;
+            let map = File::open("/proc/self/pagemap").ok()?;
+            map.read_exact_at(&mut entries, before as u64).ok().map(|()| entries)
+        };
+        PagesThere(entries())
     }
 
     /// False only if it is certain.
     fn has(&self, index: usize) -> bool {
         /// Bits 63, "present", and 62, "swapped", in the entry's last byte.
         const THERE: u8 = 0b1100_0000;
-        let entries = self.0.as_ref().map(|entries| entries.get(index * Self::ENTRY + 7));
-        entries.is_none_or(|entry| entry.is_none_or(|entry| entry & THERE != 0))
+        let (entries, _) = self.0.as_deref().unwrap_or_default().as_chunks::<{ Self::ENTRY }>();
+        entries.get(index).is_none_or(|[.., last]| last & THERE != 0)
     }
 }
 
@@ -146,5 +149,5 @@ unsafe fn zero_touched(start: *mut u8, len: usize, page: usize) {
 
 fn is_zero(page: &[u8]) -> bool {
     static ZEROES: [u8; 4096] = [0; 4096];
-    page.chunks(ZEROES.len()).all(|part| *part == ZEROES[..part.len()])
+    page.chunks(ZEROES.len()).all(|part| ZEROES.starts_with(part))
 }

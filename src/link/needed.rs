@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -61,7 +62,7 @@ struct Unopened {
     file: PathBuf,
     /// What it needs that is not in the process either, by index.
     needed: Vec<usize>,
-    must_see_images: bool,
+    must_see_images: Cell<bool>,
 }
 
 /// The libraries that are looked into.
@@ -92,54 +93,55 @@ impl Surroundings<'_> {
             found.find(name, folders)?;
         }
         let asked = found.libraries.len();
-        let mut index = 0;
         // What they need comes in behind them; there cannot be more than in a load group.
-        while (index as u64) < self.limits.images && index < found.libraries.len() {
-            self.look_into(&mut found, index)?;
-            index += 1;
+        for index in 0..usize::try_from(self.limits.images).unwrap_or(usize::MAX) {
+            let Some(library) = found.libraries.get(index) else { break };
+            let file = library.file.clone();
+            let (needed, must_see_images) = self.look_into(&mut found, &file)?;
+            let Some(library) = found.libraries.get_mut(index) else { break };
+            library.needed = needed;
+            library.must_see_images.set(must_see_images && !ld_so::is_loaded(&library.name));
         }
-        let mut libraries = found.libraries;
+        let libraries = found.libraries;
         // To whatever needs them, until nothing changes.
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            for index in 0..libraries.len() {
-                let needed = &libraries[index].needed;
-                let needs_one = needed.iter().any(|&needed| libraries[needed].must_see_images);
-                let library = &mut libraries[index];
-                changed |= needs_one && !library.must_see_images;
-                library.must_see_images |= needs_one;
+            for library in &libraries {
+                let mut needed = library.needed.iter().filter_map(|&index| libraries.get(index));
+                if needed.any(|needed| needed.must_see_images.get()) {
+                    changed |= !library.must_see_images.replace(true);
+                }
             }
         }
         self.host.check_memory()?;
         let mut members = HashMap::new();
         members.try_reserve(asked).map_err(|_| no_memory::<(CString, PathBuf)>(asked))?;
-        let asked = libraries.into_iter().take(asked).filter(|library| library.must_see_images);
+        let asked = libraries.into_iter().take(asked).filter(|it| it.must_see_images.get());
         members.extend(asked.map(|library| (library.name, library.file)));
         Ok(members)
     }
 
-    /// Finds out whether a library must see images by itself, and what it needs.
-    fn look_into(&self, found: &mut Found, index: usize) -> Result<(), Error> {
-        let file = found.libraries[index].file.clone();
-        let Ok(bytes) = MappedFile::open(&file) else { return Ok(()) };
+    /// What a library needs, and whether it must see images by itself; nothing of a file that is no
+    /// library.
+    fn look_into(&self, found: &mut Found, file: &Path) -> Result<(Vec<usize>, bool), Error> {
+        let nothing = || Ok((Vec::new(), false));
+        let Ok(bytes) = MappedFile::open(file) else { return nothing() };
         let page = PageSize::current();
         let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
-        let Ok(image) = image else { return Ok(()) };
+        let Ok(image) = image else { return nothing() };
         let path = file.to_string_lossy();
         let folders = folders(&image.facts, &path)?;
-        let mut needs_image = false;
+        let (mut all_needed, mut needs_image) = (Vec::new(), false);
         for name in names(&image.facts, &path)? {
             if (self.is_in_memory)(name.to_bytes()) {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
                 let needed = found.find(name, &folders)?;
-                found.libraries[index].needed.try_extend(needed)?;
+                all_needed.try_extend(needed)?;
             }
         }
         let must = needs_image || self.refers_to_images(&image, &found.definitions)?;
-        let library = &mut found.libraries[index];
-        library.must_see_images = must && !ld_so::is_loaded(&library.name);
-        Ok(())
+        Ok((all_needed, must))
     }
 
     /// Whether `ld.so` would bind a reference of this library's to a definition of an image, or
@@ -232,9 +234,9 @@ impl Found {
         let file = ld_so::find_file(&name, folders);
         let file = file.or_else(|| ld_so::find_file(&name, &self.system_folders));
         let Some(file) = file else { return Ok(None) };
-        let needed = Vec::new();
-        self.libraries.try_push(Unopened { name, file, needed, must_see_images: false })?;
-        Ok(Some(self.libraries.len() - 1))
+        let (index, must_see_images) = (self.libraries.len(), Cell::new(false));
+        self.libraries.try_push(Unopened { name, file, needed: Vec::new(), must_see_images })?;
+        Ok(Some(index))
     }
 }
 

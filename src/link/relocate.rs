@@ -38,6 +38,7 @@ use crate::elf::rela::Rela;
 use crate::elf::symbol::{Class, PlainDefinitions, Sym, SymbolName, SymbolTable, Wanted};
 use crate::host::ld_so::HostLibrary;
 use crate::images::group::Keep;
+use crate::images::members;
 use crate::images::unique::FirstUse;
 use crate::link::scope::{Definition, Resolver, SearchOrder, SymbolRequest, Target};
 use crate::tls::{Descriptor, ModuleId};
@@ -228,7 +229,6 @@ struct Binder<'a> {
 }
 
 impl<'a> Binder<'a> {
-    #[expect(clippy::indexing_slicing, reason = "members are told by their group, not by bytes")]
     fn new(
         machine: &'a Machine,
         symbolic: bool,
@@ -236,7 +236,7 @@ impl<'a> Binder<'a> {
         name: &'a str,
         order: &'a SearchOrder<'a>,
     ) -> Binder<'a> {
-        let table = &order.members[member];
+        let table = members::member(&order.members, member);
         let only_host_before = order.only_host_before(member);
         Binder { machine, symbolic, member, name, table, order, only_host_before }
     }
@@ -584,10 +584,9 @@ impl Applier<'_> {
         self.placement(self.member).load_bias
     }
 
-    #[expect(clippy::indexing_slicing, reason = "members are told by their group, not by bytes")]
     #[inline]
     fn placement(&self, member: usize) -> &Placement {
-        &self.placements[member]
+        members::member(self.placements, member)
     }
 
     /// `DT_RELR`: an even word is an address, whose word is moved; an odd one says which of the next

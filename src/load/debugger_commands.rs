@@ -325,13 +325,13 @@ fn tell(change: impl Fn(&Loaded) -> bool) -> c_int {
     let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
         return BUSY;
     };
-    let mut told = 0;
+    let mut told: c_int = 0;
     for (group, index) in &images {
         let loaded = Group::member(group, *index);
         if loaded.debug.is_busy() {
             return BUSY;
         }
-        told += c_int::from(change(loaded));
+        told = told.saturating_add(change(loaded).into());
     }
     told
 }

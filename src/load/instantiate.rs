@@ -19,6 +19,7 @@ use crate::base::promise::MayRun;
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::host::link_map::LinkMap;
 use crate::images::group::{self, Group, KeptTable, Loaded, Plt, Provider};
+use crate::images::members::{member, member_mut};
 use crate::images::unique;
 use crate::link::relocate::{Applier, Indirect, Memory, Placement};
 use crate::load::debugger_commands;
@@ -88,7 +89,7 @@ fn place(
         }
     }
     for &index in &prepared.init_order {
-        for word in &indirect[index] {
+        for word in member(&indirect, index) {
             resolve_indirect(&mut placed, index, word, may_run)?;
         }
     }
@@ -240,7 +241,7 @@ impl<'p, 'd> Placed<'p, 'd> {
 
 /// Where debuggers, who start from the first module's block, find a module's.
 fn thread_locals(tls: &TlsModule) -> ThreadLocals {
-    let distance = |offset: isize| (offset - tls::first_module_offset()) as i64;
+    let distance = |offset: isize| offset.wrapping_sub(tls::first_module_offset()) as i64;
     match tls.place() {
         BlockPlace::At(offset) => ThreadLocals::AtDistance(distance(offset)),
         BlockPlace::BehindPointerAt(offset) => ThreadLocals::BehindPointerAt(distance(offset)),
@@ -255,11 +256,12 @@ fn resolve_indirect(
     word: &Indirect,
     may_run: Option<MayRun>,
 ) -> Result<(), Error> {
-    let name = placed[index].member.name.clone();
+    let name = member(placed, index).member.name.clone();
     let malformed =
         |what: &'static str| Error::malformed(what, Place::Relocation(word.place)).in_image(&name);
-    let resolver = placed[word.member].mapping.load_bias().apply(word.resolver);
-    if !placed[word.member].mapping.is_code(resolver) {
+    let mapping = &member(placed, word.member).mapping;
+    let resolver = mapping.load_bias().apply(word.resolver);
+    if !mapping.is_code(resolver) {
         return Err(malformed("an IFUNC resolver lies outside executable memory"));
     }
     let function = match may_run {
@@ -269,6 +271,6 @@ fn resolve_indirect(
         None => resolver,
     };
     let value = (function as u64).wrapping_add_signed(word.r_addend);
-    let stored = placed[index].mapping.store(word.place, value.to_le_bytes());
+    let stored = member_mut(placed, index).mapping.store(word.place, value.to_le_bytes());
     stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))
 }

@@ -39,6 +39,7 @@ use crate::elf::symbol::SymbolTable;
 use crate::host::ld_so::{GlobalScope, HostLibrary};
 use crate::images::dlsym;
 use crate::images::group::{self, CallBinder, Group, Keep, Loaded, Provider};
+use crate::images::members::{member, member_mut};
 use crate::images::policy::Policy;
 use crate::images::unique::FirstUse;
 use crate::link::needed::{self, Surroundings};
@@ -390,10 +391,9 @@ impl Settings {
         let (enclosing, global) = (self.enclosing_images()?, group::global_images()?);
         let outside = Outside { enclosing, global };
         let mut missing_libraries = Vec::new();
-        let mut index = 0;
-        while index < parsed.len() {
-            let needed_by = parsed[index].name.clone();
-            let facts = parsed[index].image.facts.clone();
+        for index in 0.. {
+            let Some(member) = parsed.get(index) else { break };
+            let (needed_by, facts) = (member.name.clone(), member.image.facts.clone());
             let folders = needed::folders(&facts, &needed_by)?;
             let needed = needed::names(&facts, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
@@ -421,8 +421,7 @@ impl Settings {
                     Err(NotFound::Bad(error)) => return Err(error),
                 }
             }
-            parsed[index].needed = try_collect(providers.into_iter().flatten())?;
-            index += 1;
+            member_mut(&mut parsed, index).needed = try_collect(providers.into_iter().flatten())?;
         }
         missing_libraries.reverse();
         if missing_libraries.is_empty() {
@@ -566,13 +565,14 @@ impl Settings {
         of_system: bool,
         parsed: &mut Vec<Parsed<'_>>,
     ) -> Result<Provider, Error> {
-        let count = parsed.len() as u64 + 1;
+        let index = parsed.len();
+        let count = (index as u64).saturating_add(1);
         limits::check("the number of images in one load", count, self.limits.images)?;
         headroom()?;
         self.policy.verify(&name, &bytes)?;
         let member = self.parse(Some(name), bytes)?;
         parsed.try_push(Parsed { of_system, ..member })?;
-        Ok(Provider::Member(parsed.len() - 1))
+        Ok(Provider::Member(index))
     }
 
     /// What debuggers will be told of each instance of `image`, from its own bytes or from what was split
@@ -704,7 +704,7 @@ fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Erro
         matches!(needed, Provider::Host(library) if library.is_startup())
             && scope == Scope::HostFirst
     };
-    let own = |member: usize| try_collect(parsed[member].needed.iter().cloned());
+    let own = |index: usize| try_collect(member(parsed, index).needed.iter().cloned());
     dlsym::breadth_first(Provider::Member(0), own, |needed| !is_searched(needed))
 }
 
@@ -712,14 +712,14 @@ fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Erro
 /// `_dl_check_map_versions`): a library that is too old is found out before anything runs.
 fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), Error> {
     let mut versions = Vec::new();
-    for (member, table) in parsed.iter().zip(&order.members) {
-        let in_member = |error: Error| error.in_image(&member.name);
+    for (needing, table) in parsed.iter().zip(&order.members) {
+        let in_member = |error: Error| error.in_image(&needing.name);
         for (file, version, weak) in table.needed_versions() {
-            let defined = member.needed.iter().find_map(|provider| match provider {
+            let defined = needing.needed.iter().find_map(|provider| match provider {
                 Provider::Member(index) => {
-                    let needed = &parsed[*index];
+                    let needed = member(parsed, *index);
                     let is_it = needed.image.facts.is_called(&needed.name, file);
-                    is_it.then(|| order.members[*index].defines_version(&version))
+                    is_it.then(|| member(&order.members, *index).defines_version(&version))
                 }
                 Provider::Loaded(group, index) => {
                     let needed = group.member(*index);
@@ -734,7 +734,7 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
                 versions.try_push(MissingVersion {
                     library: try_lossy(file)?,
                     version: try_lossy(version.name())?,
-                    needed_by: try_string(&member.name)?,
+                    needed_by: try_string(&needing.name)?,
                 })?;
             }
         }
@@ -747,32 +747,31 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
 /// later): depth first from the last member of the searchlist to the first, and without what the
 /// first needs itself, which glibc does not know yet when it sorts.
 fn init_order(parsed: &[Parsed<'_>]) -> Result<Vec<usize>, Error> {
-    let edges = |member: usize| if member == 0 { &[][..] } else { &parsed[member].needed };
+    let needs =
+        |index: usize| if index == 0 { [].iter() } else { member(parsed, index).needed.iter() };
     if parsed.len() == 1 {
         return try_filled(0, 1);
     }
     let mut order = try_vec(parsed.len())?;
     let mut visited = try_filled(false, parsed.len())?;
     for start in (0..parsed.len()).rev() {
-        // A stack of (member, how many of its needs were looked at): the depth is the input's.
-        let mut stack = vec![(start, 0)];
-        if std::mem::replace(&mut visited[start], true) {
+        if std::mem::replace(member_mut(&mut visited, start), true) {
             continue;
         }
-        while let Some((member, next)) = stack.last_mut() {
-            match edges(*member).get(*next) {
+        // A stack of (member, its needs that are still to be looked at): the depth is the input's.
+        let mut stack = vec![(start, needs(start))];
+        while let Some((index, left)) = stack.last_mut() {
+            match left.next() {
                 None => {
-                    order.push(*member);
+                    order.push(*index);
                     stack.pop();
                 }
-                Some(needed) => {
-                    *next += 1;
-                    if let Provider::Member(needed) = *needed
-                        && !std::mem::replace(&mut visited[needed], true)
-                    {
-                        stack.try_push((needed, 0))?;
+                Some(&Provider::Member(needed)) => {
+                    if !std::mem::replace(member_mut(&mut visited, needed), true) {
+                        stack.try_push((needed, needs(needed)))?;
                     }
                 }
+                Some(_) => {}
             }
         }
     }
@@ -865,6 +864,6 @@ impl Prepared<'_> {
 
     /// The image that was asked for.
     pub(crate) fn root(&self) -> &Member<'_> {
-        &self.members[0]
+        member(&self.members, 0)
     }
 }

@@ -99,7 +99,7 @@ impl JitDump {
                 write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
             }
             let (start, size) = (addresses.start as u64, code.len() as u64);
-            let mut body = try_vec(40 + name.len() + 1).map_err(no_memory)?;
+            let mut body = try_vec(name.len().saturating_add(41)).map_err(no_memory)?;
             for word in [self.process, thread] {
                 body.extend_from_slice(&word.to_ne_bytes());
             }
@@ -110,7 +110,7 @@ impl JitDump {
             body.extend_from_slice(name.as_bytes());
             body.push(0);
             write_record(&mut out, CODE_LOAD, time, &[&body, code])?;
-            self.count += 1;
+            self.count = self.count.wrapping_add(1);
         }
         out.flush()
     }
@@ -143,7 +143,8 @@ fn debug_info(function: usize, lines: &[(usize, Line)]) -> Result<Vec<u8>, Error
 }
 
 fn write_record(out: &mut impl Write, kind: u32, time: u64, parts: &[&[u8]]) -> io::Result<()> {
-    let size = PREFIX_SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
+    let add = |size: usize, part: &&[u8]| size.saturating_add(part.len());
+    let size = parts.iter().fold(PREFIX_SIZE, add);
     let size = u32::try_from(size).map_err(|_| io::Error::other("a function of 4 GiB"))?;
     out.write_all(&kind.to_ne_bytes())?;
     out.write_all(&size.to_ne_bytes())?;
@@ -159,7 +160,8 @@ fn now() -> u64 {
         libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
         now
     };
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+    let seconds = now.tv_sec.unsigned_abs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(now.tv_nsec.unsigned_abs())
 }
 
 /// A new folder for a dump and what is made from it, which nobody else can write to.

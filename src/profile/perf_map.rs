@@ -112,7 +112,7 @@ impl PerfMap {
     /// Puts bytes into a gap or at the end, and tells where.
     fn write(&mut self, bytes: &[u8]) -> io::Result<Range<u64>> {
         let len = bytes.len() as u64;
-        let fits = |gap: &Range<u64>| gap.end - gap.start >= len;
+        let fits = |gap: &Range<u64>| len_of(gap) >= len;
         while let Some(index) = self.gaps.iter().position(fits) {
             let Range { start, end } = self.gaps.remove(index);
             if !self.read(start..end).is_some_and(|found| found.iter().all(|&it| it == b'\n')) {
@@ -120,11 +120,13 @@ impl PerfMap {
                 continue;
             }
             self.file.write_all_at(bytes, start)?;
-            if start + len < end {
+            // It fits.
+            let behind = start.saturating_add(len);
+            if behind < end {
                 // There was one.
-                self.gaps.insert(index, start + len..end);
+                self.gaps.insert(index, behind..end);
             }
-            return Ok(start..start + len);
+            return Ok(start..behind);
         }
         // Others append too: only the kernel knows where the end is at that moment.
         set_appending(&self.file, true)?;
@@ -147,7 +149,7 @@ impl PerfMap {
             for part in rows.as_bytes().chunks(NEWLINES.len()) {
                 let newlines = NEWLINES.get(..part.len()).unwrap_or_default();
                 self.file.write_all_at(newlines, at)?;
-                at += part.len() as u64;
+                at = at.saturating_add(part.len() as u64);
             }
             self.add_gap(block.place);
         }
@@ -161,14 +163,13 @@ impl PerfMap {
         }
         let index = self.gaps.partition_point(|other| other.start < gap.start);
         self.gaps.insert(index, gap);
-        let touches = |a: &Range<u64>, b: &Range<u64>| a.end == b.start;
-        for index in [index + 1, index] {
-            if let (Some(before), Some(gap)) =
-                (index.checked_sub(1).and_then(|it| self.gaps.get(it)), self.gaps.get(index))
-                && touches(before, gap)
+        for second in [index.saturating_add(1), index] {
+            let Some(first) = second.checked_sub(1) else { continue };
+            if let (Some(before), Some(behind)) = (self.gaps.get(first), self.gaps.get(second))
+                && before.end == behind.start
             {
-                let merged = before.start..gap.end;
-                self.gaps.splice(index - 1..=index, [merged]);
+                let merged = before.start..behind.end;
+                self.gaps.splice(first..=second, [merged]);
             }
         }
     }
@@ -198,7 +199,7 @@ impl PerfMap {
         if let Some(block) = self.blocks.iter_mut().find(|block| is_it(block)) {
             block.is_live = false;
         }
-        let len = |block: &Block| block.place.end - block.place.start;
+        let len = |block: &Block| len_of(&block.place);
         let retired = |block: &&Block| !block.is_live && block.keep;
         let mut excess = self.blocks.iter().filter(retired).map(len).sum::<u64>();
         let mut oldest = Vec::new();
@@ -206,7 +207,7 @@ impl PerfMap {
             if excess <= MOST_RETIRED {
                 break;
             }
-            excess -= len(block);
+            excess = excess.saturating_sub(len(block));
             if oldest.try_push(block.place.start).is_err() {
                 break;
             }
@@ -250,6 +251,11 @@ pub(super) fn remove(slot: &mut Option<PerfMap>, start: usize) -> io::Result<()>
     erased
 }
 
+/// How many bytes of the file this is.
+fn len_of(place: &Range<u64>) -> u64 {
+    place.end.saturating_sub(place.start)
+}
+
 /// Opens the map, and tells whether it was made by this.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
@@ -289,10 +295,11 @@ fn started() -> io::Result<SystemTime> {
         libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now);
         (libc::sysconf(libc::_SC_CLK_TCK), now)
     };
-    let ticks_per_second =
-        u64::try_from(ticks_per_second).ok().filter(|&it| it > 0).ok_or_else(unknown)?;
+    let tick =
+        u64::try_from(ticks_per_second).ok().and_then(|it| 1_000_000_000_u64.checked_div(it));
+    let tick = tick.ok_or_else(unknown)?;
     let since_boot = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
-    let start = Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / ticks_per_second));
+    let start = Duration::from_nanos(ticks.saturating_mul(tick));
     SystemTime::now().checked_sub(since_boot.saturating_sub(start)).ok_or_else(unknown)
 }
 

@@ -199,9 +199,8 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     if !has_headroom() {
         return -1;
     }
-    let spare = SPARE.get();
-    if spare > 0 {
-        SPARE.set(spare - 1);
+    if let Some(less) = SPARE.get().checked_sub(1) {
+        SPARE.set(less);
     } else {
         // SAFETY: code of ours, so ours is the library that must stay.
         let result = unsafe {
@@ -243,11 +242,11 @@ unsafe extern "C-unwind" fn run_uppermost(_: *mut c_void) {
 /// How many destructors of the images of this group the calling thread has yet to run. Each holds the
 /// group.
 pub(crate) fn pending(group: &Arc<Group>) -> usize {
-    let mut count = 0;
+    let mut count: usize = 0;
     let mut at = UPPERMOST.get();
     // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile.
     while let Some(pending) = unsafe { at.as_ref() } {
-        count += usize::from(Arc::ptr_eq(&pending.image, group));
+        count = count.saturating_add(Arc::ptr_eq(&pending.image, group).into());
         at = pending.next;
     }
     count
@@ -259,7 +258,7 @@ pub(crate) fn pending(group: &Arc<Group>) -> usize {
 /// They may run now, and the objects are not used any more.
 pub(crate) unsafe fn run_pending(group: &Arc<Group>) {
     while let Some(pending) = take_pending(group) {
-        SPARE.set(SPARE.get() + 1);
+        SPARE.set(SPARE.get().saturating_add(1));
         // SAFETY: the caller's promise.
         unsafe { (pending.destructor)(pending.object) };
     }

@@ -463,7 +463,8 @@ impl<'a> Asked<'a> {
             let list = dlsym::scope(group)?;
             let found = if self.handle == libc::RTLD_NEXT {
                 let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), *index));
-                let after = list.iter().position(is_caller).map_or(0, |position| position + 1);
+                let position = list.iter().position(is_caller);
+                let after = position.map_or(0, |position| position.saturating_add(1));
                 or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
             } else {
                 or_else(or_else(in_global()?, in_global_images)?, || in_list(&list))
