@@ -266,3 +266,8 @@ pub fn functions(bytes: &[u8]) -> Result<(usize, usize), Error> {
 pub fn demangle(name: &str) -> String {
     demangled(name).into_owned()
 }
+
+/// Whether images get a version of memdl's instead of the C library's function of this name.
+pub fn is_service(name: &str) -> bool {
+    services::replacement(name.as_bytes()).is_some()
+}

@@ -1,4 +1,4 @@
-// The library that examples/fleet.rs loads many times: a function, an argument, a local, a global.
+// The library that tools/bench-programs/src/bin/fleet.rs loads many times: a function, an argument, a local, a global.
 int fleet_calls = 0;
 
 int foo(int number) {

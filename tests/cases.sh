@@ -28,9 +28,9 @@ for tool in python3 gcc g++ readelf; do
     command -v "$tool" >/dev/null || { echo "tests/cases.sh: no $tool: run sh tests/setup.sh" >&2; exit 1; }
 done
 
-(cd "$repository" && "${CARGO:-cargo}" build --quiet --release --example case_backend)
+(cd "$repository" && "${CARGO:-cargo}" build --quiet --release -p case-backend)
 target=${CARGO_TARGET_DIR:-$repository/target}
-backend=$(cd "$repository" && cd "$target" && pwd)/release/examples/libcase_backend.so
+backend=$(cd "$repository" && cd "$target" && pwd)/release/libcase_backend.so
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

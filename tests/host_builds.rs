@@ -268,8 +268,9 @@ fn two_versions_in_one_program() {
     let ours = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
     assert!(manifest.contains(&ours));
     let manifest = manifest.replacen(&ours, "version = \"99.0.0\"", 1);
-    // Without the tests and benchmarks that it lists.
-    let kept = manifest.split("\n\n").filter(|part| !part.contains("[["));
+    // Without the tests, benchmarks and tools that it lists.
+    let kept =
+        manifest.split("\n\n").filter(|part| !part.contains("[[") && !part.contains("[workspace]"));
     fs::write(other.join("Cargo.toml"), kept.collect::<Vec<_>>().join("\n\n")).unwrap();
     let manifest = format!(
         "[package]\nname = \"copies\"\nedition = \"2024\"\n\n[workspace]\n\n\

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use common::{build, limited, repository, run};
 
-/// `examples/loads.rs`, built for this test alone.
+/// `tools/bench-programs/src/bin/loads.rs`, built for this test alone.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -23,7 +23,7 @@ fn program() -> &'static Path {
         let mut command = limited(900, env!("CARGO"));
         command
             .args(["build", "--quiet"])
-            .args(["--profile", "release", "--example", "loads"])
+            .args(["--profile", "release", "-p", "bench-programs", "--bin", "loads"])
             // What somebody has set for other builds.
             .env("CARGO_ENCODED_RUSTFLAGS", "")
             .args(["--config", "profile.release.opt-level=3"])
@@ -35,7 +35,7 @@ fn program() -> &'static Path {
             .arg(&target)
             .current_dir(repository(""));
         run(&mut command, "cargo");
-        target.join("release/examples/loads")
+        target.join("release/loads")
     })
 }
 

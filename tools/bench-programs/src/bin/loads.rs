@@ -1,8 +1,8 @@
 //! Loads a library from its bytes many times, for tools that count or sample.
 //!
 //! ```console
-//! $ perf record target/release/examples/loads load libfoo.so 10000
-//! $ valgrind --tool=callgrind target/release/examples/loads instantiate libfoo.so 100
+//! $ perf record target/release/loads load libfoo.so 10000
+//! $ valgrind --tool=callgrind target/release/loads instantiate libfoo.so 100
 //! ```
 //!
 //! Each load is followed by an unload. The ways: `load`, `load_full` (with debug information),

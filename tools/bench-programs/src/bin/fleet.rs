@@ -1,7 +1,7 @@
 //! Many instances of one library in a process, to be looked at with a debugger.
 //!
 //! ```console
-//! $ gdb -ex 'break foo' --args target/release/examples/fleet 100
+//! $ gdb -ex 'break foo' --args target/release/fleet 100
 //! ```
 //!
 //! Loads N instances (default 100) of `testlibs/fleet.c`, or of the library named behind N, calls `foo`
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// `testlibs/fleet.c`.
 fn compiled() -> Result<Vec<u8>, Box<dyn Error>> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/testlibs/fleet.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testlibs/fleet.c");
     let library = std::env::temp_dir().join(format!("memdl-fleet-{}.so", std::process::id()));
     let flags = ["-shared", "-fPIC", "-g", "-o"];
     let done = Command::new("cc").args(flags).arg(&library).arg(Path::new(source)).status()?;

@@ -6,7 +6,7 @@
 //! later, and constructors may call back into `load`.
 //!
 //! ```text
-//! cargo build --release --example case_backend     # target/release/examples/libcase_backend.so
+//! cargo build --release -p case-backend     # target/release/libcase_backend.so
 //! ```
 
 use std::any::Any;
