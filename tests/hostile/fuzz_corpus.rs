@@ -1,0 +1,90 @@
+//! The inputs that fuzzing has kept (fuzz/corpus/), once more: each reaches code that no other does, or
+//! did harm once. None may panic, crash or hang; what is right for those that did harm is told in the
+//! tests of the parts that they harmed.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::targets;
+
+/// The files in a `.tar.zst`.
+fn unpacked(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut tar = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(archive).unwrap().read_to_end(&mut tar).unwrap();
+    let mut files = Vec::new();
+    let mut rest = &tar[..];
+    while rest.len() >= 512 && rest[0] != 0 {
+        let text = |range: std::ops::Range<usize>| {
+            let field = rest[range].split(|byte| *byte == 0).next().unwrap();
+            std::str::from_utf8(field).unwrap().trim()
+        };
+        let len = usize::from_str_radix(text(124..136), 8).unwrap();
+        if matches!(rest[156], b'0' | 0) {
+            files.push((text(0..100).to_owned(), rest[512..512 + len].to_vec()));
+        }
+        rest = &rest[512 + len.next_multiple_of(512)..];
+    }
+    files
+}
+
+/// Has the target take its inputs, of which there are at least so many.
+fn replay(target: &str, least: usize, take: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let archive = corpus.join(format!("{target}.tar.zst"));
+    let archive =
+        fs::read(&archive).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+    let inputs = unpacked(&archive);
+    assert!(inputs.len() >= least, "{} inputs of {target}", inputs.len());
+    let start = Instant::now();
+    let mut slowest = (Duration::ZERO, "");
+    for (name, input) in &inputs {
+        // Where it does not come back from, its name is the last one told.
+        println!("{target}/{name}");
+        let start = Instant::now();
+        take(input);
+        slowest = slowest.max((start.elapsed(), name));
+    }
+    println!("{target}: {} inputs in {:?}, the slowest {slowest:?}", inputs.len(), start.elapsed());
+}
+
+#[test]
+fn parse() {
+    replay("parse", 100, targets::parse);
+}
+
+#[test]
+fn load() {
+    replay("load", 100, targets::load);
+}
+
+#[test]
+fn symfile() {
+    replay("symfile", 100, targets::symfile);
+}
+
+#[test]
+fn dwarf() {
+    replay("dwarf", 100, targets::dwarf);
+}
+
+#[test]
+fn pair() {
+    replay("pair", 100, targets::pair);
+}
+
+#[test]
+fn inflate() {
+    replay("inflate", 100, targets::inflate);
+}
+
+#[test]
+fn symbolize() {
+    replay("symbolize", 100, targets::symbolize);
+}
+
+#[test]
+fn demangle() {
+    replay("demangle", 100, targets::demangle);
+}

@@ -1,0 +1,94 @@
+//! How many instructions it takes to load and unload the tiny library, counted by valgrind's
+//! callgrind: a number that does not depend on how busy the machine is, so that a load that has
+//! become slower shows here. What the kernel does is not in it, nor are caches.
+//!
+//! The count is the difference between many loads and half as many in the same program, so what the
+//! program does else is not in it. The library's bytes, and the profile that memdl is built with, are
+//! always the same; the compiler, the C library, and which of its functions for copying suits the
+//! processor are the machine's. Where these change, or a load does more for a good reason, the numbers
+//! below are to be measured anew: `cargo test --test instructions -- --nocapture` prints them.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::common::{build, limited, repository, run};
+
+/// `tools/bench-programs/src/bin/loads.rs`, built for this test alone.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
+        let mut command = limited(900, env!("CARGO"));
+        command
+            .args(["build", "--quiet"])
+            .args(["--profile", "release", "-p", "bench-programs", "--bin", "loads"])
+            // What somebody has set for other builds.
+            .env("CARGO_ENCODED_RUSTFLAGS", "")
+            .args(["--config", "profile.release.opt-level=3"])
+            .args(["--config", "profile.release.lto=false"])
+            .args(["--config", "profile.release.codegen-units=16"])
+            .args(["--config", "profile.release.debug-assertions=false"])
+            .args(["--config", "profile.release.overflow-checks=false"])
+            .arg("--target-dir")
+            .arg(&target)
+            .current_dir(repository(""));
+        run(&mut command, "cargo");
+        target.join("release/loads")
+    })
+}
+
+/// Instructions of the whole program with so many loads.
+fn instructions(way: &str, loads: u64) -> u64 {
+    // Small, plain, and with debug information.
+    let library = build("gcc", "bench/tiny.c", &["-O2", "-g"]);
+    let mut command = limited(120, "valgrind");
+    command
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program())
+        .arg(way)
+        .arg(library)
+        .arg(loads.to_string())
+        // Settings of the operator's, which change what a load does.
+        .env_remove("MEMDL_DEBUG")
+        .env_remove("MEMDL_PERF");
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("cannot run valgrind: {error}; `sh tests/setup.sh` installs what tests need")
+    });
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    let collected = report.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, count) = collected.unwrap_or_else(|| panic!("no count: {report}"));
+    count.trim().parse().unwrap()
+}
+
+/// At most 2 % more than `known`, for each load and unload.
+fn takes_no_more_than(way: &str, known: u64) {
+    const LOADS: u64 = 200;
+    let count = (instructions(way, 2 * LOADS) - instructions(way, LOADS)) / LOADS;
+    println!("{way}: {count} instructions; known: {known}");
+    assert!(
+        count * 100 <= known * 102,
+        "{way} takes {count} instructions, {:.1} % more than {known}",
+        (count as f64 / known as f64 - 1.0) * 100.0
+    );
+}
+
+#[test]
+fn a_load_takes_no_more_instructions_than_it_did() {
+    takes_no_more_than("load", 47_030);
+}
+
+#[test]
+fn a_load_with_debug_information_takes_no_more_instructions_than_it_did() {
+    takes_no_more_than("load_full", 119_927);
+}
+
+#[test]
+fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
+    takes_no_more_than("load_buffer", 59_709);
+}
+
+#[test]
+fn an_instance_takes_no_more_instructions_than_it_did() {
+    takes_no_more_than("instantiate", 16_197);
+}

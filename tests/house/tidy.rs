@@ -1,0 +1,136 @@
+//! Rules about the text of memdl itself. Each failure says what to do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::repository;
+
+/// The files below `src/`, with their paths from there.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let root = repository("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    files.sort();
+    let name = |path: &Path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+    files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// What is compiled into the library: all before the unit tests, without comments.
+fn code(text: &str) -> String {
+    let text = text.split("\nmod tests {").next().unwrap();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn locks_have_a_rank_and_forks_one_handler() {
+    let forbidden = [
+        ("Mutex", "a lock is `sync::Lock`, which has a rank and which `fork` waits for"),
+        ("RwLock", "a lock is `sync::SharedLock`, which has a rank and which `fork` waits for"),
+        ("Condvar", "a thread that waits would hold up `fork`: find another way"),
+        ("pthread_mutex", "a lock is `sync::Lock`, which has a rank"),
+        ("pthread_atfork(", "there is one handler: add to `api/startup.rs`"),
+    ];
+    for (file, text) in sources() {
+        let code = code(&text);
+        for (word, cure) in forbidden {
+            let is_owner = match word {
+                // Images' own registrations go through memdl's version of the function.
+                "pthread_atfork(" => file == "api/startup.rs" || file == "services/atexit.rs",
+                // The lock that copies of memdl in one object share, under each copy's own.
+                "pthread_mutex" => file == "base/shared.rs",
+                // What nobody waits for: a child of `fork` that finds it taken goes on without.
+                "Mutex" if file == "api/backtrace.rs" => !code.contains(".lock()"),
+                _ => file == "base/sync.rs",
+            };
+            assert!(is_owner || !code.contains(word), "src/{file} has `{word}`: {cure}");
+        }
+    }
+}
+
+/// The locks as the code has them: rank, file, and the static or field.
+fn locks_in_code() -> Vec<(usize, String)> {
+    let ranks = fs::read_to_string(repository("src/base/sync.rs")).unwrap();
+    let ranks = ranks.split("pub(crate) enum Rank {").nth(1).unwrap().split("\n}").next().unwrap();
+    let ranks: Vec<String> = ranks
+        .lines()
+        .filter(|line| line.ends_with(',') && !line.trim_start().starts_with("//"))
+        .map(|line| line.trim().trim_end_matches(',').to_owned())
+        .collect();
+    let mut rows = Vec::new();
+    for (file, text) in sources().into_iter().filter(|(file, _)| file != "base/sync.rs") {
+        let code = code(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+        for (at, _) in
+            code.match_indices("Lock::new( Rank::").chain(code.match_indices("Lock::new(Rank::"))
+        {
+            let rank = code[at..].split("Rank::").nth(1).unwrap();
+            let rank = rank.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+            let number = ranks.iter().position(|it| it == rank).unwrap();
+            rows.push((number, format!("| {} | `{rank}` | `{file}` |", number + 1)));
+        }
+    }
+    rows.sort();
+    rows.dedup();
+    rows
+}
+
+#[test]
+fn the_table_of_locks_is_that_of_the_code() {
+    let text = fs::read_to_string(repository("ARCHITECTURE.md")).unwrap();
+    let stated: Vec<String> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| rank | lock | file |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').take(4).collect::<Vec<_>>().join("|") + "|")
+        .collect();
+    let is: Vec<String> = locks_in_code().into_iter().map(|(_, row)| row).collect();
+    assert_eq!(
+        stated,
+        is,
+        "the table \"Locks\" of ARCHITECTURE.md: make its first three columns\n{}",
+        is.join("\n")
+    );
+}
+
+/// Each test that a document names is there.
+#[test]
+fn documents_name_tests_that_are_there() {
+    let mut documents = Vec::new();
+    for folder in ["docs/adr", "docs/facts"] {
+        documents.extend(fs::read_dir(repository(folder)).unwrap().map(|it| it.unwrap().path()));
+    }
+    documents.extend(["CONTRIBUTING.md", "SECURITY.md"].map(repository));
+    for document in documents.iter().filter(|it| it.is_file()) {
+        let text = fs::read_to_string(document).unwrap();
+        // A file's name stays until the next one: `tests/a.rs`: `one`, `another`.
+        let mut file = None;
+        for word in text.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") && (word.starts_with("tests/") || word.starts_with("src/")) {
+                let path = repository(word);
+                assert!(path.is_file(), "{}: there is no {word}", document.display());
+                file = Some((word, fs::read_to_string(path).unwrap()));
+            } else if let Some((name, text)) = &file
+                && word.matches('_').count() >= 2
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && !word.starts_with("__")
+            {
+                assert!(
+                    text.contains(&format!("fn {word}(")) || text.contains(&format!("{word}!")),
+                    "{}: {name} has no test {word}",
+                    document.display()
+                );
+            }
+        }
+    }
+}

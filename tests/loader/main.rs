@@ -1,0 +1,24 @@
+//! What a caller of the loader meets: loading, binding, calling, unloading, by all ways to load, with small
+//! libraries made for it and with those of the distribution. Debuggers, profilers and hostile bytes have
+//! binaries of their own.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod api;
+mod differential;
+mod errors;
+mod fork;
+mod lazy;
+mod loading;
+mod memory;
+mod needed;
+mod policy;
+mod pool;
+mod real_libraries;
+mod real_programs;
+mod services;
+mod symbolize;
+mod tls;
+mod unload;
+mod unwind;

@@ -1,0 +1,125 @@
+//! Valgrind, run for real: memcheck has nothing to say of memdl and finds what is wrong in an image. It
+//! reads names from files only, so an image's frames are numbers there; but gdb, attached through
+//! valgrind's own server when an error is found, names them as ever.
+
+use std::env;
+use std::ffi::c_int;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{self, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{build, limit, limited, name_of, own_test, repository, run};
+use memdl::Loader;
+
+const SOURCE: &str = "valgrind/errs.c";
+/// Names the function that is called, in the process that valgrind runs.
+const CALL: &str = "MEMDL_TEST_VALGRIND";
+
+#[test]
+fn the_program_that_valgrind_runs() {
+    let Ok(function) = env::var(CALL) else { return };
+    let bytes =
+        fs::read(build("gcc", SOURCE, &["-g", "-O1", "-fno-optimize-sibling-calls"])).unwrap();
+    // SAFETY: a test library.
+    let library = unsafe { Loader::new().name("liberrs.so").load(&bytes) }.unwrap();
+    // SAFETY: the type of both functions; it is valgrind's job to see what they do.
+    unsafe { library.get::<unsafe extern "C" fn(c_int) -> c_int>(function).unwrap()(5) };
+    library.close().unwrap();
+}
+
+/// valgrind, with a hard time limit, running the test above.
+fn valgrind(options: &[&str], function: &str) -> Command {
+    // Built here, so that valgrind has no compiler to run.
+    build("gcc", SOURCE, &["-g", "-O1", "-fno-optimize-sibling-calls"]);
+    let mut command = limited(120, "valgrind");
+    let own = own_test(name_of(&the_program_that_valgrind_runs));
+    command.args(options).arg(own.get_program()).args(own.get_args()).env(CALL, function);
+    command
+}
+
+fn memcheck(function: &str) -> String {
+    // libtest has a block that is only "possibly lost".
+    let leaks =
+        ["--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"];
+    let command = &mut valgrind(&leaks, function);
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("cannot run valgrind: {error}; `sh tests/setup.sh` installs what tests need")
+    });
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{report}");
+    report
+}
+
+#[test]
+fn memcheck_finds_nothing_wrong_in_memdl() {
+    let report = memcheck("does_right");
+    assert!(report.contains("ERROR SUMMARY: 0 errors from 0 contexts"), "{report}");
+    assert!(!report.contains("definitely lost in"), "{report}");
+}
+
+#[test]
+fn memcheck_finds_what_is_wrong_in_an_image() {
+    let report = memcheck("errs");
+    for part in [
+        "Invalid read of size 4",
+        "is 0 bytes after a block of size 20 alloc'd",
+        "5,000 bytes in 1 blocks are definitely lost",
+        "ERROR SUMMARY: 2 errors from 2 contexts",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+}
+
+/// The number of the line that ends with a comment.
+fn line(comment: &str) -> String {
+    let text = fs::read_to_string(repository("testlibs").join(SOURCE)).unwrap();
+    let line = text.lines().position(|line| line.ends_with(comment)).unwrap();
+    format!("errs.c:{}", line + 1)
+}
+
+#[test]
+fn gdb_names_the_frames_where_memcheck_found_an_error() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let output = folder.join(format!("vgdb-{}", process::id()));
+    let mut command = valgrind(&["--vgdb=yes", "--vgdb-error=1"], "errs");
+    let file = fs::File::create(&output).unwrap();
+    command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let server = loop {
+        let text = fs::read_to_string(&output).unwrap();
+        let (is_there, words) = (text.contains("(action on error)"), text.split_whitespace());
+        let server = words.filter_map(|word| word.strip_prefix("--pid=")).next();
+        if let (true, Some(server)) = (is_there, server) {
+            break server.to_owned();
+        }
+        let in_time = start.elapsed() < limit(Duration::from_secs(100));
+        assert!(in_time && child.try_wait().unwrap().is_none(), "{text}");
+        thread::sleep(Duration::from_millis(20));
+    };
+    let mut gdb = limited(60, "gdb");
+    gdb.args(["-nx", "--batch"]);
+    for setting in ["set debuginfod enabled off", "set confirm off", "set width 0"] {
+        gdb.args(["-iex", setting]);
+    }
+    for step in
+        [&format!("target remote | vgdb --pid={server}"), "backtrace 2", "info locals", "kill"]
+    {
+        gdb.args(["-ex", step]);
+    }
+    let transcript = run(gdb.arg(env::current_exe().unwrap()).env("LC_ALL", "C"), "gdb");
+    child.wait().unwrap();
+    fs::remove_file(&output).unwrap();
+    let frames: Vec<&str> = transcript.lines().filter(|line| line.starts_with('#')).collect();
+    let [reads, calls] = frames[..] else { panic!("{transcript}") };
+    assert!(reads.contains("reads_behind (") && reads.contains("=5)"), "{transcript}");
+    assert!(reads.ends_with(&line("/* the read */")), "{transcript}");
+    assert!(
+        calls.contains("errs (count=5)") && calls.ends_with(&line("/* the call */")),
+        "{transcript}"
+    );
+    assert!(transcript.contains("block = 0x"), "{transcript}");
+}
