@@ -3,7 +3,8 @@
 #
 #     sh tests/sanitizers.sh address|thread [TEST...] [-- ARGUMENTS OF THE TESTS]
 #
-# TEST is the name of a file in tests/, or `lib`; without any: those where it makes sense. Files in
+# TEST is `lib`, a binary of tests (`loader`) or one of its modules (`loader::tls`), each of which is run by
+# itself; without any: those where it makes sense. Files in
 # tests/sanitizers/ say what is suppressed, and why. Not part of CI: a build takes minutes.
 #
 # Sanitizers are no part of stable Rust; RUSTC_BOOTSTRAP allows the flag, and rustup's toolchain has the
@@ -20,7 +21,7 @@ runtimes=$(rustc --print sysroot)/lib/rustlib/$target/lib
 tests=
 while [ $# -gt 0 ]; do
     [ "$1" = -- ] && { shift; break; }
-    if [ "$1" = lib ]; then tests="$tests --lib"; else tests="$tests --test $1"; fi
+    tests="$tests $1"
     shift
 done
 # The lines of a file that are no comments.
@@ -31,17 +32,31 @@ export RUSTC_BOOTSTRAP=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_
 # the start.
 link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
+arguments=$*
+# Runs a command for each of the tests, all that were asked for.
+run_each() {
+    failed=0
+    for test in $tests; do
+        binary="--test ${test%%::*}" filter=
+        case $test in
+        lib) binary=--lib ;;
+        *::*) filter=${test#*::}:: ;;
+        esac
+        # shellcheck disable=SC2086
+        "$@" $binary -- $filter $skip $arguments || failed=1
+    done
+    exit $failed
+}
 
 case $sanitizer in
 address)
-    : "${tests:=--lib --test loading --test api --test errors --test tls --test lazy --test unwind
-        --test services --test unload --test pool --test symbolize --test needed --test fork}"
+    : "${tests:=lib loader::loading loader::api loader::errors loader::tls loader::lazy loader::unwind
+        loader::services loader::unload loader::pool loader::symbolize loader::needed loader::fork}"
     export RUSTFLAGS="-Zsanitizer=address $link" ASAN_OPTIONS="$(said options | tr '\n' ':')"
-    # shellcheck disable=SC2086
-    exec cargo test --features capi --no-fail-fast --target $target --target-dir "$folder/address" $tests -- $skip "$@"
+    run_each cargo test --features capi --no-fail-fast --target $target --target-dir "$folder/address"
     ;;
 thread)
-    : "${tests:=--lib --test pool --test unload --test unwind --test tls --test symbolize --test lazy}"
+    : "${tests:=lib loader::pool loader::unload loader::unwind loader::tls loader::symbolize loader::lazy}"
     debian=$folder/debian
     if [ ! -x "$debian/bin/cargo" ]; then
         mkdir -p "$debian/packages" "$debian/root" "$debian/bin"
@@ -64,9 +79,8 @@ thread)
     export RUSTC="$debian/bin/rustc" RUSTFLAGS="-Zsanitizer=thread $link"
     TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/thread.supp:$(said options | tr '\n' ':')"
     export TSAN_OPTIONS
-    # shellcheck disable=SC2086
-    exec "$debian/bin/cargo" test -Zbuild-std --features capi --no-fail-fast --target $target \
-        --target-dir "$folder/thread" $tests -- $skip "$@"
+    run_each "$debian/bin/cargo" test -Zbuild-std --features capi --no-fail-fast --target $target \
+        --target-dir "$folder/thread"
     ;;
 *)
     echo "usage: sh tests/sanitizers.sh address|thread [TEST...]" >&2

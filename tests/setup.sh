@@ -5,7 +5,7 @@ set -eu
 packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
     gdb gdbserver strace xz-utils python3 linux-perf valgrind
     zlib1g libsqlite3-0 libssl3 libpython3.11 libgomp1"
-# For tests/real_programs.rs: a Go compiler, and what nothing above brings along (gfortran brings its
+# For tests/loader/real_programs.rs: a Go compiler, and what nothing above brings along (gfortran brings its
 # run-time library, clang libLLVM, libpython its modules).
 packages="$packages golang-go libopenblas0-pthread libjemalloc2 libperl5.36"
 missing=

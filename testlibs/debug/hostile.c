@@ -1,4 +1,4 @@
-/* An image whose debug information is made up by tests/hostile_debug.rs. */
+/* An image whose debug information is made up by tests/hostile/hostile_debug.rs. */
 #ifndef PLAIN
 static _Thread_local int counter = 40;
 int next(void) { return ++counter; }

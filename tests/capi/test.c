@@ -1,4 +1,4 @@
-/* Every function of memdl.h, from C99. Run by tests/capi.rs with the paths of the test libraries. */
+/* Every function of memdl.h, from C99. Run by tests/capi/capi.rs with the paths of the test libraries. */
 #define _POSIX_C_SOURCE 200809L
 #include "memdl.h"
 

@@ -1,4 +1,4 @@
-// memdl.hpp, from C++17. Run by tests/capi.rs with the paths of the test libraries.
+// memdl.hpp, from C++17. Run by tests/capi/capi.rs with the paths of the test libraries.
 #include "memdl.hpp"
 
 #include <cstdio>

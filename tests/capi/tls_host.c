@@ -1,4 +1,4 @@
-/* Thread-local variables of an executable, used by libraries: run by tests/capi.rs with the paths of
+/* Thread-local variables of an executable, used by libraries: run by tests/capi/capi.rs with the paths of
    the test libraries, each of which is loaded by dlopen too. */
 #define _POSIX_C_SOURCE 200809L
 #include "memdl.h"

@@ -49,42 +49,13 @@ fn replay(target: &str, least: usize, take: fn(&[u8])) {
     println!("{target}: {} inputs in {:?}, the slowest {slowest:?}", inputs.len(), start.elapsed());
 }
 
-#[test]
-fn parse() {
-    replay("parse", 100, targets::parse);
+macro_rules! replays {
+    ($($target:ident)*) => {$(
+        #[test]
+        fn $target() {
+            replay(stringify!($target), 100, targets::$target);
+        }
+    )*};
 }
 
-#[test]
-fn load() {
-    replay("load", 100, targets::load);
-}
-
-#[test]
-fn symfile() {
-    replay("symfile", 100, targets::symfile);
-}
-
-#[test]
-fn dwarf() {
-    replay("dwarf", 100, targets::dwarf);
-}
-
-#[test]
-fn pair() {
-    replay("pair", 100, targets::pair);
-}
-
-#[test]
-fn inflate() {
-    replay("inflate", 100, targets::inflate);
-}
-
-#[test]
-fn symbolize() {
-    replay("symbolize", 100, targets::symbolize);
-}
-
-#[test]
-fn demangle() {
-    replay("demangle", 100, targets::demangle);
-}
+replays! { parse load symfile dwarf pair inflate symbolize demangle }

@@ -2,7 +2,7 @@
 //! hangs, nothing crashes, and afterwards the process has what it had before.
 //!
 //! ```console
-//! $ MEMDL_SOAK_ROUNDS=100000 cargo test --release --test soak -- --nocapture
+//! $ MEMDL_SOAK_ROUNDS=100000 cargo test --release --features internals --test hostile soak:: -- --nocapture
 //! ```
 //!
 //! A round is one thing that one of the worker threads does. Beside the workers there are threads that

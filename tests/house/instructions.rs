@@ -6,7 +6,7 @@
 //! program does else is not in it. The library's bytes, and the profile that memdl is built with, are
 //! always the same; the compiler, the C library, and which of its functions for copying suits the
 //! processor are the machine's. Where these change, or a load does more for a good reason, the numbers
-//! below are to be measured anew: `cargo test --test instructions -- --nocapture` prints them.
+//! below are to be measured anew: `cargo test --test house instructions:: -- --nocapture` prints them.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -102,35 +102,3 @@ fn the_table_of_locks_is_that_of_the_code() {
         is.join("\n")
     );
 }
-
-/// Each test that a document names is there.
-#[test]
-fn documents_name_tests_that_are_there() {
-    let mut documents = Vec::new();
-    for folder in ["docs/adr", "docs/facts"] {
-        documents.extend(fs::read_dir(repository(folder)).unwrap().map(|it| it.unwrap().path()));
-    }
-    documents.extend(["CONTRIBUTING.md", "SECURITY.md"].map(repository));
-    for document in documents.iter().filter(|it| it.is_file()) {
-        let text = fs::read_to_string(document).unwrap();
-        // A file's name stays until the next one: `tests/a.rs`: `one`, `another`.
-        let mut file = None;
-        for word in text.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") && (word.starts_with("tests/") || word.starts_with("src/")) {
-                let path = repository(word);
-                assert!(path.is_file(), "{}: there is no {word}", document.display());
-                file = Some((word, fs::read_to_string(path).unwrap()));
-            } else if let Some((name, text)) = &file
-                && word.matches('_').count() >= 2
-                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-                && !word.starts_with("__")
-            {
-                assert!(
-                    text.contains(&format!("fn {word}(")) || text.contains(&format!("{word}!")),
-                    "{}: {name} has no test {word}",
-                    document.display()
-                );
-            }
-        }
-    }
-}
