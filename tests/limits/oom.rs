@@ -13,7 +13,7 @@ use crate::allocator::{IDLE, LAST, Mode, STATE, State};
 use crate::common::{
     build, debug_entries, exit_status, in_child, isolated, limited_own_test, maps, name_of, run,
 };
-use memdl::{Debug, Error, ImageBuffer, Library, Loader, Reset, Template};
+use memdl::{Debug, Error, ImageBuffer, Library, Loader, Pool, Reset, Template};
 
 /// A single allocation of memdl's that is larger than this can fail: what lib.rs promises.
 const LARGEST: usize = 16 << 10;
@@ -163,6 +163,15 @@ struct Outcome {
     error: Option<Error>,
 }
 
+/// Takes an instance and gives it back, so that the second time it is used again.
+fn use_twice(pool: &Pool) -> Result<(), Error> {
+    for _ in 0..2 {
+        // SAFETY: a test library.
+        drop(unsafe { pool.acquire() }?);
+    }
+    Ok(())
+}
+
 fn outcome<T>((result, state): (Result<T, Error>, State)) -> Outcome {
     Outcome { state, error: result.err() }
 }
@@ -227,26 +236,12 @@ const ACTIONS: &[Action] = &[
     ("pool", |case| {
         let template = case.prepare(Debug::Off).unwrap();
         let pool = template.pool(2);
-        let use_twice = || {
-            // SAFETY: a test library.
-            drop(unsafe { pool.acquire() }?);
-            // SAFETY: a test library.
-            drop(unsafe { pool.acquire() }?);
-            Ok(())
-        };
-        outcome(armed(use_twice))
+        outcome(armed(|| use_twice(&pool)))
     }),
     ("pool before constructors", |case| {
         let template = case.prepare(Debug::Full).unwrap();
         let pool = template.pool(2).reset_to(Reset::BeforeConstructors);
-        let use_twice = || {
-            // SAFETY: a test library.
-            drop(unsafe { pool.acquire() }?);
-            // SAFETY: a test library.
-            drop(unsafe { pool.acquire() }?);
-            Ok(())
-        };
-        outcome(armed(use_twice))
+        outcome(armed(|| use_twice(&pool)))
     }),
     ("unload", |case| {
         let library = case.load().unwrap();

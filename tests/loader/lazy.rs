@@ -10,6 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use crate::common::{AnyWay, Opened, build, call_run, isolated, isolated_output, load_and_run};
+use crate::helpers::read;
 use goblin::elf::Elf;
 use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_PLTGOT};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD};
@@ -20,10 +21,6 @@ fn gcc(source: &str, flags: &[&str]) -> PathBuf {
     // Distributions differ in what they make of no flag.
     let flags = [&["-O1", "-Wl,-z,lazy"], flags].concat();
     build("gcc", &format!("lazy/{source}"), &flags)
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
 }
 
 fn lazy() -> Loader {

@@ -9,6 +9,7 @@ mod api;
 mod differential;
 mod errors;
 mod fork;
+mod helpers;
 mod lazy;
 mod loading;
 mod memory;

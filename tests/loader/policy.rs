@@ -11,6 +11,7 @@ use std::{fs, ptr};
 use crate::common::{
     AnyWay, build, call_run, debug_entries, isolated, limited, maps, name_of, own_test, run,
 };
+use crate::helpers::function;
 use memdl::{Binding, Debug, Error, Imports, Library, Loader};
 
 type Find = unsafe extern "C" fn(*const c_char) -> *mut c_void;
@@ -24,11 +25,6 @@ fn imports(flags: &[&str]) -> Vec<u8> {
 fn load(loader: &Loader, bytes: &[u8]) -> Result<Library, Error> {
     // SAFETY: the libraries of `testlibs/` may be loaded anywhere.
     unsafe { loader.load_any_way(bytes) }
-}
-
-fn function<T: Copy>(library: &Library, name: &str) -> T {
-    // SAFETY: the tests name the functions of these types in `testlibs/policy`.
-    unsafe { *library.get::<T>(name).unwrap() }
 }
 
 /// What one of the functions of `imports.c` finds under a name.

@@ -4,17 +4,16 @@ use std::ffi::{c_char, c_int, c_void};
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use crate::common::{
     AnyWay, build, call_run, exit_status, in_child, is_mapped, isolated, maps, resident,
     system_library,
 };
+use crate::helpers::{Number, OldThread, function};
 use memdl::{Binding, Debug, Error, Library, Loader, Pool, Pooled, Reset};
-
-type Number = extern "C-unwind" fn() -> c_int;
 
 const BOTH: [Reset; 2] = [Reset::AfterConstructors, Reset::BeforeConstructors];
 
@@ -58,39 +57,12 @@ fn acquire(pool: &Pool) -> Pooled {
     unsafe { pool.acquire() }.unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn number(library: &Library, name: &str) -> Number {
+    function(library, name)
+}
+
 fn call(library: &Library, name: &str) -> c_int {
-    // SAFETY: the tests name functions of this type.
-    unsafe { library.get::<Number>(name).unwrap()() }
-}
-
-/// A thread that calls functions when it is told to.
-struct Caller {
-    calls: Option<mpsc::Sender<Number>>,
-    results: mpsc::Receiver<c_int>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Caller {
-    fn new() -> Caller {
-        let (calls, to_call) = mpsc::channel::<Number>();
-        let (result, results) = mpsc::channel();
-        let body = move || to_call.iter().for_each(|function| result.send(function()).unwrap());
-        Caller { calls: Some(calls), results, thread: Some(thread::spawn(body)) }
-    }
-
-    fn call(&self, library: &Library, name: &str) -> c_int {
-        // SAFETY: as in `call`; the library stays until the result is there.
-        let function = unsafe { *library.get::<Number>(name).unwrap() };
-        self.calls.as_ref().unwrap().send(function).unwrap();
-        self.results.recv().unwrap()
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.calls = None;
-        self.thread.take().unwrap().join().unwrap();
-    }
+    number(library, name)()
 }
 
 #[test]
@@ -143,23 +115,35 @@ fn thread_local_variables_are_initial_again_in_all_threads() {
         ];
         for (model, reset) in models.iter().flat_map(|model| BOTH.map(|reset| (model, reset))) {
             let pool = pool("tls/variables.c", model).reset_to(reset);
-            let others = [Caller::new(), Caller::new()];
+            let others = [OldThread::start(), OldThread::start()];
             for round in 0..4 {
                 let instance = acquire(&pool);
                 assert_eq!(call(&instance, "fresh"), 42, "{model:?} {reset:?} {round}");
                 assert_eq!(call(&instance, "used"), 42, "{model:?} {reset:?} {round}");
                 // One of them, so that a thread that has not been there for a while is among them.
                 let other = &others[round / 2];
-                assert_eq!(other.call(&instance, "fresh"), 42, "{model:?} {reset:?} {round}");
-                assert_eq!(other.call(&instance, "used"), 42, "{model:?} {reset:?} {round}");
+                assert_eq!(
+                    other.call(number(&instance, "fresh")),
+                    42,
+                    "{model:?} {reset:?} {round}"
+                );
+                assert_eq!(
+                    other.call(number(&instance, "used")),
+                    42,
+                    "{model:?} {reset:?} {round}"
+                );
                 // And a thread that ends.
-                assert_eq!(Caller::new().call(&instance, "fresh"), 42, "{model:?} {reset:?}");
+                assert_eq!(
+                    OldThread::start().call(number(&instance, "fresh")),
+                    42,
+                    "{model:?} {reset:?}"
+                );
                 instance.release();
                 assert_eq!(pool.parked(), 1);
             }
             let instance = acquire(&pool);
             for other in &others {
-                assert_eq!(other.call(&instance, "fresh"), 42, "{model:?} {reset:?}");
+                assert_eq!(other.call(number(&instance, "fresh")), 42, "{model:?} {reset:?}");
             }
         }
     });
@@ -281,7 +265,11 @@ fn what_constructors_leave_in_thread_local_variables_is_destroyed() {
             let expected = if round == 0 { "Tt" } else { "" };
             assert_eq!(told.replace('G', ""), expected, "round {round}");
             assert_eq!(call(&instance, "early_is_fresh"), 1, "round {round}");
-            assert_eq!(Caller::new().call(&instance, "early_is_fresh"), 1, "round {round}");
+            assert_eq!(
+                OldThread::start().call(number(&instance, "early_is_fresh")),
+                1,
+                "round {round}"
+            );
             events();
             instance.release();
             assert_eq!(pool.parked(), 1);
@@ -302,10 +290,10 @@ fn an_instance_that_another_thread_has_objects_of_is_not_used_again() {
         for reset in BOTH {
             let pool = pool("pool/handlers.cpp", &[]).reset_to(reset);
             events();
-            let other = Caller::new();
+            let other = OldThread::start();
             let instance = acquire(&pool);
             let inside = instance.address_range().start;
-            assert_eq!(other.call(&instance, "of_thread"), 1);
+            assert_eq!(other.call(number(&instance, "of_thread")), 1);
             assert_eq!(call(&instance, "of_thread"), 1);
             instance.release();
             assert_eq!((pool.parked(), &*events()), (0, "GTT"), "{reset:?}");
@@ -337,12 +325,12 @@ fn keys_are_created_anew() {
             assert_eq!(keys.len(), 1, "they are not deleted: {keys:?}");
 
             let pool = self::pool("pool/key.c", &[]).reset_to(reset);
-            let others = [Caller::new(), Caller::new()];
+            let others = [OldThread::start(), OldThread::start()];
             for round in 0..5 {
                 let instance = acquire(&pool);
                 for other in &others {
-                    assert_eq!(other.call(&instance, "is_first"), 1, "{reset:?} {round}");
-                    assert_eq!(other.call(&instance, "is_first"), 0, "{reset:?} {round}");
+                    assert_eq!(other.call(number(&instance, "is_first")), 1, "{reset:?} {round}");
+                    assert_eq!(other.call(number(&instance, "is_first")), 0, "{reset:?} {round}");
                 }
                 instance.release();
                 // Before the first release it is not known that the way back is the long one.

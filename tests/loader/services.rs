@@ -10,6 +10,7 @@ use std::ptr;
 use crate::common::{
     AnyWay, Opened, build, call_run, exit_status, in_child, isolated, load_and_run, maps,
 };
+use crate::helpers::{function, opened_function, read};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
 use memdl::{Library, Loader};
 
@@ -22,27 +23,10 @@ fn gcc(source: &str) -> PathBuf {
     build("gcc", &format!("services/{source}"), &["-O1"])
 }
 
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
-}
-
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`.
     unsafe { Loader::new().system_libraries(true).load_any_way(&read(path)) }
         .unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A function that stays callable as long as `library` does.
-fn function<T: Copy>(library: &Library, name: &str) -> T {
-    // SAFETY: the tests name functions of the sources with their types.
-    unsafe { *library.get::<T>(name).unwrap() }
-}
-
-fn opened_function<T: Copy>(opened: &Opened, name: &str) -> T {
-    let symbol = opened.symbol(name, None);
-    assert!(!symbol.is_null() && size_of::<T>() == size_of::<*mut c_void>());
-    // SAFETY: as above; T is a function pointer.
-    unsafe { std::mem::transmute_copy(&symbol) }
 }
 
 fn c_path(path: &Path) -> CString {

@@ -6,17 +6,17 @@ use std::ffi::c_int;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{AnyWay, Opened, build, call_run, isolated, limit, load_and_run};
+use crate::helpers::{Number, OldThread, function, opened_function, read};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_TLS;
 use libc::{RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Error, Library, Loader};
 
-type Number = extern "C" fn() -> c_int;
 type Address = extern "C" fn() -> *mut c_int;
 
 const GENERAL: &[&str] = &["-ftls-model=global-dynamic"];
@@ -29,65 +29,23 @@ fn gcc(source: &str, flags: &[&str]) -> PathBuf {
     build("gcc", &format!("tls/{source}"), &[&["-O1"], flags].concat())
 }
 
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
-}
-
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`, which may be loaded anywhere.
     unsafe { Loader::new().load_any_way(&read(path)) }
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A function of a test library, which is called while the library is there.
+/// An `int name(void)`, by the convention of `testlibs/tls`, called while the library is there.
 fn number(library: &Library, name: &str) -> Number {
-    // SAFETY: an `int name(void)`, by the convention of `testlibs/tls`.
-    unsafe { *library.get::<Number>(name).unwrap() }
+    function(library, name)
 }
 
 fn address(library: &Library, name: &str) -> Address {
-    // SAFETY: an `int *name(void)`.
-    unsafe { *library.get::<Address>(name).unwrap() }
+    function(library, name)
 }
 
 fn in_new_thread(function: Number) -> c_int {
     thread::spawn(move || function()).join().unwrap()
-}
-
-/// The same of a library that `dlopen` opened.
-fn opened_number(opened: &Opened, name: &str) -> Number {
-    let symbol = opened.symbol(name, None);
-    assert!(!symbol.is_null());
-    // SAFETY: as in `number`.
-    unsafe { std::mem::transmute::<*mut std::ffi::c_void, Number>(symbol) }
-}
-
-/// A thread that waits for functions to call, and so is older than what it calls.
-struct OldThread {
-    calls: mpsc::Sender<Number>,
-    results: mpsc::Receiver<c_int>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl OldThread {
-    fn start() -> OldThread {
-        let (calls, to_call) = mpsc::channel::<Number>();
-        let (to_results, results) = mpsc::channel();
-        let body = move || to_call.iter().for_each(|call| to_results.send(call()).unwrap());
-        OldThread { calls, results, thread: Some(thread::spawn(body)) }
-    }
-
-    fn call(&self, function: Number) -> c_int {
-        self.calls.send(function).unwrap();
-        self.results.recv().unwrap()
-    }
-}
-
-impl Drop for OldThread {
-    fn drop(&mut self) {
-        self.calls = mpsc::channel().0;
-        self.thread.take().unwrap().join().unwrap();
-    }
 }
 
 /// `fresh` in the main, an older and new threads, then `used`.
@@ -126,7 +84,7 @@ fn every_model_alignment_and_size_in_every_thread() {
                 drop(library);
                 let opened = Opened::new(&path, RTLD_NOW | RTLD_LOCAL);
                 let (fresh, used) =
-                    (opened_number(&opened, "fresh"), opened_number(&opened, "used"));
+                    (opened_function(&opened, "fresh"), opened_function(&opened, "used"));
                 check_threads(fresh, used, &old, &format!("dlopen, {what}"));
             }
         }
@@ -526,7 +484,7 @@ fn variables_in_use_while_their_thread_ends() {
             let opened = std::mem::transmute::<*mut std::ffi::c_void, Prepare>(opened);
             [opened, *library.get::<Prepare>("prepare").unwrap()]
         };
-        let runs = [opened_number(&opened, "run"), number(&library, "run")];
+        let runs = [opened_function(&opened, "run"), number(&library, "run")];
         for (prepare, run) in prepares.into_iter().zip(runs) {
             for _ in 0..20 {
                 let report: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(0)));
@@ -535,7 +493,10 @@ fn variables_in_use_while_their_thread_ends() {
                 assert_eq!(report.load(Ordering::Relaxed), 42);
             }
         }
-        assert_eq!((number(&library, "finish")(), opened_number(&opened, "finish")()), (0, 0));
+        assert_eq!(
+            (number(&library, "finish")(), opened_function::<Number>(&opened, "finish")()),
+            (0, 0)
+        );
     });
 }
 

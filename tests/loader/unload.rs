@@ -1,7 +1,6 @@
 //! Unloading: what is left, what must wait, and in which order it goes.
 
 use std::ffi::{c_int, c_void};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
@@ -11,6 +10,7 @@ use crate::common::{
     AnyWay, Opened, build, call_run, debug_entries, is_mapped, isolated, isolated_output,
     isolated_output_as, load_and_run, maps, name_of, notes, resident,
 };
+use crate::helpers::{function, read};
 use libc::RTLD_NOW;
 use memdl::{Debug, ImageBuffer, Library, Loader, Template};
 
@@ -26,10 +26,6 @@ fn rust_library(name: &str) -> PathBuf {
     build("rustc", "unload/library.rs", &["-O", &format!("-Cmetadata={name}")])
 }
 
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
-}
-
 fn loader() -> Loader {
     Loader::new().system_libraries(true)
 }
@@ -37,12 +33,6 @@ fn loader() -> Loader {
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`.
     unsafe { loader().load_any_way(&read(path)) }.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A function that stays callable as long as `library` does.
-fn function<T: Copy>(library: &Library, name: &str) -> T {
-    // SAFETY: the tests name functions of the sources with their types.
-    unsafe { *library.get::<T>(name).unwrap() }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! is the reference.
 
 use std::ffi::{c_int, c_void};
-use std::fs;
 use std::hint::black_box;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::common::{
     AnyWay, Opened, build, call_run, in_child, isolated, load_and_run, maps, system_library,
 };
+use crate::helpers::{function, opened_function, read};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use libc::RTLD_NOW;
 use memdl::{Debug, Library, Loader};
@@ -34,26 +34,9 @@ fn loader() -> Loader {
     Loader::new().system_libraries(true)
 }
 
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
-}
-
 fn load(path: &Path) -> Library {
     // SAFETY: a library of `testlibs/`.
     unsafe { loader().load_any_way(&read(path)) }.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A function that stays callable as long as `library` does.
-fn function<T: Copy>(library: &Library, name: &str) -> T {
-    // SAFETY: the tests name functions of the sources with their types.
-    unsafe { *library.get::<T>(name).unwrap() }
-}
-
-fn opened_function<T: Copy>(opened: &Opened, name: &str) -> T {
-    let symbol = opened.symbol(name, None);
-    assert!(!symbol.is_null() && size_of::<T>() == size_of::<*mut c_void>());
-    // SAFETY: as above; T is a function pointer.
-    unsafe { std::mem::transmute_copy(&symbol) }
 }
 
 #[test]
