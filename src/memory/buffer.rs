@@ -73,12 +73,13 @@ impl ImageBuffer {
             };
             // A system that counts address space may not give so much.
             let memory = reserve(ROOM).or_else(|_| reserve(page))?;
-            memory.advise_huge(LEAD..LEAD + huge);
+            memory.advise_huge(LEAD..LEAD.saturating_add(huge));
             memory
         } else {
             // As above, in small; and what is written moves up a little, into pages that are there.
             let memory = Reservation::new(with(LITTLE).ok_or_else(out_of_memory)?, page, 0)?;
-            memory.populate(LEAD..LEAD + rounded + 4 * page);
+            let written = rounded.saturating_add(page.saturating_mul(4));
+            memory.populate(LEAD..LEAD.saturating_add(written));
             memory
         };
         memory.close_last_page()?;
@@ -98,14 +99,16 @@ impl ImageBuffer {
             if filled == buffer.len {
                 buffer.grow(filled.saturating_mul(2))?;
             }
-            match reader.read(&mut buffer[filled..]) {
+            let Some(room) = buffer.get_mut(filled..) else { break };
+            let most = room.len();
+            match reader.read(room) {
                 Ok(0) => break,
                 // A reader is safe code, which may claim anything.
-                Ok(count) if count > buffer.len - filled => {
+                Ok(count) if count > most => {
                     let what = "the reader says that it has read more than there was room for";
                     return Err(Error::system("reading an image", io::Error::other(what)));
                 }
-                Ok(count) => filled += count,
+                Ok(count) => filled = filled.saturating_add(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::system("reading an image", error)),
             }
@@ -124,7 +127,10 @@ impl ImageBuffer {
             let before = std::mem::replace(&mut self.len, len);
             let touched = self.touched;
             self.touched = touched.max(len);
-            self[before..touched.clamp(before, len)].fill(0);
+            // There is no such part if none of what is added was ever touched.
+            if let Some(used) = self.get_mut(before..touched.min(len)) {
+                used.fill(0);
+            }
         }
         Ok(())
     }
@@ -133,7 +139,7 @@ impl ImageBuffer {
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.room() {
             let page = region::page::size();
-            let with_both = len.checked_add(LEAD + page);
+            let with_both = len.checked_add(LEAD).and_then(|len| len.checked_add(page));
             let rounded = with_both.and_then(|len| len.checked_next_multiple_of(page));
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
@@ -162,12 +168,12 @@ impl ImageBuffer {
 
     /// Where the bytes start.
     pub(crate) fn address(&self) -> usize {
-        self.memory.address() + LEAD
+        self.start().addr()
     }
 
     /// How many bytes an image in place can take without moving. The last page is a guard behind it.
     pub(crate) fn room(&self) -> usize {
-        self.memory.len() - LEAD - region::page::size()
+        self.memory.len().saturating_sub(LEAD).saturating_sub(region::page::size())
     }
 
     fn start(&self) -> *mut u8 {

@@ -39,7 +39,7 @@ use std::sync::{Arc, Weak};
 
 use region::Protection;
 
-use crate::base::addr::{LoadBias, PageSize, Vaddr};
+use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
 use crate::debug;
@@ -229,14 +229,14 @@ impl Mapping<Open> {
             }
             Source::Received(Received { buffer, place }) => {
                 let (mut reservation, len) = buffer.into_memory();
-                let touched = LEAD + len;
                 let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
-                let start = (LEAD + first_file).checked_sub(place.down).ok_or_else(too_large)?;
+                let start = LEAD.checked_add(first_file).and_then(|it| it.checked_sub(place.down));
+                let start = start.ok_or_else(too_large)?;
                 let end = start.checked_add(span_len).ok_or_else(too_large)?;
                 // SAFETY: the buffer was owned, so nobody refers to its memory; the file is at `LEAD`
                 // in it, and it has the room that `place` asks for (`Received`).
                 let (first, is_closed) = unsafe {
-                    let touched = touched.min(reservation.len());
+                    let touched = LEAD.saturating_add(len).min(reservation.len());
                     move_apart(plan, reservation.as_ptr(), start, touched);
                     let is_cut = reservation.shrink(with_guard(end)?, touched);
                     let behind = touched.saturating_sub(end);
@@ -244,7 +244,7 @@ impl Mapping<Open> {
                     if is_closed {
                         zero(reservation.as_ptr().add(end), behind);
                     }
-                    (reservation.address() + start, is_closed)
+                    (reservation.as_ptr().add(start).addr(), is_closed)
                 };
                 let mut mapping = over(reservation, first, Reuse::None);
                 mapping.is_closed = is_closed;
@@ -296,7 +296,7 @@ impl Mapping<Open> {
             unsafe {
                 ptr::copy_nonoverlapping(source.as_ptr(), target, len);
                 if pages == Pages::Used {
-                    zero(target.add(len), room - len);
+                    zero(target.add(len), room.saturating_sub(len));
                 }
             }
         }
@@ -317,14 +317,14 @@ impl Mapping<Open> {
             }
         }
         let reservation = &*self.memory;
-        let place = |at: Vaddr| self.load_bias.apply(at) - reservation.address();
+        let place = |at: Vaddr| self.load_bias.apply(at).saturating_sub(reservation.address());
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
             let (start, end) = (place(first.start), place(last.end));
-            let huge = reserve::in_huge_pages(end - start);
-            let end = (start + huge).min(reservation.len());
+            let huge = reserve::in_huge_pages((start..end).len());
+            let end = start.saturating_add(huge).min(reservation.len());
             // What is advised is another mapping than what is not, and only one can be moved when it is
             // used again. A rest of less than a large page is not changed by the advice.
-            let is_last = huge > 0 && reservation.len() - end < HUGE_PAGE;
+            let is_last = huge > 0 && reservation.len().saturating_sub(end) < HUGE_PAGE;
             reservation.advise_huge(start..if is_last { reservation.len() } else { end });
         }
         runs.iter().for_each(|run| reservation.populate(place(run.start)..place(run.end)));
@@ -381,7 +381,8 @@ impl Mapping<Open> {
         });
         let relro_pages = relro.iter().map(|pages| (pages.clone(), Protection::READ));
         // The room is known, though not to the iterator: a segment and a gap, or RELRO.
-        let mut all = try_vec(2 * self.segments.len() + relro.len())?;
+        let with_gaps = self.segments.len().saturating_mul(2);
+        let mut all = try_vec(with_gaps.saturating_add(relro.len()))?;
         all.extend(segments.chain(gaps).chain(relro_pages));
         all.sort_unstable_by_key(|(pages, _)| pages.start);
         all.dedup_by(|(pages, protection), (last, of_last)| {
@@ -401,7 +402,8 @@ impl Mapping<Open> {
     /// image meets that and nothing else.
     fn close_behind(&self) -> Result<(), Error> {
         let start = self.address_range().end;
-        let len = (self.memory.address() + self.memory.len()).saturating_sub(start);
+        let in_image = start.saturating_sub(self.memory.address());
+        let len = self.memory.len().saturating_sub(in_image);
         // SAFETY: the end of the reservation, in which nothing of the image is.
         unsafe { region::protect(start as *const u8, len, Protection::NONE) }.map_err(refused(len))
     }
@@ -415,8 +417,8 @@ impl Mapping<Open> {
         let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
             return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
         };
-        let is_uncut = self.is_huge && last.end.0 - first.start.0 >= UNCUT;
-        let inside: u64 = inner.iter().map(|(pages, _)| pages.end.0 - pages.start.0).sum();
+        let is_uncut = self.is_huge && len_of(&(first.start..last.end)) >= UNCUT;
+        let inside: u64 = inner.iter().map(|(pages, _)| len_of(pages)).sum();
         // Mostly code is between what is only read: all of it is made so, then the code is protected.
         if outer == of_last && (inside <= FEW || is_uncut) {
             self.protect_pages(&(first.start..last.end), *outer)?;
@@ -473,9 +475,10 @@ impl Mapping<Open> {
 /// it said; it can be written, and nobody else refers to it.
 unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize) {
     let Some(first) = plan.segments.first() else { return };
+    // Neither sum wraps: both places lie in the memory (`Plan::in_place`).
     let place = |segment: &PlannedSegment| {
-        let at = start + (segment.pages.start.0 - first.pages.start.0) as usize;
-        (LEAD + segment.file.start, at)
+        let skip = len_of(&(first.pages.start..segment.pages.start)) as usize;
+        (LEAD.wrapping_add(segment.file.start), start.wrapping_add(skip))
     };
     let moves_down = |segment: &&PlannedSegment| {
         let (from, at) = place(segment);
@@ -490,8 +493,8 @@ unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize)
             if at != from {
                 ptr::copy(memory.add(from), memory.add(at), len);
             }
-            let (start, end) = (at + len, (at + segment.len()).min(touched.max(at + len)));
-            zero(memory.add(start), end - start);
+            let (filled, end) = (at.wrapping_add(len), at.wrapping_add(segment.len()));
+            zero(memory.add(filled), (filled..end.min(touched)).len());
         }
     };
     // None comes to lie on what is yet to move. What moves down goes first, from the first on: if any
@@ -501,10 +504,8 @@ unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize)
     plan.segments.iter().filter(moves_down).for_each(put);
     plan.segments.iter().rev().filter(|segment| !moves_down(segment)).for_each(put);
     // What the file has in front of its first segment is no part of the image.
-    if start > LEAD {
-        // SAFETY: between the start of the file and that of the image.
-        unsafe { zero(memory.add(LEAD), start - LEAD) };
-    }
+    // SAFETY: between the start of the file and that of the image.
+    unsafe { zero(memory.add(LEAD), (LEAD..start).len()) };
 }
 
 /// Those segments of an open mapping that are not written.
@@ -603,7 +604,7 @@ impl Drop for SharedText {
 impl SharedText {
     /// What becomes of an instance's memory.
     fn reuse(&self, plan: &Plan) -> Result<Reuse, Error> {
-        let place = |at: Vaddr| (at.0 - plan.span.start.0) as usize;
+        let place = |at: Vaddr| len_of(&(plan.span.start..at)) as usize;
         let written = plan.segments.iter().filter(|segment| segment.access.write);
         let written = written.map(|segment| place(segment.pages.start)..place(segment.pages.end));
         let written = try_collect(written)?;
@@ -633,24 +634,24 @@ impl SharedText {
         let pages = |run: Vec<&PlannedSegment>| {
             let start = run.first().map_or(plan.span.start, |segment| segment.pages.start);
             let filled = |segment: &PlannedSegment| {
-                let at = (segment.pages.start.0 - start.0) as usize;
+                let at = len_of(&(start..segment.pages.start)) as usize;
                 let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
-                (at, &source[..source.len().min(segment.len())])
+                (at, source.get(..segment.len()).unwrap_or(source))
             };
             let page = region::page::size();
             let parts = run.iter().map(|segment| {
                 let (at, source) = filled(segment);
-                at..at + source.len().next_multiple_of(page)
+                at..at.saturating_add(source.len().next_multiple_of(page))
             });
             let pages = SharedPages::filled(len(&run), parts, |memory| {
                 for segment in &run {
                     let (at, source) = filled(segment);
-                    if let Some(place) = memory.get_mut(at..at + source.len()) {
+                    if let Some(place) = memory.get_mut(at..at.saturating_add(source.len())) {
                         place.copy_from_slice(source);
                     }
                 }
             })?;
-            Ok(((start.0 - plan.span.start.0) as usize, pages))
+            Ok((len_of(&(plan.span.start..start)) as usize, pages))
         };
         let runs = try_collect_ok::<_, Error>(runs.into_iter().map(pages))?;
         Ok(Some(SharedText { runs, purpose: Arc::default() }))
@@ -659,7 +660,7 @@ impl SharedText {
 
 impl PlannedSegment {
     fn len(&self) -> usize {
-        (self.pages.end.0 - self.pages.start.0) as usize
+        len_of(&self.pages) as usize
     }
 
     /// In the end.
@@ -680,7 +681,7 @@ impl<State: Stage> Mapping<State> {
         let is_first = self.segments.first().is_some_and(|first| first.pages.start == pages.start);
         let first = if is_first { None } else { Some(self.load_bias.apply(pages.start)) };
         let start = first.unwrap_or_else(|| self.memory.address());
-        let len = self.load_bias.apply(pages.end) - start;
+        let len = (start..self.load_bias.apply(pages.end)).len();
         // SAFETY: whole pages of the reservation, which is ours; no reference into them is alive
         // while the mapping is open, but for ones made and dropped inside `store`.
         unsafe { region::protect(start as *const u8, len, protection) }.map_err(refused(len))
@@ -711,10 +712,11 @@ impl Mapping<Sealed> {
     /// Makes the image immutable, as far as it is not written: see [`Loader::seal`](crate::Loader::seal).
     /// It stays for good then.
     pub(crate) fn seal_for_good(&self) -> Result<(), Error> {
-        let Range { start, end } = self.address_range();
+        let addresses = self.address_range();
+        let (start, len) = (addresses.start, addresses.len());
         // SAFETY: whole pages of this image's, with nobody else's between; that they cannot be unmapped,
         // `Memory` knows from here on.
-        if unsafe { libc::syscall(SYS_MSEAL, start, end - start, 0usize) } != 0 {
+        if unsafe { libc::syscall(SYS_MSEAL, start, len, 0usize) } != 0 {
             return Err(Error::last_os_error("mseal of an image"));
         }
         self.memory.is_sealed.store(true, Ordering::Relaxed);
@@ -801,7 +803,8 @@ impl<State: Stage> Mapping<State> {
     pub(crate) fn address_range(&self) -> Range<usize> {
         let start =
             self.load_bias.apply(self.segments.first().map_or(Vaddr(0), |it| it.pages.start));
-        start..start + self.span_len
+        // It is mapped there, so it does not wrap.
+        start..start.wrapping_add(self.span_len)
     }
 
     /// A pointer to `range`, if it lies in one segment that can be read.

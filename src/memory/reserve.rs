@@ -16,6 +16,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::base::addr::distance_to;
 use crate::base::environment;
 use crate::base::error::Error;
 use crate::base::fallible::try_zeroed;
@@ -235,7 +236,7 @@ fn is_fit_to_keep(memory: &Reservation, parts: &[Range<usize>]) -> bool {
     if !wipes() {
         return true;
     }
-    let most = MANY_PAGES * region::page::size();
+    let most = many_pages();
     if parts.iter().any(|part| part.end > memory.len || part.len() >= most) {
         return false;
     }
@@ -264,23 +265,30 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// How much of memory that will be filled with `len` bytes is to be in large pages: all that are filled
 /// to two thirds.
 pub(crate) fn in_huge_pages(len: usize) -> usize {
-    len.saturating_add(HUGE_PAGE / 3) / HUGE_PAGE * HUGE_PAGE
+    len.saturating_add(HUGE_PAGE / 3) & !(HUGE_PAGE - 1)
 }
 
 /// From here on it is cheaper not to have pages than to fill them with zeroes.
 pub(crate) const MANY_PAGES: usize = 64;
 
+/// So many pages in bytes.
+pub(crate) fn many_pages() -> usize {
+    MANY_PAGES.saturating_mul(region::page::size())
+}
+
 /// # Safety
 /// `len` bytes at `start` can be written, and nobody else refers to them. They are anonymous memory.
 pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
     let page = region::page::size();
-    let head = start.addr().next_multiple_of(page) - start.addr();
-    if len < head + MANY_PAGES * page {
+    let head = distance_to(0, page, start.addr());
+    let Some(rest) = len.checked_sub(head).filter(|&rest| rest >= many_pages()) else {
         // SAFETY: the caller's promise.
         unsafe { ptr::write_bytes(start, 0, len) };
         return;
-    }
-    let whole = (len - head) / page * page;
+    };
+    // What is behind the last whole page.
+    let tail = rest & page.wrapping_sub(1);
+    let whole = rest.wrapping_sub(tail);
     // SAFETY: as above, in three parts; the pages of private anonymous memory are zero when they come
     // back. Should the advice be refused, they are filled.
     unsafe {
@@ -289,7 +297,7 @@ pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
         if libc::madvise(pages.cast(), whole, libc::MADV_DONTNEED) != 0 {
             ptr::write_bytes(pages, 0, whole);
         }
-        ptr::write_bytes(pages.add(whole), 0, len - head - whole);
+        ptr::write_bytes(pages.add(whole), 0, tail);
     }
 }
 
@@ -319,16 +327,18 @@ impl Reservation {
         let mut reservation =
             Reservation { start: NonNull::new(start.cast()).ok_or_else(too_large)?, len: padded };
         let address = reservation.start.addr().get();
-        let head = residue.wrapping_sub(address) & (align - 1);
+        let head = distance_to(residue, align, address);
         reservation.trim(if padded == len { 0 } else { head }, len);
         Ok(reservation)
     }
 
     /// Keeps `len` bytes from `head` on and unmaps the rest.
     fn trim(&mut self, head: usize, len: usize) {
-        let tail = self.len - head - len;
-        // SAFETY: `head` and `len` are whole pages within the reservation.
-        let (start, end) = unsafe { (self.start.add(head), self.start.add(head + len)) };
+        let tail = self.len.saturating_sub(head).saturating_sub(len);
+        // SAFETY: `head` and `len` are whole pages within the reservation, one behind the other.
+        let start = unsafe { self.start.add(head) };
+        // SAFETY: as above.
+        let end = unsafe { start.add(len) };
         let before = Reservation { start: self.start, len: head };
         let behind = Reservation { start: end, len: tail };
         (self.start, self.len) = (start, len);
@@ -349,7 +359,7 @@ impl Reservation {
         let fits = |free: &Free| {
             matches!(free.whose, Whose::Images { .. })
                 && free.memory.len == len
-                && free.memory.address().wrapping_sub(residue) & (align - 1) == 0
+                && distance_to(residue, align, free.memory.address()) == 0
         };
         if let Some(Free { memory, whose: Whose::Images { used: before }, .. }) = take(fits)
             && (used <= before || memory.protect(before..used, READ_WRITE))
@@ -412,7 +422,7 @@ impl Reservation {
     fn give_back_later(self, touched: usize) {
         let mut kept = kept();
         let waiting: usize = kept.later.iter().map(|(_, touched)| touched).sum();
-        if waiting + touched <= MOST_BYTES && kept.later.try_reserve(1).is_ok() {
+        if waiting.saturating_add(touched) <= MOST_BYTES && kept.later.try_reserve(1).is_ok() {
             kept.later.push((self, touched));
             PUT_OFF.store(true, Ordering::Relaxed);
         }
@@ -481,8 +491,7 @@ impl Reservation {
     fn similar_place(&self) -> Option<usize> {
         let free =
             Reservation::new(self.len.checked_add(HUGE_PAGE)?, region::page::size(), 0).ok()?;
-        let skip = self.address().wrapping_sub(free.address()) & (HUGE_PAGE - 1);
-        Some(free.address() + skip)
+        free.address().checked_add(distance_to(self.address(), HUGE_PAGE, free.address()))
     }
 
     /// Its pages are elsewhere: nothing is mapped at its addresses any more, or something of others'.
@@ -555,15 +564,15 @@ impl Reservation {
     /// # Safety
     /// Nobody refers to that part.
     pub(crate) unsafe fn shrink(&mut self, len: usize, touched: usize) -> bool {
-        let is_much = len.saturating_add(LITTLE) < self.len;
-        if is_much {
-            // SAFETY: inside the mapping.
-            let start = unsafe { self.start.add(len) };
-            let rest = Reservation { start, len: self.len - len };
-            self.len = len;
-            rest.give_back_later(touched.saturating_sub(len));
-        }
-        is_much
+        let Some(behind) = self.len.checked_sub(len).filter(|&behind| behind > LITTLE) else {
+            return false;
+        };
+        // SAFETY: inside the mapping.
+        let start = unsafe { self.start.add(len) };
+        let rest = Reservation { start, len: behind };
+        self.len = len;
+        rest.give_back_later(touched.saturating_sub(len));
+        true
     }
 
     pub(crate) fn as_ptr(&self) -> *mut u8 {
@@ -791,7 +800,7 @@ impl Views {
                     libc::mremap(
                         self.pages.0.as_ptr().add(shared).cast(),
                         0,
-                        range.start - shared,
+                        (shared..range.start).len(),
                         flags,
                         memory.as_ptr().add(shared),
                     )
@@ -839,10 +848,7 @@ impl View {
         }
         // SAFETY: inside a part of the mapping that is private and writable, borrowed as `self` is.
         Some(unsafe {
-            std::slice::from_raw_parts_mut(
-                self.memory.as_ptr().add(range.start),
-                range.end - range.start,
-            )
+            std::slice::from_raw_parts_mut(self.memory.as_ptr().add(range.start), range.len())
         })
     }
 }

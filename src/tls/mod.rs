@@ -43,6 +43,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
+use crate::base::addr::{distance_to, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom, try_zeroed};
 use crate::base::sync::{Guard, Lock, Rank};
@@ -309,10 +310,10 @@ impl TlsModule {
         let template = mapping.load_bias().apply(segment.template.start);
         let mut initial = Initial {
             template: template as *const u8,
-            template_len: (segment.template.end.0 - segment.template.start.0) as usize,
+            template_len: len_of(&segment.template) as usize,
             size: segment.size as usize,
             align: segment.align as usize,
-            residue: segment.template.start.0 as usize & (segment.align as usize - 1),
+            residue: distance_to(segment.template.start.0 as usize, segment.align as usize, 0),
             static_offset: None,
             is_used: false,
         };
@@ -320,13 +321,12 @@ impl TlsModule {
         let mut registry = registry();
         registry.pool.try_room(1)?;
         let modules = &mut registry.modules;
-        let free = (THREAD_SLOT + 1..modules.len()).find(|&index| modules[index].is_none());
-        let index = free.unwrap_or(modules.len().max(THREAD_SLOT + 1));
-        modules.try_lengthen(index + 1, None)?;
+        let free = modules.iter().enumerate().skip(THREAD_SLOT + 1).find(|(_, it)| it.is_none());
+        let index = free.map_or(modules.len().max(THREAD_SLOT + 1), |(index, _)| index);
+        modules.try_lengthen(index.saturating_add(1), None)?;
         let pool = if in_pool { Some(registry.take_from_pool(&initial)?) } else { None };
-        initial.static_offset =
-            pool.as_ref().map(|range| arch::static_pool_offset() + range.start as isize);
-        registry.modules[index] = Some(initial);
+        initial.static_offset = pool.as_ref().map(offset_in_pool);
+        *registry.module(index) = Some(initial);
         Ok(TlsModule { index, pool })
     }
 
@@ -346,7 +346,7 @@ impl TlsModule {
     fn clear_pool(&self) {
         let Some(range) = &self.pool else { return };
         let zeroes = vec![0; range.len()];
-        let has_values = registry().modules[self.index].is_some_and(|it| it.template_len > 0);
+        let has_values = registry().module(self.index).is_some_and(|it| it.template_len > 0);
         let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
         // In the same order as above. All is filled anew for whoever gets it, whatever comes of this.
         let cleared = match has_values {
@@ -367,7 +367,7 @@ impl TlsModule {
             return TlsModule::write_pool(range, &self.initial_values()?);
         }
         let mut registry = registry();
-        let module = registry.modules[self.index].as_mut();
+        let module = registry.module(self.index).as_mut();
         if module.is_some_and(|module| std::mem::take(&mut module.is_used)) {
             registry.free_blocks(self.index);
         }
@@ -375,7 +375,7 @@ impl TlsModule {
     }
 
     fn initial_values(&self) -> Result<Vec<u8>, Error> {
-        let initial = registry().modules[self.index];
+        let initial = *registry().module(self.index);
         let Some(initial) = initial else { return Ok(Vec::new()) };
         let mut values = try_zeroed(initial.size)?;
         // SAFETY: the template lies in the image's mapping, which outlives this, and is no longer
@@ -389,13 +389,12 @@ impl TlsModule {
 
     /// Writes to a module's range of the pool in every thread that exists.
     fn write_pool(range: &Range<usize>, values: &[u8]) -> Result<(), Error> {
-        let offset = arch::static_pool_offset();
-        let own = arch::thread_pointer().wrapping_add_signed(offset);
-        let start = (own + range.start) as *mut u8;
+        let offset = offset_in_pool(range);
+        let start = arch::thread_pointer().wrapping_add_signed(offset) as *mut u8;
         // SAFETY: a range of the pool, in this thread's static thread-local storage, that was
         // taken for this module, and that nothing refers to while its image does not run.
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
-        threads::write_to_others(offset + range.start as isize, values)
+        threads::write_to_others(offset, values)
     }
 
     pub(crate) fn id(&self) -> ModuleId {
@@ -405,14 +404,20 @@ impl TlsModule {
     /// Where the threads have their blocks.
     pub(crate) fn place(&self) -> BlockPlace {
         match &self.pool {
-            Some(range) => BlockPlace::At(arch::static_pool_offset() + range.start as isize),
+            Some(range) => BlockPlace::At(offset_in_pool(range)),
             None if self.index < SLOTS => {
                 let slots = arch::tls_slots().addr().wrapping_sub(arch::thread_pointer());
-                BlockPlace::BehindPointerAt(slots as isize + self.index as isize * 8)
+                let slot = slots.wrapping_add(self.index.wrapping_mul(size_of::<usize>()));
+                BlockPlace::BehindPointerAt(slot as isize)
             }
             None => BlockPlace::Elsewhere,
         }
     }
+}
+
+/// The distance of a range of the pool from the thread pointer, in every thread.
+fn offset_in_pool(range: &Range<usize>) -> isize {
+    arch::static_pool_offset().wrapping_add_unsigned(range.start)
 }
 
 /// Where every thread has its block of a module, as a distance from the thread pointer.
@@ -435,6 +440,12 @@ pub(crate) fn first_module_offset() -> isize {
 }
 
 impl Registry {
+    /// The entry of a module that has one, from [`TlsModule::new`] on.
+    #[expect(clippy::indexing_slicing, reason = "modules are numbered by memdl, not by bytes")]
+    fn module(&mut self, index: usize) -> &mut Option<Initial> {
+        &mut self.modules[index]
+    }
+
     /// Takes room for a block from the pool, at the lowest fitting place.
     fn take_from_pool(&mut self, initial: &Initial) -> Result<Range<usize>, Error> {
         if initial.align > POOL_ALIGN {
@@ -442,15 +453,16 @@ impl Registry {
             return Err(Error::limit(what, initial.align as u64, POOL_ALIGN as u64));
         }
         // The pool is aligned as strictly as any block may be.
-        let place = |from: usize| from + (initial.residue.wrapping_sub(from) & (initial.align - 1));
+        let Initial { size, align, residue, .. } = *initial;
+        let place = |from: usize| from.saturating_add(distance_to(residue, align, from));
         let (mut start, mut position) = (place(0), 0);
         for (index, taken) in self.pool.iter().enumerate() {
-            if start + initial.size <= taken.start {
+            if start.saturating_add(size) <= taken.start {
                 break;
             }
-            (start, position) = (place(taken.end), index + 1);
+            (start, position) = (place(taken.end), index.saturating_add(1));
         }
-        let end = start + initial.size;
+        let end = start.saturating_add(size);
         if end > POOL {
             let what = "the initial-exec thread-local storage of all images in place, in bytes \
                         (memdl's feature `large-static-tls` makes room in executables)";
@@ -473,7 +485,7 @@ impl Drop for TlsModule {
     fn drop(&mut self) {
         self.clear_pool();
         let mut registry = registry();
-        registry.modules[self.index] = None;
+        *registry.module(self.index) = None;
         if let Some(range) = &self.pool {
             registry.pool.retain(|taken| taken != range);
         }
@@ -529,11 +541,12 @@ impl Thread {
             let thread = thread.as_ptr();
             let (room, blocks) = (&mut (*thread).room, &mut (*thread).blocks);
             if room.len() <= index {
-                let additional = index + 1 - room.len();
+                let len = index.saturating_add(1);
+                let additional = len.saturating_sub(room.len());
                 let grown = blocks.try_room(additional).and_then(|()| room.try_room(additional));
                 if grown.is_ok() {
-                    room.resize_with(index + 1, AtomicPtr::default);
-                    blocks.resize_with(index + 1, || None);
+                    room.resize_with(len, AtomicPtr::default);
+                    blocks.resize_with(len, || None);
                 }
                 // It may have moved all the same.
                 (*thread).starts = room.as_ptr();
@@ -578,7 +591,7 @@ impl Block {
         // SAFETY: `calloc` has no preconditions.
         let allocation = unsafe { libc::calloc(1, room) };
         let start = allocation.cast::<u8>();
-        let skip = initial.residue.wrapping_sub(start.addr()) & (initial.align - 1);
+        let skip = distance_to(initial.residue, initial.align, start.addr());
         if allocation.is_null() {
             return Err(Error::out_of_memory(room as u64));
         }
@@ -683,7 +696,7 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
     // round, and free in the last that POSIX guarantees (PTHREAD_DESTRUCTOR_ITERATIONS, 4).
     // SAFETY: the ending thread's own record, freed nowhere but below.
     let farewells = unsafe {
-        (*thread).farewells += 1;
+        (*thread).farewells = (*thread).farewells.saturating_add(1);
         (*thread).farewells
     };
     if farewells < 4 {
