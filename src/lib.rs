@@ -127,6 +127,18 @@
 //! same way to the end. A [`Pool`] uses instances of a template again: `pool`, `snapshot`.
 
 #![deny(unsafe_code)]
+// Bytes are hostile: an operation that can panic or wrap has a form that says what happens then. An
+// exception is a single place that gives its reason.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 #[macro_use]
 mod base;

@@ -327,6 +327,7 @@ impl Pooled {
     pub fn release(self) {}
 
     /// Takes the instance out of the pool for good.
+    #[expect(clippy::expect_used, reason = "only `drop` takes the instance")]
     pub fn into_library(mut self) -> Library {
         self.instance.take().expect("taken by `drop` only").library
     }
@@ -335,6 +336,7 @@ impl Pooled {
 impl Deref for Pooled {
     type Target = Library;
 
+    #[expect(clippy::expect_used, reason = "only `drop` takes the instance")]
     fn deref(&self) -> &Library {
         &self.instance.as_ref().expect("taken by `drop` only").library
     }

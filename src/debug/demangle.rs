@@ -11,7 +11,6 @@
 //! Sources: Itanium C++ ABI 5.1; Rust RFC 2603 and the older scheme, by the crates that know them.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};

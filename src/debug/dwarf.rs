@@ -28,7 +28,6 @@
 //! Sources: DWARF 2 to 5; what debuggers make of bases was found by experiment with gdb and lldb.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -226,15 +225,14 @@ struct PerSection<T>([T; SECTIONS]);
 
 impl<T> Index<Section> for PerSection<T> {
     type Output = T;
-    // There is one for each.
-    #[allow(clippy::indexing_slicing)]
+    #[expect(clippy::indexing_slicing, reason = "there is one for each section")]
     fn index(&self, section: Section) -> &T {
         &self.0[section as usize]
     }
 }
 
 impl<T> IndexMut<Section> for PerSection<T> {
-    #[allow(clippy::indexing_slicing)]
+    #[expect(clippy::indexing_slicing, reason = "there is one for each section")]
     fn index_mut(&mut self, section: Section) -> &mut T {
         &mut self.0[section as usize]
     }

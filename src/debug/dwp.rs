@@ -22,7 +22,6 @@
 //! Sources: DWARF 5, 3.1.2 and 3.1.3 (skeleton and split units), 7.3.5 (packages).
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -856,7 +855,6 @@ fn file(
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use std::path::Path;
     use std::process::Command;

@@ -7,7 +7,6 @@
 //! Source: gABI chapter 4, "ELF Header" and "Sections".
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf64::header::Header;

@@ -298,8 +298,7 @@ impl List {
 }
 
 /// An ELF file with nothing in it: the header of a shared object, no sections, no segments.
-// Worked out by the compiler.
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[expect(clippy::indexing_slicing, reason = "the compiler works it out")]
 static EMPTY_SYMFILE: [u8; 64] = {
     let mut bytes = [0; 64];
     let ident = b"\x7fELF\x02\x01\x01";
@@ -319,7 +318,6 @@ static EMPTY_SYMFILE: [u8; 64] = {
 };
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

@@ -13,7 +13,6 @@
 //! for `.zdebug_`.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::io::Read;
 
@@ -183,7 +182,6 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::debug::budget::{Allowance, Most};

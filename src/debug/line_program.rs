@@ -9,7 +9,6 @@
 //! Source: DWARF 5, 6.2.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use gimli::write::{Address, ConvertError, ConvertLineProgram, FileId, LineProgram};
 use gimli::{ColumnType, IncompleteLineProgram, LineEncoding, LineRow, Reader};
@@ -88,7 +87,6 @@ fn converted(
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use gimli::write::{DebugLine, EndianVec, LineStringTable, StringTable};

@@ -31,8 +31,6 @@
 //! would cost more than the file is worth ([`budget`]): then debuggers are told names only. Nothing is
 //! unpacked and nothing read before somebody wishes for a form that needs it.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 mod budget;
 pub(crate) mod demangle;
 mod dwarf;

@@ -11,7 +11,6 @@
 //! Source: gABI chapter 4, "Sections" and "Special Sections".
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::collections::HashSet;

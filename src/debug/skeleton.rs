@@ -18,7 +18,6 @@
 //! (`.debug_addr`); gdb `dwarf2/read.c` (`cutu_reader`).
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -369,7 +368,6 @@ fn is_thrown_away(address: u64) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::debug::budget::{Allowance, Most};

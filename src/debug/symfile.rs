@@ -22,7 +22,6 @@
 //! where they are obeyed.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -973,7 +972,6 @@ fn header_of_memory() -> Header {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::super::sections::{DynamicSymbol, SourceSegment};
     use super::*;

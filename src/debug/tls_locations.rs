@@ -25,7 +25,6 @@
 //! (`target_translate_tls_address`); the behaviour of gdb 12 to 18 was found by experiment.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::ThreadLocals;
 use super::sections::NotOpened;
@@ -237,7 +236,6 @@ pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -14,7 +14,6 @@
 //! block; forgets the dictionary) or 2, big-endian length minus one, bytes; 0 ends the block.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::elf::Filler;
 use crate::base::error::Error;
@@ -173,7 +172,6 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::io::Write;

@@ -7,16 +7,6 @@
 //! Sources: LSB Core 10.6 "Exception Frames" and ".eh_frame_hdr"; DWARF 6.4.1.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::ops::Range;
 

@@ -10,16 +10,6 @@
 //! dynamic section and the symbol table are the only ones that use it.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::ffi::CString;
 use std::ops::{Deref, Range};

@@ -10,16 +10,6 @@
 //! ([`SymbolTable::half_hash`](crate::elf::symbol::SymbolTable::half_hash)).
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use crate::base::error::Error;
 use crate::base::fallible::try_filled;

@@ -9,16 +9,6 @@
 //! Sources: gABI "Program Loading"; RELRO's rounding: glibc `_dl_protect_relro`.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::ops::Range;
 

@@ -15,16 +15,6 @@
 //! LSB "Symbol Versioning" (`Elf64_Verdef`, `Elf64_Verneed`).
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::cell::Cell;
 use std::ffi::CStr;

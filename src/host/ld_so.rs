@@ -511,6 +511,7 @@ impl HostLibrary {
         try_collect_ok(loaded.filter_map(Result::transpose))
     }
 
+    #[expect(clippy::expect_used, reason = "`new` has made a table of the same memory")]
     fn table(&self) -> SymbolTable<'_> {
         SymbolTable::over(&self.symbols, &self.memory)
             .expect("the layout was made from this memory")

@@ -2,16 +2,6 @@
 //! `_dl_find_object` give of a library. An image has one that is in no list.
 
 #![allow(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::ffi::{CString, c_char};
 

@@ -1,16 +1,6 @@
 //! What `dlsym` finds: a symbol of a library that is in place, or of what it needs.
 
 #![allow(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::ffi::c_void;
 use std::sync::Arc;

@@ -10,16 +10,6 @@
 //! Source: glibc `elf/dl-lookup.c`, `do_lookup_unique`.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

@@ -12,16 +12,6 @@
 //! locally: glibc `elf/dl-reloc.c`, `RESOLVE_MAP`, and `elf/dl-lookup.c` for `STV_PROTECTED`.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;

@@ -15,16 +15,6 @@
 //! `dlopen` and that the system's loader cannot bind sees that image, and what it needs, before 2.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;

@@ -9,16 +9,6 @@
 //! as perf chooses (`symbol.c`, `choose_best_symbol`).
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic
-    )
-)]
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;

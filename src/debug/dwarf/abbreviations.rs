@@ -5,7 +5,6 @@
 //! matters.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 

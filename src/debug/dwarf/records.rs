@@ -2,7 +2,6 @@
 //! units, tables of addresses, call frames.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 

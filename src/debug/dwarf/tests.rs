@@ -3,8 +3,6 @@
 //! purpose, bases of pairs (see [`Walk::base`](super::Walk::base)), is computed here by other means:
 //! by gimli's own readers.
 
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

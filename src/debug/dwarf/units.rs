@@ -6,7 +6,6 @@
 //! it comes: those wait until it is read.
 
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 

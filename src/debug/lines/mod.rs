@@ -19,7 +19,6 @@
 
 #![forbid(unsafe_code)]
 // What is read here is hostile.
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 // The names are those of DWARF.
 #![allow(non_upper_case_globals)]
 
@@ -273,9 +272,7 @@ impl Texts<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests;
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod hostile;
