@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::api::backtrace::{Frame, symbolize};
 use crate::api::library::{Library, Template};
+use crate::api::startup;
 use crate::arch::MACHINE;
 use crate::base::addr::{LoadBias, PageSize, Vaddr};
 use crate::base::error::Error;
@@ -20,9 +21,10 @@ use crate::base::limits::Limits;
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
 use crate::debug::{self, Debug, Instance, Instances, SymfileTemplate, ThreadLocals};
-use crate::elf::image::{Bytes, Image, TlsSegment};
+use crate::elf::image::TlsSegment;
 use crate::load::prepare::{Settings, with_debug_source};
 use crate::memory::buffer::ImageBuffer;
+use crate::memory::bytes::{Bytes, Image};
 use crate::profile::functions;
 use crate::services;
 
@@ -61,7 +63,8 @@ fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
 /// # Errors
 /// See [`Error`].
 pub fn parse_plan_bind(bytes: &[u8]) -> Result<(), Error> {
-    settings(Debug::Off, None).prepare(Bytes::Borrowed(bytes), Instances::One, None).map(drop)
+    startup::prepare(&settings(Debug::Off, None), Bytes::Borrowed(bytes), Instances::One, None)
+        .map(drop)
 }
 
 /// Maps, relocates and seals the image, and tells the unwinder and debuggers of it.
@@ -82,15 +85,17 @@ pub fn load_without_running(
     };
     let (library, other) = match way {
         Way::Copy => {
-            let prepared = settings.prepare(Bytes::Borrowed(bytes), Instances::One, None)?;
+            let prepared =
+                startup::prepare(&settings, Bytes::Borrowed(bytes), Instances::One, None)?;
             (Library::only_placed(prepared, None)?, None)
         }
         Way::Buffer => {
-            let prepared = settings.prepare(received()?, Instances::One, None)?;
+            let prepared = startup::prepare(&settings, received()?, Instances::One, None)?;
             (Library::only_placed(prepared, None)?, None)
         }
         Way::Template => {
-            let template = Template::new(settings.prepare(received()?, Instances::Many, None)?);
+            let template =
+                Template::new(startup::prepare(&settings, received()?, Instances::Many, None)?);
             (template.place(None)?, Some(template.place(None)?))
         }
     };
@@ -104,7 +109,7 @@ pub fn load_without_running(
 pub fn load_lazily_without_running(bytes: &[u8]) -> Result<Idle, Error> {
     let mut settings = settings(Debug::Off, None);
     settings.lazy = true;
-    let prepared = settings.prepare(Bytes::Borrowed(bytes), Instances::One, None)?;
+    let prepared = startup::prepare(&settings, Bytes::Borrowed(bytes), Instances::One, None)?;
     Ok(Idle { library: Library::only_placed(prepared, None)?, _other: None })
 }
 

@@ -178,7 +178,7 @@ impl Link {
         // a finder, the distance of its copy's link from the word that has it comes behind the mark; that
         // copy is never unloaded.
         unsafe {
-            let mark = (address as *const u8).add(arch::FINDER_MARK).cast::<[u8; 16]>();
+            let mark = (address as *const u8).add(FINDER_MARK).cast::<[u8; 16]>();
             let distance = mark.add(1).cast::<isize>();
             let is_finder = mark.read() == *b"memdl finder v1\0";
             is_finder.then(|| &*distance.cast::<Link>().byte_offset(distance.read()))
@@ -213,9 +213,11 @@ fn join(now: usize) -> Option<usize> {
             RING.join(other);
             None
         }
-        None => Some(arch::finder()),
+        None => Some(finder()),
     }
 }
+
+arch::define_finder!(find_object, RING);
 
 /// [`find_object`] of this copy's images: -1 if the address is in none.
 ///

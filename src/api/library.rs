@@ -21,7 +21,7 @@ use crate::elf::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
 use crate::images::dlsym;
 use crate::images::group::{Group, Loaded};
 use crate::load::debugger_commands;
-use crate::load::instantiate::uninitialised;
+use crate::load::instantiate::{self, uninitialised};
 use crate::load::prepare::Prepared;
 
 /// A shared library that runs from memory.
@@ -58,28 +58,15 @@ impl Library {
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
-        let may_run = unsafe { MayRun::promised() };
-        let library = Library::only_placed(prepared, Some(may_run))?;
-        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
-        unsafe { library.group.initialise() };
-        Ok(library)
+        Ok(Library { group: unsafe { instantiate::run_once(prepared)? } })
     }
 
     /// The only instance, in place. Its constructors are still to run; IFUNC resolvers do, if they may.
     pub(crate) fn only_placed(
-        mut prepared: Prepared<'_>,
+        prepared: Prepared<'_>,
         may_run: Option<MayRun>,
     ) -> Result<Library, Error> {
-        let received = prepared.take_received();
-        let mut symfiles = std::mem::take(&mut prepared.symfiles);
-        let mut register = |index: usize, name: Arc<str>, instance| match symfiles
-            .get_mut(index)
-            .and_then(Option::take)
-        {
-            Some(symfile) => symfile.into_registration(name, instance),
-            None => Presence::none(name, instance),
-        };
-        Ok(Library { group: uninitialised(&prepared, received, &mut register, may_run)? })
+        Ok(Library { group: instantiate::place_once(prepared, may_run)? })
     }
 
     pub(crate) fn group(&self) -> &Arc<Group> {

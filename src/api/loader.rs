@@ -7,15 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::api::library::{Library, Template};
+use crate::api::startup;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::base::promise::MayRun;
 use crate::debug::{Debug, Instances};
-use crate::elf::image::Bytes;
+use crate::images::policy::SymbolRequest;
 use crate::images::policy::{Imports, VerifyRequest};
-use crate::link::scope::{Scope, SymbolRequest};
+use crate::link::scope::Scope;
 use crate::load::prepare::Settings;
 use crate::memory::buffer::ImageBuffer;
+use crate::memory::bytes::Bytes;
 use crate::profile::Profile;
 use crate::services;
 
@@ -276,8 +278,12 @@ impl Loader {
     pub unsafe fn load(&self, bytes: &[u8]) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
         let may_run = unsafe { MayRun::promised() };
-        let prepared =
-            self.settings.prepare(Bytes::Borrowed(bytes), Instances::One, Some(may_run))?;
+        let prepared = startup::prepare(
+            &self.settings,
+            Bytes::Borrowed(bytes),
+            Instances::One,
+            Some(may_run),
+        )?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -293,7 +299,7 @@ impl Loader {
         // SAFETY: the caller's promise.
         let may_run = unsafe { MayRun::promised() };
         let bytes = Bytes::Buffer(Arc::new(buffer));
-        let prepared = self.settings.prepare(bytes, Instances::One, Some(may_run))?;
+        let prepared = startup::prepare(&self.settings, bytes, Instances::One, Some(may_run))?;
         // SAFETY: the caller's promise.
         unsafe { Library::only(prepared) }
     }
@@ -316,7 +322,7 @@ impl Loader {
         let kept = Bytes::Buffer(Arc::new(kept));
         // SAFETY: the caller's promise.
         let may_run = unsafe { MayRun::promised() };
-        Ok(Template::new(self.settings.prepare(kept, Instances::Many, Some(may_run))?))
+        Ok(Template::new(startup::prepare(&self.settings, kept, Instances::Many, Some(may_run))?))
     }
 }
 

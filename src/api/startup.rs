@@ -5,12 +5,17 @@
 
 #![allow(unsafe_code)]
 
-use crate::api::backtrace;
 use crate::base::error::Error;
+use crate::base::fallible::headroom;
+use crate::base::promise::MayRun;
 use crate::base::sync::{self, Lock, Rank};
+use crate::debug::Instances;
+use crate::debug::read_lines;
 use crate::host::ld_so;
 use crate::host::process;
 use crate::load::debugger_commands;
+use crate::load::prepare::{Prepared, Settings};
+use crate::memory::bytes::Bytes;
 use crate::tls;
 use crate::unwind;
 
@@ -33,6 +38,7 @@ static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
 pub(crate) fn set_up() -> Result<(), Error> {
     let mut done = SET_UP.lock();
     if !*done {
+        headroom()?;
         // The static is reached by the linker only through this object file; a look at it makes
         // sure that it is part of the link.
         std::hint::black_box(&SURVIVE);
@@ -43,6 +49,17 @@ pub(crate) fn set_up() -> Result<(), Error> {
         *done = true;
     }
     Ok(())
+}
+
+/// From bytes to a bound group, in a process that is set up.
+pub(crate) fn prepare<'d>(
+    settings: &Settings,
+    bytes: Bytes<'d>,
+    instances: Instances,
+    may_run: Option<MayRun>,
+) -> Result<Prepared<'d>, Error> {
+    set_up()?;
+    settings.prepare(bytes, instances, may_run)
 }
 
 unsafe extern "C" fn before() {
@@ -57,5 +74,5 @@ unsafe extern "C" fn after_in_child() {
     unwind::after_fork_in_child();
     sync::open_after_fork_in_child();
     tls::after_fork_in_child();
-    backtrace::after_fork_in_child();
+    read_lines::after_fork_in_child();
 }

@@ -12,3 +12,4 @@ pub(crate) mod limits;
 pub(crate) mod promise;
 pub(crate) mod shared;
 pub(crate) mod sync;
+pub(crate) mod tls_index;

@@ -45,14 +45,15 @@ use crate::SymbolKind;
 use crate::SymbolRequest;
 use crate::Template;
 use crate::VerifyRequest;
+use crate::api::startup;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{
     TryGrow, headroom, try_c_string, try_collect_ok, try_copy, try_format,
 };
 use crate::base::promise::MayRun;
 use crate::debug::Instances;
-use crate::elf::image::Bytes;
 use crate::load::prepare::Prepared;
+use crate::memory::bytes::Bytes;
 use crate::services;
 
 /// `memdl_library`.
@@ -421,7 +422,12 @@ pub unsafe extern "C-unwind" fn memdl_open(
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
         // SAFETY: the header's contract: the library may be run.
         let may_run = unsafe { MayRun::promised() };
-        Ok(loader.settings.prepare(Bytes::Borrowed(bytes), Instances::One, Some(may_run))?)
+        Ok(startup::prepare(
+            &loader.settings,
+            Bytes::Borrowed(bytes),
+            Instances::One,
+            Some(may_run),
+        )?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }
@@ -442,7 +448,7 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
         // SAFETY: the header's contract: the library may be run.
         let may_run = unsafe { MayRun::promised() };
         let bytes = Bytes::Buffer(Arc::new(buffer));
-        Ok(loader.settings.prepare(bytes, Instances::One, Some(may_run))?)
+        Ok(startup::prepare(&loader.settings, bytes, Instances::One, Some(may_run))?)
     });
     // SAFETY: the header's contract: the library may be run.
     unsafe { instantiated(prepared) }

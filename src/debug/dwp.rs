@@ -48,13 +48,12 @@ use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 
 use super::budget::{Allowance, Budget, Most, OverBudget};
-use super::elf::{Contents, Elf, NOTHING};
+use super::elf::{Contents, Elf, NOTHING, image_header};
 use super::inflate::{self, NotInflated};
+use super::leb128::push_uleb;
 use super::line_program;
 use super::sections::{Headers, file_range};
 use super::skeleton::{self, NotTold};
-use super::symfile::image_header;
-use super::tls_locations::push_uleb;
 use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, check_room, headroom, headroom_for_next, try_collect_ok, try_insert, try_zeroed,

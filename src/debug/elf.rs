@@ -8,13 +8,16 @@
 
 #![forbid(unsafe_code)]
 
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, SELFMAG};
 use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf64::header::Header;
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 use scroll::{LE, Pread, Pwrite};
 
+use super::filler::Filler;
 use super::xz::StoredXz;
+use crate::base::addr::FileOffset;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 
@@ -53,33 +56,6 @@ pub(super) struct Elf<'a> {
     pub(super) header: Header,
     pub(super) segments: Vec<ProgramHeader>,
     pub(super) sections: Vec<(SectionHeader, Contents<'a>)>,
-}
-
-/// Memory being filled from its start. Its length was told by [`Elf::lay_out`]; what would not fit is
-/// not written.
-pub(super) struct Filler<'m> {
-    rest: &'m mut [u8],
-}
-
-impl<'m> Filler<'m> {
-    pub(super) fn new(memory: &'m mut [u8]) -> Filler<'m> {
-        Filler { rest: memory }
-    }
-
-    pub(super) fn put(&mut self, bytes: &[u8]) {
-        let len = bytes.len().min(self.rest.len());
-        let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
-        now.copy_from_slice(bytes.split_at(len).0);
-        self.rest = rest;
-    }
-
-    /// Puts so many zeroes.
-    pub(super) fn skip(&mut self, len: usize) {
-        let len = len.min(self.rest.len());
-        let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
-        now.fill(0);
-        self.rest = rest;
-    }
 }
 
 impl<'a> Elf<'a> {
@@ -185,6 +161,32 @@ impl<'a> Elf<'a> {
 fn in_order(first: u16, count: usize) -> impl Iterator<Item = usize> {
     let first = usize::from(first);
     std::iter::once(first).chain((0..count).filter(move |&index| index != first))
+}
+
+/// A file header that is not of the kind we make, and the offset where it is not.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed {what} at offset {at} of the image")]
+pub(super) struct NotElf {
+    pub(super) what: &'static str,
+    pub(super) at: FileOffset,
+}
+
+/// The header of the image, if it is an ELF file of the kind we make.
+pub(super) fn image_header(bytes: &[u8]) -> Result<Header, NotElf> {
+    let malformed = |what, at| NotElf { what, at: FileOffset(at) };
+    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
+    if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
+        return Err(malformed("file header", 0));
+    }
+    for (at, ours, what) in [
+        (EI_CLASS, ELFCLASS64, "class: not 64 bits"),
+        (EI_DATA, ELFDATA2LSB, "byte order: not little-endian"),
+    ] {
+        if header.e_ident.get(at) != Some(&ours) {
+            return Err(malformed(what, at as u64));
+        }
+    }
+    Ok(header)
 }
 
 /// The structure that fills `place`, which is of its size.

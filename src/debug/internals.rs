@@ -6,9 +6,10 @@ use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::{Addresses, DwarfSection, is_index};
+use super::elf::image_header;
 use super::gdb_jit::StableBytes;
 use super::sections::{Headers, file_range};
-use super::symfile::{Symfile, image_header};
+use super::symfile::Symfile;
 use super::{Allowance, Debug, Most, inflate as unpack};
 use crate::base::addr::LoadBias;
 

@@ -177,7 +177,7 @@ mod tests {
     fn what_cannot_be_right_is_an_error_and_no_panic() {
         let uleb = |value: u64| {
             let mut bytes = Vec::new();
-            super::super::tls_locations::push_uleb(&mut bytes, value);
+            super::super::leb128::push_uleb(&mut bytes, value);
             bytes
         };
         let far = [&set_address(0x1000)[..], &[COPY, 2], &uleb(1 << 40), &[COPY], &END].concat();

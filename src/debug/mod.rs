@@ -36,13 +36,18 @@ pub(crate) mod demangle;
 mod dwarf;
 mod dwp;
 mod elf;
+mod filler;
 mod gdb_jit;
 mod inflate;
+mod instance;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod internals;
+mod leb128;
 mod line_program;
 pub(crate) mod lines;
+mod not_opened;
 mod portable;
+pub(crate) mod read_lines;
 mod sections;
 mod separate;
 mod skeleton;
@@ -57,14 +62,14 @@ use std::sync::Arc;
 pub(crate) use budget::{Allowance, Most};
 pub(crate) use dwp::{is_package, join};
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
+pub(crate) use instance::{Instance, ThreadLocals};
 pub(crate) use sections::full_symbol_table as symbol_table;
-pub(crate) use sections::{DynamicSymbol, Source, SourceSegment, has_dwarf};
+pub(crate) use sections::{DynamicSymbol, Policy, Source, SourceSegment, has_dwarf};
 pub(crate) use separate::{
     check as check_separate, installed as installed_separate, read as read_separate,
 };
 pub(crate) use symfile::{Dwarf, Instances, SymfileError, SymfileTemplate};
 
-use crate::base::addr::LoadBias;
 use crate::base::environment;
 use crate::base::error::Error;
 use crate::base::fallible::try_copy;
@@ -72,6 +77,7 @@ use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 use gdb_jit::Registration;
 use portable::PortableSymfile;
+use separate::is_build_id_told;
 use symfile::Symfile;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
@@ -125,23 +131,12 @@ impl Debug {
     }
 }
 
-/// Where an instance of an image is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Instance {
-    pub load_bias: LoadBias,
-    pub thread_locals: ThreadLocals,
-}
-
-/// Where every thread has its block of an instance's thread-local variables, seen from its block
-/// of the first module's, which is where debuggers start from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ThreadLocals {
-    /// The block is this far away.
-    AtDistance(i64),
-    /// A pointer to the block is this far away.
-    BehindPointerAt(i64),
-    /// There is no constant way to it, or no such block.
-    Elsewhere,
+/// What the process and its operator say at this moment about how a symfile is made.
+pub(crate) fn policy(has_thread_locals: bool) -> Policy {
+    Policy {
+        is_build_id_told: is_build_id_told(has_thread_locals),
+        debugger_listens: debugger_listens(),
+    }
 }
 
 /// What debuggers can be told of each instance of an image.
@@ -548,7 +543,7 @@ impl Fault {
 
 /// The symfile, made fit to show its DWARF; or as it was, if that cannot be, and why.
 fn opened(symfile: Symfile, instance: Instance) -> (Symfile, Option<Fault>) {
-    let opened = match symfile.opened(instance) {
+    let opened = match symfile.opened(instance, policy(symfile.has_thread_locals())) {
         Ok(Some(opened)) => opened,
         Ok(None) => return (symfile, None),
         Err(error) => return (symfile, Some(Fault::names_only(&error))),

@@ -25,13 +25,11 @@ use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 use goblin::elf64::sym::Sym;
 
-use super::budget::{Budget, OverBudget};
-use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get};
-use super::gdb_jit::debugger_listens;
-use super::inflate::{self, NotInflated};
-use super::separate::is_build_id_told;
-use super::skeleton::{Abbreviations, NotTold, SplitSections, SplitUnit};
-use super::symfile::image_header;
+use super::budget::Budget;
+use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get, image_header};
+use super::inflate::{self};
+use super::not_opened::NotOpened;
+use super::skeleton::{Abbreviations, SplitSections, SplitUnit};
 use super::tls_locations::{self, Owner, Site};
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
@@ -62,6 +60,17 @@ pub(crate) struct Source<'a> {
     /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
     /// only where no section header tells of a symbol table.
     pub dynamic_symbols: &'a DynamicSymbols<'a>,
+    pub policy: Policy,
+}
+
+/// What the process and its operator say about how a symfile is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Policy {
+    /// Debuggers get the build-id of an image that has no debug information, and so may find its debug
+    /// file by themselves.
+    pub is_build_id_told: bool,
+    /// A debugger is attached.
+    pub debugger_listens: bool,
 }
 
 /// Shows each symbol of a table to a function.
@@ -126,35 +135,6 @@ pub(super) struct Sections<'a> {
     noted_thread_locals: Option<Vec<u64>>,
     /// What may be spent on reading the debug sections.
     budget: Budget,
-}
-
-/// Why debug sections cannot be shown as they are.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotOpened {
-    #[error("{section}: {error}")]
-    Compressed { section: String, error: NotInflated },
-    #[error("its split units: {0}")]
-    Split(#[from] NotTold),
-    #[error("its debug information: {0}")]
-    OverBudget(#[from] OverBudget),
-    #[error("{0}")]
-    Memory(#[from] Error),
-    #[error("{0}")]
-    Unknown(&'static str),
-}
-
-impl NotOpened {
-    /// Whether they could be shown if more might be spent.
-    fn is_for_want_of_means(&self) -> bool {
-        match self {
-            NotOpened::Compressed { error, .. } => {
-                matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
-            }
-            NotOpened::Split(error) => !matches!(error, NotTold::Unreadable(_)),
-            NotOpened::OverBudget(_) | NotOpened::Memory(_) => true,
-            NotOpened::Unknown(_) => false,
-        }
-    }
 }
 
 /// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
@@ -400,7 +380,7 @@ impl<'a> Sections<'a> {
     /// Gives contents to the loaded sections that must have some.
     fn find_contents(&mut self, source: &Source<'a>) {
         let has_dwarf = self.has_dwarf();
-        let hides_build_id = has_dwarf || !is_build_id_told(source.tls_size != 0);
+        let hides_build_id = has_dwarf || !source.policy.is_build_id_told;
         let (mut eh_frame, mut build_id) = (false, hides_build_id);
         for section in &mut self.list {
             if section.role != Role::Loaded {
@@ -532,7 +512,7 @@ impl<'a> Sections<'a> {
 
     /// Sees to it that debuggers can be shown the debug sections; or why they cannot. Then what they
     /// are shown would be wrong, or cost too much.
-    pub(super) fn open(&mut self, tls_size: u64) -> Result<(), NotOpened> {
+    pub(super) fn open(&mut self, tls_size: u64, policy: Policy) -> Result<(), NotOpened> {
         // A skeleton has its addresses in `.debug_addr`.
         let at = self.debug(".debug_abbrev").filter(|_| self.debug(".debug_addr").is_some());
         if let Some(at) = at {
@@ -543,7 +523,7 @@ impl<'a> Sections<'a> {
                 Err(error) => return Err(error),
             }
         }
-        self.open_thread_locals(tls_size)
+        self.open_thread_locals(tls_size, policy)
     }
 
     /// Has gdb show lines of split units whose file it does not find, see [`super::skeleton`], and finds
@@ -575,12 +555,12 @@ impl<'a> Sections<'a> {
 
     /// Sees to it that what tells where the thread-local variables of an image are can be found and
     /// changed: unpacks it. If it cannot be found, a debugger would show wrong memory.
-    fn open_thread_locals(&mut self, tls_size: u64) -> Result<(), NotOpened> {
+    fn open_thread_locals(&mut self, tls_size: u64, policy: Policy) -> Result<(), NotOpened> {
         // Without a block there is nothing to be told but variables that were thrown away. To unpack
         // all for these would take ten times as long as the rest of a load; but nothing beside what a
         // debugger takes to read it. What cannot be unpacked here is not read there.
         if tls_size == 0 {
-            if debugger_listens() {
+            if policy.debugger_listens {
                 let open = |name| self.open_where_changed(name, tls_size);
                 let _ = TELL_PLACES.into_iter().try_for_each(open);
             }

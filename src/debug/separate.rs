@@ -24,8 +24,8 @@ use std::{env, fmt, fs, io};
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
 
+use super::elf::image_header;
 use super::sections::{Headers, file_range};
-use super::symfile::image_header;
 use super::xz::crc32;
 use crate::base::environment;
 use crate::base::fallible::TryGrow;

@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use goblin::elf::header::{
-    EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, EV_CURRENT, SELFMAG,
+    EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, EV_CURRENT,
 };
 use goblin::elf::section_header::{
     SHF_ALLOC, SHF_COMPRESSED, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, SHT_STRTAB,
@@ -38,16 +38,16 @@ use goblin::elf::sym::{STB_GLOBAL, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_TLS, 
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 use goblin::elf64::sym::Sym;
-use scroll::{LE, Pread};
 
-use super::Instance;
 use super::budget::{Allowance, Budget};
-use super::elf::{Contents, Elf, HEADER_SIZE, NOTHING, SECTION_SIZE, SYMBOL_SIZE, get, put};
+use super::elf::{
+    Contents, Elf, HEADER_SIZE, NOTHING, NotElf, SECTION_SIZE, SYMBOL_SIZE, get, image_header, put,
+};
 use super::gdb_jit::StableBytes;
 use super::inflate::{self, NotInflated};
-use super::sections::{
-    Names, NotOpened, Role, Section, Sections, Source, SourceSegment, file_range,
-};
+use super::instance::Instance;
+use super::not_opened::NotOpened;
+use super::sections::{Names, Policy, Role, Section, Sections, Source, SourceSegment, file_range};
 use super::tls_locations::Site;
 use super::xz::{Piece, StoredXz};
 use crate::arch;
@@ -87,6 +87,12 @@ pub(crate) enum SymfileError {
     /// The system has no memory to give.
     #[error("no memory for a symfile: {0}")]
     Memory(#[from] Error),
+}
+
+impl From<NotElf> for SymfileError {
+    fn from(NotElf { what, at }: NotElf) -> SymfileError {
+        SymfileError::Malformed { what, at }
+    }
 }
 
 impl SymfileError {
@@ -276,7 +282,7 @@ impl SymfileTemplate {
                 sections: sections.list.len(),
                 thread_locals: sections.note_thread_locals(source.tls_size),
             },
-            _ => match sections.open(source.tls_size).and_then(|()| {
+            _ => match sections.open(source.tls_size, source.policy).and_then(|()| {
                 thread_locals = sections.all_thread_locals(source.tls_size)?;
                 Ok(())
             }) {
@@ -495,6 +501,11 @@ impl Symfile {
         symfile
     }
 
+    /// Whether the image has thread-local variables.
+    pub(super) fn has_thread_locals(&self) -> bool {
+        self.layout.tls_size != 0
+    }
+
     /// Whether a debugger may see the DWARF in it, or what it has instead where the image has none.
     pub(super) fn can_show_dwarf(&self) -> bool {
         matches!(self.layout.dwarf, Shown::Opened)
@@ -504,6 +515,7 @@ impl Symfile {
     pub(crate) fn opened(
         &self,
         instance: Instance,
+        policy: Policy,
     ) -> Result<Option<SymfileTemplate>, SymfileError> {
         let layout = &*self.layout;
         let Shown::Kept { sections: count, thread_locals } = &layout.dwarf else {
@@ -548,6 +560,7 @@ impl Symfile {
             eh_frame: &|| None,
             tls_size: layout.tls_size,
             dynamic_symbols: &|_| {},
+            policy,
         };
         SymfileTemplate::from_sections(
             &header,
@@ -941,24 +954,6 @@ impl<'s> Symbols<'s> {
     }
 }
 
-/// The header of the image, if it is an ELF file of the kind we make.
-pub(super) fn image_header(bytes: &[u8]) -> Result<Header, SymfileError> {
-    let malformed = |what, at| SymfileError::Malformed { what, at: FileOffset(at) };
-    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
-    if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
-        return Err(malformed("file header", 0));
-    }
-    for (at, ours, what) in [
-        (EI_CLASS, ELFCLASS64, "class: not 64 bits"),
-        (EI_DATA, ELFDATA2LSB, "byte order: not little-endian"),
-    ] {
-        if header.e_ident.get(at) != Some(&ours) {
-            return Err(malformed(what, at as u64));
-        }
-    }
-    Ok(header)
-}
-
 /// For an image of which nothing but its memory is at hand.
 fn header_of_memory() -> Header {
     let mut header = Header { e_machine: arch::E_MACHINE, e_version: 1, ..Header::default() };
@@ -974,6 +969,8 @@ fn header_of_memory() -> Header {
 #[cfg(test)]
 mod tests {
     use super::super::sections::{DynamicSymbol, SourceSegment};
+    use scroll::{LE, Pread};
+
     use super::*;
     use crate::base::addr::LoadBias;
     use crate::debug::ThreadLocals;
@@ -1138,6 +1135,7 @@ mod tests {
             eh_frame: &|| memory.eh_frame.clone(),
             tls_size: 0,
             dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
+            policy: Policy { is_build_id_told: true, debugger_listens: false },
         };
         made(&source)
     }
@@ -1332,6 +1330,7 @@ mod tests {
                 eh_frame: &|| None,
                 tls_size: 0,
                 dynamic_symbols: &|_| {},
+                policy: Policy::default(),
             };
             let error = made(&source).err().unwrap();
             assert!(matches!(error, SymfileError::Malformed { at: found, .. }

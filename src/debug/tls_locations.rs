@@ -26,8 +26,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::ThreadLocals;
-use super::sections::NotOpened;
+use super::instance::ThreadLocals;
+use super::leb128::push_uleb;
+use super::not_opened::NotOpened;
 use super::skeleton::SplitUnit;
 
 const DW_OP_DEREF: u8 = 0x06;
@@ -224,15 +225,6 @@ impl Site {
 /// would read as optimised out, but must not be larger than the variable, whose size is elsewhere.)
 fn unavailable() -> [u8; LOCATION] {
     [DW_OP_NOP; LOCATION]
-}
-
-/// Appends `value` as unsigned LEB128.
-pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::elf::Filler;
+use super::filler::Filler;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
 

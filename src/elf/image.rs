@@ -39,7 +39,6 @@ use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::elf::rela::{Packed, RELA_SIZE, Rela};
 use crate::elf::symbol::{SymbolLayout, SymbolTable};
-use crate::memory::buffer::ImageBuffer;
 
 /// The longest name of a library, or list of folders, that is believed.
 const MOST_NAME: usize = libc::PATH_MAX as usize;
@@ -62,35 +61,9 @@ const DT_ANDROID_RELR: u64 = 0x6fff_e000;
 const DT_ANDROID_RELRSZ: u64 = 0x6fff_e001;
 const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 
-/// Where the received bytes are kept.
-#[derive(Clone)]
-pub(crate) enum Bytes<'d> {
-    /// The caller's, for the length of one load.
-    Borrowed(&'d [u8]),
-    /// Offered under a name.
-    Shared(Arc<[u8]>),
-    /// Read from a file.
-    Read(Arc<Vec<u8>>),
-    /// Received into memory that was made for it, or kept there by a template.
-    Buffer(Arc<ImageBuffer>),
-}
-
-impl Deref for Bytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Borrowed(bytes) => bytes,
-            Bytes::Shared(bytes) => bytes,
-            Bytes::Read(bytes) => bytes,
-            Bytes::Buffer(buffer) => buffer,
-        }
-    }
-}
-
 /// A validated shared library, not yet in place.
-pub(crate) struct Image<'d> {
-    bytes: Bytes<'d>,
+pub(crate) struct Image<B> {
+    bytes: B,
     pub(crate) facts: Arc<Facts>,
 }
 
@@ -184,14 +157,14 @@ struct Headers {
     eh_frame_hdr: Option<Range<Vaddr>>,
 }
 
-impl<'d> Image<'d> {
+impl<B: Deref<Target = [u8]>> Image<B> {
     /// Validates `bytes` as a shared library for `machine`.
     pub(crate) fn parse(
-        bytes: Bytes<'d>,
+        bytes: B,
         machine: &Machine,
         page: PageSize,
         limits: &Limits,
-    ) -> Result<Image<'d>, Error> {
+    ) -> Result<Image<B>, Error> {
         limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
         check_elf_header(&bytes, machine)?;
         let headers = Headers::parse(&bytes, page, limits)?;
@@ -202,6 +175,16 @@ impl<'d> Image<'d> {
     /// The received bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Who holds the received bytes.
+    pub(crate) fn owner(&self) -> &B {
+        &self.bytes
+    }
+
+    /// As [`Image::owner`]. The bytes that it leaves there must be the same ones, or none.
+    pub(crate) fn owner_mut(&mut self) -> &mut B {
+        &mut self.bytes
     }
 
     /// The contents of each `PT_NOTE`.
@@ -219,34 +202,9 @@ impl<'d> Image<'d> {
     pub(crate) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
         self.facts.relocations.relas(self)
     }
-
-    /// Takes the memory that the image was received into, if nobody else has it: then the image has
-    /// no bytes any more, and what is left are the facts.
-    pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
-        match std::mem::replace(&mut self.bytes, Bytes::Borrowed(&[])) {
-            Bytes::Buffer(buffer) => Arc::into_inner(buffer),
-            bytes => {
-                self.bytes = bytes;
-                None
-            }
-        }
-    }
-
-    /// Gives back what [`Image::take_buffer`] took.
-    pub(crate) fn put_back(&mut self, buffer: ImageBuffer) {
-        self.bytes = Bytes::Buffer(Arc::new(buffer));
-    }
-
-    /// The memory that the image was received into.
-    pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
-        match &self.bytes {
-            Bytes::Buffer(buffer) => Some(buffer),
-            Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) => None,
-        }
-    }
 }
 
-impl ReadAt for Image<'_> {
+impl<B: Deref<Target = [u8]>> ReadAt for Image<B> {
     fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
         FileView { bytes: &self.bytes, segments: &self.facts.segments }
             .find(range.start, Some(range.end))

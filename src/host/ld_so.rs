@@ -43,6 +43,7 @@ use crate::base::fallible::{
 };
 use crate::base::promise::MayRun;
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::base::tls_index::ModuleId;
 use crate::elf::dynamic::{Dynamic, ReadAt};
 use crate::elf::name_filter::Names;
 use crate::elf::rela::Rela;
@@ -50,7 +51,6 @@ use crate::elf::symbol::{
     ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
 };
 use crate::host::process;
-use crate::tls::ModuleId;
 
 /// A library that `ld.so` loaded, the executable included.
 pub(crate) struct HostLibrary {

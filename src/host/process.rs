@@ -15,8 +15,8 @@ use region::Protection;
 
 use crate::base::error::Error;
 use crate::base::sync;
+use crate::base::tls_index::{ModuleId, TlsIndex};
 use crate::memory::reserve;
-use crate::tls::ModuleId;
 
 /// What a constructor is called with.
 #[derive(Clone, Copy)]
@@ -121,8 +121,13 @@ pub(crate) fn write_tls_template(
         Error::system("finding the initial values of new threads' variables", source)
     };
     let object = Object::of_this_code().ok_or_else(unknown)?;
+    unsafe extern "C" {
+        /// The C library's own: memdl's variables are in a module of `ld.so`'s.
+        fn __tls_get_addr(index: *const TlsIndex) -> *mut c_void;
+    }
+    let start = TlsIndex { ti_module: object.tls_module.0, ti_offset: 0 };
     // SAFETY: the start of the block of memdl's own variables, of which `variable` is one.
-    let tls_block = unsafe { object.tls_module.address(0) }.addr();
+    let tls_block = unsafe { __tls_get_addr(&start) }.addr();
     let into_block = variable.checked_sub(tls_block).and_then(|it| it.checked_add(offset));
     let is_inside = |&into_block: &usize| {
         let end = into_block.checked_add(values.len());

@@ -11,7 +11,9 @@ use crate::elf::symbol::{Class, SymbolName, Wanted};
 use crate::host::ld_so::{GlobalScope, SymbolValue};
 use crate::images::group::{Group, Provider};
 use crate::images::unique;
-use crate::link::scope::MayUseHost;
+
+/// Whether the reference at hand may be bound to a symbol of the host.
+pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
 
 /// The address of a symbol of an image, or else of what it needs, breadth first.
 #[inline]

@@ -23,17 +23,18 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 
-use crate::api::backtrace;
 use crate::arch;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
 use crate::base::sync::{Lock, Rank, ReadGuard, SharedLock, WriteGuard};
-use crate::debug::Presence;
+use crate::debug::read_lines::ReadLines;
+use crate::debug::{Presence, debugger_listens};
 use crate::elf::dynamic::ReadAt;
 use crate::elf::image::Facts;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::{Sym, SymbolTable};
+use crate::host::exit_handlers;
 use crate::host::ld_so::{self, HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::process;
@@ -41,7 +42,6 @@ use crate::images::members::member;
 use crate::images::policy::{Policy, Restriction};
 use crate::memory::map::{Mapping, Sealed};
 use crate::profile;
-use crate::services;
 use crate::tls::TlsModule;
 use crate::unwind;
 
@@ -164,7 +164,7 @@ pub(crate) struct Loaded {
     pub(crate) debug: Presence,
     pub(crate) _profile: Option<profile::Registration>,
     /// What was read of its debug information.
-    pub(crate) read: backtrace::Read,
+    pub(crate) read: ReadLines,
     pub(crate) _unwind: unwind::Registration,
     pub(crate) link_map: Box<LinkMap>,
     /// For an image whose calls are bound when they are first made.
@@ -374,7 +374,7 @@ impl Group {
             let mapping = &self.member(index).mapping;
             for dso_handle in take_handles_of(mapping.address_range().start) {
                 // SAFETY: as above: it promised that what the image wants called in the end is.
-                unsafe { services::atexit::finalize_handle(dso_handle) };
+                unsafe { exit_handlers::finalize(dso_handle) };
             }
         }
     }
@@ -393,6 +393,14 @@ impl Drop for Group {
                 live.images.remove(&addresses.start);
                 live.delete_keys(&addresses);
             }
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if debugger_listens() {
+            self.mapping.quarantine();
         }
     }
 }

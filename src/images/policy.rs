@@ -15,7 +15,37 @@ use std::sync::{Arc, Weak};
 
 use crate::base::error::Error;
 use crate::base::sync::{Lock, Rank};
-use crate::link::scope::SymbolRequest;
+
+/// What a [resolver](crate::Loader::resolver) is asked for: a symbol that nothing defines.
+#[derive(Debug)]
+pub struct SymbolRequest<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) weak: bool,
+    pub(crate) requested_by: &'a str,
+}
+
+impl<'a> SymbolRequest<'a> {
+    /// The symbol's name, not demangled.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The version that the image asks for.
+    pub fn version(&self) -> Option<&'a str> {
+        self.version
+    }
+
+    /// Whether the image does without it (the symbol is then null).
+    pub fn is_weak(&self) -> bool {
+        self.weak
+    }
+
+    /// The name of the image that asks.
+    pub fn requested_by(&self) -> &'a str {
+        self.requested_by
+    }
+}
 
 /// All that a host allows the images of a load.
 #[derive(Clone, Default)]

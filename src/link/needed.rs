@@ -33,10 +33,11 @@ use crate::base::addr::PageSize;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom, headroom_for_next, no_memory, try_vec};
 use crate::base::limits::Limits;
-use crate::elf::image::{Bytes, Facts, Image};
+use crate::elf::image::Facts;
 use crate::elf::name_filter::Names;
 use crate::elf::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::host::ld_so::{self, GlobalScope};
+use crate::memory::bytes::{Bytes, Image};
 use crate::memory::reserve::MappedFile;
 
 /// Functions that an image calls with data of its own, for whose owner the runtime then searches

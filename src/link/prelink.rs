@@ -19,10 +19,10 @@ use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_collect, try_filled};
 use crate::elf::dynamic::u64_at;
-use crate::elf::image::Image;
 use crate::elf::plan::Plan;
 use crate::elf::rela::Rela;
 use crate::link::relocate::{Applier, Bound, Indirect, Memory, Placement};
+use crate::memory::bytes::Image;
 use crate::memory::map::{Mapping, Open};
 
 /// The relocations of one member.
@@ -218,8 +218,8 @@ mod tests {
     use crate::Debug;
     use crate::base::promise::MayRun;
     use crate::debug::Instances;
-    use crate::elf::image::Bytes;
     use crate::load::prepare::{Member, Settings};
+    use crate::memory::bytes::Bytes;
     use crate::memory::map::Source;
     use std::path::{Path, PathBuf};
 

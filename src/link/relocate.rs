@@ -21,17 +21,20 @@ use crate::arch::{self, MACHINE, Machine, RelocKind};
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::{Error, MissingSymbol, Place, RefusedImport};
 use crate::base::fallible::{TryGrow, lossy, try_copy, try_filled, try_lossy, try_string};
+use crate::base::tls_index::ModuleId;
 use crate::elf::dynamic::ReadAt;
-use crate::elf::image::{Image, RelocationTables};
+use crate::elf::image::RelocationTables;
 use crate::elf::name_filter::Names;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::{Class, PlainDefinitions, Sym, SymbolName, SymbolTable, Wanted};
 use crate::host::ld_so::HostLibrary;
 use crate::images::group::Keep;
 use crate::images::members;
+use crate::images::policy::SymbolRequest;
 use crate::images::unique::FirstUse;
-use crate::link::scope::{Definition, Resolver, SearchOrder, SymbolRequest, Target};
-use crate::tls::{Descriptor, ModuleId};
+use crate::link::scope::{Definition, Resolver, SearchOrder, Target};
+use crate::memory::bytes::Image;
+use crate::tls::{self, Descriptor};
 
 /// What an image's references are bound to.
 pub(crate) struct Bound {
@@ -828,18 +831,18 @@ impl Applier<'_> {
         rela: &Rela,
     ) -> Result<(usize, u64), Error> {
         let Some((module, offset)) = place else {
-            return Ok((arch::tlsdesc_undefined as *const () as usize, rela.r_addend as u64));
+            return Ok((tls::tlsdesc_undefined as *const () as usize, rela.r_addend as u64));
         };
         let offset = offset.wrapping_add_signed(rela.r_addend);
         if let Some(start) = module.static_offset() {
             let argument = offset.wrapping_add_signed(start as i64);
-            return Ok((arch::tlsdesc_static as *const () as usize, argument));
+            return Ok((tls::tlsdesc_static as *const () as usize, argument));
         }
         let descriptor = Descriptor::new(module, offset as i64).ok_or_else(|| {
             let what = format!("{} at {}", self.name(rela), rela.r_offset);
             Error::unsupported(format!("{what}: more modules, or larger ones, than it can name"))
         })?;
-        Ok((arch::tlsdesc_dynamic as *const () as usize, descriptor.0))
+        Ok((tls::tlsdesc_dynamic as *const () as usize, descriptor.0))
     }
 
     fn not_static(&self, rela: &Rela) -> Error {

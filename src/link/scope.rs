@@ -21,12 +21,13 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::base::addr::Vaddr;
+use crate::base::tls_index::ModuleId;
 use crate::elf::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
 use crate::host::ld_so::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
+use crate::images::dlsym::MayUseHost;
 use crate::images::group::{Group, Keep, Loaded, Provider};
-use crate::images::policy::Imports;
+use crate::images::policy::{Imports, SymbolRequest};
 use crate::images::unique;
-use crate::tls::ModuleId;
 
 /// Where an image's references are searched first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,42 +40,8 @@ pub enum Scope {
     SelfFirst,
 }
 
-/// What a [resolver](crate::Loader::resolver) is asked for: a symbol that nothing defines.
-#[derive(Debug)]
-pub struct SymbolRequest<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) version: Option<&'a str>,
-    pub(crate) weak: bool,
-    pub(crate) requested_by: &'a str,
-}
-
-impl<'a> SymbolRequest<'a> {
-    /// The symbol's name, not demangled.
-    pub fn name(&self) -> &'a str {
-        self.name
-    }
-
-    /// The version that the image asks for.
-    pub fn version(&self) -> Option<&'a str> {
-        self.version
-    }
-
-    /// Whether the image does without it (the symbol is then null).
-    pub fn is_weak(&self) -> bool {
-        self.weak
-    }
-
-    /// The name of the image that asks.
-    pub fn requested_by(&self) -> &'a str {
-        self.requested_by
-    }
-}
-
 /// The caller's last resort.
 pub(crate) type Resolver = dyn Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync;
-
-/// Whether the reference at hand may be bound to a symbol of the host.
-pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
 
 /// What a reference is bound to, as far as it can be told before the group is in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

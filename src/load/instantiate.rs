@@ -10,12 +10,12 @@
 use std::ptr;
 use std::sync::Arc;
 
-use crate::api::backtrace;
 use crate::arch::{self, MACHINE};
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{headroom_for_next, try_collect, try_copy, try_vec};
 use crate::base::promise::MayRun;
+use crate::debug::read_lines::ReadLines;
 use crate::debug::{Instance, Presence, ThreadLocals};
 use crate::host::link_map::LinkMap;
 use crate::images::group::{self, Group, KeptTable, Loaded, Plt, Provider};
@@ -31,6 +31,36 @@ use crate::unwind;
 
 /// Tells debuggers of the instance of a member, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
+
+/// The only instance there will be of what is prepared, its constructors run.
+///
+/// # Safety
+/// The code of the images may run.
+pub(crate) unsafe fn run_once(prepared: Prepared<'_>) -> Result<Arc<Group>, Error> {
+    // SAFETY: the caller's promise.
+    let may_run = unsafe { MayRun::promised() };
+    let group = place_once(prepared, Some(may_run))?;
+    // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+    unsafe { group.initialise() };
+    Ok(group)
+}
+
+/// As [`run_once`], up to the constructors. IFUNC resolvers run if they may.
+pub(crate) fn place_once(
+    mut prepared: Prepared<'_>,
+    may_run: Option<MayRun>,
+) -> Result<Arc<Group>, Error> {
+    let received = prepared.take_received();
+    let mut symfiles = std::mem::take(&mut prepared.symfiles);
+    let mut register = |index: usize, name: Arc<str>, instance| match symfiles
+        .get_mut(index)
+        .and_then(Option::take)
+    {
+        Some(symfile) => symfile.into_registration(name, instance),
+        None => Presence::none(name, instance),
+    };
+    uninitialised(&prepared, received, &mut register, may_run)
+}
 
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
 /// The caller has seen to the headroom.
@@ -211,14 +241,16 @@ impl<'p, 'd> Placed<'p, 'd> {
         let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
         let unwind = unwind::Registration::new(facts, &mapping, &*link_map)?;
-        let debug = register(name.clone(), Instance { load_bias, thread_locals });
         // SAFETY: both are in the same struct, behind it.
         let table = unsafe { KeptTable::new(facts, &mapping)? };
+        let needed = try_collect(self.member.needed.iter().cloned())?;
+        // Nothing fails from here on: a mapping that debuggers know of goes by way of `Loaded`.
+        let debug = register(name.clone(), Instance { load_bias, thread_locals });
         Ok(Loaded {
             name: name.clone(),
             table,
             facts: facts.clone(),
-            needed: try_collect(self.member.needed.iter().cloned())?,
+            needed,
             link_map,
             _profile: profile::Registration::new(
                 *profile,
@@ -228,7 +260,7 @@ impl<'p, 'd> Placed<'p, 'd> {
                 &mapping,
                 &debug,
             ),
-            read: backtrace::Read::default(),
+            read: ReadLines::default(),
             debug,
             _unwind: unwind,
             plt: self.plt,

@@ -19,7 +19,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::api::startup;
 use crate::arch::{MACHINE, RelocKind};
 use crate::base::addr::PageSize;
 use crate::base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
@@ -32,7 +31,7 @@ use crate::base::promise::MayRun;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::elf::dynamic::ReadAt;
 use crate::elf::eh_frame::EhFrame;
-use crate::elf::image::{Bytes, Facts, Image};
+use crate::elf::image::Facts;
 use crate::elf::plan::Plan;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::SymbolTable;
@@ -47,6 +46,7 @@ use crate::link::prelink::Prelinked;
 use crate::link::relocate::{self, Bound, Outcome};
 use crate::link::scope::{Resolver, Scope, SearchOrder, Target};
 use crate::memory::buffer;
+use crate::memory::bytes::{Bytes, Image};
 use crate::memory::map::{self, Received, SharedText};
 use crate::profile::Profile;
 
@@ -162,7 +162,8 @@ impl Settings {
         }
     }
 
-    /// From bytes to a bound group: parse, find what is needed (and have the system open it), bind.
+    /// From bytes to a bound group: parse, find what is needed (and have the system open it), bind. The
+    /// process is set up.
     pub(crate) fn prepare<'d>(
         &self,
         bytes: Bytes<'d>,
@@ -170,7 +171,6 @@ impl Settings {
         may_run: Option<MayRun>,
     ) -> Result<Prepared<'d>, Error> {
         headroom()?;
-        startup::set_up()?;
         if self.policy.seal && !map::can_seal() {
             let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
             let name = self.name.as_deref().unwrap_or("image");
@@ -814,6 +814,7 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
         eh_frame: &eh_frame,
         tls_size: facts.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
+        policy: debug::policy(facts.tls.is_some()),
     }))
 }
 

@@ -5,12 +5,10 @@
 
 #![allow(unsafe_code)]
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::{Deref, DerefMut};
 
-use crate::api::startup;
 use crate::base::error::Error;
-use crate::base::fallible::headroom;
 use crate::memory::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
@@ -46,17 +44,8 @@ const ROOM: usize = 128 << 20;
 pub(crate) const LEAD: usize = 1 << 16;
 
 impl ImageBuffer {
-    /// `len` zero bytes.
-    ///
-    /// The first in a process also finds out about it what the first load else would, some
-    /// 20 microseconds long: best before the bytes arrive.
-    ///
-    /// # Errors
-    /// [`Error::System`] if the system has no memory to give.
-    pub fn new(len: usize) -> Result<ImageBuffer, Error> {
-        // Whoever waits for bytes has time for what the first load would have to find out.
-        headroom()?;
-        startup::set_up()?;
+    /// `len` zero bytes. The caller has seen to the headroom, and to what a process sets up once.
+    pub(crate) fn zeroed(len: usize) -> Result<ImageBuffer, Error> {
         reserve::give_back_now();
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
@@ -86,37 +75,6 @@ impl ImageBuffer {
         Ok(ImageBuffer { memory, len, touched: len, is_closed: true })
     }
 
-    /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
-    /// right one saves work.
-    ///
-    /// # Errors
-    /// [`Error::System`] if reading fails or the system has no memory to give.
-    pub fn read_from(mut reader: impl Read, size_hint: usize) -> Result<ImageBuffer, Error> {
-        // One byte more than expected, so that the end of the data is met without growing.
-        let mut buffer = ImageBuffer::new(size_hint.saturating_add(1))?;
-        let mut filled = 0;
-        loop {
-            if filled == buffer.len {
-                buffer.grow(filled.saturating_mul(2))?;
-            }
-            let Some(room) = buffer.get_mut(filled..) else { break };
-            let most = room.len();
-            match reader.read(room) {
-                Ok(0) => break,
-                // A reader is safe code, which may claim anything.
-                Ok(count) if count > most => {
-                    let what = "the reader says that it has read more than there was room for";
-                    return Err(Error::system("reading an image", io::Error::other(what)));
-                }
-                Ok(count) => filled = filled.saturating_add(count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::system("reading an image", error)),
-            }
-        }
-        buffer.len = filled;
-        Ok(buffer)
-    }
-
     /// Makes it `len` bytes long, where it is shorter; what is added is zero. No byte is copied.
     ///
     /// # Errors
@@ -133,6 +91,11 @@ impl ImageBuffer {
             }
         }
         Ok(())
+    }
+
+    /// Makes it `len` bytes long, where it is longer.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     /// Sees to it that the memory, which may move for that, has `len` bytes, and a guard behind them.

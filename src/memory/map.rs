@@ -42,7 +42,6 @@ use region::Protection;
 use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
-use crate::debug;
 use crate::elf::dynamic::ReadAt;
 use crate::elf::image::Access;
 use crate::elf::plan::{InPlace, Plan, PlannedSegment};
@@ -121,6 +120,8 @@ pub(crate) struct SealedMemory {
     is_private: AtomicBool,
     /// It can never be unmapped.
     is_sealed: AtomicBool,
+    /// Its addresses are not to be used again soon.
+    is_quarantined: bool,
 }
 
 /// How memory can be of use again.
@@ -160,7 +161,7 @@ impl Drop for SealedMemory {
             // Nobody can unmap it.
             return reservation.forget();
         }
-        if debug::debugger_listens() {
+        if self.is_quarantined {
             reservation.vacate();
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
@@ -353,6 +354,7 @@ impl Mapping<Open> {
             memory: SealedMemory {
                 reservation: ManuallyDrop::new(reservation),
                 reuse,
+                is_quarantined: false,
                 is_private: AtomicBool::new(false),
                 is_sealed: AtomicBool::new(false),
             },
@@ -725,6 +727,12 @@ impl Mapping<Sealed> {
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.memory.is_sealed.load(Ordering::Relaxed)
+    }
+
+    /// Keeps other mappings off these addresses for a while, once the image is gone: a debugger may
+    /// still write breakpoints there.
+    pub(crate) fn quarantine(&mut self) {
+        self.memory.is_quarantined = true;
     }
 
     /// Gives the image pages of its own where it shared them with other instances. Threads may run in

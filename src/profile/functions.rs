@@ -21,8 +21,9 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
 use crate::debug::symbol_table;
 use crate::elf::dynamic::string_at;
-use crate::elf::image::{Image, Segment};
+use crate::elf::image::Segment;
 use crate::elf::symbol::{SYM_SIZE, Sym};
+use crate::memory::bytes::Image;
 
 /// What is shown of a name at most, in bytes.
 const MOST_NAME: usize = 4096;

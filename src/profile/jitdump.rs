@@ -23,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{process, ptr};
 
-use super::{NamedCode, no_memory};
+use super::named_code::{NamedCode, no_memory};
 use crate::arch::MACHINE;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;

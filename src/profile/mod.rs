@@ -14,9 +14,9 @@
 
 pub(crate) mod functions;
 mod jitdump;
+mod named_code;
 mod perf_map;
 
-use std::io;
 use std::ops::Range;
 
 use crate::base::addr::Vaddr;
@@ -27,12 +27,13 @@ use crate::base::fallible::{headroom, try_collect, try_format, try_push_str};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::debug::Presence;
 use crate::debug::demangle::demangled;
-use crate::debug::lines::{Dwarf, Line};
+use crate::debug::lines::Dwarf;
 use crate::elf::dynamic::ReadAt;
-use crate::elf::image::Image;
+use crate::memory::bytes::Image;
 use crate::memory::map::{Mapping, Sealed};
 use functions::Function;
 use jitdump::JitDump;
+use named_code::{NamedCode, no_memory};
 use perf_map::PerfMap;
 
 /// What profilers are told about an image.
@@ -117,17 +118,6 @@ pub(crate) fn finish() {
             dump.finish();
         }
     }
-}
-
-/// A function of an image in place.
-struct NamedCode<'a> {
-    addresses: Range<usize>,
-    /// As linkage has it; without control characters.
-    name: String,
-    /// Empty where code cannot be read.
-    code: &'a [u8],
-    /// Its lines, by run-time addresses; ascending. Empty where nobody asks.
-    lines: Vec<(usize, Line)>,
 }
 
 /// What has been written about an instance of an image. Dropped before its memory goes.
@@ -227,11 +217,6 @@ fn rows<'a>(
         try_push_str(&mut rows, &row)?;
     }
     Ok(rows)
-}
-
-/// What has become of a file that there was no memory for.
-fn no_memory(_: Error) -> io::Error {
-    io::ErrorKind::OutOfMemory.into()
 }
 
 #[cfg(test)]

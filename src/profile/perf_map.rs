@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime};
 
-use super::no_memory;
+use super::named_code::no_memory;
 use crate::base::fallible::{TryGrow, headroom, try_zeroed};
 
 /// How many bytes of lines of unloaded images are kept.

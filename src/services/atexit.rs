@@ -15,12 +15,13 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
 use crate::base::fallible::has_headroom;
 use crate::base::sync;
+use crate::host::exit_handlers;
 use crate::images::group::{self, Group};
 use crate::tls;
 
@@ -42,8 +43,6 @@ unsafe extern "C-unwind" {
         argument: *mut c_void,
         dso_handle: *const c_void,
     ) -> c_int;
-
-    fn __cxa_finalize(dso_handle: *const c_void);
 
     fn __cxa_at_quick_exit(function: Option<Destructor>, dso_handle: *const c_void) -> c_int;
 
@@ -106,30 +105,9 @@ unsafe extern "C-unwind" fn run_at_exit(noted: *mut c_void) {
 /// As the C library's function.
 pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
     if group::take_handle(dso_handle.addr()) {
-        let _no_fork = fork_calls_handlers_unlocked().then(sync::hold_off_fork);
         // SAFETY: the caller's promise, passed on.
-        unsafe { __cxa_finalize(dso_handle) }
+        unsafe { exit_handlers::finalize(dso_handle.addr()) }
     }
-}
-
-/// Whether the C library's `fork` calls what `pthread_atfork` has noted without holding the lock of
-/// that list, which `__cxa_finalize` takes as well: since 2.36. Before, a fork that waits for
-/// `__cxa_finalize` would be waited for by it, so there a child may find that lock locked.
-fn fork_calls_handlers_unlocked() -> bool {
-    // SAFETY: gives a constant C string.
-    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-    let minor = version.to_str().ok().and_then(|it| it.strip_prefix("2.")?.parse::<u32>().ok());
-    minor.is_none_or(|minor| minor >= 36)
-}
-
-/// Has the C library call, and forget, what is noted under the handle of an image.
-///
-/// # Safety
-/// The functions may be called now, for the last time.
-pub(crate) unsafe fn finalize_handle(dso_handle: usize) {
-    let _no_fork = fork_calls_handlers_unlocked().then(sync::hold_off_fork);
-    // SAFETY: the caller's promise. The handle is compared, not followed.
-    unsafe { __cxa_finalize(ptr::without_provenance(dso_handle)) }
 }
 
 /// What `at_quick_exit` goes to.

@@ -9,6 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use crate::base::sync;
+use crate::base::tls_index::ModuleId;
 use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
 use crate::images::group::{self, Loaded};
 use crate::tls;
@@ -113,7 +114,7 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             dlpi_subs: group::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),
             // As the C library does it: who looks at the list is given no blocks that it did not have.
-            dlpi_tls_data: module.and_then(tls::ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
+            dlpi_tls_data: module.and_then(ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
         };
         // SAFETY: the caller's promise; the record and what it points to live during the call.
         let result = unsafe { visit(&mut info, size_of_val(&info), data) };

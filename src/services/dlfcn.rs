@@ -23,14 +23,13 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
-use crate::api::library::Library;
 use crate::arch;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{has_headroom, headroom, lossy, try_c_string, try_collect, try_format};
 use crate::base::promise::MayRun;
+use crate::base::tls_index::ModuleId;
 use crate::debug::Instances;
-use crate::elf::image::Bytes;
 use crate::elf::symbol::{Class, SymbolName, Version, Wanted};
 use crate::host::ld_so::{self, GlobalScope};
 use crate::host::link_map::LinkMap;
@@ -38,9 +37,11 @@ use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
 use crate::images::group::{self, Group, Provider};
 use crate::images::policy;
-use crate::link::scope::SymbolRequest;
+use crate::images::policy::SymbolRequest;
+use crate::load::instantiate;
 use crate::load::prepare::Settings;
-use crate::tls::{ModuleId, TlsModule};
+use crate::memory::bytes::Bytes;
+use crate::tls::TlsModule;
 
 thread_local! {
     /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
@@ -193,14 +194,14 @@ unsafe extern "C-unwind" fn dlopen_for(
     let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
     // SAFETY: the caller's promise: it wants the library's constructors run.
     let may_run = unsafe { MayRun::promised() };
-    let library = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
+    let group = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
         // SAFETY: as above.
-        Ok(prepared) => unsafe { Library::only(prepared) },
+        Ok(prepared) => unsafe { instantiate::run_once(prepared) },
         Err(error) => Err(error),
     };
-    match library {
-        Ok(library) => {
-            let handle = dl_handles::open(&caller, file, library.group().clone(), 0);
+    match group {
+        Ok(group) => {
+            let handle = dl_handles::open(&caller, file, group, 0);
             handle.unwrap_or_else(|_| no_memory())
         }
         Err(error) => fail(format_args!("{}; {error}", refusal.to_string_lossy())),

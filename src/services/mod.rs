@@ -13,15 +13,15 @@ mod dlfcn;
 
 use std::ffi::{c_int, c_void};
 
-use crate::arch;
 use crate::images::group;
 use crate::images::policy::Policy;
+use crate::tls;
 use crate::unwind;
 
 /// The address that an image's import of `name` is bound to instead of the host's.
 pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
     match name {
-        b"__tls_get_addr" => Some(arch::tls_get_addr as *const () as usize),
+        b"__tls_get_addr" => Some(tls::tls_get_addr as *const () as usize),
         // What C's runtime offers, and the C++ runtime's cover of it.
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
             Some(atexit::at_thread_exit as *const () as usize)

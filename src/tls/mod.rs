@@ -47,6 +47,7 @@ use crate::base::addr::{distance_to, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom, try_zeroed};
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::base::tls_index::{ModuleId, TlsIndex};
 use crate::elf::image::TlsSegment;
 use crate::host::process;
 use crate::host::threads;
@@ -71,17 +72,6 @@ const THREAD_SLOT: usize = 0;
 /// Marks the module ids that are memdl's; `ld.so` counts from 1.
 const OURS: usize = 1 << 63;
 
-/// The argument of `__tls_get_addr`, as relocations fill it in.
-#[repr(C)]
-pub(crate) struct TlsIndex {
-    pub ti_module: usize,
-    pub ti_offset: usize,
-}
-
-/// The id of a module with thread-local storage, `ld.so`'s or ours: what `R_*_DTPMOD` stores.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ModuleId(pub(crate) usize);
-
 impl ModuleId {
     /// The calling thread's address of the variable at `offset` in this module's block.
     ///
@@ -90,7 +80,7 @@ impl ModuleId {
     pub(crate) unsafe fn address(self, offset: u64) -> *mut c_void {
         let index = TlsIndex { ti_module: self.0, ti_offset: offset as usize };
         // SAFETY: a pair as relocations would make it; the rest is the caller's promise.
-        unsafe { arch::tls_get_addr(&index) }
+        unsafe { tls_get_addr(&index) }
     }
 }
 
@@ -123,11 +113,13 @@ impl Descriptor {
     }
 }
 
+arch::define_tls!(address_slow, descriptor_slow);
+
 /// The slow path of a TLS descriptor: the variable's address.
 pub(crate) extern "C" fn descriptor_slow(descriptor: u64) -> *mut c_void {
     // SAFETY: a pair as relocations would make it, of a module that the descriptor's image is
     // bound to and so keeps.
-    unsafe { arch::tls_get_addr(&Descriptor(descriptor).index()) }
+    unsafe { tls_get_addr(&Descriptor(descriptor).index()) }
 }
 
 impl ModuleId {
@@ -260,7 +252,7 @@ pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) {
 /// In a child just after the fork: the records of threads that do not exist here are forgotten,
 /// since their slots lie on stacks that glibc gives to others. What they own is leaked.
 pub(crate) fn after_fork_in_child() {
-    let slots = arch::tls_slots();
+    let slots = tls_slots();
     // SAFETY: records in the registry are alive, and the lock is held.
     registry().threads.retain(|thread| unsafe { (*thread.as_ptr()).slots } == slots);
 }
@@ -336,7 +328,7 @@ impl TlsModule {
         let Some(range) = &self.pool else { return Ok(()) };
         let values = self.initial_values()?;
         // First for the threads to come, so that none is missed between the two.
-        let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
+        let own = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
         process::write_tls_template(own, range.start, &values)?;
         TlsModule::write_pool(range, &values)
     }
@@ -347,7 +339,7 @@ impl TlsModule {
         let Some(range) = &self.pool else { return };
         let zeroes = vec![0; range.len()];
         let has_values = registry().module(self.index).is_some_and(|it| it.template_len > 0);
-        let own = arch::thread_pointer().wrapping_add_signed(arch::static_pool_offset());
+        let own = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
         // In the same order as above. All is filled anew for whoever gets it, whatever comes of this.
         let cleared = match has_values {
             true => process::write_tls_template(own, range.start, &zeroes),
@@ -406,7 +398,7 @@ impl TlsModule {
         match &self.pool {
             Some(range) => BlockPlace::At(offset_in_pool(range)),
             None if self.index < SLOTS => {
-                let slots = arch::tls_slots().addr().wrapping_sub(arch::thread_pointer());
+                let slots = tls_slots().addr().wrapping_sub(arch::thread_pointer());
                 let slot = slots.wrapping_add(self.index.wrapping_mul(size_of::<usize>()));
                 BlockPlace::BehindPointerAt(slot as isize)
             }
@@ -417,7 +409,7 @@ impl TlsModule {
 
 /// The distance of a range of the pool from the thread pointer, in every thread.
 fn offset_in_pool(range: &Range<usize>) -> isize {
-    arch::static_pool_offset().wrapping_add_unsigned(range.start)
+    static_pool_offset().wrapping_add_unsigned(range.start)
 }
 
 /// Where every thread has its block of a module, as a distance from the thread pointer.
@@ -496,7 +488,7 @@ impl Drop for TlsModule {
 impl Thread {
     /// The calling thread's record, made at its first use.
     fn current() -> Result<NonNull<Thread>, Error> {
-        let slots = arch::tls_slots();
+        let slots = tls_slots();
         // SAFETY: slot 0 of the calling thread's own slots.
         let slot = unsafe { &*slots.add(THREAD_SLOT).cast::<AtomicPtr<Thread>>() };
         if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
@@ -557,7 +549,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Sets a module's entry, here and where [`arch::tls_get_addr`] looks first.
+    /// Sets a module's entry, here and where [`tls_get_addr`] looks first.
     ///
     /// # Safety
     /// `thread` is alive, and the registry's lock is held.
@@ -615,7 +607,7 @@ impl Drop for Block {
 }
 
 /// The thread's first access to a module's variable, and every access to modules beyond the
-/// static slots. Called by [`arch::tls_get_addr`] for ids of ours.
+/// static slots. Called by [`tls_get_addr`] for ids of ours.
 pub(crate) extern "C" fn address_slow(index: &TlsIndex) -> *mut c_void {
     // There is no way to report: code is in the middle of an access to a variable.
     try_address(index).unwrap_or_else(|_| abort("memdl: no memory for thread-local variables\n"))

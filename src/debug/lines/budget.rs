@@ -5,6 +5,9 @@
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, headroom};
 
+/// Functions, or sequences of lines, that are looked at for one address. Compilers' do not overlap.
+pub(super) const MOST_OVERLAPS: usize = 32;
+
 /// Why reading ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {

@@ -41,8 +41,6 @@ use program::{Program, Row};
 use sections::{Section, Sections, Text};
 use units::{Unit, Units};
 
-/// Functions, or sequences of lines, that are looked at for one address. Compilers' do not overlap.
-const MOST_OVERLAPS: usize = 32;
 /// Units that are looked at for one address.
 const MOST_UNITS: usize = 256;
 /// Functions that are told of for one address: the innermost, and the outermost.

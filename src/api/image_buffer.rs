@@ -1,0 +1,57 @@
+//! Making an [`ImageBuffer`].
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read};
+
+use crate::api::startup;
+use crate::base::error::Error;
+use crate::base::fallible::headroom;
+use crate::memory::buffer::ImageBuffer;
+
+impl ImageBuffer {
+    /// `len` zero bytes.
+    ///
+    /// The first in a process also finds out about it what the first load else would, some
+    /// 20 microseconds long: best before the bytes arrive.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the system has no memory to give.
+    pub fn new(len: usize) -> Result<ImageBuffer, Error> {
+        // Whoever waits for bytes has time for what the first load would have to find out.
+        startup::set_up()?;
+        headroom()?;
+        ImageBuffer::zeroed(len)
+    }
+
+    /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
+    /// right one saves work.
+    ///
+    /// # Errors
+    /// [`Error::System`] if reading fails or the system has no memory to give.
+    pub fn read_from(mut reader: impl Read, size_hint: usize) -> Result<ImageBuffer, Error> {
+        // One byte more than expected, so that the end of the data is met without growing.
+        let mut buffer = ImageBuffer::new(size_hint.saturating_add(1))?;
+        let mut filled = 0;
+        loop {
+            if filled == buffer.len() {
+                buffer.grow(filled.saturating_mul(2))?;
+            }
+            let Some(room) = buffer.get_mut(filled..) else { break };
+            let most = room.len();
+            match reader.read(room) {
+                Ok(0) => break,
+                // A reader is safe code, which may claim anything.
+                Ok(count) if count > most => {
+                    let what = "the reader says that it has read more than there was room for";
+                    return Err(Error::system("reading an image", io::Error::other(what)));
+                }
+                Ok(count) => filled = filled.saturating_add(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::system("reading an image", error)),
+            }
+        }
+        buffer.shorten(filled);
+        Ok(buffer)
+    }
+}

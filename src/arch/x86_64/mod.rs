@@ -1,0 +1,42 @@
+//! x86-64 (AMD64 psABI): the numbers of its relocations, and its thread-local storage.
+//!
+//! Peculiar to the machine: thread-local blocks lie below the thread pointer (TLS variant II), the
+//! thread pointer is the word at `fs:0`, and the compiler's access to a thread-local of a shared
+//! library is a call of `__tls_get_addr` with the address of a `{module, offset}` pair in `rdi`.
+//!
+//! Source: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
+//! table 4.9 (relocation types); U. Drepper, "ELF Handling For Thread-Local Storage", section 3.4.6.
+
+#[cfg(target_arch = "x86_64")]
+mod finder;
+#[cfg(target_arch = "x86_64")]
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+mod plt;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod registers;
+mod relocations;
+#[cfg(target_arch = "x86_64")]
+mod signals;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod thread_pointer;
+#[cfg(target_arch = "x86_64")]
+mod tls;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use finder::define_finder;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use instructions::{
+    BREAKPOINT, jump_instruction, return_instruction, with_return_address,
+};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use plt::{bind_call, call_ifunc_resolver};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use registers::look_at_processor;
+pub(crate) use relocations::{E_MACHINE, MACHINE};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use signals::signal_returns;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use thread_pointer::{thread_pointer, thread_pointer_of};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tls::define_tls;

@@ -1,0 +1,245 @@
+//! Access to thread-local variables: what compiled code calls, and the variables of every thread that it
+//! reads.
+//!
+//! Peculiar to the machine: thread-local blocks lie below the thread pointer (TLS variant II), and the
+//! compiler's access to a thread-local of a shared library is a call of `__tls_get_addr` with the
+//! address of a `{module, offset}` pair in `rdi`.
+//!
+//! A macro, since what it calls in the end, and the sizes that it needs, are those of the file that
+//! invokes it, in a folder above this one.
+//!
+//! Source: U. Drepper, "ELF Handling For Thread-Local Storage", 3.4.6.
+
+/// Defines `tls_get_addr`, the resolvers of TLS descriptors, and every thread's slots and static pool.
+///
+/// In scope must be the constants `SLOTS`, `NO_BLOCK`, `POOL`, `POOL_ALIGN`, `DESCRIPTOR_OFFSET_BITS`,
+/// `STARTS`, `STARTS_LEN`, and the type `TlsIndex`.
+macro_rules! define_tls {
+    ($address_slow:path, $descriptor_slow:path) => {
+        /// What the names of the variables below begin with: its own name has a hash of this crate in it, so
+        /// that another version of memdl can be linked into the same program.
+        static OWN: u8 = 0;
+
+        // Every thread's pointers to its blocks of the first `SLOTS` modules, in the static part of
+        // the thread-local storage of whatever memdl is linked into: at a constant distance from the
+        // thread pointer, so that code and debuggers reach them without a call.
+        std::arch::global_asm!(
+            ".pushsection .tdata.memdl_tls_slots, \"awT\", @progbits",
+            ".p2align 3",
+            ".globl {own}_tls_slots",
+            ".hidden {own}_tls_slots",
+            ".type {own}_tls_slots, @object",
+            ".size {own}_tls_slots, {size}",
+            "{own}_tls_slots:",
+            ".8byte 0",
+            ".rept {slots} - 1",
+            ".8byte {no_block}",
+            ".endr",
+            ".popsection",
+            size = const SLOTS * 8,
+            slots = const SLOTS,
+            no_block = const NO_BLOCK,
+            own = sym OWN,
+        );
+
+        // Memory for the blocks of images whose variables have a fixed distance from the thread
+        // pointer (initial exec). It is initialised data (a byte that is not zero makes it so), since
+        // what new threads get in it is what stands in the initial values of the object that memdl is
+        // linked into.
+        std::arch::global_asm!(
+            ".pushsection .tdata.memdl_static_pool, \"awT\", @progbits",
+            ".balign {align}",
+            ".globl {own}_static_pool",
+            ".hidden {own}_static_pool",
+            ".type {own}_static_pool, @object",
+            ".size {own}_static_pool, {size}",
+            "{own}_static_pool:",
+            ".zero {size} - 1",
+            ".byte 1",
+            ".popsection",
+            align = const POOL_ALIGN,
+            size = const POOL,
+            own = sym OWN,
+        );
+
+        /// The distance of the static pool from the thread pointer, the same in every thread.
+        ///
+        /// Like all that names such a variable, it is assembly in which [`OWN`] is replaced as text.
+        #[unsafe(naked)]
+        pub(crate) extern "C" fn static_pool_offset() -> isize {
+            std::arch::naked_asm!(
+                // Initial-exec access: the GOT entry holds the distance from the thread pointer.
+                "mov rax, qword ptr [rip + {own}_static_pool@GOTTPOFF]",
+                "ret",
+                own = sym OWN,
+            )
+        }
+
+        /// The distance of the calling thread's slots from the thread pointer, the same in every thread.
+        #[unsafe(naked)]
+        extern "C" fn tls_slots_offset() -> isize {
+            std::arch::naked_asm!("mov rax, qword ptr [rip + {own}_tls_slots@GOTTPOFF]", "ret", own = sym OWN)
+        }
+
+        /// The calling thread's slots: `SLOTS` words. When the thread starts the first is zero and the others
+        /// are `NO_BLOCK`.
+        pub(crate) fn tls_slots() -> *mut *mut u8 {
+            $crate::arch::x86_64::thread_pointer::thread_pointer().wrapping_add_signed(tls_slots_offset()) as *mut *mut u8
+        }
+
+        /// `__tls_get_addr` as images see it: their own modules first, all others the host's.
+        ///
+        /// A module of memdl's has bit 63 of its id set and its index below; an index under `SLOTS`
+        /// whose block exists takes a dozen instructions and no lock.
+        ///
+        /// # Safety
+        /// `index` points to a pair that a relocation filled in. A C function of the psABI, but for
+        /// the stack, which old compilers leave misaligned at this call.
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn tls_get_addr(index: *const TlsIndex) -> *mut std::ffi::c_void {
+            std::arch::naked_asm!(
+                "mov rax, qword ptr [rdi]",
+                "btr rax, 63",
+                "jnc 2f",
+                "mov rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "cmp rax, {slots}",
+                "jae 4f",
+                "mov rax, qword ptr fs:[rcx + rax * 8]",
+                // `NO_BLOCK` is less than zero.
+                "test rax, rax",
+                "jle 3f",
+                "add rax, qword ptr [rdi + 8]",
+                "ret",
+                "2:",
+                "jmp qword ptr [rip + __tls_get_addr@GOTPCREL]",
+                // Beyond the slots: the thread's record, in slot 0, has the rest.
+                "4:",
+                "mov rcx, qword ptr fs:[rcx]",
+                "test rcx, rcx",
+                "jz 3f",
+                "cmp rax, qword ptr [rcx + {len}]",
+                "jae 3f",
+                "mov rcx, qword ptr [rcx + {starts}]",
+                "mov rax, qword ptr [rcx + rax * 8]",
+                "test rax, rax",
+                "jz 3f",
+                "add rax, qword ptr [rdi + 8]",
+                "ret",
+                "3:",
+                "push rbp",
+                "mov rbp, rsp",
+                "and rsp, -16",
+                "call {slow}",
+                "leave",
+                "ret",
+                slots = const SLOTS,
+                starts = const STARTS,
+                len = const STARTS_LEN,
+                slow = sym $address_slow,
+                own = sym OWN,
+            )
+        }
+
+        // TLS descriptors: compiled code calls the first word of a pair in its GOT with the address of
+        // the pair in rax, and gets the variable's distance from the thread pointer in rax. Every other
+        // register must be as it was, vector registers included, whatever the stack's alignment.
+        // Source: A. Oliva, G. Araujo, "Thread-Local Storage Descriptors for IA32 and AMD64/EM64T".
+
+        /// Resolver of variables at a fixed distance from the thread pointer, which is the argument.
+        ///
+        /// # Safety
+        /// Called by compiled code through a descriptor only; so are the two below.
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn tlsdesc_static() {
+            std::arch::naked_asm!("mov rax, qword ptr [rax + 8]", "ret")
+        }
+
+        /// Resolver of weak variables that nothing defines: their address is the argument.
+        ///
+        /// # Safety
+        /// As [`tlsdesc_static`].
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn tlsdesc_undefined() {
+            std::arch::naked_asm!("mov rax, qword ptr [rax + 8]", "sub rax, qword ptr fs:0", "ret")
+        }
+
+        /// Resolver of all others: the argument is the module and the offset, packed into one word
+        /// ([`crate::tls::Descriptor`]).
+        ///
+        /// # Safety
+        /// As [`tlsdesc_static`].
+        #[unsafe(naked)]
+        pub(crate) unsafe extern "C" fn tlsdesc_dynamic() {
+            std::arch::naked_asm!(
+                "push rcx",
+                "mov rax, qword ptr [rax + 8]",
+                // The module of ours is the slot, once the top bit is off; the host's have none.
+                "mov rcx, rax",
+                "btr rcx, 63",
+                "jnc 3f",
+                "shr rcx, {bits}",
+                "cmp rcx, {slots}",
+                "jae 4f",
+                "shl rcx, 3",
+                "add rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "mov rcx, qword ptr fs:[rcx]",
+                "2:",
+                "test rcx, rcx",
+                "jle 3f",
+                // The offset is the low bits, sign-extended.
+                "shl rax, 64 - {bits}",
+                "sar rax, 64 - {bits}",
+                "add rax, rcx",
+                "sub rax, qword ptr fs:0",
+                "pop rcx",
+                "ret",
+                // Beyond the slots: the thread's record, in slot 0, has the rest.
+                "4:",
+                "push rdx",
+                "mov rdx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "mov rdx, qword ptr fs:[rdx]",
+                "test rdx, rdx",
+                "jz 5f",
+                "cmp rcx, qword ptr [rdx + {len}]",
+                "jae 5f",
+                "mov rdx, qword ptr [rdx + {starts}]",
+                "mov rcx, qword ptr [rdx + rcx * 8]",
+                "pop rdx",
+                "jmp 2b",
+                "5:",
+                "pop rdx",
+                // The thread's first access. What is called may use any register.
+                "3:",
+                "push rdi",
+                "mov rdi, rax",
+                "call {preserving}",
+                "sub rax, qword ptr fs:0",
+                "pop rdi",
+                "pop rcx",
+                "ret",
+                bits = const DESCRIPTOR_OFFSET_BITS,
+                slots = const SLOTS,
+                starts = const STARTS,
+                len = const STARTS_LEN,
+                preserving = sym descriptor_slow_preserving,
+                own = sym OWN,
+            )
+        }
+
+        /// Calls [`descriptor_slow`] with rdi, and keeps all registers but rax and rdi.
+        #[unsafe(naked)]
+        unsafe extern "C" fn descriptor_slow_preserving() {
+            std::arch::naked_asm!(
+                $crate::arch::x86_64::registers::save_registers!(),
+                "call {slow}",
+                $crate::arch::x86_64::registers::restore_registers!(),
+                "ret",
+                state = const $crate::arch::x86_64::registers::STATE_AREA,
+                mask = const $crate::arch::x86_64::registers::STATE_MASK,
+                xsave = sym $crate::arch::x86_64::registers::HAS_XSAVE,
+                slow = sym $descriptor_slow,
+            )
+        }
+    };
+}
+pub(crate) use define_tls;

@@ -1,0 +1,65 @@
+//! The bytes of an image, as long as they are needed, and who owns them.
+
+#![forbid(unsafe_code)]
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::elf::image;
+use crate::memory::buffer::ImageBuffer;
+
+/// A validated image and its bytes.
+pub(crate) type Image<'d> = image::Image<Bytes<'d>>;
+
+/// Where the received bytes are kept.
+#[derive(Clone)]
+pub(crate) enum Bytes<'d> {
+    /// The caller's, for the length of one load.
+    Borrowed(&'d [u8]),
+    /// Offered under a name.
+    Shared(Arc<[u8]>),
+    /// Read from a file.
+    Read(Arc<Vec<u8>>),
+    /// Received into memory that was made for it, or kept there by a template.
+    Buffer(Arc<ImageBuffer>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Borrowed(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
+            Bytes::Buffer(buffer) => buffer,
+        }
+    }
+}
+
+impl Image<'_> {
+    /// Takes the memory that the image was received into, if nobody else has it: then the image has
+    /// no bytes any more, and what is left are the facts.
+    pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
+        match std::mem::replace(self.owner_mut(), Bytes::Borrowed(&[])) {
+            Bytes::Buffer(buffer) => Arc::into_inner(buffer),
+            bytes => {
+                *self.owner_mut() = bytes;
+                None
+            }
+        }
+    }
+
+    /// Gives back what [`Image::take_buffer`] took.
+    pub(crate) fn put_back(&mut self, buffer: ImageBuffer) {
+        *self.owner_mut() = Bytes::Buffer(Arc::new(buffer));
+    }
+
+    /// The memory that the image was received into.
+    pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
+        match self.owner() {
+            Bytes::Buffer(buffer) => Some(buffer),
+            Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) => None,
+        }
+    }
+}
