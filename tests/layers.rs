@@ -1,0 +1,228 @@
+//! Which folder of `src/` may import which, and that no file imports itself by a detour.
+//!
+//! What counts is what `use` declarations and paths name. A method of a type that another file extends is
+//! not seen: so a type is extended only in its own folder or one that may import it.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::repository;
+
+/// The folders, from the lowest to the highest, and what each may import besides itself. `unwind` is a
+/// file, which counts as a folder.
+const MAY_IMPORT: [(&str, &str); 16] = [
+    ("base", ""),
+    ("arch", ""),
+    ("elf", "base arch"),
+    ("memory", "base elf"),
+    ("host", "base arch elf memory"),
+    ("tls", "base arch elf memory host"),
+    ("debug", "base arch elf memory host"),
+    ("unwind", "base arch elf memory host"),
+    ("profile", "base arch elf memory debug"),
+    ("images", "base arch elf memory host tls debug unwind profile"),
+    ("link", "base arch elf memory host tls images"),
+    ("load", "base arch elf memory host tls debug unwind profile images link"),
+    ("services", "base arch elf memory host tls debug unwind images load"),
+    ("api", "base arch elf memory host tls debug unwind profile images link load services"),
+    ("capi", "base memory debug load services api"),
+    ("internals", "base arch elf memory debug profile load services api"),
+];
+
+/// The code of each module, by its path from `src/`: `elf/image`. What is in `folder/mod.rs` is `folder`.
+/// Without comments, unit tests and `lib.rs`.
+fn modules() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, files),
+                false => files.push(path),
+            }
+        }
+    }
+    let root = repository("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let module = |path: PathBuf| {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().strip_suffix(".rs")?;
+        let name = name.strip_suffix("/mod").unwrap_or(name);
+        let is_test = ["lib", "debug/lines/tests", "debug/lines/hostile"].contains(&name);
+        (!is_test).then(|| (name.to_owned(), code(&fs::read_to_string(&path).unwrap())))
+    };
+    files.into_iter().filter_map(module).collect()
+}
+
+fn code(text: &str) -> String {
+    let text = text.split("\nmod tests {").next().unwrap();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// All paths that a tree of `use` stands for: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn expand(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
+    let tree = tree.trim();
+    let steps = |text: &str| -> Vec<String> {
+        let text = text.split(" as ").next().unwrap();
+        text.split("::").map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()
+    };
+    let Some((start, rest)) = tree.split_once('{') else {
+        paths.push([prefix, &steps(tree)].concat());
+        return;
+    };
+    let prefix = [prefix, &steps(start)].concat();
+    let inner = &rest[..rest.rfind('}').unwrap()];
+    let (mut depth, mut from) = (0, 0);
+    for (at, byte) in inner.bytes().chain([b',']).enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => {
+                let part = &inner[from..at];
+                if !part.trim().is_empty() {
+                    expand(part, &prefix, paths);
+                }
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The paths that a module names: those of its `use` declarations, and those in its code that start at the
+/// crate or at a parent.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut rest = code;
+    let is_start = |before: &str| !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    while let Some(at) = rest.find("use ") {
+        let (before, after) = rest.split_at(at);
+        rest = &after["use ".len()..];
+        if is_start(before)
+            && let Some(end) = rest.find(';')
+        {
+            expand(&rest[..end], &[], &mut paths);
+        }
+    }
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            if is_start(&code[..at]) {
+                let end = code[at..].find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+                let path = &code[at..end.map_or(code.len(), |end| at + end)];
+                expand(path, &[], &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// The module that a path leads to, as far as it leads through modules.
+fn target(modules: &BTreeMap<String, String>, from: &str, path: &[String]) -> Option<String> {
+    let mut steps = path.iter().peekable();
+    let mut at: Vec<&str> = from.split('/').collect();
+    match path.first()?.as_str() {
+        "crate" => at.clear(),
+        "self" | "super" => {}
+        child if modules.contains_key(&format!("{from}/{child}")) => {}
+        _ => return None,
+    }
+    while let Some(step) = steps.next_if(|it| ["crate", "self", "super"].contains(&it.as_str())) {
+        if step == "super" {
+            at.pop();
+        }
+    }
+    for step in steps {
+        let deeper = [&at[..], &[step]].concat().join("/");
+        // A folder without a file of its own would be a module all the same.
+        if !modules.contains_key(&deeper) {
+            break;
+        }
+        at.push(step);
+    }
+    let target = at.join("/");
+    (modules.contains_key(&target) && target != from).then_some(target)
+}
+
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let modules = modules();
+    let of = |(name, code): (&String, &String)| {
+        let paths = paths(code);
+        let targets = paths.iter().filter_map(|path| target(&modules, name, path));
+        (name.clone(), targets.collect())
+    };
+    modules.iter().map(of).collect()
+}
+
+#[test]
+fn folders_import_only_what_is_below_them() {
+    let may: BTreeMap<&str, Vec<&str>> =
+        MAY_IMPORT.iter().map(|(folder, below)| (*folder, below.split(' ').collect())).collect();
+    for (at, (folder, below)) in MAY_IMPORT.iter().enumerate() {
+        let is_below = |it: &&str| MAY_IMPORT[..at].iter().any(|(lower, _)| lower == it);
+        let other = below.split(' ').filter(|it| !it.is_empty()).find(|it| !is_below(it));
+        assert_eq!(
+            other, None,
+            "`{folder}` stands below it in MAY_IMPORT: the order is the layers'"
+        );
+    }
+    let folder = |module: &str| module.split('/').next().unwrap().to_owned();
+    let mut used = BTreeSet::new();
+    for (module, targets) in imports() {
+        for target in targets {
+            let (from, to) = (folder(&module), folder(&target));
+            let allowed = may.get(&*from).unwrap_or_else(|| {
+                panic!("src/{from} is not in MAY_IMPORT: give it a place among the layers")
+            });
+            assert!(
+                from == to || allowed.contains(&&*to),
+                "src/{module}.rs imports `{target}`, and `{from}` must know nothing of `{to}`. Pass in what \
+                 it needs as a value, a closure or a type parameter; or move the code to the folder \
+                 that may know both; or, if `{to}` lies below `{from}`, allow the pair in MAY_IMPORT"
+            );
+            used.insert((from, to));
+        }
+    }
+    for (from, below) in &may {
+        for to in below.iter().filter(|it| !it.is_empty()) {
+            assert!(
+                used.contains(&((*from).to_owned(), (*to).to_owned())),
+                "nothing in src/{from} imports `{to}` any more: take the pair out of MAY_IMPORT"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_imports_itself_by_a_detour() {
+    let mut left = imports();
+    // Whatever imports nothing that is left is in no circle.
+    loop {
+        let done: Vec<String> = left
+            .iter()
+            .filter(|(_, targets)| !targets.iter().any(|it| left.contains_key(it)))
+            .map(|(module, _)| module.clone())
+            .collect();
+        if done.is_empty() {
+            break;
+        }
+        left.retain(|module, _| !done.contains(module));
+    }
+    // And so is what nothing that is left imports.
+    loop {
+        let used: BTreeSet<String> = left.values().flatten().cloned().collect();
+        let before = left.len();
+        left.retain(|module, _| used.contains(module));
+        if left.len() == before {
+            break;
+        }
+    }
+    assert!(
+        left.is_empty(),
+        "these files import each other in a circle: {:?}. Move what two of them share to a third, which \
+         imports neither",
+        left.keys().collect::<Vec<_>>()
+    );
+}
