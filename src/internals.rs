@@ -123,7 +123,7 @@ impl Idle {
         // Larger ones are allowed, and take the memory that they ask for.
         let is_small = |segment: &&TlsSegment| segment.size <= 1 << 24 && segment.align <= 1 << 24;
         let Some(tls) = &loaded.tls else { return Ok(false) };
-        if loaded.facts.tls.as_ref().filter(is_small).is_none() {
+        if loaded.decoded.tls.as_ref().filter(is_small).is_none() {
             return Ok(false);
         }
         // SAFETY: the module is loaded, and its block begins at 0.
@@ -185,10 +185,10 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
     let how_many = if shared { Instances::Many } else { Instances::One };
     let symbols = image.symbols().map_err(|error| text(&error))?;
     let make = |source: &debug::Source<'_>| {
-        let allowance = debug::Allowance::new(debug::Most::default(), source.len());
+        let allowance = debug::Allowance::new(debug::Maximum::default(), source.len());
         SymfileTemplate::new(source, how_many, allowance, form.dwarf())
     };
-    let made = with_debug_source(&image.facts, Some(bytes), &image, &symbols, make);
+    let made = with_debug_source(&image.decoded, Some(bytes), &image, &symbols, make);
     let made = made.map_err(|error| text(&error))?.map_err(|error| text(&error))?;
     let bias = LoadBias::between(Vaddr(0), 0x7f12_3456_7000);
     let mut last = Vec::new();
@@ -218,7 +218,7 @@ pub fn rewrite_dwarf(file: &[u8]) -> Result<usize, String> {
 /// # Errors
 /// Why that cannot be done.
 pub fn join(image: &[u8], package: &[u8]) -> Result<Vec<u8>, String> {
-    debug::join(image, package, debug::Most::default()).map_err(|error| error.to_string())
+    debug::join(image, package, debug::Maximum::default()).map_err(|error| error.to_string())
 }
 
 /// Unpacks a debug section that is compressed, by its flag `SHF_COMPRESSED` or (`by_name`) as one

@@ -36,7 +36,7 @@ use crate::base::fallible::TryGrow;
 use crate::base::left_right::LeftRight;
 use crate::base::sync::{Lock, Rank};
 use crate::elf::eh_frame::EhFrame;
-use crate::elf::image::Facts;
+use crate::elf::image::Decoded;
 use crate::host::ld_so;
 use crate::host::link_map::LinkMap;
 use crate::memory::map::{Mapping, Sealed};
@@ -90,12 +90,12 @@ pub(crate) fn after_fork_in_child() {
 impl Registration {
     /// Makes an image known, with or without unwind information.
     pub(crate) fn new(
-        facts: &Facts,
+        decoded: &Decoded,
         mapping: &Mapping<Sealed>,
         link_map: *const LinkMap,
     ) -> Result<Registration, Error> {
         let addresses = mapping.address_range();
-        let hdr = facts.eh_frame_hdr.clone();
+        let hdr = decoded.eh_frame_hdr.clone();
         let eh_frame_hdr = hdr.as_ref().map_or(0, |hdr| mapping.load_bias().apply(hdr.start));
         let entry = Entry { addresses: addresses.clone(), eh_frame_hdr, link_map };
         let refused = Cell::new(None);
@@ -145,7 +145,7 @@ fn unwinders_ask_us() -> bool {
     static FOUND: AtomicUsize = AtomicUsize::new(0);
     let loads = ld_so::loads().saturating_add(1);
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
-        let found = ld_so::redirect(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
+        let found = ld_so::patch_got(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
         FOUND.fetch_max(found, Ordering::SeqCst);
     }
     FOUND.load(Ordering::SeqCst) > 0
@@ -165,7 +165,7 @@ pub(crate) static RING: Link =
     Link { next: AtomicPtr::new((&raw const RING).cast_mut()), find: find_own_object };
 
 /// More than there are copies in any process: a walk that meets a ring that is being joined ends.
-const MOST_COPIES: usize = 64;
+const MAX_COPIES: usize = 64;
 
 impl Link {
     /// The copy whose finder starts at this address, if there is a finder.
@@ -193,7 +193,7 @@ impl Link {
             at = unsafe { &*at.next.load(Ordering::SeqCst) };
             (!ptr::eq(at, self)).then_some(at)
         };
-        std::iter::from_fn(next).take(MOST_COPIES)
+        std::iter::from_fn(next).take(MAX_COPIES)
     }
 
     /// Makes one ring of the two that these are in; to be called by one thread at a time.

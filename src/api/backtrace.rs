@@ -24,10 +24,10 @@ use std::sync::Arc;
 use crate::arch;
 use crate::base::addr::Vaddr;
 use crate::base::escape::Escaped;
-use crate::base::fallible::{has_headroom, try_copy, try_lossy, try_vec};
+use crate::base::fallible::{has_spare_memory, try_copy, try_lossy, try_vec};
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Place;
-use crate::images::group::{self, Loaded};
+use crate::images::group::{self, LoadedImage};
 
 /// A function of an image that an address is in, see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl fmt::Display for Frame {
 /// ```
 pub fn symbolize(address: usize) -> Vec<Frame> {
     let Some((group, index)) = group::image_at(address) else { return Vec::new() };
-    if !has_headroom() {
+    if !has_spare_memory() {
         return Vec::new();
     }
     frames(group.member(index), address)
@@ -219,7 +219,7 @@ impl<'a> NumberedFrame<'a> {
     }
 }
 
-fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
+fn frames(loaded: &LoadedImage, address: usize) -> Vec<Frame> {
     thread_local! {
         /// Whether this thread is in here already: it panics here, and the hook asks again.
         static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -260,7 +260,7 @@ fn frames(loaded: &Loaded, address: usize) -> Vec<Frame> {
 }
 
 /// By the symbol table that debuggers are given, or else by what the image exports.
-fn function_by_symbol(loaded: &Loaded, address: usize) -> Option<String> {
+fn function_by_symbol(loaded: &LoadedImage, address: usize) -> Option<String> {
     let name = loaded.debug.function_at(address).or_else(|| {
         let (_, symbol) = loaded.symbol_at(address)?;
         try_copy(loaded.symbols().string(symbol.st_name)?).ok()

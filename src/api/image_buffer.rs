@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use crate::api::startup;
 use crate::base::error::Error;
-use crate::base::fallible::headroom;
+use crate::base::fallible::require_memory;
 use crate::memory::buffer::ImageBuffer;
 
 impl ImageBuffer {
@@ -20,7 +20,7 @@ impl ImageBuffer {
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
         // Whoever waits for bytes has time for what the first load would have to find out.
         startup::set_up()?;
-        headroom()?;
+        require_memory()?;
         ImageBuffer::zeroed(len)
     }
 

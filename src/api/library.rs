@@ -14,12 +14,12 @@ use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
-use crate::base::fallible::{headroom, lossy, try_lossy, try_string};
+use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
 use crate::base::promise::MayRun;
-use crate::debug::{Debug, Presence};
-use crate::elf::symbol::{Sym, SymbolName, SymbolTable, Version, Wanted};
+use crate::debug::{Debug, DebugRegistration};
+use crate::elf::symbol::{Sym, SymbolName, SymbolTable, Version, VersionMatch};
 use crate::images::dlsym;
-use crate::images::group::{Group, Loaded};
+use crate::images::group::{LoadGroup, LoadedImage};
 use crate::load::debugger_commands;
 use crate::load::instantiate::{self, uninitialised};
 use crate::load::prepare::Prepared;
@@ -44,7 +44,7 @@ use crate::load::prepare::Prepared;
 /// # Ok(()) }
 /// ```
 pub struct Library {
-    group: Arc<Group>,
+    group: Arc<LoadGroup>,
 }
 
 // A panic in a resolver of the caller's leaves a library as it was.
@@ -69,11 +69,11 @@ impl Library {
         Ok(Library { group: instantiate::place_once(prepared, may_run)? })
     }
 
-    pub(crate) fn group(&self) -> &Arc<Group> {
+    pub(crate) fn group(&self) -> &Arc<LoadGroup> {
         &self.group
     }
 
-    fn loaded(&self) -> &Loaded {
+    fn loaded(&self) -> &LoadedImage {
         self.group.member(0)
     }
 
@@ -115,8 +115,9 @@ impl Library {
                 "a symbol is a pointer or function pointer"
             )
         };
-        let wanted =
-            version.map_or(Wanted::Default, |version| Wanted::Version(Version::exact(version)));
+        let wanted = version.map_or(VersionMatch::Default, |version| {
+            VersionMatch::Version(Version::exact(version))
+        });
         // Null is no place: a function pointer could not even hold it.
         let address = dlsym::in_library(&self.group, 0, &SymbolName::new(name), wanted)?;
         match address.filter(|at| !at.is_null()) {
@@ -141,7 +142,7 @@ impl Library {
 
     /// Its `DT_SONAME`.
     pub fn soname(&self) -> Option<&str> {
-        self.loaded().facts.soname.as_deref().and_then(|soname| soname.to_str().ok())
+        self.loaded().decoded.soname.as_deref().and_then(|soname| soname.to_str().ok())
     }
 
     /// Run-time address minus the address that the file states.
@@ -314,7 +315,7 @@ pub struct ExportedSymbol<'lib> {
 
 impl<'lib> ExportedSymbol<'lib> {
     fn new(
-        loaded: &'lib Loaded,
+        loaded: &'lib LoadedImage,
         table: &SymbolTable<'lib>,
         index: u32,
         symbol: &Sym,
@@ -412,14 +413,14 @@ impl Template {
 
     /// Puts one more instance in place. Its constructors are still to run; IFUNC resolvers do, if they may.
     pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
-        headroom()?;
+        require_memory()?;
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)
             .and_then(Option::as_ref)
         {
             Some(symfile) => symfile.register(name, instance),
-            None => Presence::none(name, instance),
+            None => DebugRegistration::none(name, instance),
         };
         Ok(Library { group: uninitialised(&self.prepared, None, &mut register, may_run)? })
     }
@@ -430,7 +431,7 @@ impl Template {
         if self.prepared.policy.seal {
             return Some(self.name());
         }
-        members.iter().find(|member| member.image.facts.nodelete).map(|member| &*member.name)
+        members.iter().find(|member| member.image.decoded.nodelete).map(|member| &*member.name)
     }
 
     /// What instances will be called.

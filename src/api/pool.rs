@@ -9,14 +9,14 @@
 //! * **the long one**: the destructors run, the data as it was before the constructors is copied back,
 //!   and the next to acquire the instance has the constructors run.
 //!
-//! Whether the short one will do is seen from what the image has told the C library ([`Traces`]). An
+//! Whether the short one will do is seen from what the image has told the C library ([`LibcRegistrations`]). An
 //! instance that somebody else holds (another library that was bound to it, an extension that it has
 //! opened, a thread that will run a destructor of its) cannot go back either way: it is given up, which
 //! is to unload it as if there were no pool.
 //!
 //! Never keeps a lock while code of images runs.
 //!
-//! [`Traces`]: crate::images::group::Traces
+//! [`LibcRegistrations`]: crate::images::group::Traces
 
 #![allow(unsafe_code)]
 
@@ -30,7 +30,7 @@ use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 use crate::base::promise::MayRun;
 use crate::base::sync::{Lock, Rank};
-use crate::images::group::Group;
+use crate::images::group::LoadGroup;
 use crate::images::snapshot::Snapshot;
 use crate::services::atexit;
 
@@ -209,7 +209,7 @@ impl Shared {
 impl State {
     /// # Safety
     /// As [`Snapshot::take`].
-    unsafe fn take(&mut self, group: &Group) -> Result<(), Error> {
+    unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
         self.kept = group.kept();
         // SAFETY: the caller's promise.
         unsafe { self.memory.take(group) }
@@ -217,7 +217,7 @@ impl State {
 
     /// # Safety
     /// As [`Snapshot::restore`], of this group.
-    unsafe fn restore(&self, group: &Group) {
+    unsafe fn restore(&self, group: &LoadGroup) {
         // SAFETY: the caller's promise.
         unsafe { self.memory.restore() };
         // Calls that were bound since are not any more.
@@ -308,7 +308,7 @@ impl Instance {
 ///
 /// # Safety
 /// No code of the group runs, and nobody uses its thread-local variables.
-unsafe fn end_thread(group: &Arc<Group>) -> bool {
+unsafe fn end_thread(group: &Arc<LoadGroup>) -> bool {
     let pending = atexit::pending(group);
     if group.holders().checked_sub(1) != Some(pending) {
         return false;

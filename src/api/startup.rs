@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::base::error::Error;
-use crate::base::fallible::headroom;
+use crate::base::fallible::require_memory;
 use crate::base::promise::MayRun;
 use crate::base::sync::{self, Lock, Rank};
 use crate::debug::Instances;
@@ -38,7 +38,7 @@ static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
 pub(crate) fn set_up() -> Result<(), Error> {
     let mut done = SET_UP.lock();
     if !*done {
-        headroom()?;
+        require_memory()?;
         // The static is reached by the linker only through this object file; a look at it makes
         // sure that it is part of the link.
         std::hint::black_box(&SURVIVE);

@@ -27,15 +27,15 @@ pub(crate) enum RelocKind {
     /// `word32 = Z + A`, which must fit.
     Size32,
     /// `word64 =` the id of the module that defines the thread-local S.
-    TlsModule,
+    DtpMod,
     /// `word64 = S + A`, as an offset in the module's block.
-    TlsOffset,
+    DtpOff,
     /// `word64 = S + A`, as an offset from the thread pointer (initial exec).
-    TlsThreadPointerOffset,
+    TpOff,
     /// Two words: a resolver and its argument (TLS descriptor).
-    TlsDescriptor,
+    TlsDesc,
     /// `word64 = call(B + A)`: a local IFUNC.
-    Indirect,
+    IRelative,
     /// A copy relocation: only executables have them.
     Copy,
 }
@@ -52,7 +52,7 @@ impl RelocKind {
         match self {
             RelocKind::None => 0,
             RelocKind::Absolute32 | RelocKind::PcRelative32 | RelocKind::Size32 => 4,
-            RelocKind::TlsDescriptor => 16,
+            RelocKind::TlsDesc => 16,
             _ => 8,
         }
     }
@@ -61,10 +61,7 @@ impl RelocKind {
     pub(crate) fn is_thread_local(self) -> bool {
         matches!(
             self,
-            RelocKind::TlsModule
-                | RelocKind::TlsOffset
-                | RelocKind::TlsThreadPointerOffset
-                | RelocKind::TlsDescriptor
+            RelocKind::DtpMod | RelocKind::DtpOff | RelocKind::TpOff | RelocKind::TlsDesc
         )
     }
 }

@@ -5,7 +5,7 @@
 //! * **What grows with the bytes** (an image's tables, its debug information, the host's symbols) is had
 //!   through this module, or refused with [`Error::OutOfMemory`].
 //! * **What is small** (a record, a name, an error's text) is allocated as everywhere, where
-//!   [`headroom`] has found before that there is memory for very many of those. Whatever is had through
+//!   [`require_memory`] has found before that there is memory for very many of those. Whatever is had through
 //!   this module leaves it so.
 //!
 //! The second is no proof where other threads allocate in between, nor with an allocator that returns
@@ -25,27 +25,27 @@ use std::hint::black_box;
 
 use crate::base::error::Error;
 
-/// What all small allocations between two looks at the [`headroom`] come to, at most. Less than what the
+/// What all small allocations between two looks at the [`require_memory`] come to, at most. Less than what the
 /// C library's allocator keeps at the end of its heap, so that looking takes no system call.
 pub(crate) const HEADROOM: usize = 64 << 10;
 
 /// Whether there is memory for many small allocations, from now on. Every operation that can fail
 /// begins with this, and repeats it for each of the things that there can be many of.
 #[inline]
-pub(crate) fn headroom() -> Result<(), Error> {
-    if has_headroom() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
+pub(crate) fn require_memory() -> Result<(), Error> {
+    if has_spare_memory() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
 }
 
-/// As [`headroom`], before the thing of this index of those that there can be many of: for some of
-/// them, since what is allocated for one is a small part of the headroom.
+/// As [`require_memory`], before the thing of this index of those that there can be many of: for some of
+/// them, since what is allocated for one is a small part of the spare memory.
 #[inline]
-pub(crate) fn headroom_for_next(index: usize) -> Result<(), Error> {
+pub(crate) fn require_memory_for_next(index: usize) -> Result<(), Error> {
     const AT_ONCE: usize = 4;
-    if index % AT_ONCE == AT_ONCE - 1 { headroom() } else { Ok(()) }
+    if index % AT_ONCE == AT_ONCE - 1 { require_memory() } else { Ok(()) }
 }
 
-/// As [`headroom`], for what can do without.
-pub(crate) fn has_headroom() -> bool {
+/// As [`require_memory`], for what can do without.
+pub(crate) fn has_spare_memory() -> bool {
     const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
     // SAFETY: the layout's size is not 0. The compiler must not see that nobody uses the memory: it
     // would leave both calls out.
@@ -63,7 +63,7 @@ pub(crate) fn has_headroom() -> bool {
 fn leaving_headroom(bytes: usize) -> bool {
     /// So much is as good as small.
     const MUCH: usize = 4 << 10;
-    bytes <= MUCH || has_headroom()
+    bytes <= MUCH || has_spare_memory()
 }
 
 /// Whether so many bytes can be had at once, before work of a library that has no way to say that it has
@@ -74,7 +74,7 @@ pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
     let no_room = || no_memory::<u8>(bytes);
     let bytes = bytes.saturating_add(HEADROOM);
     let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| no_room())?;
-    // SAFETY: the layout's size is not 0; for the rest see `has_headroom`.
+    // SAFETY: the layout's size is not 0; for the rest see `has_spare_memory`.
     let start = black_box(unsafe { alloc::alloc(layout) });
     if start.is_null() {
         return Err(no_room());
@@ -374,7 +374,7 @@ mod tests {
         grown.try_lengthen(2, 0).unwrap();
         assert_eq!(grown, [1, 2, 3, 4, 5, 0]);
         assert_eq!(try_format(format_args!("a{}", 1)).unwrap(), "a1");
-        assert!(headroom().is_ok());
+        assert!(require_memory().is_ok());
         assert!(check_room(1 << 20).is_ok());
         let mut set = HashSet::new();
         assert!((0..1000).all(|it| try_insert(&mut set, it).unwrap()));

@@ -48,7 +48,7 @@ use crate::VerifyRequest;
 use crate::api::startup;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{
-    TryGrow, headroom, try_c_string, try_collect_ok, try_copy, try_format,
+    TryGrow, require_memory, try_c_string, try_collect_ok, try_copy, try_format,
 };
 use crate::base::promise::MayRun;
 use crate::debug::Instances;
@@ -229,7 +229,8 @@ fn noted<T>(result: Result<T, Failure>) -> Option<T> {
     result
         .map_err(|failure| {
             // Names that come from images are in it.
-            let text = headroom().and_then(|()| try_format(format_args!("{}", Escaped(failure))));
+            let text =
+                require_memory().and_then(|()| try_format(format_args!("{}", Escaped(failure))));
             match text.map_err(Failure::from).and_then(|text| c_string(&text)) {
                 Ok(text) => {
                     NO_MEMORY.set(false);
@@ -340,7 +341,7 @@ unsafe fn bytes_of<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Fai
 /// # Safety
 /// As [`bytes_of`].
 unsafe fn copied(bytes: *const c_void, len: usize) -> Result<Bytes<'static>, Failure> {
-    headroom()?;
+    require_memory()?;
     // SAFETY: the caller's promise.
     Ok(Bytes::Read(Arc::new(try_copy(unsafe { bytes_of(bytes, len)? })?)))
 }
@@ -375,7 +376,7 @@ fn give<T>(value: Option<T>) -> *mut T {
 
 impl LibraryHandle {
     fn new(library: Held) -> Result<LibraryHandle, Failure> {
-        headroom()?;
+        require_memory()?;
         let name = c_string(library.name())?;
         let soname = library.soname().map(c_string).transpose()?;
         Ok(LibraryHandle { library, name, soname })
@@ -800,7 +801,7 @@ pub unsafe extern "C" fn memdl_symbol_at(
             .symbol_at(address.addr())
             .ok_or_else(|| format!("{}: no exported symbol is at {address:p}", library.name()))?;
         let symbol = OwnedSymbol::new(&symbol)?;
-        headroom()?;
+        require_memory()?;
         let kept = with_texts(|texts| &raw const texts.symbol.insert(symbol).c);
         kept.ok_or_else(|| "the thread is ending".into())
     });
@@ -816,7 +817,7 @@ struct OwnedFrame {
 
 impl OwnedFrame {
     fn new(frame: &Frame) -> Result<OwnedFrame, Failure> {
-        headroom()?;
+        require_memory()?;
         let strings = [
             Some(c_string(frame.image())?),
             frame.function().map(|name| c_string(&name)).transpose()?,
@@ -930,7 +931,7 @@ pub unsafe extern "C" fn memdl_address_range(
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_options_new() -> *mut Options {
     give(caught(|| {
-        headroom()?;
+        require_memory()?;
         Ok(Options::default())
     }))
 }
@@ -958,7 +959,7 @@ unsafe fn set(
     change: impl FnOnce(&mut Options) -> Result<(), Failure>,
 ) -> c_int {
     status(caught(|| {
-        headroom()?;
+        require_memory()?;
         // SAFETY: the caller's promise.
         change(unsafe { options.as_mut() }.ok_or("the options are null")?)
     }))

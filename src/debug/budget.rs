@@ -24,20 +24,20 @@ const STEPS_BESIDES: u64 = 16_000_000;
 
 /// What no image may exceed, of [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Most {
+pub(crate) struct Maximum {
     unpacked: u64,
     steps: u64,
 }
 
-impl From<&Limits> for Most {
-    fn from(limits: &Limits) -> Most {
-        Most { unpacked: limits.unpacked_debug_info, steps: limits.debug_info_steps }
+impl From<&Limits> for Maximum {
+    fn from(limits: &Limits) -> Maximum {
+        Maximum { unpacked: limits.unpacked_debug_info, steps: limits.debug_info_steps }
     }
 }
 
-impl Default for Most {
-    fn default() -> Most {
-        Most::from(&Limits::default())
+impl Default for Maximum {
+    fn default() -> Maximum {
+        Maximum::from(&Limits::default())
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     /// For a file of `len` bytes.
-    pub(crate) fn new(most: Most, len: usize) -> Allowance {
+    pub(crate) fn new(most: Maximum, len: usize) -> Allowance {
         let fair = |for_each: u64, besides: u64| {
             for_each.saturating_mul(len as u64).saturating_add(besides)
         };
@@ -125,9 +125,9 @@ mod tests {
 
     #[test]
     fn small_files_get_less_than_the_limits() {
-        let small = Allowance::new(Most::default(), 1 << 20);
+        let small = Allowance::new(Maximum::default(), 1 << 20);
         assert_eq!(small, Allowance { unpacked: 32 << 20, steps: 8 * (1 << 20) + 16_000_000 });
-        let large = Allowance::new(Most::default(), usize::MAX);
+        let large = Allowance::new(Maximum::default(), usize::MAX);
         assert_eq!(large, Allowance { unpacked: 1 << 30, steps: 1_000_000_000 });
     }
 

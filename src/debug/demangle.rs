@@ -19,13 +19,13 @@ use std::thread;
 use crate::host::threads::stack_room;
 
 /// Longer names stay as they are, in bytes.
-const MOST_NAME: usize = 32 << 10;
-/// As [`MOST_NAME`], in C++.
-const MOST_CPP_NAME: usize = 4 << 10;
+const MAX_NAME: usize = 32 << 10;
+/// As [`MAX_NAME`], in C++.
+const MAX_CPP_NAME: usize = 4 << 10;
 
 /// How deep the reader of C++ names recurses. Of the 51,000 names that libstdc++ and LLVM 19 export 1 %
 /// are deeper.
-const MOST_DEPTH: u32 = 40;
+const MAX_DEPTH: u32 = 40;
 
 /// What the crates need of a stack at most; measured with names that are nested in each way. It is
 /// several times as much where nothing is optimised.
@@ -36,7 +36,7 @@ use crate::base::fallible::try_push_str;
 /// The name as its author knows it, at most four times as long and a bit.
 pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
     // All schemes begin so, some after underscores.
-    let may_be_mangled = name.starts_with(['_', 'Z', 'R']) && name.len() <= MOST_NAME;
+    let may_be_mangled = name.starts_with(['_', 'Z', 'R']) && name.len() <= MAX_NAME;
     let readable = if !may_be_mangled {
         None
     } else if stack_room().is_some_and(|room| room >= STACK) {
@@ -56,8 +56,8 @@ fn readable(name: &str) -> Option<String> {
     if let Ok(symbol) = rustc_demangle::try_demangle(name) {
         // `{:#}` leaves out the hash.
         write!(text, "{symbol:#}").ok()?;
-    } else if name.starts_with("_Z") && name.len() <= MOST_CPP_NAME {
-        let reading = cpp_demangle::ParseOptions::default().recursion_limit(MOST_DEPTH);
+    } else if name.starts_with("_Z") && name.len() <= MAX_CPP_NAME {
+        let reading = cpp_demangle::ParseOptions::default().recursion_limit(MAX_DEPTH);
         let options = cpp_demangle::DemangleOptions::new().recursion_limit(128);
         let symbol = cpp_demangle::BorrowedSymbol::new_with_options(name.as_bytes(), &reading);
         symbol.ok()?.structured_demangle(&mut text, &options).ok()?;

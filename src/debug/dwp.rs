@@ -47,7 +47,7 @@ use goblin::elf::section_header::{
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 
-use super::budget::{Allowance, Budget, Most, OverBudget};
+use super::budget::{Allowance, Budget, Maximum, OverBudget};
 use super::elf::{Contents, Elf, NOTHING, image_header};
 use super::inflate::{self, NotInflated};
 use super::leb128::push_uleb;
@@ -56,16 +56,17 @@ use super::sections::{Headers, file_range};
 use super::skeleton::{self, NotTold};
 use crate::base::error::Error;
 use crate::base::fallible::{
-    TryGrow, check_room, headroom, headroom_for_next, try_collect_ok, try_insert, try_zeroed,
+    TryGrow, check_room, require_memory, require_memory_for_next, try_collect_ok, try_insert,
+    try_zeroed,
 };
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
 /// How many times the parts of a package may be read that its index tells of.
-const MOST_PARTS: u64 = 2;
+const MAX_PARTS: u64 = 2;
 
 /// How many attributes an entry may have: gimli compares each with all before it.
-const MOST_ATTRIBUTES: usize = 512;
+const MAX_ATTRIBUTES: usize = 512;
 
 /// How deep expressions may lie in each other. Those of compilers have one in another, at most.
 const DEEPEST_EXPRESSION: usize = 8;
@@ -148,7 +149,7 @@ pub(crate) fn is_package(file: &[u8]) -> bool {
 
 /// The image's file, but with the DWARF of `package` in the place of its skeletons; as if it had been
 /// split off the image.
-pub(crate) fn join(image: &[u8], package: &[u8], most: Most) -> Result<Vec<u8>, NotJoined> {
+pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {
     let no_sections = |fault: &dyn std::fmt::Display| NotJoined::NoSections(fault.to_string());
     let header = image_header(image).map_err(|fault| no_sections(&fault))?;
     let headers = Headers::parse(&header, image).map_err(|fault| no_sections(&fault))?;
@@ -180,7 +181,7 @@ fn unpacked<'a>(
     let mut found = BTreeMap::new();
     let mut left = file.len();
     for (index, header) in headers.list.iter().enumerate() {
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         if header.sh_type == SHT_NOBITS
             || header.sh_flags & u64::from(SHF_ALLOC) != 0
             || !headers.names.is_debug(header.sh_name)
@@ -235,7 +236,7 @@ fn joined(
     }
     let parts = theirs.values().map(|contents| contents.len() as u64).fold(0, u64::saturating_add);
     let mut joiner =
-        Joiner { budget, kept: Kept::new(len), parts: parts.saturating_mul(MOST_PARTS), tls };
+        Joiner { budget, kept: Kept::new(len), parts: parts.saturating_mul(MAX_PARTS), tls };
     joiner.survey_all(&image)?;
     image.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
     let rows = joiner.rows(index, package.cu_index.version())?;
@@ -426,7 +427,7 @@ impl Joiner {
             }
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
             let attributes = abbreviation.attributes();
-            if attributes.len() > MOST_ATTRIBUTES {
+            if attributes.len() > MAX_ATTRIBUTES {
                 return Err(NotJoined::TooMuch);
             }
             self.take(attributes.len())?;
@@ -452,7 +453,7 @@ impl Joiner {
         let ids = ids.slice().as_chunks().0.iter().map(|id| u64::from_le_bytes(*id));
         let numbers = numbers.slice().as_chunks().0.iter().map(|row| u32::from_le_bytes(*row));
         rows.try_reserve(slots).map_err(|_| Error::out_of_memory(slots as u64))?;
-        headroom()?;
+        require_memory()?;
         for (id, row) in ids.zip(numbers).filter(|(_, row)| *row != 0) {
             rows.entry(id).or_insert(row);
         }
@@ -861,11 +862,11 @@ mod tests {
     use super::*;
 
     fn joins(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
-        join(image, package, Most::default())
+        join(image, package, Maximum::default())
     }
 
     fn budget() -> Budget {
-        Allowance::new(Most::default(), 0).budget()
+        Allowance::new(Maximum::default(), 0).budget()
     }
 
     /// What compilers can make of it: all sorts of references between sections.

@@ -25,7 +25,7 @@ use scroll::{BE, LE, Pread};
 
 use super::budget::{Budget, OverBudget};
 use crate::base::error::Error;
-use crate::base::fallible::{check_room, headroom, try_zeroed};
+use crate::base::fallible::{check_room, require_memory, try_zeroed};
 
 /// How a section says that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ fn zlib(data: &[u8], unpacked: &mut [u8], _: &Budget) -> Result<(), NotInflated>
 
     const FLAGS: u32 = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
         | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-    headroom()?;
+    require_memory()?;
     let mut state = Box::<DecompressorOxide>::default();
     let (status, _, len) = decompress(&mut state, data, unpacked, 0, FLAGS);
     match status {
@@ -184,12 +184,12 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debug::budget::{Allowance, Most};
+    use crate::debug::budget::{Allowance, Maximum};
     use std::process::Command;
 
     /// As of a file of so many bytes.
     fn inflate(section: &[u8], packing: Packing, file: usize) -> Result<Vec<u8>, NotInflated> {
-        super::inflate(section, packing, &Allowance::new(Most::default(), file).budget())
+        super::inflate(section, packing, &Allowance::new(Maximum::default(), file).budget())
     }
 
     const TEXT: &[u8] = b"a section, a section, a section, and another section";
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn sections_that_are_small_each_may_not_be_large_together() {
-        let budget = Allowance::new(Most::default(), 1 << 16).budget();
+        let budget = Allowance::new(Maximum::default(), 1 << 16).budget();
         let one = flagged(ELFCOMPRESS_ZLIB, 200_000, &packed(&vec![0; 200_000]));
         let results: Vec<_> = (0..100)
             .map(|_| super::inflate(&one, Packing::Flag, &budget).map(|it| it.len()))

@@ -10,7 +10,7 @@ use super::elf::image_header;
 use super::gdb_jit::StableBytes;
 use super::sections::{Headers, file_range};
 use super::symfile::Symfile;
-use super::{Allowance, Debug, Most, inflate as unpack};
+use super::{Allowance, Debug, Maximum, inflate as unpack};
 use crate::base::addr::LoadBias;
 
 /// The bytes of a symfile in this form.
@@ -37,7 +37,7 @@ pub(crate) fn symfile(
 pub(crate) fn debug_sections(file: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let header = image_header(file).map_err(|error| error.to_string())?;
     let headers = Headers::parse(&header, file)?;
-    let budget = Allowance::new(Most::default(), file.len()).budget();
+    let budget = Allowance::new(Maximum::default(), file.len()).budget();
     let mut sections = Vec::new();
     for header in &headers.list {
         let is_debug = headers.names.is_debug(header.sh_name)
@@ -63,7 +63,7 @@ pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, S
     sections.retain(|(name, _)| !is_index(name));
     let read: Vec<DwarfSection<'_>> =
         sections.iter().map(|(name, contents)| DwarfSection { name, contents }).collect();
-    let budget = Allowance::new(Most::default(), file.len()).budget();
+    let budget = Allowance::new(Maximum::default(), file.len()).budget();
     let addresses = Addresses::find(&read, &budget).map_err(|error| error.to_string())?;
     for (index, (_, contents)) in sections.iter_mut().enumerate() {
         addresses.relocate(index, contents, load_bias);
@@ -76,7 +76,7 @@ pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> 
     let flag = if by_name { 0 } else { u64::from(SHF_COMPRESSED) };
     let header = SectionHeader { sh_flags: flag, ..SectionHeader::default() };
     let name = if by_name { ".zdebug_info" } else { ".debug_info" };
-    let budget = Allowance::new(Most::default(), section.len()).budget();
+    let budget = Allowance::new(Maximum::default(), section.len()).budget();
     let unpacked = unpack::section(name, &header, section, &budget);
     unpacked.unwrap_or_else(|| Ok(section.to_vec())).map_err(|error| error.to_string())
 }

@@ -24,7 +24,7 @@ pub(super) fn convert<R: Reader<Offset = usize>>(
     header: ConvertLineProgram<'_, R>,
 ) -> Result<(LineProgram, Vec<FileId>), ConvertError> {
     /// From a row to the next one. Nothing that is loaded has as much code.
-    const MOST_ADVANCE: u64 = 1 << 32;
+    const MAX_ADVANCE: u64 = 1 << 32;
     // For machines that have several operations in an instruction: addresses are pairs there.
     if from.header().line_encoding().maximum_operations_per_instruction != 1 {
         return Err(ConvertError::UnsupportedLineInstruction);
@@ -37,7 +37,7 @@ pub(super) fn convert<R: Reader<Offset = usize>>(
     while let Some((_, row)) = rows.next_row()? {
         let (start, last) = sequence.unwrap_or((row.address(), 0));
         let distance = row.address().checked_sub(start);
-        let is_near = |&it: &u64| it.checked_sub(last).is_some_and(|it| it < MOST_ADVANCE);
+        let is_near = |&it: &u64| it.checked_sub(last).is_some_and(|it| it < MAX_ADVANCE);
         let distance = distance.filter(is_near).ok_or(ConvertError::InvalidAddress)?;
         if sequence.is_none() {
             program.set_address(Address::Constant(start));

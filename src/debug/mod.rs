@@ -19,7 +19,7 @@
 //! instance.
 //!
 //! **Late wishes.** Both forms, and the one without DWARF, come from the same bytes, which are kept for
-//! as long as the image is there, so how much is told can change at any time ([`Presence`]). The form
+//! as long as the image is there, so how much is told can change at any time ([`DebugRegistration`]). The form
 //! without DWARF is the beginning of the one with it: to change between the two nothing is built.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
@@ -59,7 +59,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-pub(crate) use budget::{Allowance, Most};
+pub(crate) use budget::{Allowance, Maximum};
 pub(crate) use dwp::{is_package, join};
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use instance::{Instance, ThreadLocals};
@@ -145,7 +145,7 @@ pub(crate) struct DebugTemplate {
     wanted: Debug,
     /// [`Limits::instances_in_full`].
     most_in_full: u64,
-    most: Most,
+    most: Maximum,
 }
 
 impl DebugTemplate {
@@ -161,7 +161,7 @@ impl DebugTemplate {
         if wanted == Debug::Off {
             return None;
         }
-        let most = Most::from(limits);
+        let most = Maximum::from(limits);
         let allowance = Allowance::new(most, source.len());
         match SymfileTemplate::new(source, instances, allowance, wanted.dwarf()) {
             Ok(symfile) => {
@@ -179,15 +179,25 @@ impl DebugTemplate {
     }
 
     /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
-    pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> Presence {
+    pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> DebugRegistration {
         let wanted = self.wanted_for(&image);
-        Presence::new(image, instance, self.symfile.at(instance), wanted, self.most)
+        DebugRegistration::new(image, instance, self.symfile.at(instance), wanted, self.most)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
-    pub(crate) fn into_registration(self, image: Arc<str>, instance: Instance) -> Presence {
+    pub(crate) fn into_registration(
+        self,
+        image: Arc<str>,
+        instance: Instance,
+    ) -> DebugRegistration {
         let wanted = self.wanted_for(&image);
-        Presence::new(image, instance, self.symfile.into_symfile(instance), wanted, self.most)
+        DebugRegistration::new(
+            image,
+            instance,
+            self.symfile.into_symfile(instance),
+            wanted,
+            self.most,
+        )
     }
 
     /// How much is told of one more instance. A debugger that listens looks at all instances for
@@ -217,22 +227,22 @@ fn warn_of_nothing(image: &str, fault: &dyn Display) {
 }
 
 /// What debuggers are told of an instance, from when it is relocated until it goes.
-pub(crate) struct Presence {
+pub(crate) struct DebugRegistration {
     image: Arc<str>,
     instance: Instance,
-    most: Most,
+    most: Maximum,
     state: Lock<State>,
 }
 
 struct State {
-    told: Told,
+    told: Published,
     /// Whether the image's debug sections, if it has any, were kept.
     has_all: bool,
     in_full: Option<InFull>,
 }
 
 /// The form, and what it needs.
-enum Told {
+enum Published {
     /// [`Debug::Off`]: nothing. The symfile, if it was made, is kept.
     Nothing(Option<Symfile>),
     /// [`Debug::Symbols`] or [`Debug::Full`], by what the symfile shows.
@@ -297,12 +307,12 @@ pub(crate) enum DebugFault {
     Costly,
 }
 
-impl Presence {
+impl DebugRegistration {
     /// Of an instance that debuggers are told nothing of.
-    pub(crate) fn none(image: Arc<str>, instance: Instance) -> Presence {
-        let state = State { told: Told::Nothing(None), has_all: false, in_full: None };
+    pub(crate) fn none(image: Arc<str>, instance: Instance) -> DebugRegistration {
+        let state = State { told: Published::Nothing(None), has_all: false, in_full: None };
         let state = Lock::new(Rank::Debug, state);
-        Presence { image, instance, most: Most::default(), state }
+        DebugRegistration { image, instance, most: Maximum::default(), state }
     }
 
     fn new(
@@ -310,20 +320,20 @@ impl Presence {
         instance: Instance,
         symfile: Result<Symfile, SymfileError>,
         wanted: Debug,
-        most: Most,
-    ) -> Presence {
+        most: Maximum,
+    ) -> DebugRegistration {
         let symfile = match symfile {
             Ok(symfile) => symfile,
             Err(error) => {
                 warn_of_nothing(&image, &error);
-                return Presence::none(image, instance);
+                return DebugRegistration::none(image, instance);
             }
         };
-        let (told, fault) = Told::Nothing(Some(symfile)).changed_to(wanted, instance);
+        let (told, fault) = Published::Nothing(Some(symfile)).changed_to(wanted, instance);
         warn_of(&image, fault);
         let in_full = told.in_full(&image);
         let state = Lock::new(Rank::Debug, State { told, has_all: true, in_full });
-        Presence { image, instance, most, state }
+        DebugRegistration { image, instance, most, state }
     }
 
     /// What may be spent on the debug information in a file of `len` bytes.
@@ -345,7 +355,7 @@ impl Presence {
         let lacks_symfile = {
             let state = self.lock();
             self.check(&state, wanted)?;
-            matches!(state.told, Told::Nothing(None)) && wanted != Debug::Off
+            matches!(state.told, Published::Nothing(None)) && wanted != Debug::Off
         };
         // Made without the lock, since it takes its time. Nobody takes a symfile away again.
         let made = if lacks_symfile {
@@ -363,8 +373,8 @@ impl Presence {
         };
         let mut state = self.lock();
         self.check(&state, wanted)?;
-        if matches!(state.told, Told::Nothing(None)) && made.is_some() {
-            state.told = Told::Nothing(made);
+        if matches!(state.told, Published::Nothing(None)) && made.is_some() {
+            state.told = Published::Nothing(made);
         }
         let fault = self.change(&mut state, wanted);
         drop(state);
@@ -390,7 +400,7 @@ impl Presence {
         let mut state = self.lock();
         let wanted = state.told.debug();
         let _ = self.change(&mut state, Debug::Off);
-        state.told = Told::Nothing(Some(symfile));
+        state.told = Published::Nothing(Some(symfile));
         state.has_all = true;
         let fault = self.change(&mut state, wanted);
         drop(state);
@@ -400,7 +410,7 @@ impl Presence {
 
     /// What comes back is for the log, which must wait for the end of the lock.
     fn change(&self, state: &mut State, wanted: Debug) -> Option<Fault> {
-        let before = std::mem::replace(&mut state.told, Told::Nothing(None));
+        let before = std::mem::replace(&mut state.told, Published::Nothing(None));
         let (told, fault) = before.changed_to(wanted, self.instance);
         state.told = told;
         state.in_full = state.told.in_full(&self.image);
@@ -447,13 +457,13 @@ impl Presence {
     }
 }
 
-impl Told {
+impl Published {
     /// What is kept, told or not.
     fn symfile(&self) -> Option<&Symfile> {
         match self {
-            Told::Nothing(symfile) => symfile.as_ref(),
-            Told::Wrapped(registration) => Some(registration.symfile()),
-            Told::Portable { wrapped, .. } => Some(wrapped),
+            Published::Nothing(symfile) => symfile.as_ref(),
+            Published::Wrapped(registration) => Some(registration.symfile()),
+            Published::Portable { wrapped, .. } => Some(wrapped),
         }
     }
 
@@ -464,31 +474,31 @@ impl Told {
 
     fn debug(&self) -> Debug {
         match self {
-            Told::Nothing(_) => Debug::Off,
-            Told::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
-            Told::Wrapped(_) => Debug::Symbols,
-            Told::Portable { .. } => Debug::Portable,
+            Published::Nothing(_) => Debug::Off,
+            Published::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
+            Published::Wrapped(_) => Debug::Symbols,
+            Published::Portable { .. } => Debug::Portable,
         }
     }
 
     /// The same symfile, told as wanted. Where there is none, nothing is told. With the reason why it
     /// is not told as wanted.
-    fn changed_to(self, wanted: Debug, instance: Instance) -> (Told, Option<Fault>) {
+    fn changed_to(self, wanted: Debug, instance: Instance) -> (Published, Option<Fault>) {
         if self.debug() == wanted {
             return (self, None);
         }
         let with_dwarf = wanted == Debug::Full;
         let mut symfile = match (self, wanted) {
-            (Told::Wrapped(mut registration), Debug::Symbols | Debug::Full)
+            (Published::Wrapped(mut registration), Debug::Symbols | Debug::Full)
                 if !with_dwarf || registration.symfile().can_show_dwarf() =>
             {
                 registration.change(|symfile| symfile.show_dwarf(with_dwarf));
-                return (Told::Wrapped(registration), None);
+                return (Published::Wrapped(registration), None);
             }
-            (Told::Nothing(None), _) => return (Told::Nothing(None), None),
-            (Told::Nothing(Some(symfile)), _) => symfile,
-            (Told::Wrapped(registration), _) => registration.withdraw(),
-            (Told::Portable { portable, wrapped }, _) => {
+            (Published::Nothing(None), _) => return (Published::Nothing(None), None),
+            (Published::Nothing(Some(symfile)), _) => symfile,
+            (Published::Wrapped(registration), _) => registration.withdraw(),
+            (Published::Portable { portable, wrapped }, _) => {
                 portable.withdraw();
                 wrapped
             }
@@ -498,30 +508,30 @@ impl Told {
             (symfile, fault) = opened(symfile, instance);
         }
         let told = match wanted {
-            Debug::Off => Told::Nothing(Some(symfile)),
+            Debug::Off => Published::Nothing(Some(symfile)),
             Debug::Portable if symfile.can_show_dwarf() => {
                 match symfile.portable(instance.load_bias) {
                     Ok(portable) => {
                         let portable = Registration::new(portable);
-                        Told::Portable { portable, wrapped: symfile }
+                        Published::Portable { portable, wrapped: symfile }
                     }
                     Err(error) if error.is_for_want_of_means() => {
                         fault = Some(Fault::names_only(&error));
                         symfile.show_dwarf(false);
-                        Told::Wrapped(Registration::new(symfile))
+                        Published::Wrapped(Registration::new(symfile))
                     }
                     // Half of the addresses moved would be worse than what lldb does not read.
                     Err(error) => {
                         let told = "lldb will see names and backtraces only";
                         fault = Some(Fault { told, why: error.to_string() });
                         symfile.show_dwarf(true);
-                        Told::Wrapped(Registration::new(symfile))
+                        Published::Wrapped(Registration::new(symfile))
                     }
                 }
             }
             Debug::Symbols | Debug::Full | Debug::Portable => {
                 symfile.show_dwarf(with_dwarf);
-                Told::Wrapped(Registration::new(symfile))
+                Published::Wrapped(Registration::new(symfile))
             }
         };
         (told, fault)

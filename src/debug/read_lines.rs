@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::base::addr::Vaddr;
 use crate::debug::lines::{Dwarf, Place};
-use crate::debug::{DebugFault, Presence};
+use crate::debug::{DebugFault, DebugRegistration};
 
 /// How often the process was forked away from its parents.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -49,7 +49,7 @@ impl ReadLines {
     }
 
     /// What DWARF says of an address that the image states.
-    pub(crate) fn places(&self, debug: &Presence, address: Vaddr) -> Vec<Place> {
+    pub(crate) fn places(&self, debug: &DebugRegistration, address: Vaddr) -> Vec<Place> {
         let mut guard = self.take();
         let mut of_its_own = None;
         let read = guard.as_deref_mut().unwrap_or(&mut of_its_own);
@@ -114,7 +114,7 @@ impl ReadLines {
 impl Dwarf {
     /// What is kept for debuggers; `None` if that is nothing, or cannot be read. And why some of it
     /// cannot.
-    pub(crate) fn of(presence: &Presence) -> (Option<Dwarf>, Option<DebugFault>) {
+    pub(crate) fn of(presence: &DebugRegistration) -> (Option<Dwarf>, Option<DebugFault>) {
         let Some(kept) = presence.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
         let dwarf = (!kept.sections.is_empty()).then(|| Dwarf::new(kept.sections, kept.stored));
         (dwarf, kept.fault)

@@ -30,7 +30,7 @@ use super::elf::{SECTION_SIZE, SYMBOL_SIZE, get, image_header};
 use super::inflate::{self};
 use super::not_opened::NotOpened;
 use super::skeleton::{Abbreviations, SplitSections, SplitUnit};
-use super::tls_locations::{self, Owner, Site};
+use super::tls_locations::{self, Owner, TlsLocation};
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_copy, try_insert, try_vec};
@@ -38,7 +38,7 @@ use crate::elf::dynamic::ReadAt;
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.
-const MOST_SECTIONS: u16 = 0xf000;
+const MAX_SECTIONS: u16 = 0xf000;
 
 /// The longest name that a debug section may have, in bytes: thousands may have the same.
 const LONGEST_NAME: usize = 64;
@@ -198,7 +198,7 @@ impl Headers {
         if header.e_shoff == 0 || count == 0 {
             return Err("there are none");
         }
-        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MOST_SECTIONS {
+        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MAX_SECTIONS {
             return Err("their size or number is none that we know");
         }
         let len = u64::from(count).saturating_mul(SECTION_SIZE as u64);
@@ -464,7 +464,7 @@ impl<'a> Sections<'a> {
             }
         }
         // The headers' number is a `u16`; such an image has nothing that is worth a look.
-        list.truncate(usize::from(MOST_SECTIONS));
+        list.truncate(usize::from(MAX_SECTIONS));
         Ok(Sections {
             names,
             list,
@@ -665,7 +665,10 @@ impl<'a> Sections<'a> {
     }
 
     /// What in each debug section tells where thread-local variables are.
-    pub(super) fn all_thread_locals(&self, tls_size: u64) -> Result<Vec<Vec<Site>>, NotOpened> {
+    pub(super) fn all_thread_locals(
+        &self,
+        tls_size: u64,
+    ) -> Result<Vec<Vec<TlsLocation>>, NotOpened> {
         let mut found = try_vec(self.list.len())?;
         for section in self.list.iter().filter(|section| section.role == Role::Debug) {
             found.push(self.thread_locals(section, tls_size)?);
@@ -674,7 +677,11 @@ impl<'a> Sections<'a> {
     }
 
     /// What in this debug section tells where thread-local variables are.
-    fn thread_locals(&self, section: &Section<'_>, tls_size: u64) -> Result<Vec<Site>, NotOpened> {
+    fn thread_locals(
+        &self,
+        section: &Section<'_>,
+        tls_size: u64,
+    ) -> Result<Vec<TlsLocation>, NotOpened> {
         let mut names = TELL_PLACES.into_iter();
         match names.find(|name| self.names.is(section.header.sh_name, name)) {
             Some(name) => self.sites(name, &section.contents, tls_size),
@@ -683,7 +690,12 @@ impl<'a> Sections<'a> {
     }
 
     /// As [`Sections::thread_locals`], of the section of this name with these contents.
-    fn sites(&self, name: &str, contents: &[u8], tls_size: u64) -> Result<Vec<Site>, NotOpened> {
+    fn sites(
+        &self,
+        name: &str,
+        contents: &[u8],
+        tls_size: u64,
+    ) -> Result<Vec<TlsLocation>, NotOpened> {
         let mut found = Vec::new();
         match name {
             ".debug_info" | ".debug_types" => {

@@ -43,7 +43,7 @@ const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
 const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 
 /// The most notes that are looked at for a build-id: thousands of headers may have the same million.
-const MOST_NOTES: usize = 1 << 20;
+const MAX_NOTES: usize = 1 << 20;
 
 /// The longest build-id, in bytes. The longest that linkers make has 20.
 const LONGEST_BUILD_ID: usize = 256;
@@ -164,7 +164,7 @@ pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
 
 /// The build-id among the notes in these segments or sections.
 fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
-    let mut left = MOST_NOTES;
+    let mut left = MAX_NOTES;
     all.find_map(|notes| build_id_in(notes, &mut left))
 }
 

@@ -33,7 +33,8 @@ use gimli::{
 use super::budget::{Budget, OverBudget};
 use crate::base::error::Error;
 use crate::base::fallible::{
-    TryGrow, check_room, headroom, headroom_for_next, try_collect, try_filled, try_insert,
+    TryGrow, check_room, require_memory, require_memory_for_next, try_collect, try_filled,
+    try_insert,
 };
 
 /// What it takes to note something for each of the thing, in steps: it is memory, too.
@@ -49,7 +50,7 @@ type Input<'a> = EndianSlice<'a, LittleEndian>;
 
 /// The largest table of abbreviations that belongs to split units, in bytes. gimli's has thirty times
 /// that; compilers' have some thousand bytes.
-const MOST_TABLE: usize = 1 << 20;
+const MAX_TABLE: usize = 1 << 20;
 
 /// The most that gimli's may have for each byte, while it grows.
 const OF_TABLE: usize = 96;
@@ -141,7 +142,7 @@ impl Abbreviations {
 
     /// The length of the table that begins here, in a section of this length.
     pub(super) fn table_len(&self, table: usize, section: usize) -> usize {
-        let next = (table..section).skip(1).take(MOST_TABLE).find(|&at| self.begins(at));
+        let next = (table..section).skip(1).take(MAX_TABLE).find(|&at| self.begins(at));
         next.unwrap_or(section).saturating_sub(table)
     }
 
@@ -234,13 +235,13 @@ impl Abbreviations {
         for units in split.chunk_by(|(one, _), (other, _)| one == other) {
             let table = units.first().map_or(0, |&(table, _)| table);
             let table_len = self.table_len(table, sections.abbreviations.len());
-            if table_len > MOST_TABLE {
+            if table_len > MAX_TABLE {
                 return Err(gimli::Error::UnsupportedOffset.into());
             }
             check_room(table_len.saturating_mul(OF_TABLE))?;
             let abbreviations = section.abbreviations(DebugAbbrevOffset(table))?;
             for (index, &(_, offset)) in units.iter().enumerate() {
-                headroom_for_next(index)?;
+                require_memory_for_next(index)?;
                 let unit = entries.header_from_offset(DebugInfoOffset(offset))?;
                 // Attributes that take no room may be many.
                 let id = unit.range_from(unit.root_offset()..)?.read_uleb128()?;
@@ -348,10 +349,10 @@ impl<'a, 'b> Code<'a, 'b> {
 
 impl SplitUnit {
     fn add_code(&mut self, index: usize) -> Result<(), Error> {
-        /// So many take a small part of the headroom.
+        /// So many take a small part of the spare memory.
         const AT_ONCE: usize = 64;
         if self.code.len() % AT_ONCE == AT_ONCE - 1 {
-            headroom()?;
+            require_memory()?;
         }
         self.code.insert(index);
         Ok(())
@@ -370,10 +371,10 @@ fn is_thrown_away(address: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debug::budget::{Allowance, Most};
+    use crate::debug::budget::{Allowance, Maximum};
 
     fn budget() -> Budget {
-        Allowance::new(Most::default(), 0).budget()
+        Allowance::new(Maximum::default(), 0).budget()
     }
 
     fn read(section: &[u8]) -> Abbreviations {

@@ -48,16 +48,16 @@ use super::inflate::{self, NotInflated};
 use super::instance::Instance;
 use super::not_opened::NotOpened;
 use super::sections::{Names, Policy, Role, Section, Sections, Source, SourceSegment, file_range};
-use super::tls_locations::Site;
+use super::tls_locations::TlsLocation;
 use super::xz::{Piece, StoredXz};
 use crate::arch;
 use crate::base::addr::{FileOffset, LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::fallible::{
-    TryGrow, headroom_for_next, try_collect, try_copy, try_vec, try_zeroed,
+    TryGrow, require_memory_for_next, try_collect, try_copy, try_vec, try_zeroed,
 };
 use crate::elf::dynamic::ReadAt;
-use crate::memory::reserve::{SharedPages, Space, View, Views};
+use crate::memory::reserve::{CowImage, CowView, ScratchMemory, SharedPages};
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -128,11 +128,11 @@ pub(crate) enum Instances {
 
 /// What is common to instances is mapped and not copied from this size on, in bytes: two system
 /// calls and as many mappings for each instance cost as much as copying this.
-const WORTH_SHARING: usize = 1 << 16;
+const MIN_SHARED: usize = 1 << 16;
 
 /// The most parts that a symfile may have pages of its own in, besides its beginning; one with
 /// more is copied whole.
-const MOST_OWN: usize = 8;
+const MAX_OWN: usize = 8;
 
 /// A symfile but for where the image lies.
 pub(crate) struct SymfileTemplate {
@@ -144,8 +144,8 @@ pub(crate) struct SymfileTemplate {
 
 /// The outer file, with addresses as the image states them.
 enum Master {
-    Own(Space),
-    Shared(Views),
+    Own(ScratchMemory),
+    Shared(CowImage),
 }
 
 /// Where things are in a symfile, in bytes from its start.
@@ -188,7 +188,7 @@ struct Inner {
     /// Those of its sections that have contents, each with its place in the .xz file.
     debug_sections: Vec<(SectionHeader, Piece)>,
     /// What tells where thread-local variables are, by the debug section.
-    thread_locals: Vec<(Piece, Vec<Site>)>,
+    thread_locals: Vec<(Piece, Vec<TlsLocation>)>,
 }
 
 /// A debug section of the image, not compressed.
@@ -230,8 +230,8 @@ pub(crate) struct Symfile {
 
 enum Memory {
     Heap(Vec<u8>),
-    Own(Space),
-    View(View),
+    Own(ScratchMemory),
+    CowView(CowView),
 }
 
 impl SymfileTemplate {
@@ -354,7 +354,7 @@ impl SymfileTemplate {
         let own_len = outer.headers_len().saturating_add(symbols.entries.len());
         let mut align = 1;
         let mut len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
-        let is_much = len.saturating_sub(own_len) >= WORTH_SHARING;
+        let is_much = len.saturating_sub(own_len) >= MIN_SHARED;
         if instances == Instances::Many && is_much {
             align = page;
             len = outer.lay_out(symtab, align).ok_or_else(too_large)?;
@@ -390,10 +390,10 @@ impl SymfileTemplate {
             Some(own) => {
                 let padded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
                 let pages = SharedPages::filled(padded, std::iter::once(0..padded), fill)?;
-                Master::Shared(Views::new(pages, own))
+                Master::Shared(CowImage::new(pages, own))
             }
             None => {
-                let mut memory = Space::new(len)?;
+                let mut memory = ScratchMemory::new(len)?;
                 fill(&mut memory);
                 Master::Own(memory)
             }
@@ -406,7 +406,7 @@ impl SymfileTemplate {
         let memory = match &self.memory {
             Master::Own(bytes) => Memory::Heap(try_copy(bytes)?),
             Master::Shared(views) => match views.view() {
-                Ok(view) => Memory::View(view),
+                Ok(view) => Memory::CowView(view),
                 // Too many mappings: the copy is the same, and only larger.
                 Err(_) => Memory::Heap(try_copy(views.get(..self.layout.len).unwrap_or_default())?),
             },
@@ -445,7 +445,7 @@ impl Layout {
             match own.last_mut() {
                 Some(last) if start < last.end => {}
                 Some(last) if start == last.end => last.end = end,
-                _ if count > MOST_OWN => return Ok(None),
+                _ if count > MAX_OWN => return Ok(None),
                 _ => own.push(start..end),
             }
         }
@@ -460,7 +460,7 @@ impl Inner {
         sections: &Sections<'_>,
         xz: &StoredXz<'_>,
         start: usize,
-        thread_locals: Vec<Vec<Site>>,
+        thread_locals: Vec<Vec<TlsLocation>>,
     ) -> Result<Inner, Error> {
         let debug = sections.list.iter().filter(|section| section.role == Role::Debug);
         let pieces = || xz.places().skip(1);
@@ -602,7 +602,7 @@ impl Symfile {
         let packed = self.raw_sections()?;
         let mut sections = try_vec(packed.len())?;
         for (index, (header, contents)) in packed.into_iter().enumerate() {
-            headroom_for_next(index)?;
+            require_memory_for_next(index)?;
             let name = names.get(header.sh_name as usize..).ok_or_else(|| self.malformed())?;
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
             let mut section = DebugSection {
@@ -761,7 +761,7 @@ impl Symfile {
         let place = match &mut self.memory {
             Memory::Heap(bytes) => bytes.get_mut(range),
             Memory::Own(bytes) => bytes.get_mut(range),
-            Memory::View(view) => view.get_mut(range),
+            Memory::CowView(view) => view.get_mut(range),
         };
         place.unwrap_or_default()
     }
@@ -771,7 +771,7 @@ impl Symfile {
         match &self.memory {
             Memory::Heap(bytes) => bytes,
             Memory::Own(bytes) => bytes,
-            Memory::View(view) => view,
+            Memory::CowView(view) => view,
         }
     }
 }

@@ -51,7 +51,7 @@ const WORTH_ASKING: usize = 1 << 17;
 
 /// What tells where a thread-local variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Site {
+pub(super) struct TlsLocation {
     /// Where its bytes begin in the section.
     pub at: usize,
     /// The variable's offset in its block.
@@ -69,8 +69,8 @@ enum Form {
     Doubtful,
 }
 
-/// Takes a [`Site`], or says why there can be no more.
-pub(super) type Take<'t> = &'t mut dyn FnMut(Site) -> Result<(), NotOpened>;
+/// Takes a [`TlsLocation`], or says why there can be no more.
+pub(super) type Take<'t> = &'t mut dyn FnMut(TlsLocation) -> Result<(), NotOpened>;
 
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
 /// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
@@ -87,7 +87,7 @@ pub(super) fn locations(section: &[u8], block_size: u64, take: Take<'_>) -> Resu
         let is_part = || section.get(after) == Some(&DW_OP_PLUS_UCONST);
         // A part has an operand, too.
         let is_whole = len == LOCATION || (LOCATION + 2..0x80).contains(&len) && is_part();
-        let site = Site { at, offset, form: Form::Location { ask } };
+        let site = TlsLocation { at, offset, form: Form::Location { ask } };
         (is_whole && offset < block_size).then_some(site)
     };
     let ends_at = |end: usize| site_at(end.checked_sub(LOCATION - 1)?);
@@ -145,7 +145,7 @@ pub(super) fn slots(
                 continue;
             }
         };
-        take(Site { at: index.saturating_mul(SLOT), offset, form })?;
+        take(TlsLocation { at: index.saturating_mul(SLOT), offset, form })?;
     }
     Ok(())
 }
@@ -156,10 +156,10 @@ pub(super) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool
     values.any(|value| owner(value) == Owner::ThreadLocal { offset: 0 })
 }
 
-impl Site {
+impl TlsLocation {
     /// The same, where what it is in begins at `start`.
-    pub(super) fn moved(self, start: usize) -> Site {
-        Site { at: self.at.saturating_add(start), ..self }
+    pub(super) fn moved(self, start: usize) -> TlsLocation {
+        TlsLocation { at: self.at.saturating_add(start), ..self }
     }
 
     /// How many bytes it has, before and after.
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     /// What is found, as a vector.
-    fn locations(section: &[u8], block_size: u64) -> Vec<Site> {
+    fn locations(section: &[u8], block_size: u64) -> Vec<TlsLocation> {
         let mut found = vec![];
         super::locations(section, block_size, &mut |site| {
             found.push(site);
@@ -248,7 +248,7 @@ mod tests {
         block_size: u64,
         has_first: bool,
         owner: impl Fn(u64) -> Owner,
-    ) -> Vec<Site> {
+    ) -> Vec<TlsLocation> {
         let mut found = vec![];
         super::slots(entries, unit, block_size, has_first, owner, &mut |site| {
             found.push(site);
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_place_fits_into_ten_bytes_or_reads_as_unavailable() {
-        let site = |offset| Site { at: 0, offset, form: Form::Location { ask: 0xe0 } };
+        let site = |offset| TlsLocation { at: 0, offset, form: Form::Location { ask: 0xe0 } };
         let near = site(300).bytes(ThreadLocals::BehindPointerAt(-8));
         assert_eq!(near, [0x0b, 0xf8, 0xff, 0xe0, 0x06, 0x23, 0xac, 0x02, 0x96, 0x96]);
         let first = site(0).bytes(ThreadLocals::BehindPointerAt(0x12345));

@@ -34,16 +34,18 @@ use goblin::elf64::program_header::{
 use crate::arch::Machine;
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::{Error, Place};
-use crate::base::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
+use crate::base::fallible::{
+    TryGrow, require_memory_for_next, try_collect, try_collect_ok, try_vec,
+};
 use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{Dynamic, ReadAt, u16_at, u32_at, u64_at};
 use crate::elf::rela::{Packed, RELA_SIZE, Rela};
 use crate::elf::symbol::{SymbolLayout, SymbolTable};
 
 /// The longest name of a library, or list of folders, that is believed.
-const MOST_NAME: usize = libc::PATH_MAX as usize;
+const MAX_NAME: usize = libc::PATH_MAX as usize;
 /// The largest `EI_ABIVERSION` of a GNU image that glibc takes.
-const MOST_ABIVERSION: u8 = 3;
+const MAX_ABIVERSION: u8 = 3;
 /// Where the unused bytes of `e_ident` begin.
 const EI_PAD: usize = 9;
 /// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
@@ -64,12 +66,12 @@ const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 /// A validated shared library, not yet in place.
 pub(crate) struct Image<B> {
     bytes: B,
-    pub(crate) facts: Arc<Facts>,
+    pub(crate) decoded: Arc<Decoded>,
 }
 
 /// What an image says of itself, all of it checked. Holds no bytes, so it stays with a loaded
 /// library when the bytes are gone.
-pub(crate) struct Facts {
+pub(crate) struct Decoded {
     /// The program headers as they stand, for those who ask for them (`dl_iterate_phdr`).
     pub program_headers: Vec<ProgramHeader>,
     /// `PT_DYNAMIC`.
@@ -168,8 +170,8 @@ impl<B: Deref<Target = [u8]>> Image<B> {
         limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
         check_elf_header(&bytes, machine)?;
         let headers = Headers::parse(&bytes, page, limits)?;
-        let facts = Facts::parse(&bytes, headers, limits)?;
-        Ok(Image { bytes, facts: Arc::new(facts) })
+        let decoded = Decoded::parse(&bytes, headers, limits)?;
+        Ok(Image { bytes, decoded: Arc::new(decoded) })
     }
 
     /// The received bytes.
@@ -189,29 +191,29 @@ impl<B: Deref<Target = [u8]>> Image<B> {
 
     /// The contents of each `PT_NOTE`.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &[u8]> {
-        self.facts.notes(self)
+        self.decoded.notes(self)
     }
 
     /// The image's dynamic symbols, as received. An error where the bytes are gone
     /// ([`Image::take_buffer`]).
     pub(crate) fn symbols(&self) -> Result<SymbolTable<'_>, Error> {
-        self.facts.symbols_in(self)
+        self.decoded.symbols_in(self)
     }
 
     /// The relocations of all tables but `DT_RELR`, the PLT's last.
     pub(crate) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
-        self.facts.relocations.relas(self)
+        self.decoded.relocations.relas(self)
     }
 }
 
 impl<B: Deref<Target = [u8]>> ReadAt for Image<B> {
     fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
-        FileView { bytes: &self.bytes, segments: &self.facts.segments }
+        FileView { bytes: &self.bytes, segments: &self.decoded.segments }
             .find(range.start, Some(range.end))
     }
 
     fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
-        FileView { bytes: &self.bytes, segments: &self.facts.segments }.find(start, None)
+        FileView { bytes: &self.bytes, segments: &self.decoded.segments }.find(start, None)
     }
 }
 
@@ -296,7 +298,7 @@ fn check_elf_header(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
     }
     // What `ld.so` takes.
     match (ident(EI_OSABI), ident(EI_ABIVERSION)) {
-        (ELFOSABI_NONE, 0) | (ELFOSABI_GNU, 0..=MOST_ABIVERSION) => {}
+        (ELFOSABI_NONE, 0) | (ELFOSABI_GNU, 0..=MAX_ABIVERSION) => {}
         (ELFOSABI_NONE | ELFOSABI_GNU, version) => {
             return Err(Error::unsupported(format!("ELF file ABI version {version} invalid")));
         }
@@ -547,8 +549,8 @@ impl Headers {
     }
 }
 
-impl Facts {
-    fn parse(bytes: &[u8], headers: Headers, limits: &Limits) -> Result<Facts, Error> {
+impl Decoded {
+    fn parse(bytes: &[u8], headers: Headers, limits: &Limits) -> Result<Decoded, Error> {
         let view = FileView { bytes, segments: &headers.segments };
         let no_dynamic = || Error::malformed("object file has no dynamic section", Place::Header);
         let section = headers.dynamic.clone().ok_or_else(no_dynamic)?;
@@ -569,11 +571,11 @@ impl Facts {
 
         let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
         let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
-        let table = SymbolTable::over(&symbols, &view).ok_or_else(Facts::no_symbols)?;
+        let table = SymbolTable::over(&symbols, &view).ok_or_else(Decoded::no_symbols)?;
         let string = |tag: u64, offset: u64| {
             let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
             let name = name.ok_or("a name lies outside the string table").and_then(|name| {
-                let is_path = name.len() < MOST_NAME;
+                let is_path = name.len() < MAX_NAME;
                 if is_path { Ok(name) } else { Err("a library's name is longer than any path") }
             });
             let name = name.map_err(|what| Error::malformed(what, Place::Dynamic(tag)))?;
@@ -583,7 +585,7 @@ impl Facts {
         limits::check("the number of needed libraries", needed_count, limits.needed)?;
         let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
         let needed = dynamic.all(DT_NEEDED).enumerate().map(|(index, offset)| {
-            headroom_for_next(index)?;
+            require_memory_for_next(index)?;
             string(DT_NEEDED, offset)
         });
         let needed = try_collect_ok::<_, Error>(needed)?;
@@ -633,7 +635,7 @@ impl Facts {
                 .map(Some)
                 .ok_or_else(|| malformed("an array of functions lies outside the segments"))
         };
-        Ok(Facts {
+        Ok(Decoded {
             dynamic: section,
             soname,
             needed,
@@ -684,13 +686,13 @@ fn table<'m>(range: &Option<Range<Vaddr>>, memory: &'m impl ReadAt) -> &'m [u8] 
     range.as_ref().and_then(|range| memory.read(range.clone())).unwrap_or(&[])
 }
 
-impl Facts {
+impl Decoded {
     /// The dynamic symbols, as they stand in `memory`.
     pub(crate) fn symbols_in<'a>(
         &'a self,
         memory: &'a impl ReadAt,
     ) -> Result<SymbolTable<'a>, Error> {
-        SymbolTable::over(&self.symbols, memory).ok_or_else(Facts::no_symbols)
+        SymbolTable::over(&self.symbols, memory).ok_or_else(Decoded::no_symbols)
     }
 
     fn no_symbols() -> Error {

@@ -7,7 +7,7 @@
 //! way.
 //!
 //! The hash is the GNU one without its lowest bit, as tables hold it
-//! ([`SymbolTable::half_hash`](crate::elf::symbol::SymbolTable::half_hash)).
+//! ([`SymbolTable::gnu_hash_31`](crate::elf::symbol::SymbolTable::gnu_hash_31)).
 
 #![forbid(unsafe_code)]
 
@@ -16,17 +16,17 @@ use crate::base::fallible::try_filled;
 
 /// Names, by their hashes.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct NameFilter {
     /// A bit for each hash, modulo their number, which is a power of two.
     bits: Vec<u64>,
 }
 
-impl Names {
+impl NameFilter {
     /// Those with these hashes.
-    pub(crate) fn new(hashes: &[u32]) -> Result<Names, Error> {
+    pub(crate) fn new(hashes: &[u32]) -> Result<NameFilter, Error> {
         // At least 32 bits for each: less than 1 of 100 other names passes.
         let bits = try_filled(0, ((hashes.len() / 2).saturating_add(1)).next_power_of_two())?;
-        let mut names = Names { bits };
+        let mut names = NameFilter { bits };
         for &hash in hashes {
             for (word, bit) in names.places(hash) {
                 if let Some(word) = names.bits.get_mut(word) {
@@ -38,8 +38,8 @@ impl Names {
     }
 
     /// Of no names.
-    pub(crate) fn none() -> Names {
-        Names { bits: vec![0] }
+    pub(crate) fn none() -> NameFilter {
+        NameFilter { bits: vec![0] }
     }
 
     #[inline(always)]
@@ -65,11 +65,11 @@ mod tests {
     #[test]
     fn no_name_is_missed_and_most_others_are_told_apart() {
         let hash = |number: u32| number.wrapping_mul(0x9e37_79b9) >> 1;
-        let names = Names::new(&(0..10_000).map(hash).collect::<Vec<_>>()).unwrap();
+        let names = NameFilter::new(&(0..10_000).map(hash).collect::<Vec<_>>()).unwrap();
         assert!((0..10_000).all(|number| names.may_have(hash(number))));
         let wrong = (10_000..110_000).filter(|&number| names.may_have(hash(number))).count();
         assert!(wrong < 1_000, "{wrong} of 100,000");
-        let none = Names::new(&[]).unwrap();
+        let none = NameFilter::new(&[]).unwrap();
         assert!(!(0..1000).any(|number| none.may_have(hash(number))));
     }
 }

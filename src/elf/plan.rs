@@ -15,7 +15,7 @@ use std::ops::Range;
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{try_collect, try_vec};
-use crate::elf::image::{Access, Facts};
+use crate::elf::image::{Access, Decoded};
 
 /// The pages of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +67,10 @@ impl PlannedSegment {
 
 impl Plan {
     /// Plans the pages of an image whose file is `file_len` bytes long.
-    pub(crate) fn new(facts: &Facts, file_len: usize, page: PageSize) -> Result<Plan, Error> {
-        let mut segments = try_vec(facts.segments.len())?;
+    pub(crate) fn new(decoded: &Decoded, file_len: usize, page: PageSize) -> Result<Plan, Error> {
+        let mut segments = try_vec(decoded.segments.len())?;
         let mut align = page.get();
-        for segment in &facts.segments {
+        for segment in &decoded.segments {
             let wraps = || {
                 Error::malformed("a segment wraps around", Place::Address(segment.addresses.start))
             };
@@ -113,7 +113,7 @@ impl Plan {
         // Both ends are rounded down: what shares its page with data that stays writable cannot
         // be protected. It may span several segments and the gaps between them, and linkers pad
         // it up to a page boundary of theirs: only the segments' own pages are protected.
-        let relro = facts.relro.as_ref().map_or(Ok(Vec::new()), |stated| {
+        let relro = decoded.relro.as_ref().map_or(Ok(Vec::new()), |stated| {
             let (start, end) = (stated.start.page_floor(page), stated.end.page_floor(page));
             let writable = segments.iter().filter(|segment| segment.access.write);
             let pages = writable
@@ -121,7 +121,7 @@ impl Plan {
                 .filter(|pages| pages.start < pages.end);
             try_collect(pages)
         })?;
-        Ok(Plan { span, align, segments, relro, text_relocations: facts.text_relocations })
+        Ok(Plan { span, align, segments, relro, text_relocations: decoded.text_relocations })
     }
 
     /// How the image can run where its file was received, at `address`, with `lead` bytes of memory in

@@ -190,8 +190,8 @@ pub(crate) struct SymbolName<'a> {
 }
 
 impl<'a> SymbolName<'a> {
-    /// As [`SymbolTable::half_hash`].
-    pub(crate) fn half_hash(&self) -> u32 {
+    /// As [`SymbolTable::gnu_hash_31`].
+    pub(crate) fn gnu_hash_31(&self) -> u32 {
         self.gnu_hash >> 1
     }
 
@@ -231,7 +231,7 @@ impl<'a> Version<'a> {
 
 /// Which version a lookup wants.
 #[derive(Clone, Copy)]
-pub(crate) enum Wanted<'a> {
+pub(crate) enum VersionMatch<'a> {
     /// What an unversioned reference of an image binds to: the oldest definition.
     Unversioned,
     /// What `dlsym` gives: the default definition.
@@ -244,7 +244,7 @@ pub(crate) enum Wanted<'a> {
 
 /// What the result of a lookup is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum TypeClass {
     /// An address that may be compared: a non-PIC executable's own PLT entry, an undefined symbol
     /// with a value, is where the whole process agrees that the function lies.
     Address,
@@ -696,7 +696,7 @@ const IS_PLAIN: [bool; 256] = {
 
 impl PlainDefinitions<'_> {
     /// The address that the symbol of this index stands for, and its name's hash (as
-    /// [`SymbolTable::half_hash`]). `None` also for one that takes a closer look.
+    /// [`SymbolTable::gnu_hash_31`]). `None` also for one that takes a closer look.
     #[inline(always)]
     pub(crate) fn get(&self, index: u32) -> Option<(Vaddr, u32)> {
         let symbol = Sym::of_entry(self.symtab.get(index as usize)?);
@@ -859,8 +859,8 @@ impl<'a> SymbolTable<'a> {
     pub(crate) fn lookup(
         &self,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
     ) -> Option<(u32, Sym)> {
         let index = self.find(name, wanted, class)?;
         Some((index, self.symbol(index)?))
@@ -868,7 +868,12 @@ impl<'a> SymbolTable<'a> {
 
     /// The index of [`SymbolTable::lookup`]. Alone, since to hand the symbol around takes longer than to
     /// read it again.
-    fn find(&self, name: &SymbolName<'_>, wanted: Wanted<'_>, class: Class) -> Option<u32> {
+    fn find(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<u32> {
         let mut seen = Candidates::default();
         let found = match self.hash? {
             HashTable::Gnu { symoffset, bloom_shift, bloom, buckets, chain } => {
@@ -933,15 +938,15 @@ impl<'a> SymbolTable<'a> {
         &self,
         index: u32,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         seen: &mut Candidates,
     ) -> bool {
         let Some(symbol) = self.symbol(index) else { return false };
         if symbol.st_value == 0 && !symbol.is_absolute() && !symbol.is_thread_local() {
             return false;
         }
-        if symbol.is_undefined() && class == Class::Definition {
+        if symbol.is_undefined() && class == TypeClass::Definition {
             return false;
         }
         if !matches!(
@@ -959,15 +964,15 @@ impl<'a> SymbolTable<'a> {
         };
         let visible = versym & VERSYM_HIDDEN == 0;
         let oldest_unversioned = match wanted {
-            Wanted::Version(version) => {
+            VersionMatch::Version(version) => {
                 let entry = self.version_entry(versym);
                 return entry.is_some_and(|entry| self.is_version(entry, &version))
                     // The base definition stands in for any version, but not for an exact one.
                     || !version.exact && entry.is_none() && visible;
             }
-            Wanted::Any => return true,
-            Wanted::Default => 2,
-            Wanted::Unversioned => 3,
+            VersionMatch::Any => return true,
+            VersionMatch::Default => 2,
+            VersionMatch::Unversioned => 3,
         };
         if versym & !VERSYM_HIDDEN < oldest_unversioned {
             return true;
@@ -997,7 +1002,7 @@ impl<'a> SymbolTable<'a> {
     /// The GNU hash of a symbol's name, without its lowest bit: as it stands in the hash table, if it
     /// does, so that the name need not be read.
     #[inline]
-    pub(crate) fn half_hash(&self, index: u32) -> Option<u32> {
+    pub(crate) fn gnu_hash_31(&self, index: u32) -> Option<u32> {
         let stored = match self.hash {
             Some(HashTable::Gnu { symoffset, chain, .. }) => index
                 .checked_sub(symoffset)
@@ -1019,13 +1024,13 @@ impl<'a> SymbolTable<'a> {
         }
     }
 
-    /// The hashes of all names that a lookup can find, as [`SymbolTable::half_hash`].
+    /// The hashes of all names that a lookup can find, as [`SymbolTable::gnu_hash_31`].
     pub(crate) fn half_hashes(&self) -> impl Iterator<Item = u32> + '_ {
         let first = match self.hash {
             Some(HashTable::Gnu { symoffset, .. }) => symoffset,
             _ => 1,
         };
-        (first..self.len()).filter_map(|index| self.half_hash(index))
+        (first..self.len()).filter_map(|index| self.gnu_hash_31(index))
     }
 
     /// Whether the string at `offset` is this one.

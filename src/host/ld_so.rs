@@ -39,16 +39,16 @@ use crate::arch::{self, RelocKind};
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::fallible::{
-    TryGrow, headroom, try_c_string, try_collect, try_collect_ok, try_vec,
+    TryGrow, require_memory, try_c_string, try_collect, try_collect_ok, try_vec,
 };
 use crate::base::promise::MayRun;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::base::tls_index::ModuleId;
 use crate::elf::dynamic::{Dynamic, ReadAt};
-use crate::elf::name_filter::Names;
+use crate::elf::name_filter::NameFilter;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::{
-    ADDRESS_TAGS, Class, Sym, SymbolLayout, SymbolName, SymbolTable, Version, Wanted,
+    ADDRESS_TAGS, Sym, SymbolLayout, SymbolName, SymbolTable, TypeClass, Version, VersionMatch,
 };
 use crate::host::process;
 
@@ -210,7 +210,7 @@ impl ReadAt for HostMemory {
 
 /// One entry of `dl_iterate_phdr`'s list.
 #[derive(Clone)]
-struct Listed {
+struct PhdrEntry {
     name: CString,
     load_bias: usize,
     readable: Vec<Range<Vaddr>>,
@@ -219,11 +219,11 @@ struct Listed {
     tls_module: usize,
 }
 
-impl Listed {
+impl PhdrEntry {
     /// # Safety
     /// The record's name and program headers can be read.
-    unsafe fn new(info: &libc::dl_phdr_info) -> Listed {
-        let mut entry = Listed {
+    unsafe fn new(info: &libc::dl_phdr_info) -> PhdrEntry {
+        let mut entry = PhdrEntry {
             // SAFETY: the caller's promise.
             name: unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned(),
             load_bias: info.dlpi_addr as usize,
@@ -276,14 +276,14 @@ impl Listed {
     }
 
     /// Those of these libraries that are still there.
-    fn all_held(listed: Vec<Listed>) -> Result<Vec<Arc<HostLibrary>>, Error> {
-        let held = listed.into_iter().map(Listed::held);
+    fn all_held(listed: Vec<PhdrEntry>) -> Result<Vec<Arc<HostLibrary>>, Error> {
+        let held = listed.into_iter().map(PhdrEntry::held);
         try_collect_ok(held.filter_map(Result::transpose))
     }
 }
 
 /// All libraries of the process, in `ld.so`'s order.
-fn listed() -> Result<Vec<Listed>, Error> {
+fn listed() -> Result<Vec<PhdrEntry>, Error> {
     listed_if(&mut |_| Ok(true))
 }
 
@@ -291,7 +291,10 @@ fn listed() -> Result<Vec<Listed>, Error> {
 ///
 /// They are looked into while `ld.so` keeps them where they are: taking a handle of each would, for
 /// that moment, keep others from unloading what they close.
-fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Result<Vec<Listed>, Error> {
+fn opened_defining(
+    name: &SymbolName<'_>,
+    wanted: VersionMatch<'_>,
+) -> Result<Vec<PhdrEntry>, Error> {
     opened_if(&mut |listed| {
         let library = HostLibrary::new(listed.clone(), None)?;
         Ok(library.is_some_and(|library| library.defines(name, wanted)))
@@ -301,18 +304,18 @@ fn opened_defining(name: &SymbolName<'_>, wanted: Wanted<'_>) -> Result<Vec<List
 /// The libraries that were opened since the process started and that may have unique definitions:
 /// linkers note in the ELF header that they need GNU's extensions.
 fn libraries_with_unique() -> Result<Vec<Arc<HostLibrary>>, Error> {
-    let has_some = |listed: &Listed| {
+    let has_some = |listed: &PhdrEntry| {
         let header = listed.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
         header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
             // SAFETY: the start of the image of a listed library, while it is kept where it is.
             && unsafe { *(listed.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
     };
-    Listed::all_held(opened_if(&mut |listed| Ok(has_some(listed)))?)
+    PhdrEntry::all_held(opened_if(&mut |listed| Ok(has_some(listed)))?)
 }
 
 /// Those of the libraries that were opened since the process started that `keep` says, as
 /// [`listed_if`].
-fn opened_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
+fn opened_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> {
     if start().alone_at == Some(loads()) {
         return Ok(Vec::new());
     }
@@ -320,13 +323,13 @@ fn opened_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
 }
 
 /// Whether a library is one of those that are looked for.
-type Filter<'a> = dyn FnMut(&Listed) -> Result<bool, Error> + 'a;
+type Filter<'a> = dyn FnMut(&PhdrEntry) -> Result<bool, Error> + 'a;
 
 /// Those that `keep` says, which must not come back to `ld.so`: its list is locked.
-fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
+fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> {
     struct Visit<'a, 'b> {
         keep: &'a mut Filter<'b>,
-        list: Vec<Listed>,
+        list: Vec<PhdrEntry>,
         done: Result<(), Error>,
     }
     impl Visit<'_, '_> {
@@ -334,9 +337,9 @@ fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
         /// The record is valid during the call.
         unsafe fn add(&mut self, info: &libc::dl_phdr_info) -> Result<(), Error> {
             // There can be many of them.
-            headroom()?;
+            require_memory()?;
             // SAFETY: the caller's promise.
-            let listed = unsafe { Listed::new(info) };
+            let listed = unsafe { PhdrEntry::new(info) };
             if (self.keep)(&listed)? { self.list.try_push(listed) } else { Ok(()) }
         }
     }
@@ -361,7 +364,7 @@ fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<Listed>, Error> {
 
 impl HostLibrary {
     /// `None` for what has no symbols.
-    fn new(listed: Listed, handle: Option<Handle>) -> Result<Option<HostLibrary>, Error> {
+    fn new(listed: PhdrEntry, handle: Option<Handle>) -> Result<Option<HostLibrary>, Error> {
         let memory = HostMemory {
             load_bias: LoadBias::between(Vaddr(0), listed.load_bias),
             readable: listed.readable,
@@ -402,7 +405,7 @@ impl HostLibrary {
     /// The library behind an open handle.
     fn held(handle: Handle) -> Result<Option<HostLibrary>, Error> {
         let Some((load_bias, name)) = handle.link_map() else { return Ok(None) };
-        let is_it = |listed: &Listed| listed.load_bias == load_bias && listed.name == name;
+        let is_it = |listed: &PhdrEntry| listed.load_bias == load_bias && listed.name == name;
         let known = made_names().opened_now().and_then(|opened| {
             let mut listed = opened.libraries.iter().map(|library| &library.listed);
             listed.find(|listed| is_it(listed)).cloned()
@@ -429,7 +432,7 @@ impl HostLibrary {
         name: &CStr,
         folders: &[PathBuf],
         _: MayRun,
-    ) -> Result<Arc<HostLibrary>, Refusal> {
+    ) -> Result<Arc<HostLibrary>, OpenError> {
         let file = find_file(name, folders);
         let path = file.as_ref().and_then(|file| CString::new(file.as_os_str().as_bytes()).ok());
         let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
@@ -437,7 +440,7 @@ impl HostLibrary {
         // loaded on behalf of an image): then that is opened first.
         let mut needed = Vec::new();
         let mut text = String::new();
-        let handle = (0..MOST_NEEDED).find_map(|_| {
+        let handle = (0..MAX_NEEDED).find_map(|_| {
             let handle = Handle::open(path.as_deref().unwrap_or(name), flags);
             if handle.is_none() {
                 text = last_dl_error().unwrap_or_default();
@@ -457,9 +460,9 @@ impl HostLibrary {
             // catalogue, and there is none for `ld.so`).
             let unbound = text.contains("undefined symbol");
             let file = file.or_else(|| find_file(name, &search_folders()));
-            return Err(Refusal { file: file.filter(|_| unbound), text });
+            return Err(OpenError { file: file.filter(|_| unbound), text });
         };
-        let refused = |text: String| Refusal { text, file: None };
+        let refused = |text: String| OpenError { text, file: None };
         let library = HostLibrary::held(handle).map_err(|error| refused(error.to_string()))?;
         let library = library.ok_or_else(|| refused("it has no symbol table".into()))?;
         Ok(Arc::new(HostLibrary { opened_for_image: true, ..library }))
@@ -518,8 +521,8 @@ impl HostLibrary {
     }
 
     /// Whether it defines this name.
-    fn defines(&self, name: &SymbolName<'_>, wanted: Wanted<'_>) -> bool {
-        self.table().lookup(name, wanted, Class::Definition).is_some()
+    fn defines(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
+        self.table().lookup(name, wanted, TypeClass::Definition).is_some()
     }
 
     /// Whether it defines this version.
@@ -531,15 +534,15 @@ impl HostLibrary {
     pub(crate) fn lookup(
         &self,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
     ) -> Option<HostSymbol> {
         let (_, symbol) = self.table().lookup(name, wanted, class)?;
         Some(self.host_symbol(&symbol))
     }
 
     /// Points this library's references to `name` at `address`; tells whether there are any.
-    fn redirect(&self, name: &[u8], change: &dyn Fn(usize) -> Option<usize>) -> bool {
+    fn patch_got(&self, name: &[u8], change: &dyn Fn(usize) -> Option<usize>) -> bool {
         let table = self.table();
         let mut found = false;
         for rela in self.relas() {
@@ -569,7 +572,7 @@ impl HostLibrary {
     /// `ld.so`'s own table says, which `dlsym` looks into.
     pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<HostSymbol> {
         let table = self.table();
-        let (index, symbol) = table.lookup(name, Wanted::Any, Class::Definition)?;
+        let (index, symbol) = table.lookup(name, VersionMatch::Any, TypeClass::Definition)?;
         if !symbol.is_unique() || symbol.is_thread_local() {
             return None;
         }
@@ -582,7 +585,7 @@ impl HostLibrary {
 
     /// Whether it defines this name, and its own references to it were bound.
     fn has_bound(&self, name: &SymbolName<'_>) -> bool {
-        let found = self.table().lookup(name, Wanted::Any, Class::Definition);
+        let found = self.table().lookup(name, VersionMatch::Any, TypeClass::Definition);
         found.is_some_and(|(index, _)| self.relas().any(|rela| rela.symbol == index))
     }
 
@@ -621,10 +624,10 @@ pub(crate) fn has_address(address: usize) -> bool {
 
 /// The names, without folders, of the files that the process's libraries came from.
 pub(crate) fn loaded_files() -> Result<HashSet<Vec<u8>>, Error> {
-    let file_name = |it: Listed| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
+    let file_name = |it: PhdrEntry| Some(Path::new(it.name.to_str().ok()?).file_name()?.to_owned());
     let files = listed()?;
     // As many as the list, which is there.
-    headroom()?;
+    require_memory()?;
     Ok(files.into_iter().filter_map(file_name).map(OsString::into_vec).collect())
 }
 
@@ -639,10 +642,10 @@ pub(crate) fn is_executable(handle: *mut c_void) -> bool {
 }
 
 /// How many libraries are opened first because another needs them.
-const MOST_NEEDED: usize = 64;
+const MAX_NEEDED: usize = 64;
 
 /// Why the system's loader did not open a library.
-pub(crate) struct Refusal {
+pub(crate) struct OpenError {
     pub text: String,
     /// The library's file, if it is there and only could not be bound.
     pub file: Option<PathBuf>,
@@ -735,20 +738,21 @@ impl Changes {
 /// was found.
 ///
 /// One thread of the process does so at a time, whichever copy of memdl it is in.
-pub(crate) fn redirect(
+pub(crate) fn patch_got(
     definer: &[u8],
     name: &[u8],
     change: &dyn Fn(usize) -> Option<usize>,
 ) -> usize {
-    let (definer, wanted) = (SymbolName::new(definer), Wanted::Default);
+    let (definer, wanted) = (SymbolName::new(definer), VersionMatch::Default);
     // The executable is without a name.
     let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
     let startup = startup().iter().filter(defines).cloned();
     // What cannot be had is looked for again when the next library is loaded.
-    let opened = opened_defining(&definer, wanted).and_then(Listed::all_held).unwrap_or_default();
+    let opened =
+        opened_defining(&definer, wanted).and_then(PhdrEntry::all_held).unwrap_or_default();
     let libraries: Vec<Arc<HostLibrary>> = startup.chain(opened).collect();
     let mut found = 0;
-    let count = || libraries.iter().filter(|library| library.redirect(name, change)).count();
+    let count = || libraries.iter().filter(|library| library.patch_got(name, change)).count();
     process::alone(&mut || found = count());
     found
 }
@@ -805,15 +809,15 @@ impl Start {
         let mut last = 0;
         let mut names: Vec<Vec<u8>> = try_vec(list.len())?;
         for listed in &list {
-            headroom()?;
+            require_memory()?;
             names.push(file_name(&listed.name));
         }
         // Each as it is listed until it is looked into, and what was found then.
-        let mut entries: Vec<(Option<Listed>, Option<Arc<HostLibrary>>)> =
+        let mut entries: Vec<(Option<PhdrEntry>, Option<Arc<HostLibrary>>)> =
             try_collect(list.into_iter().map(|listed| (Some(listed), None)))?;
         let mut queue = vec![0];
         while let Some(index) = queue.pop() {
-            headroom()?;
+            require_memory()?;
             let Some((listed, found)) = entries.get_mut(index) else { continue };
             let Some(listed) = listed.take() else { continue };
             let Some(library) = HostLibrary::new(listed, None)? else { continue };
@@ -828,8 +832,8 @@ impl Start {
         // what they need.
         let mut alone = true;
         for (index, (listed, found)) in entries.iter_mut().enumerate() {
-            if let Some(listed) = listed.take().filter(Listed::has_path) {
-                headroom()?;
+            if let Some(listed) = listed.take().filter(PhdrEntry::has_path) {
+                require_memory()?;
                 if index < last {
                     *found = HostLibrary::new(listed, None)?.map(Arc::new);
                 }
@@ -845,12 +849,12 @@ impl Start {
 pub(crate) struct GlobalScope {
     startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
     /// What the start-up set defines, once that is worth knowing.
-    startup_names: OnceCell<Arc<Names>>,
+    startup_names: OnceCell<Arc<NameFilter>>,
     /// Whether it was asked for a name.
     asked: Cell<bool>,
     /// The libraries that were opened since the process started, for others to see or not; and, where
     /// it was asked, whether this one is for others to see.
-    opened: OnceCell<(Arc<Opened>, Vec<OnceCell<Seen>>)>,
+    opened: OnceCell<(Arc<Opened>, Vec<OnceCell<GlobalVisibility>>)>,
     /// Of these, those that may have unique definitions.
     with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
     /// Of these, those that something was found in, the last first: mostly there is more in them.
@@ -868,7 +872,7 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 /// The names that libraries define, as far as they were wanted.
 struct MadeNames {
     /// Those of the start-up set.
-    startup: Option<Arc<Names>>,
+    startup: Option<Arc<NameFilter>>,
     /// Those of all others, and when that was so.
     opened: Option<(Changes, Arc<Opened>)>,
 }
@@ -884,20 +888,20 @@ impl MadeNames {
 
 /// What libraries define that were opened since the process started.
 struct Opened {
-    names: Names,
+    names: NameFilter,
     libraries: Vec<OpenedLibrary>,
 }
 
 struct OpenedLibrary {
-    listed: Listed,
-    names: Names,
+    listed: PhdrEntry,
+    names: NameFilter,
     /// A name that it defines for whoever can see it, and the address.
     defined: Option<(CString, usize)>,
 }
 
 /// Whether a library was opened for others to see (`RTLD_GLOBAL`). That can change while it is there,
 /// without a sign, so it holds for one load.
-enum Seen {
+enum GlobalVisibility {
     No,
     /// Held, since it may be unloaded by others.
     Yes(Arc<HostLibrary>),
@@ -905,7 +909,11 @@ enum Seen {
 }
 
 impl OpenedLibrary {
-    fn new(library: &HostLibrary, listed: &Listed, hashes: &[u32]) -> Result<OpenedLibrary, Error> {
+    fn new(
+        library: &HostLibrary,
+        listed: &PhdrEntry,
+        hashes: &[u32],
+    ) -> Result<OpenedLibrary, Error> {
         let table = library.table();
         // `dlsym` would call the resolver of an IFUNC, and is not to find another version.
         let is_plain = |index: u32, symbol: &Sym| {
@@ -919,19 +927,19 @@ impl OpenedLibrary {
             let name = CString::new(table.string(symbol.st_name)?).ok()?;
             Some((name, library.memory.load_bias.apply(Vaddr(symbol.st_value))))
         });
-        Ok(OpenedLibrary { listed: listed.clone(), names: Names::new(hashes)?, defined })
+        Ok(OpenedLibrary { listed: listed.clone(), names: NameFilter::new(hashes)?, defined })
     }
 
-    fn seen(&self) -> Result<Seen, Error> {
-        let Some((name, address)) = &self.defined else { return Ok(Seen::Perhaps) };
-        headroom()?;
+    fn seen(&self) -> Result<GlobalVisibility, Error> {
+        let Some((name, address)) = &self.defined else { return Ok(GlobalVisibility::Perhaps) };
+        require_memory()?;
         Ok(match Handle::global_scope().symbol(name, None) {
             // If `dlsym` finds nobody who defines the name, then this library is none that it sees.
-            None => Seen::No,
+            None => GlobalVisibility::No,
             Some(found) if found == *address => {
-                self.listed.clone().held()?.map_or(Seen::Perhaps, Seen::Yes)
+                self.listed.clone().held()?.map_or(GlobalVisibility::Perhaps, GlobalVisibility::Yes)
             }
-            Some(_) => Seen::Perhaps,
+            Some(_) => GlobalVisibility::Perhaps,
         })
     }
 }
@@ -944,14 +952,14 @@ fn made_names() -> Guard<'static, MadeNames> {
 }
 
 /// The names that the start-up set defines; `None` if nobody has made them yet.
-fn startup_names(make: bool) -> Option<Arc<Names>> {
+fn startup_names(make: bool) -> Option<Arc<NameFilter>> {
     let mut made = made_names();
     if made.startup.is_none() && make {
         // Without memory for them it goes on without.
         let mut hashes = Vec::new();
         let mut libraries = startup().iter();
         libraries.try_for_each(|it| hashes.try_extend(it.table().half_hashes())).ok()?;
-        made.startup = Some(Arc::new(Names::new(&hashes).ok()?));
+        made.startup = Some(Arc::new(NameFilter::new(&hashes).ok()?));
     }
     made.startup.clone()
 }
@@ -973,7 +981,7 @@ fn opened() -> Result<Arc<Opened>, Error> {
         }
         Ok(false)
     })?;
-    let opened = Arc::new(Opened { names: Names::new(&hashes)?, libraries });
+    let opened = Arc::new(Opened { names: NameFilter::new(&hashes)?, libraries });
     made.opened = Some((now, opened.clone()));
     Ok(opened)
 }
@@ -1016,7 +1024,7 @@ impl GlobalScope {
 
     /// The names that libraries define, for others to see or not; `None` if those of the start-up set
     /// were not worth making so far.
-    pub(crate) fn names(&self) -> Option<[&Names; 2]> {
+    pub(crate) fn names(&self) -> Option<[&NameFilter; 2]> {
         if self.startup_names.get().is_none()
             && let Some(names) = startup_names(false)
         {
@@ -1026,22 +1034,22 @@ impl GlobalScope {
     }
 
     /// Whether a library may define, for others to see, a name with this hash
-    /// ([`SymbolName::half_hash`]).
+    /// ([`SymbolName::gnu_hash_31`]).
     #[inline]
-    pub(crate) fn may_define(&self, half_hash: u32) -> bool {
-        self.startup_may_have(half_hash) || self.that_may_show(half_hash).next().is_some()
+    pub(crate) fn may_define(&self, gnu_hash_31: u32) -> bool {
+        self.startup_may_have(gnu_hash_31) || self.that_may_show(gnu_hash_31).next().is_some()
     }
 
     #[inline]
-    fn startup_may_have(&self, half_hash: u32) -> bool {
+    fn startup_may_have(&self, gnu_hash_31: u32) -> bool {
         match self.startup_names.get() {
-            Some(names) => names.may_have(half_hash),
-            None => self.unfiltered(half_hash),
+            Some(names) => names.may_have(gnu_hash_31),
+            None => self.unfiltered(gnu_hash_31),
         }
     }
 
     /// As [`GlobalScope::startup_may_have`], while this scope does not have the names.
-    fn unfiltered(&self, half_hash: u32) -> bool {
+    fn unfiltered(&self, gnu_hash_31: u32) -> bool {
         let is_first = !self.asked.replace(true);
         let is_time = ASKED.fetch_add(1, Ordering::Relaxed) == WORTH_NAMES;
         if (is_first || is_time)
@@ -1049,38 +1057,42 @@ impl GlobalScope {
         {
             let _ = self.startup_names.set(names);
         }
-        self.startup_names.get().is_none_or(|names| names.may_have(half_hash))
+        self.startup_names.get().is_none_or(|names| names.may_have(gnu_hash_31))
     }
 
     #[inline]
-    fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<Seen>>) {
+    fn opened(&self) -> &(Arc<Opened>, Vec<OnceCell<GlobalVisibility>>) {
         self.opened.get_or_init(|| {
             let found = opened().and_then(|opened| {
                 let seen = try_collect(opened.libraries.iter().map(|_| OnceCell::new()))?;
                 Ok((opened, seen))
             });
-            let none = || Opened { names: Names::none(), libraries: Vec::new() };
+            let none = || Opened { names: NameFilter::none(), libraries: Vec::new() };
             self.noting(found, || (Arc::new(none()), Vec::new()))
         })
     }
 
     /// The libraries that were opened, may define such a name, and may be seen.
-    fn that_may_show(&self, half_hash: u32) -> impl Iterator<Item = &Seen> {
+    fn that_may_show(&self, gnu_hash_31: u32) -> impl Iterator<Item = &GlobalVisibility> {
         let (opened, seen) = self.opened();
         // Mostly it is none that any of them defines.
-        let any = opened.names.may_have(half_hash);
+        let any = opened.names.may_have(gnu_hash_31);
         let libraries = any.then(|| opened.libraries.iter().zip(seen));
         libraries.into_iter().flatten().filter_map(move |(library, seen)| {
-            let found = || self.noting(library.seen(), || Seen::Perhaps);
+            let found = || self.noting(library.seen(), || GlobalVisibility::Perhaps);
             let seen = || seen.get_or_init(found);
-            library.names.may_have(half_hash).then(seen).filter(|seen| !matches!(seen, Seen::No))
+            library
+                .names
+                .may_have(gnu_hash_31)
+                .then(seen)
+                .filter(|seen| !matches!(seen, GlobalVisibility::No))
         })
     }
 
     /// The one definition of a unique symbol, if a library that was opened since the process started
     /// has one of it: whoever can see that library, `ld.so` keeps one table for all.
     pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
-        if !self.opened().0.names.may_have(name.half_hash()) {
+        if !self.opened().0.names.may_have(name.gnu_hash_31()) {
             return None;
         }
         let find = || self.noting(libraries_with_unique(), Vec::new);
@@ -1095,10 +1107,10 @@ impl GlobalScope {
     pub(crate) fn lookup(
         &self,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
     ) -> Option<GlobalSymbol> {
-        if self.startup_may_have(name.half_hash()) {
+        if self.startup_may_have(name.gnu_hash_31()) {
             let found = self.startup.iter().find_map(|(library, table)| {
                 let (_, symbol) = table.lookup(name, wanted, class)?;
                 Some(library.host_symbol(&symbol))
@@ -1107,10 +1119,10 @@ impl GlobalScope {
                 return Some(GlobalSymbol { symbol, library: None });
             }
         }
-        let mut libraries = self.that_may_show(name.half_hash());
+        let mut libraries = self.that_may_show(name.gnu_hash_31());
         match (libraries.next()?, libraries.next()) {
             // Nobody else can have it.
-            (Seen::Yes(library), None) => {
+            (GlobalVisibility::Yes(library), None) => {
                 let (_, symbol) = library.table().lookup(name, wanted, class)?;
                 if symbol.is_unique() {
                     return self.lookup_opened(name, wanted, class);
@@ -1127,21 +1139,21 @@ impl GlobalScope {
     fn lookup_opened(
         &self,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
     ) -> Option<GlobalSymbol> {
         let c_string = |bytes: &[u8]| self.noting(try_c_string(bytes), || None);
         let c_name = c_string(name.bytes())?;
         let version = match wanted {
-            Wanted::Version(version) => Some(c_string(version.name())?),
-            Wanted::Unversioned | Wanted::Default | Wanted::Any => None,
+            VersionMatch::Version(version) => Some(c_string(version.name())?),
+            VersionMatch::Unversioned | VersionMatch::Default | VersionMatch::Any => None,
         };
         let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
         // `dlsym` has its own idea of which definition an unversioned name means: it tells which
         // library, and the reference's rules which of that library's definitions.
-        let told = if version.is_some() { wanted } else { Wanted::Default };
+        let told = if version.is_some() { wanted } else { VersionMatch::Default };
         let of_library = |library: Arc<HostLibrary>| {
-            let is_it = library.lookup(name, told, Class::Address).is_some_and(|symbol| {
+            let is_it = library.lookup(name, told, TypeClass::Address).is_some_and(|symbol| {
                 match symbol.definition {
                     SymbolValue::Address(found) => found == address,
                     // SAFETY: the library is held, and the offset is its own symbol's.
@@ -1157,7 +1169,7 @@ impl GlobalScope {
         if known.is_some() {
             return known;
         }
-        let defining = opened_defining(name, Wanted::Any).and_then(Listed::all_held);
+        let defining = opened_defining(name, VersionMatch::Any).and_then(PhdrEntry::all_held);
         for library in self.noting(defining, Vec::new) {
             if let Some(found) = of_library(library.clone()) {
                 let mut found_in = self.found_in.borrow_mut();
@@ -1197,7 +1209,7 @@ mod tests {
                 continue;
             };
             let found = scope
-                .lookup(&name, Wanted::Default, Class::Address)
+                .lookup(&name, VersionMatch::Default, TypeClass::Address)
                 .map(|found| found.symbol.definition);
             assert_eq!(
                 found,
@@ -1215,13 +1227,13 @@ mod tests {
         let scope = GlobalScope::new().unwrap();
         let name = SymbolName::new(b"realpath");
         let address = |wanted| {
-            scope.lookup(&name, wanted, Class::Address).map(|found| found.symbol.definition)
+            scope.lookup(&name, wanted, TypeClass::Address).map(|found| found.symbol.definition)
         };
-        let old = address(Wanted::Version(Version::exact(b"GLIBC_2.2.5")));
-        let new = address(Wanted::Version(Version::exact(b"GLIBC_2.3")));
+        let old = address(VersionMatch::Version(Version::exact(b"GLIBC_2.2.5")));
+        let new = address(VersionMatch::Version(Version::exact(b"GLIBC_2.3")));
         assert!(old.is_some() && new.is_some() && old != new);
-        assert_eq!(address(Wanted::Default), new);
-        assert_eq!(address(Wanted::Unversioned), old);
-        assert!(address(Wanted::Version(Version::exact(b"GLIBC_0.0"))).is_none());
+        assert_eq!(address(VersionMatch::Default), new);
+        assert_eq!(address(VersionMatch::Unversioned), old);
+        assert!(address(VersionMatch::Version(Version::exact(b"GLIBC_0.0"))).is_none());
     }
 }

@@ -26,7 +26,7 @@ use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 
 /// More threads than a process can have; a list that seems longer is being changed.
-const MOST_THREADS: usize = 1 << 20;
+const MAX_THREADS: usize = 1 << 20;
 /// How often a list that changes meanwhile is read anew.
 const ATTEMPTS: usize = 100;
 
@@ -138,7 +138,7 @@ impl ThreadList {
         for head in self.heads {
             let mut at = self.after(head)?;
             while at != head {
-                if found.len() == MOST_THREADS || at == 0 {
+                if found.len() == MAX_THREADS || at == 0 {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 found

@@ -11,9 +11,9 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::base::error::Error;
-use crate::base::fallible::headroom;
+use crate::base::fallible::require_memory;
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::images::group::Group;
+use crate::images::group::LoadGroup;
 
 /// A file, whatever its path: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl FileId {
 
 /// An image that is open.
 struct Opened {
-    group: Arc<Group>,
+    group: Arc<LoadGroup>,
     index: usize,
     /// By whom ([`opener`]), and from which file: opening it again gives the same.
     caller: usize,
@@ -48,9 +48,9 @@ fn opened() -> Guard<'static, BTreeMap<usize, Opened>> {
 
 /// Whom a group opens libraries for: the outermost image that encloses it (an interpreter, of whose
 /// modules many may open the same). An address that is only compared.
-fn opener(group: &Arc<Group>) -> usize {
+fn opener(group: &Arc<LoadGroup>) -> usize {
     let mut outermost = group;
-    while let Some((group, _)) = outermost.enclosing() {
+    while let Some((group, _)) = outermost.opener() {
         outermost = group;
     }
     Arc::as_ptr(outermost).addr()
@@ -58,12 +58,12 @@ fn opener(group: &Arc<Group>) -> usize {
 
 /// Notes what an image of the group `caller` has opened, and gives its handle.
 pub(crate) fn open(
-    (caller, _): &(Arc<Group>, usize),
+    (caller, _): &(Arc<LoadGroup>, usize),
     file: Option<FileId>,
-    group: Arc<Group>,
+    group: Arc<LoadGroup>,
     index: usize,
 ) -> Result<*mut c_void, Error> {
-    headroom()?;
+    require_memory()?;
     let handle = ptr::from_ref(group.member(index)).addr();
     let caller = opener(caller);
     let new = Opened { group, index, caller, file, count: 0 };
@@ -75,7 +75,7 @@ pub(crate) fn open(
 
 /// The handle of what this caller has opened from this file before.
 pub(crate) fn open_again(
-    (caller, _): &(Arc<Group>, usize),
+    (caller, _): &(Arc<LoadGroup>, usize),
     file: Option<FileId>,
 ) -> Option<*mut c_void> {
     let mut opened = opened();
@@ -89,7 +89,7 @@ pub(crate) fn open_again(
 
 /// Closes a handle once; `None` if it is none of these. What comes back is the image, if nobody
 /// has it open any more.
-pub(crate) fn close(handle: *mut c_void) -> Option<Option<Arc<Group>>> {
+pub(crate) fn close(handle: *mut c_void) -> Option<Option<Arc<LoadGroup>>> {
     let mut opened = opened();
     let entry = opened.get_mut(&handle.addr())?;
     entry.count = entry.count.saturating_sub(1);
@@ -98,7 +98,7 @@ pub(crate) fn close(handle: *mut c_void) -> Option<Option<Arc<Group>>> {
 }
 
 /// The image that a handle stands for.
-pub(crate) fn image(handle: *mut c_void) -> Option<(Arc<Group>, usize)> {
+pub(crate) fn image(handle: *mut c_void) -> Option<(Arc<LoadGroup>, usize)> {
     let opened = opened();
     let opened = opened.get(&handle.addr())?;
     Some((opened.group.clone(), opened.index))

@@ -6,10 +6,12 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
-use crate::elf::symbol::{Class, SymbolName, Wanted};
+use crate::base::fallible::{
+    TryGrow, require_memory, require_memory_for_next, try_collect, try_vec,
+};
+use crate::elf::symbol::{SymbolName, TypeClass, VersionMatch};
 use crate::host::ld_so::{GlobalScope, SymbolValue};
-use crate::images::group::{Group, Provider};
+use crate::images::group::{LoadGroup, Provider};
 use crate::images::unique;
 
 /// Whether the reference at hand may be bound to a symbol of the host.
@@ -18,17 +20,17 @@ pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
 /// The address of a symbol of an image, or else of what it needs, breadth first.
 #[inline]
 pub(crate) fn in_library(
-    group: &Arc<Group>,
+    group: &Arc<LoadGroup>,
     index: usize,
     name: &SymbolName<'_>,
-    wanted: Wanted<'_>,
+    wanted: VersionMatch<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     // Nearly always it is the image's own: nothing is allocated for it.
     match in_image(group, index, name, wanted, &|| true)? {
         Some(found) => Ok(Some(found)),
         None => {
-            headroom()?;
-            let list = searchlist(Provider::Loaded(group.clone(), index))?;
+            require_memory()?;
+            let list = searchlist(Provider::LoadedImage(group.clone(), index))?;
             in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
         }
     }
@@ -39,14 +41,16 @@ pub(crate) fn in_library(
 pub(crate) fn in_list(
     list: &[Provider],
     name: &SymbolName<'_>,
-    wanted: Wanted<'_>,
+    wanted: VersionMatch<'_>,
     may_use_host: MayUseHost<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     for provider in list {
         let found = match provider {
-            Provider::Loaded(group, index) => in_image(group, *index, name, wanted, may_use_host)?,
+            Provider::LoadedImage(group, index) => {
+                in_image(group, *index, name, wanted, may_use_host)?
+            }
             Provider::Host(library) => {
-                let found = library.lookup(name, wanted, Class::Address);
+                let found = library.lookup(name, wanted, TypeClass::Address);
                 let found = found.filter(|_| may_use_host());
                 // SAFETY: a value of the library's own symbol, and the library is held.
                 found.map(|found| unsafe { address_of(found.definition) }).transpose()?
@@ -62,14 +66,14 @@ pub(crate) fn in_list(
 
 #[inline]
 fn in_image(
-    group: &Arc<Group>,
+    group: &Arc<LoadGroup>,
     index: usize,
     name: &SymbolName<'_>,
-    wanted: Wanted<'_>,
+    wanted: VersionMatch<'_>,
     may_use_host: MayUseHost<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     let loaded = group.member(index);
-    let found = loaded.symbols().lookup(name, wanted, Class::Definition);
+    let found = loaded.symbols().lookup(name, wanted, TypeClass::Definition);
     let Some((_, symbol)) = found.filter(|_| !loaded.of_system || may_use_host()) else {
         return Ok(None);
     };
@@ -84,15 +88,15 @@ fn in_image(
 /// The one definition of a unique symbol, where that is another library's: as references of the
 /// image are bound.
 fn unique_value(
-    group: &Arc<Group>,
+    group: &Arc<LoadGroup>,
     index: usize,
     name: &SymbolName<'_>,
     may_use_host: MayUseHost<'_>,
 ) -> Result<Option<SymbolValue>, Error> {
-    let list = searchlist(Provider::Loaded(group.clone(), index))?;
+    let list = searchlist(Provider::LoadedImage(group.clone(), index))?;
     let of_host = list.iter().find_map(|provider| match provider {
         Provider::Host(library) => Some(library.unique(name)?.definition),
-        Provider::Member(_) | Provider::Loaded(..) => None,
+        Provider::Member(_) | Provider::LoadedImage(..) => None,
     });
     let of_image = || {
         let (group, index, symbol) = unique::definition(name.bytes())?;
@@ -122,30 +126,32 @@ pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error
 
 /// What an image of this group sees besides the host: the group's first member and all that it
 /// needs, then the same of the image that opened it, and so on.
-pub(crate) fn scope(group: &Arc<Group>) -> Result<Vec<Provider>, Error> {
+pub(crate) fn scope(group: &Arc<LoadGroup>) -> Result<Vec<Provider>, Error> {
     let mut list = Vec::new();
     let mut next = Some(group);
     while let Some(group) = next {
-        let more = searchlist(Provider::Loaded(group.clone(), 0))?;
+        let more = searchlist(Provider::LoadedImage(group.clone(), 0))?;
         more.into_iter().try_for_each(|provider| push_new(&mut list, provider))?;
-        next = group.enclosing().map(|(enclosing, _)| enclosing);
+        next = group.opener().map(|(opener, _)| opener);
     }
     Ok(list)
 }
 
 /// The images in [`scope`].
-pub(crate) fn images_in_scope(group: &Arc<Group>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+pub(crate) fn images_in_scope(
+    group: &Arc<LoadGroup>,
+) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
     images(scope(group)?)
 }
 
 /// The images among a library that is in place and all that it needs.
-pub(crate) fn images_needed(first: Provider) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+pub(crate) fn images_needed(first: Provider) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
     images(searchlist(first)?)
 }
 
-fn images(list: Vec<Provider>) -> Result<Vec<(Arc<Group>, usize)>, Error> {
+fn images(list: Vec<Provider>) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
     let of_image = |provider| match provider {
-        Provider::Loaded(group, index) => Some((group, index)),
+        Provider::LoadedImage(group, index) => Some((group, index)),
         Provider::Member(_) | Provider::Host(_) => None,
     };
     try_collect(list.into_iter().filter_map(of_image))
@@ -167,7 +173,7 @@ pub(crate) fn breadth_first(
     list.push(first);
     for index in 0.. {
         let Some(provider) = list.get(index) else { break };
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         let needed = provider.needed(&own)?;
         let mut needed = needed.into_iter().filter(&wanted);
         needed.try_for_each(|provider| push_new(&mut list, provider))?;

@@ -26,12 +26,14 @@ use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::arch;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
-use crate::base::fallible::{TryGrow, headroom, headroom_for_next, try_collect, try_vec};
+use crate::base::fallible::{
+    TryGrow, require_memory, require_memory_for_next, try_collect, try_vec,
+};
 use crate::base::sync::{Lock, Rank, ReadGuard, SharedLock, WriteGuard};
 use crate::debug::read_lines::ReadLines;
-use crate::debug::{Presence, debugger_listens};
+use crate::debug::{DebugRegistration, debugger_listens};
 use crate::elf::dynamic::ReadAt;
-use crate::elf::image::Facts;
+use crate::elf::image::Decoded;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::{Sym, SymbolTable};
 use crate::host::exit_handlers;
@@ -46,20 +48,20 @@ use crate::tls::TlsModule;
 use crate::unwind;
 
 /// The images of one load.
-pub(crate) struct Group {
+pub(crate) struct LoadGroup {
     /// Indices of members, dependencies first.
     init_order: Vec<usize>,
     /// How many of them, from the front, are initialised and not yet finalised.
     initialised: AtomicUsize,
     /// Where the group is found; set when it is entered.
     number: OnceLock<u64>,
-    traces: Traces,
-    members: Vec<Loaded>,
+    traces: LibcRegistrations,
+    members: Vec<LoadedImage>,
     /// What members are bound to; behind `members`, so that it goes last.
-    keep: Lock<Vec<Keep>>,
+    keep: Lock<Vec<Dependency>>,
     call_binder: Option<Arc<CallBinder>>,
     /// The image that opened the group, whose scope it is in.
-    enclosing: Option<(Arc<Group>, usize)>,
+    opener: Option<(Arc<LoadGroup>, usize)>,
     /// What its images may do.
     policy: Policy,
     _restriction: Option<Restriction>,
@@ -67,47 +69,47 @@ pub(crate) struct Group {
 
 /// What images of a group have told the C library: a pool asks, to know what a reset must undo.
 #[derive(Default)]
-pub(crate) struct Traces {
+pub(crate) struct LibcRegistrations {
     handlers: AtomicBool,
     keys: AtomicBool,
 }
 
 /// What there is since it was last asked.
-pub(crate) struct Left {
+pub(crate) struct Pending {
     /// Functions to be called at the exit or on a fork. Destructors take them back.
     pub handlers: bool,
     /// Keys with destructors.
     pub keys: bool,
 }
 
-impl Traces {
-    pub(crate) fn take(&self) -> Left {
+impl LibcRegistrations {
+    pub(crate) fn take(&self) -> Pending {
         // Mostly there is none, and reading is cheaper than changing.
         let take = |trace: &AtomicBool| {
             trace.load(Ordering::Relaxed) && trace.swap(false, Ordering::Relaxed)
         };
-        Left { handlers: take(&self.handlers), keys: take(&self.keys) }
+        Pending { handlers: take(&self.handlers), keys: take(&self.keys) }
     }
 }
 
 /// Binds a call of a group's member when it is first made: from the symbol's index to the function,
 /// and what must be kept for it.
 pub(crate) type CallBinder =
-    dyn Fn(&Group, usize, u32) -> Result<(usize, Vec<Keep>), Error> + Send + Sync;
+    dyn Fn(&LoadGroup, usize, u32) -> Result<(usize, Vec<Dependency>), Error> + Send + Sync;
 
 /// What the first words of an image's PLT lead to ([`arch::bind_call`]): the first field is called
 /// with the address of this and the number of the entry.
 #[repr(C)]
 pub(crate) struct Plt {
     bind: extern "C" fn(&Plt, usize) -> usize,
-    group: AtomicPtr<Group>,
+    group: AtomicPtr<LoadGroup>,
     member: usize,
 }
 
 impl Plt {
     /// For the group's member of this index.
     pub(crate) fn new(member: usize) -> Box<Plt> {
-        arch::look_at_processor();
+        arch::detect_xsave();
         Box::new(Plt { bind: Plt::bind, group: AtomicPtr::default(), member })
     }
 
@@ -143,10 +145,10 @@ impl KeptTable {
     /// # Safety
     /// It is dropped before both, or with them.
     pub(crate) unsafe fn new(
-        facts: &Arc<Facts>,
+        decoded: &Arc<Decoded>,
         mapping: &Mapping<Sealed>,
     ) -> Result<KeptTable, Error> {
-        let table = facts.symbols_in(mapping)?;
+        let table = decoded.symbols_in(mapping)?;
         // SAFETY: the slices are of the image's memory and the layout is in the `Arc`: neither moves
         // when their owners do, and the caller sees to it that they are there as long as this.
         let table = unsafe { std::mem::transmute::<SymbolTable<'_>, SymbolTable<'static>>(table) };
@@ -155,13 +157,13 @@ impl KeptTable {
 }
 
 /// An image in place. The fields are in drop order: what refers to the mapping goes before it.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedImage {
     pub(crate) name: Arc<str>,
     pub(crate) table: KeptTable,
-    pub(crate) facts: Arc<Facts>,
+    pub(crate) decoded: Arc<Decoded>,
     /// The libraries that it needs, directly, in order.
     pub(crate) needed: Vec<Provider>,
-    pub(crate) debug: Presence,
+    pub(crate) debug: DebugRegistration,
     pub(crate) _profile: Option<profile::Registration>,
     /// What was read of its debug information.
     pub(crate) read: ReadLines,
@@ -177,18 +179,19 @@ pub(crate) struct Loaded {
 
 /// What a group holds on to because it refers to it.
 #[derive(Clone)]
-pub(crate) enum Keep {
-    Group(Arc<Group>),
+pub(crate) enum Dependency {
+    LoadGroup(Arc<LoadGroup>),
     Host(Arc<HostLibrary>),
 }
 
-impl Keep {
+impl Dependency {
     /// Whether it is the same thing.
-    pub(crate) fn is(&self, other: &Keep) -> bool {
+    pub(crate) fn is(&self, other: &Dependency) -> bool {
         match (self, other) {
-            (Keep::Group(a), Keep::Group(b)) => Arc::ptr_eq(a, b),
-            (Keep::Host(a), Keep::Host(b)) => Arc::ptr_eq(a, b) || a.is(b),
-            (Keep::Group(_), Keep::Host(_)) | (Keep::Host(_), Keep::Group(_)) => false,
+            (Dependency::LoadGroup(a), Dependency::LoadGroup(b)) => Arc::ptr_eq(a, b),
+            (Dependency::Host(a), Dependency::Host(b)) => Arc::ptr_eq(a, b) || a.is(b),
+            (Dependency::LoadGroup(_), Dependency::Host(_))
+            | (Dependency::Host(_), Dependency::LoadGroup(_)) => false,
         }
     }
 }
@@ -199,33 +202,33 @@ pub(crate) enum Provider {
     /// The member of the group of this index.
     Member(usize),
     /// An image that is loaded already.
-    Loaded(Arc<Group>, usize),
+    LoadedImage(Arc<LoadGroup>, usize),
     /// A library of `ld.so`'s.
     Host(Arc<HostLibrary>),
 }
 
-impl Group {
+impl LoadGroup {
     /// A group of images that are relocated and sealed. Nothing of theirs has run but IFUNC
     /// resolvers, and nobody can find it yet.
     pub(crate) fn new(
-        members: Vec<Loaded>,
+        members: Vec<LoadedImage>,
         init_order: Vec<usize>,
-        keep: Vec<Keep>,
+        keep: Vec<Dependency>,
         call_binder: Option<Arc<CallBinder>>,
-        enclosing: Option<(Arc<Group>, usize)>,
+        opener: Option<(Arc<LoadGroup>, usize)>,
         policy: Policy,
-    ) -> Arc<Group> {
-        let group = Arc::new(Group {
+    ) -> Arc<LoadGroup> {
+        let group = Arc::new(LoadGroup {
             _restriction: Restriction::new(&policy),
             policy,
             init_order,
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
-            traces: Traces::default(),
+            traces: LibcRegistrations::default(),
             members,
             keep: Lock::new(Rank::Keep, keep),
             call_binder,
-            enclosing,
+            opener,
         });
         for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
             plt.group.store(Arc::as_ptr(&group).cast_mut(), Ordering::Release);
@@ -257,8 +260,8 @@ impl Group {
     }
 
     /// The image that opened the group, whose scope it is in.
-    pub(crate) fn enclosing(&self) -> Option<&(Arc<Group>, usize)> {
-        self.enclosing.as_ref()
+    pub(crate) fn opener(&self) -> Option<&(Arc<LoadGroup>, usize)> {
+        self.opener.as_ref()
     }
 
     /// Binds a call of a member, stores the function where the next call finds it, and gives it.
@@ -268,7 +271,7 @@ impl Group {
             let what = format!("a call through PLT entry {relocation}, which does not exist");
             Error::malformed(what, Place::Header)
         };
-        let table = loaded.facts.relocations.jmprel.clone().ok_or_else(outside)?;
+        let table = loaded.decoded.relocations.jmprel.clone().ok_or_else(outside)?;
         let entries = loaded.mapping.read(table).ok_or_else(outside)?;
         let rela = Rela::entries(entries).nth(relocation).ok_or_else(outside)?;
         let binder = self.call_binder.as_ref().ok_or_else(outside)?;
@@ -279,12 +282,12 @@ impl Group {
         Ok(function)
     }
 
-    pub(crate) fn traces(&self) -> &Traces {
+    pub(crate) fn traces(&self) -> &LibcRegistrations {
         &self.traces
     }
 
     /// How often it is held; what those did with it who hold it no more has happened.
-    pub(crate) fn holders(self: &Arc<Group>) -> usize {
+    pub(crate) fn holders(self: &Arc<LoadGroup>) -> usize {
         let count = Arc::strong_count(self);
         // As others give their share up.
         fence(Ordering::Acquire);
@@ -330,7 +333,7 @@ impl Group {
     }
 
     /// The member of this index, which is one that the group or its loader gave out.
-    pub(crate) fn member(&self, index: usize) -> &Loaded {
+    pub(crate) fn member(&self, index: usize) -> &LoadedImage {
         member(&self.members, index)
     }
 
@@ -380,7 +383,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for LoadGroup {
     fn drop(&mut self) {
         self.finalise();
         // Nobody may find it any more; then the fields go.
@@ -397,7 +400,7 @@ impl Drop for Group {
     }
 }
 
-impl Drop for Loaded {
+impl Drop for LoadedImage {
     fn drop(&mut self) {
         if debugger_listens() {
             self.mapping.quarantine();
@@ -405,10 +408,10 @@ impl Drop for Loaded {
     }
 }
 
-impl Loaded {
+impl LoadedImage {
     /// Whether a `DT_NEEDED` entry of this name means this image.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
-        self.facts.is_called(&self.name, name)
+        self.decoded.is_called(&self.name, name)
     }
 
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {
@@ -460,7 +463,7 @@ impl Loaded {
     /// it nearly always is, or another library's. Nothing of the image has run yet.
     fn check_functions(&self, is_code: impl Fn(usize) -> bool) -> Result<(), Error> {
         for (tag, array) in
-            [(DT_INIT_ARRAY, &self.facts.init_array), (DT_FINI_ARRAY, &self.facts.fini_array)]
+            [(DT_INIT_ARRAY, &self.decoded.init_array), (DT_FINI_ARRAY, &self.decoded.fini_array)]
         {
             let words = array.as_ref().and_then(|range| self.mapping.read(range.clone()));
             let functions = words.unwrap_or_default().as_chunks().0.iter();
@@ -475,14 +478,14 @@ impl Loaded {
 
     /// `DT_INIT`, then `DT_INIT_ARRAY`.
     fn constructors(&self) -> impl Iterator<Item = usize> + '_ {
-        let init = self.facts.init.map(|address| self.mapping.load_bias().apply(address));
-        init.into_iter().chain(self.functions(&self.facts.init_array))
+        let init = self.decoded.init.map(|address| self.mapping.load_bias().apply(address));
+        init.into_iter().chain(self.functions(&self.decoded.init_array))
     }
 
     /// `DT_FINI_ARRAY` in reverse, then `DT_FINI`.
     fn destructors(&self) -> impl Iterator<Item = usize> + '_ {
-        let fini = self.facts.fini.map(|address| self.mapping.load_bias().apply(address));
-        self.functions(&self.facts.fini_array).rev().chain(fini)
+        let fini = self.decoded.fini.map(|address| self.mapping.load_bias().apply(address));
+        self.functions(&self.decoded.fini_array).rev().chain(fini)
     }
 
     /// The non-null words of an array of functions, as they stand in memory now.
@@ -506,9 +509,9 @@ impl Provider {
     ) -> Result<Vec<Provider>, Error> {
         match self {
             Provider::Member(index) => own(*index),
-            Provider::Loaded(group, index) => {
+            Provider::LoadedImage(group, index) => {
                 let of_group = |needed: &Provider| match needed {
-                    Provider::Member(member) => Provider::Loaded(group.clone(), *member),
+                    Provider::Member(member) => Provider::LoadedImage(group.clone(), *member),
                     other => other.clone(),
                 };
                 try_collect(group.member(*index).needed.iter().map(of_group))
@@ -523,7 +526,9 @@ impl Provider {
     pub(crate) fn is(&self, other: &Provider) -> bool {
         match (self, other) {
             (Provider::Member(a), Provider::Member(b)) => a == b,
-            (Provider::Loaded(a, i), Provider::Loaded(b, j)) => Arc::ptr_eq(a, b) && i == j,
+            (Provider::LoadedImage(a, i), Provider::LoadedImage(b, j)) => {
+                Arc::ptr_eq(a, b) && i == j
+            }
             (Provider::Host(a), Provider::Host(b)) => a.is(b),
             _ => false,
         }
@@ -533,7 +538,7 @@ impl Provider {
 /// The groups that are in place.
 struct Live {
     /// By the number that a group got when it was loaded.
-    groups: BTreeMap<u64, Weak<Group>>,
+    groups: BTreeMap<u64, Weak<LoadGroup>>,
     /// By the first address of each image.
     images: BTreeMap<usize, LiveImage>,
     /// Numbers of those whose exports later images see.
@@ -541,7 +546,7 @@ struct Live {
     /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
     keys: BTreeMap<libc::pthread_key_t, usize>,
     /// Those that must stay (`DF_1_NODELETE`, or sealed).
-    pinned: Vec<Arc<Group>>,
+    pinned: Vec<Arc<LoadGroup>>,
     /// How many groups were ever entered; the number of the next.
     next: u64,
 }
@@ -573,7 +578,7 @@ impl Live {
 
 struct LiveImage {
     end: usize,
-    group: Weak<Group>,
+    group: Weak<LoadGroup>,
     index: usize,
     /// The handles under which it has had the C library note functions to be called later, and not
     /// called since. There is mostly one.
@@ -603,7 +608,7 @@ fn write() -> WriteGuard<'static, Live> {
 /// Lets a group be found, from just before its constructors run until after its destructors.
 ///
 /// What was entered of one for which there is no memory goes with it.
-pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
+pub(crate) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
     // The finaliser below is reached by the linker only through this object file; a look at it
     // makes sure that it is part of the link.
     std::hint::black_box(&FINI);
@@ -616,7 +621,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     let _ = group.number.set(number);
     live.groups.insert(number, Arc::downgrade(group));
     for (index, loaded) in group.members.iter().enumerate() {
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         let addresses = loaded.mapping.address_range();
         let handles = Vec::new();
         let group = Arc::downgrade(group);
@@ -626,7 +631,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
     if global {
         live.global.push(number);
     }
-    if group.policy.seal || group.members.iter().any(|loaded| loaded.facts.nodelete) {
+    if group.policy.seal || group.members.iter().any(|loaded| loaded.decoded.nodelete) {
         live.pinned.push(group.clone());
     }
     Ok(())
@@ -634,7 +639,7 @@ pub(crate) fn enter(group: &Arc<Group>, global: bool) -> Result<(), Error> {
 
 /// The image that `address` lies in, kept for as long as the result is; `None` also for one whose
 /// last owner is gone and whose destructors are running.
-pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
+pub(crate) fn image_at(address: usize) -> Option<(Arc<LoadGroup>, usize)> {
     let live = read();
     let image = live.image_at(address)?;
     Some((image.group.upgrade()?, image.index))
@@ -643,7 +648,7 @@ pub(crate) fn image_at(address: usize) -> Option<(Arc<Group>, usize)> {
 /// Notes a key whose destructor may be an image's.
 pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<(), Error> {
     if let Some((group, _)) = image_at(destructor) {
-        headroom()?;
+        require_memory()?;
         group.traces.keys.store(true, Ordering::Relaxed);
         write().keys.insert(key, destructor);
     }
@@ -702,11 +707,11 @@ pub(crate) fn forget_key(key: libc::pthread_key_t) {
 }
 
 /// All images, in load order.
-pub(crate) fn all_images() -> Result<Vec<(Arc<Group>, usize)>, Error> {
+pub(crate) fn all_images() -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
     of_groups(&all_groups()?)
 }
 
-fn all_groups() -> Result<Vec<Arc<Group>>, Error> {
+fn all_groups() -> Result<Vec<Arc<LoadGroup>>, Error> {
     let live = read();
     // Nothing that was upgraded may go while the lock is held: so all of the room comes first.
     let mut groups = try_vec(live.groups.len())?;
@@ -715,8 +720,8 @@ fn all_groups() -> Result<Vec<Arc<Group>>, Error> {
 }
 
 /// All images of these groups.
-fn of_groups(groups: &[Arc<Group>]) -> Result<Vec<(Arc<Group>, usize)>, Error> {
-    let images = |group: &Arc<Group>| {
+fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+    let images = |group: &Arc<LoadGroup>| {
         let group = group.clone();
         (0..group.len()).map(move |index| (group.clone(), index))
     };
@@ -725,7 +730,7 @@ fn of_groups(groups: &[Arc<Group>]) -> Result<Vec<(Arc<Group>, usize)>, Error> {
 
 /// As [`all_images`]; `None` if there is no memory for the list, or the registry is being changed just
 /// now, perhaps by the very thread that asks.
-pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<Group>, usize)>> {
+pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<LoadGroup>, usize)>> {
     drop(LIVE.try_read()?);
     all_images().ok()
 }
@@ -742,7 +747,7 @@ pub(crate) fn unloads() -> u64 {
 }
 
 /// The images whose exports all later ones see, in load order.
-pub(crate) fn global_images() -> Result<Vec<(Arc<Group>, usize)>, Error> {
+pub(crate) fn global_images() -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
     let live = read();
     // As in `all_groups`.
     let mut groups = try_vec(live.global.len())?;

@@ -17,7 +17,7 @@ use std::ptr;
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
-use crate::images::group::Group;
+use crate::images::group::LoadGroup;
 use crate::memory::reserve::{MANY_PAGES, many_pages, zero};
 
 /// The contents of a group's written memory.
@@ -47,7 +47,7 @@ impl Snapshot {
     ///
     /// # Safety
     /// The group is in place, and nobody writes to its memory meanwhile.
-    pub(crate) unsafe fn take(&mut self, group: &Group) -> Result<(), Error> {
+    pub(crate) unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
         self.runs.clear();
         self.saved.clear();
         let page = region::page::size();

@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use crate::base::error::Error;
-use crate::base::fallible::{headroom, try_copy};
+use crate::base::fallible::{require_memory, try_copy};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::elf::symbol::Sym;
-use crate::images::group::Group;
+use crate::images::group::LoadGroup;
 
 struct Unique {
-    group: Weak<Group>,
+    group: Weak<LoadGroup>,
     index: usize,
     symbol: Sym,
 }
@@ -42,7 +42,7 @@ pub(crate) struct FirstUse {
 }
 
 /// The image that has the one definition of `name`, and the symbol there.
-pub(crate) fn definition(name: &[u8]) -> Option<(Arc<Group>, usize, Sym)> {
+pub(crate) fn definition(name: &[u8]) -> Option<(Arc<LoadGroup>, usize, Sym)> {
     let table = table();
     let unique = table.get(name)?;
     Some((unique.group.upgrade()?, unique.index, unique.symbol))
@@ -50,7 +50,7 @@ pub(crate) fn definition(name: &[u8]) -> Option<(Arc<Group>, usize, Sym)> {
 
 /// Makes the definitions of a group that is in place the only ones, but for those that another
 /// group has entered meanwhile. What was entered of a group that goes is not found any more.
-pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) -> Result<(), Error> {
+pub(crate) fn enter(group: &Arc<LoadGroup>, first_uses: &[FirstUse]) -> Result<(), Error> {
     if first_uses.is_empty() {
         return Ok(());
     }
@@ -60,7 +60,7 @@ pub(crate) fn enter(group: &Arc<Group>, first_uses: &[FirstUse]) -> Result<(), E
         if table.contains_key(name) {
             continue;
         }
-        headroom()?;
+        require_memory()?;
         let name = try_copy(name)?.into_boxed_slice();
         let group = Arc::downgrade(group);
         table.insert(name, Unique { group, index: *member, symbol: *symbol });

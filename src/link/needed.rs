@@ -31,11 +31,11 @@ use std::path::{Path, PathBuf};
 use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, headroom, headroom_for_next, no_memory, try_vec};
+use crate::base::fallible::{TryGrow, no_memory, require_memory, require_memory_for_next, try_vec};
 use crate::base::limits::Limits;
-use crate::elf::image::Facts;
-use crate::elf::name_filter::Names;
-use crate::elf::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
+use crate::elf::image::Decoded;
+use crate::elf::name_filter::NameFilter;
+use crate::elf::symbol::{Sym, SymbolName, SymbolTable, TypeClass, VersionMatch};
 use crate::host::ld_so::{self, GlobalScope};
 use crate::memory::bytes::{Bytes, Image};
 use crate::memory::reserve::MappedFile;
@@ -73,7 +73,7 @@ struct Found {
     loaded_files: HashSet<Vec<u8>>,
     system_folders: Vec<PathBuf>,
     /// What images define for others to use.
-    definitions: Names,
+    definitions: NameFilter,
 }
 
 impl Surroundings<'_> {
@@ -131,9 +131,9 @@ impl Surroundings<'_> {
         let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
         let Ok(image) = image else { return nothing() };
         let path = file.to_string_lossy();
-        let folders = folders(&image.facts, &path)?;
+        let folders = folders(&image.decoded, &path)?;
         let (mut all_needed, mut needs_image) = (Vec::new(), false);
-        for name in names(&image.facts, &path)? {
+        for name in names(&image.decoded, &path)? {
             if (self.is_in_memory)(name.to_bytes()) {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
@@ -147,13 +147,13 @@ impl Surroundings<'_> {
 
     /// Whether `ld.so` would bind a reference of this library's to a definition of an image, or
     /// images report to it.
-    fn refers_to_images(&self, library: &Image<'_>, defined: &Names) -> Result<bool, Error> {
+    fn refers_to_images(&self, library: &Image<'_>, defined: &NameFilter) -> Result<bool, Error> {
         let table = library.symbols()?;
         // New views, for each has a budget.
         let images = (self.images)()?;
         for name in REGISTRIES.map(SymbolName::new) {
             let defines = |table: &SymbolTable<'_>| {
-                table.lookup(&name, Wanted::Any, Class::Definition).is_some()
+                table.lookup(&name, VersionMatch::Any, TypeClass::Definition).is_some()
             };
             let reports = |image: &SymbolTable<'_>| !defines(image) && image.refers_to(&name);
             if defines(&table) && images.iter().any(reports) {
@@ -164,7 +164,7 @@ impl Surroundings<'_> {
         let named = || library.relas().map(|rela| rela.symbol.saturating_add(1)).max().unwrap_or(0);
         let count = if table.len() > 1 { table.len() } else { named().min(table.capacity()) };
         for index in 1..count {
-            if !table.half_hash(index).is_some_and(|hash| defined.may_have(hash)) {
+            if !table.gnu_hash_31(index).is_some_and(|hash| defined.may_have(hash)) {
                 continue;
             }
             if self.is_of_image(library, &table, index, &images)
@@ -190,28 +190,28 @@ impl Surroundings<'_> {
         else {
             return false;
         };
-        let is_own = symbol.is_protected() || library.facts.symbolic;
+        let is_own = symbol.is_protected() || library.decoded.symbolic;
         if symbol.is_local() || is_own && !symbol.is_undefined() {
             return false;
         }
-        let wanted = table.version(index).map_or(Wanted::Unversioned, Wanted::Version);
-        let found = images.iter().find_map(|it| it.lookup(&name, wanted, Class::Definition));
+        let wanted = table.version(index).map_or(VersionMatch::Unversioned, VersionMatch::Version);
+        let found = images.iter().find_map(|it| it.lookup(&name, wanted, TypeClass::Definition));
         found.is_some_and(|(_, symbol)| is_meant(&name, &symbol))
             && !std::str::from_utf8(name.bytes()).is_ok_and(|it| self.defined.contains_key(it))
-            && self.host.lookup(&name, wanted, Class::Definition).is_none()
+            && self.host.lookup(&name, wanted, TypeClass::Definition).is_none()
     }
 }
 
 /// The names of strong definitions.
-fn defined_by(images: &[SymbolTable<'_>]) -> Result<Names, Error> {
+fn defined_by(images: &[SymbolTable<'_>]) -> Result<NameFilter, Error> {
     let mut hashes = Vec::new();
     for image in images {
         for (index, _) in image.exports().filter(|(_, symbol)| symbol.is_strong()) {
-            hashes.try_extend(image.half_hash(index))?;
+            hashes.try_extend(image.gnu_hash_31(index))?;
             image.check_work()?;
         }
     }
-    Names::new(&hashes)
+    NameFilter::new(&hashes)
 }
 
 /// Whether a definition may be there for other libraries to use it instead of their own. What
@@ -231,7 +231,7 @@ impl Found {
         if known.is_some() {
             return Ok(known);
         }
-        headroom()?;
+        require_memory()?;
         let file = ld_so::find_file(&name, folders);
         let file = file.or_else(|| ld_so::find_file(&name, &self.system_folders));
         let Some(file) = file else { return Ok(None) };
@@ -243,13 +243,13 @@ impl Found {
 
 /// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the folder that the image came from, which
 /// is known only if it is called by an absolute path.
-pub(crate) fn folders(facts: &Facts, name: &str) -> Result<Vec<PathBuf>, Error> {
-    let Some(list) = &facts.run_path else { return Ok(Vec::new()) };
+pub(crate) fn folders(decoded: &Decoded, name: &str) -> Result<Vec<PathBuf>, Error> {
+    let Some(list) = &decoded.run_path else { return Ok(Vec::new()) };
     let origin = origin(name);
     let expanded = |folder: &[u8]| expand(&CString::new(folder).ok()?, origin.as_deref());
     let mut folders = Vec::new();
     for (index, folder) in list.to_bytes().split(|&byte| byte == b':').enumerate() {
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         let Some(folder) = expanded(folder) else { continue };
         let folder = Path::new(OsStr::from_bytes(folder.to_bytes()));
         if folder.is_absolute() {
@@ -266,11 +266,11 @@ fn origin(name: &str) -> Option<String> {
 }
 
 /// What an image needs: its `DT_NEEDED` entries, in order.
-pub(crate) fn names(facts: &Facts, name: &str) -> Result<Vec<CString>, Error> {
+pub(crate) fn names(decoded: &Decoded, name: &str) -> Result<Vec<CString>, Error> {
     let origin = origin(name);
-    let mut names = try_vec(facts.needed.len())?;
-    for (index, needed) in facts.needed.iter().enumerate() {
-        headroom_for_next(index)?;
+    let mut names = try_vec(decoded.needed.len())?;
+    for (index, needed) in decoded.needed.iter().enumerate() {
+        require_memory_for_next(index)?;
         names.push(expand(needed, origin.as_deref()).unwrap_or_else(|| needed.clone()));
     }
     Ok(names)

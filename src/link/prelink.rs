@@ -70,7 +70,7 @@ impl Prelinked {
         let most = image.bytes().len() / 8;
         let mut rest = Vec::new();
         let applier = Applier {
-            relocations: &image.facts.relocations,
+            relocations: &image.decoded.relocations,
             bound,
             member,
             machine: &MACHINE,
@@ -232,7 +232,7 @@ mod tests {
         let source = Source::Copied(member.image.bytes());
         let mut mapping = Mapping::new(&member.plan, source, None).unwrap();
         let applier = Applier {
-            relocations: &member.image.facts.relocations,
+            relocations: &member.image.decoded.relocations,
             bound: &member.bound,
             member: 0,
             machine: &MACHINE,
@@ -257,7 +257,7 @@ mod tests {
         let [member] = &prepared.members[..] else { return None };
         // What is left to be applied needs a block of thread-local variables.
         let prelinked = member.prelinked.as_ref()?;
-        if member.image.facts.tls.is_some() {
+        if member.image.decoded.tls.is_some() {
             return None;
         }
         let (bias, words, _first) =

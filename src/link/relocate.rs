@@ -24,15 +24,15 @@ use crate::base::fallible::{TryGrow, lossy, try_copy, try_filled, try_lossy, try
 use crate::base::tls_index::ModuleId;
 use crate::elf::dynamic::ReadAt;
 use crate::elf::image::RelocationTables;
-use crate::elf::name_filter::Names;
+use crate::elf::name_filter::NameFilter;
 use crate::elf::rela::Rela;
-use crate::elf::symbol::{Class, PlainDefinitions, Sym, SymbolName, SymbolTable, Wanted};
+use crate::elf::symbol::{PlainDefinitions, Sym, SymbolName, SymbolTable, TypeClass, VersionMatch};
 use crate::host::ld_so::HostLibrary;
-use crate::images::group::Keep;
+use crate::images::group::Dependency;
 use crate::images::members;
 use crate::images::policy::SymbolRequest;
 use crate::images::unique::FirstUse;
-use crate::link::scope::{Definition, Resolver, SearchOrder, Target};
+use crate::link::scope::{Definition, LookupScope, Resolver, Target};
 use crate::memory::bytes::Image;
 use crate::tls::{self, Descriptor};
 
@@ -70,7 +70,7 @@ pub(crate) struct Outcome {
     /// All symbols of the host that the image may not bind to, and that nothing else defines.
     pub refused: Vec<RefusedImport>,
     /// What must be kept because something was bound to it.
-    pub keep: Vec<Keep>,
+    pub keep: Vec<Dependency>,
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
     pub static_tls: BTreeSet<usize>,
     /// Libraries that were opened for the group, and have no room in every thread for thread-locals
@@ -82,7 +82,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Notes what must be kept; mostly it is what the last one was.
-    fn keep(&mut self, keep: Option<Keep>) -> Result<(), Error> {
+    fn keep(&mut self, keep: Option<Dependency>) -> Result<(), Error> {
         match keep {
             Some(keep) if !self.keep.last().is_some_and(|last| last.is(&keep)) => {
                 self.keep.try_push(keep)
@@ -98,11 +98,11 @@ pub(crate) fn bind(
     member: usize,
     name: &str,
     machine: &Machine,
-    order: &SearchOrder<'_>,
+    order: &LookupScope<'_>,
     lazy_calls: bool,
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
-    let symbolic = image.facts.symbolic;
+    let symbolic = image.decoded.symbolic;
     let binder = Binder::new(machine, symbolic, member, name, order);
     let table = binder.table;
     let mut bound = Bound {
@@ -112,7 +112,7 @@ pub(crate) fn bind(
         sizes: Vec::new(),
     };
     let mut own = None;
-    image.facts.relocations.visit(image, |entries| {
+    image.decoded.relocations.visit(image, |entries| {
         for rela in Rela::entries(entries) {
             // Nothing to bind, in most.
             if rela.r_type == machine.relative && rela.symbol == 0 {
@@ -178,7 +178,7 @@ pub(crate) fn bind_call(
     name: &str,
     symbolic: bool,
     symbol: u32,
-    order: &SearchOrder<'_>,
+    order: &LookupScope<'_>,
     outcome: &mut Outcome,
 ) -> Result<Target, Error> {
     let binder = Binder::new(&MACHINE, symbolic, member, name, order);
@@ -195,7 +195,7 @@ pub(crate) fn bind_call(
 struct Own<'a> {
     definitions: PlainDefinitions<'a>,
     /// What others define.
-    others: [&'a Names; 2],
+    others: [&'a NameFilter; 2],
     member: usize,
 }
 
@@ -203,9 +203,9 @@ impl Own<'_> {
     /// What references to the symbol of this index are bound to, as [`Binder::surely_own`] would say.
     #[inline(always)]
     fn get(&self, index: u32) -> Option<Target> {
-        let (st_value, half_hash) = self.definitions.get(index)?;
+        let (st_value, gnu_hash_31) = self.definitions.get(index)?;
         let [startup, opened] = self.others;
-        let is_only = !startup.may_have(half_hash) && !opened.may_have(half_hash);
+        let is_only = !startup.may_have(gnu_hash_31) && !opened.may_have(gnu_hash_31);
         is_only.then_some(Target::Member { member: self.member, st_value })
     }
 }
@@ -216,7 +216,7 @@ struct Binder<'a> {
     member: usize,
     name: &'a str,
     table: &'a SymbolTable<'a>,
-    order: &'a SearchOrder<'a>,
+    order: &'a LookupScope<'a>,
     /// Nobody but the host comes before the member.
     only_host_before: bool,
 }
@@ -227,7 +227,7 @@ impl<'a> Binder<'a> {
         symbolic: bool,
         member: usize,
         name: &'a str,
-        order: &'a SearchOrder<'a>,
+        order: &'a LookupScope<'a>,
     ) -> Binder<'a> {
         let table = members::member(&order.members, member);
         let only_host_before = order.only_host_before(member);
@@ -244,7 +244,7 @@ impl<'a> Binder<'a> {
     ) -> Done<()> {
         let index = rela.symbol as usize;
         if index == 0 {
-            if kind == RelocKind::TlsThreadPointerOffset {
+            if kind == RelocKind::TpOff {
                 outcome.static_tls.insert(self.member);
             }
             if kind.is_plain() {
@@ -254,7 +254,7 @@ impl<'a> Binder<'a> {
         }
         // Also where it means nothing: `ld.so` looks at its version.
         let symbol = self.table.symbol(rela.symbol).ok_or_else(|| self.no_symbol(rela))?;
-        if matches!(kind, RelocKind::None | RelocKind::Indirect | RelocKind::Relative) {
+        if matches!(kind, RelocKind::None | RelocKind::IRelative | RelocKind::Relative) {
             return Ok(());
         }
         if kind == RelocKind::JumpSlot && bound.lazy_calls {
@@ -275,7 +275,7 @@ impl<'a> Binder<'a> {
         }
         let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);
         let known = bound.symbols.get(index).copied().flatten();
-        if kind == RelocKind::TlsThreadPointerOffset
+        if kind == RelocKind::TpOff
             && let Some(Target::MemberTls { member, .. }) = known
         {
             outcome.static_tls.insert(member);
@@ -293,14 +293,14 @@ impl<'a> Binder<'a> {
             _ => self.resolve(rela.symbol, &symbol, outcome)?,
         };
         Bound::note(&mut bound.symbols, index, found.definition.target)?;
-        if kind == RelocKind::TlsThreadPointerOffset
+        if kind == RelocKind::TpOff
             && let Target::MemberTls { member, .. } = found.definition.target
         {
             outcome.static_tls.insert(member);
         }
-        if kind == RelocKind::TlsThreadPointerOffset
+        if kind == RelocKind::TpOff
             && let Target::Tls { module, .. } = found.definition.target
-            && let Some(Keep::Host(library)) = &found.definition.keep
+            && let Some(Dependency::Host(library)) = &found.definition.keep
             && module.static_offset().is_none()
         {
             outcome.without_static_tls.try_push(library.clone())?;
@@ -341,7 +341,7 @@ impl<'a> Binder<'a> {
                 && symbol.st_value != 0
                 && self
                     .table
-                    .half_hash(index)
+                    .gnu_hash_31(index)
                     .is_some_and(|hash| !self.order.host.may_define(hash));
         is_own.then(|| Target::of_member(self.member, symbol))
     }
@@ -367,7 +367,7 @@ impl<'a> Binder<'a> {
             Error::malformed("a symbol's name lies outside the string table", Place::Symbol(index))
         })?;
         let version = self.table.version(index);
-        let wanted = version.map_or(Wanted::Unversioned, Wanted::Version);
+        let wanted = version.map_or(VersionMatch::Unversioned, VersionMatch::Version);
         let request = |ask: &mut dyn FnMut(&SymbolRequest<'_>)| {
             let (name, version) = (lossy(name.bytes()), version.map(|it| lossy(it.name())));
             ask(&SymbolRequest {
@@ -393,14 +393,15 @@ impl<'a> Binder<'a> {
             self.order.find(self.member, self.symbolic, &name, wanted, class, &may_use_host)
         };
 
-        let class = if symbol.is_thread_local() { Class::Definition } else { Class::Address };
+        let class =
+            if symbol.is_thread_local() { TypeClass::Definition } else { TypeClass::Address };
         let found = if symbol.is_local() { None } else { find(class) };
         let is_own = symbol.is_protected() && !symbol.is_undefined();
         match found {
             // Where the executable's PLT entry stands for a function's address, the whole process
             // must agree on that; calls go to the function itself.
             Some(definition) if definition.is_canonical_plt => {
-                let call = if is_own { Some(own()) } else { find(Class::Definition) };
+                let call = if is_own { Some(own()) } else { find(TypeClass::Definition) };
                 if let Some(call) = &call {
                     outcome.keep(call.keep.clone())?;
                 }
@@ -688,7 +689,7 @@ impl Applier<'_> {
         let plus = |value: u64| value.wrapping_add_signed(rela.r_addend);
         let stored = match (kind, target) {
             (RelocKind::None, _) => Some(()),
-            (RelocKind::Indirect, _) => defer(self.member, Vaddr(rela.r_addend as u64), 0),
+            (RelocKind::IRelative, _) => defer(self.member, Vaddr(rela.r_addend as u64), 0),
             (
                 RelocKind::GlobDat | RelocKind::JumpSlot,
                 Target::MemberIfunc { member, st_value },
@@ -730,16 +731,16 @@ impl Applier<'_> {
                     )
                 }
             }
-            (RelocKind::TlsModule, _) => {
+            (RelocKind::DtpMod, _) => {
                 // 0 for a weak reference to a thread-local that does not exist.
                 let module = self.tls_place(target, rela)?.map_or(0, |(module, _)| module.0);
                 memory.store(place, module.to_le_bytes())
             }
-            (RelocKind::TlsOffset, _) => {
+            (RelocKind::DtpOff, _) => {
                 let offset = self.tls_place(target, rela)?.map_or(0, |(_, offset)| offset);
                 memory.store(place, plus(offset).to_le_bytes())
             }
-            (RelocKind::TlsThreadPointerOffset, _) => {
+            (RelocKind::TpOff, _) => {
                 let offset = match self.tls_place(target, rela)? {
                     None => 0,
                     Some((module, offset)) => {
@@ -749,8 +750,8 @@ impl Applier<'_> {
                 };
                 memory.store(place, offset.to_le_bytes())
             }
-            (RelocKind::TlsDescriptor, _) => {
-                arch::look_at_processor();
+            (RelocKind::TlsDesc, _) => {
+                arch::detect_xsave();
                 let (resolver, argument) = self.descriptor(self.tls_place(target, rela)?, rela)?;
                 let words = u128::from(argument) << 64 | resolver as u128;
                 memory.store(place, words.to_le_bytes())
@@ -772,7 +773,7 @@ impl Applier<'_> {
             let start = Target::start_of(self.member);
             return Ok(if kind.is_thread_local() { own } else { start });
         }
-        if matches!(kind, RelocKind::Indirect | RelocKind::None) {
+        if matches!(kind, RelocKind::IRelative | RelocKind::None) {
             return Ok(Target::Address(0));
         }
         if kind == RelocKind::JumpSlot

@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use crate::base::addr::Vaddr;
 use crate::base::tls_index::ModuleId;
-use crate::elf::symbol::{Class, Sym, SymbolName, SymbolTable, Wanted};
+use crate::elf::symbol::{Sym, SymbolName, SymbolTable, TypeClass, VersionMatch};
 use crate::host::ld_so::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
 use crate::images::dlsym::MayUseHost;
-use crate::images::group::{Group, Keep, Loaded, Provider};
+use crate::images::group::{Dependency, LoadGroup, LoadedImage, Provider};
 use crate::images::policy::{Imports, SymbolRequest};
 use crate::images::unique;
 
@@ -97,11 +97,11 @@ pub(crate) struct Definition {
     pub is_canonical_plt: bool,
     /// The symbol of an image, if it is `STB_GNU_UNIQUE`.
     pub unique: Option<Sym>,
-    pub keep: Option<Keep>,
+    pub keep: Option<Dependency>,
 }
 
 /// All that a group's references are searched in.
-pub(crate) struct SearchOrder<'a> {
+pub(crate) struct LookupScope<'a> {
     pub scope: Scope,
     pub defined: &'a BTreeMap<String, usize>,
     /// Asked for what nothing defines.
@@ -110,8 +110,8 @@ pub(crate) struct SearchOrder<'a> {
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
     /// Images that come before the host.
-    pub enclosing: Vec<(Arc<Group>, usize)>,
-    pub global: Vec<(Arc<Group>, usize)>,
+    pub opener: Vec<(Arc<LoadGroup>, usize)>,
+    pub global: Vec<(Arc<LoadGroup>, usize)>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
@@ -122,7 +122,7 @@ pub(crate) struct SearchOrder<'a> {
     pub imports: &'a Imports,
 }
 
-impl SearchOrder<'_> {
+impl LookupScope<'_> {
     /// The images and libraries of the group's scope, once nothing is searched any more.
     pub(crate) fn into_searchlist(self) -> Vec<Provider> {
         self.searchlist
@@ -135,8 +135,8 @@ impl SearchOrder<'_> {
         member: usize,
         symbolic: bool,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         let found = self.find_in_scope(member, symbolic, name, wanted, class, may_use_host)?;
@@ -149,7 +149,7 @@ impl SearchOrder<'_> {
             Provider::Host(library) => {
                 Some(self.of_host(name, &library.unique(name)?, Some(library.clone())))
             }
-            Provider::Member(_) | Provider::Loaded(..) => None,
+            Provider::Member(_) | Provider::LoadedImage(..) => None,
         });
         let elsewhere = || {
             let (symbol, library) = self.host.unique(name)?;
@@ -164,7 +164,7 @@ impl SearchOrder<'_> {
 
     /// Whether nobody but the host comes before `member` where references of its are searched.
     pub(crate) fn only_host_before(&self, member: usize) -> bool {
-        self.enclosing.is_empty()
+        self.opener.is_empty()
             && self.global.is_empty()
             && self.defined.is_empty()
             && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member)
@@ -180,19 +180,19 @@ impl SearchOrder<'_> {
         member: usize,
         symbolic: bool,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
             return Some(found);
         }
-        let in_images = |images: &[(Arc<Group>, usize)]| {
+        let in_images = |images: &[(Arc<LoadGroup>, usize)]| {
             images.iter().find_map(|(group, index)| {
                 Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
             })
         };
-        if let Some(found) = in_images(&self.enclosing) {
+        if let Some(found) = in_images(&self.opener) {
             return Some(found);
         }
         let local = || {
@@ -213,8 +213,8 @@ impl SearchOrder<'_> {
     fn in_host(
         &self,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         if !self.defined.is_empty()
@@ -231,15 +231,15 @@ impl SearchOrder<'_> {
         &self,
         provider: &Provider,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         match provider {
             Provider::Member(index) => self
                 .in_member(*index, name, wanted, class)
                 .filter(|_| !self.is_of_system(*index) || may_use_host()),
-            Provider::Loaded(group, index) => {
+            Provider::LoadedImage(group, index) => {
                 Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
             }
             // Searched before, with the global scope.
@@ -265,7 +265,7 @@ impl SearchOrder<'_> {
             }
             value => value.into(),
         };
-        let keep = library.filter(|library| !library.is_startup()).map(Keep::Host);
+        let keep = library.filter(|library| !library.is_startup()).map(Dependency::Host);
         Definition {
             target,
             st_size: symbol.st_size,
@@ -279,8 +279,8 @@ impl SearchOrder<'_> {
         &self,
         index: usize,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
     ) -> Option<Definition> {
         let (_, symbol) = self.members.get(index)?.lookup(name, wanted, class)?;
         Some(Definition::of_member(index, &symbol))
@@ -310,14 +310,14 @@ impl Definition {
     }
 
     fn of_loaded(
-        group: &Arc<Group>,
+        group: &Arc<LoadGroup>,
         index: usize,
         name: &SymbolName<'_>,
-        wanted: Wanted<'_>,
-        class: Class,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
-        let loaded: &Loaded = group.member(index);
+        let loaded: &LoadedImage = group.member(index);
         let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
         if loaded.of_system && !may_use_host() {
             return None;
@@ -328,7 +328,7 @@ impl Definition {
             st_size: symbol.st_size,
             is_canonical_plt: false,
             unique: symbol.is_unique().then_some(symbol),
-            keep: Some(Keep::Group(group.clone())),
+            keep: Some(Dependency::LoadGroup(group.clone())),
         })
     }
 
@@ -339,7 +339,7 @@ impl Definition {
             return None;
         }
         let target = group.member(index).value(&symbol).into();
-        let keep = Some(Keep::Group(group));
+        let keep = Some(Dependency::LoadGroup(group));
         Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })
     }
 }

@@ -21,11 +21,11 @@ use std::ptr;
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::base::fallible::headroom;
+use crate::base::fallible::require_memory;
 use crate::base::limits::Limits;
 use crate::base::shared;
 use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
-use crate::images::group::{self, Group, Loaded};
+use crate::images::group::{self, LoadGroup, LoadedImage};
 use crate::load::prepare::with_debug_source;
 
 // The functions, weak and hidden as what debuggers look for in `debug/gdb_jit.rs`, and for the same reasons;
@@ -139,8 +139,8 @@ std::arch::global_asm!(
 );
 
 /// Tells debuggers this much of an image.
-pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
-    headroom()?;
+pub(crate) fn set_debug(loaded: &LoadedImage, debug: Debug) -> Result<(), Error> {
+    require_memory()?;
     // Before a debugger knows of it, and sets breakpoints.
     if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
         loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
@@ -149,18 +149,18 @@ pub(crate) fn set_debug(loaded: &Loaded, debug: Debug) -> Result<(), Error> {
 }
 
 /// What debuggers can be told of an image that is in place, by what is in its memory and in `file`.
-fn symfile(loaded: &Loaded, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
+fn symfile(loaded: &LoadedImage, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
     let allowance = loaded.debug.allowance(file.map_or(0, <[u8]>::len));
     let dwarf = loaded.debug.debug().dwarf();
     let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One, allowance, dwarf);
-    with_debug_source(&loaded.facts, file, &loaded.mapping, &loaded.symbols(), make)
+    with_debug_source(&loaded.decoded, file, &loaded.mapping, &loaded.symbols(), make)
         .unwrap_or_else(|error| Err(error.into()))
 }
 
 /// Tells debuggers as much of an image as before, with the debug information in `file`, which was
 /// split off it. Nothing changes if it is another image's.
-pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> {
-    headroom()?;
+pub(crate) fn set_debug_info(loaded: &LoadedImage, file: &[u8]) -> Result<(), Error> {
+    require_memory()?;
     let refused = |what: &dyn Display| Error::DebugInfo {
         image: loaded.name.to_string(),
         what: what.to_string(),
@@ -169,7 +169,7 @@ pub(crate) fn set_debug_info(loaded: &Loaded, file: &[u8]) -> Result<(), Error> 
         return Err(refused(&"a package of split DWARF must be there when the image is loaded"));
     }
     // Its bytes, in which a checksum would be, are gone.
-    let (image, notes) = (&[], loaded.facts.notes(&loaded.mapping));
+    let (image, notes) = (&[], loaded.decoded.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
     let failed = |fault| match fault {
         SymfileError::Memory(error) => error.in_image(&loaded.name),
@@ -315,19 +315,19 @@ fn tell_of_file(path: &CStr) -> c_int {
 }
 
 /// Tells debuggers this much of an image, or what there is. Whether it did.
-fn set_debug_or_names(loaded: &Loaded, debug: Debug) -> bool {
+fn set_debug_or_names(loaded: &LoadedImage, debug: Debug) -> bool {
     set_debug(loaded, debug).or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok()
 }
 
 /// Has `change` change what debuggers are told of each image. Of how many it did.
-fn tell(change: impl Fn(&Loaded) -> bool) -> c_int {
+fn tell(change: impl Fn(&LoadedImage) -> bool) -> c_int {
     let is_free = !debug::is_busy();
     let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
         return BUSY;
     };
     let mut told: c_int = 0;
     for (group, index) in &images {
-        let loaded = Group::member(group, *index);
+        let loaded = LoadGroup::member(group, *index);
         if loaded.debug.is_busy() {
             return BUSY;
         }

@@ -13,30 +13,30 @@ use std::sync::Arc;
 use crate::arch::{self, MACHINE};
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
-use crate::base::fallible::{headroom_for_next, try_collect, try_copy, try_vec};
+use crate::base::fallible::{require_memory_for_next, try_collect, try_copy, try_vec};
 use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
-use crate::debug::{Instance, Presence, ThreadLocals};
+use crate::debug::{DebugRegistration, Instance, ThreadLocals};
 use crate::host::link_map::LinkMap;
-use crate::images::group::{self, Group, KeptTable, Loaded, Plt, Provider};
+use crate::images::group::{self, KeptTable, LoadGroup, LoadedImage, Plt, Provider};
 use crate::images::members::{member, member_mut};
 use crate::images::unique;
 use crate::link::relocate::{Applier, Indirect, Memory, Placement};
 use crate::load::debugger_commands;
 use crate::load::prepare::{Member, Prepared};
-use crate::memory::map::{Mapping, Open, Received, Source, Writable};
+use crate::memory::map::{InPlaceFile, Mapping, Open, Source, Writable};
 use crate::profile;
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::unwind;
 
 /// Tells debuggers of the instance of a member, by its index and name.
-pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> Presence + 'a;
+pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> DebugRegistration + 'a;
 
 /// The only instance there will be of what is prepared, its constructors run.
 ///
 /// # Safety
 /// The code of the images may run.
-pub(crate) unsafe fn run_once(prepared: Prepared<'_>) -> Result<Arc<Group>, Error> {
+pub(crate) unsafe fn run_once(prepared: Prepared<'_>) -> Result<Arc<LoadGroup>, Error> {
     // SAFETY: the caller's promise.
     let may_run = unsafe { MayRun::promised() };
     let group = place_once(prepared, Some(may_run))?;
@@ -49,7 +49,7 @@ pub(crate) unsafe fn run_once(prepared: Prepared<'_>) -> Result<Arc<Group>, Erro
 pub(crate) fn place_once(
     mut prepared: Prepared<'_>,
     may_run: Option<MayRun>,
-) -> Result<Arc<Group>, Error> {
+) -> Result<Arc<LoadGroup>, Error> {
     let received = prepared.take_received();
     let mut symfiles = std::mem::take(&mut prepared.symfiles);
     let mut register = |index: usize, name: Arc<str>, instance| match symfiles
@@ -57,21 +57,21 @@ pub(crate) fn place_once(
         .and_then(Option::take)
     {
         Some(symfile) => symfile.into_registration(name, instance),
-        None => Presence::none(name, instance),
+        None => DebugRegistration::none(name, instance),
     };
     uninitialised(&prepared, received, &mut register, may_run)
 }
 
 /// Puts an instance of the group in place where it can be found; its constructors are still to run.
-/// The caller has seen to the headroom.
+/// The caller has seen to the spare memory.
 /// `received` is the memory that the root was received into, if it is to stay there. IFUNC resolvers
 /// run if they may; else what refers to one gets its address.
 pub(crate) fn uninitialised(
     prepared: &Prepared<'_>,
-    received: Option<Received>,
+    received: Option<InPlaceFile>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
-) -> Result<Arc<Group>, Error> {
+) -> Result<Arc<LoadGroup>, Error> {
     debugger_commands::keep();
     let group = place(prepared, received, register, may_run)?;
     group.check()?;
@@ -91,14 +91,14 @@ pub(crate) fn uninitialised(
 /// Everything up to the constructors.
 fn place(
     prepared: &Prepared<'_>,
-    mut received: Option<Received>,
+    mut received: Option<InPlaceFile>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
-) -> Result<Arc<Group>, Error> {
+) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
     let mut placed = try_vec(count)?;
     for (index, member) in prepared.members.iter().enumerate() {
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         let static_tls = prepared.static_tls.contains(&index);
         placed.push(
             Placed::new(member, index, received.take(), static_tls)
@@ -126,17 +126,17 @@ fn place(
 
     let mut members = try_vec(count)?;
     for (index, placed) in placed.into_iter().enumerate() {
-        headroom_for_next(index)?;
+        require_memory_for_next(index)?;
         let name = placed.member.name.clone();
         let loaded = placed.seal(&mut |name, instance| register(index, name, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
-    Ok(Group::new(
+    Ok(LoadGroup::new(
         members,
         try_copy(&prepared.init_order)?,
         try_collect(prepared.keep.iter().cloned())?,
         prepared.call_binder.clone(),
-        prepared.enclosing.clone(),
+        prepared.opener.clone(),
         prepared.policy.clone(),
     ))
 }
@@ -167,19 +167,19 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn new(
         member: &'p Member<'d>,
         index: usize,
-        received: Option<Received>,
+        received: Option<InPlaceFile>,
         static_tls: bool,
     ) -> Result<Placed<'p, 'd>, Error> {
         let name = member.profile.allows_memory_names().then_some(&*member.name);
         let bytes = member.image.bytes();
         let is_received = received.is_some();
         let source = match (received, &member.shared_text) {
-            (Some(received), _) => Source::Received(received),
+            (Some(received), _) => Source::InPlaceFile(received),
             (None, Some(text)) => Source::Shared(bytes, text),
             (None, None) => Source::Copied(bytes),
         };
         let mapping = Mapping::new(&member.plan, source, name)?;
-        let segment = member.image.facts.tls.as_ref();
+        let segment = member.image.decoded.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
         let plt = member.lazy.then(|| Plt::new(index));
@@ -193,7 +193,7 @@ impl<'p, 'd> Placed<'p, 'd> {
     fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
         let Member { image, bound, .. } = self.member;
         let applier = Applier {
-            relocations: &image.facts.relocations,
+            relocations: &image.decoded.relocations,
             bound,
             member: index,
             machine: &MACHINE,
@@ -208,12 +208,12 @@ impl<'p, 'd> Placed<'p, 'd> {
         } else {
             applier.all(image, &mut self.mapping.writable())
         }?;
-        for (at, value) in image.facts.moved_dynamic_entries(&self.mapping)? {
+        for (at, value) in image.decoded.moved_dynamic_entries(&self.mapping)? {
             // Where the dynamic section is read-only, `ld.so` leaves it alone too.
             let moved = self.mapping.load_bias().apply(value) as u64;
             let _ = self.mapping.store(at, moved.to_le_bytes());
         }
-        if let (Some(plt), Some(at)) = (&self.plt, image.facts.plt_got) {
+        if let (Some(plt), Some(at)) = (&self.plt, image.decoded.plt_got) {
             // The PLT's first entry pushes the first of the two words and jumps to the second.
             let words = [ptr::from_ref(&**plt).addr(), arch::bind_call as *const () as usize];
             for (word, skip) in words.into_iter().zip([8, 16]) {
@@ -232,24 +232,24 @@ impl<'p, 'd> Placed<'p, 'd> {
 
     fn seal(
         self,
-        register: &mut dyn FnMut(Arc<str>, Instance) -> Presence,
-    ) -> Result<Loaded, Error> {
+        register: &mut dyn FnMut(Arc<str>, Instance) -> DebugRegistration,
+    ) -> Result<LoadedImage, Error> {
         let mapping = self.mapping.seal()?;
         let Member { name, image, profile, debug_info, .. } = self.member;
-        let facts = &image.facts;
+        let decoded = &image.decoded;
         let load_bias = mapping.load_bias();
-        let link_map = LinkMap::new(name, load_bias, facts.dynamic.start);
+        let link_map = LinkMap::new(name, load_bias, decoded.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
-        let unwind = unwind::Registration::new(facts, &mapping, &*link_map)?;
+        let unwind = unwind::Registration::new(decoded, &mapping, &*link_map)?;
         // SAFETY: both are in the same struct, behind it.
-        let table = unsafe { KeptTable::new(facts, &mapping)? };
+        let table = unsafe { KeptTable::new(decoded, &mapping)? };
         let needed = try_collect(self.member.needed.iter().cloned())?;
-        // Nothing fails from here on: a mapping that debuggers know of goes by way of `Loaded`.
+        // Nothing fails from here on: a mapping that debuggers know of goes by way of `LoadedImage`.
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
-        Ok(Loaded {
+        Ok(LoadedImage {
             name: name.clone(),
             table,
-            facts: facts.clone(),
+            decoded: decoded.clone(),
             needed,
             link_map,
             _profile: profile::Registration::new(

@@ -23,31 +23,31 @@ use crate::arch::{MACHINE, RelocKind};
 use crate::base::addr::PageSize;
 use crate::base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place};
 use crate::base::fallible::{
-    TryGrow, headroom, headroom_for_next, try_collect, try_collect_ok, try_filled, try_lossy,
-    try_string, try_vec,
+    TryGrow, require_memory, require_memory_for_next, try_collect, try_collect_ok, try_filled,
+    try_lossy, try_string, try_vec,
 };
 use crate::base::limits::{self, Limits};
 use crate::base::promise::MayRun;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
 use crate::elf::dynamic::ReadAt;
 use crate::elf::eh_frame::EhFrame;
-use crate::elf::image::Facts;
+use crate::elf::image::Decoded;
 use crate::elf::plan::Plan;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::SymbolTable;
 use crate::host::ld_so::{GlobalScope, HostLibrary};
 use crate::images::dlsym;
-use crate::images::group::{self, CallBinder, Group, Keep, Loaded, Provider};
+use crate::images::group::{self, CallBinder, Dependency, LoadGroup, LoadedImage, Provider};
 use crate::images::members::{member, member_mut};
 use crate::images::policy::Policy;
 use crate::images::unique::FirstUse;
 use crate::link::needed::{self, Surroundings};
 use crate::link::prelink::Prelinked;
 use crate::link::relocate::{self, Bound, Outcome};
-use crate::link::scope::{Resolver, Scope, SearchOrder, Target};
+use crate::link::scope::{LookupScope, Resolver, Scope, Target};
 use crate::memory::buffer;
 use crate::memory::bytes::{Bytes, Image};
-use crate::memory::map::{self, Received, SharedText};
+use crate::memory::map::{self, InPlaceFile, SharedText};
 use crate::profile::Profile;
 
 /// What the caller wishes.
@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     pub defined: BTreeMap<String, usize>,
     pub resolver: Option<Arc<Resolver>>,
     /// Groups whose images satisfy `DT_NEEDED` entries.
-    pub depends_on: Vec<Arc<Group>>,
+    pub depends_on: Vec<Arc<LoadGroup>>,
     /// Bytes that satisfy `DT_NEEDED` entries, by name.
     pub provided: Vec<(Arc<str>, Bytes<'static>)>,
     /// As `provided`, but copies of libraries of the system.
@@ -78,7 +78,7 @@ pub(crate) struct Settings {
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
     /// An image whose exports, and those of the images that it needs, come before the host's.
-    pub enclosing: Option<(Arc<Group>, usize)>,
+    pub opener: Option<(Arc<LoadGroup>, usize)>,
 }
 
 /// A load group that is parsed, planned and bound, and not yet in memory.
@@ -88,7 +88,7 @@ pub(crate) struct Prepared<'d> {
     /// Indices of members, dependencies first.
     pub init_order: Vec<usize>,
     /// What the members are bound to.
-    pub keep: Vec<Keep>,
+    pub keep: Vec<Dependency>,
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
     pub static_tls: BTreeSet<usize>,
     /// Definitions of members that are to be the only ones in the process.
@@ -102,7 +102,7 @@ pub(crate) struct Prepared<'d> {
     /// What its images may do.
     pub policy: Policy,
     /// The image that opens the group.
-    pub enclosing: Option<(Arc<Group>, usize)>,
+    pub opener: Option<(Arc<LoadGroup>, usize)>,
 }
 
 /// One image of a prepared group.
@@ -158,7 +158,7 @@ impl Settings {
             profile: Profile::default(),
             limits: Limits::default(),
             services,
-            enclosing: None,
+            opener: None,
         }
     }
 
@@ -170,7 +170,7 @@ impl Settings {
         instances: Instances,
         may_run: Option<MayRun>,
     ) -> Result<Prepared<'d>, Error> {
-        headroom()?;
+        require_memory()?;
         if self.policy.seal && !map::can_seal() {
             let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
             let name = self.name.as_deref().unwrap_or("image");
@@ -191,9 +191,9 @@ impl Settings {
         let mut outcome = Outcome::default();
         let mut bound = try_vec(parsed.len())?;
         for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
-            headroom_for_next(index)?;
+            require_memory_for_next(index)?;
             let in_image = |error: Error| error.in_image(name);
-            let plan = Plan::new(&image.facts, image.bytes().len(), page).map_err(in_image)?;
+            let plan = Plan::new(&image.decoded, image.bytes().len(), page).map_err(in_image)?;
             let lazy = self.lazy && may_bind_lazily(image, &plan);
             let result = relocate::bind(image, index, name, &MACHINE, &order, lazy, &mut outcome);
             bound.push((plan, lazy, result.map_err(in_image)?));
@@ -221,7 +221,7 @@ impl Settings {
         for (Parsed { name, image, needed, of_system }, (plan, lazy, bound)) in
             parsed.into_iter().zip(bound)
         {
-            headroom_for_next(members.len())?;
+            require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
             symfiles.push(self.symfile(
@@ -232,13 +232,13 @@ impl Settings {
                 instances,
             )?);
             let tables_stay =
-                image.facts.relocations.ranges().all(|range| plan.is_read_only(range));
+                image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
             let in_image = |error: Error| error.in_image(&name);
             let (mut shared_text, mut prelinked) = (None, None);
             if instances == Instances::Many {
                 // Breakpoints cannot be set in shared pages.
                 // Nor could sealed ones be made an instance's own later.
-                if debug == Debug::Off && !image.facts.text_relocations && !self.policy.seal {
+                if debug == Debug::Off && !image.decoded.text_relocations && !self.policy.seal {
                     shared_text = SharedText::new(&plan, image.bytes()).map_err(in_image)?;
                 }
                 let made = Prelinked::new(&image, &plan, &bound, members.len(), count);
@@ -270,7 +270,7 @@ impl Settings {
             global: self.global,
             symfiles,
             call_binder,
-            enclosing: self.enclosing.clone(),
+            opener: self.opener.clone(),
             policy: self.policy.clone(),
         })
     }
@@ -281,7 +281,7 @@ impl Settings {
     fn with_members(&self, libraries: &[Arc<HostLibrary>]) -> Result<Settings, Error> {
         let mut settings = self.clone();
         for library in libraries {
-            headroom()?;
+            require_memory()?;
             if let Some((name, path)) = library.opened_file()
                 && !settings.of_system.iter().any(|(provided, _)| **provided == *name)
                 && !settings.provided.iter().any(|(provided, _)| **provided == *name)
@@ -294,22 +294,22 @@ impl Settings {
     }
 
     /// The image that encloses what is loaded, and the images that it needs.
-    fn enclosing_images(&self) -> Result<Vec<(Arc<Group>, usize)>, Error> {
-        let enclosing = self.enclosing.as_ref();
-        enclosing.map_or(Ok(Vec::new()), |(group, _)| dlsym::images_in_scope(group))
+    fn enclosing_images(&self) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+        let opener = self.opener.as_ref();
+        opener.map_or(Ok(Vec::new()), |(group, _)| dlsym::images_in_scope(group))
     }
 
     /// Whether these bytes are a library that needs, by name, an image that would enclose it.
     pub(crate) fn needs_enclosing(&self, bytes: &[u8]) -> Result<bool, Error> {
-        let enclosing = self.enclosing_images()?;
+        let opener = self.enclosing_images()?;
         let parsed = match self.parse(None, Bytes::Borrowed(bytes)) {
             Ok(parsed) => parsed,
             Err(error @ Error::OutOfMemory { .. }) => return Err(error),
             Err(_) => return Ok(false),
         };
-        Ok(parsed.image.facts.needed.iter().any(|name| {
+        Ok(parsed.image.decoded.needed.iter().any(|name| {
             let name = name.to_bytes();
-            enclosing.iter().any(|(group, index)| group.member(*index).is_called(name))
+            opener.iter().any(|(group, index)| group.member(*index).is_called(name))
         }))
     }
 
@@ -319,14 +319,14 @@ impl Settings {
         searchlist: Vec<Provider>,
         members: Vec<SymbolTable<'a>>,
         of_system: Vec<bool>,
-    ) -> Result<SearchOrder<'a>, Error> {
-        Ok(SearchOrder {
+    ) -> Result<LookupScope<'a>, Error> {
+        Ok(LookupScope {
             scope: self.scope,
             defined: &self.defined,
             resolver: self.resolver.as_deref(),
             host: GlobalScope::new()?,
             services: self.services,
-            enclosing: self.enclosing_images()?,
+            opener: self.enclosing_images()?,
             global: group::global_images()?,
             searchlist,
             members,
@@ -338,17 +338,17 @@ impl Settings {
     /// What binds a call of a group that was prepared with these settings when it is first made.
     fn call_binder(&self, searchlist: Vec<Provider>) -> Arc<CallBinder> {
         let settings = self.clone();
-        Arc::new(move |group: &Group, member: usize, symbol: u32| {
-            headroom()?;
+        Arc::new(move |group: &LoadGroup, member: usize, symbol: u32| {
+            require_memory()?;
             let images = || (0..group.len()).map(|index| group.member(index));
             let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
             let of_system = try_collect(images().map(|loaded| loaded.of_system))?;
             let searchlist = try_collect(searchlist.iter().cloned())?;
             let order = settings.search_order(searchlist, tables, of_system)?;
-            let Loaded { name, facts, .. } = group.member(member);
+            let LoadedImage { name, decoded, .. } = group.member(member);
             let mut outcome = Outcome::default();
             let target =
-                relocate::bind_call(member, name, facts.symbolic, symbol, &order, &mut outcome)?;
+                relocate::bind_call(member, name, decoded.symbolic, symbol, &order, &mut outcome)?;
             if !outcome.refused.is_empty() {
                 let (image, symbols) = (name.to_string(), outcome.refused);
                 return Err(Error::RefusedImports { image, symbols });
@@ -388,17 +388,17 @@ impl Settings {
         let root = self.name.as_deref().unwrap_or("image");
         self.policy.verify(root, &bytes)?;
         let mut parsed: Vec<Parsed<'d>> = vec![self.parse(self.name.clone(), bytes)?];
-        let (enclosing, global) = (self.enclosing_images()?, group::global_images()?);
-        let outside = Outside { enclosing, global };
+        let (opener, global) = (self.enclosing_images()?, group::global_images()?);
+        let outside = Outside { opener, global };
         let mut missing_libraries = Vec::new();
         for index in 0.. {
             let Some(member) = parsed.get(index) else { break };
-            let (needed_by, facts) = (member.name.clone(), member.image.facts.clone());
-            let folders = needed::folders(&facts, &needed_by)?;
-            let needed = needed::names(&facts, &needed_by)?;
+            let (needed_by, decoded) = (member.name.clone(), member.image.decoded.clone());
+            let folders = needed::folders(&decoded, &needed_by)?;
+            let needed = needed::names(&decoded, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
             for name in &needed {
-                headroom_for_next(providers.len())?;
+                require_memory_for_next(providers.len())?;
                 providers.push(self.find_needed(name, &mut parsed, &outside)?);
             }
             self.add_members(&needed, &folders, &mut providers, &mut parsed, &outside)?;
@@ -408,7 +408,7 @@ impl Settings {
                 if provider.is_some() {
                     continue;
                 }
-                headroom()?;
+                require_memory()?;
                 match self.open_needed(name, &folders, &mut parsed, may_run) {
                     Ok(opened) => *provider = Some(opened),
                     Err(NotFound::Missing(reason)) => {
@@ -455,25 +455,27 @@ impl Settings {
         parsed: &[Parsed<'_>],
         outside: &Outside,
     ) -> Option<InMemory<'_>> {
-        let is_it = |member: &Parsed<'_>| member.image.facts.is_called(&member.name, name);
+        let is_it = |member: &Parsed<'_>| member.image.decoded.is_called(&member.name, name);
         if let Some(index) = parsed.iter().position(is_it) {
             return Some(InMemory::InPlace(Provider::Member(index)));
         }
-        let in_group = |group: &Arc<Group>| {
+        let in_group = |group: &Arc<LoadGroup>| {
             let index = (0..group.len()).find(|&index| group.member(index).is_called(name))?;
-            Some(Provider::Loaded(group.clone(), index))
+            Some(Provider::LoadedImage(group.clone(), index))
         };
         if let Some(loaded) = self.depends_on.iter().find_map(in_group) {
             return Some(InMemory::InPlace(loaded));
         }
-        let in_images = |images: &[(Arc<Group>, usize)]| {
+        let in_images = |images: &[(Arc<LoadGroup>, usize)]| {
             let mut images = images.iter();
             let found = images.find(|(group, index)| group.member(*index).is_called(name));
-            found.map(|(group, index)| InMemory::InPlace(Provider::Loaded(group.clone(), *index)))
+            found.map(|(group, index)| {
+                InMemory::InPlace(Provider::LoadedImage(group.clone(), *index))
+            })
         };
         let provided = self.provided.iter().map(|it| (it, false));
         let mut provided = provided.chain(self.of_system.iter().map(|it| (it, true)));
-        in_images(&outside.enclosing)
+        in_images(&outside.opener)
             .or_else(|| {
                 let is_it = |it: &(&(Arc<str>, Bytes<'_>), bool)| it.0.0.as_bytes() == name;
                 let ((name, bytes), of_system) = provided.find(is_it)?;
@@ -499,13 +501,13 @@ impl Settings {
         }
         let mut names = try_vec(count)?;
         for (name, _) in to_open {
-            headroom()?;
+            require_memory()?;
             names.push(name.clone());
         }
-        let mut loaded = try_collect(outside.enclosing.iter().chain(&outside.global).cloned())?;
+        let mut loaded = try_collect(outside.opener.iter().chain(&outside.global).cloned())?;
         let provided = parsed.iter().flat_map(|member| &member.needed);
         for provider in provided.chain(providers.iter().flatten()) {
-            if matches!(provider, Provider::Loaded(..)) {
+            if matches!(provider, Provider::LoadedImage(..)) {
                 loaded.try_extend(dlsym::images_needed(provider.clone())?)?;
             }
         }
@@ -568,7 +570,7 @@ impl Settings {
         let index = parsed.len();
         let count = (index as u64).saturating_add(1);
         limits::check("the number of images in one load", count, self.limits.images)?;
-        headroom()?;
+        require_memory()?;
         self.policy.verify(&name, &bytes)?;
         let member = self.parse(Some(name), bytes)?;
         parsed.try_push(Parsed { of_system, ..member })?;
@@ -602,7 +604,7 @@ impl Settings {
             return Ok(None);
         }
         let wants_installed = separate.or(package).is_none()
-            && image.facts.tls.is_some()
+            && image.decoded.tls.is_some()
             && !debug::has_dwarf(image.bytes());
         let found = wants_installed
             .then(|| debug::installed_separate(image.notes(), self.limits.image_bytes))
@@ -622,7 +624,7 @@ impl Settings {
         }
         let separate = separate.or(installed.as_deref());
         let joined = match package
-            .map(|package| debug::join(image.bytes(), package, debug::Most::from(&self.limits)))
+            .map(|package| debug::join(image.bytes(), package, debug::Maximum::from(&self.limits)))
         {
             Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
             Some(Err(fault)) => {
@@ -635,14 +637,14 @@ impl Settings {
         let file = joined.as_deref().or(separate).or(Some(image.bytes()));
         let make =
             |source: &Source<'_>| DebugTemplate::new(name, source, wanted, &self.limits, instances);
-        with_debug_source(&image.facts, file, image, &image.symbols()?, make)
+        with_debug_source(&image.decoded, file, image, &image.symbols()?, make)
     }
 
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
         let image = image.map_err(|error| error.in_image(shown))?;
-        let name = name.unwrap_or_else(|| match &image.facts.soname {
+        let name = name.unwrap_or_else(|| match &image.decoded.soname {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
         });
@@ -652,8 +654,8 @@ impl Settings {
 
 /// The images that are in place and that whatever is loaded sees.
 struct Outside {
-    enclosing: Vec<(Arc<Group>, usize)>,
-    global: Vec<(Arc<Group>, usize)>,
+    opener: Vec<(Arc<LoadGroup>, usize)>,
+    global: Vec<(Arc<LoadGroup>, usize)>,
 }
 
 /// What satisfies a `DT_NEEDED` entry from memory.
@@ -685,8 +687,8 @@ fn missing(
 /// `DT_PLTGOT` that lead there can be written while it is relocated, and all calls are in the PLT's
 /// table (a word that another table calls a call's need not lead to a PLT entry).
 fn may_bind_lazily(image: &Image<'_>, plan: &Plan) -> bool {
-    let facts = &image.facts;
-    let words = facts.plt_got.and_then(|start| Some(start..start.checked_add(24)?));
+    let decoded = &image.decoded;
+    let words = decoded.plt_got.and_then(|start| Some(start..start.checked_add(24)?));
     let is_writable = words.is_some_and(|words| {
         plan.segments.iter().any(|segment| {
             let Range { start, end } = segment.stated;
@@ -694,7 +696,7 @@ fn may_bind_lazily(image: &Image<'_>, plan: &Plan) -> bool {
         })
     });
     let is_call = |rela: Rela| MACHINE.reloc_kind(rela.r_type) == Some(RelocKind::JumpSlot);
-    is_writable && !facts.relocations.relas_outside_plt(image).any(is_call)
+    is_writable && !decoded.relocations.relas_outside_plt(image).any(is_call)
 }
 
 /// The image and all that it needs, directly or not, breadth first, each once.
@@ -710,7 +712,7 @@ fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Erro
 
 /// Every version that a member needs from a library must be defined there (glibc's
 /// `_dl_check_map_versions`): a library that is too old is found out before anything runs.
-fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), Error> {
+fn check_versions(parsed: &[Parsed<'_>], order: &LookupScope<'_>) -> Result<(), Error> {
     let mut versions = Vec::new();
     for (needing, table) in parsed.iter().zip(&order.members) {
         let in_member = |error: Error| error.in_image(&needing.name);
@@ -718,10 +720,10 @@ fn check_versions(parsed: &[Parsed<'_>], order: &SearchOrder<'_>) -> Result<(), 
             let defined = needing.needed.iter().find_map(|provider| match provider {
                 Provider::Member(index) => {
                     let needed = member(parsed, *index);
-                    let is_it = needed.image.facts.is_called(&needed.name, file);
+                    let is_it = needed.image.decoded.is_called(&needed.name, file);
                     is_it.then(|| member(&order.members, *index).defines_version(&version))
                 }
-                Provider::Loaded(group, index) => {
+                Provider::LoadedImage(group, index) => {
                     let needed = group.member(*index);
                     needed.is_called(file).then(|| needed.symbols().defines_version(&version))
                 }
@@ -783,13 +785,13 @@ fn init_order(parsed: &[Parsed<'_>]) -> Result<Vec<usize>, Error> {
 /// Has `make` make something of what debuggers could be told of an image. `file` has its debug
 /// sections, if there is such a file; `memory` is the image as it is, or will be, in place.
 pub(crate) fn with_debug_source<M: ReadAt, T>(
-    facts: &Facts,
+    decoded: &Decoded,
     file: Option<&[u8]>,
     memory: &M,
     symbols: &SymbolTable<'_>,
     make: impl FnOnce(&Source<'_>) -> T,
 ) -> Result<T, Error> {
-    let segments = try_collect(facts.segments.iter().map(|segment| SourceSegment {
+    let segments = try_collect(decoded.segments.iter().map(|segment| SourceSegment {
         addresses: segment.addresses.clone(),
         executable: segment.access.execute,
         writable: segment.access.write,
@@ -806,21 +808,21 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
             });
         }
     };
-    let eh_frame = || Some(EhFrame::locate(facts.eh_frame_hdr.clone()?, memory)?.range);
+    let eh_frame = || Some(EhFrame::locate(decoded.eh_frame_hdr.clone()?, memory)?.range);
     Ok(make(&Source {
         file,
         memory,
         segments: &segments,
         eh_frame: &eh_frame,
-        tls_size: facts.tls.as_ref().map_or(0, |tls| tls.size),
+        tls_size: decoded.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
-        policy: debug::policy(facts.tls.is_some()),
+        policy: debug::policy(decoded.tls.is_some()),
     }))
 }
 
 /// Each thing that is kept, once.
-fn dedup(keep: Vec<Keep>) -> Result<Vec<Keep>, Error> {
-    let mut unique: Vec<Keep> = Vec::new();
+fn dedup(keep: Vec<Dependency>) -> Result<Vec<Dependency>, Error> {
+    let mut unique: Vec<Dependency> = Vec::new();
     for candidate in keep {
         if !unique.iter().any(|known| known.is(&candidate)) {
             unique.try_push(candidate)?;
@@ -843,10 +845,10 @@ fn read_file(path: &Path) -> Result<Option<Bytes<'static>>, Error> {
 
 impl Prepared<'_> {
     /// The memory that the root was received into, if it can run there. For the only instance.
-    pub(crate) fn take_received(&mut self) -> Option<Received> {
+    pub(crate) fn take_received(&mut self) -> Option<InPlaceFile> {
         let root = self.members.first_mut()?;
         let buffer = root.image.buffer()?;
-        let place = root.plan.in_place(buffer.address(), buffer::LEAD)?;
+        let place = root.plan.in_place(buffer.address(), buffer::HEADROOM)?;
         // What moves to have room is at a page, and no more.
         let may_stay = place.room <= buffer.room() || root.plan.align == PageSize::current().get();
         // Profilers read the symbol table of the file, whose place other segments take.
@@ -855,7 +857,7 @@ impl Prepared<'_> {
         }
         let mut buffer = root.image.take_buffer()?;
         match buffer.make_room(place.room) {
-            Ok(()) => Some(Received { buffer, place }),
+            Ok(()) => Some(InPlaceFile { buffer, place }),
             Err(_) => {
                 root.image.put_back(buffer);
                 None

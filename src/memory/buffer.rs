@@ -9,7 +9,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 
 use crate::base::error::Error;
-use crate::memory::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
+use crate::memory::reserve::{self, HUGE_PAGE, Reservation, TRIM_THRESHOLD};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
 ///
@@ -26,7 +26,7 @@ use crate::memory::reserve::{self, HUGE_PAGE, LITTLE, Reservation};
 /// # Ok(()) }
 /// ```
 pub struct ImageBuffer {
-    /// The bytes are at [`LEAD`].
+    /// The bytes are at [`HEADROOM`].
     memory: Reservation,
     len: usize,
     /// All behind this is zero, and was never touched.
@@ -38,13 +38,13 @@ pub struct ImageBuffer {
 /// Address space behind the bytes of a large image: in place it may need more than its file has
 /// (`.bss`), and to be moved it would have to give up its large pages. It is no memory until it is
 /// used.
-const ROOM: usize = 128 << 20;
+const TAILROOM: usize = 128 << 20;
 
 /// Address space in front of the bytes, for what has to move down.
-pub(crate) const LEAD: usize = 1 << 16;
+pub(crate) const HEADROOM: usize = 1 << 16;
 
 impl ImageBuffer {
-    /// `len` zero bytes. The caller has seen to the headroom, and to what a process sets up once.
+    /// `len` zero bytes. The caller has seen to the spare memory, and to what a process sets up once.
     pub(crate) fn zeroed(len: usize) -> Result<ImageBuffer, Error> {
         reserve::give_back_now();
         let page = region::page::size();
@@ -52,23 +52,24 @@ impl ImageBuffer {
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
         let huge = reserve::in_huge_pages(rounded);
         let with = |room: usize| {
-            let len = rounded.max(huge).checked_add(LEAD)?;
+            let len = rounded.max(huge).checked_add(HEADROOM)?;
             len.checked_add(room)
         };
         let memory = if huge > 0 {
             let reserve = |room| {
                 let len = with(room).ok_or_else(out_of_memory)?;
-                Reservation::new(len, HUGE_PAGE, HUGE_PAGE - LEAD)
+                Reservation::new(len, HUGE_PAGE, HUGE_PAGE - HEADROOM)
             };
             // A system that counts address space may not give so much.
-            let memory = reserve(ROOM).or_else(|_| reserve(page))?;
-            memory.advise_huge(LEAD..LEAD.saturating_add(huge));
+            let memory = reserve(TAILROOM).or_else(|_| reserve(page))?;
+            memory.advise_huge(HEADROOM..HEADROOM.saturating_add(huge));
             memory
         } else {
             // As above, in small; and what is written moves up a little, into pages that are there.
-            let memory = Reservation::new(with(LITTLE).ok_or_else(out_of_memory)?, page, 0)?;
+            let memory =
+                Reservation::new(with(TRIM_THRESHOLD).ok_or_else(out_of_memory)?, page, 0)?;
             let written = rounded.saturating_add(page.saturating_mul(4));
-            memory.populate(LEAD..LEAD.saturating_add(written));
+            memory.populate(HEADROOM..HEADROOM.saturating_add(written));
             memory
         };
         memory.close_last_page()?;
@@ -102,7 +103,7 @@ impl ImageBuffer {
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.room() {
             let page = region::page::size();
-            let with_both = len.checked_add(LEAD).and_then(|len| len.checked_add(page));
+            let with_both = len.checked_add(HEADROOM).and_then(|len| len.checked_add(page));
             let rounded = with_both.and_then(|len| len.checked_next_multiple_of(page));
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
@@ -124,7 +125,7 @@ impl ImageBuffer {
         self.len = self.len.min(len);
     }
 
-    /// The memory, with the bytes at [`LEAD`], and how many of these may be other than zero.
+    /// The memory, with the bytes at [`HEADROOM`], and how many of these may be other than zero.
     pub(crate) fn into_memory(self) -> (Reservation, usize) {
         (self.memory, self.touched)
     }
@@ -136,12 +137,12 @@ impl ImageBuffer {
 
     /// How many bytes an image in place can take without moving. The last page is a guard behind it.
     pub(crate) fn room(&self) -> usize {
-        self.memory.len().saturating_sub(LEAD).saturating_sub(region::page::size())
+        self.memory.len().saturating_sub(HEADROOM).saturating_sub(region::page::size())
     }
 
     fn start(&self) -> *mut u8 {
         // SAFETY: the reservation is longer than that, always.
-        unsafe { self.memory.as_ptr().add(LEAD) }
+        unsafe { self.memory.as_ptr().add(HEADROOM) }
     }
 }
 

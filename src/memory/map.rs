@@ -41,12 +41,14 @@ use region::Protection;
 
 use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, headroom_for_next, try_collect, try_collect_ok, try_vec};
+use crate::base::fallible::{
+    TryGrow, require_memory_for_next, try_collect, try_collect_ok, try_vec,
+};
 use crate::elf::dynamic::ReadAt;
 use crate::elf::image::Access;
 use crate::elf::plan::{InPlace, Plan, PlannedSegment};
-use crate::memory::buffer::{ImageBuffer, LEAD};
-use crate::memory::reserve::{self, HUGE_PAGE, Pages, Purpose, Reservation, SharedPages, zero};
+use crate::memory::buffer::{HEADROOM, ImageBuffer};
+use crate::memory::reserve::{self, CacheKey, HUGE_PAGE, Pages, Reservation, SharedPages, zero};
 
 /// Segments are filled; relocations may be stored.
 pub(crate) enum Open {}
@@ -71,13 +73,13 @@ pub(crate) enum Source<'a> {
     /// From the file's bytes.
     Copied(&'a [u8]),
     /// From where they were received.
-    Received(Received),
+    InPlaceFile(InPlaceFile),
     /// What is written, from the file's bytes; the rest is these pages.
     Shared(&'a [u8], &'a SharedText),
 }
 
 /// An image's file, and how the image is to run where that was received.
-pub(crate) struct Received {
+pub(crate) struct InPlaceFile {
     /// With the room that `place` asks for.
     pub buffer: ImageBuffer,
     pub place: InPlace,
@@ -132,7 +134,7 @@ enum Reuse {
     /// To the next instance that shares the same pages, but for these, which are written; from the
     /// start of the memory on.
     Parked {
-        purpose: Weak<Purpose>,
+        purpose: Weak<CacheKey>,
         written: Vec<Range<usize>>,
     },
 }
@@ -162,7 +164,7 @@ impl Drop for SealedMemory {
             return reservation.forget();
         }
         if self.is_quarantined {
-            reservation.vacate();
+            reservation.quarantine();
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
                 Reuse::Plain(used) => reservation.recycle(used),
@@ -218,27 +220,28 @@ impl Mapping<Open> {
                 let len = with_guard(span_len.max(huge))?;
                 let align = align.max(huge_align);
                 let (reservation, pages) = Reservation::taken(len, span_len, align, residue)?;
-                if pages == Pages::Used && name.is_none() {
+                if pages == Pages::Stale && name.is_none() {
                     reservation.clear_name();
                 }
                 let first = reservation.address();
                 let mut mapping = over(reservation, first, Reuse::Plain(span_len));
                 mapping.is_huge = pages == Pages::Zeroed && huge > 0;
-                mapping.is_closed = pages == Pages::Used;
+                mapping.is_closed = pages == Pages::Stale;
                 mapping.fill(bytes, |_| true, pages);
                 mapping
             }
-            Source::Received(Received { buffer, place }) => {
+            Source::InPlaceFile(InPlaceFile { buffer, place }) => {
                 let (mut reservation, len) = buffer.into_memory();
                 let first_file = plan.segments.first().map_or(0, |segment| segment.file.start);
-                let start = LEAD.checked_add(first_file).and_then(|it| it.checked_sub(place.down));
+                let start =
+                    HEADROOM.checked_add(first_file).and_then(|it| it.checked_sub(place.down));
                 let start = start.ok_or_else(too_large)?;
                 let end = start.checked_add(span_len).ok_or_else(too_large)?;
-                // SAFETY: the buffer was owned, so nobody refers to its memory; the file is at `LEAD`
-                // in it, and it has the room that `place` asks for (`Received`).
+                // SAFETY: the buffer was owned, so nobody refers to its memory; the file is at `HEADROOM`
+                // in it, and it has the room that `place` asks for (`InPlaceFile`).
                 let (first, is_closed) = unsafe {
-                    let touched = LEAD.saturating_add(len).min(reservation.len());
-                    move_apart(plan, reservation.as_ptr(), start, touched);
+                    let touched = HEADROOM.saturating_add(len).min(reservation.len());
+                    spread_segments(plan, reservation.as_ptr(), start, touched);
                     let is_cut = reservation.shrink(with_guard(end)?, touched);
                     let behind = touched.saturating_sub(end);
                     let is_closed = !is_cut && behind <= CLEARED;
@@ -259,7 +262,7 @@ impl Mapping<Open> {
                     // It was sealed (`SealedMemory`), and what is written was made writable since.
                     mapping.is_protected = true;
                     mapping.is_closed = true;
-                    mapping.fill(bytes, is_written, Pages::Used);
+                    mapping.fill(bytes, is_written, Pages::Stale);
                     return Ok(mapping);
                 }
                 let reservation = Reservation::new(with_guard(span_len)?, align, residue)?;
@@ -296,7 +299,7 @@ impl Mapping<Open> {
             // has, and memory of our own does not overlap the received bytes.
             unsafe {
                 ptr::copy_nonoverlapping(source.as_ptr(), target, len);
-                if pages == Pages::Used {
+                if pages == Pages::Stale {
                     zero(target.add(len), room.saturating_sub(len));
                 }
             }
@@ -473,14 +476,14 @@ impl Mapping<Open> {
 /// for. The first page of the image comes to be at `start` of the memory; all behind `touched` is zero.
 ///
 /// # Safety
-/// The file is at [`LEAD`] in `memory`, with as much there as [`Plan::in_place`] said, and `start` is what
+/// The file is at [`HEADROOM`] in `memory`, with as much there as [`Plan::in_place`] said, and `start` is what
 /// it said; it can be written, and nobody else refers to it.
-unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize) {
+unsafe fn spread_segments(plan: &Plan, memory: *mut u8, start: usize, touched: usize) {
     let Some(first) = plan.segments.first() else { return };
     // Neither sum wraps: both places lie in the memory (`Plan::in_place`).
     let place = |segment: &PlannedSegment| {
         let skip = len_of(&(first.pages.start..segment.pages.start)) as usize;
-        (LEAD.wrapping_add(segment.file.start), start.wrapping_add(skip))
+        (HEADROOM.wrapping_add(segment.file.start), start.wrapping_add(skip))
     };
     let moves_down = |segment: &&PlannedSegment| {
         let (from, at) = place(segment);
@@ -507,7 +510,7 @@ unsafe fn move_apart(plan: &Plan, memory: *mut u8, start: usize, touched: usize)
     plan.segments.iter().rev().filter(|segment| !moves_down(segment)).for_each(put);
     // What the file has in front of its first segment is no part of the image.
     // SAFETY: between the start of the file and that of the image.
-    unsafe { zero(memory.add(LEAD), (LEAD..start).len()) };
+    unsafe { zero(memory.add(HEADROOM), (HEADROOM..start).len()) };
 }
 
 /// Those segments of an open mapping that are not written.
@@ -594,7 +597,7 @@ pub(crate) struct SharedText {
     /// Each run of such segments without a gap: where it is in the span, and its pages.
     runs: Vec<(usize, SharedPages)>,
     /// What memory is parked for that has these pages in place.
-    purpose: Arc<Purpose>,
+    purpose: Arc<CacheKey>,
 }
 
 impl Drop for SharedText {
@@ -624,7 +627,7 @@ impl SharedText {
                     run.try_push(segment)?;
                 }
                 _ => {
-                    headroom_for_next(runs.len())?;
+                    require_memory_for_next(runs.len())?;
                     runs.try_push(vec![segment])?;
                 }
             }
@@ -895,9 +898,9 @@ mod tests {
     fn assert_same(plan: &Plan, file: &[u8]) -> Option<InPlace> {
         let mut buffer = ImageBuffer::new(file.len()).unwrap();
         buffer.copy_from_slice(file);
-        let place = plan.in_place(buffer.address(), LEAD)?;
+        let place = plan.in_place(buffer.address(), HEADROOM)?;
         buffer.make_room(place.room).unwrap();
-        let received = Source::Received(Received { buffer, place });
+        let received = Source::InPlaceFile(InPlaceFile { buffer, place });
         let [received, copied] = [received, Source::Copied(file)]
             .map(|source| Mapping::new(plan, source, None).unwrap());
         assert!(contents(&received, plan) == contents(&copied, plan), "{plan:?}");

@@ -34,13 +34,13 @@ pub(crate) enum Pages {
     /// Zeroes, in pages that the kernel provides when they are touched. All can be read and written.
     Zeroed,
     /// Anything. What was not asked for cannot be accessed.
-    Used,
+    Stale,
 }
 
 /// Memory that was given back, and is still there.
-struct Kept {
+struct MappingCache {
     /// For whoever wants the same next; the oldest first.
-    free: Vec<Free>,
+    free: Vec<CachedMapping>,
     /// For the system, at the next occasion when nobody waits for it; with how much of it was touched.
     later: Vec<(Reservation, usize)>,
     /// What the system has refused to take back, for the next occasion to ask again.
@@ -51,7 +51,7 @@ struct Kept {
 }
 
 /// Memory for whoever wants the same next.
-struct Free {
+struct CachedMapping {
     memory: Reservation,
     /// How much of it is there for it alone, in bytes.
     own: usize,
@@ -63,18 +63,18 @@ enum Whose {
     /// Any image that wants as much, and of that so many bytes, which can be read and written. All behind
     /// them, at least a page, cannot be accessed.
     Images { used: usize },
-    /// A [`Space`] of this length, which is filled from its first to its last byte.
+    /// A [`ScratchMemory`] of this length, which is filled from its first to its last byte.
     Spaces,
     /// Only who it was set up for: what it shares is in place.
-    Owner(Weak<Purpose>),
+    Owner(Weak<CacheKey>),
 }
 
 /// What memory was set up for: only its owner can use it again.
 #[derive(Default)]
-pub(crate) struct Purpose(());
+pub(crate) struct CacheKey(());
 
-impl Free {
-    fn is_for(&self, purpose: &Arc<Purpose>) -> bool {
+impl CachedMapping {
+    fn is_for(&self, purpose: &Arc<CacheKey>) -> bool {
         matches!(&self.whose, Whose::Owner(it) if ptr::eq(it.as_ptr(), Arc::as_ptr(purpose)))
     }
 
@@ -84,7 +84,7 @@ impl Free {
 
     /// Keeps it for whoever wants it next; gives back what there is no room for.
     fn keep(self) {
-        if self.own <= MOST_BYTES {
+        if self.own <= MAX_BYTES {
             let gone = kept().keep(self);
             // Not while the lock is held.
             drop(gone);
@@ -93,10 +93,10 @@ impl Free {
 }
 
 /// No memory that is dropped is dropped while this is held: it may come here.
-static KEPT: Lock<Kept> = Lock::new(Rank::Memory, Kept::new());
+static CACHE: Lock<MappingCache> = Lock::new(Rank::Memory, MappingCache::new());
 
-fn kept() -> Guard<'static, Kept> {
-    KEPT.lock()
+fn kept() -> Guard<'static, MappingCache> {
+    CACHE.lock()
 }
 
 /// Whether there may be something in `later`, `refused` or `writable`: so that who looks need not take
@@ -104,21 +104,26 @@ fn kept() -> Guard<'static, Kept> {
 static PUT_OFF: AtomicBool = AtomicBool::new(false);
 
 /// As much memory is kept for images to come, in bytes and in pieces.
-const MOST_BYTES: usize = 32 << 20;
-const MOST: usize = 16;
+const MAX_BYTES: usize = 32 << 20;
+const MAX: usize = 16;
 
-impl Kept {
-    const fn new() -> Kept {
-        Kept { free: Vec::new(), later: Vec::new(), refused: Vec::new(), writable: Vec::new() }
+impl MappingCache {
+    const fn new() -> MappingCache {
+        MappingCache {
+            free: Vec::new(),
+            later: Vec::new(),
+            refused: Vec::new(),
+            writable: Vec::new(),
+        }
     }
 
     /// Keeps one more, and returns what there is no room for.
-    fn keep(&mut self, free: Free) -> Vec<Free> {
+    fn keep(&mut self, free: CachedMapping) -> Vec<CachedMapping> {
         self.free.push(free);
-        let mut gone: Vec<Free> = Vec::new();
+        let mut gone: Vec<CachedMapping> = Vec::new();
         gone.extend(self.free.extract_if(.., |free| !free.is_of_use()));
-        while self.free.len() > MOST
-            || self.free.iter().map(|free| free.own).sum::<usize>() > MOST_BYTES
+        while self.free.len() > MAX
+            || self.free.iter().map(|free| free.own).sum::<usize>() > MAX_BYTES
         {
             gone.push(self.free.remove(0));
         }
@@ -127,17 +132,17 @@ impl Kept {
 }
 
 /// Takes out what was kept last of what is wanted.
-fn take(is_wanted: impl Fn(&Free) -> bool) -> Option<Free> {
+fn take(is_wanted: impl Fn(&CachedMapping) -> bool) -> Option<CachedMapping> {
     let mut kept = kept();
     let index = kept.free.iter().rposition(is_wanted)?;
     Some(kept.free.remove(index))
 }
 
 /// Addresses that are kept from being used again.
-static VACATED: Lock<VecDeque<Reservation>> = Lock::new(Rank::Quarantine, VecDeque::new());
+static QUARANTINE: Lock<VecDeque<Reservation>> = Lock::new(Rank::Quarantine, VecDeque::new());
 
-fn vacated_memory() -> Guard<'static, VecDeque<Reservation>> {
-    VACATED.lock()
+fn quarantined_memory() -> Guard<'static, VecDeque<Reservation>> {
+    QUARANTINE.lock()
 }
 
 /// Gives the system the memory that is kept for images to come.
@@ -148,7 +153,7 @@ fn vacated_memory() -> Guard<'static, VecDeque<Reservation>> {
 /// sections that nobody is told of), up to 32 MiB, is given back only when the next buffer is made or an
 /// image is unloaded, since nobody is to wait for that.
 pub fn release_memory() {
-    let kept = std::mem::replace(&mut *kept(), Kept::new());
+    let kept = std::mem::replace(&mut *kept(), MappingCache::new());
     drop((kept.free, kept.later, kept.refused));
     kept.writable.into_iter().for_each(|(start, len)| make_read_only(start, len));
 }
@@ -249,15 +254,16 @@ fn is_fit_to_keep(memory: &Reservation, parts: &[Range<usize>]) -> bool {
 }
 
 /// Gives the system what only this owner could use.
-pub(crate) fn forget_purpose(purpose: &Arc<Purpose>) {
-    let gone: Vec<Free> = kept().free.extract_if(.., |free| free.is_for(purpose)).collect();
+pub(crate) fn forget_purpose(purpose: &Arc<CacheKey>) {
+    let gone: Vec<CachedMapping> =
+        kept().free.extract_if(.., |free| free.is_for(purpose)).collect();
     drop(gone);
 }
 
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// So much memory, in bytes, may as well be had as not.
-pub(crate) const LITTLE: usize = 1 << 16;
+pub(crate) const TRIM_THRESHOLD: usize = 1 << 16;
 
 /// A large page, which a system provides, protects and takes back as quickly as a few small ones.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -356,16 +362,17 @@ impl Reservation {
         align: usize,
         residue: usize,
     ) -> Result<(Reservation, Pages), Error> {
-        let fits = |free: &Free| {
+        let fits = |free: &CachedMapping| {
             matches!(free.whose, Whose::Images { .. })
                 && free.memory.len == len
                 && distance_to(residue, align, free.memory.address()) == 0
         };
-        if let Some(Free { memory, whose: Whose::Images { used: before }, .. }) = take(fits)
+        if let Some(CachedMapping { memory, whose: Whose::Images { used: before }, .. }) =
+            take(fits)
             && (used <= before || memory.protect(before..used, READ_WRITE))
             && (before <= used || memory.protect(used..before, libc::PROT_NONE))
         {
-            return Ok((memory, Pages::Used));
+            return Ok((memory, Pages::Stale));
         }
         Ok((Reservation::new(len, align, residue)?, Pages::Zeroed))
     }
@@ -375,13 +382,13 @@ impl Reservation {
     pub(crate) fn recycle(self, used: usize) {
         let own = self.len;
         // What the next image is spared, when somebody waits for it, is done now.
-        if own <= MOST_BYTES
+        if own <= MAX_BYTES
             && (!wipes() || self.protect(0..used, READ_WRITE))
             && is_fit_to_keep(&self, std::slice::from_ref(&(0..used)))
             && let Some(memory) = self.moved()
             && memory.protect(used..own, libc::PROT_NONE)
         {
-            Free { memory, own, whose: Whose::Images { used } }.keep();
+            CachedMapping { memory, own, whose: Whose::Images { used } }.keep();
         }
     }
 
@@ -389,20 +396,20 @@ impl Reservation {
     /// are `written` (whole pages): these can be written by whoever gets it.
     ///
     /// All else is used again as it is: it must have its contents and its protection for good.
-    pub(crate) fn park(self, purpose: Weak<Purpose>, written: &[Range<usize>]) {
+    pub(crate) fn park(self, purpose: Weak<CacheKey>, written: &[Range<usize>]) {
         let own = written.iter().map(Range::len).sum();
         // It fails where the image has taken its memory apart.
-        if own <= MOST_BYTES
+        if own <= MAX_BYTES
             && purpose.strong_count() > 0
             && written.iter().all(|part| self.protect(part.clone(), READ_WRITE))
             && is_fit_to_keep(&self, written)
         {
-            Free { memory: self, own, whose: Whose::Owner(purpose) }.keep();
+            CachedMapping { memory: self, own, whose: Whose::Owner(purpose) }.keep();
         }
     }
 
     /// Memory that was [parked](Reservation::park) for this purpose, the last first.
-    pub(crate) fn parked(purpose: &Arc<Purpose>) -> Option<Reservation> {
+    pub(crate) fn parked(purpose: &Arc<CacheKey>) -> Option<Reservation> {
         take(|free| free.is_for(purpose)).map(|free| free.memory)
     }
 
@@ -422,7 +429,7 @@ impl Reservation {
     fn give_back_later(self, touched: usize) {
         let mut kept = kept();
         let waiting: usize = kept.later.iter().map(|(_, touched)| touched).sum();
-        if waiting.saturating_add(touched) <= MOST_BYTES && kept.later.try_reserve(1).is_ok() {
+        if waiting.saturating_add(touched) <= MAX_BYTES && kept.later.try_reserve(1).is_ok() {
             kept.later.push((self, touched));
             PUT_OFF.store(true, Ordering::Relaxed);
         }
@@ -431,20 +438,20 @@ impl Reservation {
     /// Gives the memory back, but not its addresses, lest something else come to lie there: a debugger
     /// keeps breakpoints at addresses that it was given as such, and would write an old byte into
     /// whatever comes next. The oldest such addresses are given back when there are too many.
-    pub(crate) fn vacate(self) {
-        const MOST: usize = 1024;
+    pub(crate) fn quarantine(self) {
+        const MAX: usize = 1024;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: replaces all of an owned mapping that nobody refers to any more.
-        let vacated = unsafe {
+        let quarantined = unsafe {
             libc::mmap(self.start.as_ptr().cast(), self.len, libc::PROT_NONE, flags, -1, 0)
         };
-        if vacated == libc::MAP_FAILED {
+        if quarantined == libc::MAP_FAILED {
             // What matters is that the addresses stay taken.
             self.empty();
         }
-        let mut all = vacated_memory();
+        let mut all = quarantined_memory();
         all.push_back(self);
-        let oldest = if all.len() > MOST { all.pop_front() } else { None };
+        let oldest = if all.len() > MAX { all.pop_front() } else { None };
         // Not while the lock is held.
         drop(all);
         drop(oldest);
@@ -564,7 +571,8 @@ impl Reservation {
     /// # Safety
     /// Nobody refers to that part.
     pub(crate) unsafe fn shrink(&mut self, len: usize, touched: usize) -> bool {
-        let Some(behind) = self.len.checked_sub(len).filter(|&behind| behind > LITTLE) else {
+        let Some(behind) = self.len.checked_sub(len).filter(|&behind| behind > TRIM_THRESHOLD)
+        else {
             return false;
         };
         // SAFETY: inside the mapping.
@@ -621,27 +629,29 @@ fn printable(name: &str) -> String {
 }
 
 /// Memory to be filled, with anything in it.
-pub(crate) enum Space {
+pub(crate) enum ScratchMemory {
     /// Of the allocator's.
     Small(Vec<u8>),
     /// So many bytes of memory that whoever wants as much gets next.
     Large(ManuallyDrop<Reservation>, usize),
 }
 
-impl Space {
+impl ScratchMemory {
     /// `len` bytes.
-    pub(crate) fn new(len: usize) -> Result<Space, Error> {
+    pub(crate) fn new(len: usize) -> Result<ScratchMemory, Error> {
         /// From here on it is the pages that take the time.
         const FROM: usize = 1 << 16;
         if len < FROM {
-            return Ok(Space::Small(try_zeroed(len)?));
+            return Ok(ScratchMemory::Small(try_zeroed(len)?));
         }
         let page = region::page::size();
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
         let huge = in_huge_pages(rounded).min(rounded);
         let align = if huge > 0 { HUGE_PAGE } else { page };
-        let fits = |free: &Free| matches!(free.whose, Whose::Spaces) && free.memory.len == rounded;
+        let fits = |free: &CachedMapping| {
+            matches!(free.whose, Whose::Spaces) && free.memory.len == rounded
+        };
         let memory = match take(fits) {
             Some(free) => free.memory,
             None => {
@@ -651,45 +661,45 @@ impl Space {
                 memory
             }
         };
-        Ok(Space::Large(ManuallyDrop::new(memory), len))
+        Ok(ScratchMemory::Large(ManuallyDrop::new(memory), len))
     }
 }
 
-impl Deref for Space {
+impl Deref for ScratchMemory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Space::Small(bytes) => bytes,
+            ScratchMemory::Small(bytes) => bytes,
             // SAFETY: so many bytes of memory of ours, zero or written before, changed only through
             // `&mut self`.
-            Space::Large(memory, len) => unsafe {
+            ScratchMemory::Large(memory, len) => unsafe {
                 std::slice::from_raw_parts(memory.as_ptr(), *len)
             },
         }
     }
 }
 
-impl DerefMut for Space {
+impl DerefMut for ScratchMemory {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
-            Space::Small(bytes) => bytes,
+            ScratchMemory::Small(bytes) => bytes,
             // SAFETY: as above, and nobody else looks.
-            Space::Large(memory, len) => unsafe {
+            ScratchMemory::Large(memory, len) => unsafe {
                 std::slice::from_raw_parts_mut(memory.as_ptr(), *len)
             },
         }
     }
 }
 
-impl Drop for Space {
+impl Drop for ScratchMemory {
     fn drop(&mut self) {
-        if let Space::Large(memory, _) = self {
+        if let ScratchMemory::Large(memory, _) = self {
             // SAFETY: taken once, here.
             let memory = unsafe { ManuallyDrop::take(memory) };
             let own = memory.len;
             if is_fit_to_keep(&memory, std::slice::from_ref(&(0..own))) {
-                Free { memory, own, whose: Whose::Spaces }.keep();
+                CachedMapping { memory, own, whose: Whose::Spaces }.keep();
             }
         }
     }
@@ -749,24 +759,24 @@ impl SharedPages {
 }
 
 /// Pages that many have in common, but for some that each has for itself.
-pub(crate) struct Views {
+pub(crate) struct CowImage {
     pages: SharedPages,
     /// Whole pages, ascending, none overlapping another.
     own: Arc<[Range<usize>]>,
     /// What memory is kept for that has these pages in place.
-    purpose: Arc<Purpose>,
+    purpose: Arc<CacheKey>,
 }
 
-impl Views {
+impl CowImage {
     /// Of pages of which everybody will have these ranges (whole pages, ascending, none overlapping
     /// another) for himself.
-    pub(crate) fn new(pages: SharedPages, own: Vec<Range<usize>>) -> Views {
-        Views { pages, own: own.into(), purpose: Arc::default() }
+    pub(crate) fn new(pages: SharedPages, own: Vec<Range<usize>>) -> CowImage {
+        CowImage { pages, own: own.into(), purpose: Arc::default() }
     }
 
     /// Memory of the same length and contents, of which the own ranges can be written, and all the rest
     /// is these very pages.
-    pub(crate) fn view(&self) -> Result<View, Error> {
+    pub(crate) fn view(&self) -> Result<CowView, Error> {
         let memory = match Reservation::parked(&self.purpose) {
             Some(memory) => memory,
             None => self.map()?,
@@ -782,7 +792,7 @@ impl Views {
             }
         }
         let (own, purpose) = (self.own.clone(), Arc::downgrade(&self.purpose));
-        Ok(View { memory: ManuallyDrop::new(memory), own, purpose })
+        Ok(CowView { memory: ManuallyDrop::new(memory), own, purpose })
     }
 
     /// New memory with these pages in place, but for what is everybody's own.
@@ -816,7 +826,7 @@ impl Views {
     }
 }
 
-impl Deref for Views {
+impl Deref for CowImage {
     type Target = [u8];
 
     /// The common contents.
@@ -825,21 +835,21 @@ impl Deref for Views {
     }
 }
 
-impl Drop for Views {
+impl Drop for CowImage {
     fn drop(&mut self) {
         forget_purpose(&self.purpose);
     }
 }
 
-/// What [`Views::view`] gives.
-pub(crate) struct View {
+/// What [`CowImage::view`] gives.
+pub(crate) struct CowView {
     memory: ManuallyDrop<Reservation>,
     /// What can be written.
     own: Arc<[Range<usize>]>,
-    purpose: Weak<Purpose>,
+    purpose: Weak<CacheKey>,
 }
 
-impl View {
+impl CowView {
     /// These bytes, if they can be written.
     pub(crate) fn get_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
         let holds = |own: &Range<usize>| own.start <= range.start && range.end <= own.end;
@@ -853,7 +863,7 @@ impl View {
     }
 }
 
-impl Deref for View {
+impl Deref for CowView {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -862,14 +872,14 @@ impl Deref for View {
     }
 }
 
-impl Drop for View {
+impl Drop for CowView {
     fn drop(&mut self) {
         // SAFETY: taken once, here.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         if self.purpose.strong_count() > 0 {
             let own = self.own.iter().map(Range::len).sum();
             if is_fit_to_keep(&memory, &self.own) {
-                Free { memory, own, whose: Whose::Owner(self.purpose.clone()) }.keep();
+                CachedMapping { memory, own, whose: Whose::Owner(self.purpose.clone()) }.keep();
             }
         }
     }
@@ -957,7 +967,7 @@ mod tests {
             bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / page) as u8 + 1);
         })
         .unwrap();
-        let views = Views::new(pages, vec![0..page, 3 * page..4 * page]);
+        let views = CowImage::new(pages, vec![0..page, 3 * page..4 * page]);
         let [mut a, mut b] = [(); 2].map(|()| views.view().unwrap());
         a.get_mut(3 * page..3 * page + 1).unwrap().fill(77);
         assert_eq!(b[..], views[..]);
@@ -994,7 +1004,7 @@ mod tests {
         }
         memory.recycle(len);
         let (memory, pages) = Reservation::taken(len, len, page, 0).unwrap();
-        assert_eq!(pages, Pages::Used);
+        assert_eq!(pages, Pages::Stale);
         assert_ne!(memory.address(), before);
         // SAFETY: as above; all of it can be read and written again.
         unsafe {
@@ -1013,7 +1023,7 @@ mod tests {
         let page = region::page::size();
         let memory = Reservation::new(3 * page, page, 0).unwrap();
         let before = memory.address();
-        memory.vacate();
+        memory.quarantine();
         // SAFETY: maps nothing where there is something.
         let others = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;

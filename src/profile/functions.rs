@@ -26,7 +26,7 @@ use crate::elf::symbol::{SYM_SIZE, Sym};
 use crate::memory::bytes::Image;
 
 /// What is shown of a name at most, in bytes.
-const MOST_NAME: usize = 4096;
+const MAX_NAME: usize = 4096;
 
 /// A function, or the part of one that no other lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,12 +94,12 @@ impl<'a> Candidates<'a, '_> {
             return Ok(());
         }
         let start = symbol.address();
-        let segments = &self.image.facts.segments;
+        let segments = &self.image.decoded.segments;
         let after = segments.partition_point(|segment| segment.addresses.start <= start);
         let segment = after.checked_sub(1).and_then(|index| segments.get(index));
         let is_code = |it: &&Segment| it.access.execute && it.addresses.contains(&start);
         let Some(segment) = segment.filter(is_code) else { return Ok(()) };
-        let from_name = from_name.get(..from_name.len().min(MOST_NAME)).unwrap_or_default();
+        let from_name = from_name.get(..from_name.len().min(MAX_NAME)).unwrap_or_default();
         let name = string_at(from_name, 0).unwrap_or(from_name);
         let room = self.room.checked_sub(name.len());
         if let (Some(room), false) = (room, name.is_empty()) {

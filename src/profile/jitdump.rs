@@ -27,7 +27,7 @@ use super::named_code::{NamedCode, no_memory};
 use crate::arch::MACHINE;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
-use crate::base::fallible::{TryGrow, headroom, try_format, try_vec};
+use crate::base::fallible::{TryGrow, require_memory, try_format, try_vec};
 use crate::debug::lines::Line;
 
 /// `JiTD`.
@@ -66,7 +66,7 @@ impl JitDump {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = options.open(&path)?;
-        headroom().map_err(no_memory)?;
+        require_memory().map_err(no_memory)?;
         let mut header = Vec::with_capacity(HEADER_SIZE as usize);
         let machine = u32::from(MACHINE.e_machine);
         for word in [MAGIC, VERSION, HEADER_SIZE, machine, 0, process] {
@@ -85,13 +85,13 @@ impl JitDump {
         &mut self,
         functions: impl Iterator<Item = Result<NamedCode<'a>, Error>>,
     ) -> io::Result<()> {
-        headroom().map_err(no_memory)?;
+        require_memory().map_err(no_memory)?;
         // SAFETY: no preconditions.
         let thread = unsafe { libc::gettid() }.cast_unsigned();
         let time = now();
         let mut out = BufWriter::new(&self.file);
         for function in functions {
-            headroom().map_err(no_memory)?;
+            require_memory().map_err(no_memory)?;
             let NamedCode { addresses, name, code, lines } = function.map_err(no_memory)?;
             if !lines.is_empty() {
                 // Before the code that it is about.

@@ -23,9 +23,9 @@ use crate::base::addr::Vaddr;
 use crate::base::environment;
 use crate::base::error::Error;
 use crate::base::escape::{Escaped, Utf8};
-use crate::base::fallible::{headroom, try_collect, try_format, try_push_str};
+use crate::base::fallible::{require_memory, try_collect, try_format, try_push_str};
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::debug::Presence;
+use crate::debug::DebugRegistration;
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
 use crate::elf::dynamic::ReadAt;
@@ -137,7 +137,7 @@ impl Registration {
         image: &Image<'_>,
         debug_info: Option<&[u8]>,
         mapping: &Mapping<Sealed>,
-        debug: &Presence,
+        debug: &DebugRegistration,
     ) -> Option<Registration> {
         if profile == Profile::Off {
             return None;
@@ -210,7 +210,7 @@ fn rows<'a>(
     let image = Escaped(image);
     let mut rows = String::new();
     for function in functions {
-        headroom()?;
+        require_memory()?;
         let NamedCode { addresses: Range { start, end }, name, .. } = function?;
         let (size, name) = (end.saturating_sub(start), Escaped(demangled(&name)));
         let row = try_format(format_args!("{start:x} {size:x} {name} [{image}]\n"))?;

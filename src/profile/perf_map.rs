@@ -31,10 +31,10 @@ use std::process;
 use std::time::{Duration, SystemTime};
 
 use super::named_code::no_memory;
-use crate::base::fallible::{TryGrow, headroom, try_zeroed};
+use crate::base::fallible::{TryGrow, require_memory, try_zeroed};
 
 /// How many bytes of lines of unloaded images are kept.
-const MOST_RETIRED: u64 = 64 << 20;
+const MAX_RETIRED: u64 = 64 << 20;
 
 /// This process's map.
 pub(super) struct PerfMap {
@@ -67,7 +67,7 @@ impl PerfMap {
     pub(super) fn of_this_process(slot: &mut Option<PerfMap>) -> io::Result<&mut PerfMap> {
         let process = process::id();
         if slot.as_ref().is_none_or(|map| map.process != process) {
-            headroom().map_err(no_memory)?;
+            require_memory().map_err(no_memory)?;
             let path = PathBuf::from(format!("/tmp/perf-{process}.map"));
             let (file, is_ours) = open(&path)?;
             let (blocks, gaps) = (Vec::new(), Vec::new());
@@ -204,7 +204,7 @@ impl PerfMap {
         let mut excess = self.blocks.iter().filter(retired).map(len).sum::<u64>();
         let mut oldest = Vec::new();
         for block in self.blocks.iter().filter(retired) {
-            if excess <= MOST_RETIRED {
+            if excess <= MAX_RETIRED {
                 break;
             }
             excess = excess.saturating_sub(len(block));
@@ -267,13 +267,17 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
         made => return made,
     }
     let file = options.open(path)?;
-    let facts = file.metadata()?;
+    let decoded = file.metadata()?;
     // SAFETY: no preconditions.
     let user = unsafe { libc::geteuid() };
-    if !facts.is_file() || facts.uid() != user || facts.nlink() != 1 || facts.mode() & 0o002 != 0 {
+    if !decoded.is_file()
+        || decoded.uid() != user
+        || decoded.nlink() != 1
+        || decoded.mode() & 0o002 != 0
+    {
         return Err(io::Error::other("the file that is there is not this process's alone"));
     }
-    if facts.modified()? < started()? {
+    if decoded.modified()? < started()? {
         // Of a process that had this number before.
         fs::remove_file(path)?;
         return make();

@@ -19,10 +19,10 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use crate::base::fallible::has_headroom;
+use crate::base::fallible::has_spare_memory;
 use crate::base::sync;
 use crate::host::exit_handlers;
-use crate::images::group::{self, Group};
+use crate::images::group::{self, LoadGroup};
 use crate::tls;
 
 type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
@@ -147,7 +147,7 @@ struct AtThreadExit {
     destructor: Destructor,
     object: *mut c_void,
     /// Its code, and what the object consists of, must be there until then.
-    image: Arc<Group>,
+    image: Arc<LoadGroup>,
     /// The one below it.
     next: *mut AtThreadExit,
 }
@@ -174,7 +174,7 @@ pub(super) unsafe extern "C" fn at_thread_exit(
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
     };
-    if !has_headroom() {
+    if !has_spare_memory() {
         return -1;
     }
     if let Some(less) = SPARE.get().checked_sub(1) {
@@ -219,7 +219,7 @@ unsafe extern "C-unwind" fn run_uppermost(_: *mut c_void) {
 
 /// How many destructors of the images of this group the calling thread has yet to run. Each holds the
 /// group.
-pub(crate) fn pending(group: &Arc<Group>) -> usize {
+pub(crate) fn pending(group: &Arc<LoadGroup>) -> usize {
     let mut count: usize = 0;
     let mut at = UPPERMOST.get();
     // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile.
@@ -234,7 +234,7 @@ pub(crate) fn pending(group: &Arc<Group>) -> usize {
 ///
 /// # Safety
 /// They may run now, and the objects are not used any more.
-pub(crate) unsafe fn run_pending(group: &Arc<Group>) {
+pub(crate) unsafe fn run_pending(group: &Arc<LoadGroup>) {
     while let Some(pending) = take_pending(group) {
         SPARE.set(SPARE.get().saturating_add(1));
         // SAFETY: the caller's promise.
@@ -243,7 +243,7 @@ pub(crate) unsafe fn run_pending(group: &Arc<Group>) {
 }
 
 /// Takes the uppermost of the group's out of the calling thread's stack.
-fn take_pending(group: &Arc<Group>) -> Option<Box<AtThreadExit>> {
+fn take_pending(group: &Arc<LoadGroup>) -> Option<Box<AtThreadExit>> {
     let mut above: *mut AtThreadExit = ptr::null_mut();
     let mut at = UPPERMOST.get();
     // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile; each was leaked

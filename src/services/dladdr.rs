@@ -11,7 +11,7 @@ use std::ptr;
 use crate::base::sync;
 use crate::base::tls_index::ModuleId;
 use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
-use crate::images::group::{self, Loaded};
+use crate::images::group::{self, LoadedImage};
 use crate::tls;
 
 /// A request of `dladdr1` (`<dlfcn.h>`).
@@ -62,7 +62,11 @@ pub(super) unsafe extern "C" fn dladdr1_of_images(
 ///
 /// # Safety
 /// `info` can be written to.
-unsafe fn describe(loaded: &Loaded, address: usize, info: *mut libc::Dl_info) -> *const c_void {
+unsafe fn describe(
+    loaded: &LoadedImage,
+    address: usize,
+    info: *mut libc::Dl_info,
+) -> *const c_void {
     let table = loaded.symbols();
     let symbol = loaded.symbol_at(address);
     let name = symbol.and_then(|(_, symbol)| table.string(symbol.st_name));
@@ -108,8 +112,8 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
         let mut info = libc::dl_phdr_info {
             dlpi_addr: loaded.mapping.load_bias().get() as u64,
             dlpi_name: loaded.link_map.l_name,
-            dlpi_phdr: loaded.facts.program_headers.as_ptr().cast(),
-            dlpi_phnum: loaded.facts.program_headers.len() as u16,
+            dlpi_phdr: loaded.decoded.program_headers.as_ptr().cast(),
+            dlpi_phnum: loaded.decoded.program_headers.len() as u16,
             dlpi_adds: group::loads(),
             dlpi_subs: group::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),

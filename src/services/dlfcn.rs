@@ -26,16 +26,18 @@ use std::sync::Arc;
 use crate::arch;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
-use crate::base::fallible::{has_headroom, headroom, lossy, try_c_string, try_collect, try_format};
+use crate::base::fallible::{
+    has_spare_memory, lossy, require_memory, try_c_string, try_collect, try_format,
+};
 use crate::base::promise::MayRun;
 use crate::base::tls_index::ModuleId;
 use crate::debug::Instances;
-use crate::elf::symbol::{Class, SymbolName, Version, Wanted};
+use crate::elf::symbol::{SymbolName, TypeClass, Version, VersionMatch};
 use crate::host::ld_so::{self, GlobalScope};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
-use crate::images::group::{self, Group, Provider};
+use crate::images::group::{self, LoadGroup, Provider};
 use crate::images::policy;
 use crate::images::policy::SymbolRequest;
 use crate::load::instantiate;
@@ -132,7 +134,7 @@ unsafe extern "C-unwind" fn dlopen_for(
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
     let caller = group::image_at(caller);
-    if caller.is_some() && !has_headroom() {
+    if caller.is_some() && !has_spare_memory() {
         return no_memory();
     }
     let file = FileId::of(name);
@@ -163,7 +165,7 @@ unsafe extern "C-unwind" fn dlopen_for(
         global: flags & libc::RTLD_GLOBAL != 0,
         lazy: flags & libc::RTLD_LAZY != 0,
         system_libraries: true,
-        enclosing: Some(caller.clone()),
+        opener: Some(caller.clone()),
         // Whoever made the caller visible, or not, would have this one the same way.
         debug: caller.0.member(caller.1).debug.debug(),
         policy: caller.0.policy().without_panics(),
@@ -209,10 +211,10 @@ unsafe extern "C-unwind" fn dlopen_for(
 }
 
 /// The handle of an image of this name that the caller sees.
-fn open_image(caller: &(Arc<Group>, usize), name: &CStr) -> Result<Option<*mut c_void>, Error> {
+fn open_image(caller: &(Arc<LoadGroup>, usize), name: &CStr) -> Result<Option<*mut c_void>, Error> {
     let images = dlsym::images_in_scope(&caller.0)?.into_iter().chain(group::global_images()?);
     let is_it =
-        |(group, index): &(Arc<Group>, usize)| group.member(*index).is_called(name.to_bytes());
+        |(group, index): &(Arc<LoadGroup>, usize)| group.member(*index).is_called(name.to_bytes());
     let Some((group, index)) = { images }.find(is_it) else { return Ok(None) };
     dl_handles::open(caller, None, group, index).map(Some)
 }
@@ -326,9 +328,9 @@ struct Asked<'a> {
     name: &'a CStr,
     version: Option<&'a CStr>,
     symbol: SymbolName<'a>,
-    wanted: Wanted<'a>,
+    wanted: VersionMatch<'a>,
     /// The image that the call returns to. Where an image calls as its last act, that is its caller.
-    caller: Option<(Arc<Group>, usize)>,
+    caller: Option<(Arc<LoadGroup>, usize)>,
     /// It may not use every symbol of the host.
     restricted: bool,
     /// Whether it may use the host's of this name, once that is known.
@@ -349,8 +351,9 @@ impl<'a> Asked<'a> {
         let (name, version) = unsafe {
             (CStr::from_ptr(name), (!version.is_null()).then(|| CStr::from_ptr(version)))
         };
-        let wanted =
-            version.map_or(Wanted::Default, |it| Wanted::Version(Version::exact(it.to_bytes())));
+        let wanted = version.map_or(VersionMatch::Default, |it| {
+            VersionMatch::Version(Version::exact(it.to_bytes()))
+        });
         let symbol = SymbolName::new(name.to_bytes());
         let caller = group::image_at(caller);
         Asked {
@@ -438,7 +441,7 @@ impl<'a> Asked<'a> {
             |list: &[Provider]| dlsym::in_list(list, &self.symbol, self.wanted, &may_use_host);
         let in_global = || {
             let scope = GlobalScope::new()?;
-            let found = scope.lookup(&self.symbol, self.wanted, Class::Address);
+            let found = scope.lookup(&self.symbol, self.wanted, TypeClass::Address);
             scope.check_memory()?;
             let Some(found) = found.filter(|_| self.may_use_host()) else { return Ok(None) };
             let services =
@@ -451,19 +454,20 @@ impl<'a> Asked<'a> {
         };
         let in_global_images = || {
             let images = group::global_images()?.into_iter();
-            let images = images.map(|(group, index)| Provider::Loaded(group, index));
+            let images = images.map(|(group, index)| Provider::LoadedImage(group, index));
             in_list(&try_collect(images)?)
         };
         if ld_so::is_executable(self.handle) {
-            headroom()?;
+            require_memory()?;
             return or_else(in_global()?, in_global_images).map(Some);
         }
         if self.handle == libc::RTLD_DEFAULT || self.handle == libc::RTLD_NEXT {
             let Some((group, index)) = self.caller.as_ref() else { return Ok(None) };
-            headroom()?;
+            require_memory()?;
             let list = dlsym::scope(group)?;
             let found = if self.handle == libc::RTLD_NEXT {
-                let is_caller = |it: &Provider| it.is(&Provider::Loaded(group.clone(), *index));
+                let is_caller =
+                    |it: &Provider| it.is(&Provider::LoadedImage(group.clone(), *index));
                 let position = list.iter().position(is_caller);
                 let after = position.map_or(0, |position| position.saturating_add(1));
                 or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
@@ -476,7 +480,7 @@ impl<'a> Asked<'a> {
         if !self.restricted {
             return dlsym::in_library(&group, index, &self.symbol, self.wanted).map(Some);
         }
-        in_list(&dlsym::searchlist(Provider::Loaded(group, index))?).map(Some)
+        in_list(&dlsym::searchlist(Provider::LoadedImage(group, index))?).map(Some)
     }
 }
 

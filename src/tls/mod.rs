@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crate::arch;
 use crate::base::addr::{distance_to, len_of};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, headroom, try_zeroed};
+use crate::base::fallible::{TryGrow, require_memory, try_zeroed};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::base::tls_index::{ModuleId, TlsIndex};
 use crate::elf::image::TlsSegment;
@@ -276,7 +276,7 @@ struct Thread {
     /// What is to be kept until nothing of the thread runs any more. Only its own thread's.
     kept: Vec<Box<dyn Any>>,
     /// How often the end of the thread was put off. Only its own thread's.
-    farewells: u32,
+    exit_rounds: u32,
 }
 
 /// Offsets in a thread's record.
@@ -494,7 +494,7 @@ impl Thread {
         if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
             return Ok(thread);
         }
-        headroom()?;
+        require_memory()?;
         registry().threads.try_room(1)?;
         let thread = Box::leak(Box::new(Thread {
             starts: ptr::null(),
@@ -503,7 +503,7 @@ impl Thread {
             slots,
             blocks: Vec::new(),
             kept: Vec::new(),
-            farewells: 0,
+            exit_rounds: 0,
         }));
         let thread = NonNull::from(thread);
         registry().threads.push(thread);
@@ -687,11 +687,11 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
     // Other keys' destructors may still use thread-local variables: be called again in the next
     // round, and free in the last that POSIX guarantees (PTHREAD_DESTRUCTOR_ITERATIONS, 4).
     // SAFETY: the ending thread's own record, freed nowhere but below.
-    let farewells = unsafe {
-        (*thread).farewells = (*thread).farewells.saturating_add(1);
-        (*thread).farewells
+    let exit_rounds = unsafe {
+        (*thread).exit_rounds = (*thread).exit_rounds.saturating_add(1);
+        (*thread).exit_rounds
     };
-    if farewells < 4 {
+    if exit_rounds < 4 {
         set_thread_exit(thread);
         return;
     }

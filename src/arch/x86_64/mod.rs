@@ -32,7 +32,7 @@ pub(crate) use instructions::{
 #[cfg(target_arch = "x86_64")]
 pub(crate) use plt::{bind_call, call_ifunc_resolver};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use registers::look_at_processor;
+pub(crate) use registers::detect_xsave;
 pub(crate) use relocations::{E_MACHINE, MACHINE};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use signals::signal_returns;

@@ -17,7 +17,7 @@ pub(crate) static HAS_XSAVE: AtomicU8 = AtomicU8::new(0);
 
 /// Finds out what the assembly below must know of the processor; to be called before an image
 /// refers to it. Not for every image: virtual machines take microseconds for each question.
-pub(crate) fn look_at_processor() {
+pub(crate) fn detect_xsave() {
     const OSXSAVE: u32 = 1 << 27;
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.load(Ordering::Acquire) {

@@ -23,14 +23,14 @@ const KINDS: [Option<RelocKind>; 38] = {
     kinds[7] = Some(RelocKind::JumpSlot);
     kinds[8] = Some(RelocKind::Relative);
     kinds[10] = Some(RelocKind::Absolute32);
-    kinds[16] = Some(RelocKind::TlsModule);
-    kinds[17] = Some(RelocKind::TlsOffset);
-    kinds[18] = Some(RelocKind::TlsThreadPointerOffset);
+    kinds[16] = Some(RelocKind::DtpMod);
+    kinds[17] = Some(RelocKind::DtpOff);
+    kinds[18] = Some(RelocKind::TpOff);
     kinds[24] = Some(RelocKind::PcRelative);
     kinds[32] = Some(RelocKind::Size32);
     kinds[33] = Some(RelocKind::Size);
-    kinds[36] = Some(RelocKind::TlsDescriptor);
-    kinds[37] = Some(RelocKind::Indirect);
+    kinds[36] = Some(RelocKind::TlsDesc);
+    kinds[37] = Some(RelocKind::IRelative);
     kinds
 };
 
@@ -91,8 +91,8 @@ mod tests {
     fn kinds_and_names_agree() {
         assert_eq!(reloc_name(37), "R_X86_64_IRELATIVE");
         assert_eq!(reloc_name(42), "R_X86_64_REX_GOTPCRELX");
-        assert_eq!(MACHINE.reloc_kind(37), Some(RelocKind::Indirect));
-        assert_eq!(MACHINE.reloc_kind(16), Some(RelocKind::TlsModule));
+        assert_eq!(MACHINE.reloc_kind(37), Some(RelocKind::IRelative));
+        assert_eq!(MACHINE.reloc_kind(16), Some(RelocKind::DtpMod));
         assert_eq!((MACHINE.reloc_kind(3), MACHINE.reloc_kind(43)), (None, None));
         assert_eq!(reloc_name(43), "an unknown relocation type");
     }

@@ -14,9 +14,9 @@ pub(crate) fn signal_returns() -> Vec<usize> {
         restorer: usize,
         mask: u64,
     }
-    const MOST_SIGNAL: libc::c_int = 64;
+    const MAX_SIGNAL: libc::c_int = 64;
     let mut returns = Vec::new();
-    for signal in 1..=MOST_SIGNAL {
+    for signal in 1..=MAX_SIGNAL {
         let mut action = Action::default();
         let mask_size = size_of_val(&action.mask);
         // SAFETY: asks, and changes nothing; the answer goes to the local, which is as large.

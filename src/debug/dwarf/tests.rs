@@ -73,18 +73,18 @@ impl Sections {
 }
 
 /// A section and an offset in it.
-type Site = (&'static str, usize);
+type TlsLocation = (&'static str, usize);
 
 /// What differs on purpose.
 #[derive(Default)]
 struct Deliberate {
     /// Zeros that become the bias.
-    bases: BTreeSet<Site>,
+    bases: BTreeSet<TlsLocation>,
     /// Words of pairs that stay, since their base moves: the unit's, which is 0.
-    pairs: BTreeSet<Site>,
+    pairs: BTreeSet<TlsLocation>,
     /// Words of pairs after a base of 0 in the list itself. They are absolute, or (GNU ld) of what
     /// was thrown away.
-    selected: BTreeSet<Site>,
+    selected: BTreeSet<TlsLocation>,
 }
 
 /// What differs on purpose in these sections, linked at 0.

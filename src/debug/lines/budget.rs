@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, headroom};
+use crate::base::fallible::{TryGrow, require_memory};
 
 /// Functions, or sequences of lines, that are looked at for one address. Compilers' do not overlap.
-pub(super) const MOST_OVERLAPS: usize = 32;
+pub(super) const MAX_OVERLAPS: usize = 32;
 
 /// Why reading ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Budget {
 
     /// Sees to it that there is memory for what is small.
     pub(super) fn small(&mut self) -> Result<()> {
-        headroom().map_err(|error| self.without_memory(error))
+        require_memory().map_err(|error| self.without_memory(error))
     }
 
     /// Notes that there is no memory: reading ends, and what was read is not to be relied on.

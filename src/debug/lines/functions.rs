@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use gimli::constants::*;
 
-use super::budget::{Budget, MOST_OVERLAPS, Result, Stop};
+use super::budget::{Budget, MAX_OVERLAPS, Result, Stop};
 use super::sections::{Code, Sections, Text, Value};
 use super::units::{Unit, Units};
 use crate::base::fallible::{TryGrow, try_vec};
@@ -124,7 +124,7 @@ impl Functions {
     ) -> Vec<Found> {
         let after = self.ranges.partition_point(|range| range.begin <= address);
         let mut before = self.ranges.get(..after).unwrap_or_default().iter().rev();
-        let range = before.by_ref().take(MOST_OVERLAPS).find(|it| address < it.end);
+        let range = before.by_ref().take(MAX_OVERLAPS).find(|it| address < it.end);
         let function = range.and_then(|range| self.list.get_mut(range.function as usize));
         let Some(function) = function else { return Vec::new() };
         let at = function.at;
@@ -227,7 +227,7 @@ impl Inlined {
             let after =
                 rest.partition_point(|range| (range.depth, range.begin) <= (depth, address));
             let at_depth = rest.get(start..after).unwrap_or_default().iter().rev();
-            let found = at_depth.take(MOST_OVERLAPS).find(|range| address < range.end);
+            let found = at_depth.take(MAX_OVERLAPS).find(|range| address < range.end);
             let Some(found) = found else { break };
             calls.try_push(found.call).map_err(|error| budget.without_memory(error))?;
             rest = rest.get(after..).unwrap_or_default();
@@ -238,7 +238,7 @@ impl Inlined {
 
 impl Name {
     /// How many entries are looked at for one name.
-    const MOST_ENTRIES: usize = 16;
+    const MAX_ENTRIES: usize = 16;
 
     /// The name; looked for once.
     fn resolve(
@@ -269,7 +269,7 @@ impl Name {
     ) -> Result<Option<Text>> {
         let first = unit;
         let mut other: Option<Arc<Unit>> = None;
-        for _ in 0..Name::MOST_ENTRIES {
+        for _ in 0..Name::MAX_ENTRIES {
             let unit = other.as_deref().unwrap_or(first);
             let mut entries = unit.entries(sections, at)?;
             let Some(entry) = entries.next(budget)? else { break };

@@ -42,13 +42,13 @@ use sections::{Section, Sections, Text};
 use units::{Unit, Units};
 
 /// Units that are looked at for one address.
-const MOST_UNITS: usize = 256;
+const MAX_UNITS: usize = 256;
 /// Functions that are told of for one address: the innermost, and the outermost.
-const MOST_FUNCTIONS: usize = 256;
+const MAX_FUNCTIONS: usize = 256;
 /// Names and files that are told for one address, in bytes.
-const MOST_TEXT: usize = 1 << 20;
+const MAX_TEXT: usize = 1 << 20;
 /// The path of a file where each line has it, in bytes.
-const MOST_PATH: usize = 4096;
+const MAX_PATH: usize = 4096;
 
 /// What DWARF says of an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Dwarf {
         let mut seen = HashSet::new();
         let candidates = self.units().at(address.0, end).map(|(unit, ..)| unit);
         let candidates: Vec<u32> =
-            candidates.filter(|&unit| seen.insert(unit)).take(MOST_UNITS).collect();
+            candidates.filter(|&unit| seen.insert(unit)).take(MAX_UNITS).collect();
         for number in candidates {
             if self.budget.small().is_err() {
                 break;
@@ -169,9 +169,9 @@ impl Dwarf {
         let functions = functions
             .entry(number)
             .or_insert_with(|| budget.share(|budget| Functions::read(sections, &unit, budget)));
-        let found = functions.at(sections, &unit, units, address, MOST_FUNCTIONS, budget);
+        let found = functions.at(sections, &unit, units, address, MAX_FUNCTIONS, budget);
         let row = program.as_ref().and_then(|program| program.row(sections, address));
-        let mut texts = Texts { sections, room: MOST_TEXT };
+        let mut texts = Texts { sections, room: MAX_TEXT };
         let mut place = row.map(|row| {
             let file = program.as_ref().and_then(|it| texts.path(&unit, it, row.file.into()));
             let known = Some(row.line).filter(|&line| line > 0);
@@ -201,7 +201,7 @@ impl Dwarf {
     /// The lines of a range of code, ascending.
     pub(crate) fn lines(&mut self, addresses: Range<Vaddr>) -> Vec<Line> {
         let (start, end) = (addresses.start.0, addresses.end.0);
-        let parts: Vec<_> = self.units().at(start, end).take(MOST_UNITS).collect();
+        let parts: Vec<_> = self.units().at(start, end).take(MAX_UNITS).collect();
         let Dwarf { sections, budget, units: Some(units), programs, .. } = self else {
             return Vec::new();
         };
@@ -214,7 +214,7 @@ impl Dwarf {
             let mut last: Option<(u32, Option<String>)> = None;
             let read = program.rows(sections, part, budget, &mut |budget, row: Row| {
                 if last.as_ref().is_none_or(|last| last.0 != row.file) {
-                    let mut texts = Texts { sections, room: MOST_PATH };
+                    let mut texts = Texts { sections, room: MAX_PATH };
                     last = Some((row.file, texts.path(&unit, &program, row.file.into())));
                 }
                 if let (Some((_, Some(file))), 1..) = (&last, row.line) {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, LittleEndian, Reader};
 
-use super::budget::{Budget, MOST_OVERLAPS, Result, Stop};
+use super::budget::{Budget, MAX_OVERLAPS, Result, Stop};
 use super::sections::{
     Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_leb, skip_text,
 };
@@ -361,7 +361,7 @@ impl Program {
     fn sequence(&self, address: u64) -> Option<&Sequence> {
         let after = self.sequences.partition_point(|sequence| sequence.begin <= address);
         let before = self.sequences.get(..after)?.iter().rev();
-        before.take(MOST_OVERLAPS).find(|sequence| address < sequence.end)
+        before.take(MAX_OVERLAPS).find(|sequence| address < sequence.end)
     }
 
     /// Shows the rows of these addresses, ascending, one for each address: from the one that the
