@@ -3,7 +3,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part of this
 
-mod time;
+pub mod time;
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, CString, c_int, c_void};

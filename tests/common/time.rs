@@ -14,6 +14,12 @@ pub fn limit(base: Duration) -> Duration {
     base.mul_f64(slowness())
 }
 
+/// Whether [`limit`] of `base` is over since `start`. Where it seems to be, the machine is measured again:
+/// others may have come to it since the process began.
+pub fn is_over(start: Instant, base: Duration) -> bool {
+    start.elapsed() >= limit(base) && start.elapsed() >= base.mul_f64(measured())
+}
+
 /// A command that is killed when [`limit`] of so many seconds is over.
 pub fn limited(seconds: u64, program: impl AsRef<OsStr>) -> Command {
     let limit = limit(Duration::from_secs(seconds)).as_secs();
@@ -27,15 +33,19 @@ pub fn limited(seconds: u64, program: impl AsRef<OsStr>) -> Command {
 fn slowness() -> f64 {
     static SLOWNESS: OnceLock<f64> = OnceLock::new();
     *SLOWNESS.get_or_init(|| {
-        let (start, processor_start) = (Instant::now(), thread_time());
-        work();
-        let (time, processor) = (start.elapsed(), thread_time() - processor_start);
-        let slowness = slowness_of(time, processor);
+        let slowness = measured();
         if slowness > 2.0 {
             println!("limits in time are {slowness:.1} times as long: the machine is slow or busy");
         }
         slowness
     })
+}
+
+/// As [`slowness`], at this moment.
+fn measured() -> f64 {
+    let (start, processor_start) = (Instant::now(), thread_time());
+    work();
+    slowness_of(start.elapsed(), thread_time() - processor_start)
 }
 
 /// A slow processor needs more of its own time; a busy one lets the thread wait, besides.
