@@ -171,7 +171,7 @@ END
 # threads when it sees libpthread, which is no more: so a program is started with the empty one that
 # there still is, after the C library.
 old_gdb() {
-    # Names of files begin with this when gdb shows them: tests/gdb/versions.rs knows.
+    # Names of files begin with this when gdb shows them: tests/debuggers/harness/versions.rs knows.
     copies=$1.machine
     libraries=usr/lib/$machine
     rm -rf "$copies"

@@ -17,7 +17,7 @@ done
 # What debuggers are told of, too; of debugging a little (`sh tests/ways.sh` has all).
 for way in buffer instance; do
     MEMDL_TEST_WAY=$way cargo test --features capi,internals --test loader "$@" -- api:: errors:: differential::
-    MEMDL_TEST_WAY=$way cargo test --features capi,internals --test debug --test lldb "$@" -- dwarf5
+    MEMDL_TEST_WAY=$way cargo test --features capi,internals --test debuggers "$@" -- sessions dwarf5
 done
 # An instance where another was before: without the tests that count constructors.
 # shellcheck disable=SC2086

@@ -21,6 +21,6 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
-# For tests/lldb.rs. The packages of two lldbs cannot be installed together: they are unpacked.
+# For tests/debuggers. The packages of two lldbs cannot be installed together: they are unpacked.
 [ -n "${MEMDL_TEST_LLDB:-}" ] ||
     sh "$(dirname "$0")/debuggers.sh" bookworm/lldb-14 bookworm/lldb-19 >/dev/null

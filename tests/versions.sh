@@ -13,25 +13,21 @@ rm -rf "$results"
 mkdir -p "$results"
 commands=$(sh tests/debuggers.sh bullseye/gdb bullseye/gdb-minimal bookworm/gdb bookworm/gdb-multiarch \
     trixie/gdb bookworm/gdb-17 sid/gdb)
-binaries="--test debug"
-[ ! -e tests/parity.rs ] || binaries="$binaries --test parity"
-# shellcheck disable=SC2086
-cargo test -q --features capi $binaries --no-run
+cargo test -q --features capi --test debuggers --no-run
 
 for command in $commands; do
-    # shellcheck disable=SC2086
-    MEMDL_TEST_GDB=$command cargo test -q --no-fail-fast --features capi $binaries \
-        -- --format=pretty "$@" >"$results/${command##*/}" 2>&1 || true
+    MEMDL_TEST_GDB=$command cargo test -q --features capi --test debuggers -- --format=pretty \
+        parity sessions alone debug --skip lldb_ "$@" >"$results/${command##*/}" 2>&1 || true
 done
 
-# Rows in the order of the first version; the columns' names are the files'. A scenario of
-# tests/parity.rs, `scenario::build`, is counted, and has a row only if it fails with one of them.
+# Rows in the order of the first version; the columns' names are the files'. A scenario below
+# tests/debuggers/parity is counted, and has a row only if it fails with one of them.
 awk '
     FNR == 1 { version = FILENAME; sub(/.*\//, "", version); versions[++columns] = version }
     /^test .* \.\.\. (ok|FAILED)$/ {
         if (!($2 in seen)) { seen[$2] = 1; tests[++rows] = $2 }
         passed[$2, version] = $NF == "ok" ? "yes" : "**no**"
-        if ($2 ~ /::/) {
+        if ($2 ~ /^parity::/) {
             count[version]++
             if ($NF == "ok") good[version]++; else fails[$2] = failed = 1
         }
@@ -45,7 +41,7 @@ awk '
         print line; print rule
         for (r = 1; r <= rows; r++) {
             name = tests[r]
-            if (name ~ /::/ && !(name in fails)) continue
+            if (name ~ /^parity::/ && !(name in fails)) continue
             gsub(/_/, " ", name); line = "| " name " |"
             for (c = 1; c <= columns; c++) {
                 cell = passed[tests[r], versions[c]]
@@ -54,7 +50,7 @@ awk '
             }
             print line
         }
-        line = "| scenarios of `tests/parity.rs` that pass |"
+        line = "| scenarios of `tests/debuggers/parity` that pass |"
         for (c = 1; c <= columns; c++) line = line " " (good[versions[c]] + 0) " of " (count[versions[c]] + 0) " |"
         print line
         exit (failed || rows == 0)

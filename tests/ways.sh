@@ -5,6 +5,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 for way in buffer instance; do
-    MEMDL_TEST_WAY=$way cargo test --features capi --no-fail-fast --test debug --test debug_info \
-        --test lldb --test parity "$@"
+    MEMDL_TEST_WAY=$way cargo test --features capi --test debuggers "$@" -- --skip host_builds::
 done

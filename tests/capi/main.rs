@@ -1,15 +1,6 @@
-//! memdl in programs that others build: through the C API, and in hosts of every make.
+//! memdl in programs in C and C++, through its C API.
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../gdb/mod.rs"]
-mod gdb;
 
 mod capi;
-mod host_builds;
-
-#[test]
-#[ignore = "the program that the other tests debug: they start it"]
-fn the_program_that_is_debugged() {
-    gdb::host::main();
-}

@@ -70,7 +70,7 @@ fn documents_and_scripts_name_files_of_tests_that_are_there() {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
         for word in text.split(|c| !is_part(c)).filter(|it| it.starts_with("tests/")) {
             let word = word.trim_end_matches(['.', '/']);
-            if word.ends_with(".rs") || word.ends_with(".sh") {
+            if [".rs", ".sh", ".gdb", ".lldb"].iter().any(|end| word.ends_with(end)) {
                 count += 1;
                 let path = repository(word);
                 assert!(path.is_file(), "{}: there is no {word}", document.display());

@@ -1,0 +1,299 @@
+//! Whatever way a host was built, gdb finds its images; or, where a host has no symbols left, it is
+//! known what helps. Hosts in Rust and in C are built as their authors would, and debugged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::common::{limited, repository, run};
+use crate::harness::libraries::library;
+use crate::harness::{Gdb, Replies};
+
+tests! { pub fn tests:
+    images_are_seen_in_a_host_in_rust
+    images_are_seen_in_a_stripped_host_that_keeps_the_pair
+    images_are_not_seen_in_a_host_without_any_symbol
+    images_are_seen_in_a_host_without_any_symbol_that_exports_the_pair
+    images_are_seen_in_a_host_in_c
+    images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair
+    images_are_not_seen_in_a_host_in_c_without_any_symbol
+    two_versions_in_one_program
+}
+
+/// Where all are built, with one folder for cargo: what memdl needs is compiled once for each
+/// profile.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hosts");
+        fs::create_dir_all(&folder).unwrap();
+        let write = |name, text: String| {
+            let path = folder.join(name);
+            if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+                return;
+            }
+            fs::write(path, text).unwrap();
+        };
+        write(
+            "Cargo.toml",
+            format!(
+                "[package]\nname = \"host\"\nedition = \"2024\"\n\n[workspace]\n\n\
+                 [features]\nexported = [\"memdl/exported-debug-symbols\"]\n\n\
+                 [dependencies]\nmemdl.path = {:?}\n\n\
+                 [[bin]]\nname = \"host\"\npath = {:?}\n",
+                repository(""),
+                repository("tests/hosts/host.rs"),
+            ),
+        );
+        if !folder.join("Cargo.lock").exists() {
+            fs::copy(repository("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+        }
+        folder
+    })
+}
+
+/// One at a time: they have the same name until they are copied.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// Cargo, with bitcode in all that it compiles, so that one build of what memdl needs serves hosts
+/// with and without link-time optimisation.
+fn cargo() -> Command {
+    let mut command = limited(900, env!("CARGO"));
+    command
+        .args(["rustc", "--quiet", "--offline"])
+        // Optimised enough to be what a release is, and compiled in less time.
+        .args(["--config", "profile.release.opt-level=1", "--config", "profile.release.debug=1"])
+        .arg("--target-dir")
+        .arg(folder().join("target"))
+        .env("RUSTFLAGS", "-Cembed-bitcode=yes");
+    command
+}
+
+/// A host in Rust.
+fn rust_host(name: &str, profile: &str, cargo_flags: &[&str], rustc_flags: &[&str]) -> PathBuf {
+    let folder = folder();
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = cargo();
+    command.args(["--profile", profile]).args(cargo_flags).arg("--").args(rustc_flags);
+    run(command.current_dir(folder), "cargo");
+    let built = match profile {
+        "dev" => "target/debug/host",
+        _ => "target/release/host",
+    };
+    let host = folder.join(format!("host-{name}"));
+    fs::copy(folder.join(built), &host).unwrap();
+    host
+}
+
+/// memdl as a static and a shared library; cargo gives them the same names whatever the features.
+fn libraries_for_c(features: &'static str) -> PathBuf {
+    static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let kept = folder().join(features.replace(',', "-"));
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.contains(&features) {
+        let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = cargo();
+        command
+            .args(["--release", "--lib", "--features", features])
+            .args(["--crate-type", "cdylib,staticlib"])
+            .current_dir(repository(""));
+        run(&mut command, "cargo");
+        fs::create_dir_all(&kept).unwrap();
+        for name in ["libmemdl.a", "libmemdl.so"] {
+            fs::copy(folder().join("target/release").join(name), kept.join(name)).unwrap();
+        }
+        built.push(features);
+    }
+    kept
+}
+
+/// A host in C, with memdl as a library of this kind.
+fn c_host(name: &str, form: &str, features: &'static str, flags: &[&str]) -> PathBuf {
+    let built = libraries_for_c(features).join(format!("libmemdl.{form}"));
+    let folder = folder();
+    let memdl = folder.join(format!("lib-{name}.{form}"));
+    fs::copy(built, &memdl).unwrap();
+    let host = folder.join(format!("host-{name}"));
+    let mut command = Command::new("gcc");
+    command.arg("-I").args([repository("include"), repository("tests/hosts/host.c"), memdl]);
+    command.args(flags).args(["-pthread", "-lgcc_s", "-ldl", "-lm", "-o"]).arg(&host);
+    if form == "so" {
+        command.arg(format!("-Wl,-rpath,{}", folder.display()));
+    }
+    run(&mut command, "gcc");
+    host
+}
+
+fn strip(arguments: &[&str], host: &Path) {
+    run(Command::new("strip").args(arguments).arg(host), "binutils");
+}
+
+// What is typed at the prompt, where gdb stands in an image in C, and in the host.
+const BARE: &str = "print memdl_debug_full()";
+const IN_C: &str = "with language c -- print memdl_debug_full()";
+/// This works in every host that has symbols.
+const IN_C_WITH_TYPE: &str = "with language c -- print (int)memdl_debug_full()";
+/// One that is given something.
+const FILE: &str = "with language c -- print (int)memdl_debug_file(\"/nowhere\")";
+
+fn session(host: &Path) -> Replies {
+    let library = library("gcc", "clib.c", &["-g", "-O0"]);
+    Gdb::of_program(host, &[library.to_str().unwrap()]).run(&[
+        "break leaf",
+        "break lib_constructor",
+        "run",
+        "continue",
+        "bt",
+        "next",
+        "info locals",
+        BARE,
+        IN_C_WITH_TYPE,
+        "up 3",
+        IN_C,
+        IN_C_WITH_TYPE,
+        FILE,
+        "delete",
+        "continue",
+    ])
+}
+
+/// A breakpoint in an image stops, and there are lines and variables.
+fn assert_seen(session: &Replies) {
+    session.to("run").has(&["Breakpoint 2, lib_constructor () at clib.c:20"]);
+    session.to("continue").has(&["Breakpoint 1, leaf (a=0, b=1) at clib.c:24\n"]);
+    session.to("bt").has(&["#0  leaf (a=0, b=1) at clib.c:24\n", " in entry (n=5) at clib.c:48\n"]);
+    session.to("info locals").has(&["local = 1\n"]);
+}
+
+/// The functions for the prompt work, with or without telling gdb what they return.
+fn assert_called(session: &Replies, has_debug_info: bool) {
+    for command in [BARE, IN_C_WITH_TYPE, IN_C, IN_C_WITH_TYPE] {
+        let says = if has_debug_info || command == IN_C_WITH_TYPE {
+            " = 1\n"
+        } else {
+            "'memdl_debug_full' has unknown return type"
+        };
+        session.to(command).has(&[says]);
+    }
+    session.to(FILE).has(&[" = -2\n"]);
+    session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
+}
+
+fn images_are_seen_in_a_host_in_rust() {
+    for (name, profile, flags, has_debug_info) in [
+        ("dev", "dev", &[][..], true),
+        ("release", "release", &[], true),
+        ("lto", "release", &["-Clto=fat"], true),
+        ("strip-debuginfo", "release", &["-Cstrip=debuginfo"], false),
+    ] {
+        let session = session(&rust_host(name, profile, &[], flags));
+        assert_seen(&session);
+        assert_called(&session, has_debug_info);
+    }
+}
+
+fn images_are_seen_in_a_stripped_host_that_keeps_the_pair() {
+    let host = rust_host("kept", "release", &[], &[]);
+    strip(&["-K", "__jit_debug_descriptor", "-K", "__jit_debug_register_code"], &host);
+    assert_seen(&session(&host));
+}
+
+/// README.md says so. The feature alone does not help an executable: nothing is exported from one.
+fn images_are_not_seen_in_a_host_without_any_symbol() {
+    for (name, flags) in [("stripped", &[][..]), ("not-exported", &["--features", "exported"])] {
+        let session = session(&rust_host(name, "release", flags, &["-Cstrip=symbols"]));
+        session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
+        session.to(IN_C_WITH_TYPE).has(&["No symbol \"memdl_debug_full\" in current context."]);
+    }
+}
+
+fn images_are_seen_in_a_host_without_any_symbol_that_exports_the_pair() {
+    let flags = ["-Cstrip=symbols", "-Clink-arg=-rdynamic"];
+    let session = session(&rust_host("exported", "release", &["--features", "exported"], &flags));
+    assert_seen(&session);
+    assert_called(&session, false);
+}
+
+fn images_are_seen_in_a_host_in_c() {
+    for form in ["a", "so"] {
+        for (name, flags) in [("debug", "-g"), ("plain", "-O2"), ("stripped-of-debug", "-Wl,-S")] {
+            let session = session(&c_host(&format!("{form}-{name}"), form, "capi", &[flags]));
+            assert_seen(&session);
+            assert_called(&session, form == "so" || name != "stripped-of-debug");
+        }
+    }
+}
+
+fn images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair() {
+    let features = "capi,exported-debug-symbols";
+    let host = c_host("a-exported", "a", features, &["-s", "-rdynamic"]);
+    let session_of_static = session(&host);
+    assert_seen(&session_of_static);
+    assert_called(&session_of_static, false);
+
+    let host = c_host("so-exported", "so", features, &["-s"]);
+    strip(&[], &folder().join("lib-so-exported.so"));
+    let session_of_shared = session(&host);
+    assert_seen(&session_of_shared);
+    assert_called(&session_of_shared, false);
+}
+
+fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
+    for form in ["a", "so"] {
+        let name = format!("{form}-stripped");
+        let host = c_host(&name, form, "capi", &["-s"]);
+        if form == "so" {
+            strip(&[], &folder().join(format!("lib-{name}.so")));
+        }
+        let session = session(&host);
+        session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
+    }
+}
+
+/// Two versions of the crate in one program, which cargo allows where they are not compatible, and a
+/// third copy in a library that the program opens.
+fn two_versions_in_one_program() {
+    let folder = folder().join("copies");
+    let other = folder.join("memdl");
+    fs::create_dir_all(&other).unwrap();
+    let _ = std::os::unix::fs::symlink(repository("src"), other.join("src"));
+    let manifest = fs::read_to_string(repository("Cargo.toml")).unwrap();
+    let ours = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(manifest.contains(&ours));
+    let manifest = manifest.replacen(&ours, "version = \"99.0.0\"", 1);
+    // Without the tests, benchmarks and tools that it lists.
+    let kept =
+        manifest.split("\n\n").filter(|part| !part.contains("[[") && !part.contains("[workspace]"));
+    fs::write(other.join("Cargo.toml"), kept.collect::<Vec<_>>().join("\n\n")).unwrap();
+    let manifest = format!(
+        "[package]\nname = \"copies\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\nlibc = \"0.2\"\none = {{ package = \"memdl\", path = {:?} }}\n\
+         two = {{ package = \"memdl\", path = \"memdl\" }}\n\n\
+         [lib]\nname = \"third\"\ncrate-type = [\"cdylib\"]\npath = {:?}\n\n\
+         [[bin]]\nname = \"copies\"\npath = {:?}\n",
+        repository(""),
+        repository("tests/hosts/third.rs"),
+        repository("tests/hosts/copies.rs"),
+    );
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    if !folder.join("Cargo.lock").exists() {
+        fs::copy(repository("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    }
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let build = |what: &[&str], flags: &[&str]| {
+        let mut command = cargo();
+        command.args(["--profile", "release"]).args(what).arg("--").args(flags);
+        run(command.current_dir(&folder), "cargo");
+    };
+    let built = self::folder().join("target/release");
+    build(&["--lib"], &[]);
+    // The assembly of both, one behind the other. Not optimised: it is done sooner.
+    for flags in [&[][..], &["-Clto=fat", "-Copt-level=0"]] {
+        build(&["--bin", "copies"], flags);
+        let image = crate::common::build("g++", "unwind/throws.cpp", &["-O1", "-pthread"]);
+        let mut command = limited(300, built.join("copies"));
+        let output = run(command.arg(image).arg(built.join("libthird.so")), "what it is made of");
+        assert_eq!(output, "all copies at work\n", "{flags:?}");
+    }
+}

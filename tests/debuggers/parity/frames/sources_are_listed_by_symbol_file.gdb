@@ -1,0 +1,9 @@
+//# source: clib.c
+//# builds: gcc_o0_dwarf5
+
+(gdb) break leaf
+(gdb) run
+(gdb) info sources -basename clib
+(full>=13) .gnu_debugdata for <in-memory@0xADDRESS>:
+clib.c
+(full>=13) <in-memory@0xADDRESS>:

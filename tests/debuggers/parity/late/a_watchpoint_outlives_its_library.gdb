@@ -1,0 +1,27 @@
+//# source: clib.c
+//# builds: gcc_o0_dwarf5
+
+(host) load a {LIBRARY}
+(host) call a entry 5
+(host) unload a
+(host) pause
+(gdb) tbreak middle
+(gdb) run
+(gdb) watch lib_global
+(gdb) tbreak host_pauses
+(gdb) continue
+Old value = 7
+(gdb) disable 2
+(gdb) continue
+host_pauses ()
+(dlopen<17) at tests/debuggers/harness/host.rs:
+(memdl<17) at tests/debuggers/harness/host.rs:
+(>=17) at tests/debuggers/harness/host.rs:
+(gdb) info breakpoints
+hw watchpoint
+(dlopen<17) lib_global
+(memdl<17) lib_global
+(>=17) lib_global
+(gdb) delete 2
+(gdb) continue
+exited normally

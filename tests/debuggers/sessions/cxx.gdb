@@ -1,0 +1,48 @@
+//# source: cpplib.cc
+//# builds: gcc_o0_dwarf4 gcc_o0_dwarf5
+//# forms: full portable
+//# complaints: fail
+
+(gdb) tbreak {area}
+(gdb) break shapes::Square<long>::area
+(gdb) run
+reakpoint\s
+, shapes::Square<long>::area (this=
+=5) at\s
+(gdb) bt
+#0  shapes::Square<long>::area (this=
+ in entry (n=5) at cpplib.cc:
+host_calls (
+, number=5) at tests/debuggers/harness/host.rs:
+(gdb) continue
+Temporary breakpoint 1, shapes::Square<long>::area (this=
+{area}
+(gdb) info locals
+unit =\s
+squared = 9\n
+(gdb) print unit
+(gdb) print sizes
+(gdb) info args
+scale = 5\n
+(gdb) print *this
+<shapes::Base> = {_vptr.Base = 0xADDRESS <vtable for shapes::Square<long>+16>}, side = 3
+(gdb) ptype this
+struct shapes::Square<long> [with T = long] : public shapes::Base
+std::vector<int
+(gdb) info vtbl this
+vtable for 'shapes::Square<long>'
+[2]: 0xADDRESS <shapes::Square<long>::area(int)>
+(gdb) info symbol $pc
+shapes::Square<long>::area(int)
+ in section .text
+(gdb) up
+(gdb) ptype base
+virtual int area(int);
+(gdb) print *base
+(gdb) down
+(gdb) finish
+Value returned is $
+ = 48\n
+(gdb) delete
+(gdb) continue
+exited normally
