@@ -10,13 +10,12 @@ use std::ops::{Deref, Range};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-use goblin::elf::sym::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
-
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
 use crate::base::promise::MayRun;
 use crate::debug::{Debug, DebugRegistration};
+use crate::elf::constants::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 use crate::elf::symbol::{Sym, SymbolName, SymbolTable, Version, VersionMatch};
 use crate::images::dlsym;
 use crate::images::group::{LoadGroup, LoadedImage};

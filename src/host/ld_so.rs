@@ -31,10 +31,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use goblin::elf64::dynamic::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
-use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
-use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
-
 use crate::arch::{self, RelocKind};
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
@@ -44,6 +40,10 @@ use crate::base::fallible::{
 use crate::base::promise::MayRun;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::base::tls_index::ModuleId;
+use crate::elf::constants::{
+    DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME, EI_OSABI, ELFOSABI_GNU, PF_R,
+    PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, SIZEOF_EHDR,
+};
 use crate::elf::dynamic::{Dynamic, ReadAt};
 use crate::elf::name_filter::NameFilter;
 use crate::elf::rela::Rela;

@@ -21,8 +21,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
-use goblin::elf64::dynamic::{DT_FINI_ARRAY, DT_INIT_ARRAY};
-
 use crate::arch;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
@@ -32,6 +30,7 @@ use crate::base::fallible::{
 use crate::base::sync::{Lock, Rank, ReadGuard, SharedLock, WriteGuard};
 use crate::debug::read_lines::ReadLines;
 use crate::debug::{DebugRegistration, debugger_listens};
+use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::dynamic::ReadAt;
 use crate::elf::image::Decoded;
 use crate::elf::rela::Rela;

@@ -14,12 +14,11 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use goblin::elf::sym::{STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
-
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
 use crate::debug::symbol_table;
+use crate::elf::constants::{STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
 use crate::elf::dynamic::string_at;
 use crate::elf::image::Segment;
 use crate::elf::symbol::{SYM_SIZE, Sym};

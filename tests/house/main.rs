@@ -5,4 +5,5 @@ mod common;
 
 mod documents;
 mod instructions;
+mod layers;
 mod tidy;

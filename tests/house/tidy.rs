@@ -102,3 +102,41 @@ fn the_table_of_locks_is_that_of_the_code() {
         is.join("\n")
     );
 }
+
+#[test]
+fn only_arch_names_a_machine() {
+    let words =
+        ["x86_64", "X86_64", "x86-64", "amd64", "AMD64", "aarch64", "AARCH64", "target_arch"];
+    for (file, text) in sources().into_iter().filter(|(file, _)| !file.starts_with("arch/")) {
+        for word in words {
+            assert!(
+                // DWARF's name of an instruction that only one machine has.
+                !code(&text).replace("DW_CFA_AARCH64", "").contains(word),
+                "src/{file} has `{word}`: what depends on the machine is in `arch/`, under a name that \
+                 every machine has"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_parsers_know_goblin() {
+    for (file, text) in sources() {
+        let is_parser = file.starts_with("elf/") || file.starts_with("debug/");
+        assert!(
+            is_parser || !code(&text).contains("goblin"),
+            "src/{file} uses goblin: parse in `elf/` or `debug/`, and take numbers from `elf::constants`"
+        );
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for (file, text) in sources() {
+        let head = text.lines().take_while(|line| line.starts_with("//!")).count();
+        assert!(
+            head > 0,
+            "src/{file} has no head: say in `//!` what it owns, and what it never does"
+        );
+    }
+}

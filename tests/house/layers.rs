@@ -3,13 +3,11 @@
 //! What counts is what `use` declarations and paths name. A method of a type that another file extends is
 //! not seen: so a type is extended only in its own folder or one that may import it.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::repository;
+use crate::common::repository;
 
 /// The folders, from the lowest to the highest, and what each may import besides itself. `unwind` is a
 /// file, which counts as a folder.
