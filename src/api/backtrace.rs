@@ -136,11 +136,11 @@ impl fmt::Display for Frame {
 /// # }
 /// ```
 pub fn symbolize(address: usize) -> Vec<Frame> {
-    let Some((group, index)) = group::image_at(address) else { return Vec::new() };
+    let Some(image) = group::image_at(address) else { return Vec::new() };
     if !has_spare_memory() {
         return Vec::new();
     }
-    frames(group.member(index), address)
+    frames(image.image(), address)
 }
 
 /// The text of a backtrace, with the frames of images named: where the standard library says

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::base::error::Error;
 use crate::base::fallible::require_memory;
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::images::group::LoadGroup;
+use crate::images::group::{ImageRef, LoadGroup};
 
 /// A file, whatever its path: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,7 @@ impl FileId {
 
 /// An image that is open.
 struct Opened {
-    group: Arc<LoadGroup>,
-    index: usize,
+    image: ImageRef,
     /// By whom ([`opener`]), and from which file: opening it again gives the same.
     caller: usize,
     file: Option<FileId>,
@@ -50,23 +49,22 @@ fn opened() -> Guard<'static, BTreeMap<usize, Opened>> {
 /// modules many may open the same). An address that is only compared.
 fn opener(group: &Arc<LoadGroup>) -> usize {
     let mut outermost = group;
-    while let Some((group, _)) = outermost.opener() {
-        outermost = group;
+    while let Some(opener) = outermost.opener() {
+        outermost = opener.group();
     }
     Arc::as_ptr(outermost).addr()
 }
 
-/// Notes what an image of the group `caller` has opened, and gives its handle.
+/// Records that `caller` has opened `image`, and returns the handle.
 pub(crate) fn open(
-    (caller, _): &(Arc<LoadGroup>, usize),
+    caller: &ImageRef,
     file: Option<FileId>,
-    group: Arc<LoadGroup>,
-    index: usize,
+    image: ImageRef,
 ) -> Result<*mut c_void, Error> {
     require_memory()?;
-    let handle = ptr::from_ref(group.member(index)).addr();
-    let caller = opener(caller);
-    let new = Opened { group, index, caller, file, count: 0 };
+    let handle = ptr::from_ref(image.image()).addr();
+    let caller = opener(caller.group());
+    let new = Opened { image, caller, file, count: 0 };
     let mut opened = opened();
     let entry = opened.entry(handle).or_insert(new);
     entry.count = entry.count.saturating_add(1);
@@ -74,12 +72,9 @@ pub(crate) fn open(
 }
 
 /// The handle of what this caller has opened from this file before.
-pub(crate) fn open_again(
-    (caller, _): &(Arc<LoadGroup>, usize),
-    file: Option<FileId>,
-) -> Option<*mut c_void> {
+pub(crate) fn open_again(caller: &ImageRef, file: Option<FileId>) -> Option<*mut c_void> {
     let mut opened = opened();
-    let caller = opener(caller);
+    let caller = opener(caller.group());
     let mut known = opened.iter_mut();
     let (handle, opened) =
         known.find(|(_, it)| file.is_some() && it.caller == caller && it.file == file)?;
@@ -89,17 +84,15 @@ pub(crate) fn open_again(
 
 /// Closes a handle once; `None` if it is none of these. What comes back is the image, if nobody
 /// has it open any more.
-pub(crate) fn close(handle: *mut c_void) -> Option<Option<Arc<LoadGroup>>> {
+pub(crate) fn close(handle: *mut c_void) -> Option<Option<ImageRef>> {
     let mut opened = opened();
     let entry = opened.get_mut(&handle.addr())?;
     entry.count = entry.count.saturating_sub(1);
     let is_last = entry.count == 0;
-    Some(if is_last { opened.remove(&handle.addr()).map(|it| it.group) } else { None })
+    Some(if is_last { opened.remove(&handle.addr()).map(|it| it.image) } else { None })
 }
 
 /// The image that a handle stands for.
-pub(crate) fn image(handle: *mut c_void) -> Option<(Arc<LoadGroup>, usize)> {
-    let opened = opened();
-    let opened = opened.get(&handle.addr())?;
-    Some((opened.group.clone(), opened.index))
+pub(crate) fn image(handle: *mut c_void) -> Option<ImageRef> {
+    opened().get(&handle.addr()).map(|opened| opened.image.clone())
 }

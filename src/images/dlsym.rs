@@ -11,7 +11,7 @@ use crate::base::fallible::{
 };
 use crate::elf::symbol::{SymbolName, TypeClass, VersionMatch};
 use crate::host::ld_so::{GlobalScope, SymbolValue};
-use crate::images::group::{LoadGroup, Provider};
+use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::unique;
 
 /// Whether the reference at hand may be bound to a symbol of the host.
@@ -30,7 +30,7 @@ pub(crate) fn in_library(
         Some(found) => Ok(Some(found)),
         None => {
             require_memory()?;
-            let list = searchlist(Provider::LoadedImage(group.clone(), index))?;
+            let list = searchlist(Provider::Image(ImageRef::new(group.clone(), index)))?;
             in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
         }
     }
@@ -46,8 +46,8 @@ pub(crate) fn in_list(
 ) -> Result<Option<*mut c_void>, Error> {
     for provider in list {
         let found = match provider {
-            Provider::LoadedImage(group, index) => {
-                in_image(group, *index, name, wanted, may_use_host)?
+            Provider::Image(image) => {
+                in_image(image.group(), image.index(), name, wanted, may_use_host)?
             }
             Provider::Host(library) => {
                 let found = library.lookup(name, wanted, TypeClass::Address);
@@ -93,14 +93,14 @@ fn unique_value(
     name: &SymbolName<'_>,
     may_use_host: MayUseHost<'_>,
 ) -> Result<Option<SymbolValue>, Error> {
-    let list = searchlist(Provider::LoadedImage(group.clone(), index))?;
+    let list = searchlist(Provider::Image(ImageRef::new(group.clone(), index)))?;
     let of_host = list.iter().find_map(|provider| match provider {
         Provider::Host(library) => Some(library.unique(name)?.definition),
-        Provider::Member(_) | Provider::LoadedImage(..) => None,
+        Provider::Member(_) | Provider::Image(_) => None,
     });
     let of_image = || {
-        let (group, index, symbol) = unique::definition(name.bytes())?;
-        Some(group.member(index).value(&symbol))
+        let (image, symbol) = unique::definition(name.bytes())?;
+        Some(image.image().value(&symbol))
     };
     let known = of_host.filter(|_| may_use_host()).or_else(of_image);
     if known.is_some() {
@@ -130,28 +130,26 @@ pub(crate) fn scope(group: &Arc<LoadGroup>) -> Result<Vec<Provider>, Error> {
     let mut list = Vec::new();
     let mut next = Some(group);
     while let Some(group) = next {
-        let more = searchlist(Provider::LoadedImage(group.clone(), 0))?;
+        let more = searchlist(Provider::Image(ImageRef::new(group.clone(), 0)))?;
         more.into_iter().try_for_each(|provider| push_new(&mut list, provider))?;
-        next = group.opener().map(|(opener, _)| opener);
+        next = group.opener().map(ImageRef::group);
     }
     Ok(list)
 }
 
 /// The images in [`scope`].
-pub(crate) fn images_in_scope(
-    group: &Arc<LoadGroup>,
-) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+pub(crate) fn images_in_scope(group: &Arc<LoadGroup>) -> Result<Vec<ImageRef>, Error> {
     images(scope(group)?)
 }
 
 /// The images among a library that is in place and all that it needs.
-pub(crate) fn images_needed(first: Provider) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+pub(crate) fn images_needed(first: Provider) -> Result<Vec<ImageRef>, Error> {
     images(searchlist(first)?)
 }
 
-fn images(list: Vec<Provider>) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+fn images(list: Vec<Provider>) -> Result<Vec<ImageRef>, Error> {
     let of_image = |provider| match provider {
-        Provider::LoadedImage(group, index) => Some((group, index)),
+        Provider::Image(image) => Some(image),
         Provider::Member(_) | Provider::Host(_) => None,
     };
     try_collect(list.into_iter().filter_map(of_image))

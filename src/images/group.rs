@@ -60,7 +60,7 @@ pub(crate) struct LoadGroup {
     keep: Lock<Vec<Dependency>>,
     call_binder: Option<Arc<CallBinder>>,
     /// The image that opened the group, whose scope it is in.
-    opener: Option<(Arc<LoadGroup>, usize)>,
+    opener: Option<ImageRef>,
     /// What its images may do.
     policy: Policy,
     _restriction: Option<Restriction>,
@@ -176,10 +176,46 @@ pub(crate) struct LoadedImage {
     pub(crate) mapping: Mapping<Sealed>,
 }
 
+/// An image that is loaded. It stays loaded as long as this is held.
+#[derive(Clone)]
+pub(crate) struct ImageRef {
+    group: Arc<LoadGroup>,
+    index: usize,
+}
+
+impl ImageRef {
+    /// The group's member of this index.
+    pub(crate) fn new(group: Arc<LoadGroup>, index: usize) -> ImageRef {
+        ImageRef { group, index }
+    }
+
+    pub(crate) fn image(&self) -> &LoadedImage {
+        self.group.member(self.index)
+    }
+
+    pub(crate) fn group(&self) -> &Arc<LoadGroup> {
+        &self.group
+    }
+
+    pub(crate) fn into_group(self) -> Arc<LoadGroup> {
+        self.group
+    }
+
+    /// The image's index in its group.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether both refer to the same image.
+    pub(crate) fn is(&self, other: &ImageRef) -> bool {
+        Arc::ptr_eq(&self.group, &other.group) && self.index == other.index
+    }
+}
+
 /// What a group holds on to because it refers to it.
 #[derive(Clone)]
 pub(crate) enum Dependency {
-    LoadGroup(Arc<LoadGroup>),
+    Group(Arc<LoadGroup>),
     Host(Arc<HostLibrary>),
 }
 
@@ -187,10 +223,10 @@ impl Dependency {
     /// Whether it is the same thing.
     pub(crate) fn is(&self, other: &Dependency) -> bool {
         match (self, other) {
-            (Dependency::LoadGroup(a), Dependency::LoadGroup(b)) => Arc::ptr_eq(a, b),
+            (Dependency::Group(a), Dependency::Group(b)) => Arc::ptr_eq(a, b),
             (Dependency::Host(a), Dependency::Host(b)) => Arc::ptr_eq(a, b) || a.is(b),
-            (Dependency::LoadGroup(_), Dependency::Host(_))
-            | (Dependency::Host(_), Dependency::LoadGroup(_)) => false,
+            (Dependency::Group(_), Dependency::Host(_))
+            | (Dependency::Host(_), Dependency::Group(_)) => false,
         }
     }
 }
@@ -201,7 +237,7 @@ pub(crate) enum Provider {
     /// The member of the group of this index.
     Member(usize),
     /// An image that is loaded already.
-    LoadedImage(Arc<LoadGroup>, usize),
+    Image(ImageRef),
     /// A library of `ld.so`'s.
     Host(Arc<HostLibrary>),
 }
@@ -214,7 +250,7 @@ impl LoadGroup {
         init_order: Vec<usize>,
         keep: Vec<Dependency>,
         call_binder: Option<Arc<CallBinder>>,
-        opener: Option<(Arc<LoadGroup>, usize)>,
+        opener: Option<ImageRef>,
         policy: Policy,
     ) -> Arc<LoadGroup> {
         let group = Arc::new(LoadGroup {
@@ -259,7 +295,7 @@ impl LoadGroup {
     }
 
     /// The image that opened the group, whose scope it is in.
-    pub(crate) fn opener(&self) -> Option<&(Arc<LoadGroup>, usize)> {
+    pub(crate) fn opener(&self) -> Option<&ImageRef> {
         self.opener.as_ref()
     }
 
@@ -508,12 +544,14 @@ impl Provider {
     ) -> Result<Vec<Provider>, Error> {
         match self {
             Provider::Member(index) => own(*index),
-            Provider::LoadedImage(group, index) => {
+            Provider::Image(image) => {
                 let of_group = |needed: &Provider| match needed {
-                    Provider::Member(member) => Provider::LoadedImage(group.clone(), *member),
+                    Provider::Member(member) => {
+                        Provider::Image(ImageRef::new(image.group.clone(), *member))
+                    }
                     other => other.clone(),
                 };
-                try_collect(group.member(*index).needed.iter().map(of_group))
+                try_collect(image.image().needed.iter().map(of_group))
             }
             Provider::Host(library) => {
                 try_collect(library.dependencies()?.into_iter().map(Provider::Host))
@@ -525,9 +563,7 @@ impl Provider {
     pub(crate) fn is(&self, other: &Provider) -> bool {
         match (self, other) {
             (Provider::Member(a), Provider::Member(b)) => a == b,
-            (Provider::LoadedImage(a, i), Provider::LoadedImage(b, j)) => {
-                Arc::ptr_eq(a, b) && i == j
-            }
+            (Provider::Image(a), Provider::Image(b)) => a.is(b),
             (Provider::Host(a), Provider::Host(b)) => a.is(b),
             _ => false,
         }
@@ -638,17 +674,17 @@ pub(crate) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
 
 /// The image that `address` lies in, kept for as long as the result is; `None` also for one whose
 /// last owner is gone and whose destructors are running.
-pub(crate) fn image_at(address: usize) -> Option<(Arc<LoadGroup>, usize)> {
+pub(crate) fn image_at(address: usize) -> Option<ImageRef> {
     let live = read();
     let image = live.image_at(address)?;
-    Some((image.group.upgrade()?, image.index))
+    Some(ImageRef::new(image.group.upgrade()?, image.index))
 }
 
 /// Notes a key whose destructor may be an image's.
 pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<(), Error> {
-    if let Some((group, _)) = image_at(destructor) {
+    if let Some(image) = image_at(destructor) {
         require_memory()?;
-        group.traces.keys.store(true, Ordering::Relaxed);
+        image.group.traces.keys.store(true, Ordering::Relaxed);
         write().keys.insert(key, destructor);
     }
     Ok(())
@@ -706,7 +742,7 @@ pub(crate) fn forget_key(key: libc::pthread_key_t) {
 }
 
 /// All images, in load order.
-pub(crate) fn all_images() -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+pub(crate) fn all_images() -> Result<Vec<ImageRef>, Error> {
     of_groups(&all_groups()?)
 }
 
@@ -719,17 +755,17 @@ fn all_groups() -> Result<Vec<Arc<LoadGroup>>, Error> {
 }
 
 /// All images of these groups.
-fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<ImageRef>, Error> {
     let images = |group: &Arc<LoadGroup>| {
         let group = group.clone();
-        (0..group.len()).map(move |index| (group.clone(), index))
+        (0..group.len()).map(move |index| ImageRef::new(group.clone(), index))
     };
     try_collect(groups.iter().flat_map(images))
 }
 
 /// As [`all_images`]; `None` if there is no memory for the list, or the registry is being changed just
 /// now, perhaps by the very thread that asks.
-pub(crate) fn all_images_if_free() -> Option<Vec<(Arc<LoadGroup>, usize)>> {
+pub(crate) fn all_images_if_free() -> Option<Vec<ImageRef>> {
     drop(LIVE.try_read()?);
     all_images().ok()
 }
@@ -746,7 +782,7 @@ pub(crate) fn unloads() -> u64 {
 }
 
 /// The images whose exports all later ones see, in load order.
-pub(crate) fn global_images() -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+pub(crate) fn global_images() -> Result<Vec<ImageRef>, Error> {
     let live = read();
     // As in `all_groups`.
     let mut groups = try_vec(live.global.len())?;

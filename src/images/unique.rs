@@ -18,7 +18,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{require_memory, try_copy};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::elf::symbol::Sym;
-use crate::images::group::LoadGroup;
+use crate::images::group::{ImageRef, LoadGroup};
 
 struct Unique {
     group: Weak<LoadGroup>,
@@ -42,10 +42,10 @@ pub(crate) struct FirstUse {
 }
 
 /// The image that has the one definition of `name`, and the symbol there.
-pub(crate) fn definition(name: &[u8]) -> Option<(Arc<LoadGroup>, usize, Sym)> {
+pub(crate) fn definition(name: &[u8]) -> Option<(ImageRef, Sym)> {
     let table = table();
     let unique = table.get(name)?;
-    Some((unique.group.upgrade()?, unique.index, unique.symbol))
+    Some((ImageRef::new(unique.group.upgrade()?, unique.index), unique.symbol))
 }
 
 /// Makes the definitions of a group that is in place the only ones, but for those that another

@@ -25,7 +25,7 @@ use crate::base::tls_index::ModuleId;
 use crate::elf::symbol::{Sym, SymbolName, SymbolTable, TypeClass, VersionMatch};
 use crate::host::ld_so::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
 use crate::images::dlsym::MayUseHost;
-use crate::images::group::{Dependency, LoadGroup, LoadedImage, Provider};
+use crate::images::group::{Dependency, ImageRef, Provider};
 use crate::images::policy::{Imports, SymbolRequest};
 use crate::images::unique;
 
@@ -110,8 +110,8 @@ pub(crate) struct LookupScope<'a> {
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
     /// Images that come before the host.
-    pub opener: Vec<(Arc<LoadGroup>, usize)>,
-    pub global: Vec<(Arc<LoadGroup>, usize)>,
+    pub opener: Vec<ImageRef>,
+    pub global: Vec<ImageRef>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
@@ -149,7 +149,7 @@ impl LookupScope<'_> {
             Provider::Host(library) => {
                 Some(self.of_host(name, &library.unique(name)?, Some(library.clone())))
             }
-            Provider::Member(_) | Provider::LoadedImage(..) => None,
+            Provider::Member(_) | Provider::Image(_) => None,
         });
         let elsewhere = || {
             let (symbol, library) = self.host.unique(name)?;
@@ -187,10 +187,10 @@ impl LookupScope<'_> {
         if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
             return Some(found);
         }
-        let in_images = |images: &[(Arc<LoadGroup>, usize)]| {
-            images.iter().find_map(|(group, index)| {
-                Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
-            })
+        let in_images = |images: &[ImageRef]| {
+            images
+                .iter()
+                .find_map(|image| Definition::of_image(image, name, wanted, class, may_use_host))
         };
         if let Some(found) = in_images(&self.opener) {
             return Some(found);
@@ -239,8 +239,8 @@ impl LookupScope<'_> {
             Provider::Member(index) => self
                 .in_member(*index, name, wanted, class)
                 .filter(|_| !self.is_of_system(*index) || may_use_host()),
-            Provider::LoadedImage(group, index) => {
-                Definition::of_loaded(group, *index, name, wanted, class, may_use_host)
+            Provider::Image(image) => {
+                Definition::of_image(image, name, wanted, class, may_use_host)
             }
             // Searched before, with the global scope.
             Provider::Host(library) if self.scope == Scope::HostFirst && library.is_startup() => {
@@ -309,15 +309,14 @@ impl Definition {
         }
     }
 
-    fn of_loaded(
-        group: &Arc<LoadGroup>,
-        index: usize,
+    fn of_image(
+        image: &ImageRef,
         name: &SymbolName<'_>,
         wanted: VersionMatch<'_>,
         class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
-        let loaded: &LoadedImage = group.member(index);
+        let loaded = image.image();
         let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
         if loaded.of_system && !may_use_host() {
             return None;
@@ -328,18 +327,18 @@ impl Definition {
             st_size: symbol.st_size,
             is_canonical_plt: false,
             unique: symbol.is_unique().then_some(symbol),
-            keep: Some(Dependency::LoadGroup(group.clone())),
+            keep: Some(Dependency::Group(image.group().clone())),
         })
     }
 
     /// The one definition of a unique symbol, if an image that is loaded has it.
     fn of_unique(name: &SymbolName<'_>, may_use_host: MayUseHost<'_>) -> Option<Definition> {
-        let (group, index, symbol) = unique::definition(name.bytes())?;
-        if group.member(index).of_system && !may_use_host() {
+        let (image, symbol) = unique::definition(name.bytes())?;
+        if image.image().of_system && !may_use_host() {
             return None;
         }
-        let target = group.member(index).value(&symbol).into();
-        let keep = Some(Dependency::LoadGroup(group));
+        let target = image.image().value(&symbol).into();
+        let keep = Some(Dependency::Group(image.into_group()));
         Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })
     }
 }

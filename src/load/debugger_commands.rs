@@ -25,7 +25,7 @@ use crate::base::fallible::require_memory;
 use crate::base::limits::Limits;
 use crate::base::shared;
 use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
-use crate::images::group::{self, LoadGroup, LoadedImage};
+use crate::images::group::{self, ImageRef, LoadedImage};
 use crate::load::prepare::with_debug_source;
 
 // The functions, weak and hidden as what debuggers look for in `debug/gdb_jit.rs`, and for the same reasons;
@@ -326,8 +326,7 @@ fn tell(change: impl Fn(&LoadedImage) -> bool) -> c_int {
         return BUSY;
     };
     let mut told: c_int = 0;
-    for (group, index) in &images {
-        let loaded = LoadGroup::member(group, *index);
+    for loaded in images.iter().map(ImageRef::image) {
         if loaded.debug.is_busy() {
             return BUSY;
         }

@@ -37,7 +37,9 @@ use crate::elf::rela::Rela;
 use crate::elf::symbol::SymbolTable;
 use crate::host::ld_so::{GlobalScope, HostLibrary};
 use crate::images::dlsym;
-use crate::images::group::{self, CallBinder, Dependency, LoadGroup, LoadedImage, Provider};
+use crate::images::group::{
+    self, CallBinder, Dependency, ImageRef, LoadGroup, LoadedImage, Provider,
+};
 use crate::images::members::{member, member_mut};
 use crate::images::policy::Policy;
 use crate::images::unique::FirstUse;
@@ -78,7 +80,7 @@ pub(crate) struct Settings {
     /// What images get instead of the host's function of a name.
     pub services: fn(&[u8]) -> Option<usize>,
     /// An image whose exports, and those of the images that it needs, come before the host's.
-    pub opener: Option<(Arc<LoadGroup>, usize)>,
+    pub opener: Option<ImageRef>,
 }
 
 /// A load group that is parsed, planned and bound, and not yet in memory.
@@ -102,7 +104,7 @@ pub(crate) struct Prepared<'d> {
     /// What its images may do.
     pub policy: Policy,
     /// The image that opens the group.
-    pub opener: Option<(Arc<LoadGroup>, usize)>,
+    pub opener: Option<ImageRef>,
 }
 
 /// One image of a prepared group.
@@ -294,9 +296,9 @@ impl Settings {
     }
 
     /// The image that encloses what is loaded, and the images that it needs.
-    fn enclosing_images(&self) -> Result<Vec<(Arc<LoadGroup>, usize)>, Error> {
+    fn enclosing_images(&self) -> Result<Vec<ImageRef>, Error> {
         let opener = self.opener.as_ref();
-        opener.map_or(Ok(Vec::new()), |(group, _)| dlsym::images_in_scope(group))
+        opener.map_or(Ok(Vec::new()), |opener| dlsym::images_in_scope(opener.group()))
     }
 
     /// Whether these bytes are a library that needs, by name, an image that would enclose it.
@@ -309,7 +311,7 @@ impl Settings {
         };
         Ok(parsed.image.decoded.needed.iter().any(|name| {
             let name = name.to_bytes();
-            opener.iter().any(|(group, index)| group.member(*index).is_called(name))
+            opener.iter().any(|it| it.image().is_called(name))
         }))
     }
 
@@ -461,17 +463,14 @@ impl Settings {
         }
         let in_group = |group: &Arc<LoadGroup>| {
             let index = (0..group.len()).find(|&index| group.member(index).is_called(name))?;
-            Some(Provider::LoadedImage(group.clone(), index))
+            Some(Provider::Image(ImageRef::new(group.clone(), index)))
         };
         if let Some(loaded) = self.depends_on.iter().find_map(in_group) {
             return Some(InMemory::InPlace(loaded));
         }
-        let in_images = |images: &[(Arc<LoadGroup>, usize)]| {
-            let mut images = images.iter();
-            let found = images.find(|(group, index)| group.member(*index).is_called(name));
-            found.map(|(group, index)| {
-                InMemory::InPlace(Provider::LoadedImage(group.clone(), *index))
-            })
+        let in_images = |images: &[ImageRef]| {
+            let found = images.iter().find(|it| it.image().is_called(name));
+            found.map(|it| InMemory::InPlace(Provider::Image(it.clone())))
         };
         let provided = self.provided.iter().map(|it| (it, false));
         let mut provided = provided.chain(self.of_system.iter().map(|it| (it, true)));
@@ -507,12 +506,12 @@ impl Settings {
         let mut loaded = try_collect(outside.opener.iter().chain(&outside.global).cloned())?;
         let provided = parsed.iter().flat_map(|member| &member.needed);
         for provider in provided.chain(providers.iter().flatten()) {
-            if matches!(provider, Provider::LoadedImage(..)) {
+            if matches!(provider, Provider::Image(_)) {
                 loaded.try_extend(dlsym::images_needed(provider.clone())?)?;
             }
         }
         let images = || {
-            let loaded = loaded.iter().map(|(group, index)| group.member(*index).symbols());
+            let loaded = loaded.iter().map(|it| it.image().symbols());
             try_collect(parsed.iter().flat_map(|member| member.image.symbols()).chain(loaded))
         };
         let surroundings = Surroundings {
@@ -654,8 +653,8 @@ impl Settings {
 
 /// The images that are in place and that whatever is loaded sees.
 struct Outside {
-    opener: Vec<(Arc<LoadGroup>, usize)>,
-    global: Vec<(Arc<LoadGroup>, usize)>,
+    opener: Vec<ImageRef>,
+    global: Vec<ImageRef>,
 }
 
 /// What satisfies a `DT_NEEDED` entry from memory.
@@ -723,8 +722,8 @@ fn check_versions(parsed: &[Parsed<'_>], order: &LookupScope<'_>) -> Result<(), 
                     let is_it = needed.image.decoded.is_called(&needed.name, file);
                     is_it.then(|| member(&order.members, *index).defines_version(&version))
                 }
-                Provider::LoadedImage(group, index) => {
-                    let needed = group.member(*index);
+                Provider::Image(image) => {
+                    let needed = image.image();
                     needed.is_called(file).then(|| needed.symbols().defines_version(&version))
                 }
                 Provider::Host(library) => {

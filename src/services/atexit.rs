@@ -170,7 +170,7 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     let Some(function) = destructor else { return REFUSED };
-    let Some((image, _)) = group::image_at(dso_handle.addr()) else {
+    let Some(image) = group::image_at(dso_handle.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
     };
@@ -192,7 +192,7 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     UPPERMOST.set(Box::into_raw(Box::new(AtThreadExit {
         destructor: function,
         object,
-        image,
+        image: image.into_group(),
         next,
     })));
     0

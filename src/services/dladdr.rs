@@ -11,7 +11,7 @@ use std::ptr;
 use crate::base::sync;
 use crate::base::tls_index::ModuleId;
 use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
-use crate::images::group::{self, LoadedImage};
+use crate::images::group::{self, ImageRef, LoadedImage};
 use crate::tls;
 
 /// A request of `dladdr1` (`<dlfcn.h>`).
@@ -22,12 +22,12 @@ const RTLD_DL_SYMENT: c_int = 1;
 /// # Safety
 /// As the C library's function: `info` can be written to.
 pub(super) unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
-    let Some((group, index)) = group::image_at(address.addr()) else {
+    let Some(image) = group::image_at(address.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { libc::dladdr(address, info) };
     };
     // SAFETY: the caller's promise.
-    unsafe { describe(group.member(index), address.addr(), info) };
+    unsafe { describe(image.image(), address.addr(), info) };
     1
 }
 
@@ -41,11 +41,11 @@ pub(super) unsafe extern "C" fn dladdr1_of_images(
     extra: *mut *mut c_void,
     flags: c_int,
 ) -> c_int {
-    let Some((group, index)) = group::image_at(address.addr()) else {
+    let Some(image) = group::image_at(address.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { dladdr1(address, info, extra, flags) };
     };
-    let loaded = group.member(index);
+    let loaded = image.image();
     // SAFETY: the caller's promise.
     unsafe {
         let entry = describe(loaded, address.addr(), info);
@@ -106,8 +106,7 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
     }
     // There is no way to say that there is no memory for the list.
     let images = group::all_images().unwrap_or_default();
-    for (group, index) in &images {
-        let loaded = group.member(*index);
+    for loaded in images.iter().map(ImageRef::image) {
         let module = loaded.tls.as_ref().map(tls::TlsModule::id);
         let mut info = libc::dl_phdr_info {
             dlpi_addr: loaded.mapping.load_bias().get() as u64,

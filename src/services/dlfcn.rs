@@ -21,7 +21,6 @@ use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::Arc;
 
 use crate::arch;
 use crate::base::error::Error;
@@ -37,7 +36,7 @@ use crate::host::ld_so::{self, GlobalScope};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
-use crate::images::group::{self, LoadGroup, Provider};
+use crate::images::group::{self, ImageRef, Provider};
 use crate::images::policy;
 use crate::images::policy::SymbolRequest;
 use crate::load::instantiate;
@@ -104,7 +103,7 @@ unsafe extern "C-unwind" fn dlopen_restricted_for(
     flags: c_int,
     caller: usize,
 ) -> *mut c_void {
-    let is_known = group::image_at(caller).is_some_and(|(group, _)| group.policy().is_restricted());
+    let is_known = group::image_at(caller).is_some_and(|it| it.group().policy().is_restricted());
     // SAFETY: the caller's promise.
     let name = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
     // Some image whose policy is restricted; which, cannot be told.
@@ -167,9 +166,9 @@ unsafe extern "C-unwind" fn dlopen_for(
         system_libraries: true,
         opener: Some(caller.clone()),
         // Whoever made the caller visible, or not, would have this one the same way.
-        debug: caller.0.member(caller.1).debug.debug(),
-        policy: caller.0.policy().without_panics(),
-        ..Settings::new(super::replacements_for(caller.0.policy()))
+        debug: caller.image().debug.debug(),
+        policy: caller.group().policy().without_panics(),
+        ..Settings::new(super::replacements_for(caller.group().policy()))
     };
     // Before anything looks at them; and what the verifier refuses does not get in another way.
     if let Some(bytes) = &bytes
@@ -203,7 +202,7 @@ unsafe extern "C-unwind" fn dlopen_for(
     };
     match group {
         Ok(group) => {
-            let handle = dl_handles::open(&caller, file, group, 0);
+            let handle = dl_handles::open(&caller, file, ImageRef::new(group, 0));
             handle.unwrap_or_else(|_| no_memory())
         }
         Err(error) => fail(format_args!("{}; {error}", refusal.to_string_lossy())),
@@ -211,12 +210,12 @@ unsafe extern "C-unwind" fn dlopen_for(
 }
 
 /// The handle of an image of this name that the caller sees.
-fn open_image(caller: &(Arc<LoadGroup>, usize), name: &CStr) -> Result<Option<*mut c_void>, Error> {
-    let images = dlsym::images_in_scope(&caller.0)?.into_iter().chain(group::global_images()?);
-    let is_it =
-        |(group, index): &(Arc<LoadGroup>, usize)| group.member(*index).is_called(name.to_bytes());
-    let Some((group, index)) = { images }.find(is_it) else { return Ok(None) };
-    dl_handles::open(caller, None, group, index).map(Some)
+fn open_image(caller: &ImageRef, name: &CStr) -> Result<Option<*mut c_void>, Error> {
+    let in_scope = dlsym::images_in_scope(caller.group())?.into_iter();
+    let mut images = in_scope.chain(group::global_images()?);
+    let named = images.find(|it| it.image().is_called(name.to_bytes()));
+    let Some(image) = named else { return Ok(None) };
+    dl_handles::open(caller, None, image).map(Some)
 }
 
 /// `dlclose`.
@@ -330,7 +329,7 @@ struct Asked<'a> {
     symbol: SymbolName<'a>,
     wanted: VersionMatch<'a>,
     /// The image that the call returns to. Where an image calls as its last act, that is its caller.
-    caller: Option<(Arc<LoadGroup>, usize)>,
+    caller: Option<ImageRef>,
     /// It may not use every symbol of the host.
     restricted: bool,
     /// Whether it may use the host's of this name, once that is known.
@@ -383,11 +382,11 @@ impl<'a> Asked<'a> {
                 requested_by,
             };
             match &self.caller {
-                Some((group, index)) if group.policy().is_restricted() => {
-                    let image = group.member(*index);
+                Some(caller) if caller.group().policy().is_restricted() => {
+                    let image = caller.image();
                     image.of_system
                         || policy::allows_without_panic(
-                            &group.policy().imports,
+                            &caller.group().policy().imports,
                             &request(&image.name),
                         )
                 }
@@ -454,20 +453,19 @@ impl<'a> Asked<'a> {
         };
         let in_global_images = || {
             let images = group::global_images()?.into_iter();
-            let images = images.map(|(group, index)| Provider::LoadedImage(group, index));
-            in_list(&try_collect(images)?)
+            in_list(&try_collect(images.map(Provider::Image))?)
         };
         if ld_so::is_executable(self.handle) {
             require_memory()?;
             return or_else(in_global()?, in_global_images).map(Some);
         }
         if self.handle == libc::RTLD_DEFAULT || self.handle == libc::RTLD_NEXT {
-            let Some((group, index)) = self.caller.as_ref() else { return Ok(None) };
+            let Some(caller) = self.caller.as_ref() else { return Ok(None) };
             require_memory()?;
-            let list = dlsym::scope(group)?;
+            let list = dlsym::scope(caller.group())?;
             let found = if self.handle == libc::RTLD_NEXT {
                 let is_caller =
-                    |it: &Provider| it.is(&Provider::LoadedImage(group.clone(), *index));
+                    |it: &Provider| matches!(it, Provider::Image(image) if image.is(caller));
                 let position = list.iter().position(is_caller);
                 let after = position.map_or(0, |position| position.saturating_add(1));
                 or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
@@ -476,11 +474,12 @@ impl<'a> Asked<'a> {
             };
             return found.map(Some);
         }
-        let Some((group, index)) = dl_handles::image(self.handle) else { return Ok(None) };
+        let Some(image) = dl_handles::image(self.handle) else { return Ok(None) };
         if !self.restricted {
-            return dlsym::in_library(&group, index, &self.symbol, self.wanted).map(Some);
+            let (group, index) = (image.group(), image.index());
+            return dlsym::in_library(group, index, &self.symbol, self.wanted).map(Some);
         }
-        in_list(&dlsym::searchlist(Provider::LoadedImage(group, index))?).map(Some)
+        in_list(&dlsym::searchlist(Provider::Image(image))?).map(Some)
     }
 }
 
@@ -505,11 +504,11 @@ pub(super) unsafe extern "C" fn dlinfo(
     const RTLD_DI_LINKMAP: c_int = 2;
     const RTLD_DI_TLS_MODID: c_int = 9;
     const RTLD_DI_TLS_DATA: c_int = 10;
-    let Some((group, index)) = dl_handles::image(handle) else {
+    let Some(image) = dl_handles::image(handle) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { libc::dlinfo(handle, request, info) };
     };
-    let loaded = group.member(index);
+    let loaded = image.image();
     let module = loaded.tls.as_ref().map(TlsModule::id);
     // SAFETY: the caller's promise. The map lives as long as the image; the image is in place, and
     // offset 0 is in every block.
