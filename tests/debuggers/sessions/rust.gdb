@@ -24,7 +24,7 @@ rustlib::shapes::Shape::Rectangle{width: 3, height: 4}
 *mut rustlib::shapes::Shape
 (gdb) info symbol $pc
 rustlib::shapes::area
- in section .text of <in-memory@
+ in section .text of <in-memory@0xADDRESS>
 (gdb) next
 (gdb) up
 (gdb) info locals
