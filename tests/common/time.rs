@@ -53,8 +53,11 @@ fn slowness_of(time: Duration, processor: Duration) -> f64 {
     let processor = processor.max(Duration::from_millis(1)).as_secs_f64();
     let slow = processor / USUAL.as_secs_f64();
     let busy = time.as_secs_f64() / processor;
-    slow.max(1.0) * busy.max(1.0)
+    (slow.max(1.0) * busy.max(1.0)).min(SLOWEST)
 }
+
+/// A limit stays one: on a machine that is slower still, no limit helps.
+const SLOWEST: f64 = 30.0;
 
 /// What [`work`] takes of a processor of 2023, not optimised; then it takes more than with.
 const USUAL: Duration = Duration::from_millis(40);
