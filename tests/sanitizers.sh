@@ -1,11 +1,12 @@
 #!/bin/sh
-# Runs tests under AddressSanitizer or ThreadSanitizer:
+# Runs tests under AddressSanitizer or ThreadSanitizer, one module after the other:
 #
 #     sh tests/sanitizers.sh address|thread [TEST...] [-- ARGUMENTS OF THE TESTS]
 #
-# TEST is `lib`, a binary of tests (`loader`) or one of its modules (`loader::tls`), each of which is run by
-# itself; without any: those where it makes sense. Files in
-# tests/sanitizers/ say what is suppressed, and why. Not part of CI: a build takes minutes.
+# TEST is `lib`, a binary of tests (`loader`) or one of its modules (`loader::tls`); without any: all that
+# tests/sanitizers/modules names. The other files there say what is suppressed or not run, and why. What
+# takes longer than LIMIT seconds (in the environment) is killed. Output and reports, those of child
+# processes too, are kept in target/sanitizers/log. Not part of CI: a build takes minutes.
 #
 # Sanitizers are no part of stable Rust; RUSTC_BOOTSTRAP allows the flag, and rustup's toolchain has the
 # libraries. ThreadSanitizer needs the standard library instrumented as well, hence its sources: those of
@@ -13,77 +14,91 @@
 # installed.
 set -eu
 cd "$(dirname "$0")/.."
-sanitizer=${1:?address or thread}
-shift
+sanitizer=${1-}
+case $sanitizer in
+address | thread) shift ;;
+*)
+    echo "usage: sh tests/sanitizers.sh address|thread [TEST...] [-- ARGUMENTS OF THE TESTS]" >&2
+    exit 2
+    ;;
+esac
 target=x86_64-unknown-linux-gnu
 folder=$PWD/target/sanitizers
-runtimes=$(rustc --print sysroot)/lib/rustlib/$target/lib
-tests=
+debian=$folder/debian
+log=$folder/log/$sanitizer
+# The lines of a file that are no comments.
+lines() { sed '/^#/d;/^$/d' "tests/sanitizers/$1"; }
+modules=
 while [ $# -gt 0 ]; do
     [ "$1" = -- ] && { shift; break; }
-    tests="$tests $1"
+    modules="$modules $1"
     shift
 done
-# The lines of a file that are no comments.
-said() { sed '/^#/d;/^$/d' "tests/sanitizers/$sanitizer.$1"; }
-skip=$(said skip | sed 's/^/--skip /')
-export RUSTC_BOOTSTRAP=1 CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_SPLIT_DEBUGINFO=off
+: "${modules:=$(lines modules)}"
+# Cargo's arguments for a module.
+binary() { if [ "$1" = lib ]; then echo --lib; else echo "--test ${1%%::*}"; fi; }
+filter() { case $1 in *::*) echo "${1#*::}::" ;; esac; }
+
+# Debian's compiler, unpacked aside, with the run-time library of rustup's.
+unpack() {
+    mkdir -p "$debian/packages" "$debian/root" "$debian/bin"
+    # What the compiler needs that is not installed.
+    packages=$(apt-get install --simulate --no-install-recommends rustc-web cargo-web \
+        libstd-rust-web-dev rust-web-src | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+    # shellcheck disable=SC2086
+    (cd "$debian/packages" && apt-get download -qq $packages)
+    for package in "$debian"/packages/*.deb; do
+        dpkg-deb -x "$package" "$debian/root"
+    done
+    rm -r "$debian/packages"
+    cp "$(rustc --print sysroot)/lib/rustlib/$target/lib/librustc-stable_rt.tsan.a" \
+        "$debian/root/usr/lib/rustlib/$target/lib/"
+    libraries="LD_LIBRARY_PATH=$debian/root/usr/lib/x86_64-linux-gnu"
+    printf '#!/bin/sh\n%s exec %s --sysroot %s "$@"\n' \
+        "$libraries" "$debian/root/usr/bin/rustc" "$debian/root/usr" > "$debian/bin/rustc"
+    printf '#!/bin/sh\n%s exec %s "$@"\n' "$libraries" "$debian/root/usr/bin/cargo" > "$debian/bin/cargo"
+    chmod +x "$debian/bin/rustc" "$debian/bin/cargo"
+}
+
 # Images bind `__cxa_throw` to the sanitizer's, which wants to find that of a libstdc++ that is there from
 # the start.
 link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
-arguments=$*
-# Runs a command for each of the tests, all that were asked for.
-run_each() {
-    failed=0
-    for test in $tests; do
-        binary="--test ${test%%::*}" filter=
-        case $test in
-        lib) binary=--lib ;;
-        *::*) filter=${test#*::}:: ;;
-        esac
-        # shellcheck disable=SC2086
-        "$@" $binary -- $filter $skip $arguments || failed=1
-    done
-    exit $failed
-}
+export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$sanitizer $link"
+# A little optimization: without any, some tests take four times as long.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_SPLIT_DEBUGINFO=off
+# Each process that reports something writes a file of its own.
+options="log_path=$log/report:$(lines "$sanitizer.options" | tr '\n' ':')"
+arguments="--features capi,internals --target $target --target-dir $folder/$sanitizer"
+cargo=cargo
+if [ "$sanitizer" = address ]; then
+    export ASAN_OPTIONS="$options"
+else
+    [ -x "$debian/bin/cargo" ] || unpack
+    cargo=$debian/bin/cargo
+    arguments="$arguments -Zbuild-std"
+    export RUSTC="$debian/bin/rustc"
+    export TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/thread.supp:$options"
+fi
+skip=$(lines "$sanitizer.skip" | sed 's/^/--skip /')
 
-case $sanitizer in
-address)
-    : "${tests:=lib loader::loading loader::api loader::errors loader::tls loader::lazy loader::unwind
-        loader::services loader::unload loader::pool loader::symbolize loader::needed loader::fork}"
-    export RUSTFLAGS="-Zsanitizer=address $link" ASAN_OPTIONS="$(said options | tr '\n' ':')"
-    run_each cargo test --features capi --no-fail-fast --target $target --target-dir "$folder/address"
-    ;;
-thread)
-    : "${tests:=lib loader::pool loader::unload loader::unwind loader::tls loader::symbolize loader::lazy}"
-    debian=$folder/debian
-    if [ ! -x "$debian/bin/cargo" ]; then
-        mkdir -p "$debian/packages" "$debian/root" "$debian/bin"
-        # What the compiler needs that is not installed.
-        packages=$(apt-get install --simulate --no-install-recommends rustc-web cargo-web \
-            libstd-rust-web-dev rust-web-src | sed -n 's/^Inst \([^ ]*\).*/\1/p')
-        # shellcheck disable=SC2086
-        (cd "$debian/packages" && apt-get download -qq $packages)
-        for package in "$debian"/packages/*.deb; do
-            dpkg-deb -x "$package" "$debian/root"
-        done
-        rm -r "$debian/packages"
-        cp "$runtimes/librustc-stable_rt.tsan.a" "$debian/root/usr/lib/rustlib/$target/lib/"
-        libraries="LD_LIBRARY_PATH=$debian/root/usr/lib/x86_64-linux-gnu"
-        printf '#!/bin/sh\n%s exec %s --sysroot %s "$@"\n' \
-            "$libraries" "$debian/root/usr/bin/rustc" "$debian/root/usr" > "$debian/bin/rustc"
-        printf '#!/bin/sh\n%s exec %s "$@"\n' "$libraries" "$debian/root/usr/bin/cargo" > "$debian/bin/cargo"
-        chmod +x "$debian/bin/rustc" "$debian/bin/cargo"
-    fi
-    export RUSTC="$debian/bin/rustc" RUSTFLAGS="-Zsanitizer=thread $link"
-    TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/thread.supp:$(said options | tr '\n' ':')"
-    export TSAN_OPTIONS
-    run_each "$debian/bin/cargo" test -Zbuild-std --features capi --no-fail-fast --target $target \
-        --target-dir "$folder/thread"
-    ;;
-*)
-    echo "usage: sh tests/sanitizers.sh address|thread [TEST...]" >&2
-    exit 2
-    ;;
-esac
+mkdir -p "$log"
+# shellcheck disable=SC2046,SC2086
+"$cargo" test --no-run $arguments $(for module in $modules; do binary "$module"; done)
+bad=
+for module in $modules; do
+    mkdir -p "$log/$module"
+    rm -f "$log/$module"/* "$log"/report.*
+    start=$(date +%s)
+    status=0
+    # shellcheck disable=SC2046,SC2086
+    timeout --kill-after=10 "${LIMIT:-1200}" "$cargo" test $arguments $(binary $module) -- \
+        $(filter $module) $skip "$@" > "$log/$module/output" 2>&1 || status=$?
+    mv "$log"/report.* "$log/$module" 2> /dev/null || :
+    reports=$(find "$log/$module" -name 'report.*' | wc -l)
+    echo "$module: $(($(date +%s) - start)) s, status $status, processes with reports: $reports"
+    sed -n '/^test result/p;/^test .*FAILED$/p' "$log/$module/output"
+    [ "$status" = 0 ] && [ "$reports" = 0 ] || bad="$bad $module"
+done
+[ -z "$bad" ] || { echo "reports or failures in:$bad (see $log)" >&2; exit 1; }
