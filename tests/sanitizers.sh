@@ -64,6 +64,7 @@ unpack() {
 # the start.
 link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
+export MEMDL_TEST_SANITIZER="$sanitizer"
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$sanitizer $link"
 # A little optimization: without any, some tests take four times as long.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1

@@ -318,6 +318,23 @@ pub fn debug_entries() -> Vec<u64> {
     sizes
 }
 
+/// Whether this executable is instrumented by a sanitizer (`sh tests/sanitizers.sh`). What it takes of
+/// memory, stack and mappings is then the sanitizer's doing as well, so tests of something else than that
+/// compare none of it.
+pub fn is_sanitized() -> bool {
+    std::env::var_os("MEMDL_TEST_SANITIZER").is_some()
+}
+
+/// The stack on which memdl does all that it does: 64 KiB when it is optimized. Without optimization
+/// functions take several times as much of it, and with a sanitizer still more.
+pub fn small_stack() -> usize {
+    match (is_sanitized(), cfg!(debug_assertions)) {
+        (true, _) => 1 << 20,
+        (false, true) => 256 << 10,
+        (false, false) => 64 << 10,
+    }
+}
+
 /// Kilobytes of memory that the process has resident.
 pub fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::allocator::{IDLE, LAST, Mode, STATE, State};
 use crate::common::{
     build, debug_entries, exit_status, in_child, isolated, limited_own_test, maps, name_of, run,
+    small_stack,
 };
 use memdl::{Debug, Error, ImageBuffer, Library, Loader, Pool, Reset, Template};
 
@@ -504,14 +505,12 @@ fn whatever_the_limit_of_address_space_nothing_aborts() {
     }
 }
 
-/// Without optimisation functions take several times as much of it.
 #[test]
 fn a_small_stack_is_enough() {
-    const STACK: usize = if cfg!(debug_assertions) { 256 << 10 } else { 64 << 10 };
     isolated(|| {
         for case in cases() {
             let done = std::thread::scope(|scope| {
-                let thread = std::thread::Builder::new().stack_size(STACK);
+                let thread = std::thread::Builder::new().stack_size(small_stack());
                 thread.spawn_scoped(scope, || everything(&case)).unwrap().join()
             });
             done.unwrap().unwrap_or_else(|error| panic!("{}: {error}", case.name));

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::allocator::{NOW, PEAK};
-use crate::common::isolated;
+use crate::common::{is_sanitized, isolated};
 use memdl::{Frame, Library, Loader, symbolize};
 
 /// What DWARF is made of, and the numbers of gABI.
@@ -229,7 +229,8 @@ fn ask(address: usize) -> (Vec<Frame>, Duration, usize) {
         assert_eq!(symbolize(address), frames);
         (frames, elapsed, start.elapsed())
     };
-    let thread = thread::Builder::new().stack_size(64 << 10).spawn(ask).unwrap();
+    let stack = if is_sanitized() { 1 << 20 } else { 64 << 10 };
+    let thread = thread::Builder::new().stack_size(stack).spawn(ask).unwrap();
     let (frames, first, again) = thread.join().unwrap();
     let memory = PEAK.load(Relaxed).saturating_sub(before);
     println!("{first:?}, again {again:?}, {} KiB, {} frames", memory >> 10, frames.len());
