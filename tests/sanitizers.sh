@@ -66,12 +66,14 @@ link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
 export MEMDL_TEST_SANITIZER="$sanitizer"
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$sanitizer $link"
-# A little optimization: without any, some tests take four times as long.
-export CARGO_PROFILE_DEV_OPT_LEVEL=1
+# What memdl uses, and the standard library, is optimized a little. memdl itself would take minutes to
+# build then, and a test less of what its functions do.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_SPLIT_DEBUGINFO=off
 # Each process that reports something writes a file of its own.
 options="log_path=$log/report:$(lines "$sanitizer.options" | tr '\n' ':')"
-arguments="--features capi,internals --target $target --target-dir $folder/$sanitizer"
+arguments="--config profile.dev.package.memdl.opt-level=0 --features capi,internals
+    --target $target --target-dir $folder/$sanitizer"
 cargo=cargo
 if [ "$sanitizer" = address ]; then
     export ASAN_OPTIONS="$options"
