@@ -84,7 +84,7 @@ else
     export RUSTC="$debian/bin/rustc"
     export TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/thread.supp:$options"
 fi
-skip=$(lines "$sanitizer.skip" | sed 's/^/--skip /')
+skip=$({ lines skip; lines "$sanitizer.skip"; } | sed 's/^/--skip /')
 
 mkdir -p "$log"
 # shellcheck disable=SC2046,SC2086

@@ -12,7 +12,9 @@ use std::ffi::{c_int, c_ulong, c_void};
 use std::fs;
 use std::sync::Arc;
 
-use crate::common::{MapsLine, build, call_run, debug_entries, isolated, maps_without_heaps};
+use crate::common::{
+    MapsLine, build, call_run, debug_entries, is_sanitized, isolated, maps_without_heaps,
+};
 use memdl::{Debug, Error, ImageBuffer, Library, Loader};
 
 /// The faults of one thread.
@@ -294,7 +296,7 @@ struct State {
 impl State {
     fn now() -> State {
         memdl::release_memory();
-        let maps = maps_without_heaps();
+        let maps = if is_sanitized() { Vec::new() } else { maps_without_heaps() };
         let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
         State { maps, debug_entries: debug_entries().len(), descriptors }
     }
