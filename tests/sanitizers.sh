@@ -66,8 +66,8 @@ link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
 export MEMDL_TEST_SANITIZER="$sanitizer"
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$sanitizer $link"
-# What memdl uses, and the standard library, is optimized a little. memdl itself would take minutes to
-# build then, and a test less of what its functions do.
+# The dependencies and the standard library are optimized a little. memdl itself is not: it builds in a
+# third of the time, and the compiler removes no access to memory that a sanitizer could check.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_SPLIT_DEBUGINFO=off
 # Each process that reports something writes a file of its own.
