@@ -1,0 +1,61 @@
+//! `memdl_buffer`: memory that an image is received into.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::ptr;
+
+use super::errors::caught;
+use super::pointers::{give, handle, take};
+use crate::ImageBuffer;
+
+/// `memdl_buffer`.
+pub struct BufferHandle {
+    pub(super) buffer: ImageBuffer,
+    /// Of `buffer`'s bytes, which C writes to without asking.
+    data: *mut c_void,
+}
+
+/// Zeroed memory to receive a library into.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_buffer_new(len: usize) -> *mut BufferHandle {
+    give(caught(|| {
+        let mut buffer = ImageBuffer::new(len)?;
+        let data = buffer.as_mut_ptr().cast();
+        Ok(BufferHandle { buffer, data })
+    }))
+}
+
+/// The buffer's bytes.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_data(buffer: *const BufferHandle) -> *mut c_void {
+    // SAFETY: the header's contract.
+    let buffer = caught(|| unsafe { handle(buffer, "buffer") });
+    buffer.map_or(ptr::null_mut(), |buffer| buffer.data)
+}
+
+/// How many there are.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_size(buffer: *const BufferHandle) -> usize {
+    // SAFETY: the header's contract. Asks for the length alone: C may be writing to the bytes.
+    let buffer = caught(|| unsafe { handle(buffer, "buffer") });
+    buffer.map_or(0, |buffer| buffer.buffer.len())
+}
+
+/// Frees a buffer that was not given to `memdl_open_buffer`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_free(buffer: *mut BufferHandle) {
+    if !buffer.is_null() {
+        // SAFETY: the header's contract.
+        caught(|| unsafe { take(buffer, "buffer") }.map(drop));
+    }
+}

@@ -1,0 +1,173 @@
+//! Looking symbols up and listing them.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::ptr;
+
+use super::errors::{Failure, c_string, caught, pointer, transparent};
+use super::library::LibraryHandle;
+use super::pointers::{c_str, handle};
+use crate::ExportedSymbol;
+use crate::SymbolKind;
+use crate::base::fallible::require_memory;
+
+/// `memdl_symbol`.
+#[repr(C)]
+pub struct CSymbol {
+    name: *const c_char,
+    version: *const c_char,
+    kind: c_int,
+    is_default_version: c_int,
+    size: u64,
+    address: usize,
+}
+
+/// `memdl_symbol_callback`.
+pub type SymbolCallback =
+    unsafe extern "C-unwind" fn(symbol: *const CSymbol, user: *mut c_void) -> c_int;
+
+/// # Safety
+/// The header's contract.
+pub(super) unsafe fn symbol(
+    library: *const LibraryHandle,
+    name: *const c_char,
+    version: Option<*const c_char>,
+) -> *mut c_void {
+    let address = caught(|| {
+        // SAFETY: the header's contract. The symbol's type does not matter for its address.
+        unsafe {
+            let library = &handle(library, "library")?.library;
+            let name = c_str(name)?.to_bytes();
+            let found = match version {
+                None => library.get::<*mut c_void>(name)?,
+                Some(version) => library.get_versioned(name, c_str(version)?.to_bytes())?,
+            };
+            Ok(found.as_raw_ptr())
+        }
+    });
+    address.unwrap_or(ptr::null_mut())
+}
+
+/// As `dlsym`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_sym(
+    library: *const LibraryHandle,
+    name: *const c_char,
+) -> *mut c_void {
+    // SAFETY: the header's contract.
+    unsafe { symbol(library, name, None) }
+}
+
+/// As `dlvsym`.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_symv(
+    library: *const LibraryHandle,
+    name: *const c_char,
+    version: *const c_char,
+) -> *mut c_void {
+    // SAFETY: the header's contract.
+    unsafe { symbol(library, name, Some(version)) }
+}
+
+thread_local! {
+    /// The symbol that `memdl_symbol_at` found last: C has a pointer to it.
+    static FOUND: RefCell<Option<OwnedSymbol>> = const { RefCell::new(None) };
+}
+
+/// An exported symbol with strings for C.
+pub(super) struct OwnedSymbol {
+    /// The strings that `c` points to.
+    _name: CString,
+    _version: Option<CString>,
+    c: CSymbol,
+}
+
+impl OwnedSymbol {
+    pub(super) fn new(symbol: &ExportedSymbol<'_>) -> Result<OwnedSymbol, Failure> {
+        let name = c_string(symbol.name())?;
+        let version = symbol.version().map(c_string).transpose()?;
+        let c = CSymbol {
+            name: name.as_ptr(),
+            version: pointer(&version),
+            kind: match symbol.kind() {
+                SymbolKind::Other => 0,
+                SymbolKind::Object => 1,
+                SymbolKind::Function => 2,
+                SymbolKind::ThreadLocal => 6,
+                SymbolKind::IndirectFunction => 10,
+            },
+            is_default_version: symbol.is_default_version().into(),
+            size: symbol.size(),
+            address: symbol.address(),
+        };
+        Ok(OwnedSymbol { _name: name, _version: version, c })
+    }
+}
+
+/// Shows all exported symbols, until the callback has seen enough.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_symbols(
+    library: *const LibraryHandle,
+    callback: Option<SymbolCallback>,
+    user: *mut c_void,
+) -> c_int {
+    let input = caught(|| {
+        // SAFETY: the header's contract.
+        let library = &unsafe { handle(library, "library")? }.library;
+        Ok((library.symbols(), callback.ok_or("the callback is null")?))
+    });
+    let Some((mut symbols, callback)) = input else { return -1 };
+    loop {
+        match caught(|| symbols.next().map(|symbol| OwnedSymbol::new(&symbol)).transpose()) {
+            None => return -1,
+            Some(None) => return 0,
+            Some(Some(symbol)) => {
+                // SAFETY: the header's contract; the symbol and its strings live during the call.
+                let answer = transparent(|| unsafe { callback(&symbol.c, user) });
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+    }
+}
+
+/// The exported symbol that an address lies in.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_symbol_at(
+    library: *const LibraryHandle,
+    address: *const c_void,
+) -> *const CSymbol {
+    let found = caught(|| {
+        // SAFETY: the header's contract.
+        let library = &unsafe { handle(library, "library")? }.library;
+        let symbol = library
+            .symbol_at(address.addr())
+            .ok_or_else(|| format!("{}: no exported symbol is at {address:p}", library.name()))?;
+        let symbol = OwnedSymbol::new(&symbol)?;
+        require_memory()?;
+        let kept = FOUND.try_with(|found| {
+            let mut found = found.try_borrow_mut().ok()?;
+            Some(&raw const found.insert(symbol).c)
+        });
+        kept.ok().flatten().ok_or_else(|| "the thread is ending".into())
+    });
+    found.unwrap_or(ptr::null())
+}
