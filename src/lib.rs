@@ -37,8 +37,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Nor does anything run that the bytes choose, unless the caller has said `unsafe`; what the bytes
-//! need counts:
+//! No safe function runs code that the bytes choose. That includes the libraries that they need:
 //!
 //! ```compile_fail,E0133
 //! # #![forbid(unsafe_code)]
@@ -48,8 +47,8 @@
 //! ```
 //!
 //! # Who sees images
-//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if they are to ([`Profile`]).
-//! Backtraces do not by themselves; a panic hook that names the frames of images:
+//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if [`Profile`] says so.
+//! Backtraces need a panic hook that names the frames of images:
 //!
 //! ```
 //! use std::backtrace::Backtrace;
@@ -60,7 +59,7 @@
 //! # let _ = std::panic::take_hook();
 //! ```
 //!
-//! And in a signal handler, with the risk that is told at [`symbolize`]:
+//! In a signal handler, with the risk that [`symbolize`] describes:
 //!
 //! ```no_run
 //! # let pc = 0;
@@ -75,34 +74,34 @@
 //!   runs with all rights of the process.
 //! * No page is ever writable and executable at once.
 //! * A failed load leaves the process as it was; an unload leaves nothing.
-//! * No safe function runs code that the bytes choose. What may run it is `unsafe`: loading,
-//!   [`Loader::prepare`] (the system opens what `DT_NEEDED` names), [`Library::get`] (an IFUNC's
-//!   resolver). Destructors run when a library goes, by whatever goes last of a [`Library`], what
-//!   depends on it, a [`Loader`], a [`Template`] or a [`Pool`]: that was promised when it was loaded.
+//! * No safe function runs code that the bytes choose. Functions that may run it are `unsafe`: loading,
+//!   [`Loader::prepare`] (the system opens the libraries that `DT_NEEDED` names), [`Library::get`] (an
+//!   IFUNC's resolver). Destructors run when the last owner of a library is dropped: a [`Library`], a
+//!   library that depends on it, a [`Loader`], a [`Template`] or a [`Pool`]. The caller promised that
+//!   they may when the library was loaded.
 //! * Without memory a load is an [`Error`], not the end of the process: see below.
 //!
 //! # Without memory
-//! What grows with the bytes is reserved so that a failure is [`Error::OutOfMemory`], or
-//! [`Error::System`] where the kernel refuses a mapping. What is small (records, names, the texts of
-//! errors; 16 KiB at most each) is allocated as everywhere in Rust, which ends the process where that
-//! fails. So each operation first looks whether there are 64 KiB to be had, and fails if not; where a
-//! library does the work that does not report it (Zstandard, the tables and packages of split DWARF),
-//! whether there is as much as that can need at most. That is a proof where no other thread takes the
-//! memory in between. It does not hold for what a caller builds himself ([`Loader`]'s options, clones
-//! of it), nor for the logger.
+//! Memory whose size grows with the bytes is allocated fallibly: a failure is [`Error::OutOfMemory`], or
+//! [`Error::System`] where the kernel refuses a mapping. Small allocations (records, names, the texts of
+//! errors; at most 16 KiB each) are infallible, as usual in Rust: a failure ends the process. So each
+//! operation first checks that 64 KiB can be allocated, and fails if not. Where a library allocates
+//! infallibly (Zstandard, the tables and packages of split DWARF), the check is for the most that it can
+//! need. The check holds if no other thread takes the memory in between. It does not cover what callers
+//! build themselves ([`Loader`]'s options, clones of it), nor the logger.
 //!
-//! Debuggers are told less where there is no memory to tell more: names only, or nothing, with a
-//! warning; [`Library::debug`] says which. [`symbolize`] says less.
+//! Without memory for debug entries, debuggers see names only, or nothing, and a warning is logged;
+//! [`Library::debug`] says which. [`symbolize`] answers with less.
 //!
-//! Four places have nobody to return an error to. There it ends the process, as it does under
+//! Four places have no caller to return an error to. There a failure ends the process, as it does under
 //! `dlopen`:
 //! * the first use of a thread-local variable in a thread (`__tls_get_addr`);
 //! * a call that is bound lazily ([`Binding::Lazy`]);
-//! * libgcc's `__register_frame`, which tells the unwinder of an image where the C library has no
-//!   `_dl_find_object` to be extended: it allocates 48 bytes for each image, and sorts an image's
-//!   frames at the first exception;
+//! * libgcc's `__register_frame`, which registers images with the unwinder where the C library has no
+//!   `_dl_find_object`: it allocates 48 bytes for each image, and sorts an image's frames at the
+//!   first exception;
 //! * glibc's own blocks of thread-local variables, for system libraries that an image needs and for
-//!   memdl's own: it allocates them at their first use in a thread.
+//!   memdl's own: glibc allocates them at their first use in a thread.
 //!
 //! # What it refuses
 //! Executables, position-independent ones included; other machines, 32-bit and big-endian images;
@@ -111,20 +110,20 @@
 //! without addends.
 //!
 //! # How a load goes
-//! | phase | what comes out | module |
+//! | phase | result | folder |
 //! |---|---|---|
-//! | validate the bytes | `Image` | `image`, `symbol`, `dynamic` |
-//! | find what it needs | the load group | `prepare`, `needed`, `host` |
-//! | decide what every reference is bound to | `Bound` | `relocate::bind`, `scope` |
-//! | plan its pages | `Plan` | `plan` |
-//! | reserve, fill and protect them | `Mapping<Open>` | `map`, `reserve` |
-//! | store the relocations, then call IFUNC resolvers | | `relocate::Applier` |
-//! | make RELRO read-only | `Mapping<Sealed>` | `map` |
-//! | tell the unwinder, debuggers and profilers | registrations | `unwind`, `debug`, `profile` |
-//! | run the constructors | `Group`, in a [`Library`] | `instantiate`, `group` |
+//! | validate the bytes | `Image` | `elf` |
+//! | find the libraries that it needs | the load group | `load`, `link`, `host` |
+//! | bind every reference | `Bound` | `link` |
+//! | plan its pages | `Plan` | `elf` |
+//! | reserve, fill and protect them | `Mapping<Open>` | `memory` |
+//! | store the relocations, then call IFUNC resolvers | | `link` |
+//! | make RELRO read-only | `Mapping<Sealed>` | `memory` |
+//! | register with the unwinder, debuggers and profilers | registrations | `unwind`, `debug`, `profile` |
+//! | run the constructors | `LoadGroup`, in a [`Library`] | `load`, `images` |
 //!
 //! [`Loader::prepare`] stops before the pages and gives a [`Template`]; [`Loader::load`] goes the
-//! same way to the end. A [`Pool`] uses instances of a template again: `pool`, `snapshot`.
+//! same way to the end. A [`Pool`] uses instances of a template again.
 
 #![deny(unsafe_code)]
 // Bytes are hostile: an operation that can panic or wrap has a form that says what happens then. An

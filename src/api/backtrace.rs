@@ -1,14 +1,12 @@
-//! From an address in an image to function, file and line: for those who print backtraces.
+//! Naming addresses in images: function, file and line, for backtraces.
 //!
-//! Whatever prints a backtrace asks the C library which file an address is from, and reads that
-//! file. Images are from no file, so their frames stay without a name. [`symbolize`] names them,
-//! from what is kept for debuggers: the DWARF, or if there is none the symbol table, or if nothing
-//! was kept ([`Debug::Off`](crate::Debug::Off)) the image's own dynamic symbols.
+//! Code that prints a backtrace asks the C library which file an address is from, and reads that file. Images
+//! have no file, so their frames stay without a name. [`symbolize`] names them from the debug information
+//! that is kept for debuggers: the DWARF, or else the symbol table, or, with
+//! [`Debug::Off`](crate::Debug::Off), the image's own dynamic symbols.
 //!
-//! Reading DWARF is the business of [`crate::debug::lines`]. What it has read of an image is kept until the
-//! image goes, with a copy of those debug sections that it reads; nothing is read before somebody
-//! asks. The bytes may be made to take long. Reading them has a budget, and meanwhile nobody waits but
-//! those who ask about the same image ([`Read`]).
+//! [`crate::debug::lines`] reads the DWARF, at the first question about an image, and
+//! [`crate::debug::read_lines`] keeps what was read until the image is unloaded.
 //!
 //! Source: DWARF 5, 6.2 (lines), 3.3 (subroutines, inlined ones too).
 
@@ -29,7 +27,7 @@ use crate::debug::demangle::demangled;
 use crate::debug::lines::Place;
 use crate::images::group::{self, LoadedImage};
 
-/// A function of an image that an address is in, see [`symbolize`].
+/// A function of an image that an address lies in: see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     image: Arc<str>,
@@ -42,27 +40,27 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// What the image is called.
+    /// The image's name.
     pub fn image(&self) -> &str {
         &self.image
     }
 
-    /// The address, as the image states it: what `addr2line` and `objdump` want to know.
+    /// The address as the image states it: the one that `addr2line` and `objdump` take.
     pub fn address(&self) -> Vaddr {
         self.address
     }
 
-    /// Whether the function is a part of that of the next frame, and none of its own.
+    /// Whether the function was inlined into that of the next frame.
     pub fn is_inlined(&self) -> bool {
         self.is_inlined
     }
 
-    /// The function's name, as people write it.
+    /// The demangled name of the function.
     pub fn function(&self) -> Option<Cow<'_, str>> {
         self.linkage_name.as_deref().map(demangled)
     }
 
-    /// The function's name, as linkers know it.
+    /// The linkage name of the function.
     pub fn linkage_name(&self) -> Option<&str> {
         self.linkage_name.as_deref()
     }
@@ -83,8 +81,8 @@ impl Frame {
     }
 }
 
-/// As `work(int) at /src/work.c:12:5 [libwork.so]`, as much of it as is known. Control characters and
-/// invisible ones are escaped.
+/// Formats as `work(int) at /src/work.c:12:5 [libwork.so]`, without the parts that are unknown. Control
+/// characters and invisible characters are escaped.
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.function() {
@@ -101,34 +99,34 @@ impl fmt::Display for Frame {
     }
 }
 
-/// The functions that `address` lies in, if it lies in an image: the innermost inlined one first,
-/// last the one that is not inlined. Empty for an address that is in no image.
+/// The functions that `address` lies in: the innermost inlined one first, the one that is not inlined last.
+/// Empty for an address outside all images.
 ///
-/// What a backtrace says of a caller is the address that it will return to, which may be that of the
-/// next line or even of the next function: ask for the byte before it.
+/// A backtrace has return addresses, which may belong to the next line or even to the next function: pass the
+/// address of the byte before.
 ///
-/// Files and lines are known of images that were loaded with [`Debug::Full`](crate::Debug::Full),
-/// [`Symbols`](crate::Debug::Symbols) or [`Portable`](crate::Debug::Portable) and were built with
-/// debug information.
+/// Files and lines are known for images that were loaded with [`Debug::Full`](crate::Debug::Full),
+/// [`Symbols`](crate::Debug::Symbols) or [`Portable`](crate::Debug::Portable) and were built with debug
+/// information.
 ///
 /// # What it costs
-/// The first question about an image reads its debug information, further ones little of it or
-/// nothing. Files that compilers wrote are read in the time that their size takes. Bytes that were made
-/// to be slow cannot make it slower than that: for each image there is a budget of 12 million steps
-/// and 16 for each byte that its debug sections take in the file, where a step reads an attribute or
-/// a row of a table (about 5 ns), and of 32 MiB of memory and 4 bytes for each of theirs, besides a
-/// copy of the sections. When it is spent, what was found until then is told, and for all else the
-/// names in the symbol table; one warning is logged. It needs less than 64 KiB of stack.
+/// The first call for an image reads its debug information; further calls read little or nothing. Files that
+/// compilers wrote are read in time proportional to their size. Files that were made to be slow have a budget
+/// for each image: 12 million steps and 16 for each byte that its debug sections take in the file, where a
+/// step reads an attribute or a row of a table (about 5 ns); and 32 MiB of memory and 4 bytes for each of
+/// theirs, besides a copy of the sections. When the budget is spent, the result has what was found until
+/// then, and otherwise the names in the symbol table; one warning is logged. It needs less than 64 KiB of
+/// stack.
 ///
-/// While it reads, nobody waits but threads that ask about the same image. Without memory for what is
-/// to be read, it tells what it can tell without; without memory for a frame, nothing.
+/// While it reads, only threads that ask about the same image wait. Without memory to read debug information,
+/// the result has the names in the symbol table; without memory for a frame, it is empty.
 ///
 /// # In a signal handler
-/// This allocates and takes locks. A thread that a signal has interrupted may hold one of those, and
-/// then this never returns. In a handler that ends the process anyhow that is a risk that many take
-/// (with `alarm(2)`, so that it ends in any case, and with a stack that is large enough: an alternate
-/// one of 8 KiB is not). Where it is not acceptable, note the addresses in
-/// the handler, write them to a pipe, and let another thread, or a later time, do the rest.
+/// This allocates and takes locks. If a signal interrupts a thread that holds one of those locks, this never
+/// returns. In a handler that ends the process anyway, many accept that risk (with `alarm(2)`, so that it
+/// ends in any case, and with a stack that is large enough: an alternate stack of 8 KiB is not). Where it is
+/// not acceptable, store the addresses in the handler, write them to a pipe, and let another thread, or a
+/// later time, do the rest.
 ///
 /// ```no_run
 /// # fn in_a_handler(address: usize) {
@@ -143,8 +141,9 @@ pub fn symbolize(address: usize) -> Vec<Frame> {
     frames(image.image(), address)
 }
 
-/// The text of a backtrace, with the frames of images named: where the standard library says
-/// `<unknown>`, it says what [`symbolize`] knows. The images must not have been unloaded since.
+/// The text of a backtrace, with the frames of images named: where the standard library prints `<unknown>`,
+/// this prints the answer of [`symbolize`]. The images must not have been unloaded since the backtrace was
+/// taken.
 ///
 /// In a panic hook:
 ///
@@ -161,11 +160,11 @@ pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
     with_frames_named(&format!("{backtrace:#}"), symbolize)
 }
 
-/// The text with the frames that `symbolize` knows as it names them.
+/// The text, with the frames that `symbolize` names replaced.
 ///
-/// The standard library notes which libraries are where when it is first asked. Where a library was
-/// closed since, and an image lies now, it gives names of that library. So it is not believed about any
-/// address that lies in an image.
+/// The standard library records the loaded libraries when it is first asked. If a library was closed since,
+/// and an image lies at its addresses now, it prints names of that library. So its names are ignored for any
+/// address in an image.
 fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> String {
     let mut named = String::new();
     // It is not a call that brought the frame below a signal handler there.
@@ -202,7 +201,7 @@ fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> Str
 /// A line of a backtrace: `   5:     0x7fbe44fae107 - main`.
 #[derive(Debug, PartialEq, Eq)]
 struct NumberedFrame<'a> {
-    /// All but the name.
+    /// The part before the name.
     start: &'a str,
     address: usize,
     name: &'a str,
@@ -221,7 +220,7 @@ impl<'a> NumberedFrame<'a> {
 
 fn frames(loaded: &LoadedImage, address: usize) -> Vec<Frame> {
     thread_local! {
-        /// Whether this thread is in here already: it panics here, and the hook asks again.
+        /// Whether this thread is already in this function: it panicked here, and the panic hook asks again.
         static INSIDE: Cell<bool> = const { Cell::new(false) };
     }
     struct Outside;
@@ -259,7 +258,7 @@ fn frames(loaded: &LoadedImage, address: usize) -> Vec<Frame> {
     frames
 }
 
-/// By the symbol table that debuggers are given, or else by what the image exports.
+/// From the symbol table that debuggers see, or else from the exported symbols.
 fn function_by_symbol(loaded: &LoadedImage, address: usize) -> Option<String> {
     let name = loaded.debug.function_at(address).or_else(|| {
         let (_, symbol) = loaded.symbol_at(address)?;

@@ -1,4 +1,4 @@
-//! Making an [`ImageBuffer`].
+//! Constructors of [`ImageBuffer`] that set the process up.
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +12,8 @@ use crate::memory::buffer::ImageBuffer;
 impl ImageBuffer {
     /// `len` zero bytes.
     ///
-    /// The first in a process also finds out about it what the first load else would, some
-    /// 20 microseconds long: best before the bytes arrive.
+    /// The first buffer of a process also sets memdl up, which the first load would do otherwise. It takes
+    /// some 20 microseconds: best before the bytes arrive.
     ///
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
@@ -24,8 +24,8 @@ impl ImageBuffer {
         ImageBuffer::zeroed(len)
     }
 
-    /// All that `reader` gives up to its end. `size_hint` is the expected number of bytes; a
-    /// right one saves work.
+    /// The bytes of `reader` up to its end. `size_hint` is the expected number of bytes; a right hint saves
+    /// work.
     ///
     /// # Errors
     /// [`Error::System`] if reading fails or the system has no memory to give.

@@ -1,4 +1,4 @@
-//! What callers hold: a loaded [`Library`], its [`Symbol`]s, a [`Template`] of instances.
+//! The types that callers hold: a loaded [`Library`], its [`Symbol`]s, a [`Template`] of instances.
 
 #![allow(unsafe_code)]
 
@@ -25,8 +25,8 @@ use crate::load::prepare::Prepared;
 
 /// A shared library that runs from memory.
 ///
-/// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another
-/// library that is loaded depends on it.
+/// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another loaded library
+/// depends on it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +51,7 @@ impl UnwindSafe for Library {}
 impl RefUnwindSafe for Library {}
 
 impl Library {
-    /// The only instance there will be of what is prepared.
+    /// The only instance of a prepared group.
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
@@ -60,7 +60,8 @@ impl Library {
         Ok(Library { group: unsafe { instantiate::run_once(prepared)? } })
     }
 
-    /// The only instance, in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    /// The only instance, mapped and relocated. Its constructors have not run. IFUNC resolvers run if
+    /// `may_run` allows it.
     pub(crate) fn only_placed(
         prepared: Prepared<'_>,
         may_run: Option<MayRun>,
@@ -76,23 +77,22 @@ impl Library {
         self.group.member(0)
     }
 
-    /// Looks a symbol up, as `dlsym` does with a handle: in the library, then in what it needs.
+    /// Looks a symbol up as `dlsym` does with a handle: in the library, then in the libraries that it needs.
     ///
-    /// Of a thread-local symbol this gives the calling thread's address, of an IFUNC the function
-    /// that its resolver chose. `T` is a pointer or a function pointer; `get::<*mut U>` gives the
-    /// symbol's address.
+    /// For a thread-local symbol this is the calling thread's address; for an IFUNC, the function that its
+    /// resolver chose. `T` is a pointer or a function pointer; `get::<*mut U>` gives the symbol's address.
     ///
     /// # Errors
     /// [`Error::SymbolNotFound`], also for a symbol at address 0.
     ///
     /// # Safety
-    /// `T` is the type of the symbol. The result must not be used, by copies of it either, once
-    /// the library is gone; the address of a thread-local not once its thread is.
+    /// `T` is the type of the symbol. The result, and copies of it, must not be used once the library is
+    /// unloaded; the address of a thread-local variable, not once its thread has ended.
     pub unsafe fn get<T>(&self, name: impl AsRef<[u8]>) -> Result<Symbol<'_, T>, Error> {
         self.symbol(name.as_ref(), None)
     }
 
-    /// As [`Library::get`], for a symbol of this version, as `dlvsym`.
+    /// As [`Library::get`], for a symbol of this version, like `dlvsym`.
     ///
     /// # Errors
     /// [`Error::SymbolNotFound`].
@@ -134,7 +134,7 @@ impl Library {
         })
     }
 
-    /// What errors, debuggers and `/proc/self/maps` call it.
+    /// The name of the library in errors, debuggers and `/proc/self/maps`.
     pub fn name(&self) -> &str {
         &self.loaded().name
     }
@@ -165,62 +165,63 @@ impl Library {
         })
     }
 
-    /// The exported symbol that `address` lies in, as `dladdr` would tell it; one without a size is
-    /// found at its very address only.
+    /// The exported symbol that `address` lies in, as `dladdr` reports it. A symbol without a size is found
+    /// only at its exact address.
     pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
         let loaded = self.loaded();
         let (index, symbol) = loaded.symbol_at(address)?;
         Some(ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol))
     }
 
-    /// How much debuggers are told of the library now. Not [`Debug::Portable`] if that could not be
-    /// had, and [`Debug::Full`] is told instead.
+    /// How much debuggers see of the library now. If [`Debug::Portable`] was asked for and could not be made,
+    /// this is [`Debug::Full`].
     pub fn debug(&self) -> Debug {
         self.loaded().debug.debug()
     }
 
-    /// Tells debuggers this much of the library, and of what was loaded with it, from now on.
+    /// Changes how much debuggers see of the library, and of the images that were loaded with it.
     ///
-    /// So a fleet can run with [`Debug::Symbols`], or its idle instances with [`Debug::Off`], and be
-    /// told of in full when somebody looks: breakpoints of a debugger that is attached move to source
-    /// lines. Whoever is at a debugger's prompt can do it too, for all libraries at once:
-    /// `print memdl_debug_full()`, or in lldb `expression memdl_debug_portable()`.
+    /// So a fleet can run with [`Debug::Symbols`], or its idle instances with [`Debug::Off`], and be shown in
+    /// full when someone attaches: breakpoints of an attached debugger move to source lines. At a debugger's
+    /// prompt, this changes all libraries at once: `print memdl_debug_full()`, or in lldb `expression
+    /// memdl_debug_portable()`.
     ///
     /// The environment variable `MEMDL_DEBUG` overrides `debug`, as it does for
     /// [`Loader::debug`](crate::Loader::debug).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug
-    /// sections are gone: then [`Debug::Symbols`] is all that can be told, until
-    /// [`Library::set_debug_info`] gives them back.
+    /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug sections were
+    /// not kept: then [`Debug::Symbols`] is the most that can be shown, until [`Library::set_debug_info`]
+    /// supplies them.
     pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
         let debug = debug.effective();
         let members = (0..self.group.len()).map(|index| self.group.member(index));
         members.into_iter().try_for_each(|loaded| debugger_commands::set_debug(loaded, debug))
     }
 
-    /// Gives debug information that came after the load: as
-    /// [`Loader::debug_info`](crate::Loader::debug_info), but of the library alone, known by its
-    /// build-id only, and no package of split DWARF. How much debuggers are told does not change; what
-    /// they are told from, does, and so do [`symbolize`](crate::api::backtrace)'s answers. A library that
-    /// was not stripped is its own debug information. What profilers were told at the load stays.
+    /// Supplies debug information after the load: as [`Loader::debug_info`](crate::Loader::debug_info), but
+    /// for this library alone, identified by its build-id only, and not as a package of split DWARF. How much
+    /// debuggers see does not change; the source that they see it from does, and so do the answers of
+    /// [`symbolize`](crate::symbolize()). A library that was not stripped is its own debug information. What
+    /// profilers saw at the load stays.
     ///
-    /// At a debugger's prompt, of all images that it belongs to, and told in full:
-    /// `print memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.
+    /// At a debugger's prompt, for all images that the file belongs to, and shown in full: `print
+    /// memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.
     ///
     /// # Errors
-    /// [`Error::DebugInfo`] if it is not the library's, or cannot be read; nothing changes then.
+    /// [`Error::DebugInfo`] if the file does not belong to the library, or cannot be read; nothing changes
+    /// then.
     pub fn set_debug_info(&self, bytes: &[u8]) -> Result<(), Error> {
         debugger_commands::set_debug_info(self.loaded(), bytes)
     }
 
-    /// Unloads the library: runs its destructors and gives back its memory.
+    /// Unloads the library: runs its destructors and frees its memory.
     ///
-    /// While other libraries depend on it, it stays until the last of them is gone.
+    /// While other libraries depend on it, it stays loaded.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] of a [sealed](crate::Loader::seal) library: it stays in place for the life of
-    /// the process.
+    /// [`Error::Unsupported`] for a [sealed](crate::Loader::seal) library: it stays for the life of the
+    /// process.
     pub fn close(self) -> Result<(), Error> {
         if self.is_sealed() {
             let what = "unloading a sealed library: it stays for the life of the process";
@@ -285,7 +286,7 @@ impl<T> fmt::Debug for Symbol<'_, T> {
     }
 }
 
-/// What a symbol is (gABI `STT_*`).
+/// The type of a symbol (gABI `STT_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SymbolKind {
@@ -349,17 +350,17 @@ impl<'lib> ExportedSymbol<'lib> {
         self.version.as_deref()
     }
 
-    /// Whether it is what [`Library::get`] finds under its name.
+    /// Whether [`Library::get`] finds this version under its name.
     pub fn is_default_version(&self) -> bool {
         self.is_default_version
     }
 
-    /// What it is.
+    /// Its type.
     pub fn kind(&self) -> SymbolKind {
         self.kind
     }
 
-    /// In bytes; 0 if the library does not say.
+    /// Its size in bytes; 0 if the library does not state it.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -371,9 +372,9 @@ impl<'lib> ExportedSymbol<'lib> {
     }
 }
 
-/// A library that is parsed and bound, ready to be put in place any number of times.
+/// A library that is parsed and bound, from which any number of instances can be made.
 ///
-/// Every instance has its own data, thread-local storage and run of constructors.
+/// Every instance has its own data and thread-local storage, and its constructors run.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -395,7 +396,7 @@ impl Template {
         Template { prepared: Arc::new(prepared) }
     }
 
-    /// Puts one more instance in place and runs its constructors.
+    /// Makes one more instance and runs its constructors.
     ///
     /// # Errors
     /// See [`Error`]. A failure leaves the process as it was.
@@ -410,7 +411,7 @@ impl Template {
         Ok(library)
     }
 
-    /// Puts one more instance in place. Its constructors are still to run; IFUNC resolvers do, if they may.
+    /// Makes one more instance. Its constructors have not run. IFUNC resolvers run if `may_run` allows it.
     pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
         require_memory()?;
         let symfiles = &self.prepared.symfiles;
@@ -433,7 +434,7 @@ impl Template {
         members.iter().find(|member| member.image.decoded.nodelete).map(|member| &*member.name)
     }
 
-    /// What instances will be called.
+    /// The name of its instances.
     pub fn name(&self) -> &str {
         &self.prepared.root().name
     }

@@ -1,4 +1,4 @@
-//! The builder: what a caller wishes for a load, and the ways to get it.
+//! Load options, and the functions that load with them.
 
 #![allow(unsafe_code)]
 
@@ -25,15 +25,15 @@ use crate::services;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Binding {
-    /// All at load, as `RTLD_NOW`: a missing function is an error of the load.
+    /// All at load, as `RTLD_NOW`. A missing function is an error of the load.
     #[default]
     Now,
-    /// At the first call, as `RTLD_LAZY`: a function that is missing ends the process when it is
-    /// called. An image that asks to be bound at load (`DF_BIND_NOW`) is.
+    /// At the first call, as `RTLD_LAZY`. A missing function ends the process when it is called. An image
+    /// with `DF_BIND_NOW` is bound at load.
     Lazy,
 }
 
-/// How to load: a reusable builder of [`Library`] and [`Template`].
+/// Load options: a reusable builder of [`Library`] and [`Template`].
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,22 +60,22 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// A loader that does as `dlopen(.., RTLD_NOW | RTLD_LOCAL)`, with debug entries.
+    /// A loader that does what `dlopen(.., RTLD_NOW | RTLD_LOCAL)` does, with debug entries.
     pub fn new() -> Loader {
         Loader { settings: Settings::new(services::replacement) }
     }
 
-    /// What errors, debuggers, profilers and `/proc/self/maps` call the image. Default: its
-    /// `DT_SONAME`, or else `image`.
+    /// The name of the image in errors, debuggers, profilers and `/proc/self/maps`. Default: its `DT_SONAME`,
+    /// or else `image`.
     pub fn name(mut self, name: impl Into<String>) -> Loader {
         self.settings.name = Some(name.into().into());
         self
     }
 
-    /// Defines a symbol as the host would, for what its dynamic symbol table does not export.
+    /// Defines a symbol as if the host exported it.
     ///
-    /// It takes precedence over a symbol of that name that the host does export. The address must
-    /// stay good for as long as an image that was loaded with it.
+    /// It takes precedence over a symbol of that name that the host does export. The address must stay valid
+    /// for as long as any image that was loaded with these options.
     pub fn define(mut self, name: impl Into<String>, address: *const c_void) -> Loader {
         self.settings.defined.insert(name.into(), address.addr());
         self
@@ -83,7 +83,7 @@ impl Loader {
 
     /// Asks `resolver` for every symbol that nothing else defines.
     ///
-    /// What it returns must be the address of such a symbol, good for as long as the image.
+    /// The result must be the address of such a symbol, valid for as long as the image.
     pub fn resolver(
         mut self,
         resolver: impl Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync + 'static,
@@ -94,8 +94,8 @@ impl Loader {
 
     /// Satisfies a `DT_NEEDED` entry that names this library, by its `DT_SONAME` or its name.
     ///
-    /// It joins the scope, and is kept alive, only if something needs it. What it was itself
-    /// loaded with ([`Loader::provide`]) is found the same way.
+    /// The library joins the scope, and stays loaded, only if an image needs it. The libraries that it was
+    /// itself loaded with ([`Loader::provide`]) are found the same way.
     pub fn depends_on(mut self, library: &Library) -> Loader {
         self.settings.depends_on.push(library.group().clone());
         self
@@ -107,29 +107,29 @@ impl Loader {
         self
     }
 
-    /// Whether images loaded later see the exports, as with `RTLD_GLOBAL`. Default false.
+    /// Whether images that are loaded later see the exports, as with `RTLD_GLOBAL`. Default false.
     pub fn global(mut self, global: bool) -> Loader {
         self.settings.global = global;
         self
     }
 
-    /// Whether libraries that are needed but not in the process may be opened by the system's
-    /// `dlopen`. Default false.
+    /// Whether needed libraries that are not in the process may be opened by the system's `dlopen`. Default
+    /// false.
     ///
-    /// What is opened so stays in the process once the image is loaded: the system's loader owns
-    /// it, other threads may run in it, and the next load finds it there.
+    /// A library that is opened this way stays in the process once the image is loaded: the system's loader
+    /// owns it, other threads may run in it, and the next load finds it there.
     ///
-    /// A few libraries must see the images that need them: libstdc++, where an image replaces
-    /// `operator new`; one that needs an image in turn; D's runtime. Where the process does not have
-    /// such a library yet, its file is read, and it is loaded and unloaded with the image.
+    /// A few libraries must see the images that need them: libstdc++, where an image replaces `operator new`;
+    /// a library that itself needs an image; D's runtime. If the process does not have such a library yet,
+    /// memdl reads its file, and loads and unloads it with the image.
     ///
-    /// With it, [`Loader::prepare`] runs the constructors of such system libraries.
+    /// With this option, [`Loader::prepare`] runs the constructors of such system libraries.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
         self
     }
 
-    /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen`.
+    /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen` does.
     pub fn scope(mut self, scope: Scope) -> Loader {
         self.settings.scope = scope;
         self
@@ -141,55 +141,56 @@ impl Loader {
         self
     }
 
-    /// What debuggers are told. Default [`Debug::Full`](crate::Debug::Full). The environment
-    /// variable `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
+    /// How much debuggers see. Default [`Debug::Full`](crate::Debug::Full). The environment variable
+    /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
     pub fn debug(mut self, debug: Debug) -> Loader {
         self.settings.debug = debug;
         self
     }
 
-    /// The debug information of a stripped image: the bytes of the file that was split off it (by
-    /// `objcopy --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see
-    /// it as if it were inside the image. Images that the one asked for needs are not concerned.
+    /// The debug information of a stripped image: the bytes of the file that was split off it (by `objcopy
+    /// --only-keep-debug`, `eu-strip -f`, or a distribution's debug package). Debuggers see it as if it were
+    /// inside the image. It applies to the loaded image, not to the images that it needs.
     ///
-    /// Without it gdb looks for that file by the build-id, as for a library on disk, but shows other
-    /// memory for thread-local variables then. So of an image with any memdl looks for it first, where
-    /// it runs: in `/usr/lib/debug`, or in the folders that the environment variable
-    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, with colons between, and in debuginfod's cache. With
-    /// `MEMDL_DEBUG_BUILD_ID=safe` gdb does not look for one that is not found there.
-    /// [`Library::set_debug_info`](crate::Library::set_debug_info) gives it later.
+    /// Without it gdb looks for that file by the build-id, as for a library on disk, but then shows wrong
+    /// memory for thread-local variables. So for an image that has any, memdl looks for the file first, where
+    /// the process runs: in `/usr/lib/debug`, or in the folders that the environment variable
+    /// `MEMDL_DEBUG_FILE_DIRECTORY` lists, separated by colons, and in debuginfod's cache. With
+    /// `MEMDL_DEBUG_BUILD_ID=safe` gdb does not look for a file that memdl did not find.
+    /// [`Library::set_debug_info`](crate::Library::set_debug_info) supplies it later.
     ///
-    /// Or that of an image whose DWARF was split (`-gsplit-dwarf`): the bytes of the package (`.dwp`)
-    /// that it was put into. Debuggers see it as if it had not been split, but for macros. It takes
-    /// reading and writing all of it, some 40 ms for each MB. If that cannot be done (there are type
-    /// units in it), a warning is logged and debuggers see what they see without it.
+    /// For an image with split DWARF (`-gsplit-dwarf`): the bytes of its package (`.dwp`). Debuggers see it
+    /// as if it had not been split, except for macros. memdl reads and rewrites all of the package, which
+    /// takes some 40 ms for each MB. If that cannot be done (the package has type units), memdl logs a
+    /// warning, and debuggers see what they see without it.
     ///
-    /// A load fails with [`Error::DebugInfo`] if it is not the image's, by the build-id of both or, in
-    /// an image without one, by the checksum in its `.gnu_debuglink`; a package, by the numbers of all
-    /// units (not with [`Debug::Off`](crate::Debug::Off): then it is not read).
+    /// A load fails with [`Error::DebugInfo`] if the file does not belong to the image: by the build-id of
+    /// both or, in an image without one, by the checksum in its `.gnu_debuglink`; for a package, by the ids
+    /// of all units. With [`Debug::Off`](crate::Debug::Off) the file is not read.
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
         self
     }
 
-    /// What profilers are told. Default [`Profile::Off`](crate::Profile::Off). The environment
-    /// variable `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
+    /// What profilers see. Default [`Profile::Off`](crate::Profile::Off). The environment variable
+    /// `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
     pub fn profile(mut self, profile: Profile) -> Loader {
         self.settings.profile = profile;
         self
     }
 
-    /// Shows `verify` the bytes of every image before anything else looks at them. It may refuse: then the
-    /// load fails with [`Error::Refused`], which has the image's name and the reason.
+    /// Calls `verify` with the bytes of every image before anything else reads them. It may refuse them: then
+    /// the load fails with [`Error::Refused`], which has the image's name and the reason.
     ///
-    /// It sees the image that is asked for, those of [`Loader::provide`] that are needed, needed libraries
-    /// that memdl reads from files to load them with the image ([`Loader::system_libraries`] tells which),
-    /// and, for as long as the images are there, what they open from inside by `dlopen` by a path: there
-    /// a refusal is a null pointer, with the reason for `dlerror`. It does not see what the system's loader
-    /// opens by a name. It may be shown the same bytes again, and by several threads at once.
+    /// It is called for the loaded image; for needed images of [`Loader::provide`]; for needed libraries that
+    /// memdl reads from files in order to load them with the image (see [`Loader::system_libraries`]); and,
+    /// as long as the images exist, for files that they open from inside by `dlopen` with a path. There a
+    /// refusal is a null pointer, and `dlerror` has the reason. It is not called for libraries that the
+    /// system's loader opens by a name. It may be called with the same bytes again, and by several threads at
+    /// once.
     ///
-    /// A panic passes through a load, which leaves the process as it was; out of an image's `dlopen` it is a
-    /// refusal. `examples/verify.rs` has an allow-list of digests, and a signature.
+    /// A panic passes through a load, which leaves the process as it was; in an image's `dlopen` it counts as
+    /// a refusal. `examples/verify.rs` has an allow-list of digests, and a signature.
     ///
     /// ```
     /// let loader = memdl::Loader::new().verify(|image| match image.bytes().len() {
@@ -214,21 +215,21 @@ impl Loader {
 
     /// Restricts which symbols of the host images may bind to. Default [`Imports::all`].
     ///
-    /// The host's are those of the process's libraries, and of needed libraries that the system opens, or
-    /// of which memdl loads a copy from the system's file. What memdl puts in the place of a function of
-    /// the C library (`dlsym`, `dl_iterate_phdr`, `__tls_get_addr`, ..) counts by that function's name. What
-    /// the caller supplies is not restricted: [`Loader::define`], [`Loader::resolver`], other images.
+    /// The host's symbols are those of the process's libraries, of needed libraries that the system opens,
+    /// and of system files that memdl loads a copy of. A function that memdl replaces (`dlsym`,
+    /// `dl_iterate_phdr`, `__tls_get_addr`, ..) counts by its name. Symbols that the caller supplies are not
+    /// restricted: [`Loader::define`], [`Loader::resolver`], other images.
     ///
-    /// A symbol that may not be used is as if the host did not have it. So the image's own of that name is
-    /// used, or one of another image's, or the resolver's; a weak reference to it is null. If there is none,
-    /// the load fails with [`Error::RefusedImports`], which lists all of them, those of functions that would
-    /// be bound lazily too. Nor does `dlsym` or `dlvsym`, called by the image, find it, whatever the handle;
-    /// `dlerror` says why. The same holds for what the image opens through memdl.
+    /// A refused symbol counts as missing from the host. So the image's own definition of that name is used,
+    /// or another image's, or the resolver's; a weak reference is null. If there is no definition, the load
+    /// fails with [`Error::RefusedImports`], which lists all refused symbols, including functions that would
+    /// be bound lazily. `dlsym` and `dlvsym`, called by the image, do not find it either, whatever the
+    /// handle; `dlerror` says why. The same holds for libraries that the image opens through memdl.
     ///
-    /// Of a call of `dlsym`, or `dlopen`, that returns to no image (compilers make jumps of calls that are a
-    /// function's last act) it cannot be told whose it is; then all restrictions of live images hold.
+    /// For a call of `dlsym` or `dlopen` that returns to no image (compilers turn a function's last call into
+    /// a jump) the caller is unknown. Then the restrictions of all live images apply.
     ///
-    /// This is no sandbox: code that runs finds its way to every function of the process.
+    /// This is no sandbox: running code can find its way to every function of the process.
     ///
     /// ```
     /// use memdl::Imports;
@@ -241,17 +242,18 @@ impl Loader {
         self
     }
 
-    /// Makes images immutable once they are in place, before their constructors run. Default false.
+    /// Makes images immutable once they are relocated, before their constructors run. Default false.
     ///
-    /// Nobody can change, unmap, move or replace their code, their read-only data and what is read-only
-    /// after relocation (RELRO), or give it other access: neither the image nor anything else in the process
-    /// (`mseal(2)`). Of their writable data the contents can be written, but it cannot be made executable,
-    /// unmapped, moved or replaced either. What remains is `/proc/PID/mem`: whoever can write to that, which
-    /// the process itself can unless the host denies it (a seccomp filter, or Linux's
-    /// `proc_mem.force_override=never`), writes to sealed memory as well. Debuggers set breakpoints that way.
+    /// Code, read-only data and RELRO can then not be changed, unmapped, moved, replaced or given other
+    /// access, by the image or by anything else in the process (`mseal(2)`). Writable data can be written,
+    /// but not made executable, unmapped, moved or replaced. `/proc/PID/mem` remains: a process that can
+    /// write to that file writes to sealed memory as well. That includes the process itself, unless the host
+    /// denies it (a seccomp filter, or Linux's `proc_mem.force_override=never`). Debuggers set breakpoints
+    /// that way.
     ///
-    /// So a sealed image stays for the life of the process, as one that is linked with `-z nodelete`:
-    /// [`Library::close`] says so, destructors run when the process exits, and there are no pools of it.
+    /// So a sealed image stays for the life of the process, like a library that is linked with `-z nodelete`:
+    /// [`Library::close`] says so, destructors run when the process exits, and a sealed image cannot be in a
+    /// pool.
     ///
     /// # Errors
     /// A load, or [`Loader::prepare`], fails with [`Error::Unsupported`] where the system has no `mseal`,
@@ -261,7 +263,7 @@ impl Loader {
         self
     }
 
-    /// How much an image may ask for.
+    /// Limits on what an image may ask for.
     pub fn limits(mut self, limits: Limits) -> Loader {
         self.settings.limits = limits;
         self
@@ -304,17 +306,17 @@ impl Loader {
         unsafe { Library::only(prepared) }
     }
 
-    /// Parses, binds, and makes what instances share, for any number of them: all that can be done
-    /// before one is waited for. Takes as long as some loads. Runs no code of the image.
+    /// Parses, binds, and makes what instances share: all work that can be done before an instance is needed.
+    /// Takes as long as some loads. Runs no code of the image.
     ///
     /// # Errors
     /// As [`Loader::load`].
     ///
     /// # Safety
-    /// It has the system open what `dlopen` would open: the libraries, paths included, that
-    /// `DT_NEEDED` entries of the bytes name, where [`Loader::system_libraries`] allows that. Their
-    /// constructors run, and must be sound to run here; their destructors run if the load fails. An
-    /// IFUNC resolver runs of a library that is in the process already, if the image refers to it.
+    /// The system opens what `dlopen` would open: the libraries, paths included, that `DT_NEEDED` entries of
+    /// the bytes name, if [`Loader::system_libraries`] allows that. Their constructors run, and must be sound
+    /// to run here; their destructors run if the load fails. The IFUNC resolver of a library that is already
+    /// in the process runs if the image refers to it.
     pub unsafe fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
         // It is quicker than other memory to come by, and large images are in large pages.
         let mut kept = ImageBuffer::new(bytes.len())?;
@@ -333,10 +335,9 @@ impl Library {
     /// See [`Error`]. A failed load leaves the process as it was.
     ///
     /// # Safety
-    /// Runs the library's constructors, and its destructors when it goes, with the rights of the
-    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with
-    /// `dlopen`. Its code must not modify its own dynamic symbol and string tables, which linkers
-    /// put into read-only memory.
+    /// Runs the library's constructors, and its destructors when it is unloaded, with the rights of the
+    /// process: memdl is a loader, not a sandbox. They must be sound to run here, as with `dlopen`. Its code
+    /// must not modify its own dynamic symbol and string tables, which linkers put into read-only memory.
     pub unsafe fn from_bytes(bytes: &[u8]) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
         unsafe { Loader::new().load(bytes) }

@@ -1,22 +1,22 @@
-//! Instances that are used, reset and used again, instead of being made anew: [`Pool`].
+//! Pools of instances that are reset and used again: [`Pool`].
 //!
-//! An instance stays where it is, registered with the unwinder and debuggers, and bound. What
-//! releasing it brings back is what the image has by itself: the data it can write, and the
-//! thread-local variables of all threads. What it has left elsewhere must be undone the way that
-//! unloading undoes it, by its own destructors. So there are two ways back:
+//! An instance stays mapped, bound, and registered with the unwinder and debuggers. A reset restores the
+//! state that the image itself owns: its writable data, and its thread-local variables in all threads. State
+//! that it has left elsewhere is undone as an unload undoes it, by its own destructors. So there are two ways
+//! to reset:
 //!
-//! * **the short one**: the data as it was after the constructors is copied back;
-//! * **the long one**: the destructors run, the data as it was before the constructors is copied back,
-//!   and the next to acquire the instance has the constructors run.
+//! * **the short way**: the data as it was after the constructors is copied back;
+//! * **the long way**: the destructors run, the data as it was before the constructors is copied back, and
+//!   the constructors run when the instance is next acquired.
 //!
-//! Whether the short one will do is seen from what the image has told the C library ([`LibcRegistrations`]). An
-//! instance that somebody else holds (another library that was bound to it, an extension that it has
-//! opened, a thread that will run a destructor of its) cannot go back either way: it is given up, which
-//! is to unload it as if there were no pool.
+//! The image's registrations with the C library ([`LibcRegistrations`]) decide whether the short way is
+//! enough. An instance that something else holds (a library that was bound to it, an extension that it has
+//! opened, a thread that will run one of its destructors) is not reset: it is unloaded as if there were no
+//! pool.
 //!
-//! Never keeps a lock while code of images runs.
+//! It holds no lock while code of images runs.
 //!
-//! [`LibcRegistrations`]: crate::images::group::Traces
+//! [`LibcRegistrations`]: crate::images::group::LibcRegistrations
 
 #![allow(unsafe_code)]
 
@@ -34,50 +34,49 @@ use crate::images::group::LoadGroup;
 use crate::images::snapshot::Snapshot;
 use crate::services::atexit;
 
-/// What a released instance is reset to.
+/// The state to which a released instance is reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Reset {
-    /// As it was after the constructors, which run once for each instance: the quick way. What they
-    /// left in thread-local variables is not there, even for who acquires the instance first.
+    /// The state after the constructors, which run once for each instance: the fast way. Values that they
+    /// left in thread-local variables are lost, even for the first caller who acquires the instance.
     ///
-    /// Where the instance has registered functions to be called at the exit, or on a fork, since then
-    /// (the first use of a C++ function's `static` object does), or where its constructors have created
-    /// `pthread` keys with destructors, it goes the way of [`Reset::BeforeConstructors`].
+    /// If the instance has since registered functions to be called at the exit or on a fork (the first use of
+    /// a C++ function's `static` object does), or if its constructors have created `pthread` keys with
+    /// destructors, it is reset as by [`Reset::BeforeConstructors`].
     #[default]
     AfterConstructors,
-    /// As it was before the constructors: destructors run when it is released, constructors when it is
-    /// acquired, in the thread that does, whose thread-local variables keep what these have stored.
+    /// The state before the constructors. Destructors run when the instance is released, constructors when it
+    /// is acquired, in the acquiring thread, whose thread-local variables keep what the constructors stored.
     BeforeConstructors,
 }
 
-/// Instances of a [`Template`] that are used again and again.
+/// A pool of instances of a [`Template`], which are used again and again.
 ///
-/// Getting one that waits, and giving it back, takes a fraction of a microsecond for a library with
-/// little data: as long as it takes to copy that. All may be called from any thread; clones are the
-/// same pool.
+/// For a library with little data, acquiring an idle instance and releasing it takes a fraction of a
+/// microsecond: the time to copy the data. All functions may be called from any thread. Clones are the same
+/// pool.
 ///
 /// # What a reset brings back
-/// * Data: all that the image, and what was loaded with it, can write.
-/// * Thread-local variables: every thread finds their initial values. Objects that the releasing
-///   thread has in them are destroyed, as if it ended.
+/// * Data: all that the image, and the libraries that were loaded with it, can write.
+/// * Thread-local variables: every thread finds their initial values. Objects in them that belong to the
+///   releasing thread are destroyed, as if the thread ended.
 /// * `pthread` keys with destructors in the image: created anew, or not at all.
-/// * Functions registered by `atexit`, `at_quick_exit` and `pthread_atfork`, objects of C++ with static
-///   storage: these have been called or destroyed, or are as the constructors left them.
+/// * Functions registered by `atexit`, `at_quick_exit` and `pthread_atfork`, and C++ objects with static
+///   storage: they have been called or destroyed, or are as the constructors left them.
 ///
 /// # What it cannot bring back
 /// * Memory that the image has allocated and that its destructors do not free is lost.
-/// * Files and sockets that it has opened stay open; so do libraries of the system's.
-/// * What it has changed in the host and in system libraries stays changed: signal handlers, environment,
-///   locale, functions registered by `on_exit`, `pthread` keys without a destructor.
-/// * Libraries that it was bound to by [`Loader::depends_on`](crate::Loader::depends_on) have their own
-///   data, which stays as it is.
+/// * Files and sockets that it has opened stay open; so do system libraries.
+/// * Its changes to the host and to system libraries stay: signal handlers, environment, locale, functions
+///   registered by `on_exit`, `pthread` keys without a destructor.
+/// * Libraries that it was bound to by [`Loader::depends_on`](crate::Loader::depends_on) keep their own data.
 ///
 /// # What is not used again
-/// An instance is unloaded when it is released, as any library, if something else still holds it: a
-/// library that was loaded with it as a dependency; an extension that it has opened by `dlopen`;
-/// a thread-local object of C++ or Rust, with a destructor, of another thread that has not ended. So
-/// release an instance in the thread that has used it.
+/// A released instance is unloaded, like any library, if something else still holds it: a library that was
+/// loaded with it as a dependency; an extension that it has opened by `dlopen`; a thread-local object of C++
+/// or Rust, with a destructor, of another thread that is still running. So release an instance in the thread
+/// that has used it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -100,7 +99,7 @@ pub struct Pool {
     shared: Arc<Shared>,
 }
 
-/// An instance that was acquired from a [`Pool`]: a [`Library`] that goes back there when it is dropped.
+/// An instance that was acquired from a [`Pool`]: a [`Library`] that returns to its pool when it is dropped.
 pub struct Pooled {
     /// Until it is dropped.
     instance: Option<Instance>,
@@ -111,33 +110,33 @@ struct Shared {
     template: Template,
     capacity: usize,
     reset: Reset,
-    /// What waits, the last to be used first.
+    /// Idle instances, most recently used first.
     parked: Lock<Vec<Instance>>,
-    /// An instance could not go the long way, for want of its data before the constructors.
+    /// An instance could not be reset the long way, since its data before the constructors was not kept.
     needs_before: AtomicBool,
 }
 
-/// An instance, and what it takes to reset it.
+/// An instance, and the snapshots to reset it.
 struct Instance {
     library: Library,
     /// Its constructors have run.
     is_constructed: bool,
-    /// Before the constructors, if that was kept.
+    /// The state before the constructors, if it was kept.
     before: Option<State>,
-    /// After the constructors, if it can be reset to that.
+    /// The state after the constructors, if it can be reset to that.
     after: Option<State>,
 }
 
-/// What an instance had at one moment.
+/// The state of an instance at one moment.
 #[derive(Default)]
 struct State {
     memory: Snapshot,
-    /// How much it was bound to.
+    /// How many things it was bound to.
     kept: usize,
 }
 
 impl Template {
-    /// A pool of instances, of which up to `capacity` are kept while nobody uses them. It starts empty.
+    /// An empty pool, which keeps up to `capacity` idle instances.
     pub fn pool(&self, capacity: usize) -> Pool {
         Pool::new(self.clone(), capacity, Reset::default())
     }
@@ -150,23 +149,24 @@ impl Pool {
         Pool { shared: Arc::new(Shared { template, capacity, reset, parked, needs_before }) }
     }
 
-    /// A pool like this one, and empty, that resets instances to this. Default
+    /// An empty pool like this one, which resets instances to this state. Default
     /// [`Reset::AfterConstructors`].
     pub fn reset_to(self, reset: Reset) -> Pool {
         Pool::new(self.shared.template.clone(), self.shared.capacity, reset)
     }
 
-    /// An instance that waits, or else a new one.
+    /// An idle instance, or else a new one.
     ///
     /// # Errors
     /// As [`Template::instantiate`]; [`Error::Unsupported`] for libraries that are
-    /// [sealed](crate::Loader::seal), or demand never to be unloaded (`DF_1_NODELETE`): such, as all of Go's, have threads or others that go on using them.
+    /// [sealed](crate::Loader::seal), or that demand never to be unloaded (`DF_1_NODELETE`): those, like all
+    /// of Go's, have threads or other state that goes on using them.
     ///
     /// # Safety
-    /// As [`Library::from_bytes`]. When the instance is released, none of its code runs in any thread, no
-    /// thread and nothing of the host's will call it, and nobody uses what lies in its data or
-    /// thread-local variables: as when a library is unloaded. Its data must be writable then: what it
-    /// has protected by `mprotect` it has made writable again.
+    /// As [`Library::from_bytes`]. When the instance is released, none of its code runs in any thread,
+    /// nothing in the host will call it, and its data and thread-local variables are no longer used: as when
+    /// a library is unloaded. Its data must be writable then: pages that it has protected by `mprotect` it
+    /// has made writable again.
     pub unsafe fn acquire(&self) -> Result<Pooled, Error> {
         let parked = self.shared.with_parked(Vec::pop);
         // SAFETY: the caller's promise.
@@ -179,7 +179,7 @@ impl Pool {
         Ok(Pooled { instance: Some(instance), pool: self.shared.clone() })
     }
 
-    /// How many instances wait.
+    /// The number of idle instances.
     pub fn parked(&self) -> usize {
         self.shared.with_parked(|parked| parked.len())
     }
@@ -194,7 +194,7 @@ impl Shared {
         self.with_parked(|parked| parked.len() >= self.capacity)
     }
 
-    /// Takes an instance in, unless others were quicker.
+    /// Takes an instance in, if the pool is not full.
     fn park(&self, instance: Instance) -> Option<Instance> {
         self.with_parked(|parked| {
             if parked.len() >= self.capacity || parked.try_room(1).is_err() {
@@ -226,7 +226,7 @@ impl State {
 }
 
 impl Instance {
-    /// In place, and not constructed.
+    /// Mapped and relocated; its constructors have not run.
     fn new(pool: &Shared, may_run: MayRun) -> Result<Instance, Error> {
         if let Some(name) = pool.template.stays() {
             let what =
@@ -272,10 +272,10 @@ impl Instance {
         }
     }
 
-    /// Brings it back to what the pool resets to; false if it cannot be.
+    /// Resets it to the pool's state. False if that is impossible.
     ///
     /// # Safety
-    /// As [`Pool::acquire`] says of releasing, and nobody else holds the group.
+    /// As [`Pool::acquire`] says of a release, and nothing else holds the group.
     unsafe fn reset(&mut self, pool: &Shared) -> bool {
         let group = self.library.group();
         let left = group.traces().take();
@@ -303,11 +303,11 @@ impl Instance {
     }
 }
 
-/// Destroys the thread-local objects that the calling thread has of the group, as if it ended. Whether
-/// nobody but the caller holds the group then.
+/// Destroys the calling thread's thread-local objects of the group, as if the thread ended. Returns whether
+/// only the caller holds the group then.
 ///
 /// # Safety
-/// No code of the group runs, and nobody uses its thread-local variables.
+/// No code of the group runs, and its thread-local variables are not used.
 unsafe fn end_thread(group: &Arc<LoadGroup>) -> bool {
     let pending = atexit::pending(group);
     if group.holders().checked_sub(1) != Some(pending) {
@@ -322,11 +322,11 @@ unsafe fn end_thread(group: &Arc<LoadGroup>) -> bool {
 }
 
 impl Pooled {
-    /// Resets the instance and gives it back to its pool, as dropping it does. It is unloaded if so many
-    /// wait there already, or if it [is not used again](Pool#what-is-not-used-again).
+    /// Resets the instance and returns it to its pool, as dropping it does. It is unloaded if the pool is
+    /// full, or if it [is not used again](Pool#what-is-not-used-again).
     pub fn release(self) {}
 
-    /// Takes the instance out of the pool for good.
+    /// Takes the instance out of the pool.
     #[expect(clippy::expect_used, reason = "only `drop` takes the instance")]
     pub fn into_library(mut self) -> Library {
         self.instance.take().expect("taken by `drop` only").library

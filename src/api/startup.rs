@@ -1,7 +1,8 @@
-//! Forking: a child has one thread, and would find locks held that threads of its parent held.
+//! Setting memdl up once in a process, and keeping it usable in children of `fork`.
 //!
-//! So a fork waits until nobody holds a lock of memdl's, and parent and child go on with all of
-//! them free ([`crate::base::sync`]). Source: `pthread_atfork(3)`.
+//! A child of `fork` has one thread, and would find locked the locks that other threads of its parent held.
+//! So a fork waits until no thread holds a lock of memdl, and parent and child continue with all of them free
+//! ([`crate::base::sync`]). Source: `pthread_atfork(3)`.
 
 #![allow(unsafe_code)]
 
@@ -19,7 +20,7 @@ use crate::memory::bytes::Bytes;
 use crate::tls;
 use crate::unwind;
 
-/// Registered when the program starts, so that not even the first load is interrupted by a fork.
+/// Registers the handlers when the program starts, so that they also cover a fork during the first load.
 unsafe extern "C" fn survive() {
     // SAFETY: three functions of the type that is asked for. Should there be no memory to note
     // them, forks are as dangerous as without.
@@ -30,11 +31,11 @@ unsafe extern "C" fn survive() {
 #[unsafe(link_section = ".init_array")]
 static SURVIVE: unsafe extern "C" fn() = survive;
 
-/// What is found out or made once, here, since a thread that is forked away in the middle of it
-/// would leave the child waiting.
+/// Whether the process is set up. It happens under a lock: a fork in the middle of it would leave the child
+/// waiting.
 static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
 
-/// Sets up all that memdl needs once in a process. The first thing that a load does.
+/// Sets up the state that memdl needs once in a process. Each load and the first buffer begin with it.
 pub(crate) fn set_up() -> Result<(), Error> {
     let mut done = SET_UP.lock();
     if !*done {

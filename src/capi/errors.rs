@@ -154,6 +154,8 @@ pub(super) fn pointer(text: &Option<CString>) -> *const c_char {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
 
     fn last_error() -> Option<String> {
