@@ -14,9 +14,9 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-pub use time::{limit, limited};
+pub use time::{is_over, limit, limited};
 
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -450,20 +450,23 @@ fn isolated_output_with(
     // The pipes are read by `wait_with_output` while this thread of ours keeps the time.
     let id = child.id() as libc::pid_t;
     drop(child.stdin.take());
-    let limit = limit(Duration::from_secs(120));
+    let (start, base) = (Instant::now(), Duration::from_secs(120));
     let (done, finished) = std::sync::mpsc::channel();
     let timer = std::thread::spawn(move || {
-        let in_time = finished.recv_timeout(limit).is_ok();
-        if !in_time {
-            // SAFETY: a signal to a child that is not waited for yet, or is just being.
-            unsafe { libc::kill(id, libc::SIGKILL) };
+        while !is_over(start, base) {
+            let rest = limit(base).saturating_sub(start.elapsed());
+            if finished.recv_timeout(rest.max(Duration::from_secs(1))).is_ok() {
+                return true;
+            }
         }
-        in_time
+        // SAFETY: a signal to a child that is not waited for yet, or is just being.
+        unsafe { libc::kill(id, libc::SIGKILL) };
+        false
     });
     let output = child.wait_with_output().unwrap();
     let _ = done.send(());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(timer.join().unwrap(), "{test}: not done after {limit:?}\n{text}");
+    assert!(timer.join().unwrap(), "{test}: not done after {:?}\n{text}", start.elapsed());
     // A name that matches no test would pass without having run anything.
     assert!(text.contains("running 1 test"), "{test} is no test\n{text}");
     Some(output)

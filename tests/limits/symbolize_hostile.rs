@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::allocator::{NOW, PEAK};
-use crate::common::{is_sanitized, isolated};
+use crate::common::{self, is_sanitized, isolated};
 use memdl::{Frame, Library, Loader, symbolize};
 
 /// What DWARF is made of, and the numbers of gABI.
@@ -118,7 +118,7 @@ impl Host {
     fn new() -> &'static Host {
         static HOST: OnceLock<Host> = OnceLock::new();
         HOST.get_or_init(|| {
-            let file = crate::common::bytes("gcc", "foo.c", &["-g0", "-O1"]);
+            let file = common::bytes("gcc", "foo.c", &["-g0", "-O1"]);
             let elf = goblin::elf::Elf::parse(&file).unwrap();
             let is_foo = |name: usize| elf.dynstrtab.get_at(name) == Some("foo");
             let function = elf.dynsyms.iter().find(|symbol| is_foo(symbol.st_name)).unwrap();
@@ -235,7 +235,7 @@ fn ask(address: usize) -> (Vec<Frame>, Duration, usize) {
     let memory = PEAK.load(Relaxed).saturating_sub(before);
     println!("{first:?}, again {again:?}, {} KiB, {} frames", memory >> 10, frames.len());
     // A machine that is busy just then is no fault.
-    let most = 2 * first + Duration::from_secs(2);
+    let most = 2 * first + common::limit(Duration::from_secs(2));
     assert!(again <= most, "{again:?} again, {first:?} first");
     (frames, first, memory)
 }
@@ -255,7 +255,7 @@ fn limit() -> Duration {
         let (library, function) = host.load(&sections);
         let (_, elapsed, _) = ask(function);
         library.close().unwrap();
-        elapsed * 30 * 5 + Duration::from_secs(1)
+        elapsed * 30 * 5 + common::limit(Duration::from_secs(1))
     })
 }
 
@@ -654,8 +654,9 @@ fn bomb(host: &Host, len: usize) -> Sections {
 fn nobody_waits_while_debug_information_is_read() {
     isolated(|| {
         let host = Host::new();
+        let limit = common::limit(Duration::from_secs(100)).as_secs() as u32;
         let (library, function) = host.load(&bomb(host, 1 << 20));
-        let small = crate::common::bytes("gcc", "debug/clib.c", &["-g", "-O2"]);
+        let small = common::bytes("gcc", "debug/clib.c", &["-g", "-O2"]);
         // Before, so that what is found out once has been.
         // SAFETY: a test library.
         drop(unsafe { Loader::new().load(&small) }.unwrap());
@@ -688,7 +689,7 @@ fn nobody_waits_while_debug_information_is_read() {
             let child = unsafe { libc::fork() };
             if child == 0 {
                 // SAFETY: ends the process, in any case.
-                unsafe { libc::alarm(100) };
+                unsafe { libc::alarm(limit) };
                 let known = symbolize(function)[0].linkage_name() == Some("found");
                 library.set_debug(memdl::Debug::Symbols).unwrap();
                 // SAFETY: ends the process.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{bytes, call_run, exit_status, isolated, limit};
+use crate::common::{bytes, call_run, exit_status, is_over, isolated};
 
 fn library() -> (Vec<u8>, memdl::Library, usize) {
     let bytes = bytes("gcc", "foo.c", &["-g", "-O0", "-Wl,--build-id"]);
@@ -75,7 +75,7 @@ fn reading_changing_and_forking_do_not_wait_for_each_other_in_a_circle() {
             for _ in 0..4 {
                 let (before, since) = (counts(), Instant::now());
                 while counts().iter().zip(before).any(|(count, before)| *count < before + 20) {
-                    if since.elapsed() > limit(Duration::from_secs(60)) {
+                    if is_over(since, Duration::from_secs(60)) {
                         // The threads that hang would keep the test from failing.
                         eprintln!("stuck: {turns:?}");
                         std::process::abort();

@@ -114,7 +114,7 @@ fn a_signal_handler_names_where_it_crashed() {
     extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
         // SAFETY: what a handler with SA_SIGINFO gets; the limit ends the process in any case.
         let address = unsafe {
-            libc::alarm(10);
+            libc::alarm(60);
             let context = &*context.cast::<libc::ucontext_t>();
             context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
         };

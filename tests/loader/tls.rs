@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{AnyWay, Opened, build, call_run, isolated, limit, load_and_run};
+use crate::common::{AnyWay, Opened, build, call_run, is_over, isolated, load_and_run};
 use crate::helpers::{Number, OldThread, function, opened_function, read};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_TLS;
@@ -506,7 +506,7 @@ fn wait_for(child: libc::pid_t, what: &str) {
     let mut status = 0;
     // SAFETY: a child of this process; the status is a local.
     while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
-        if start.elapsed() > limit(Duration::from_secs(6)) {
+        if is_over(start, Duration::from_secs(6)) {
             // SAFETY: the child is not waited for yet.
             unsafe { libc::kill(child, libc::SIGKILL) };
             panic!("{what}: the child hangs");

@@ -11,7 +11,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{build, limit, limited, name_of, own_test, repository, run};
+use crate::common::{build, is_over, limited, name_of, own_test, repository, run};
 use memdl::Loader;
 
 const SOURCE: &str = "valgrind/errs.c";
@@ -96,7 +96,7 @@ fn gdb_names_the_frames_where_memcheck_found_an_error() {
         if let (true, Some(server)) = (is_there, server) {
             break server.to_owned();
         }
-        let in_time = start.elapsed() < limit(Duration::from_secs(100));
+        let in_time = !is_over(start, Duration::from_secs(100));
         assert!(in_time && child.try_wait().unwrap().is_none(), "{text}");
         thread::sleep(Duration::from_millis(20));
     };
