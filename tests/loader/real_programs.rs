@@ -11,11 +11,11 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, exit_status, in_child, isolated, limited, load_and_run, maps,
-    repository, system_library,
+    AnyWay, Opened, build, call_run, exit_status, in_child, is_over, isolated, limited,
+    load_and_run, maps, repository, system_library,
 };
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Library, Loader, Symbol, Template};
@@ -440,9 +440,12 @@ ticker.start()
     }
     // The thread of one works while the other has its lock, and goes on afterwards.
     two.without_lock(|| {
-        let before = one.evaluate("ticks").parse::<u64>().unwrap();
-        one.run("time.sleep(.05)");
-        assert!(one.evaluate("ticks").parse::<u64>().unwrap() > before);
+        let ticks = || one.evaluate("ticks").parse::<u64>().unwrap();
+        let (before, since) = (ticks(), Instant::now());
+        while ticks() == before {
+            assert!(!is_over(since, Duration::from_secs(10)), "it does not tick");
+            one.run("time.sleep(.01)");
+        }
         // One calls the other, by address.
         let address = two.with_lock(|| two.evaluate("address"));
         assert_eq!(one.evaluate(&format!("Call({address})(42)")), "42002");
