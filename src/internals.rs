@@ -21,7 +21,7 @@ use crate::base::limits::Limits;
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
 use crate::debug::{self, Debug, Instance, Instances, SymfileTemplate, ThreadLocals};
-use crate::elf::image::TlsSegment;
+use crate::elf::segment::TlsSegment;
 use crate::load::prepare::{Settings, with_debug_source};
 use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::{Bytes, Image};

@@ -34,7 +34,7 @@ use super::tls_locations::{self, Owner, TlsLocation};
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_copy, try_insert, try_vec};
-use crate::elf::dynamic::ReadAt;
+use crate::elf::read::ReadAt;
 
 /// The most section headers an image may have. Far fewer than where ELF begins to count them
 /// elsewhere (`SHN_LORESERVE`), so that ours can follow.

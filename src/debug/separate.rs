@@ -29,7 +29,7 @@ use super::sections::{Headers, file_range};
 use super::xz::crc32;
 use crate::base::environment;
 use crate::base::fallible::TryGrow;
-use crate::elf::dynamic::u32_at;
+use crate::elf::read::u32_at;
 
 /// The environment variable that names the folders where such files are installed, as gdb's setting
 /// `debug-file-directory` does.

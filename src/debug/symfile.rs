@@ -56,7 +56,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, require_memory_for_next, try_collect, try_copy, try_vec, try_zeroed,
 };
-use crate::elf::dynamic::ReadAt;
+use crate::elf::read::ReadAt;
 use crate::memory::reserve::{CowImage, CowView, ScratchMemory, SharedPages};
 
 /// Why there is no symfile.
@@ -974,8 +974,8 @@ mod tests {
     use super::*;
     use crate::base::addr::LoadBias;
     use crate::debug::ThreadLocals;
-    use crate::elf::dynamic::ReadAt;
     use crate::elf::eh_frame::EhFrame;
+    use crate::elf::read::ReadAt;
     use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader};
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output};

@@ -1,7 +1,7 @@
-//! Numbers of the gABI, under its names, for those who read what a file says.
+//! The gABI's numbers under the gABI's names, for the folders above.
 //!
-//! They are goblin's. Folders above this one take them from here, so that parsing stays in `elf/` and
-//! `debug/`.
+//! They are goblin's. Other folders take them from here: only `elf/` and `debug/` parse files, so only
+//! they use goblin. This file holds no code.
 
 #![forbid(unsafe_code)]
 

@@ -1,13 +1,14 @@
-//! The dynamic section as tags and values (gABI, "Dynamic Section").
+//! The dynamic section as tags and values.
 //!
-//! Read from the received bytes for an image of ours, and from memory for a library of `ld.so`'s;
-//! both go through [`Dynamic`] and [`ReadAt`], so that the symbol code exists once. Values stay as
-//! the file states them. (goblin's `DynamicInfo` is not used: it turns addresses into file offsets
-//! and silently into 0 where that fails.)
+//! It is read from the received bytes of an image, and from memory for a library that `ld.so` has
+//! loaded. Values stay as they are in the section: this file does not check them, and follows no
+//! address. (goblin's `DynamicInfo` is not used: it turns addresses into file offsets, and into 0
+//! where that fails.)
+//!
+//! Source: gABI "Dynamic Section".
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
 use std::ops::Range;
 
 use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NULL};
@@ -15,44 +16,52 @@ use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NULL};
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::try_collect;
+use crate::elf::read::u64_at;
 
 /// Size of one `Elf64_Dyn`.
 const DYN_SIZE: usize = 16;
 
-/// Bytes of an image by their stated address, whether it is still a file or already mapped.
-pub(crate) trait ReadAt {
-    /// Exactly these bytes; `None` unless all lie in one segment's file-backed part.
-    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]>;
+// The tags that goblin has no names for.
 
-    /// All from `start` to the end of its segment's file-backed part.
-    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]>;
-}
+/// `DT_RELR` and its companions: packed relative relocations (gABI proposal, in glibc since 2.36).
+pub(super) const DT_RELRSZ: u64 = 35;
+pub(super) const DT_RELR: u64 = 36;
+pub(super) const DT_RELRENT: u64 = 37;
+/// Libraries that this one is a filter for (gABI of Solaris, in glibc too).
+pub(super) const DT_AUXILIARY: u64 = 0x7fff_fffd;
+pub(super) const DT_FILTER: u64 = 0x7fff_ffff;
+/// Android's packed tables, with and without addends, and its own tags for `DT_RELR`.
+pub(super) const DT_ANDROID_REL: u64 = 0x6000_000f;
+pub(super) const DT_ANDROID_RELA: u64 = 0x6000_0011;
+pub(super) const DT_ANDROID_RELASZ: u64 = 0x6000_0012;
+pub(super) const DT_ANDROID_RELR: u64 = 0x6fff_e000;
+pub(super) const DT_ANDROID_RELRSZ: u64 = 0x6fff_e001;
+pub(super) const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 
 /// The entries up to `DT_NULL`.
 #[derive(Debug)]
 pub(crate) struct Dynamic {
     entries: Vec<(u64, u64)>,
-    /// The values of most tags, for they are asked for again and again; by [`slot`].
+    /// The values of the usual tags, by [`slot`]: a lookup takes no search.
     values: [u64; SLOTS],
-    /// Which of them there are, as bits.
+    /// A bit for each slot that has a value.
     present: u64,
-    /// There are tags without a slot.
+    /// Whether there are tags without a slot.
     has_others: bool,
-    /// There is a `DT_NULL`.
+    /// Whether there is a `DT_NULL`.
     is_terminated: bool,
 }
 
 const SLOTS: usize = 64;
-/// Of these, where the 16 of GNU's that lie together begin.
+/// The first slot of the 16 consecutive GNU tags.
 const GNU_SLOTS: usize = 48;
 
-/// Where [`Dynamic`] keeps the value of a tag: of those of the gABI, and of GNU's. At most 64.
+/// The slot of a tag: the tags of the gABI and those of GNU have one. Less than [`SLOTS`].
 #[inline]
 fn slot(tag: u64) -> Option<usize> {
-    const DT_RELRENT: u64 = 37;
     match tag {
         0..=DT_RELRENT => Some(tag as usize),
-        // The versions' tags, and `DT_FLAGS_1`.
+        // The tags of versions, and `DT_FLAGS_1`.
         0x6fff_fff0..=0x6fff_ffff => Some(GNU_SLOTS | (tag & 15) as usize),
         DT_GNU_HASH => Some(38),
         _ => None,
@@ -64,7 +73,7 @@ impl Dynamic {
     pub(crate) fn parse(section: &[u8]) -> Result<Dynamic, Error> {
         let (all, _) = section.as_chunks::<DYN_SIZE>();
         let tag = |entry: &[u8; DYN_SIZE]| u64_at(entry, 0).unwrap_or(DT_NULL);
-        // Counted first: a vector that grows is copied again and again.
+        // Counted first, so that the vector need not grow.
         let count = all.iter().position(|entry| tag(entry) == DT_NULL);
         let is_terminated = count.is_some();
         let stated = all.iter().take(count.unwrap_or(all.len()));
@@ -78,8 +87,8 @@ impl Dynamic {
     fn fill_slots(&mut self) {
         for &(tag, value) in &self.entries {
             match slot(tag).and_then(|slot| Some((slot, self.values.get_mut(slot)?))) {
-                Some((slot, place)) => {
-                    *place = value;
+                Some((slot, current)) => {
+                    *current = value;
                     self.present |= 1 << slot;
                 }
                 None => self.has_others = true,
@@ -92,7 +101,7 @@ impl Dynamic {
         self.is_terminated
     }
 
-    /// The value of `tag`; of the last entry if there are several, as `ld.so` takes it.
+    /// The value of `tag`. Where several entries have it, the last counts, as in `ld.so`.
     #[inline]
     pub(crate) fn get(&self, tag: u64) -> Option<u64> {
         match slot(tag) {
@@ -125,8 +134,8 @@ impl Dynamic {
         Some(self.address(start)?.range(size))
     }
 
-    /// With each value of the given tags moved down by `bias`, where it lies above it: `ld.so`
-    /// relocates some of its libraries' entries in place and leaves those of others alone.
+    /// Subtracts `bias` from the values of `tags` that are not less than it. `ld.so` adds the load bias to
+    /// these entries in the memory of some libraries, and not of others.
     pub(crate) fn unrelocated(mut self, tags: &[u64], bias: u64) -> Dynamic {
         for (tag, value) in &mut self.entries {
             if tags.contains(tag) {
@@ -136,33 +145,6 @@ impl Dynamic {
         self.fill_slots();
         self
     }
-}
-
-/// The little-endian word at `offset`.
-#[inline]
-pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    let word = bytes.get(offset..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*word))
-}
-
-/// The little-endian 32-bit word at `offset`.
-#[inline]
-pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*word))
-}
-
-/// The little-endian half word at `offset`.
-#[inline]
-pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    let word = bytes.get(offset..)?.first_chunk()?;
-    Some(u16::from_le_bytes(*word))
-}
-
-/// The NUL-terminated string at `offset` of a string table, without its NUL.
-pub(crate) fn string_at(strtab: &[u8], offset: u64) -> Option<&[u8]> {
-    let tail = strtab.get(usize::try_from(offset).ok()?..)?;
-    CStr::from_bytes_until_nul(tail).ok().map(CStr::to_bytes)
 }
 
 #[cfg(test)]
@@ -184,7 +166,7 @@ mod tests {
         assert_eq!(dynamic.all(1).collect::<Vec<_>>(), [10, 11]);
         assert_eq!(dynamic.get(9), None);
         assert!(dynamic.is_terminated());
-        // Each tag has a place of its own, and those without are found too.
+        // No two tags share a slot, and tags without a slot are found too.
         let tags: Vec<u64> = (1..=40)
             .chain(0x6fff_ffe0..=0x6fff_ffff)
             .chain([DT_GNU_HASH, 0x6000_000f, u64::MAX])
@@ -198,17 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_wraps_is_told_from_one_that_is_absent() {
+    fn a_table_that_wraps_differs_from_one_that_is_absent() {
         let dynamic =
             Dynamic::parse(&section(&[(7, u64::MAX), (8, 24), (25, 16), (27, 0)])).unwrap();
         assert_eq!(dynamic.table(7, 8), Some(None));
         assert_eq!(dynamic.table(25, 27), None);
-    }
-
-    #[test]
-    fn a_string_without_its_nul_is_none() {
-        assert_eq!(string_at(b"\0ab\0c", 1), Some(&b"ab"[..]));
-        assert_eq!(string_at(b"\0ab\0c", 4), None);
-        assert_eq!(string_at(b"\0ab\0c", u64::MAX), None);
     }
 }

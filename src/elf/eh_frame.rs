@@ -1,8 +1,10 @@
-//! Where an image's call frame information is, without section headers.
+//! The range of an image's call frame information, found without section headers.
 //!
-//! `PT_GNU_EH_FRAME` tells of a table whose header holds a pointer to `.eh_frame`; nothing tells how
-//! long that is. It is a sequence of entries that each begin with their length, ended by one of
-//! length zero, which old or odd linkers leave out.
+//! `PT_GNU_EH_FRAME` is a table whose header points to `.eh_frame`, but no header gives the length of
+//! that section. It is a sequence of entries that begin with their length. An entry of length zero
+//! ends it; some linkers leave that entry out.
+//!
+//! This file walks the entries and does not decode them: unwinders do.
 //!
 //! Sources: LSB Core 10.6 "Exception Frames" and ".eh_frame_hdr"; DWARF 6.4.1.
 
@@ -13,14 +15,14 @@ use std::ops::Range;
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
 use crate::base::addr::Vaddr;
-use crate::elf::dynamic::{ReadAt, u32_at, u64_at};
+use crate::elf::read::{ReadAt, u32_at, u64_at};
 
 /// An `.eh_frame` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EhFrame {
-    /// Its whole entries, one at least, the one that ends it included if there is one.
+    /// Its entries, at least one, with the entry that ends it if there is one.
     pub range: Range<Vaddr>,
-    /// Whether an entry of length zero ends it, so that it can be walked without knowing its end.
+    /// Whether an entry of length zero ends it: then an unwinder needs no length to walk it.
     pub terminated: bool,
 }
 
@@ -43,7 +45,7 @@ impl EhFrame {
 fn entries_len(bytes: &[u8]) -> Option<(usize, bool)> {
     const END: usize = 4;
     let mut at = 0usize;
-    // Every turn but the last takes at least 8 bytes.
+    // Every turn but the last consumes at least 8 bytes.
     loop {
         match entry_len(bytes, at) {
             Some(0) => return (at > 0).then_some((at.checked_add(END)?, true)),
@@ -53,8 +55,8 @@ fn entries_len(bytes: &[u8]) -> Option<(usize, bool)> {
     }
 }
 
-/// The length of the entry at `at`, its length field included; 0 for the last one. `None` if
-/// what is there cannot be an entry.
+/// The length of the entry at `at`, its length field included; 0 for the entry that ends the section.
+/// `None` if there is no valid entry.
 fn entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     let (field, len) = match u32_at(rest, 0)? {
@@ -63,14 +65,15 @@ fn entry_len(bytes: &[u8], at: usize) -> Option<usize> {
         short => (4, u64::from(short)),
     };
     let whole = usize::try_from(len).ok()?.checked_add(field)?;
-    // 0 in a CIE; in an FDE the way back from here to its CIE, which came before.
-    let way_back = u32_at(rest, field)? as usize;
-    (whole <= rest.len() && len >= 4 && way_back <= at.checked_add(field)?).then_some(whole)
+    // 0 in a CIE. In an FDE the distance back from this field to its CIE, which precedes it.
+    let cie_distance = u32_at(rest, field)? as usize;
+    (whole <= rest.len() && len >= 4 && cie_distance <= at.checked_add(field)?).then_some(whole)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elf::test_image::Flat;
 
     const CIE: [u8; 12] = [8, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
     const FDE: [u8; 12] = [8, 0, 0, 0, 16, 0, 0, 0, 1, 2, 3, 4];
@@ -83,6 +86,23 @@ mod tests {
         assert_eq!(entries_len(&good[..20]), Some((12, false)));
         assert_eq!(entries_len(&[0; 8]), None);
         assert_eq!(entries_len(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn the_header_of_the_table_leads_to_the_section() {
+        // Version 1; the pointer is absolute and 8 bytes long; there is no table.
+        let mut memory = Flat(vec![1, 0x04, 0xff, 0xff, 0x20, 0, 0, 0, 0, 0, 0, 0]);
+        memory.0.resize(0x20, 0);
+        let hdr = Vaddr(0)..Vaddr(12);
+        assert_eq!(EhFrame::locate(hdr.clone(), &memory), None, "nothing at 0x20");
+        memory.0.extend([&CIE[..], &FDE, &[0; 4]].concat());
+        let found = EhFrame { range: Vaddr(0x20)..Vaddr(0x3c), terminated: true };
+        assert_eq!(EhFrame::locate(hdr.clone(), &memory), Some(found));
+        assert_eq!(EhFrame::locate(Vaddr(0)..Vaddr(8), &memory), None, "cut off");
+        memory.0[0] = 2;
+        assert_eq!(EhFrame::locate(hdr.clone(), &memory), None, "another version");
+        memory.0[..2].copy_from_slice(&[1, 0x84]);
+        assert_eq!(EhFrame::locate(hdr, &memory), None, "an indirect pointer");
     }
 
     #[test]

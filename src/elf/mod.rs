@@ -1,11 +1,36 @@
-//! What the bytes of a file say. It takes bytes and gives validated values; it maps nothing, asks the
-//! process nothing, and has no statics.
+//! The contents of a file: bytes in, validated values out.
+//!
+//! This folder is pure. It maps nothing, asks the process and the environment nothing, has no statics,
+//! no `unsafe` and no `libc`. From the bytes of an image to a value that later stages trust:
+//!
+//! * `image`: the gate. `header`, `program_headers` and `decoded` (the dynamic section) are its checks;
+//!   `segment`, `relocation_tables` and `rela` are the parts of its result.
+//! * `symbol_table`: the dynamic symbols, with `symbol`, `gnu_hash`, `sysv_hash` and `versions`; `lookup`
+//!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
+//! * `plan`: the pages of an image. `eh_frame`: its call frame information.
+//! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
+//!   gABI's numbers, for other folders.
+
+#![forbid(unsafe_code)]
 
 pub(crate) mod constants;
+pub(crate) mod decoded;
 pub(crate) mod dynamic;
 pub(crate) mod eh_frame;
+mod gnu_hash;
+mod header;
 pub(crate) mod image;
+pub(crate) mod lookup;
 pub(crate) mod name_filter;
 pub(crate) mod plan;
+mod program_headers;
+pub(crate) mod read;
 pub(crate) mod rela;
+pub(crate) mod relocation_tables;
+pub(crate) mod segment;
 pub(crate) mod symbol;
+pub(crate) mod symbol_table;
+mod sysv_hash;
+#[cfg(test)]
+mod test_image;
+pub(crate) mod versions;

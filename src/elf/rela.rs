@@ -1,10 +1,12 @@
 //! Relocation entries: plain ones (gABI `Elf64_Rela`), and Android's packed ones
 //! (`DT_ANDROID_RELA`, "APS2"), which lld writes with `--pack-dyn-relocs=android`.
 //!
-//! The packed form is a stream of signed LEB128 numbers: how many relocations, the first offset,
-//! then groups. A group states once what its members share (the distance between places, `r_info`,
-//! the addend), by its flags, so a few bytes can stand for very many relocations: whoever reads them
-//! must bound them.
+//! The packed form is a stream of signed LEB128 numbers: the number of relocations, the first offset,
+//! then groups. By its flags, a group states once the values that its members share (the distance
+//! between offsets, `r_info`, the addend). A few bytes can stand for millions of relocations: callers
+//! must bound the number.
+//!
+//! This file gives no meaning to a type. `arch/` does.
 //!
 //! Sources: gABI "Relocation"; bionic `linker_reloc_iterators.h`, LLVM
 //! `AndroidPackedRelocationSection`.
@@ -26,7 +28,7 @@ pub(crate) struct Rela {
 }
 
 impl Rela {
-    /// The entries of a table; what is behind the last whole one is none.
+    /// The entries of a table. Bytes behind the last whole entry are ignored.
     #[inline]
     pub(crate) fn entries(table: &[u8]) -> impl Iterator<Item = Rela> + '_ {
         table.as_chunks::<{ RELA_SIZE as usize }>().0.iter().map(|entry| {
@@ -57,19 +59,19 @@ impl Rela {
 
 const MAGIC: &[u8] = b"APS2";
 
-/// What the members of a group share.
+// The flags of a group: what its members share.
 const GROUPED_BY_INFO: i64 = 1;
 const GROUPED_BY_OFFSET_DELTA: i64 = 2;
 const GROUPED_BY_ADDEND: i64 = 4;
-/// Members have addends.
+/// The members have addends.
 const GROUP_HAS_ADDEND: i64 = 8;
 
-/// The relocations of a packed table; `Err` once if the table is malformed.
+/// The relocations of a packed table. A malformed table gives one `Err`, and then ends.
 pub(crate) struct Packed<'a> {
     bytes: &'a [u8],
-    /// Relocations that are to come.
+    /// The number of relocations not yet read.
     left: u64,
-    /// Of them, in this group.
+    /// The number of these in the current group.
     in_group: u64,
     flags: i64,
     offset_delta: i64,
@@ -101,7 +103,7 @@ impl<'a> Packed<'a> {
         Ok(packed)
     }
 
-    /// How many relocations the table says it has.
+    /// The number of relocations that the table states.
     pub(crate) fn len(&self) -> u64 {
         self.left
     }
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_share_what_their_flags_say() {
+    fn members_of_a_group_share_the_values_that_its_flags_name() {
         // 3 relocations from 0x100: a group of two 8 apart with r_info 8 and addends 5, 5 - 2;
         // then one alone with everything stated and no addend.
         let bytes = [
@@ -196,12 +198,13 @@ mod tests {
             1, 0, 0x10, 7, // group of 1: delta 16, info 7
         ];
         let relas = decode(&bytes).unwrap();
-        let told: Vec<_> = relas.iter().map(|it| (it.r_offset.0, it.r_type, it.r_addend)).collect();
-        assert_eq!(told, [(0x108, 8, 5), (0x110, 8, 3), (0x120, 7, 0)]);
+        let decoded: Vec<_> =
+            relas.iter().map(|it| (it.r_offset.0, it.r_type, it.r_addend)).collect();
+        assert_eq!(decoded, [(0x108, 8, 5), (0x110, 8, 3), (0x120, 7, 0)]);
     }
 
     #[test]
-    fn what_ends_too_early_or_counts_wrong_is_malformed() {
+    fn a_table_that_ends_too_early_or_counts_wrong_is_malformed() {
         for bytes in [&[][..], &[3], &[2, 0, 3, 0], &[2, 0, 0, 0], &[1, 0, 1, 0], &[0x80; 11]] {
             assert_eq!(decode(bytes), Err(Malformed), "{bytes:?}");
         }

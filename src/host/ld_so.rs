@@ -44,12 +44,14 @@ use crate::elf::constants::{
     DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME, EI_OSABI, ELFOSABI_GNU, PF_R,
     PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, SIZEOF_EHDR,
 };
-use crate::elf::dynamic::{Dynamic, ReadAt};
+use crate::elf::dynamic::Dynamic;
+use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
+use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
-use crate::elf::symbol::{
-    ADDRESS_TAGS, Sym, SymbolLayout, SymbolName, SymbolTable, TypeClass, Version, VersionMatch,
-};
+use crate::elf::symbol::{Sym, SymbolName};
+use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable};
+use crate::elf::versions::Version;
 use crate::host::process;
 
 /// A library that `ld.so` loaded, the executable included.
@@ -958,7 +960,7 @@ fn startup_names(make: bool) -> Option<Arc<NameFilter>> {
         // Without memory for them it goes on without.
         let mut hashes = Vec::new();
         let mut libraries = startup().iter();
-        libraries.try_for_each(|it| hashes.try_extend(it.table().half_hashes())).ok()?;
+        libraries.try_for_each(|it| hashes.try_extend(it.table().gnu_hashes_31())).ok()?;
         made.startup = Some(Arc::new(NameFilter::new(&hashes).ok()?));
     }
     made.startup.clone()
@@ -975,7 +977,7 @@ fn opened() -> Result<Arc<Opened>, Error> {
     // They are looked into while `ld.so` keeps them where they are.
     opened_if(&mut |listed| {
         if let Some(library) = HostLibrary::new(listed.clone(), None)? {
-            let own = try_collect(library.table().half_hashes())?;
+            let own = try_collect(library.table().gnu_hashes_31())?;
             libraries.try_push(OpenedLibrary::new(&library, listed, &own)?)?;
             hashes.try_append(&own)?;
         }

@@ -9,7 +9,8 @@ use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, require_memory, require_memory_for_next, try_collect, try_vec,
 };
-use crate::elf::symbol::{SymbolName, TypeClass, VersionMatch};
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::symbol::SymbolName;
 use crate::host::ld_so::{GlobalScope, SymbolValue};
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::unique;

@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 use crate::base::addr::Vaddr;
 use crate::base::tls_index::ModuleId;
-use crate::elf::symbol::{Sym, SymbolName, SymbolTable, TypeClass, VersionMatch};
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::symbol::{Sym, SymbolName};
+use crate::elf::symbol_table::SymbolTable;
 use crate::host::ld_so::{GlobalScope, HostLibrary, HostSymbol, SymbolValue};
 use crate::images::dlsym::MayUseHost;
 use crate::images::group::{Dependency, ImageRef, Provider};

@@ -29,12 +29,12 @@ use crate::base::fallible::{
 use crate::base::limits::{self, Limits};
 use crate::base::promise::MayRun;
 use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
-use crate::elf::dynamic::ReadAt;
+use crate::elf::decoded::Decoded;
 use crate::elf::eh_frame::EhFrame;
-use crate::elf::image::Decoded;
 use crate::elf::plan::Plan;
+use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
-use crate::elf::symbol::SymbolTable;
+use crate::elf::symbol_table::SymbolTable;
 use crate::host::ld_so::{GlobalScope, HostLibrary};
 use crate::images::dlsym;
 use crate::images::group::{

@@ -44,9 +44,9 @@ use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, require_memory_for_next, try_collect, try_collect_ok, try_vec,
 };
-use crate::elf::dynamic::ReadAt;
-use crate::elf::image::Access;
 use crate::elf::plan::{InPlace, Plan, PlannedSegment};
+use crate::elf::read::ReadAt;
+use crate::elf::segment::Access;
 use crate::memory::buffer::{HEADROOM, ImageBuffer};
 use crate::memory::reserve::{self, CacheKey, HUGE_PAGE, Pages, Reservation, SharedPages, zero};
 
@@ -868,8 +868,8 @@ impl<State: Stage> ReadAt for Mapping<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::elf::image::Access;
     use crate::elf::plan::InPlace;
+    use crate::elf::segment::Access;
 
     const PAGE: usize = 4096;
 

@@ -19,8 +19,8 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
 use crate::debug::symbol_table;
 use crate::elf::constants::{STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
-use crate::elf::dynamic::string_at;
-use crate::elf::image::Segment;
+use crate::elf::read::string_at;
+use crate::elf::segment::Segment;
 use crate::elf::symbol::{SYM_SIZE, Sym};
 use crate::memory::bytes::Image;
 

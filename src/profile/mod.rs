@@ -28,7 +28,7 @@ use crate::base::sync::{Guard, Lock, Rank};
 use crate::debug::DebugRegistration;
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
-use crate::elf::dynamic::ReadAt;
+use crate::elf::read::ReadAt;
 use crate::memory::bytes::Image;
 use crate::memory::map::{Mapping, Sealed};
 use functions::Function;

@@ -31,7 +31,9 @@ use crate::base::fallible::{
 use crate::base::promise::MayRun;
 use crate::base::tls_index::ModuleId;
 use crate::debug::Instances;
-use crate::elf::symbol::{SymbolName, TypeClass, Version, VersionMatch};
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::symbol::SymbolName;
+use crate::elf::versions::Version;
 use crate::host::ld_so::{self, GlobalScope};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};

@@ -48,7 +48,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_zeroed};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::base::tls_index::{ModuleId, TlsIndex};
-use crate::elf::image::TlsSegment;
+use crate::elf::segment::TlsSegment;
 use crate::host::process;
 use crate::host::threads;
 use crate::memory::map::{Mapping, Stage};

@@ -1,0 +1,371 @@
+//! What an image says of itself, decoded from its program headers and its dynamic section.
+//!
+//! [`Decoded::parse`] checks all of it: every range lies in the bytes or in the segments, every name
+//! in the string table. What `ld.so` refuses is refused here too, in `ld.so`'s terms where it has
+//! them. [`Decoded`] holds no bytes.
+//!
+//! Sources: gABI "Dynamic Section"; glibc `elf/dl-load.c`.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+use std::ops::Range;
+
+use goblin::elf64::dynamic::{
+    DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
+    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
+    DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_RELA, DT_RPATH,
+    DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERNEED,
+    DT_VERSYM,
+};
+use goblin::elf64::program_header::{PT_NOTE, ProgramHeader};
+
+use crate::base::addr::Vaddr;
+use crate::base::error::{Error, Place};
+use crate::base::fallible::{require_memory_for_next, try_collect, try_collect_ok};
+use crate::base::limits::{self, Limits};
+use crate::elf::dynamic::{
+    DT_ANDROID_RELA, DT_ANDROID_RELR, DT_AUXILIARY, DT_FILTER, DT_RELR, Dynamic,
+};
+use crate::elf::program_headers::ProgramHeaders;
+use crate::elf::read::{ReadAt, u64_at};
+use crate::elf::relocation_tables::RelocationTables;
+use crate::elf::segment::{FileView, Segment, TlsSegment};
+use crate::elf::symbol_table::{SymbolLayout, SymbolTable};
+
+/// Linux `PATH_MAX`: a library's name and a search path are shorter, in bytes.
+const MAX_NAME: usize = 4096;
+
+/// The tables that may follow the symbol table.
+const TABLES: [u64; 14] = [
+    DT_STRTAB,
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_VERSYM,
+    DT_VERDEF,
+    DT_VERNEED,
+    DT_RELA,
+    DT_JMPREL,
+    DT_RELR,
+    DT_ANDROID_RELA,
+    DT_ANDROID_RELR,
+    DT_INIT_ARRAY,
+    DT_FINI_ARRAY,
+    DT_PLTGOT,
+];
+
+/// The decoded headers and dynamic section. It holds no bytes, so it can stay with a loaded library
+/// after the bytes are freed.
+pub(crate) struct Decoded {
+    /// The program headers unchanged, for `dl_iterate_phdr`.
+    pub program_headers: Vec<ProgramHeader>,
+    /// `PT_DYNAMIC`.
+    pub dynamic: Range<Vaddr>,
+    /// The `PT_LOAD`s: ascending, no two of them overlap.
+    pub segments: Vec<Segment>,
+    pub symbols: SymbolLayout,
+    pub soname: Option<CString>,
+    /// The `DT_NEEDED` strings in order.
+    pub needed: Vec<CString>,
+    /// `DT_RUNPATH`, or else `DT_RPATH`: where needed libraries are searched first.
+    pub run_path: Option<CString>,
+    pub relocations: RelocationTables,
+    pub tls: Option<TlsSegment>,
+    /// `PT_GNU_RELRO`, as stated; it starts in a writable segment, and ends no later than the last.
+    pub relro: Option<Range<Vaddr>>,
+    /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
+    pub eh_frame_hdr: Option<Range<Vaddr>>,
+    pub init: Option<Vaddr>,
+    pub init_array: Option<Range<Vaddr>>,
+    pub fini: Option<Vaddr>,
+    pub fini_array: Option<Range<Vaddr>>,
+    /// `DT_SYMBOLIC`: references are looked up in the image itself first.
+    pub symbolic: bool,
+    /// `DT_TEXTREL`: relocations apply to segments that are not writable.
+    pub text_relocations: bool,
+    /// `DT_PLTGOT`, unless the image must not be bound lazily (`DF_BIND_NOW`).
+    pub plt_got: Option<Vaddr>,
+    /// `DF_1_NODELETE`: the image must stay mapped.
+    pub nodelete: bool,
+}
+
+impl Decoded {
+    /// Decodes the file `bytes`, whose program headers are `headers`.
+    pub(super) fn parse(
+        bytes: &[u8],
+        headers: ProgramHeaders,
+        limits: &Limits,
+    ) -> Result<Decoded, Error> {
+        let view = FileView { bytes, segments: &headers.segments };
+        let no_dynamic = || Error::malformed("object file has no dynamic section", Place::Header);
+        let section = headers.dynamic.clone().ok_or_else(no_dynamic)?;
+        let at = Place::Address(section.start);
+        let dynamic = Dynamic::parse(view.read(section.clone()).ok_or_else(|| {
+            Error::malformed("the dynamic section lies outside the segments", at)
+        })?)?;
+        if !dynamic.is_terminated() {
+            return Err(Error::malformed("the dynamic section does not end with DT_NULL", at));
+        }
+        let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
+        let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
+        if flags_1 & DF_1_PIE != 0 {
+            return Err(Error::unsupported(
+                "a position-independent executable (DF_1_PIE), not a shared library",
+            ));
+        }
+
+        let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
+        let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
+        let table = SymbolTable::over(&symbols, &view).ok_or_else(Decoded::no_symbols)?;
+        let Names { soname, needed, run_path } = Names::parse(&dynamic, &table, limits)?;
+        let function = |tag| function(&dynamic, &headers.segments, tag);
+        let functions = |tag, size| functions(&dynamic, &headers.segments, tag, size);
+        Ok(Decoded {
+            dynamic: section,
+            soname,
+            needed,
+            run_path,
+            relocations: RelocationTables::parse(&dynamic, &view, limits)?,
+            init: function(DT_INIT)?,
+            init_array: functions(DT_INIT_ARRAY, DT_INIT_ARRAYSZ)?,
+            fini: function(DT_FINI)?,
+            fini_array: functions(DT_FINI_ARRAY, DT_FINI_ARRAYSZ)?,
+            symbolic: dynamic.get(DT_SYMBOLIC).is_some() || flags & DF_SYMBOLIC != 0,
+            text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
+            plt_got: dynamic.address(DT_PLTGOT).filter(|_| {
+                dynamic.get(DT_BIND_NOW).is_none()
+                    && flags & DF_BIND_NOW == 0
+                    && flags_1 & DF_1_NOW == 0
+            }),
+            nodelete: flags_1 & DF_1_NODELETE != 0,
+            symbols,
+            program_headers: headers.table,
+            segments: headers.segments,
+            tls: headers.tls,
+            relro: headers.relro,
+            eh_frame_hdr: headers.eh_frame_hdr,
+        })
+    }
+
+    /// The dynamic symbols, read from `memory`.
+    pub(crate) fn symbols_in<'a>(
+        &'a self,
+        memory: &'a impl ReadAt,
+    ) -> Result<SymbolTable<'a>, Error> {
+        SymbolTable::over(&self.symbols, memory).ok_or_else(Decoded::no_symbols)
+    }
+
+    fn no_symbols() -> Error {
+        Error::malformed("symbol tables lie outside the image", Place::Header)
+    }
+
+    /// The contents of each `PT_NOTE`, read from `memory`.
+    pub(crate) fn notes<'m>(&self, memory: &'m impl ReadAt) -> impl Iterator<Item = &'m [u8]> {
+        let notes = self.program_headers.iter().filter(|header| header.p_type == PT_NOTE);
+        notes.filter_map(|note| memory.read(Vaddr(note.p_vaddr).range(note.p_filesz)?))
+    }
+
+    /// The entries of the dynamic section, read from `memory`, whose values are addresses that `ld.so`
+    /// relocates in the mapped section: the address of each value, and the value. Some runtimes read
+    /// them.
+    pub(crate) fn moved_dynamic_entries(
+        &self,
+        memory: &impl ReadAt,
+    ) -> Result<Vec<(Vaddr, Vaddr)>, Error> {
+        const MOVED: [u64; 8] =
+            [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
+        let section = memory.read(self.dynamic.clone()).unwrap_or(&[]);
+        let tag = |entry: &[u8]| u64_at(entry, 0).unwrap_or(DT_NULL);
+        let entries = section.chunks_exact(16).take_while(|entry| tag(entry) != DT_NULL);
+        let moved = entries.zip((self.dynamic.start.0..).step_by(16)).filter_map(|(entry, at)| {
+            let value = u64_at(entry, 8)?;
+            MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
+        });
+        try_collect(moved)
+    }
+
+    /// Whether a `DT_NEEDED` entry `name` means this image, which its caller calls `own_name`.
+    pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
+        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
+            || own_name.as_bytes() == name
+    }
+}
+
+/// The strings of the dynamic section.
+struct Names {
+    soname: Option<CString>,
+    needed: Vec<CString>,
+    run_path: Option<CString>,
+}
+
+impl Names {
+    fn parse(dynamic: &Dynamic, table: &SymbolTable<'_>, limits: &Limits) -> Result<Names, Error> {
+        let string = |tag: u64, offset: u64| {
+            let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
+            let name = name.ok_or("a name lies outside the string table").and_then(|name| {
+                let is_path = name.len() < MAX_NAME;
+                if is_path { Ok(name) } else { Err("a library's name is longer than any path") }
+            });
+            let name = name.map_err(|what| Error::malformed(what, Place::Dynamic(tag)))?;
+            Ok(CString::new(name).unwrap_or_default())
+        };
+        let needed_count = dynamic.all(DT_NEEDED).count() as u64;
+        limits::check("the number of needed libraries", needed_count, limits.needed)?;
+        let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
+        let needed = dynamic.all(DT_NEEDED).enumerate().map(|(index, offset)| {
+            require_memory_for_next(index)?;
+            string(DT_NEEDED, offset)
+        });
+        let needed = try_collect_ok::<_, Error>(needed)?;
+
+        // memdl does not use these, but `ld.so` would follow them: they must be names.
+        for tag in [DT_AUXILIARY, DT_FILTER] {
+            if dynamic.get(tag).is_some() {
+                dynamic.all(tag).try_for_each(|offset| string(tag, offset).map(drop))?;
+            }
+        }
+
+        let [run_path, older] = [DT_RUNPATH, DT_RPATH]
+            .map(|tag| dynamic.get(tag).map(|offset| string(tag, offset)).transpose());
+        let run_path = run_path?.or(older?);
+        Ok(Names { soname, needed, run_path })
+    }
+}
+
+/// The function at tag `tag` (`DT_INIT`, `DT_FINI`).
+fn function(dynamic: &Dynamic, segments: &[Segment], tag: u64) -> Result<Option<Vaddr>, Error> {
+    let Some(address) = dynamic.address(tag) else { return Ok(None) };
+    // The bytes behind the file-backed part are zeros, which are no function.
+    let executable =
+        |segment: &Segment| segment.access.execute && segment.file_end_behind(address).is_some();
+    if segments.iter().any(executable) {
+        Ok(Some(address))
+    } else {
+        let what = format!("{address} is not in executable memory");
+        Err(Error::malformed(what, Place::Dynamic(tag)))
+    }
+}
+
+/// The array of functions at tag `tag`, whose size in bytes is at tag `size` (`DT_INIT_ARRAY`,
+/// `DT_FINI_ARRAY`).
+fn functions(
+    dynamic: &Dynamic,
+    segments: &[Segment],
+    tag: u64,
+    size: u64,
+) -> Result<Option<Range<Vaddr>>, Error> {
+    let malformed = |what: &'static str| Error::malformed(what, Place::Dynamic(tag));
+    if dynamic.get(tag).is_some() && dynamic.get(size).is_none() {
+        return Err(malformed("an array of functions without its size"));
+    }
+    let Some(range) = dynamic.table(tag, size) else { return Ok(None) };
+    let is_array = |range: &Range<Vaddr>| {
+        let len = range.end.checked_sub(range.start);
+        range.start.0.is_multiple_of(8) && len.is_some_and(|len| len.is_multiple_of(8))
+    };
+    let mut readable = segments.iter().filter(|segment| segment.access.read);
+    range
+        .filter(is_array)
+        .filter(|range| readable.any(|segment| segment.contains(range)))
+        .map(Some)
+        .ok_or_else(|| malformed("an array of functions lies outside the segments"))
+}
+
+#[cfg(test)]
+mod tests {
+    use goblin::elf64::dynamic::DT_STRSZ;
+
+    use super::*;
+    use crate::base::addr::PageSize;
+    use crate::elf::test_image::{
+        DYNAMIC, DYNAMIC_HEADER, INIT_ARRAY, Library, P_FILESZ, P_TYPE, P_VADDR, TEXT,
+    };
+
+    fn parse(library: &Library, limits: &Limits) -> Result<Decoded, Error> {
+        let page = PageSize::new(0x1000).unwrap();
+        let headers = ProgramHeaders::parse(&library.bytes, page, limits)?;
+        Decoded::parse(&library.bytes, headers, limits)
+    }
+
+    fn refusal(library: &Library) -> String {
+        parse(library, &Limits::default()).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_dynamic_section_of_a_library_is_decoded() {
+        let decoded = parse(&Library::new(), &Limits::default()).unwrap();
+        assert_eq!(decoded.soname.as_deref(), Some(c"libself.so"));
+        assert_eq!(decoded.needed, [c"libneeded.so"]);
+        assert_eq!(decoded.run_path.as_deref(), Some(c"/lib/path"));
+        assert_eq!(decoded.init, Some(Vaddr(TEXT)));
+        assert_eq!(decoded.init_array, Some(Vaddr(INIT_ARRAY)..Vaddr(INIT_ARRAY + 8)));
+        assert_eq!((decoded.fini, &decoded.fini_array), (None, &None));
+        assert!(!decoded.symbolic && !decoded.text_relocations && !decoded.nodelete);
+        assert!(decoded.is_called("other", b"libself.so") && decoded.is_called("x", b"x"));
+        assert!(!decoded.is_called("x", b"libneeded.so"));
+    }
+
+    #[test]
+    fn flags_count_by_either_tag() {
+        let mut library = Library::new();
+        library.set_tag(DT_PLTGOT, DYNAMIC);
+        let lazy = parse(&library, &Limits::default()).unwrap();
+        assert_eq!(lazy.plt_got, Some(Vaddr(DYNAMIC)));
+        library.set_tag(DT_FLAGS, DF_SYMBOLIC | DF_TEXTREL);
+        library.set_tag(DT_FLAGS_1, DF_1_NODELETE | DF_1_NOW);
+        let decoded = parse(&library, &Limits::default()).unwrap();
+        assert!(decoded.symbolic && decoded.text_relocations && decoded.nodelete);
+        assert_eq!(decoded.plt_got, None, "bound at load");
+        library.set_tag(DT_FLAGS_1, DF_1_PIE);
+        assert!(refusal(&library).contains("DF_1_PIE"));
+    }
+
+    #[test]
+    fn entries_that_lead_out_of_the_image_are_refused() {
+        for (tag, value, expected) in [
+            (DT_NEEDED, 0x1000, "a name lies outside the string table"),
+            (DT_SONAME, 1 << 32, "a name lies outside the string table"),
+            (DT_FILTER, 0x1000, "a name lies outside the string table"),
+            (DT_STRSZ, 4, "a name lies outside the string table"),
+            (DT_STRSZ, 3, "does not end with a NUL"),
+            (DT_STRTAB, 0x9000, "the string table lies outside"),
+            (DT_SYMTAB, 0x9000, "the symbol table lies outside"),
+            (DT_INIT, TEXT + 0x10, "is not in executable memory"),
+            (DT_FINI, DYNAMIC, "is not in executable memory"),
+            (DT_INIT_ARRAY, INIT_ARRAY + 4, "an array of functions lies outside"),
+            (DT_INIT_ARRAYSZ, 0x1_0000, "an array of functions lies outside"),
+            (DT_FINI_ARRAY, INIT_ARRAY, "an array of functions without its size"),
+        ] {
+            let mut library = Library::new();
+            library.set_tag(tag, value);
+            let error = refusal(&library);
+            assert!(error.contains(expected), "{tag:#x} {value:#x}: {error}");
+        }
+        let limits = Limits { needed: 0, ..Limits::default() };
+        let error = parse(&Library::new(), &limits).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Limit { needed: 1, .. }));
+    }
+
+    #[test]
+    fn a_dynamic_section_that_is_missing_or_has_no_end_is_refused() {
+        let mut library = Library::new();
+        library.set_header(DYNAMIC_HEADER, P_FILESZ, 0x20);
+        assert!(refusal(&library).contains("does not end with DT_NULL"));
+        library.set_header(DYNAMIC_HEADER, P_VADDR, 0x9000);
+        assert!(refusal(&library).contains("lies outside the segments"));
+        library.set_header(DYNAMIC_HEADER, P_TYPE, 0);
+        assert!(refusal(&library).contains("no dynamic section"));
+    }
+
+    #[test]
+    fn addresses_in_the_dynamic_section_are_given_with_their_places() {
+        let library = Library::new();
+        let decoded = parse(&library, &Limits::default()).unwrap();
+        let view = FileView { bytes: &library.bytes, segments: &decoded.segments };
+        let moved = decoded.moved_dynamic_entries(&view).unwrap();
+        assert_eq!(moved.len(), 5);
+        for (at, value) in moved {
+            assert_eq!(u64_at(&library.bytes, at.0 as usize), Some(value.0));
+        }
+    }
+}

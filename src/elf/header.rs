@@ -1,0 +1,160 @@
+//! The ELF header: whether a file is a shared library for this machine.
+//!
+//! It checks the fields that `ld.so` checks, and refuses what `ld.so` refuses. It says nothing about
+//! the rest of the file. Section header fields are not read: a loader does not need them.
+//!
+//! Sources: gABI "ELF Header"; glibc `elf/dl-load.c`, `open_verify`.
+
+#![forbid(unsafe_code)]
+
+use goblin::elf64::header::{
+    EI_ABIVERSION, EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ELFMAG,
+    ELFOSABI_GNU, ELFOSABI_NONE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, SIZEOF_EHDR, SIZEOF_IDENT,
+};
+use goblin::elf64::program_header::SIZEOF_PHDR;
+
+use crate::arch::Machine;
+use crate::base::error::{Error, Place};
+use crate::elf::read::{u16_at, u32_at};
+
+/// The largest `EI_ABIVERSION` of a GNU image that glibc accepts.
+const MAX_ABIVERSION: u8 = 3;
+/// Where the padding of `e_ident` begins.
+const EI_PAD: usize = 9;
+
+fn malformed<T>(what: String) -> Result<T, Error> {
+    Err(Error::malformed(what, Place::Header))
+}
+
+/// Checks that `bytes` start with the ELF header of a shared library for `machine`.
+pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
+    if bytes.is_empty() {
+        return malformed("no bytes at all".into());
+    }
+    if !bytes.starts_with(ELFMAG) {
+        let start: Vec<u8> = bytes.iter().take(4).copied().collect();
+        return malformed(format!("not an ELF file: it starts with {start:02x?}, not 7f 45 4c 46"));
+    }
+    if bytes.len() < SIZEOF_EHDR {
+        return malformed(format!(
+            "truncated: {} bytes, the ELF header alone has {SIZEOF_EHDR}",
+            bytes.len()
+        ));
+    }
+    check_ident(bytes)?;
+    let half = |offset| u16_at(bytes, offset).unwrap_or(0);
+    if half(18) != machine.e_machine {
+        let (is, want, name) = (half(18), machine.e_machine, machine.name);
+        return Err(Error::unsupported(format!(
+            "an image for another machine: e_machine is {is}, {name} is {want}"
+        )));
+    }
+    match half(16) {
+        ET_DYN => {}
+        ET_EXEC => {
+            return Err(Error::unsupported("an executable (ET_EXEC), not a shared library"));
+        }
+        ET_REL => {
+            return Err(Error::unsupported("an object file (ET_REL): link it with -shared"));
+        }
+        other => return malformed(format!("e_type is {other}, not ET_DYN (3)")),
+    }
+    if usize::from(half(54)) != SIZEOF_PHDR {
+        return malformed(format!("e_phentsize is {}, not {SIZEOF_PHDR}", half(54)));
+    }
+    Ok(())
+}
+
+/// Checks `e_ident`, and `e_version`, which repeats one of its fields.
+fn check_ident(bytes: &[u8]) -> Result<(), Error> {
+    let ident = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    match ident(EI_CLASS) {
+        ELFCLASS64 => {}
+        1 => return Err(Error::unsupported("a 32-bit image (ELFCLASS32)")),
+        class => return malformed(format!("EI_CLASS is {class}")),
+    }
+    match ident(EI_DATA) {
+        ELFDATA2LSB => {}
+        2 => return Err(Error::unsupported("a big-endian image (ELFDATA2MSB)")),
+        data => return malformed(format!("EI_DATA is {data}")),
+    }
+    let e_version = u32_at(bytes, 20).unwrap_or(0);
+    for version in [u32::from(ident(EI_VERSION)), e_version] {
+        if version != u32::from(EV_CURRENT) {
+            return malformed(format!("ELF version {version} is not {EV_CURRENT}"));
+        }
+    }
+    // `ld.so` accepts these.
+    match (ident(EI_OSABI), ident(EI_ABIVERSION)) {
+        (ELFOSABI_NONE, 0) | (ELFOSABI_GNU, 0..=MAX_ABIVERSION) => {}
+        (ELFOSABI_NONE | ELFOSABI_GNU, version) => {
+            return Err(Error::unsupported(format!("ELF file ABI version {version} invalid")));
+        }
+        (system, _) => {
+            let what = format!("an image for another system (EI_OSABI {system})");
+            return Err(Error::unsupported(what));
+        }
+    }
+    if bytes.get(EI_PAD..SIZEOF_IDENT).is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+        return malformed("nonzero padding in e_ident".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::MACHINE;
+
+    /// The ELF header of a shared library.
+    fn header() -> Vec<u8> {
+        let mut bytes = vec![0; SIZEOF_EHDR];
+        bytes[..4].copy_from_slice(ELFMAG);
+        bytes[EI_CLASS..=EI_VERSION].copy_from_slice(&[ELFCLASS64, ELFDATA2LSB, EV_CURRENT]);
+        bytes[16..18].copy_from_slice(&ET_DYN.to_le_bytes());
+        bytes[18..20].copy_from_slice(&MACHINE.e_machine.to_le_bytes());
+        bytes[20] = EV_CURRENT;
+        bytes[54] = SIZEOF_PHDR as u8;
+        bytes
+    }
+
+    #[test]
+    fn the_header_of_a_shared_library_is_accepted_and_no_prefix_of_it() {
+        let bytes = header();
+        check(&bytes, &MACHINE).unwrap();
+        for len in 0..bytes.len() {
+            let error = check(&bytes[..len], &MACHINE).unwrap_err();
+            assert!(matches!(error, Error::Malformed { at: Place::Header, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_field_that_decides_is_checked() {
+        for (offset, value, expected) in [
+            (0, 0x7e, "not an ELF file"),
+            (EI_CLASS, 1, "32-bit"),
+            (EI_CLASS, 3, "EI_CLASS is 3"),
+            (EI_DATA, 2, "big-endian"),
+            (EI_DATA, 0, "EI_DATA is 0"),
+            (EI_VERSION, 2, "ELF version 2"),
+            (EI_OSABI, 9, "EI_OSABI 9"),
+            (EI_ABIVERSION, 1, "ABI version 1"),
+            (EI_PAD, 1, "nonzero padding"),
+            (15, 1, "nonzero padding"),
+            (16, 1, "ET_REL"),
+            (16, 2, "ET_EXEC"),
+            (16, 4, "e_type is 4"),
+            (18, 3, "e_machine is 3"),
+            (20, 0, "ELF version 0"),
+            (54, 32, "e_phentsize is 32"),
+        ] {
+            let mut bytes = header();
+            bytes[offset] = value;
+            let error = check(&bytes, &MACHINE).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let mut gnu = header();
+        gnu[EI_OSABI..=EI_ABIVERSION].copy_from_slice(&[ELFOSABI_GNU, MAX_ABIVERSION]);
+        check(&gnu, &MACHINE).unwrap();
+    }
+}

@@ -1,0 +1,69 @@
+//! Reading an image's bytes: by stated address ([`ReadAt`]), and little-endian words and strings by
+//! offset. Every function gives `None` where the bytes end; none panics.
+//!
+//! Sources: gABI "Data Representation" (`ELFDATA2LSB`), "String Table".
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CStr;
+use std::ops::Range;
+
+use crate::base::addr::Vaddr;
+
+/// The bytes of an image by stated address: of a file, or of a mapped image.
+pub(crate) trait ReadAt {
+    /// The bytes of `range`; `None` unless all of them lie in the file-backed part of one segment.
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]>;
+
+    /// The bytes from `start` to the end of the file-backed part of its segment.
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]>;
+}
+
+/// The little-endian word at `offset`.
+#[inline]
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    let word = bytes.get(offset..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*word))
+}
+
+/// The little-endian 32-bit word at `offset`.
+#[inline]
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let word = bytes.get(offset..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*word))
+}
+
+/// The little-endian half word at `offset`.
+#[inline]
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    let word = bytes.get(offset..)?.first_chunk()?;
+    Some(u16::from_le_bytes(*word))
+}
+
+/// The NUL-terminated string at `offset` of a string table, without its NUL.
+pub(crate) fn string_at(strtab: &[u8], offset: u64) -> Option<&[u8]> {
+    let tail = strtab.get(usize::try_from(offset).ok()?..)?;
+    CStr::from_bytes_until_nul(tail).ok().map(CStr::to_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_little_endian_and_end_with_the_bytes() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        assert_eq!(u16_at(&bytes, 7), Some(0x0908));
+        assert_eq!(u32_at(&bytes, 1), Some(0x0504_0302));
+        assert_eq!(u64_at(&bytes, 1), Some(0x0908_0706_0504_0302));
+        assert_eq!((u16_at(&bytes, 8), u32_at(&bytes, 6), u64_at(&bytes, 2)), (None, None, None));
+        assert_eq!(u16_at(&bytes, usize::MAX), None);
+    }
+
+    #[test]
+    fn a_string_without_its_nul_is_none() {
+        assert_eq!(string_at(b"\0ab\0c", 1), Some(&b"ab"[..]));
+        assert_eq!(string_at(b"\0ab\0c", 4), None);
+        assert_eq!(string_at(b"\0ab\0c", u64::MAX), None);
+    }
+}

@@ -1,0 +1,531 @@
+//! The dynamic symbol table of a library, with its strings, hash tables and versions.
+//!
+//! [`SymbolLayout`] holds the ranges of the tables, and is made once. [`SymbolTable`] is a view of
+//! them in some memory: the received bytes, a mapped image, or a library that `ld.so` loaded. None of
+//! the three is trusted: nothing here indexes unchecked or loops without bound. Chains end with their
+//! table, and [`SymbolTable::check_work`] sets a budget, against tables that were made to be slow.
+//!
+//! How a name is looked up is in `elf/lookup.rs`.
+//!
+//! Sources: gABI "Symbol Table", "String Table", "Hash Table".
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use goblin::elf64::dynamic::{
+    DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, DT_VERDEF, DT_VERNEED,
+    DT_VERSYM,
+};
+
+use crate::base::addr::Vaddr;
+use crate::base::error::{Error, Place};
+use crate::base::limits;
+use crate::elf::dynamic::Dynamic;
+use crate::elf::gnu_hash::GnuHashTable;
+use crate::elf::read::{ReadAt, string_at};
+use crate::elf::symbol::{SYM_SIZE, Sym, SymbolName};
+use crate::elf::sysv_hash::SysvHashTable;
+use crate::elf::versions::{VERSYM_HIDDEN, Version, VersionEntry, Versions};
+
+const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
+/// The tags of the tables of this file, whose values are addresses.
+pub(crate) const ADDRESS_TAGS: &[u64] =
+    &[DT_STRTAB, DT_SYMTAB, DT_GNU_HASH, DT_HASH, DT_VERSYM, DT_VERDEF, DT_VERNEED];
+
+/// The ranges of a library's symbol tables. Made once per library.
+#[derive(Debug)]
+pub(crate) struct SymbolLayout {
+    symtab: Range<Vaddr>,
+    strtab: Range<Vaddr>,
+    versym: Option<Range<Vaddr>>,
+    hash: Option<HashRange>,
+    /// The number of symbols that a lookup can reach: one more than the highest index in the hash
+    /// table.
+    hashed: u32,
+    versions: Versions,
+}
+
+/// The range of the hash table that lookups use.
+#[derive(Debug, Clone)]
+enum HashRange {
+    Gnu(Range<Vaddr>),
+    Sysv(Range<Vaddr>),
+}
+
+impl SymbolLayout {
+    /// Finds the tables of an image that is to be loaded, and checks them as a whole: each name lies in
+    /// the string table, each version index is defined, and the hash tables agree.
+    ///
+    /// `behind` are the addresses where other tables begin.
+    pub(super) fn of_image(
+        dynamic: &Dynamic,
+        memory: &impl ReadAt,
+        behind: impl Iterator<Item = Vaddr>,
+    ) -> Result<SymbolLayout, Error> {
+        let mut layout = SymbolLayout::new(dynamic, memory)?;
+        layout.check(dynamic, memory, behind)?;
+        Ok(layout)
+    }
+
+    /// Cuts the symbol table to its length, and checks the references between the tables.
+    fn check(
+        &mut self,
+        dynamic: &Dynamic,
+        memory: &impl ReadAt,
+        behind: impl Iterator<Item = Vaddr>,
+    ) -> Result<(), Error> {
+        let bad = |what: &'static str, tag: u64| Error::malformed(what, Place::Dynamic(tag));
+        // The table ends where the next one begins.
+        let next = behind.filter(|&at| at > self.symtab.start).min();
+        let room = next.unwrap_or(self.symtab.end).min(self.symtab.end);
+        let room = room.checked_sub(self.symtab.start).unwrap_or(0) / SYM_SIZE;
+        let by_hash = self.count_symbols(dynamic, memory)?;
+        let count = by_hash.map_or(room, u64::from);
+        let len = count.checked_mul(SYM_SIZE).filter(|_| count > 0 && count <= room);
+        let symtab = len.and_then(|len| self.symtab.start.range(len));
+        self.symtab =
+            symtab.ok_or_else(|| bad("the symbol table reaches into another table", DT_SYMTAB))?;
+
+        let table = SymbolTable::over(self, memory)
+            .ok_or_else(|| bad("symbol tables lie outside the image", DT_SYMTAB))?;
+        let strings = table.strtab;
+        if strings.last() != Some(&0) {
+            return Err(bad("the string table does not end with a NUL", DT_STRSZ));
+        }
+        if by_hash.is_some() {
+            let names = table.symtab.as_chunks::<{ SYM_SIZE as usize }>().0.iter();
+            let names = names.map(|entry| Sym::of_entry(entry).st_name);
+            let last = names.clone().max().unwrap_or(0);
+            if last as usize >= strings.len() {
+                let index = names.zip(0..).find(|(name, _)| *name == last).map_or(0, |it| it.1);
+                let what = "a symbol's name lies outside the string table";
+                return Err(Error::malformed(what, Place::Symbol(index)));
+            }
+        }
+        self.versions.check(strings.len())?;
+        if let (Some(versym), Some(_)) = (table.versym, by_hash) {
+            let versyms = versym.as_chunks::<2>().0.get(..count as usize).ok_or_else(|| {
+                bad("the version table is shorter than the symbol table", DT_VERSYM)
+            })?;
+            self.versions.check_indices(versyms)?;
+        }
+        Ok(())
+    }
+
+    /// The number of symbols by the hash tables, if they give one.
+    fn count_symbols(&self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<Option<u32>, Error> {
+        let capacity = self.symtab.end.checked_sub(self.symtab.start).unwrap_or(0) / SYM_SIZE;
+        let count = |tag: u64| {
+            let Some(start) = dynamic.address(tag) else { return Ok(None) };
+            let bytes = memory.read_to_end(start);
+            let count = bytes.and_then(|bytes| match tag {
+                DT_GNU_HASH => GnuHashTable::parse(bytes)?.checked_count(),
+                _ => SysvHashTable::parse(bytes)?.checked_count(),
+            });
+            let is_wrong = || Error::malformed(CONTRADICTORY_HASH, Place::Dynamic(tag));
+            count.filter(|&count| u64::from(count) <= capacity).map(Some).ok_or_else(is_wrong)
+        };
+        // A GNU table without a number is not wrong.
+        let gnu = count(DT_GNU_HASH)?.filter(|&count| count > 0);
+        let sysv = count(DT_HASH)?;
+        match (gnu, sysv) {
+            (Some(gnu), Some(sysv)) if gnu != sysv => {
+                let what = format!(
+                    "the hash tables contradict each other: one has {sysv} symbols, the other {gnu}"
+                );
+                Err(Error::malformed(what, Place::Dynamic(DT_HASH)))
+            }
+            (gnu, sysv) => Ok(gnu.or(sysv)),
+        }
+    }
+
+    /// Finds the tables that `dynamic` names in `memory`, with no more checks than `ld.so` makes: for a
+    /// library that `ld.so` has loaded.
+    pub(crate) fn new(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
+        let required = |tag: u64, what: &'static str| {
+            dynamic.address(tag).ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
+        };
+        let strtab = required(DT_STRTAB, "no string table")?;
+        let strsz = dynamic.get(DT_STRSZ).unwrap_or(0);
+        let strtab = strtab
+            .range(strsz)
+            .filter(|range| memory.read(range.clone()).is_some())
+            .ok_or_else(|| {
+                Error::malformed(
+                    "the string table lies outside the image",
+                    Place::Dynamic(DT_STRTAB),
+                )
+            })?;
+
+        if dynamic.get(DT_SYMENT).is_some_and(|size| size != SYM_SIZE) {
+            return Err(Error::malformed("symbols of an unknown size", Place::Dynamic(DT_SYMENT)));
+        }
+        // No tag gives the number of symbols: the table may extend to the end of the segment. Only a
+        // hash table says which of them can be found.
+        let symtab = required(DT_SYMTAB, "no symbol table")?;
+        let symtab_len = memory
+            .read_to_end(symtab)
+            .map(|bytes| (bytes.len() as u64 / SYM_SIZE).saturating_mul(SYM_SIZE))
+            .filter(|&len| len >= SYM_SIZE)
+            .ok_or_else(|| {
+                Error::malformed(
+                    "the symbol table lies outside the image",
+                    Place::Dynamic(DT_SYMTAB),
+                )
+            })?;
+
+        let to_end = |tag: u64, what: &'static str| match dynamic.address(tag) {
+            None => Ok(None),
+            Some(start) => memory
+                .read_to_end(start)
+                .and_then(|bytes| start.range(bytes.len() as u64))
+                .map(Some)
+                .ok_or_else(|| Error::malformed(what, Place::Dynamic(tag))),
+        };
+        let outside = "the hash table lies outside the image";
+        let hash = match to_end(DT_GNU_HASH, outside)? {
+            Some(range) => Some(HashRange::Gnu(range)),
+            None => to_end(DT_HASH, outside)?.map(HashRange::Sysv),
+        };
+        let mut layout = SymbolLayout {
+            symtab: symtab.range(symtab_len).unwrap_or(symtab..symtab),
+            strtab,
+            versym: to_end(DT_VERSYM, "the version table lies outside the image")?,
+            hash,
+            hashed: 0,
+            versions: Versions::parse(dynamic, memory)?,
+        };
+        layout.hashed = layout.count_hashed(memory)?;
+        Ok(layout)
+    }
+
+    fn count_hashed(&self, memory: &impl ReadAt) -> Result<u32, Error> {
+        let malformed = |what: &'static str, tag| Error::malformed(what, Place::Dynamic(tag));
+        let table = SymbolTable::over(self, memory)
+            .ok_or_else(|| malformed("symbol tables lie outside the image", DT_SYMTAB))?;
+        match (&self.hash, table.hash) {
+            (None, _) => Ok(0),
+            (Some(_), Some(hash)) => Ok(hash.symbol_count()),
+            (Some(HashRange::Gnu(_)), None) => Err(malformed(CONTRADICTORY_HASH, DT_GNU_HASH)),
+            (Some(HashRange::Sysv(_)), None) => Err(malformed(CONTRADICTORY_HASH, DT_HASH)),
+        }
+    }
+}
+
+/// A library's symbols, seen in some memory.
+pub(crate) struct SymbolTable<'a> {
+    layout: &'a SymbolLayout,
+    pub(super) symtab: &'a [u8],
+    strtab: &'a [u8],
+    versym: Option<&'a [u8]>,
+    pub(super) hash: Option<HashTable<'a>>,
+    /// Bytes compared and links followed; see [`SymbolTable::check_work`].
+    work: Cell<u64>,
+}
+
+/// The hash table that lookups use.
+#[derive(Clone, Copy)]
+pub(super) enum HashTable<'a> {
+    Gnu(GnuHashTable<'a>),
+    Sysv(SysvHashTable<'a>),
+}
+
+impl HashTable<'_> {
+    /// One more than the highest index that a lookup can reach.
+    fn symbol_count(&self) -> u32 {
+        match self {
+            HashTable::Gnu(table) => table.symbol_count(),
+            HashTable::Sysv(table) => table.len(),
+        }
+    }
+}
+
+impl<'a> SymbolTable<'a> {
+    /// The tables of `layout`, read from `memory`.
+    pub(crate) fn over(
+        layout: &'a SymbolLayout,
+        memory: &'a impl ReadAt,
+    ) -> Option<SymbolTable<'a>> {
+        let hash = match &layout.hash {
+            None => None,
+            Some(HashRange::Gnu(range)) => {
+                GnuHashTable::parse(memory.read(range.clone())?).map(HashTable::Gnu)
+            }
+            Some(HashRange::Sysv(range)) => {
+                SysvHashTable::parse(memory.read(range.clone())?).map(HashTable::Sysv)
+            }
+        };
+        let versym = match &layout.versym {
+            Some(range) => Some(memory.read(range.clone())?),
+            None => None,
+        };
+        Some(SymbolTable {
+            layout,
+            symtab: memory.read(layout.symtab.clone())?,
+            strtab: memory.read(layout.strtab.clone())?,
+            versym,
+            hash,
+            work: Cell::new(0),
+        })
+    }
+
+    /// The same view, with a budget of its own.
+    #[inline]
+    pub(crate) fn anew(&self) -> SymbolTable<'a> {
+        SymbolTable { work: Cell::new(0), ..*self }
+    }
+
+    /// Fails if this view has compared and read more than the table of any linker can need for one
+    /// lookup of each of its symbols: the table was made to be slow.
+    pub(crate) fn check_work(&self) -> Result<(), Error> {
+        let tables = self.symtab.len().saturating_add(self.strtab.len()) as u64;
+        let limit = tables.saturating_mul(16).saturating_add(1 << 24);
+        limits::check("the work to look up its symbols", self.work.get(), limit)
+    }
+
+    #[inline]
+    pub(super) fn add_work(&self, amount: usize) {
+        self.work.set(self.work.get().wrapping_add(amount as u64));
+    }
+
+    /// The symbol of this index.
+    #[inline]
+    pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
+        self.symtab.as_chunks().0.get(index as usize).map(Sym::of_entry)
+    }
+
+    /// The bytes of the symbol of this index.
+    #[inline]
+    pub(crate) fn entry(&self, index: u32) -> Option<&'a [u8]> {
+        let start = (index as usize).checked_mul(SYM_SIZE as usize)?;
+        self.symtab.get(start..)?.get(..SYM_SIZE as usize)
+    }
+
+    /// The number of symbols that the table has room for; relocations may name any of them.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.symtab.as_chunks::<{ SYM_SIZE as usize }>().0.len() as u32
+    }
+
+    /// The number of symbols by the hash table. They are the first ones of the table.
+    pub(crate) fn len(&self) -> u32 {
+        self.layout.hashed.min(self.capacity())
+    }
+
+    /// The name of a symbol of this table.
+    pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
+        let name = SymbolName::terminated(self.strings_from(symbol.st_name));
+        self.add_work(name.map_or(self.strtab.len(), |name| name.bytes().len()));
+        name
+    }
+
+    /// The string at `offset` of the string table.
+    pub(crate) fn string(&self, offset: u32) -> Option<&'a [u8]> {
+        let string = string_at(self.strtab, u64::from(offset));
+        self.add_work(string.map_or(self.strtab.len(), <[u8]>::len));
+        string
+    }
+
+    /// The string table from `offset` on.
+    pub(crate) fn strings_from(&self, offset: u32) -> &'a [u8] {
+        self.strtab.get(offset as usize..).unwrap_or_default()
+    }
+
+    /// The `.gnu.version` entry of the symbol of this index.
+    pub(super) fn versym(&self, index: u32) -> Option<u16> {
+        self.versym?.as_chunks().0.get(index as usize).map(|versym| u16::from_le_bytes(*versym))
+    }
+
+    /// The version of the symbol of this index: of a reference, the one that it asks for; of a
+    /// definition, its own. `None`: unversioned.
+    pub(crate) fn version(&self, index: u32) -> Option<Version<'a>> {
+        let entry = self.version_entry(self.versym(index)?)?;
+        Some(Version { name: self.string(entry.name)?, hash: entry.hash, exact: entry.exact })
+    }
+
+    #[inline]
+    pub(super) fn version_entry(&self, versym: u16) -> Option<&'a VersionEntry> {
+        self.layout.versions.of(versym)
+    }
+
+    /// Whether the symbol of this index is the default definition of its name.
+    pub(crate) fn is_default_version(&self, index: u32) -> bool {
+        self.versym(index).is_none_or(|versym| versym & VERSYM_HIDDEN == 0)
+    }
+
+    /// The versions that the library needs: library, version, and whether it may be missing.
+    pub(crate) fn needed_versions(
+        &self,
+    ) -> impl Iterator<Item = (&'a [u8], Version<'a>, bool)> + '_ {
+        self.layout.versions.needed().iter().filter_map(|needed| {
+            let version =
+                Version { name: self.string(needed.name)?, hash: needed.hash, exact: true };
+            Some((self.string(needed.file)?, version, needed.weak))
+        })
+    }
+
+    /// Whether the library defines this version. A library without definitions satisfies any.
+    pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        let mut defined = self.layout.versions.defined();
+        match defined.next() {
+            None => true,
+            Some(first) => {
+                self.is_version(first, version)
+                    || defined.any(|entry| self.is_version(entry, version))
+            }
+        }
+    }
+
+    pub(super) fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
+        self.add_work(version.name.len());
+        entry.hash == version.hash && self.is_string(entry.name, version.name)
+    }
+
+    /// Whether `string` is the string at `offset`.
+    #[inline]
+    pub(super) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
+        let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
+        tail.get(string.len()) == Some(&0) && tail.starts_with(string)
+    }
+
+    /// The symbols that other libraries can bind to, with index; in table order.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
+        (1..self.len()).filter_map(|index| Some((index, self.export(index)?)))
+    }
+
+    /// The symbol of this index, if other libraries can bind to it.
+    pub(crate) fn export(&self, index: u32) -> Option<Sym> {
+        self.symbol(index).filter(|symbol| {
+            index != 0
+                && !symbol.is_undefined()
+                && symbol.is_export()
+                && (symbol.st_value != 0 || symbol.is_absolute() || symbol.is_thread_local())
+        })
+    }
+
+    /// The upper 31 bits of the GNU hash of a symbol's name: those that a hash table stores. Where the
+    /// table has them, the name is not read.
+    #[inline]
+    pub(crate) fn gnu_hash_31(&self, index: u32) -> Option<u32> {
+        let stored = match self.hash {
+            Some(HashTable::Gnu(table)) => table.stored_hash(index),
+            _ => None,
+        };
+        let hash = stored.or_else(|| Some(self.name(&self.symbol(index)?)?.gnu_hash))?;
+        Some(hash >> 1)
+    }
+
+    /// [`SymbolTable::gnu_hash_31`] of all names that a lookup can find.
+    pub(crate) fn gnu_hashes_31(&self) -> impl Iterator<Item = u32> + '_ {
+        let first = match self.hash {
+            Some(HashTable::Gnu(table)) => table.symoffset(),
+            _ => 1,
+        };
+        (first..self.len()).filter_map(|index| self.gnu_hash_31(index))
+    }
+
+    /// Whether the table has an undefined symbol of this name.
+    pub(crate) fn refers_to(&self, name: &SymbolName<'_>) -> bool {
+        (1..self.capacity())
+            .filter_map(|index| self.symbol(index))
+            .any(|symbol| symbol.is_undefined() && self.is_string(symbol.st_name, name.bytes()))
+    }
+
+    /// The symbols that the hash table counts, with index; in table order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
+        (1..self.len()).filter_map(|index| Some((index, self.symbol(index)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::test_image::{Flat, HashKind, TestSymbol, dynamic, symbol_tables};
+
+    const SYMBOLS: &[TestSymbol] =
+        &[("needed", 0, 0, 5), ("first", 1, 0x100, 2), ("second", 1, 0x200, 1)];
+    const KINDS: [HashKind; 2] = [HashKind::Gnu, HashKind::Sysv];
+
+    fn layout(memory: &Flat, tags: &[(u64, u64)]) -> Result<SymbolLayout, Error> {
+        SymbolLayout::of_image(&dynamic(tags), memory, tags.iter().map(|tag| Vaddr(tag.1)))
+    }
+
+    #[test]
+    fn symbols_names_and_versions_are_read_through_either_hash_table() {
+        for kind in KINDS {
+            let (memory, tags) = symbol_tables(SYMBOLS, kind);
+            let layout = layout(&memory, &tags).unwrap();
+            let table = SymbolTable::over(&layout, &memory).unwrap();
+            assert_eq!((table.len(), table.capacity()), (4, 4), "{kind:?}");
+            let names: Vec<_> =
+                table.iter().map(|(_, symbol)| table.name(&symbol).unwrap().bytes()).collect();
+            assert_eq!(names, [&b"needed"[..], b"first", b"second"]);
+            assert_eq!(table.exports().map(|it| it.0).collect::<Vec<_>>(), [2, 3]);
+            let version = |index| table.version(index).map(|it| it.name());
+            assert_eq!([1, 2, 3].map(version), [Some(&b"N"[..]), Some(b"V1"), None]);
+            let needed: Vec<_> =
+                table.needed_versions().map(|it| (it.0, it.1.name(), it.2)).collect();
+            assert_eq!(needed, [(&b"libn.so"[..], &b"N"[..], false)]);
+            assert!(table.defines_version(&Version::exact(b"V3")));
+            assert!(!table.defines_version(&Version::exact(b"V4")));
+            assert!(table.refers_to(&SymbolName::new(b"needed")));
+            assert!(!table.refers_to(&SymbolName::new(b"first")));
+            let hash = SymbolName::new(b"second").gnu_hash_31();
+            assert_eq!(table.gnu_hash_31(3), Some(hash));
+            assert!(table.gnu_hashes_31().any(|it| it == hash));
+        }
+    }
+
+    #[test]
+    fn tables_that_contradict_each_other_are_refused() {
+        for (tag, value, expected) in [
+            (DT_SYMENT, 16, "symbols of an unknown size"),
+            (DT_STRSZ, 0x28, "a symbol's name lies outside the string table"),
+            (DT_STRSZ, 0x1000, "the string table lies outside"),
+            (DT_VERSYM, 0x1000, "the version table lies outside"),
+            (DT_GNU_HASH, 0x1000, "the hash table lies outside"),
+            (DT_GNU_HASH, 0, "the hash table contradicts itself"),
+        ] {
+            let (memory, mut tags) = symbol_tables(SYMBOLS, HashKind::Gnu);
+            tags.push((tag, value));
+            // A string table that is cut off must still end with a NUL.
+            let mut memory = memory;
+            if value == 0x28 {
+                let strtab = tags.iter().find(|it| it.0 == DT_STRTAB).unwrap().1;
+                memory.0[(strtab + value - 1) as usize] = 0;
+            }
+            let error = layout(&memory, &tags).map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{tag:#x} {value:#x}: {error}");
+        }
+    }
+
+    #[test]
+    fn hash_tables_that_count_differently_are_refused() {
+        let (mut memory, mut tags) = symbol_tables(SYMBOLS, HashKind::Gnu);
+        let sysv = [1u32, 3, 1, 0, 0, 0].map(u32::to_le_bytes).concat();
+        tags.push((DT_HASH, memory.add(&sysv)));
+        let error = layout(&memory, &tags).map(drop).unwrap_err().to_string();
+        assert!(error.contains("one has 3 symbols, the other 4"), "{error}");
+    }
+
+    #[test]
+    fn an_index_of_no_version_is_refused() {
+        let (memory, tags) = symbol_tables(&[("a", 1, 1, 2), ("b", 1, 2, 9)], HashKind::Gnu);
+        let error = layout(&memory, &tags).map(drop).unwrap_err().to_string();
+        assert!(error.contains("its version index 9 is that of no version"), "{error}");
+        assert!(error.contains("symbol 2"), "{error}");
+    }
+
+    #[test]
+    fn a_table_that_was_made_to_be_slow_runs_out_of_its_budget() {
+        let (memory, tags) = symbol_tables(SYMBOLS, HashKind::Gnu);
+        let layout = layout(&memory, &tags).unwrap();
+        let table = SymbolTable::over(&layout, &memory).unwrap();
+        table.add_work(1 << 24);
+        table.check_work().unwrap();
+        table.add_work(1 << 20);
+        assert!(matches!(table.check_work(), Err(Error::Limit { .. })));
+        table.anew().check_work().unwrap();
+    }
+}
