@@ -481,7 +481,7 @@ mod tests {
     fn tables_that_contradict_each_other_are_refused() {
         for (tag, value, expected) in [
             (DT_SYMENT, 16, "symbols of an unknown size"),
-            (DT_STRSZ, 0x28, "a symbol's name lies outside the string table"),
+            (DT_STRSZ, 0x25, "a symbol's name lies outside the string table"),
             (DT_STRSZ, 0x1000, "the string table lies outside"),
             (DT_VERSYM, 0x1000, "the version table lies outside"),
             (DT_GNU_HASH, 0x1000, "the hash table lies outside"),
@@ -489,12 +489,6 @@ mod tests {
         ] {
             let (memory, mut tags) = symbol_tables(SYMBOLS, HashKind::Gnu);
             tags.push((tag, value));
-            // A string table that is cut off must still end with a NUL.
-            let mut memory = memory;
-            if value == 0x28 {
-                let strtab = tags.iter().find(|it| it.0 == DT_STRTAB).unwrap().1;
-                memory.0[(strtab + value - 1) as usize] = 0;
-            }
             let error = layout(&memory, &tags).map(drop).unwrap_err().to_string();
             assert!(error.contains(expected), "{tag:#x} {value:#x}: {error}");
         }
