@@ -218,7 +218,7 @@ mod tests {
         assert_eq!((range(&text.pages), text.file.clone()), (0x1000..0x2000, 0x1000..0x2000));
         // Zeros follow the file's bytes.
         assert_eq!((range(&data.pages), data.file.clone()), (0x2000..0x4000, 0x2000..0x2310));
-        assert_eq!(plan.relro.iter().map(range).collect::<Vec<_>>(), [0x2000..0x3000]);
+        assert_eq!(plan.relro, vec![Vaddr(0x2000)..Vaddr(0x3000)]);
         assert!(text.is_code(Vaddr(0x1008)) && !text.is_code(Vaddr(0x1010)));
         assert!(!data.is_code(Vaddr(0x2000)));
         assert!(plan.is_read_only(&(Vaddr(0x1000)..Vaddr(0x1010))));
@@ -231,10 +231,7 @@ mod tests {
         library.set_header(RELRO_HEADER, P_MEMSZ, 0xfff);
         assert_eq!(plan(&library).unwrap().relro, []);
         library.set_header(RELRO_HEADER, P_MEMSZ, 0x1fff);
-        assert_eq!(
-            plan(&library).unwrap().relro.iter().map(range).collect::<Vec<_>>(),
-            [0x2000..0x3000]
-        );
+        assert_eq!(plan(&library).unwrap().relro, vec![Vaddr(0x2000)..Vaddr(0x3000)]);
     }
 
     #[test]
