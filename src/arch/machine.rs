@@ -1,18 +1,18 @@
-//! A machine, as a table of numbers that can be tested on any other.
+//! A machine as a value: its numbers and names. It holds no code that depends on the processor, so each
+//! can be tested on any.
 
 use crate::arch::reloc_kind::RelocKind;
 
-/// What the stages need to know of a machine. A value per machine, so that tables can be tested
-/// on any host.
+/// The numbers and names of a machine.
 pub(crate) struct Machine {
     /// The machine's name, for errors.
     pub name: &'static str,
     /// gABI `e_machine`.
     pub e_machine: u16,
-    /// The number of [`RelocKind::Relative`], which is that of most.
+    /// The number of [`RelocKind::Relative`], which most relocations have.
     pub relative: u32,
-    /// The kinds of relocations, by the low half of `r_info`; what is not there is not a dynamic
-    /// relocation that memdl knows.
+    /// The kinds of relocations, by the low half of `r_info`; `None` for a number that is no dynamic
+    /// relocation, or one that memdl does not support.
     pub reloc_kinds: &'static [Option<RelocKind>],
     /// The psABI's name of a relocation type, for errors.
     pub reloc_name: fn(r_type: u32) -> &'static str,

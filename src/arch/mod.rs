@@ -1,9 +1,9 @@
-//! What a machine must supply: the one folder that knows any by name.
+//! The machine-dependent code. No other folder names a machine.
 //!
 //! A relocation has one name for all machines ([`RelocKind`]), with its formula. A machine is a table
-//! of numbers ([`Machine`]), a few constants, and a little assembly. To port memdl, write one more
-//! folder beside `x86_64`, and add its two lines below. The number tables compile on every host, so
-//! that they can be tested on any; the assembly is `cfg`'d.
+//! of numbers ([`Machine`]), a few constants, and a little assembly. To port memdl, write a folder
+//! beside `x86_64`, and add its two lines below. The tables compile on every host, so that they can be
+//! tested on any; the assembly is under `cfg`. This folder loads nothing, and imports no other.
 
 mod machine;
 mod reloc_kind;

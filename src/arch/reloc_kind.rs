@@ -1,9 +1,10 @@
-//! What dynamic relocations do, under one name for all machines.
+//! The kinds of dynamic relocations, with one name for all machines. Numbers are in a machine's table;
+//! `link/` stores the values.
 //!
 //! The names in the formulas are the psABI's: S is the symbol's address, A the addend (`r_addend`), B the
 //! load bias, P the place (`r_offset` + B), Z the symbol's size.
 
-/// What a dynamic relocation does, whatever its number on the machine.
+/// A kind of dynamic relocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RelocKind {
     /// Nothing.
@@ -14,7 +15,7 @@ pub(crate) enum RelocKind {
     Absolute,
     /// `word64 = S`: a GOT entry for data or a function address.
     GlobDat,
-    /// `word64 = S`: a PLT's GOT entry; only called, never compared.
+    /// `word64 = S`: a PLT's GOT entry, which is called and never compared.
     JumpSlot,
     /// `word32 = S + A`, which must fit, zero-extended.
     Absolute32,
@@ -36,18 +37,18 @@ pub(crate) enum RelocKind {
     TlsDesc,
     /// `word64 = call(B + A)`: a local IFUNC.
     IRelative,
-    /// A copy relocation: only executables have them.
+    /// A copy relocation, which only executables have.
     Copy,
 }
 
 impl RelocKind {
-    /// It stores a symbol's address, or not far from that.
+    /// It stores a symbol's address, perhaps with an addend.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {
         matches!(self, RelocKind::JumpSlot | RelocKind::GlobDat | RelocKind::Absolute)
     }
 
-    /// How many bytes are stored.
+    /// The number of bytes that it stores.
     pub(crate) fn stored_len(self) -> u64 {
         match self {
             RelocKind::None => 0,
@@ -57,7 +58,7 @@ impl RelocKind {
         }
     }
 
-    /// It is about a thread-local symbol.
+    /// It refers to a thread-local symbol.
     pub(crate) fn is_thread_local(self) -> bool {
         matches!(
             self,

@@ -1,9 +1,11 @@
 //! Addresses, and the only arithmetic on them.
 //!
-//! An ELF file states addresses before it is known where the image will lie ([`Vaddr`]), and
-//! places in itself ([`FileOffset`]). Where the image lies is told by one number, the
-//! [`LoadBias`]. The three are newtypes so that they cannot be mixed, and none has `+`: the bytes
-//! are hostile, so every sum is checked or says that it wraps.
+//! An ELF file states addresses ([`Vaddr`]) without knowing where the image will be mapped, and
+//! offsets into itself ([`FileOffset`]). One number, the [`LoadBias`], gives the run-time address of
+//! every stated one. The three are newtypes, so they cannot be mixed. None has `+`: the bytes are
+//! hostile, so every sum is checked, or its function says that it wraps.
+//!
+//! This file reads no memory: an address here is a number.
 //!
 //! Source: System V gABI, "Program Loading": "the difference between the virtual address of any
 //! segment in memory and the corresponding virtual address in the file is a single constant value
@@ -22,7 +24,7 @@ pub struct Vaddr(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FileOffset(pub u64);
 
-/// Run-time address minus stated address, modulo 2^64: the same for all of one loaded image.
+/// Run-time address minus stated address, modulo 2^64. One loaded image has one load bias.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LoadBias(usize);
 
@@ -31,17 +33,17 @@ pub struct LoadBias(usize);
 pub(crate) struct PageSize(u64);
 
 impl Vaddr {
-    /// The address `bytes` further on, unless that is past the end of the address space.
+    /// `self` plus `bytes`; `None` past the end of the address space.
     pub fn checked_add(self, bytes: u64) -> Option<Vaddr> {
         self.0.checked_add(bytes).map(Vaddr)
     }
 
-    /// How many bytes `self` lies behind `earlier`; `None` if it lies before it.
+    /// The distance from `earlier` to `self`, in bytes; `None` if `self` is less.
     pub fn checked_sub(self, earlier: Vaddr) -> Option<u64> {
         self.0.checked_sub(earlier.0)
     }
 
-    /// The range of `len` bytes that starts here.
+    /// The range of `len` bytes that starts at `self`.
     pub(crate) fn range(self, len: u64) -> Option<Range<Vaddr>> {
         Some(self..self.checked_add(len)?)
     }
@@ -51,7 +53,7 @@ impl Vaddr {
         Vaddr(self.0 & !page.mask())
     }
 
-    /// Rounded up to a multiple of `page`, unless that is past the end of the address space.
+    /// Rounded up to a multiple of `page`; `None` past the end of the address space.
     pub(crate) fn page_ceil(self, page: PageSize) -> Option<Vaddr> {
         Some(self.checked_add(page.mask())?.page_floor(page))
     }
@@ -96,19 +98,19 @@ impl PageSize {
         self.0
     }
 
-    /// The bits of an address that lie within a page.
+    /// The mask of the address bits within a page.
     pub(crate) fn mask(self) -> u64 {
-        // A power of two is no less than 1.
+        // A power of two is at least 1.
         self.0.wrapping_sub(1)
     }
 }
 
-/// How many bytes `range` has; none if it ends before it starts.
+/// The length of `range` in bytes; 0 if it ends before it starts.
 pub(crate) fn len_of(range: &Range<Vaddr>) -> u64 {
     range.end.0.saturating_sub(range.start.0)
 }
 
-/// How far it is from the run-time address `from` to the next one, that very one included, that is
+/// The distance from the run-time address `from` to the next address (or `from` itself) that is
 /// congruent to `residue` modulo `align`, a power of two.
 pub(crate) fn distance_to(residue: usize, align: usize, from: usize) -> usize {
     residue.wrapping_sub(from) & align.wrapping_sub(1)

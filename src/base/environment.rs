@@ -1,14 +1,14 @@
-//! What the operator says: environment variables that override what the program has chosen.
+//! Environment variables, with which the operator overrides the program's choices.
 //!
-//! Most are one word out of a list. A word that is not in the list is logged and changes nothing,
-//! so that a slip of the operator's never makes a load fail.
+//! The value of most is one word of a list. A word that is not in the list is logged and changes
+//! nothing: a typing error never makes a load fail. This file sets no variable and caches none.
 
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
-/// What the environment variable says, by the words in `known`; if it is not set or says nothing
-/// that is known, `chosen`.
+/// The meaning of the environment variable's value by the words in `known`; `chosen` if the variable is
+/// not set, or its value is none of them.
 pub(crate) fn overridden<T: Copy>(variable: &str, known: &[(&str, T)], chosen: T) -> T {
     let Some(value) = std::env::var_os(variable) else {
         return chosen;
@@ -20,14 +20,14 @@ pub(crate) fn overridden<T: Copy>(variable: &str, known: &[(&str, T)], chosen: T
     })
 }
 
-/// The folders that the environment variable lists, with colons between them; if it is not set,
-/// `otherwise`.
+/// The absolute folders in the environment variable, which separates them with colons; those in
+/// `otherwise` if it is not set.
 pub(crate) fn folders(variable: &str, otherwise: &str) -> Vec<PathBuf> {
     let listed = std::env::var_os(variable).unwrap_or_else(|| otherwise.into());
     std::env::split_paths(&listed).filter(|folder| folder.is_absolute()).collect()
 }
 
-/// What `word` means by the list.
+/// The meaning of `word` by the list.
 pub(crate) fn named<T: Copy>(word: &str, known: &[(&str, T)]) -> Option<T> {
     known.iter().find(|(other, _)| *other == word).map(|(_, value)| *value)
 }
@@ -43,9 +43,9 @@ mod tests {
             ["off", "on", "On", ""].map(|word| named(word, &known)),
             [Some(0), Some(1), None, None]
         );
-        // No test may set a variable while others run; this one nobody sets.
+        // Tests run in threads, so none may set a variable. Nothing sets this one.
         assert_eq!(overridden("MEMDL_TEST_NEVER_SET", &known, 7), 7);
-        // And this one everybody has, with a value that is in no list.
+        // This one is always set, to a value that is in no list.
         assert_eq!(overridden("PATH", &known, 7), 7);
     }
 }

@@ -1,9 +1,11 @@
-//! What can go wrong, told so that the reader knows which thing and what to do about it.
+//! Errors. Each text says which image and which part of it is at fault, and what to do about it.
 //!
-//! One enum; a variant is a kind of fault, not the function that met it. A caller can tell apart:
-//! the file is malformed, memdl does not do that, something is missing, the system said no, a
-//! limit was hit. The stages that know bytes but not names leave `image` empty, and the loader
-//! fills it in ([`Error::in_image`]), so that no stage has to carry a name around.
+//! There is one enum. A variant is a kind of fault, not the function that met it, so that a caller can
+//! distinguish: the file is malformed, memdl does not support it, something is missing, the system
+//! refused, a limit was exceeded. Stages that know bytes but no names leave `image` empty, and the
+//! loader fills it in ([`Error::in_image`]).
+//!
+//! This file makes errors. It logs none.
 
 #![forbid(unsafe_code)]
 
@@ -24,27 +26,27 @@ pub enum Error {
     /// The bytes are not a well-formed shared library.
     #[error("{}: malformed image: {} ({at})", Escaped(image), Escaped(what))]
     Malformed {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// What is wrong.
+        /// The fault.
         what: Cow<'static, str>,
-        /// Where in the image.
+        /// The place in the image.
         at: Place,
     },
 
     /// The bytes may be fine, but memdl does not load such an image.
     #[error("{}: not supported: {}", Escaped(image), Escaped(what))]
     Unsupported {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// What it asks for, and where.
+        /// The unsupported feature, and its place.
         what: Cow<'static, str>,
     },
 
-    /// The image needs what nothing supplies. Everything that is missing is listed.
-    #[error("{}", Escaped(Listing { image, libraries, versions, symbols }))]
+    /// The image needs libraries, versions or symbols that nothing supplies. All of them are listed.
+    #[error("{}", Escaped(MissingListing { image, libraries, versions, symbols }))]
     Missing {
-        /// What the image is called.
+        /// The image's name.
         image: String,
         /// Libraries that a `DT_NEEDED` entry names.
         libraries: Vec<MissingLibrary>,
@@ -57,9 +59,9 @@ pub enum Error {
     /// The host's verifier ([`Loader::verify`](crate::Loader::verify)) refuses the bytes.
     #[error("{}: refused by the verifier: {}", Escaped(image), Escaped(reason))]
     Refused {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// What the verifier says.
+        /// The verifier's reason.
         #[source]
         reason: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -68,7 +70,7 @@ pub enum Error {
     /// ([`Loader::imports`](crate::Loader::imports)). All of them are listed.
     #[error("{}", Escaped(RefusedListing { image, symbols }))]
     RefusedImports {
-        /// What the image is called.
+        /// The image's name.
         image: String,
         /// The symbols.
         symbols: Vec<RefusedImport>,
@@ -79,55 +81,56 @@ pub enum Error {
     SymbolNotFound {
         /// The library that was searched.
         image: String,
-        /// The name that was asked for.
+        /// The requested name.
         symbol: String,
-        /// The version that was asked for.
+        /// The requested version.
         version: Option<String>,
     },
 
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error("{}: {}: {}", Escaped(image), Escaped(what), Escaped(source))]
     System {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// What was tried.
+        /// The operation.
         what: Cow<'static, str>,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// There is no memory for what the bytes ask for.
+    /// There is not enough memory for the image.
     #[error("{}: out of memory: {bytes} bytes are not to be had", Escaped(image))]
     OutOfMemory {
-        /// What the image is called; empty where there is no memory for its name either.
+        /// The image's name; empty where there is no memory for the name either.
         image: String,
-        /// How much was asked for.
+        /// The size of the allocation that failed, in bytes.
         bytes: u64,
     },
 
-    /// What was given to [`Loader::debug_info`](crate::Loader::debug_info) is not the image's.
+    /// The file that was given to [`Loader::debug_info`](crate::Loader::debug_info) belongs to another
+    /// image.
     #[error(
         "{}: the separate debug information is not this image's: {}",
         Escaped(image),
         Escaped(what)
     )]
     DebugInfo {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// How that was found out.
+        /// The difference.
         what: String,
     },
 
-    /// The image wants more than the caller's [`Limits`](crate::Limits) allow.
+    /// The image exceeds one of the caller's [`Limits`](crate::Limits).
     #[error("{}: limit exceeded: {what} is {needed}, the limit is {limit}", Escaped(image))]
     Limit {
-        /// What the image is called.
+        /// The image's name.
         image: String,
-        /// Which limit.
+        /// The limited quantity.
         what: &'static str,
-        /// What the image wants.
+        /// The image's value.
         needed: u64,
-        /// What is allowed.
+        /// The largest allowed value.
         limit: u64,
     },
 }
@@ -140,7 +143,7 @@ pub struct MissingLibrary {
     pub name: String,
     /// The image that needs it.
     pub needed_by: String,
-    /// What the system said, where it was asked to open the library.
+    /// The system's error, where it was asked to open the library.
     pub reason: Option<String>,
 }
 
@@ -148,7 +151,7 @@ pub struct MissingLibrary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingVersion {
-    /// The library that is there.
+    /// The library, which was found.
     pub library: String,
     /// The version that it lacks.
     pub version: String,
@@ -192,11 +195,11 @@ pub enum Place {
     Dynamic(u64),
     /// The symbol of this index in the dynamic symbol table.
     Symbol(u32),
-    /// Where a relocation applies (`r_offset`).
+    /// A relocation, by the address that it changes (`r_offset`).
     Relocation(Vaddr),
-    /// At this offset in the file.
+    /// An offset in the file.
     Offset(FileOffset),
-    /// At this address, as the file states it.
+    /// An address, as the file states it.
     Address(Vaddr),
 }
 
@@ -217,7 +220,7 @@ impl Error {
         Error::OutOfMemory { image: String::new(), bytes }
     }
 
-    /// The system call that just failed, with `errno` as it is now.
+    /// The error of the system call that just failed, from `errno`.
     pub(crate) fn last_os_error(what: impl Into<Cow<'static, str>>) -> Error {
         Error::system(what, io::Error::last_os_error())
     }
@@ -226,7 +229,7 @@ impl Error {
         Error::System { image: String::new(), what: what.into(), source }
     }
 
-    /// Names the image, where no stage has done so yet.
+    /// Sets the image's name, if it is not set yet.
     pub(crate) fn in_image(mut self, name: &str) -> Error {
         let (Error::Malformed { image, .. }
         | Error::Unsupported { image, .. }
@@ -292,22 +295,22 @@ impl fmt::Display for RefusedListing<'_> {
     }
 }
 
-/// The text of [`Error::Missing`]: every missing thing, and how it could be supplied.
-struct Listing<'a> {
+/// The text of [`Error::Missing`]: everything that is missing, and the ways to supply it.
+struct MissingListing<'a> {
     image: &'a str,
     libraries: &'a [MissingLibrary],
     versions: &'a [MissingVersion],
     symbols: &'a [MissingSymbol],
 }
 
-impl Listing<'_> {
-    /// ` (needed by x)`, where that is not the image itself.
+impl MissingListing<'_> {
+    /// ` (needed by x)`; empty where `x` is the image itself.
     fn by<'a>(&self, needed_by: &'a str) -> Cow<'a, str> {
         if needed_by == self.image { "".into() } else { format!(" (needed by {needed_by})").into() }
     }
 }
 
-impl fmt::Display for Listing<'_> {
+impl fmt::Display for MissingListing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.image)?;
         if !self.libraries.is_empty() {

@@ -1,12 +1,12 @@
-//! Text that comes from images, made safe to show.
+//! Escaped text: names from images, made safe to print.
 //!
-//! The names in an image (of symbols, versions, libraries, source files, sections) are whatever its
-//! author wrote. A terminal obeys an escape sequence, a log file takes a newline for the next entry,
-//! and a text that runs from right to left hides what it says. So memdl's texts (errors, log
-//! messages, frames, the maps of profilers) show such characters as Rust's escapes; fields of public
-//! types keep the names as they are.
+//! The author of an image chooses its names (of symbols, versions, libraries, source files, sections).
+//! A terminal obeys an escape sequence, a log file reads a newline as the next entry, and
+//! right-to-left text can hide its meaning. So memdl's texts (errors, log messages, frames, the maps
+//! for profilers) show such characters as Rust's escapes. Fields of public types keep the names
+//! unchanged.
 //!
-//! A backslash is left alone: to escape a text twice does it no harm, and a path stays a path.
+//! Backslashes stay, so escaping a text twice is harmless, and a path stays a path.
 //!
 //! Sources: Unicode Standard Annex 9 (the bidirectional controls), Technical Report 36 "Unicode
 //! Security Considerations"; CVE-2021-42574.
@@ -15,7 +15,7 @@
 
 use std::fmt::{self, Write};
 
-/// Shows `T` without characters that a terminal, a log or a reader could take for something else.
+/// Displays `T` with each treacherous character escaped.
 pub(crate) struct Escaped<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
@@ -24,7 +24,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// Shows bytes that should be UTF-8: those that are not as `\xff`, and the rest as [`Escaped`].
+/// Displays bytes that should be UTF-8: invalid ones as `\xff`, the rest as [`Escaped`].
 pub(crate) struct Utf8<'a>(pub &'a [u8]);
 
 impl fmt::Display for Utf8<'_> {
@@ -37,21 +37,20 @@ impl fmt::Display for Utf8<'_> {
     }
 }
 
-/// Logs at a level (`warn`, `info`, ..), with all that comes from images escaped. memdl logs in no other
-/// way.
+/// Logs at a level (`warn`, `info`, ..), with the text escaped. memdl logs through this macro only.
 macro_rules! logged {
     ($level:ident, $($text:tt)*) => {
         log::$level!("{}", $crate::base::escape::Escaped(format_args!($($text)*)))
     };
 }
 
-/// Escapes what is written through it.
+/// Escapes the text that is written through it.
 struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        // Nearly always there is nothing to escape, and the text goes out in one piece.
+        // Usually there is nothing to escape, and the text is written in one piece.
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_treacherous(*c)) {
             let (before, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
             self.0.write_str(before)?;
@@ -63,7 +62,7 @@ impl Write for Escaping<'_, '_> {
 }
 
 /// Whether a character moves the cursor, ends the line, changes the direction of the text, or is
-/// invisible.
+/// invisible: readers and programs could misread the text.
 fn is_treacherous(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -86,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_hides_or_turns_is_shown_and_the_rest_stays() {
+    fn treacherous_characters_are_escaped_and_others_stay() {
         for (text, shown) in [
             ("plain naïve 名前 \\n", "plain naïve 名前 \\n"),
             ("a\x1b[31mb\nc\r\t\0\x7f\u{9b}", r"a\u{1b}[31mb\nc\r\t\u{0}\u{7f}\u{9b}"),

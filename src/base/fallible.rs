@@ -1,16 +1,18 @@
-//! Memory that may not be there.
+//! Fallible allocation: where memory runs out, an [`Error::OutOfMemory`] and not an abort.
 //!
-//! Where Rust's collections find no memory, they end the process. So there are two ways to allocate:
+//! Rust's collections end the process where they find no memory. So memdl allocates in two ways:
 //!
-//! * **What grows with the bytes** (an image's tables, its debug information, the host's symbols) is had
-//!   through this module, or refused with [`Error::OutOfMemory`].
-//! * **What is small** (a record, a name, an error's text) is allocated as everywhere, where
-//!   [`require_memory`] has found before that there is memory for very many of those. Whatever is had through
-//!   this module leaves it so.
+//! * **Memory that grows with the bytes** (an image's tables, its debug information, the host's symbols)
+//!   is allocated by the functions of this file, which can fail.
+//! * **Small memory** (a record, a name, an error's text) is allocated as usual, after
+//!   [`require_memory`] has found that there is room for a large number of such allocations. The
+//!   functions of this file fail rather than use that room up.
 //!
-//! The second is no proof where other threads allocate in between, nor with an allocator that returns
-//! to the system what was freed just now. It takes a process that has no memory for 64 KiB *and* has
-//! found it a moment before.
+//! The second way is no proof: other threads may allocate in between, and an allocator may return freed
+//! memory to the system at once. It fails only in a process that had 64 KiB of memory a moment ago and
+//! has none now.
+//!
+//! This file allocates from Rust's global allocator only. Mappings are in `memory/`.
 
 #![allow(unsafe_code)]
 
@@ -25,51 +27,51 @@ use std::hint::black_box;
 
 use crate::base::error::Error;
 
-/// What all small allocations between two looks at the [`require_memory`] come to, at most. Less than what the
-/// C library's allocator keeps at the end of its heap, so that looking takes no system call.
+/// The largest total of the small allocations between two calls of [`require_memory`], in bytes. Less
+/// than the C library's allocator keeps at the end of its heap, so the check needs no system call.
 pub(crate) const HEADROOM: usize = 64 << 10;
 
-/// Whether there is memory for many small allocations, from now on. Every operation that can fail
-/// begins with this, and repeats it for each of the things that there can be many of.
+/// Checks that there is memory for many small allocations. Every operation that can fail begins with this
+/// check, and repeats it for each item of a list that can be long.
 #[inline]
 pub(crate) fn require_memory() -> Result<(), Error> {
     if has_spare_memory() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
 }
 
-/// As [`require_memory`], before the thing of this index of those that there can be many of: for some of
-/// them, since what is allocated for one is a small part of the spare memory.
+/// As [`require_memory`], before item `index` of a list that can be long. It checks before every fourth
+/// item only: one item needs a small part of [`HEADROOM`].
 #[inline]
 pub(crate) fn require_memory_for_next(index: usize) -> Result<(), Error> {
     const AT_ONCE: usize = 4;
     if index % AT_ONCE == AT_ONCE - 1 { require_memory() } else { Ok(()) }
 }
 
-/// As [`require_memory`], for what can do without.
+/// As [`require_memory`], for callers that can do without the memory.
 pub(crate) fn has_spare_memory() -> bool {
     const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
-    // SAFETY: the layout's size is not 0. The compiler must not see that nobody uses the memory: it
-    // would leave both calls out.
+    // SAFETY: the layout's size is not 0. `black_box`, because the compiler would remove both calls if
+    // it saw that the memory is not used.
     let start = black_box(unsafe { alloc::alloc(LAYOUT) });
     if start.is_null() {
         return false;
     }
-    // SAFETY: allocated just now, with this layout.
+    // SAFETY: allocated above, with this layout.
     unsafe { alloc::dealloc(start, LAYOUT) };
     true
 }
 
-/// What was had is not to be the last that there was.
+/// Whether an allocation of `bytes` bytes has left [`HEADROOM`].
 #[inline]
 fn leaving_headroom(bytes: usize) -> bool {
-    /// So much is as good as small.
-    const MUCH: usize = 4 << 10;
-    bytes <= MUCH || has_spare_memory()
+    /// Up to this size an allocation counts as small.
+    const SMALL: usize = 4 << 10;
+    bytes <= SMALL || has_spare_memory()
 }
 
-/// Whether so many bytes can be had at once, before work of a library that has no way to say that it has
-/// found none. Nobody else is kept from taking them meanwhile.
+/// Checks that `bytes` bytes can be allocated at once, before a call of a library that aborts where it
+/// finds no memory. The memory is not reserved: another thread may take it.
 pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
-    /// No other allocation of any size has it: so the tests' allocator tells this one from those.
+    /// No other large allocation has this alignment: the tests' allocator recognizes this one by it.
     const ALIGN: usize = 64;
     let no_room = || no_memory::<u8>(bytes);
     let bytes = bytes.saturating_add(HEADROOM);
@@ -79,15 +81,15 @@ pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
     if start.is_null() {
         return Err(no_room());
     }
-    // SAFETY: allocated just now, with this layout.
+    // SAFETY: allocated above, with this layout.
     unsafe { alloc::dealloc(start, layout) };
     Ok(())
 }
 
-/// As `insert`.
+/// As `HashSet::insert`.
 pub(crate) fn try_insert<T: Eq + Hash>(set: &mut HashSet<T>, item: T) -> Result<bool, Error> {
     if set.len() == set.capacity() {
-        // It doubles.
+        // The capacity doubles.
         let room =
             set.capacity().saturating_mul(2).saturating_mul(size_of::<T>().saturating_add(1));
         if set.try_reserve(1).is_err() || !leaving_headroom(room) {
@@ -110,8 +112,8 @@ pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     if start.is_null() {
         return Err(no_memory::<T>(capacity));
     }
-    // SAFETY: allocated by the global allocator with the layout of `capacity` items, none of which is
-    // initialised; nobody else has them.
+    // SAFETY: allocated by the global allocator with the layout of `capacity` items. The length is 0, and
+    // there is no other owner.
     let items = unsafe { Vec::from_raw_parts(start.cast(), 0, capacity) };
     if leaving_headroom(layout.size()) { Ok(items) } else { Err(no_memory::<T>(capacity)) }
 }
@@ -123,7 +125,7 @@ pub(crate) fn try_copy<T: Copy>(items: &[T]) -> Result<Vec<T>, Error> {
     Ok(copy)
 }
 
-/// `len` times `item`. (Zeros that need not be written come from [`try_zeroed`].)
+/// `len` copies of `item`. ([`try_zeroed`] gives zeros without writing them.)
 pub(crate) fn try_filled<T: Clone>(item: T, len: usize) -> Result<Vec<T>, Error> {
     let mut items = try_vec(len)?;
     items.resize(len, item);
@@ -137,7 +139,7 @@ pub(crate) fn try_collect<T>(items: impl IntoIterator<Item = T>) -> Result<Vec<T
     let (least, most) = items.size_hint();
     let mut collected = try_vec(least)?;
     if most == Some(least) {
-        // There is room for all, if the iterator tells the truth.
+        // `take`, in case the iterator has more items than its hint says: there is room for `least`.
         collected.extend(items.take(least));
         return Ok(collected);
     }
@@ -159,7 +161,7 @@ pub(crate) fn try_collect_ok<T, E: From<Error>>(
     Ok(collected)
 }
 
-/// Zeros. The pages of many are those that the kernel provides: nothing is written.
+/// `len` zeros. Where they fill pages, these are the kernel's zero pages: nothing is written.
 pub(crate) fn try_zeroed(len: usize) -> Result<Vec<u8>, Error> {
     let Ok(layout) = Layout::array::<u8>(len) else { return Err(no_memory::<u8>(len)) };
     if len == 0 {
@@ -171,12 +173,12 @@ pub(crate) fn try_zeroed(len: usize) -> Result<Vec<u8>, Error> {
         return Err(no_memory::<u8>(len));
     }
     // SAFETY: allocated by the global allocator with the layout of `len` bytes, all of them
-    // initialised; nobody else has them.
+    // initialised. There is no other owner.
     let zeroed = unsafe { Vec::from_raw_parts(start, len, len) };
     if leaving_headroom(len) { Ok(zeroed) } else { Err(no_memory::<u8>(len)) }
 }
 
-/// What collections do, for memory that may not be there. Room grows as theirs does.
+/// The methods of a collection, fallible. The capacity grows as usual.
 pub(crate) trait TryGrow<T> {
     /// As `reserve`.
     fn try_room(&mut self, additional: usize) -> Result<(), Error>;
@@ -187,7 +189,7 @@ pub(crate) trait TryGrow<T> {
     /// As `extend`.
     fn try_extend(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), Error>;
 
-    /// As `resize`, never to less.
+    /// As `resize`, but it never shortens.
     fn try_lengthen(&mut self, len: usize, item: T) -> Result<(), Error>
     where
         T: Clone;
@@ -227,7 +229,7 @@ impl<T> TryGrow<T> for Vec<T> {
         match items.size_hint() {
             (least, Some(most)) if least == most => {
                 self.try_room(least)?;
-                // There is room for all, if the iterator tells the truth.
+                // `take`, in case the iterator has more items than its hint says: there is room for `least`.
                 self.extend(items.take(least));
                 return Ok(());
             }
@@ -262,7 +264,7 @@ impl<T> TryGrow<T> for Vec<T> {
 
 /// As `CString::new`; `None` for bytes with a NUL.
 pub(crate) fn try_c_string(bytes: &[u8]) -> Result<Option<CString>, Error> {
-    // With room for the NUL, so that it stays where it is.
+    // With room for the NUL, so that `CString::new` does not reallocate.
     let mut copy = try_vec(bytes.len().saturating_add(1))?;
     copy.extend_from_slice(bytes);
     Ok(CString::new(copy).ok())
@@ -291,8 +293,8 @@ pub(crate) fn try_lossy(bytes: &[u8]) -> Result<String, Error> {
     Ok(text)
 }
 
-/// As `String::from_utf8_lossy`; only what comes before the first fault, where there is no memory to
-/// replace that.
+/// As `String::from_utf8_lossy`. Where there is no memory for a copy, only the text before the first
+/// invalid byte.
 pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
@@ -313,7 +315,7 @@ pub(crate) fn try_format(text: fmt::Arguments<'_>) -> Result<String, Error> {
         }
     }
     let mut made = Text(String::new(), Ok(()));
-    // What fails otherwise is what is to be written, and leaves what is there.
+    // A `Display` that fails on its own leaves the text written so far.
     let _ = fmt::write(&mut made, text);
     made.1.map(|()| made.0)
 }
@@ -325,7 +327,7 @@ pub(crate) fn try_string(text: &str) -> Result<String, Error> {
     Ok(copy)
 }
 
-/// That there is no memory for so many.
+/// The error of an allocation for `items` items.
 #[cold]
 pub(crate) fn no_memory<T>(items: usize) -> Error {
     Error::out_of_memory(items.saturating_mul(size_of::<T>()) as u64)
@@ -336,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn memory_that_cannot_be_had_is_an_error() {
         let is_none = |error: Error| matches!(error, Error::OutOfMemory { .. });
         assert!(is_none(try_vec::<u64>(usize::MAX / 8).unwrap_err()));
         assert!(is_none(try_vec::<u64>(1 << 44).unwrap_err()));
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_as_collections_have_it() {
+    fn contents_are_those_of_the_standard_collections() {
         assert_eq!(try_zeroed(3).unwrap(), [0; 3]);
         assert_eq!(try_zeroed(0).unwrap(), []);
         assert_eq!(try_copy(&[1, 2]).unwrap(), [1, 2]);

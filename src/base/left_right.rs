@@ -1,17 +1,17 @@
 //! A value that readers read without a lock while writers change it.
 //!
-//! The value exists twice. Readers count themselves at the copy that is active; a writer changes the
-//! other copy when nobody reads it, makes it the active one, and then does the same with the copy that
-//! was active before. So a reader never waits for a writer: it may be a signal handler that interrupts
-//! one. Writers take turns, and wait for readers.
+//! There are two copies of the value. A reader adds itself to the reader count of the active copy. A
+//! writer changes the other copy when it has no readers, makes it the active one, and then does the
+//! same with the copy that was active before. So a reader never waits for a writer: it may be a signal
+//! handler that interrupts one. Writers take turns, and wait for readers.
 //!
 //! Every step that orders a reader and a writer is a read-modify-write of one reader count. Such
-//! operations see the newest value, so of the two one comes first: either the writer sees the
-//! reader's count and waits, or the reader sees that the writer has switched and tries again. No step
-//! needs sequential consistency, so loom, which does not model it, checks all of them
-//! (`tests/loom/`, which includes this file: of the crate it uses the lock).
+//! operations see the newest value, so one of the two comes first: either the writer sees the reader's
+//! count and waits, or the reader sees that the writer has switched and tries again. No step needs
+//! sequential consistency, which loom does not model, so loom checks all of them (`tests/loom/`
+//! includes this file; it uses nothing of the crate but the lock).
 //!
-//! This file knows nothing of what the value is.
+//! This file knows nothing about the value.
 //!
 //! Source: P. Ramalhete, A. Correia, "Left-Right: A Concurrency Control Technique with Wait-Free
 //! Population Oblivious Reads" (2015).
@@ -29,18 +29,18 @@ pub(crate) struct LeftRight<T> {
     active: AtomicUsize,
     /// The number of readers of each copy.
     readers: [AtomicUsize; 2],
-    /// Held while the value is changed. So nobody changes it while the process forks.
+    /// Held during a change. `fork` waits for it, so no change is under way in a child.
     writer: Lock<()>,
 }
 
 // SAFETY: `copies` are the only fields that are not `Sync` by themselves. References to one copy
 // exist in several threads at once while it is read, hence `T: Sync`. A writer changes and drops
-// what another thread may have stored, hence `T: Send`. A copy is changed only with `writer` held and
-// while nobody reads it.
+// values that another thread may have stored, hence `T: Send`. A copy is changed only with `writer`
+// held and while it has no readers.
 unsafe impl<T: Send + Sync> Sync for LeftRight<T> {}
 
 impl<T> LeftRight<T> {
-    /// Takes the value twice: the two must be equal. `writer` is the lock of nothing else.
+    /// `left` and `right` must be equal. `writer` must guard nothing else.
     #[cfg(not(loom))]
     pub(crate) const fn new(left: T, right: T, writer: Lock<()>) -> LeftRight<T> {
         LeftRight {
@@ -51,7 +51,7 @@ impl<T> LeftRight<T> {
         }
     }
 
-    /// As in the crate, but loom's types cannot be made in a constant.
+    /// As above, but not `const`: loom's types have no `const` constructors.
     #[cfg(loom)]
     pub(crate) fn new(left: T, right: T, writer: Lock<()>) -> LeftRight<T> {
         LeftRight {
@@ -62,19 +62,19 @@ impl<T> LeftRight<T> {
         }
     }
 
-    /// Calls `read` with the value. Takes no lock and allocates nothing, and a writer that it
-    /// interrupts does not hold it up. `read` must not call [`write`](LeftRight::write) of the same
-    /// value, which would wait for `read` to end.
+    /// Calls `read` with the value. It takes no lock, allocates nothing, and does not wait for a writer,
+    /// not even in a signal handler that interrupts one. `read` must not call
+    /// [`write`](LeftRight::write) of the same value, which would wait for `read` to end.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         loop {
             let copy = self.active.load(Ordering::Relaxed);
             let reader = Reader::new(of(copy, &self.readers));
-            // If a writer has found no reader here before this one was counted, this load sees that
-            // it had switched to the other copy.
+            // If a writer found no reader of this copy before this one was counted, this load sees
+            // that the writer had switched to the other copy.
             if self.active.load(Ordering::Acquire) == copy {
-                // SAFETY: this copy was active after this reader was counted. A writer changes a
-                // copy only after it has made the other one active and has then found no reader
-                // here; it finds this one until `reader` is dropped.
+                // SAFETY: this copy was active after this reader was counted. A writer changes a copy
+                // only after it has made the other one active and has then found a reader count of 0.
+                // The count includes this reader until `reader` is dropped.
                 let result = of(copy, &self.copies).with(|value| read(unsafe { &*value }));
                 drop(reader);
                 return result;
@@ -83,7 +83,7 @@ impl<T> LeftRight<T> {
     }
 
     /// Changes the value by `change`, which is called once for each copy and must do the same to both.
-    /// When this returns, nobody reads the former value any more.
+    /// When this function returns, no reader uses the former value any more.
     ///
     /// If `change` panics, the copies may differ until the next change.
     pub(crate) fn write(&self, change: impl Fn(&mut T)) {
@@ -91,21 +91,22 @@ impl<T> LeftRight<T> {
         for _ in 0..2 {
             // Only writers store it, and this is the only one.
             let unread = self.active.load(Ordering::Relaxed) ^ 1;
-            // An addition, though of nothing, since a load may give an older value.
+            // An addition of 0 instead of a load, which may give an older value.
             while of(unread, &self.readers).fetch_add(0, Ordering::AcqRel) != 0 {
                 sync::yield_now();
             }
-            // SAFETY: the lock is held, so no writer is here. `unread` is not active, and had no
-            // reader after that became so: one that counts itself from now on sees that, and does not
-            // read.
+            // SAFETY: the lock is held, so there is no other writer. `unread` is not active, and its
+            // reader count was 0 after it ceased to be: a reader that is counted from now on sees that
+            // it is not active, and does not read it.
             of(unread, &self.copies).with_mut(|value| change(unsafe { &mut *value }));
             self.active.store(unread, Ordering::Release);
         }
     }
 
-    /// In the child of a fork, whose threads, but for the one that forked, do not exist: nobody reads.
+    /// Resets the reader counts, in the child of a fork: the other threads, which may have been readers,
+    /// do not exist there.
     ///
-    /// The thread that forked must not have been inside of [`read`](LeftRight::read): neither in the
+    /// The thread that forked must not have been inside [`read`](LeftRight::read): neither in the
     /// closure nor in a signal handler that interrupted it.
     pub(crate) fn forget_readers(&self) {
         for readers in &self.readers {
@@ -114,17 +115,17 @@ impl<T> LeftRight<T> {
     }
 }
 
-/// What belongs to the copy of this index, 0 or 1.
+/// The element for the copy of this index, 0 or 1.
 fn of<T>(copy: usize, [left, right]: &[T; 2]) -> &T {
     if copy == 0 { left } else { right }
 }
 
-/// A reader that is counted until it is dropped.
+/// A reader. It is counted until it is dropped.
 struct Reader<'a>(&'a AtomicUsize);
 
 impl<'a> Reader<'a> {
     fn new(count: &'a AtomicUsize) -> Reader<'a> {
-        // Acquires what the writer has released that looked at this count before.
+        // Synchronizes with the release of the writer that read this count before.
         count.fetch_add(1, Ordering::Acquire);
         Reader(count)
     }
@@ -132,12 +133,12 @@ impl<'a> Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // What was read comes before a change by the writer that sees this.
+        // The reads happen before the change of a writer that sees this.
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// The standard library's types, by the names and with the functions of loom's.
+/// The standard library's types with loom's names and functions.
 #[cfg(not(loom))]
 mod sync {
     pub use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,7 +146,7 @@ mod sync {
 
     pub(crate) use crate::base::sync::Lock;
 
-    /// loom's notes who uses the contents when, hence the closures.
+    /// loom's type records each access to the contents, hence the closures.
     pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
@@ -189,7 +190,7 @@ mod tests {
                 pairs.write(Vec::clear);
             }
         });
-        // Looks at both copies.
+        // Called with both copies.
         pairs.write(|pairs| assert!(pairs.is_empty()));
     }
 
@@ -200,7 +201,7 @@ mod tests {
             number.read(|_| panic!("while reading"));
         }));
         assert!(result.is_err());
-        // Would wait for ever.
+        // This would never return if the reader were still counted.
         number.write(|number| *number = 1);
         assert_eq!(number.read(|number| *number), 1);
     }
@@ -208,11 +209,11 @@ mod tests {
 
 #[cfg(all(test, loom))]
 impl<T: Copy> LeftRight<T> {
-    /// What the child of a fork at this moment has: all as it is now. Whoever forks waits until nobody
-    /// holds a lock (`base/sync.rs`).
+    /// The copy that the child of a fork at this moment has. `fork` waits until no thread holds a lock
+    /// (`base/sync.rs`).
     pub(crate) fn forked(&self) -> LeftRight<T> {
         let _writer = self.writer.lock();
-        // SAFETY: the lock is held, so nobody changes a copy.
+        // SAFETY: the lock is held, so no writer changes a copy.
         let copy = |index: usize| self.copies[index].with(|value| unsafe { *value });
         LeftRight {
             copies: [UnsafeCell::new(copy(0)), UnsafeCell::new(copy(1))],

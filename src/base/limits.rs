@@ -1,13 +1,13 @@
-//! How much an image may ask for.
+//! Limits of the memory and work that an image may ask for. The stages that need them check them.
 
 #![forbid(unsafe_code)]
 
 use crate::base::error::Error;
 
-/// How much an image may ask for before a load is refused with [`Error::Limit`].
+/// Limits of an image. A load that exceeds one is refused with [`Error::Limit`].
 ///
-/// The received bytes are not trusted to state sane sizes. The defaults are far above any real
-/// library and far below what would harm the process.
+/// The received bytes may state any size. The defaults are far above those of real libraries, and far
+/// below sizes that would harm the process.
 ///
 /// ```
 /// let mut limits = memdl::Limits::default();
@@ -30,29 +30,30 @@ pub struct Limits {
     pub relocations: u64,
     /// Libraries that one image may need (`DT_NEEDED`). Default 4,096.
     pub needed: u64,
-    /// Images in one load group: the image and all that it needs from
+    /// Images in one load group: the image, and the libraries that it needs from
     /// [`Loader::provide`](crate::Loader::provide). Default 1,024.
     pub images: u64,
-    /// Live instances of one image that debuggers are told all of; those that are loaded beyond it
-    /// while a debugger is attached are told by name only, as [`Debug::Symbols`](crate::Debug::Symbols),
-    /// which is no error. What gdb does for each load grows with the square of this number.
-    /// [`Library::set_debug`](crate::Library::set_debug) tells all of any one. Default 64.
+    /// Live instances of one image that are registered with debuggers in full. Further instances that
+    /// are loaded while a debugger is attached are registered with their symbols only, as
+    /// [`Debug::Symbols`](crate::Debug::Symbols); that is no error. gdb's work for each load grows with
+    /// the square of this number. [`Library::set_debug`](crate::Library::set_debug) registers any one
+    /// in full. Default 64.
     pub instances_in_full: u64,
-    /// What the compressed debug sections of one image may have when they are unpacked, all together,
-    /// in bytes. They are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
-    /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files do
-    /// not get that much: never more than 16 times the size of the file that has the sections and
-    /// 16 MiB, nor for one section more than 64 times its compressed size (at least 256 KiB).
+    /// Total size of the compressed debug sections of one image when they are unpacked, in bytes. They
+    /// are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
+    /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files have
+    /// a lower limit: in total 16 times the size of the file with the sections plus 16 MiB, and for one
+    /// section 64 times its compressed size (at least 256 KiB).
     ///
-    /// What exceeds this is no error: the image is told by name only, as
+    /// To exceed this is no error: the image is registered with its symbols only, as
     /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 GiB.
     pub unpacked_debug_info: u64,
-    /// How many steps it may take to read the debug information of one image: a step reads an entry,
-    /// an attribute, a row of a table. A million steps take about 10 ms. Small files do not get that
-    /// much: never more than 8 for each byte of the file that has the debug information and
-    /// 16 million. It is read for the same forms as it is unpacked for.
+    /// Steps to read the debug information of one image: a step reads an entry, an attribute, or a row
+    /// of a table. A million steps take about 10 ms. Small files have a lower limit: 8 steps for each
+    /// byte of the file with the debug information, plus 16 million. It is read for the same forms for
+    /// which it is unpacked.
     ///
-    /// What exceeds this is no error: the image is told by name only, as
+    /// To exceed this is no error: the image is registered with its symbols only, as
     /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 billion.
     pub debug_info_steps: u64,
 }

@@ -1,5 +1,5 @@
-//! What every other folder may use: addresses, errors, limits, environment variables, fallible
-//! allocation, escaped text, ranked locks. It imports nothing of this crate and knows nothing of images.
+//! Code that every other folder may use: addresses, errors, limits, environment variables, fallible
+//! allocation, escaped text, ranked locks. It imports no other folder, and reads no image.
 
 #[macro_use]
 pub(crate) mod escape;

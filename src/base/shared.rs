@@ -1,10 +1,12 @@
-//! What several copies of memdl, of whatever versions, have in common where they are linked into one
-//! object: the list that debuggers read, which has one name, and the functions for their prompts.
+//! The state that several copies of memdl share when they are linked into one object.
 //!
-//! [`Shared`] is a weak variable, so that all copies use the same one. **Its name and layout never
-//! change**: what a later version needs beside it gets another name.
+//! A program may contain several versions of memdl. Where they are linked into one object, they share
+//! the list that debuggers read, which has a fixed name, and the functions for a debugger's prompt.
+//! [`Shared`] is a weak variable, so all copies use the same one. **Its name and layout never change**:
+//! state that a later version adds gets another name.
 //!
-//! Copies in different objects share nothing here; each has a list of its own, which debuggers find.
+//! Copies in different objects share nothing here. Each has its own list, and debuggers find them all.
+//! The list itself is in `debug/gdb_jit.rs`.
 
 #![allow(unsafe_code)]
 
@@ -14,37 +16,37 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// What is shared.
+/// The shared variable.
 #[repr(C)]
 struct Shared {
-    /// Guards the list that debuggers read. A mutex of the C library, since those of `std` have no layout
-    /// that all versions of Rust agree on.
+    /// Guards the list that debuggers read. It is the C library's mutex: the layout of `std`'s differs
+    /// between versions of Rust.
     list_lock: UnsafeCell<libc::pthread_mutex_t>,
-    /// The copies.
+    /// The first of the registered copies.
     copies: AtomicPtr<Copy>,
 }
 
-// SAFETY: a pthread mutex is there to be used by many threads at once.
+// SAFETY: a pthread mutex may be used by many threads at once; `copies` is atomic.
 unsafe impl Sync for Shared {}
 
 const _: () = assert!(size_of::<Shared>() <= 64 && align_of::<Shared>() <= 8);
 
-/// A copy of memdl, in the list of them.
+/// A copy of memdl, as an element of the list of copies.
 #[repr(C)]
 pub(crate) struct Copy {
     next: AtomicPtr<Copy>,
-    /// Has the copy do for its images what the function with this number at a debugger's prompt is for.
-    tell: extern "C" fn(function: c_int, argument: *const c_void) -> c_int,
+    /// Runs the debugger command of this number for the images of this copy.
+    run: extern "C" fn(function: c_int, argument: *const c_void) -> c_int,
 }
 
 impl Copy {
-    pub(crate) const fn new(tell: extern "C" fn(c_int, *const c_void) -> c_int) -> Copy {
-        Copy { next: AtomicPtr::new(ptr::null_mut()), tell }
+    pub(crate) const fn new(run: extern "C" fn(c_int, *const c_void) -> c_int) -> Copy {
+        Copy { next: AtomicPtr::new(ptr::null_mut()), run }
     }
 }
 
-// All zeros is a mutex that nobody holds, no copies. Link-time optimisation puts the assembly of all
-// copies one behind the other: hence `.ifndef`.
+// All zeros: an unlocked mutex, and no copies. Link-time optimisation puts the assembly of all copies into
+// one file: hence `.ifndef`.
 std::arch::global_asm!(
     ".ifndef memdl_shared_v1",
     ".pushsection .data.memdl_shared_v1,\"aw\",@progbits",
@@ -64,9 +66,9 @@ unsafe extern "C" {
     safe static SHARED: Shared;
 }
 
-/// The lock of the list that debuggers read, held.
+/// The guard of the list that debuggers read.
 ///
-/// Nobody forks meanwhile: each copy takes it under a lock of its own that a fork waits for
+/// No fork happens while it is held: each copy takes it under a lock of its own, for which a fork waits
 /// ([`crate::base::sync`]).
 pub(crate) struct ListGuard {
     /// A guard stays in its thread.
@@ -81,7 +83,7 @@ impl ListGuard {
         ListGuard { _thread: PhantomData }
     }
 
-    /// `None` if some thread holds it, perhaps the one that asks.
+    /// `None` if a thread holds it, perhaps the calling one.
     pub(crate) fn try_lock() -> Option<ListGuard> {
         // SAFETY: as above.
         let result = unsafe { libc::pthread_mutex_trylock(SHARED.list_lock.get()) };
@@ -97,32 +99,33 @@ impl Drop for ListGuard {
     }
 }
 
-/// Enters a copy that is in no list, for good.
-pub(crate) fn enter(copy: &'static Copy) {
+/// Registers a copy that is not registered yet. It stays registered.
+pub(crate) fn register(copy: &'static Copy) {
     let mut first = SHARED.copies.load(Ordering::SeqCst);
     loop {
         copy.next.store(first, Ordering::SeqCst);
-        let entered = ptr::from_ref(copy).cast_mut();
-        match SHARED.copies.compare_exchange(first, entered, Ordering::SeqCst, Ordering::SeqCst) {
+        let registered = ptr::from_ref(copy).cast_mut();
+        match SHARED.copies.compare_exchange(first, registered, Ordering::SeqCst, Ordering::SeqCst)
+        {
             Ok(_) => return,
             Err(other) => first = other,
         }
     }
 }
 
-/// Has each copy that has loaded anything do what the function with this number is for: of how many
-/// images together; or the first negative answer.
-pub(crate) fn tell(function: c_int, argument: *const c_void) -> c_int {
-    let mut told: c_int = 0;
+/// Runs the debugger command of this number in each registered copy. Gives the total number of images, or
+/// the first negative result.
+pub(crate) fn run_in_each(function: c_int, argument: *const c_void) -> c_int {
+    let mut images: c_int = 0;
     let mut next = SHARED.copies.load(Ordering::SeqCst);
-    // SAFETY: entered by `enter` of some copy, as a static of its; all are in this object.
+    // SAFETY: registered by a copy in this object, as a `'static` reference.
     while let Some(copy) = unsafe { next.as_ref() } {
-        let answer = (copy.tell)(function, argument);
-        if answer < 0 {
-            return answer;
+        let result = (copy.run)(function, argument);
+        if result < 0 {
+            return result;
         }
-        told = told.saturating_add(answer);
+        images = images.saturating_add(result);
         next = copy.next.load(Ordering::SeqCst);
     }
-    told
+    images
 }

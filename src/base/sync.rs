@@ -2,17 +2,17 @@
 //!
 //! A thread takes locks in ascending order of their ranks, and at most one of each rank. So no two
 //! threads can wait for each other. A build with debug assertions panics where a thread breaks the
-//! rule, in whatever test it happens.
+//! rule.
 //!
-//! A child of `fork` has one thread. A lock that another thread of the parent held would stay locked
-//! for good in it. So every thread that takes its first lock enters a gate, and leaves it with its
-//! last lock. [`close_for_fork`] closes the gate and waits until nobody is inside: at the moment of
-//! the fork no lock of this type is held, whichever there are, in the parent and in the child.
+//! A child of `fork` has one thread. A lock that another thread of the parent held would stay locked in
+//! the child forever. So every thread enters a gate with its first lock, and leaves it with its last.
+//! [`close_for_fork`] closes the gate and waits until no thread is inside: at the moment of the fork no
+//! lock of this type is held, in the parent or in the child.
 //!
-//! No foreign code runs under a lock: no code of images, no callback of the caller's, no logger. It
-//! could fork, or load.
+//! No foreign code runs under a lock: no code of images, no callback of the caller, no logger. It could
+//! fork, or load. This file does not check that.
 //!
-//! The gate is split into cells, so that threads do not write to one cache line.
+//! The gate is split into cells, so that threads do not all write to one cache line.
 //!
 //! Sources: `pthread_atfork(3)`; jemalloc's `witness.h` for the ranks.
 
@@ -30,7 +30,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(crate) enum Rank {
-    /// What is found out about a process once.
+    /// Facts about the process that are determined once.
     SetUp,
     /// The idle instances of one pool.
     Pool,
@@ -42,17 +42,17 @@ pub(crate) enum Rank {
     Images,
     /// The restrictions of groups' imports.
     Restrictions,
-    /// What the images of one group are bound to.
+    /// The dependencies of the images of one group.
     Keep,
     /// The registry of thread-local storage.
     Tls,
-    /// The definitions that are unique in the process.
+    /// The unique definitions (`STB_GNU_UNIQUE`).
     Unique,
     /// Writers of the unwinders' table.
     Unwind,
     /// The debug registration of one image.
     Debug,
-    /// How many instances of an image debuggers see in full.
+    /// The number of instances of an image that are registered in full.
     InFull,
     /// The files for profilers.
     Profile,
@@ -60,7 +60,7 @@ pub(crate) enum Rank {
     DebugList,
     /// Memory for the next image.
     Memory,
-    /// Addresses that are not used again.
+    /// The quarantined addresses.
     Quarantine,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Guard<'l, T> {
     _held: Held,
 }
 
-/// A lock with a rank that many may hold for reading.
+/// A reader-writer lock with a rank.
 pub(crate) struct SharedLock<T> {
     rank: Rank,
     inner: RwLock<T>,
@@ -105,7 +105,7 @@ impl<T> Lock<T> {
         Guard { guard: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
     }
 
-    /// `None` if some thread holds it, perhaps the one that asks.
+    /// `None` if a thread holds it, perhaps the calling one.
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         let held = Held::try_new(self.rank)?;
         match self.inner.try_lock() {
@@ -138,7 +138,7 @@ impl<T> SharedLock<T> {
         }
     }
 
-    /// `None` if some thread writes, perhaps the one that asks.
+    /// `None` if a thread holds it for writing, perhaps the calling one.
     pub(crate) fn try_read(&self) -> Option<ReadGuard<'_, T>> {
         let held = Held::try_new(self.rank)?;
         match self.inner.try_read() {
@@ -197,14 +197,14 @@ thread_local! {
     static RANKS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The bit of a thread that holds off forks without a lock.
+/// The bit of [`hold_off_fork`]: no lock is held, and forks wait.
 const NO_FORK: u32 = 1 << 31;
-/// The bit of the thread that has closed the gate: a handler that interrupts it may take locks.
+/// The bit of the thread that has closed the gate. A signal handler that interrupts it may take locks.
 const FORKING: u32 = 1 << 30;
 /// The bits that stand for locks.
 const LOCKS: u32 = FORKING - 1;
 
-/// A rank that this thread holds. Dropped after the lock was given back.
+/// A rank that this thread holds. It is dropped after the lock is released.
 struct Held {
     bit: u32,
     /// A guard stays in its thread.
@@ -222,7 +222,7 @@ impl Held {
         Held::enter(bit, ranks)
     }
 
-    /// `None` if this thread holds that rank, or a later one: waiting could take for ever.
+    /// `None` if this thread holds that rank or a later one: to wait could be a deadlock.
     fn try_new(rank: Rank) -> Option<Held> {
         let bit = 1 << rank as u32;
         let ranks = RANKS.get();
@@ -239,7 +239,7 @@ impl Held {
     }
 }
 
-#[expect(clippy::panic, reason = "a fault of memdl's, which only builds for tests look for")]
+#[expect(clippy::panic, reason = "a fault of memdl, for which only debug builds check")]
 #[cold]
 #[inline(never)]
 fn out_of_order(rank: Rank, ranks: u32) {
@@ -261,18 +261,18 @@ impl Drop for Held {
     }
 }
 
-/// Holds off forks until the result is dropped: for locks of the C library that a forked child would
-/// find locked.
+/// Holds off forks until the result is dropped: for calls that take locks of the C library, which a
+/// forked child would find locked.
 pub(crate) fn hold_off_fork() -> impl Sized {
     let ranks = RANKS.get();
     (ranks & NO_FORK == 0).then(|| Held::enter(NO_FORK, ranks))
 }
 
-/// Calls foreign code below [`hold_off_fork`], at a moment when the C library's lock is free: forks are
+/// Calls foreign code under [`hold_off_fork`], at a moment when the C library's lock is free: forks are
 /// possible until `call` returns.
 pub(crate) fn with_forks_possible<R>(call: impl FnOnce() -> R) -> R {
     let ranks = RANKS.get();
-    // Where a lock of ours is held it stays as it is.
+    // Where this thread holds a ranked lock too, forks stay held off.
     if ranks != NO_FORK {
         return call();
     }
@@ -284,10 +284,10 @@ pub(crate) fn with_forks_possible<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Who is inside.
+/// The gate: which threads are inside.
 struct Gate {
     cells: [GateCell; CELLS],
-    /// Nobody may enter any more.
+    /// Whether threads must wait to enter.
     is_closed: AtomicBool,
     /// Held by the thread that has closed the gate.
     closing: Mutex<()>,
@@ -295,7 +295,7 @@ struct Gate {
 
 const CELLS: usize = 16;
 
-/// How many threads are inside, of those that count here. On a cache line of its own.
+/// The number of threads inside, of those that are counted in this cell. It has its own cache lines.
 #[repr(align(128))]
 struct GateCell(AtomicUsize);
 
@@ -306,12 +306,12 @@ static GATE: Gate = Gate {
 };
 
 impl Gate {
-    /// Where the calling thread is counted.
+    /// The cell of the calling thread.
     #[expect(clippy::indexing_slicing, reason = "a remainder is less than what it is divided by")]
     #[inline]
     fn cell(&self) -> &AtomicUsize {
-        // A thread-local lies on another page in each thread: a stack has an odd number of pages, with
-        // the one that guards it.
+        // The address of a thread-local spreads threads over cells: it lies on another page in each
+        // thread, and a stack with its guard page has an odd number of pages.
         let thread = RANKS.with(|ranks| std::ptr::from_ref(ranks).addr());
         &self.cells[(thread >> 12) % CELLS].0
     }
@@ -319,7 +319,7 @@ impl Gate {
     #[inline]
     fn enter(&self) {
         self.cell().fetch_add(1, Ordering::SeqCst);
-        // A closer that has not seen this thread's count is seen here, and the other way round.
+        // Either this thread sees that the gate is closed, or the closing thread sees its count.
         if self.is_closed.load(Ordering::SeqCst) {
             self.enter_slowly();
         }
@@ -347,7 +347,7 @@ impl Gate {
     }
 }
 
-/// The gate, closed by this thread.
+/// The guard of `GATE.closing` while the gate is closed.
 struct Closed(UnsafeCell<Option<MutexGuard<'static, ()>>>);
 
 // SAFETY: filled and emptied only by the thread that holds `GATE.closing`.
@@ -355,12 +355,12 @@ unsafe impl Sync for Closed {}
 
 static CLOSED: Closed = Closed(UnsafeCell::new(None));
 
-/// Waits until no other thread holds a lock, and keeps it so until [`open_after_fork_in_parent`] or
+/// Waits until no other thread holds a lock. None can take one until [`open_after_fork_in_parent`] or
 /// [`open_after_fork_in_child`].
 pub(crate) fn close_for_fork() {
     let closing = GATE.closing.lock().unwrap_or_else(PoisonError::into_inner);
     GATE.is_closed.store(true, Ordering::SeqCst);
-    // A thread that forks while it holds a lock does not wait for itself.
+    // This thread may hold a lock itself, and does not wait for that.
     let own = usize::from(RANKS.get() != 0);
     RANKS.set(RANKS.get() | FORKING);
     let mut turns = 0u32;
@@ -377,17 +377,17 @@ pub(crate) fn close_for_fork() {
     unsafe { *CLOSED.0.get() = Some(closing) };
 }
 
-/// Lets threads take locks again. Only after [`close_for_fork`], in the same thread.
+/// Lets threads take locks again. It must follow [`close_for_fork`], in the same thread.
 pub(crate) fn open_after_fork_in_parent() {
     RANKS.set(RANKS.get() & !FORKING);
     GATE.is_closed.store(false, Ordering::SeqCst);
-    // SAFETY: this thread holds `closing`: the guard is in there.
+    // SAFETY: this thread holds `closing`; `close_for_fork` stored the guard.
     drop(unsafe { (*CLOSED.0.get()).take() });
 }
 
-/// As [`open_after_fork_in_parent`], in the child, whose only thread is the one that forked.
+/// As [`open_after_fork_in_parent`], in the child, where only the thread that forked exists.
 pub(crate) fn open_after_fork_in_child() {
-    // Threads that do not exist here may have been about to enter.
+    // Threads that do not exist in the child may have been counted while they tried to enter.
     GATE.cells.iter().for_each(|cell| cell.0.store(0, Ordering::SeqCst));
     GATE.cell().store(usize::from(RANKS.get() & !FORKING != 0), Ordering::SeqCst);
     open_after_fork_in_parent();
@@ -411,7 +411,7 @@ mod tests {
         for other in [&first, &same] {
             assert!(other.try_lock().is_none());
             let taken = panic::catch_unwind(AssertUnwindSafe(|| *other.lock()));
-            assert_eq!(taken.is_err(), cfg!(debug_assertions), "as far as assertions are built in");
+            assert_eq!(taken.is_err(), cfg!(debug_assertions), "only with debug assertions");
         }
     }
 
@@ -446,8 +446,7 @@ mod tests {
                 });
             }
             for _ in 0..200 {
-                // The handlers of this crate's own fork are there as well: the gate is closed twice
-                // by one thread only if they nest, which they do not.
+                // memdl's own handlers of `fork` close and open the gate.
                 // SAFETY: the child takes locks, allocates nothing, and leaves by `_exit`.
                 let child = unsafe { libc::fork() };
                 if child == 0 {

@@ -194,7 +194,7 @@ pub(crate) fn keep() {
 
 /// Makes this copy's images known to the functions, whichever copy's they are. Once.
 pub(crate) fn set_up() {
-    shared::enter(&COPY);
+    shared::register(&COPY);
 }
 
 /// What the functions return if a thread is in the middle of a load or an unload.
@@ -251,26 +251,26 @@ const FULL_AT: c_int = 3;
 const FILE: c_int = 4;
 
 extern "C" fn tell_full() -> c_int {
-    shared::tell(FULL, ptr::null())
+    shared::run_in_each(FULL, ptr::null())
 }
 
 extern "C" fn tell_portable() -> c_int {
-    shared::tell(PORTABLE, ptr::null())
+    shared::run_in_each(PORTABLE, ptr::null())
 }
 
 extern "C" fn tell_symbols() -> c_int {
-    shared::tell(SYMBOLS, ptr::null())
+    shared::run_in_each(SYMBOLS, ptr::null())
 }
 
 extern "C" fn tell_full_at(address: *const c_void) -> c_int {
-    shared::tell(FULL_AT, address)
+    shared::run_in_each(FULL_AT, address)
 }
 
 extern "C" fn tell_file(path: *const c_char) -> c_int {
     if path.is_null() {
         return NO_FILE;
     }
-    shared::tell(FILE, path.cast())
+    shared::run_in_each(FILE, path.cast())
 }
 
 /// This copy of memdl, for all that are linked into the same object.

@@ -1,21 +1,21 @@
 //! The function that unwinders call in place of `_dl_find_object`.
 //!
-//! A macro, since the function and the list that it names are those of the file that invokes it, in a
-//! folder above this one.
+//! A macro, because it names a function and a list of the file that invokes it, in a folder above this
+//! one. It searches nothing itself: it jumps to that function.
 
-/// Defines `finder()`, and the function whose address it gives: goes on to `$function`, with the
-/// address of `$ring` behind it.
+/// Defines `finder()`, which gives the address of a function that jumps to `$function`. The address of
+/// `$ring` is stored behind its code.
 macro_rules! define_finder {
     ($function:path, $ring:path) => {
-        /// What the names of the variables below begin with: its own name has a hash of this crate in it, so
-        /// that another version of memdl can be linked into the same program.
+        /// The prefix of the symbols below. Its name contains a hash of this crate, so that another version of
+        /// memdl can be linked into the same program.
         static OWN: u8 = 0;
 
-        // What unwinders call instead of `_dl_find_object`: goes on to memdl's own, and is known as one of
-        // memdl's by other copies of it, of whatever version (`unwind::Link`).
+        // Unwinders call this function instead of `_dl_find_object`. It jumps to memdl's own. Other copies of
+        // memdl, of any version, recognize it by its mark (`unwind::Link`).
         std::arch::global_asm!(
             ".pushsection .text.memdl_find_object, \"ax\", @progbits",
-            // All of it is in one page.
+            // Aligned, so that it does not cross a page.
             ".balign 64",
             ".globl {own}_find_object",
             ".hidden {own}_find_object",
@@ -40,7 +40,7 @@ macro_rules! define_finder {
             std::arch::naked_asm!("lea rax, [rip + {own}_find_object]", "ret", own = sym OWN)
         }
 
-        /// The distance of the words that tell of a finder from its start.
+        /// The distance of the mark from the start of the function.
         const FINDER_MARK: usize = 16;
     };
 }

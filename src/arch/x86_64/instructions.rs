@@ -1,10 +1,11 @@
-//! Instructions that other folders put into functions and into memory.
+//! Single instructions, as bytes and as text for assembly of other folders. This file writes none of
+//! them to memory.
 
 /// The first byte in memory of a breakpoint that a debugger has set (`int3`).
 pub(crate) const BREAKPOINT: u8 = 0xcc;
 
-/// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro,
-/// since `global_asm!` takes literals only.
+/// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro, because
+/// `global_asm!` takes literals only.
 macro_rules! return_instruction {
     () => {
         "ret"
@@ -12,7 +13,7 @@ macro_rules! return_instruction {
 }
 pub(crate) use return_instruction;
 
-/// The instruction that goes on to a function, leaving the stack and all arguments as they are.
+/// The instruction that jumps to a function, and changes neither the stack nor the arguments.
 macro_rules! jump_instruction {
     ($function:literal) => {
         concat!("jmp ", $function)
@@ -20,8 +21,8 @@ macro_rules! jump_instruction {
 }
 pub(crate) use jump_instruction;
 
-/// Functions of two or three arguments that pass their return address on as one more: what they
-/// do depends on who called them.
+/// Defines a function of two or three arguments that passes its return address to `$to` as one more
+/// argument: the result depends on the calling image.
 macro_rules! with_return_address {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($a:ident: $A:ty, $b:ident: $B:ty) => $to:path;) => {
         $(#[$doc])*

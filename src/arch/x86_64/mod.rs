@@ -1,8 +1,8 @@
-//! x86-64 (AMD64 psABI): the numbers of its relocations, and its thread-local storage.
+//! x86-64 (AMD64 psABI): relocation numbers, thread-local storage, PLT entries, signal frames.
 //!
-//! Peculiar to the machine: thread-local blocks lie below the thread pointer (TLS variant II), the
-//! thread pointer is the word at `fs:0`, and the compiler's access to a thread-local of a shared
-//! library is a call of `__tls_get_addr` with the address of a `{module, offset}` pair in `rdi`.
+//! The peculiarities of the machine: thread-local blocks lie below the thread pointer (TLS variant II),
+//! the thread pointer is the word at `fs:0`, and compiled code accesses a thread-local of a shared
+//! library by a call of `__tls_get_addr` with the address of a `{module, offset}` pair in `rdi`.
 //!
 //! Source: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
 //! table 4.9 (relocation types); U. Drepper, "ELF Handling For Thread-Local Storage", section 3.4.6.

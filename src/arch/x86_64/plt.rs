@@ -1,4 +1,5 @@
-//! Where an entry of a lazy PLT goes, and how an IFUNC resolver is called.
+//! The target of the entries of a lazy PLT, and the call of an IFUNC resolver. The function that binds
+//! is in a folder above: this file calls it through a pointer.
 
 #![allow(unsafe_code)]
 
@@ -8,12 +9,12 @@ use crate::arch::x86_64::registers::{
     HAS_XSAVE, STATE_AREA, STATE_MASK, restore_registers, save_registers,
 };
 
-/// Where an image's PLT jumps to for a function that is not bound yet. On the stack are the two
-/// words that the PLT has pushed: what its global offset table held (`Plt`, whose first word is
-/// the function that binds), and the number of the entry.
+/// The target of an image's PLT entry for a function that is not bound yet. The PLT has pushed two words
+/// on the stack: the word of its global offset table (a pointer to `Plt`, whose first word is the
+/// function that binds), and the number of the entry.
 ///
-/// All that arguments are passed in stays as it is, `al` and the vector registers included; the
-/// psABI leaves r11 free.
+/// It preserves all registers that pass arguments, `al` and the vector registers included; the psABI
+/// leaves r11 free.
 ///
 /// # Safety
 /// Reached from a PLT only.
@@ -38,10 +39,10 @@ pub(crate) unsafe extern "C" fn bind_call() {
     )
 }
 
-/// Calls an IFUNC resolver and returns the function that it chose.
+/// Calls an IFUNC resolver and returns the address that it chose.
 ///
 /// # Safety
-/// `resolver` is the address of one, in relocated executable memory.
+/// `resolver` must be the address of a resolver, in relocated executable memory.
 pub(crate) unsafe fn call_ifunc_resolver(resolver: usize) -> usize {
     // SAFETY: the caller's promise. On this machine a resolver takes no arguments.
     unsafe {

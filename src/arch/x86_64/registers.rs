@@ -1,22 +1,25 @@
-//! Saving and restoring every register that a C function may change.
+//! Assembly that saves and restores every register that a C function may change.
 //!
 //! Compiled code that calls a TLS descriptor's resolver, or that reaches the lazy binder through a PLT
-//! entry, expects its registers unchanged, vector registers included.
+//! entry, expects its registers unchanged, vector registers included. The macros give text for
+//! `naked_asm!`; this file calls nothing.
+//!
+//! Source: Intel SDM volume 1, chapter 13 (XSAVE).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// Room for the extended state of the components in [`STATE_MASK`], in the standard form, whose
-/// last one ends at 2,688 on every processor there is, and a little more.
+/// Size of the save area for the components in [`STATE_MASK`], in the standard form of XSAVE. The last of
+/// them ends at 2,688 on every processor.
 pub(crate) const STATE_AREA: usize = 2816;
-/// SSE, AVX, and the three of AVX-512: all that a function may be passed arguments in, or that
-/// a descriptor's caller may hold values in.
+/// SSE, AVX, and the three components of AVX-512: the vector registers that pass arguments, or in which
+/// the caller of a descriptor's resolver may hold values.
 pub(crate) const STATE_MASK: u32 = 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7;
 
 /// Whether the system has enabled `xsave`.
 pub(crate) static HAS_XSAVE: AtomicU8 = AtomicU8::new(0);
 
-/// Finds out what the assembly below must know of the processor; to be called before an image
-/// refers to it. Not for every image: virtual machines take microseconds for each question.
+/// Sets [`HAS_XSAVE`]. It must be called before an image refers to the assembly below. It asks the
+/// processor once, because `cpuid` takes microseconds in a virtual machine.
 pub(crate) fn detect_xsave() {
     const OSXSAVE: u32 = 1 << 27;
     static DONE: AtomicBool = AtomicBool::new(false);
@@ -27,15 +30,15 @@ pub(crate) fn detect_xsave() {
     }
 }
 
-/// Saves all registers that a C function may change, but rax and rdi, and aligns the stack;
-/// `rbp` holds what it was. Between this and [`restore_registers`], rax and rdi are as before.
+/// Saves all registers that a C function may change, except rax and rdi, and aligns the stack; `rbp`
+/// holds the address of the saved `rbp`. It changes neither rax nor rdi.
 macro_rules! save_registers {
     () => {
         concat!(
             "push rbp\n mov rbp, rsp\n",
             "push rcx\n push rdx\n push rsi\n push r8\n push r9\n push r10\n push r11\n",
             "sub rsp, {state}\n and rsp, -64\n",
-            // The header of the state must be zero but for what xsave writes.
+            // The header of the save area must be zero, except for the fields that xsave writes.
             "mov r8, rax\n",
             "xor eax, eax\n",
             "mov qword ptr [rsp + 512], rax\n mov qword ptr [rsp + 520], rax\n",
@@ -52,7 +55,7 @@ macro_rules! save_registers {
 
 pub(crate) use save_registers;
 
-/// Undoes [`save_registers`]; rax keeps the value that it has.
+/// Undoes [`save_registers`]; rax keeps its current value.
 macro_rules! restore_registers {
     () => {
         concat!(

@@ -1,4 +1,4 @@
-//! The numbers of AMD64's relocations.
+//! The numbers and names of AMD64's relocations. The formulas are in `arch/reloc_kind.rs`.
 //!
 //! Source: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
 //! table 4.9.

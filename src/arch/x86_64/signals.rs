@@ -1,9 +1,11 @@
-//! Where signal handlers return to.
+//! The return addresses of signal handlers. It reads the process's handlers and changes none.
+//!
+//! Source: `rt_sigaction(2)`, `SA_RESTORER`.
 
 #![allow(unsafe_code)]
 
-/// The addresses that signal handlers return to: what a backtrace shows between a handler and
-/// what it has interrupted. The C library has one such place, and tells nobody but the kernel.
+/// The return addresses of signal handlers: the frames of a backtrace between a handler and the code that
+/// it has interrupted. The C library has one such address, and only the kernel gives it out.
 pub(crate) fn signal_returns() -> Vec<usize> {
     /// `struct kernel_sigaction` of this machine (`rt_sigaction(2)`).
     #[repr(C)]
@@ -19,7 +21,7 @@ pub(crate) fn signal_returns() -> Vec<usize> {
     for signal in 1..=MAX_SIGNAL {
         let mut action = Action::default();
         let mask_size = size_of_val(&action.mask);
-        // SAFETY: asks, and changes nothing; the answer goes to the local, which is as large.
+        // SAFETY: with a null new action, the call changes no handler. The result fits the local.
         unsafe {
             let nothing = std::ptr::null::<Action>();
             libc::syscall(libc::SYS_rt_sigaction, signal, nothing, &raw mut action, mask_size);

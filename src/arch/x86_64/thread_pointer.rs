@@ -1,4 +1,4 @@
-//! The thread pointer: the word at `fs:0`, which holds its own address.
+//! The thread pointer: the word at `fs:0`, which holds its own address. This file reads no other memory.
 
 #![allow(unsafe_code)]
 

@@ -1,28 +1,28 @@
-//! Access to thread-local variables: what compiled code calls, and the variables of every thread that it
-//! reads.
+//! Access to thread-local variables: the functions that compiled code calls, and the per-thread
+//! variables that these read.
 //!
-//! Peculiar to the machine: thread-local blocks lie below the thread pointer (TLS variant II), and the
-//! compiler's access to a thread-local of a shared library is a call of `__tls_get_addr` with the
-//! address of a `{module, offset}` pair in `rdi`.
+//! Thread-local blocks lie below the thread pointer (TLS variant II). Compiled code accesses a
+//! thread-local of a shared library by a call of `__tls_get_addr` with the address of a
+//! `{module, offset}` pair in `rdi`.
 //!
-//! A macro, since what it calls in the end, and the sizes that it needs, are those of the file that
-//! invokes it, in a folder above this one.
+//! A macro, because it calls functions and uses sizes of the file that invokes it, in a folder above
+//! this one. It allocates no block: those functions do.
 //!
 //! Source: U. Drepper, "ELF Handling For Thread-Local Storage", 3.4.6.
 
 /// Defines `tls_get_addr`, the resolvers of TLS descriptors, and every thread's slots and static pool.
 ///
-/// In scope must be the constants `SLOTS`, `NO_BLOCK`, `POOL`, `POOL_ALIGN`, `DESCRIPTOR_OFFSET_BITS`,
+/// The invoking file must have in scope the constants `SLOTS`, `NO_BLOCK`, `POOL`, `POOL_ALIGN`, `DESCRIPTOR_OFFSET_BITS`,
 /// `STARTS`, `STARTS_LEN`, and the type `TlsIndex`.
 macro_rules! define_tls {
     ($address_slow:path, $descriptor_slow:path) => {
-        /// What the names of the variables below begin with: its own name has a hash of this crate in it, so
-        /// that another version of memdl can be linked into the same program.
+        /// The prefix of the symbols below. Its name contains a hash of this crate, so that another version of
+        /// memdl can be linked into the same program.
         static OWN: u8 = 0;
 
         // Every thread's pointers to its blocks of the first `SLOTS` modules, in the static part of
-        // the thread-local storage of whatever memdl is linked into: at a constant distance from the
-        // thread pointer, so that code and debuggers reach them without a call.
+        // the thread-local storage of the object that memdl is linked into: at a constant distance from
+        // the thread pointer, so that code and debuggers reach them without a call.
         std::arch::global_asm!(
             ".pushsection .tdata.memdl_tls_slots, \"awT\", @progbits",
             ".p2align 3",
@@ -43,9 +43,8 @@ macro_rules! define_tls {
         );
 
         // Memory for the blocks of images whose variables have a fixed distance from the thread
-        // pointer (initial exec). It is initialised data (a byte that is not zero makes it so), since
-        // what new threads get in it is what stands in the initial values of the object that memdl is
-        // linked into.
+        // pointer (initial exec). It is initialised data, which a nonzero byte ensures: new threads get a
+        // copy of the initial values of the object that memdl is linked into, and memdl changes those.
         std::arch::global_asm!(
             ".pushsection .tdata.memdl_static_pool, \"awT\", @progbits",
             ".balign {align}",
@@ -64,7 +63,7 @@ macro_rules! define_tls {
 
         /// The distance of the static pool from the thread pointer, the same in every thread.
         ///
-        /// Like all that names such a variable, it is assembly in which [`OWN`] is replaced as text.
+        /// It is assembly because [`OWN`] is replaced as text in the variable's name.
         #[unsafe(naked)]
         pub(crate) extern "C" fn static_pool_offset() -> isize {
             std::arch::naked_asm!(
@@ -89,12 +88,12 @@ macro_rules! define_tls {
 
         /// `__tls_get_addr` as images see it: their own modules first, all others the host's.
         ///
-        /// A module of memdl's has bit 63 of its id set and its index below; an index under `SLOTS`
-        /// whose block exists takes a dozen instructions and no lock.
+        /// The id of a module of memdl has bit 63 set, and the module's index in the other bits. For an index
+        /// below `SLOTS` whose block exists, it takes a dozen instructions and no lock.
         ///
         /// # Safety
-        /// `index` points to a pair that a relocation filled in. A C function of the psABI, but for
-        /// the stack, which old compilers leave misaligned at this call.
+        /// `index` must point to a pair that a relocation filled in. It follows the psABI's convention for C
+        /// functions, but the stack may be misaligned: old compilers leave it so at this call.
         #[unsafe(naked)]
         pub(crate) unsafe extern "C" fn tls_get_addr(index: *const TlsIndex) -> *mut std::ffi::c_void {
             std::arch::naked_asm!(
@@ -148,13 +147,13 @@ macro_rules! define_tls {
         /// Resolver of variables at a fixed distance from the thread pointer, which is the argument.
         ///
         /// # Safety
-        /// Called by compiled code through a descriptor only; so are the two below.
+        /// Only compiled code may call it, through a descriptor. The same holds for the two below.
         #[unsafe(naked)]
         pub(crate) unsafe extern "C" fn tlsdesc_static() {
             std::arch::naked_asm!("mov rax, qword ptr [rax + 8]", "ret")
         }
 
-        /// Resolver of weak variables that nothing defines: their address is the argument.
+        /// Resolver of undefined weak variables: the argument is the address.
         ///
         /// # Safety
         /// As [`tlsdesc_static`].
@@ -173,7 +172,7 @@ macro_rules! define_tls {
             std::arch::naked_asm!(
                 "push rcx",
                 "mov rax, qword ptr [rax + 8]",
-                // The module of ours is the slot, once the top bit is off; the host's have none.
+                // Without its top bit, an id of memdl is the slot. An id of the host has no top bit.
                 "mov rcx, rax",
                 "btr rcx, 63",
                 "jnc 3f",
@@ -208,7 +207,7 @@ macro_rules! define_tls {
                 "jmp 2b",
                 "5:",
                 "pop rdx",
-                // The thread's first access. What is called may use any register.
+                // The thread's first access. The function that it calls may use any register.
                 "3:",
                 "push rdi",
                 "mov rdi, rax",
@@ -226,7 +225,7 @@ macro_rules! define_tls {
             )
         }
 
-        /// Calls [`descriptor_slow`] with rdi, and keeps all registers but rax and rdi.
+        /// Calls `$descriptor_slow` with rdi, and preserves all registers except rax and rdi.
         #[unsafe(naked)]
         unsafe extern "C" fn descriptor_slow_preserving() {
             std::arch::naked_asm!(
