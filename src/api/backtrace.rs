@@ -25,7 +25,8 @@ use crate::base::escape::Escaped;
 use crate::base::fallible::{has_spare_memory, try_copy, try_lossy, try_vec};
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Place;
-use crate::images::group::{self, LoadedImage};
+use crate::images::group::LoadedImage;
+use crate::images::registry;
 
 /// A function of an image that an address lies in: see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +135,7 @@ impl fmt::Display for Frame {
 /// # }
 /// ```
 pub fn symbolize(address: usize) -> Vec<Frame> {
-    let Some(image) = group::image_at(address) else { return Vec::new() };
+    let Some(image) = registry::image_at(address) else { return Vec::new() };
     if !has_spare_memory() {
         return Vec::new();
     }

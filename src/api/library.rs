@@ -23,7 +23,7 @@ use crate::elf::versions::Version;
 use crate::images::dlsym;
 use crate::images::group::{LoadGroup, LoadedImage};
 use crate::load::debugger_commands;
-use crate::load::instantiate::{self, uninitialised};
+use crate::load::instantiate::{self, instance_uninitialised};
 use crate::load::prepare::Prepared;
 
 /// A shared library that runs from memory.
@@ -60,7 +60,7 @@ impl Library {
     /// As [`Library::from_bytes`].
     pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
-        Ok(Library { group: unsafe { instantiate::run_once(prepared)? } })
+        Ok(Library { group: unsafe { instantiate::single_instance(prepared)? } })
     }
 
     /// The only instance, mapped and relocated. Its constructors have not run. IFUNC resolvers run if
@@ -69,7 +69,7 @@ impl Library {
         prepared: Prepared<'_>,
         may_run: Option<MayRun>,
     ) -> Result<Library, Error> {
-        Ok(Library { group: instantiate::place_once(prepared, may_run)? })
+        Ok(Library { group: instantiate::single_instance_uninitialised(prepared, may_run)? })
     }
 
     pub(crate) fn group(&self) -> &Arc<LoadGroup> {
@@ -425,7 +425,7 @@ impl Template {
             Some(symfile) => symfile.register(name, instance),
             None => DebugRegistration::none(name, instance),
         };
-        Ok(Library { group: uninitialised(&self.prepared, None, &mut register, may_run)? })
+        Ok(Library { group: instance_uninitialised(&self.prepared, None, &mut register, may_run)? })
     }
 
     /// The name of an image that can never be unloaded, if there is one.

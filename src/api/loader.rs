@@ -15,7 +15,7 @@ use crate::debug::{Debug, Instances};
 use crate::images::policy::SymbolRequest;
 use crate::images::policy::{Imports, VerifyRequest};
 use crate::link::scope::Scope;
-use crate::load::prepare::Settings;
+use crate::load::settings::Settings;
 use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::Bytes;
 use crate::profile::Profile;

@@ -31,6 +31,7 @@ use crate::base::fallible::TryGrow;
 use crate::base::promise::MayRun;
 use crate::base::sync::{Lock, Rank};
 use crate::images::group::LoadGroup;
+use crate::images::libc_registrations;
 use crate::images::snapshot::Snapshot;
 use crate::services::atexit;
 
@@ -210,7 +211,7 @@ impl State {
     /// # Safety
     /// As [`Snapshot::take`].
     unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
-        self.kept = group.kept();
+        self.kept = group.dependency_count();
         // SAFETY: the caller's promise.
         unsafe { self.memory.take(group) }
     }
@@ -221,7 +222,7 @@ impl State {
         // SAFETY: the caller's promise.
         unsafe { self.memory.restore() };
         // Calls that were bound since are not any more.
-        group.keep_only(self.kept);
+        group.truncate_dependencies(self.kept);
     }
 }
 
@@ -251,7 +252,7 @@ impl Instance {
     /// As [`Pool::acquire`].
     unsafe fn construct(&mut self, reset: Reset) {
         let group = self.library.group();
-        group.traces().take();
+        group.libc_registrations().take();
         // SAFETY: the caller's promise; the group is in place and not initialised.
         unsafe { group.initialise() };
         self.is_constructed = true;
@@ -260,7 +261,7 @@ impl Instance {
         }
         let after = self.after.take();
         // The values that a key has in all threads cannot be brought back.
-        let can_go_back = !group.traces().take().keys;
+        let can_go_back = !group.libc_registrations().take().keys;
         // SAFETY: the caller's promise: constructors are done.
         if can_go_back && unsafe { end_thread(group) } && group.reset_thread_locals().is_ok() {
             let mut after = after.unwrap_or_default();
@@ -278,10 +279,10 @@ impl Instance {
     /// As [`Pool::acquire`] says of a release, and nothing else holds the group.
     unsafe fn reset(&mut self, pool: &Shared) -> bool {
         let group = self.library.group();
-        let left = group.traces().take();
+        let left = group.libc_registrations().take();
         if let (Some(after), false) = (&self.after, left.handlers) {
             if left.keys {
-                group.delete_keys();
+                libc_registrations::delete_keys(group);
             }
             // SAFETY: the caller's promise.
             return group.reset_thread_locals().map(|()| unsafe { after.restore(group) }).is_ok();
@@ -292,7 +293,7 @@ impl Instance {
         };
         group.finalise();
         self.is_constructed = false;
-        group.delete_keys();
+        libc_registrations::delete_keys(group);
         // The destructors may have left something in their turn.
         if group.holders() != 1 || group.reset_thread_locals().is_err() {
             return false;

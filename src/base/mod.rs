@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod fallible;
 pub(crate) mod left_right;
 pub(crate) mod limits;
+pub(crate) mod members;
 pub(crate) mod promise;
 pub(crate) mod shared;
 pub(crate) mod sync;

@@ -1,4 +1,8 @@
-//! What `dlsym` finds: a symbol of a library that is in place, or of what it needs.
+//! Look-ups by name, as `dlsym` does them: in a loaded library and the libraries that it needs.
+//!
+//! References of relocations are not bound here: that is `link/scope.rs`.
+//!
+//! Source: `dlsym(3)`.
 
 #![allow(unsafe_code)]
 
@@ -15,10 +19,10 @@ use crate::host::ld_so::{GlobalScope, SymbolValue};
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::unique;
 
-/// Whether the reference at hand may be bound to a symbol of the host.
+/// Whether the reference may be bound to a symbol of the host.
 pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
 
-/// The address of a symbol of an image, or else of what it needs, breadth first.
+/// The address of a symbol of an image, or else of the libraries that it needs, breadth first.
 #[inline]
 pub(crate) fn in_library(
     group: &Arc<LoadGroup>,
@@ -26,7 +30,7 @@ pub(crate) fn in_library(
     name: &SymbolName<'_>,
     wanted: VersionMatch<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
-    // Nearly always it is the image's own: nothing is allocated for it.
+    // Nearly always the image defines it: then nothing is allocated.
     match in_image(group, index, name, wanted, &|| true)? {
         Some(found) => Ok(Some(found)),
         None => {
@@ -37,8 +41,8 @@ pub(crate) fn in_library(
     }
 }
 
-/// The address of a symbol of the first of these that defines it, and that may be used if it is the
-/// host's.
+/// The address of a symbol of the first library in `list` that defines it. Libraries of the host count only
+/// if the symbol may be used.
 pub(crate) fn in_list(
     list: &[Provider],
     name: &SymbolName<'_>,
@@ -81,13 +85,13 @@ fn in_image(
     let the_only =
         if symbol.is_unique() { unique_value(group, index, name, may_use_host)? } else { None };
     let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
-    // SAFETY: a value of the image's own symbol, or of the library's that has the one definition;
-    // both are in place.
+    // SAFETY: a value of the image's own symbol, or of the library's that has the process's definition;
+    // both are loaded.
     unsafe { address_of(value) }.map(Some)
 }
 
-/// The one definition of a unique symbol, where that is another library's: as references of the
-/// image are bound.
+/// The process's definition of a unique symbol, if another library has it. References are bound to it,
+/// too.
 fn unique_value(
     group: &Arc<LoadGroup>,
     index: usize,
@@ -113,10 +117,10 @@ fn unique_value(
     Ok(elsewhere.filter(|_| may_use_host()))
 }
 
-/// The address that a symbol's value means for the calling thread.
+/// The address of a symbol, for the calling thread.
 ///
 /// # Safety
-/// The value is that of a symbol of a library that is in place.
+/// The value is that of a symbol of a loaded library.
 pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error> {
     match value {
         SymbolValue::Address(address) => Ok(address as *mut c_void),
@@ -125,8 +129,8 @@ pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error
     }
 }
 
-/// What an image of this group sees besides the host: the group's first member and all that it
-/// needs, then the same of the image that opened it, and so on.
+/// The scope of images of this group, without the host: the group's root and the libraries that it needs,
+/// then the same of the image that opened the group, and so on.
 pub(crate) fn scope(group: &Arc<LoadGroup>) -> Result<Vec<Provider>, Error> {
     let mut list = Vec::new();
     let mut next = Some(group);
@@ -143,7 +147,7 @@ pub(crate) fn images_in_scope(group: &Arc<LoadGroup>) -> Result<Vec<ImageRef>, E
     images(scope(group)?)
 }
 
-/// The images among a library that is in place and all that it needs.
+/// The images among a loaded library and the libraries that it needs.
 pub(crate) fn images_needed(first: Provider) -> Result<Vec<ImageRef>, Error> {
     images(searchlist(first)?)
 }
@@ -156,13 +160,13 @@ fn images(list: Vec<Provider>) -> Result<Vec<ImageRef>, Error> {
     try_collect(list.into_iter().filter_map(of_image))
 }
 
-/// A library that is in place and all that it needs, breadth first, each once.
+/// A loaded library and the libraries that it needs, breadth first, each once.
 pub(crate) fn searchlist(first: Provider) -> Result<Vec<Provider>, Error> {
     breadth_first(first, |_| Ok(Vec::new()), |_| true)
 }
 
-/// A library and all that it needs and `wanted` says, breadth first, each once. `own` tells what
-/// members of a group at hand need.
+/// A library and the libraries that it needs and that `wanted` accepts, breadth first, each once. `own`
+/// returns the needs of members of the group that is being loaded.
 pub(crate) fn breadth_first(
     first: Provider,
     own: impl Fn(usize) -> Result<Vec<Provider>, Error>,

@@ -3,7 +3,10 @@
 pub(crate) mod dl_handles;
 pub(crate) mod dlsym;
 pub(crate) mod group;
-pub(crate) mod members;
+pub(crate) mod libc_registrations;
+pub(crate) mod lifecycle;
+pub(crate) mod plt;
 pub(crate) mod policy;
+pub(crate) mod registry;
 pub(crate) mod snapshot;
 pub(crate) mod unique;

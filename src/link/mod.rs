@@ -1,6 +1,8 @@
-//! Which libraries an image needs, what each of its references is bound to, and what that stores.
+//! Linking: finds the libraries that an image needs, binds its references, and applies its relocations.
 
+pub(crate) mod apply;
+pub(crate) mod bind;
+pub(crate) mod bound;
 pub(crate) mod needed;
 pub(crate) mod prelink;
-pub(crate) mod relocate;
 pub(crate) mod scope;

@@ -1,14 +1,14 @@
-//! Relocations of a template's member, worked out once for all instances.
+//! Prelinking: the relocations of a template's member, computed once for all instances.
 //!
-//! Nearly all words that relocations store are alike in all instances but for where the group's
-//! members lie. [`Prelinked`] lists these words with their values, so that an instance takes an
-//! addition for each, and no look at the relocation tables. The rest (IFUNCs, thread-local
-//! storage, distances) is kept as relocations, and applied to each instance as to any image.
+//! Nearly all words that relocations store differ between instances by a load bias only. [`Prelinked`] lists
+//! these words with their values, so that an instance takes one addition for each, and does not read
+//! the relocation tables. The rest (IFUNCs, thread-local storage, distances) is kept as relocations, and
+//! applied to each instance as to any image.
 //!
-//! The order in which relocations are applied means nothing as long as no two of them touch the
-//! same bytes. Linkers write no others; tables that have such are not prelinked.
+//! The order of relocations is irrelevant as long as no two of them store to the same bytes. Linkers write
+//! no others; tables with such are not prelinked.
 //!
-//! After the `prelink` of old, which did this to files.
+//! The name is that of `prelink(8)`, which did this to files.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,8 @@ use crate::base::fallible::{TryGrow, try_collect, try_filled};
 use crate::elf::plan::Plan;
 use crate::elf::read::u64_at;
 use crate::elf::rela::Rela;
-use crate::link::relocate::{Applier, Bound, Indirect, Memory, Placement};
+use crate::link::apply::{Applier, IfuncWord, Placement, TlsDescResolvers, WritableMemory};
+use crate::link::bound::Bound;
 use crate::memory::bytes::Image;
 use crate::memory::map::{Mapping, Open};
 
@@ -31,20 +32,20 @@ pub(crate) struct Prelinked {
     rest: Vec<Rela>,
 }
 
-/// Words of one segment to which the load bias of one member is added, or nothing.
+/// Words of one segment that the load bias of one member is added to, or none.
 struct Words {
-    /// By its index in the plan.
+    /// The segment's index in the plan.
     segment: usize,
-    /// By its index in the group; of words that are final, none.
+    /// The member's index in the group; `None` for words that are final.
     member: Option<usize>,
-    /// From the segment's first page on, and what stands there with a load bias of 0.
+    /// From the segment's first page on; and the words at a load bias of 0.
     offsets: Vec<u32>,
     values: Vec<u64>,
 }
 
 impl Prelinked {
-    /// Of the group's member of index `member`; the group has `members`. `None` if the order of the
-    /// relocations matters, or they are none that a linker writes.
+    /// For the group's member of index `member`; the group has `members`. `None` if the order of the relocations
+    /// matters, or no linker writes such tables.
     pub(crate) fn new(
         image: &Image<'_>,
         plan: &Plan,
@@ -66,7 +67,7 @@ impl Prelinked {
         };
         let nowhere = LoadBias::between(Vaddr(0), 0);
         let placements = try_filled(Placement { load_bias: nowhere, tls: None }, members)?;
-        // A few bytes of a packed table can stand for very many relocations.
+        // A few bytes of a packed table can encode a huge number of relocations.
         let most = image.bytes().len() / 8;
         let mut rest = Vec::new();
         let applier = Applier {
@@ -75,8 +76,11 @@ impl Prelinked {
             member,
             machine: &MACHINE,
             placements: &placements,
+            // Only words that no instance changes but by load biases are stored here.
+            foreign_tls: &[],
+            tlsdesc_resolvers: TlsDescResolvers::default(),
         };
-        applier.alike(image, &mut record, |rela, len| {
+        applier.apply_common(image, &mut record, |rela, len| {
             if rest.len() <= most { rest.try_push((rela, len)) } else { Ok(()) }
         })?;
         let Record { words, mut stored, gives_up, no_memory, .. } = record;
@@ -98,45 +102,45 @@ impl Prelinked {
         Ok(is_apart.then_some(Prelinked { words, rest }))
     }
 
-    /// As [`Applier::all`].
+    /// As [`Applier::apply_all`].
     pub(crate) fn apply(
         &self,
         applier: &Applier<'_>,
         mapping: &mut Mapping<Open>,
-    ) -> Result<Vec<Indirect>, Error> {
+    ) -> Result<Vec<IfuncWord>, Error> {
         for words in &self.words {
             let placement = words.member.and_then(|member| applier.placements.get(member));
             let added = placement.map_or(0, |placement| placement.load_bias.get() as u64);
             let segment = mapping.segment_mut(words.segment).unwrap_or_default();
             for (&offset, &value) in words.offsets.iter().zip(&words.values) {
-                let place = segment.get_mut(offset as usize..).and_then(<[u8]>::first_chunk_mut);
-                // Each was found to lie there when it was recorded.
-                if let Some(place) = place {
-                    *place = value.wrapping_add(added).to_le_bytes();
+                let word = segment.get_mut(offset as usize..).and_then(<[u8]>::first_chunk_mut);
+                // Checked when it was recorded.
+                if let Some(word) = word {
+                    *word = value.wrapping_add(added).to_le_bytes();
                 }
             }
         }
-        applier.rest(&self.rest, &mut mapping.writable())
+        applier.apply_rest(&self.rest, &mut mapping.writable())
     }
 }
 
-/// Takes note of what is stored.
+/// Memory that records the words that are stored.
 struct Record<'a> {
     /// The image's.
     bytes: &'a [u8],
     plan: &'a Plan,
-    /// The list that was last added to: mostly the next word belongs there, too.
+    /// The list that was last added to. Usually the next word belongs there, too.
     last: usize,
     words: Vec<Words>,
     stored: Vec<Range<Vaddr>>,
-    /// They are too many, or too far from each other.
+    /// The words are too many, or too far from each other.
     gives_up: bool,
-    /// There was none for the words.
+    /// Memory ran out.
     no_memory: Option<Error>,
 }
 
 impl Record<'_> {
-    /// The segment that holds so many bytes and is written, and where in it they are.
+    /// The writable segment that holds `len` bytes at `at`, and their offset in it.
     fn place(&self, at: Vaddr, len: u64) -> Option<(usize, u64)> {
         let end = at.checked_add(len)?;
         let (index, segment) = self.plan.segments.iter().enumerate().find(|(_, segment)| {
@@ -147,7 +151,7 @@ impl Record<'_> {
 
     fn add(&mut self, at: Vaddr, value: u64, member: Option<usize>) -> Option<()> {
         let (segment, offset) = self.place(at, 8)?;
-        // Each takes 8 bytes of the file, or else of nothing.
+        // Words that linkers relocate take 8 bytes of the file each.
         self.gives_up |= self.stored.len() > self.bytes.len() / 8;
         let Ok(offset) = u32::try_from(offset).map_err(|_| self.gives_up = true) else {
             return Some(());
@@ -185,7 +189,7 @@ impl Record<'_> {
     }
 }
 
-impl Memory for Record<'_> {
+impl WritableMemory for Record<'_> {
     fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
         self.add(at, u64::from_le_bytes(*bytes.first_chunk()?), None)
     }
@@ -194,7 +198,7 @@ impl Memory for Record<'_> {
         let (segment, offset) = self.place(at, 8)?;
         let file = self.bytes.get(self.plan.segments.get(segment)?.file.clone())?;
         let offset = usize::try_from(offset).ok()?;
-        // What is behind the file's bytes is zero.
+        // Memory behind the file's bytes is zero.
         let mut word = [0; 8];
         let there = file.get(offset..).unwrap_or_default();
         word.iter_mut().zip(there).for_each(|(byte, there)| *byte = *there);
@@ -218,25 +222,33 @@ mod tests {
     use crate::Debug;
     use crate::base::promise::MayRun;
     use crate::debug::Instances;
-    use crate::load::prepare::{Member, Settings};
+    use crate::link::apply::TlsBlock;
+    use crate::load::prepare::Member;
+    use crate::load::settings::Settings;
     use crate::memory::bytes::Bytes;
     use crate::memory::map::Source;
     use std::path::{Path, PathBuf};
 
-    /// The segments of an instance of the only member, as `relocate` leaves them, and the instance: two
-    /// that are there at once lie at different addresses.
+    /// The load bias and the segments of an instance of the only member, after `relocate`, and the instance: two
+    /// that are mapped at once lie at different addresses.
     fn relocated(
         member: &Member<'_>,
-        relocate: impl FnOnce(&Applier<'_>, &mut Mapping<Open>) -> Vec<Indirect>,
+        relocate: impl FnOnce(&Applier<'_>, &mut Mapping<Open>) -> Vec<IfuncWord>,
     ) -> (u64, Vec<Vec<u8>>, Mapping<Open>) {
         let source = Source::Copied(member.image.bytes());
         let mut mapping = Mapping::new(&member.plan, source, None).unwrap();
+        let foreign_tls = member.bound.foreign_tls().iter();
+        let foreign_tls = foreign_tls
+            .map(|&module| TlsBlock { module, static_offset: module.static_offset() })
+            .collect::<Vec<_>>();
         let applier = Applier {
             relocations: &member.image.decoded.relocations,
             bound: &member.bound,
             member: 0,
             machine: &MACHINE,
             placements: &[Placement { load_bias: mapping.load_bias(), tls: None }],
+            foreign_tls: &foreign_tls,
+            tlsdesc_resolvers: TlsDescResolvers::default(),
         };
         relocate(&applier, &mut mapping);
         let segments = 0..member.plan.segments.len();
@@ -245,7 +257,7 @@ mod tests {
         (mapping.load_bias().get() as u64, bytes, mapping)
     }
 
-    /// How many words of this library move; `None` if it is none for this test.
+    /// The number of words of this library that move; `None` if the library does not suit the test.
     fn moved_words(file: &Path) -> Option<usize> {
         let bytes = std::fs::read(file).ok()?;
         let mut settings = Settings::new(|_| None);
@@ -255,7 +267,7 @@ mod tests {
             settings.prepare(Bytes::Borrowed(&bytes), Instances::Many, Some(MayRun::in_tests()));
         let prepared = prepared.ok()?;
         let [member] = &prepared.members[..] else { return None };
-        // What is left to be applied needs a block of thread-local variables.
+        // The rest would need a block of thread-local variables.
         let prelinked = member.prelinked.as_ref()?;
         if member.image.decoded.tls.is_some() {
             return None;
@@ -263,7 +275,7 @@ mod tests {
         let (bias, words, _first) =
             relocated(member, |it, mapping| prelinked.apply(it, mapping).unwrap());
         let (other_bias, others, _second) = relocated(member, |it, mapping| {
-            it.all(&member.image, &mut mapping.writable()).unwrap()
+            it.apply_all(&member.image, &mut mapping.writable()).unwrap()
         });
         let mut moved = 0;
         for (words, others) in words.iter().zip(&others) {

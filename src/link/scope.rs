@@ -1,18 +1,21 @@
-//! The search order: from a reference of an image to what it is bound to.
+//! The lookup scope: where a reference of an image is searched, and in which order.
 //!
 //! `ld.so`'s order for a library that `dlopen` loads is the process's global scope, then the
-//! library itself and all that it needs, breadth first. Ours is the same, with what the caller
+//! library itself and the libraries that it needs, breadth first. Ours is the same, with what the caller
 //! adds at either end ([`Loader::define`](crate::Loader::define) stands for the host and so comes
-//! with it; [`Loader::resolver`](crate::Loader::resolver) is asked last, for what nothing defines):
+//! with it; [`Loader::resolver`](crate::Loader::resolver) is called last, for symbols that nothing defines):
 //!
-//! 1. the image itself, if it says so (`DT_SYMBOLIC`);
+//! 1. the image itself, if it has `DT_SYMBOLIC`;
 //! 2. the host: names given with `define`, then the host's global scope;
 //! 3. images that were loaded with `global(true)`, in load order;
-//! 4. the load group's searchlist: the image that is loaded, then what it needs, breadth first;
+//! 4. the load group's searchlist: the root image, then the libraries that it needs, breadth first;
 //! 5. the resolver.
 //!
 //! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does. A library that an image opens with
-//! `dlopen` and that the system's loader cannot bind sees that image, and what it needs, before 2.
+//! `dlopen`, and that the system's loader cannot bind, is bound to that image and the libraries that it
+//! needs before 2.
+//!
+//! Searching only: nothing is recorded or stored here.
 
 #![forbid(unsafe_code)]
 
@@ -20,8 +23,6 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::base::addr::Vaddr;
-use crate::base::tls_index::ModuleId;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
@@ -30,6 +31,7 @@ use crate::images::dlsym::MayUseHost;
 use crate::images::group::{Dependency, ImageRef, Provider};
 use crate::images::policy::{Imports, SymbolRequest};
 use crate::images::unique;
+use crate::link::bound::Target;
 
 /// Where an image's references are searched first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,50 +40,12 @@ pub enum Scope {
     /// The host's definitions take precedence over the image's own, as with `dlopen`.
     #[default]
     HostFirst,
-    /// The image and what it needs take precedence, as with `RTLD_DEEPBIND`.
+    /// The image and the libraries that it needs take precedence, as with `RTLD_DEEPBIND`.
     SelfFirst,
 }
 
-/// The caller's last resort.
+/// The caller's function for symbols that nothing defines.
 pub(crate) type Resolver = dyn Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync;
-
-/// What a reference is bound to, as far as it can be told before the group is in place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Target {
-    /// A run-time address, or an absolute value.
-    Address(usize),
-    /// A place in the group's member of this index.
-    Member { member: usize, st_value: Vaddr },
-    /// A function that the IFUNC resolver at this place in the member chooses.
-    MemberIfunc { member: usize, st_value: Vaddr },
-    /// A thread-local of the group's member of this index.
-    MemberTls { member: usize, offset: u64 },
-    /// A thread-local of a module that is loaded already.
-    Tls { module: ModuleId, offset: u64 },
-}
-
-impl Target {
-    /// What a relocation without a symbol refers to, as `ld.so` has it: the address that the image
-    /// states as 0.
-    pub(crate) fn start_of(member: usize) -> Target {
-        Target::Member { member, st_value: Vaddr(0) }
-    }
-
-    /// A symbol that the group's member of this index defines.
-    #[inline]
-    pub(crate) fn of_member(member: usize, symbol: &Sym) -> Target {
-        let st_value = Vaddr(symbol.st_value);
-        if symbol.is_thread_local() {
-            Target::MemberTls { member, offset: symbol.st_value }
-        } else if symbol.is_absolute() {
-            Target::Address(symbol.st_value as usize)
-        } else if symbol.is_ifunc() {
-            Target::MemberIfunc { member, st_value }
-        } else {
-            Target::Member { member, st_value }
-        }
-    }
-}
 
 impl From<SymbolValue> for Target {
     fn from(value: SymbolValue) -> Target {
@@ -92,46 +56,46 @@ impl From<SymbolValue> for Target {
     }
 }
 
-/// A definition, and what must be kept for it to stay.
+/// A definition, and the group or library that must stay loaded for it.
 pub(crate) struct Definition {
     pub target: Target,
     pub st_size: u64,
     pub is_canonical_plt: bool,
     /// The symbol of an image, if it is `STB_GNU_UNIQUE`.
     pub unique: Option<Sym>,
-    pub keep: Option<Dependency>,
+    pub dependency: Option<Dependency>,
 }
 
-/// All that a group's references are searched in.
+/// The scope of a group's references.
 pub(crate) struct LookupScope<'a> {
     pub scope: Scope,
     pub defined: &'a BTreeMap<String, usize>,
-    /// Asked for what nothing defines.
+    /// Called for symbols that nothing defines.
     pub resolver: Option<&'a Resolver>,
     pub host: GlobalScope,
-    /// What images get instead of the host's function of a name.
+    /// Replaces functions of the host, by name.
     pub services: fn(&[u8]) -> Option<usize>,
-    /// Images that come before the host.
+    /// Images that are searched before the host.
     pub opener: Vec<ImageRef>,
     pub global: Vec<ImageRef>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
-    /// Which of the members are copies of libraries of the system: what they define counts as the host's,
-    /// and their own references are not restricted. None of those that it is too short for.
+    /// Whether each member is a copy of a library of the system; false behind the end. Definitions in such
+    /// members count as the host's, and their references are not restricted.
     pub of_system: Vec<bool>,
-    /// Which of the host's symbols the others may bind to.
+    /// The symbols of the host that the other members may bind to.
     pub imports: &'a Imports,
 }
 
 impl LookupScope<'_> {
-    /// The images and libraries of the group's scope, once nothing is searched any more.
+    /// The searchlist, once the scope is not used any more.
     pub(crate) fn into_searchlist(self) -> Vec<Provider> {
         self.searchlist
     }
 
-    /// What a reference of `member` to `name` is bound to; the resolver is not asked here. What the host
-    /// defines, and may not be used, is as if it were not there.
+    /// The definition that a reference of `member` to `name` is bound to. The resolver is not called here.
+    /// A definition of the host that may not be used counts as absent.
     pub(crate) fn find(
         &self,
         member: usize,
@@ -145,8 +109,8 @@ impl LookupScope<'_> {
         if found.unique.is_none() {
             return Some(found);
         }
-        // There must be but one in the process: that of a library of `ld.so`'s, or of the image
-        // that had it first, wherever in the order they are, or whether they are in it at all.
+        // The process has one definition: a library's of `ld.so`, or the first image's. It counts wherever
+        // in the scope it is, or outside the scope.
         let of_host = self.searchlist.iter().find_map(|provider| match provider {
             Provider::Host(library) => {
                 Some(self.of_host(name, &library.unique(name)?, Some(library.clone())))
@@ -164,7 +128,7 @@ impl LookupScope<'_> {
             .or(Some(found))
     }
 
-    /// Whether nobody but the host comes before `member` where references of its are searched.
+    /// Whether only the host is searched before `member` for references of `member`.
     pub(crate) fn only_host_before(&self, member: usize) -> bool {
         self.opener.is_empty()
             && self.global.is_empty()
@@ -244,7 +208,7 @@ impl LookupScope<'_> {
             Provider::Image(image) => {
                 Definition::of_image(image, name, wanted, class, may_use_host)
             }
-            // Searched before, with the global scope.
+            // Already searched, with the global scope.
             Provider::Host(library) if self.scope == Scope::HostFirst && library.is_startup() => {
                 None
             }
@@ -267,13 +231,13 @@ impl LookupScope<'_> {
             }
             value => value.into(),
         };
-        let keep = library.filter(|library| !library.is_startup()).map(Dependency::Host);
+        let dependency = library.filter(|library| !library.is_startup()).map(Dependency::Host);
         Definition {
             target,
             st_size: symbol.st_size,
             is_canonical_plt: symbol.is_canonical_plt,
             unique: None,
-            keep,
+            dependency,
         }
     }
 
@@ -290,14 +254,14 @@ impl LookupScope<'_> {
 }
 
 impl Definition {
-    /// An address that the caller vouches for.
+    /// An address that the caller of memdl supplies.
     pub(crate) fn at(address: usize) -> Definition {
         Definition::to(Target::Address(address))
     }
 
-    /// This target, with nothing known about it.
+    /// This target, without a size, flags or dependency.
     pub(crate) fn to(target: Target) -> Definition {
-        Definition { target, st_size: 0, is_canonical_plt: false, unique: None, keep: None }
+        Definition { target, st_size: 0, is_canonical_plt: false, unique: None, dependency: None }
     }
 
     /// A symbol that the group's member of this index defines.
@@ -307,7 +271,7 @@ impl Definition {
             st_size: symbol.st_size,
             is_canonical_plt: false,
             unique: symbol.is_unique().then_some(*symbol),
-            keep: None,
+            dependency: None,
         }
     }
 
@@ -329,18 +293,18 @@ impl Definition {
             st_size: symbol.st_size,
             is_canonical_plt: false,
             unique: symbol.is_unique().then_some(symbol),
-            keep: Some(Dependency::Group(image.group().clone())),
+            dependency: Some(Dependency::Group(image.group().clone())),
         })
     }
 
-    /// The one definition of a unique symbol, if an image that is loaded has it.
+    /// The process's definition of a unique symbol, if a loaded image has it.
     fn of_unique(name: &SymbolName<'_>, may_use_host: MayUseHost<'_>) -> Option<Definition> {
         let (image, symbol) = unique::definition(name.bytes())?;
         if image.image().of_system && !may_use_host() {
             return None;
         }
         let target = image.image().value(&symbol).into();
-        let keep = Some(Dependency::Group(image.into_group()));
-        Some(Definition { st_size: symbol.st_size, keep, ..Definition::to(target) })
+        let dependency = Some(Dependency::Group(image.into_group()));
+        Some(Definition { st_size: symbol.st_size, dependency, ..Definition::to(target) })
     }
 }

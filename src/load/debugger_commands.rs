@@ -1,12 +1,11 @@
-//! How much debuggers are told of images that are in place: changed by the program, or by a person
-//! at a debugger's prompt.
+//! The debug level of loaded images, changed by the program, or by a person at a debugger's prompt.
 //!
-//! The latter calls a C function in the process: `print memdl_debug_full()`. A debugger finds it by
-//! its name, and does not call it unless it knows what it returns; hosts are mostly built without
-//! debug information, and where they are not, it tells of Rust functions in Rust modules. So the
-//! functions to be called are written in assembly, with a description of their own in DWARF, and
-//! go on to Rust at once. Linkers do not leave them out ([`keep`]). A thread that is stopped may
-//! hold any lock: memdl's own are not waited for.
+//! At the prompt one calls a C function in the process: `print memdl_debug_full()`. A debugger finds it by
+//! name, and does not call it unless it knows the return type. Hosts are usually built without debug
+//! information; if they have any, gdb looks Rust functions up in Rust modules only. So the functions are
+//! written in assembly, with a description of their own in DWARF, and jump to Rust at once. Linkers do
+//! not drop them ([`keep`]). A stopped thread may hold any lock, so these functions wait for none of
+//! memdl's.
 //!
 //! Source: DWARF 5, 3.1.1 (compilation units), 3.3 (subroutines), 7.5 (their encoding).
 
@@ -25,12 +24,13 @@ use crate::base::fallible::require_memory;
 use crate::base::limits::Limits;
 use crate::base::shared;
 use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
-use crate::images::group::{self, ImageRef, LoadedImage};
-use crate::load::prepare::with_debug_source;
+use crate::images::group::{ImageRef, LoadedImage};
+use crate::images::registry;
+use crate::load::debug_source::with_debug_source;
 
-// The functions, weak and hidden as what debuggers look for in `debug/gdb_jit.rs`, and for the same reasons;
-// and their description. That is in sections of its own, since those of the same name that the
-// compiler fills must begin with what it puts there; linkers join them.
+// The functions, weak and hidden like the symbols in `debug/gdb_jit.rs`, for the same reasons; and their
+// description. It has sections of its own, since the compiler's sections of the same name must begin with
+// the compiler's contents. Linkers join them.
 #[cfg(not(feature = "exported-debug-symbols"))]
 std::arch::global_asm!(
     ".macro memdl_function name, goes_on_to",
@@ -54,11 +54,11 @@ std::arch::global_asm!(
     "memdl_function memdl_debug_file, {file}",
     // Link-time optimisation puts the assembly of other copies of memdl behind this one.
     ".purgem memdl_function",
-    full = sym tell_full,
-    portable = sym tell_portable,
-    symbols = sym tell_symbols,
-    full_at = sym tell_full_at,
-    file = sym tell_file,
+    full = sym on_full,
+    portable = sym on_portable,
+    symbols = sym on_symbols,
+    full_at = sym on_full_at,
+    file = sym on_file,
 );
 
 std::arch::global_asm!(
@@ -135,20 +135,20 @@ std::arch::global_asm!(
     ".byte 0",
     ".Lmemdl_unit_end{own}:",
     ".popsection",
-    own = sym tell_full,
+    own = sym on_full,
 );
 
-/// Tells debuggers this much of an image.
+/// Sets the debug level of an image.
 pub(crate) fn set_debug(loaded: &LoadedImage, debug: Debug) -> Result<(), Error> {
     require_memory()?;
-    // Before a debugger knows of it, and sets breakpoints.
+    // Shared pages take no breakpoints.
     if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
         loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
     }
     loaded.debug.set(debug, || symfile(loaded, None))
 }
 
-/// What debuggers can be told of an image that is in place, by what is in its memory and in `file`.
+/// The symfile of a loaded image, from its memory and `file`.
 fn symfile(loaded: &LoadedImage, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
     let allowance = loaded.debug.allowance(file.map_or(0, <[u8]>::len));
     let dwarf = loaded.debug.debug().dwarf();
@@ -157,8 +157,8 @@ fn symfile(loaded: &LoadedImage, file: Option<&[u8]>) -> Result<SymfileTemplate,
         .unwrap_or_else(|error| Err(error.into()))
 }
 
-/// Tells debuggers as much of an image as before, with the debug information in `file`, which was
-/// split off it. Nothing changes if it is another image's.
+/// Registers an image again at its level, with the debug information in `file`, its debug file. Nothing
+/// changes if the file is another image's.
 pub(crate) fn set_debug_info(loaded: &LoadedImage, file: &[u8]) -> Result<(), Error> {
     require_memory()?;
     let refused = |what: &dyn Display| Error::DebugInfo {
@@ -168,7 +168,7 @@ pub(crate) fn set_debug_info(loaded: &LoadedImage, file: &[u8]) -> Result<(), Er
     if debug::is_package(file) {
         return Err(refused(&"a package of split DWARF must be there when the image is loaded"));
     }
-    // Its bytes, in which a checksum would be, are gone.
+    // The image's bytes, which a `.gnu_debuglink` would be in, are not kept.
     let (image, notes) = (&[], loaded.decoded.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
     let failed = |fault| match fault {
@@ -184,7 +184,7 @@ pub(crate) fn set_debug_info(loaded: &LoadedImage, file: &[u8]) -> Result<(), Er
     Ok(())
 }
 
-/// Sees to it that the functions are in whatever memdl is linked into.
+/// Keeps the functions in the object that memdl is linked into.
 pub(crate) fn keep() {
     let functions = [memdl_debug_full, memdl_debug_portable, memdl_debug_symbols];
     black_box(functions as [unsafe extern "C" fn() -> c_int; 3]);
@@ -192,7 +192,7 @@ pub(crate) fn keep() {
     black_box(memdl_debug_file as unsafe extern "C" fn(*const c_char) -> c_int);
 }
 
-/// Makes this copy's images known to the functions, whichever copy's they are. Once.
+/// Makes this copy's images known to the functions of all copies. Called once.
 pub(crate) fn set_up() {
     shared::register(&COPY);
 }
@@ -204,21 +204,20 @@ const NO_FILE: c_int = -2;
 
 #[cfg(not(feature = "exported-debug-symbols"))]
 unsafe extern "C" {
-    /// Tells debuggers all of every image, as [`Debug::Full`]. Returns of how many, or -1 if a thread
-    /// is in the middle of a load or an unload: let the process go on and try again.
+    /// Registers every image in full ([`Debug::Full`]). Returns the number of images, or -1 if a thread is in
+    /// the middle of a load or an unload: let the process continue and try again.
     fn memdl_debug_full() -> c_int;
     /// As `memdl_debug_full`, in the form that lldb reads ([`Debug::Portable`]).
     fn memdl_debug_portable() -> c_int;
-    /// As `memdl_debug_full`, but names only ([`Debug::Symbols`]): to make a debugger that reads much
-    /// for each event quick again.
+    /// As `memdl_debug_full`, but names only ([`Debug::Symbols`]): for a debugger that reads much at each
+    /// event, and is slow.
     fn memdl_debug_symbols() -> c_int;
-    /// As `memdl_debug_full`, of the one image that `address` lies in:
+    /// As `memdl_debug_full`, for the image that `address` lies in:
     /// `print memdl_debug_full_at($pc)`.
     fn memdl_debug_full_at(address: *const c_void) -> c_int;
-    /// Tells debuggers all of the images that this file's debug information was split off, by the
-    /// build-id: `print memdl_debug_file("/tmp/libfoo.debug")`, a path on the machine that the process
-    /// runs on. Returns of how many, 0 if it is none's, -1 as `memdl_debug_full`, or -2 if the file
-    /// cannot be read.
+    /// Registers in full the images that this debug file belongs to by its build-id:
+    /// `print memdl_debug_file("/tmp/libfoo.debug")`, a path on the machine of the process. Returns the number
+    /// of images, -1 as `memdl_debug_full`, or -2 if the file cannot be read.
     fn memdl_debug_file(path: *const c_char) -> c_int;
 }
 
@@ -236,37 +235,37 @@ macro_rules! exported {
 
 #[cfg(feature = "exported-debug-symbols")]
 exported! {
-    memdl_debug_full() goes on to tell_full;
-    memdl_debug_portable() goes on to tell_portable;
-    memdl_debug_symbols() goes on to tell_symbols;
-    memdl_debug_full_at(_address: *const c_void) goes on to tell_full_at;
-    memdl_debug_file(_path: *const c_char) goes on to tell_file;
+    memdl_debug_full() goes on to on_full;
+    memdl_debug_portable() goes on to on_portable;
+    memdl_debug_symbols() goes on to on_symbols;
+    memdl_debug_full_at(_address: *const c_void) goes on to on_full_at;
+    memdl_debug_file(_path: *const c_char) goes on to on_file;
 }
 
-// The numbers of the functions, which other versions know (`base/shared.rs`).
+// The numbers of the functions, which other versions of memdl rely on (`base/shared.rs`).
 const FULL: c_int = 0;
 const PORTABLE: c_int = 1;
 const SYMBOLS: c_int = 2;
 const FULL_AT: c_int = 3;
 const FILE: c_int = 4;
 
-extern "C" fn tell_full() -> c_int {
+extern "C" fn on_full() -> c_int {
     shared::run_in_each(FULL, ptr::null())
 }
 
-extern "C" fn tell_portable() -> c_int {
+extern "C" fn on_portable() -> c_int {
     shared::run_in_each(PORTABLE, ptr::null())
 }
 
-extern "C" fn tell_symbols() -> c_int {
+extern "C" fn on_symbols() -> c_int {
     shared::run_in_each(SYMBOLS, ptr::null())
 }
 
-extern "C" fn tell_full_at(address: *const c_void) -> c_int {
+extern "C" fn on_full_at(address: *const c_void) -> c_int {
     shared::run_in_each(FULL_AT, address)
 }
 
-extern "C" fn tell_file(path: *const c_char) -> c_int {
+extern "C" fn on_file(path: *const c_char) -> c_int {
     if path.is_null() {
         return NO_FILE;
     }
@@ -274,31 +273,29 @@ extern "C" fn tell_file(path: *const c_char) -> c_int {
 }
 
 /// This copy of memdl, for all that are linked into the same object.
-static COPY: shared::Copy = shared::Copy::new(tell_own);
+static COPY: shared::Copy = shared::Copy::new(run_own);
 
-/// Does for this copy's images what the function with this number is for. `argument` is what it was
-/// called with.
-extern "C" fn tell_own(function: c_int, argument: *const c_void) -> c_int {
+/// Runs the function of this number on this copy's images. `argument` is the function's.
+extern "C" fn run_own(function: c_int, argument: *const c_void) -> c_int {
     match function {
-        FULL => tell(|loaded| set_debug_or_names(loaded, Debug::Full)),
-        PORTABLE => tell(|loaded| set_debug_or_names(loaded, Debug::Portable)),
-        SYMBOLS => tell(|loaded| set_debug_or_names(loaded, Debug::Symbols)),
+        FULL => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Full)),
+        PORTABLE => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Portable)),
+        SYMBOLS => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Symbols)),
         FULL_AT => {
             let address = argument.addr();
-            tell(|loaded| {
+            for_each_image(|loaded| {
                 let is_there = loaded.mapping.address_range().contains(&address);
                 is_there && set_debug_or_names(loaded, Debug::Full)
             })
         }
-        // SAFETY: a string that ends, by the contract of the function that a person calls; a debugger
-        // puts it into the process.
-        FILE => tell_of_file(unsafe { CStr::from_ptr(argument.cast()) }),
-        // Of a later version.
+        // SAFETY: a C string, by the contract of the function; the debugger puts it into the process.
+        FILE => set_debug_of_file(unsafe { CStr::from_ptr(argument.cast()) }),
+        // A function of a later version.
         _ => 0,
     }
 }
 
-fn tell_of_file(path: &CStr) -> c_int {
+fn set_debug_of_file(path: &CStr) -> c_int {
     let path = Path::new(OsStr::from_bytes(path.to_bytes()));
     let file = match debug::read_separate(path, Limits::default().image_bytes) {
         Ok(file) => file,
@@ -307,30 +304,30 @@ fn tell_of_file(path: &CStr) -> c_int {
             return NO_FILE;
         }
     };
-    tell(|loaded| {
+    for_each_image(|loaded| {
         let known = set_debug_info(loaded, &file);
         known.inspect_err(|error| logged!(debug, "{}: {error}", path.display())).is_ok()
             && (loaded.debug.debug() == Debug::Portable || set_debug(loaded, Debug::Full).is_ok())
     })
 }
 
-/// Tells debuggers this much of an image, or what there is. Whether it did.
+/// Sets the debug level of an image, or names only if that fails. Whether it did.
 fn set_debug_or_names(loaded: &LoadedImage, debug: Debug) -> bool {
     set_debug(loaded, debug).or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok()
 }
 
-/// Has `change` change what debuggers are told of each image. Of how many it did.
-fn tell(change: impl Fn(&LoadedImage) -> bool) -> c_int {
+/// Calls `change` for each image. Returns the number of images that it changed, or [`BUSY`].
+fn for_each_image(change: impl Fn(&LoadedImage) -> bool) -> c_int {
     let is_free = !debug::is_busy();
-    let Some(images) = group::all_images_if_free().filter(|_| is_free) else {
+    let Some(images) = registry::all_images_if_free().filter(|_| is_free) else {
         return BUSY;
     };
-    let mut told: c_int = 0;
+    let mut changed: c_int = 0;
     for loaded in images.iter().map(ImageRef::image) {
         if loaded.debug.is_busy() {
             return BUSY;
         }
-        told = told.saturating_add(change(loaded).into());
+        changed = changed.saturating_add(change(loaded).into());
     }
-    told
+    changed
 }

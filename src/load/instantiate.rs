@@ -1,4 +1,4 @@
-//! From a prepared load group to images in place: the straight path.
+//! From a prepared load group to a loaded one: the straight path.
 //!
 //! Map every member, relocate every member, run the IFUNC resolvers, seal, register, then run the
 //! constructors. Registrations come before constructors (a constructor may throw, and may carry a
@@ -14,14 +14,18 @@ use crate::arch::{self, MACHINE};
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{require_memory_for_next, try_collect, try_copy, try_vec};
+use crate::base::members;
 use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
 use crate::debug::{DebugRegistration, Instance, ThreadLocals};
 use crate::host::link_map::LinkMap;
-use crate::images::group::{self, KeptTable, LoadGroup, LoadedImage, Plt, Provider};
-use crate::images::members::{member, member_mut};
+use crate::images::group::{KeptTable, LoadGroup, LoadedImage, Provider};
+use crate::images::lifecycle;
+use crate::images::plt::Plt;
 use crate::images::unique;
-use crate::link::relocate::{Applier, Indirect, Memory, Placement};
+use crate::link::apply::{
+    Applier, IfuncWord, Placement, TlsBlock, TlsDescResolvers, WritableMemory,
+};
 use crate::load::debugger_commands;
 use crate::load::prepare::{Member, Prepared};
 use crate::memory::map::{InPlaceFile, Mapping, Open, Source, Writable};
@@ -29,24 +33,24 @@ use crate::profile;
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::unwind;
 
-/// Tells debuggers of the instance of a member, by its index and name.
+/// Registers the instance of a member with debuggers, by its index and name.
 pub(crate) type Register<'a> = dyn FnMut(usize, Arc<str>, Instance) -> DebugRegistration + 'a;
 
-/// The only instance there will be of what is prepared, its constructors run.
+/// Makes the only instance of a prepared group, and runs its constructors.
 ///
 /// # Safety
 /// The code of the images may run.
-pub(crate) unsafe fn run_once(prepared: Prepared<'_>) -> Result<Arc<LoadGroup>, Error> {
+pub(crate) unsafe fn single_instance(prepared: Prepared<'_>) -> Result<Arc<LoadGroup>, Error> {
     // SAFETY: the caller's promise.
     let may_run = unsafe { MayRun::promised() };
-    let group = place_once(prepared, Some(may_run))?;
-    // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+    let group = single_instance_uninitialised(prepared, Some(may_run))?;
+    // SAFETY: the group is loaded, and no constructor has run; the rest is the caller's promise.
     unsafe { group.initialise() };
     Ok(group)
 }
 
-/// As [`run_once`], up to the constructors. IFUNC resolvers run if they may.
-pub(crate) fn place_once(
+/// As [`single_instance`], without the constructors. IFUNC resolvers run if `may_run`.
+pub(crate) fn single_instance_uninitialised(
     mut prepared: Prepared<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -59,21 +63,21 @@ pub(crate) fn place_once(
         Some(symfile) => symfile.into_registration(name, instance),
         None => DebugRegistration::none(name, instance),
     };
-    uninitialised(&prepared, received, &mut register, may_run)
+    instance_uninitialised(&prepared, received, &mut register, may_run)
 }
 
-/// Puts an instance of the group in place where it can be found; its constructors are still to run.
-/// The caller has seen to the spare memory.
-/// `received` is the memory that the root was received into, if it is to stay there. IFUNC resolvers
-/// run if they may; else what refers to one gets its address.
-pub(crate) fn uninitialised(
+/// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
+/// has checked that memory can be had ([`require_memory`](crate::base::fallible::require_memory)).
+/// `received` is the buffer that the root was received into, if the image is to run there. IFUNC resolvers
+/// run if `may_run`; else references are bound to the resolvers.
+pub(crate) fn instance_uninitialised(
     prepared: &Prepared<'_>,
     received: Option<InPlaceFile>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     debugger_commands::keep();
-    let group = place(prepared, received, register, may_run)?;
+    let group = map_and_relocate(prepared, received, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -84,74 +88,74 @@ pub(crate) fn uninitialised(
         group.seal()?;
     }
     unique::enter(&group, &prepared.first_uses)?;
-    group::enter(&group, prepared.global)?;
+    lifecycle::enter(&group, prepared.global)?;
     Ok(group)
 }
 
-/// Everything up to the constructors.
-fn place(
+/// Maps, relocates and seals all members, and registers them with debuggers, profilers and the unwinder.
+fn map_and_relocate(
     prepared: &Prepared<'_>,
     mut received: Option<InPlaceFile>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
-    let mut placed = try_vec(count)?;
+    let mut mapped = try_vec(count)?;
     for (index, member) in prepared.members.iter().enumerate() {
         require_memory_for_next(index)?;
         let static_tls = prepared.static_tls.contains(&index);
-        placed.push(
-            Placed::new(member, index, received.take(), static_tls)
+        mapped.push(
+            MappedMember::new(member, index, received.take(), static_tls)
                 .map_err(|error| error.in_image(&member.name))?,
         );
     }
-    let placements = try_collect(placed.iter().map(Placed::placement))?;
+    let placements = try_collect(mapped.iter().map(MappedMember::placement))?;
 
-    let mut indirect = try_vec(count)?;
-    for (index, placed) in placed.iter_mut().enumerate() {
-        let words = placed.relocate(index, &placements);
-        indirect.push(words.map_err(|error| error.in_image(&placed.member.name))?);
+    let mut ifuncs = try_vec(count)?;
+    for (index, member) in mapped.iter_mut().enumerate() {
+        let words = member.relocate(index, &placements);
+        ifuncs.push(words.map_err(|error| error.in_image(&member.prepared.name))?);
     }
-    // Resolvers are code of the images: only now is everything that they can see relocated.
-    if indirect.iter().any(|words| !words.is_empty()) {
-        for placed in &mut placed {
-            placed.mapping.protect().map_err(|error| error.in_image(&placed.member.name))?;
+    // Resolvers are code of the images: all that they can reach must be relocated first.
+    if ifuncs.iter().any(|words| !words.is_empty()) {
+        for member in &mut mapped {
+            member.mapping.protect().map_err(|error| error.in_image(&member.prepared.name))?;
         }
     }
     for &index in &prepared.init_order {
-        for word in member(&indirect, index) {
-            resolve_indirect(&mut placed, index, word, may_run)?;
+        for word in members::member(&ifuncs, index) {
+            resolve_ifunc(&mut mapped, index, word, may_run)?;
         }
     }
 
     let mut members = try_vec(count)?;
-    for (index, placed) in placed.into_iter().enumerate() {
+    for (index, member) in mapped.into_iter().enumerate() {
         require_memory_for_next(index)?;
-        let name = placed.member.name.clone();
-        let loaded = placed.seal(&mut |name, instance| register(index, name, instance));
+        let name = member.prepared.name.clone();
+        let loaded = member.seal(&mut |name, instance| register(index, name, instance));
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
     Ok(LoadGroup::new(
         members,
         try_copy(&prepared.init_order)?,
-        try_collect(prepared.keep.iter().cloned())?,
+        try_collect(prepared.dependencies.iter().cloned())?,
         prepared.call_binder.clone(),
         prepared.opener.clone(),
         prepared.policy.clone(),
     ))
 }
 
-/// A member of a group while it is put in place.
-struct Placed<'p, 'd> {
-    member: &'p Member<'d>,
-    plt: Option<Box<Plt>>,
+/// A member of a group that is mapped, and not yet sealed.
+struct MappedMember<'p, 'd> {
+    prepared: &'p Member<'d>,
+    plt: Option<Box<Plt<LoadGroup>>>,
     tls: Option<TlsModule>,
-    /// The image is where its file was received.
+    /// The image runs in the buffer that its file was received into.
     is_received: bool,
     mapping: Mapping<Open>,
 }
 
-impl Memory for Writable<'_> {
+impl WritableMemory for Writable<'_> {
     #[inline]
     fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
         Writable::store(self, at, bytes)
@@ -163,53 +167,78 @@ impl Memory for Writable<'_> {
     }
 }
 
-impl<'p, 'd> Placed<'p, 'd> {
+impl<'p, 'd> MappedMember<'p, 'd> {
     fn new(
-        member: &'p Member<'d>,
+        prepared: &'p Member<'d>,
         index: usize,
         received: Option<InPlaceFile>,
         static_tls: bool,
-    ) -> Result<Placed<'p, 'd>, Error> {
-        let name = member.profile.allows_memory_names().then_some(&*member.name);
-        let bytes = member.image.bytes();
+    ) -> Result<MappedMember<'p, 'd>, Error> {
+        let name = prepared.profile.allows_memory_names().then_some(&*prepared.name);
+        let bytes = prepared.image.bytes();
         let is_received = received.is_some();
-        let source = match (received, &member.shared_text) {
+        let source = match (received, &prepared.shared_text) {
             (Some(received), _) => Source::InPlaceFile(received),
             (None, Some(text)) => Source::Shared(bytes, text),
             (None, None) => Source::Copied(bytes),
         };
-        let mapping = Mapping::new(&member.plan, source, name)?;
-        let segment = member.image.decoded.tls.as_ref();
+        let mapping = Mapping::new(&prepared.plan, source, name)?;
+        let segment = prepared.image.decoded.tls.as_ref();
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
-        let plt = member.lazy.then(|| Plt::new(index));
-        Ok(Placed { member, plt, tls, is_received, mapping })
+        let plt = prepared.lazy.then(|| Plt::new(index));
+        Ok(MappedMember { prepared, plt, tls, is_received, mapping })
     }
 
     fn placement(&self) -> Placement {
-        Placement { load_bias: self.mapping.load_bias(), tls: self.tls.as_ref().map(TlsModule::id) }
+        let tls = self.tls.as_ref().map(|tls| TlsBlock {
+            module: tls.id(),
+            static_offset: match tls.place() {
+                BlockPlace::At(offset) => Some(offset),
+                BlockPlace::BehindPointerAt(_) | BlockPlace::Elsewhere => None,
+            },
+        });
+        Placement { load_bias: self.mapping.load_bias(), tls }
     }
 
-    fn relocate(&mut self, index: usize, placements: &[Placement]) -> Result<Vec<Indirect>, Error> {
-        let Member { image, bound, .. } = self.member;
+    fn relocate(
+        &mut self,
+        index: usize,
+        placements: &[Placement],
+    ) -> Result<Vec<IfuncWord>, Error> {
+        let Member { image, bound, .. } = self.prepared;
+        let foreign_tls = bound.foreign_tls().iter();
+        let foreign_tls = try_collect(
+            foreign_tls.map(|&module| TlsBlock { module, static_offset: module.static_offset() }),
+        )?;
+        if bound.has_tls_descriptors() {
+            // The resolvers save registers.
+            arch::detect_xsave();
+        }
         let applier = Applier {
             relocations: &image.decoded.relocations,
             bound,
             member: index,
             machine: &MACHINE,
             placements,
+            foreign_tls: &foreign_tls,
+            tlsdesc_resolvers: TlsDescResolvers {
+                static_block: tls::tlsdesc_static as *const () as usize,
+                dynamic_block: tls::tlsdesc_dynamic as *const () as usize,
+                undefined_weak: tls::tlsdesc_undefined as *const () as usize,
+            },
         };
-        let indirect = if let Some(prelinked) = &self.member.prelinked {
+        let ifuncs = if let Some(prelinked) = &self.prepared.prelinked {
             prelinked.apply(&applier, &mut self.mapping)
         } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
         {
-            // The received bytes are nowhere but in the image in place.
-            applier.all(&tables, &mut memory)
+            // The received bytes exist only in the mapped image.
+            applier.apply_all(&tables, &mut memory)
         } else {
-            applier.all(image, &mut self.mapping.writable())
+            applier.apply_all(image, &mut self.mapping.writable())
         }?;
         for (at, value) in image.decoded.moved_dynamic_entries(&self.mapping)? {
-            // Where the dynamic section is read-only, `ld.so` leaves it alone too.
+            // `ld.so` leaves a read-only dynamic section alone, too.
             let moved = self.mapping.load_bias().apply(value) as u64;
             let _ = self.mapping.store(at, moved.to_le_bytes());
         }
@@ -227,7 +256,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         if let Some(tls) = &self.tls {
             tls.fill_pool()?;
         }
-        Ok(indirect)
+        Ok(ifuncs)
     }
 
     fn seal(
@@ -235,7 +264,7 @@ impl<'p, 'd> Placed<'p, 'd> {
         register: &mut dyn FnMut(Arc<str>, Instance) -> DebugRegistration,
     ) -> Result<LoadedImage, Error> {
         let mapping = self.mapping.seal()?;
-        let Member { name, image, profile, debug_info, .. } = self.member;
+        let Member { name, image, profile, debug_info, .. } = self.prepared;
         let decoded = &image.decoded;
         let load_bias = mapping.load_bias();
         let link_map = LinkMap::new(name, load_bias, decoded.dynamic.start);
@@ -243,8 +272,8 @@ impl<'p, 'd> Placed<'p, 'd> {
         let unwind = unwind::Registration::new(decoded, &mapping, &*link_map)?;
         // SAFETY: both are in the same struct, behind it.
         let table = unsafe { KeptTable::new(decoded, &mapping)? };
-        let needed = try_collect(self.member.needed.iter().cloned())?;
-        // Nothing fails from here on: a mapping that debuggers know of goes by way of `LoadedImage`.
+        let needed = try_collect(self.prepared.needed.iter().cloned())?;
+        // Nothing fails from here on: the drop of `LoadedImage` must see each mapping that debuggers know.
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
         Ok(LoadedImage {
             name: name.clone(),
@@ -265,13 +294,13 @@ impl<'p, 'd> Placed<'p, 'd> {
             _unwind: unwind,
             plt: self.plt,
             tls: self.tls,
-            of_system: self.member.of_system,
+            of_system: self.prepared.of_system,
             mapping,
         })
     }
 }
 
-/// Where debuggers, who start from the first module's block, find a module's.
+/// Where debuggers find a module's block: they start from the first module's.
 fn thread_locals(tls: &TlsModule) -> ThreadLocals {
     let distance = |offset: isize| offset.wrapping_sub(tls::first_module_offset()) as i64;
     match tls.place() {
@@ -281,28 +310,30 @@ fn thread_locals(tls: &TlsModule) -> ThreadLocals {
     }
 }
 
-/// Stores what an IFUNC resolver of one of the members returns.
-fn resolve_indirect(
-    placed: &mut [Placed<'_, '_>],
+/// Stores the result of an IFUNC resolver of one of the members.
+fn resolve_ifunc(
+    mapped: &mut [MappedMember<'_, '_>],
     index: usize,
-    word: &Indirect,
+    word: &IfuncWord,
     may_run: Option<MayRun>,
 ) -> Result<(), Error> {
-    let name = member(placed, index).member.name.clone();
-    let malformed =
-        |what: &'static str| Error::malformed(what, Place::Relocation(word.place)).in_image(&name);
-    let mapping = &member(placed, word.member).mapping;
+    let name = members::member(mapped, index).prepared.name.clone();
+    let malformed = |what: &'static str| {
+        Error::malformed(what, Place::Relocation(word.r_offset)).in_image(&name)
+    };
+    let mapping = &members::member(mapped, word.member).mapping;
     let resolver = mapping.load_bias().apply(word.resolver);
     if !mapping.is_code(resolver) {
         return Err(malformed("an IFUNC resolver lies outside executable memory"));
     }
     let function = match may_run {
-        // SAFETY: in executable memory of an image of the group, all of which are relocated; that it
-        // may run was promised.
+        // SAFETY: in executable memory of an image of the group, all of which are relocated; `may_run`
+        // is the promise that it may run.
         Some(_) => unsafe { arch::call_ifunc_resolver(resolver) },
         None => resolver,
     };
     let value = (function as u64).wrapping_add_signed(word.r_addend);
-    let stored = member_mut(placed, index).mapping.store(word.place, value.to_le_bytes());
+    let stored =
+        members::member_mut(mapped, index).mapping.store(word.r_offset, value.to_le_bytes());
     stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))
 }

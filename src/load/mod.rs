@@ -1,5 +1,9 @@
-//! The way of a load: from options to a prepared image, and from that to an initialised load group.
+//! Loading: from bytes and options to a prepared group, and from that to an initialised one.
 
+mod collect;
+pub(crate) mod debug_source;
 pub(crate) mod debugger_commands;
 pub(crate) mod instantiate;
+mod lazy_calls;
 pub(crate) mod prepare;
+pub(crate) mod settings;

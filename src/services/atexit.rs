@@ -1,12 +1,12 @@
-//! What images want called later: at the end of a thread, at the exit, on a fork.
+//! Functions that images register for later: for the end of a thread, the exit, or forks.
 //!
-//! Of the last two memdl only notes that there are any. The C library has them by a handle that every
-//! library brings along, and libraries' destructors have it call, and forget, those of theirs.
+//! Of the last two memdl records only the handles. The C library holds the functions by a handle that every
+//! library has, and a library's destructors call `__cxa_finalize` with it, which calls and removes them.
 //!
-//! The destructors of thread-local objects need more. glibc keeps a library until those of all threads
-//! have run; of an image it would not know, and call into memory that is gone. And a [`Pool`] has those
-//! of one image and thread called early. So each thread has a stack of them here, and for each of
-//! them the C library calls a function that takes the uppermost.
+//! The destructors of thread-local objects need more. glibc keeps a library loaded until those of all
+//! threads have run; it does not know images, and would call unmapped code. And a [`Pool`] runs those
+//! of one group and thread early. So each thread has a stack of them here, and for each of them the C library
+//! calls a function that pops one.
 //!
 //! Source: Itanium C++ ABI, "DSO Object Destruction API", as glibc extends it to threads.
 //!
@@ -22,14 +22,16 @@ use std::sync::Arc;
 use crate::base::fallible::has_spare_memory;
 use crate::base::sync;
 use crate::host::exit_handlers;
-use crate::images::group::{self, LoadGroup};
+use crate::images::group::LoadGroup;
+use crate::images::libc_registrations;
+use crate::images::registry;
 use crate::tls;
 
 type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
 type AtFork = unsafe extern "C" fn();
 
 unsafe extern "C-unwind" {
-    /// The address that tells libraries apart; each has its own.
+    /// An address in the library, which identifies it; each library has its own.
     static __dso_handle: c_void;
 
     fn __cxa_thread_atexit_impl(
@@ -54,20 +56,19 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
-/// A function that an image has had noted for its end, or the exit.
+/// A function that an image registered for its unload or the exit.
 struct AtExit {
     function: Destructor,
     argument: *mut c_void,
 }
 
-/// What is said to an image that wants nothing called: a null pointer, which the C library ends the
-/// process for, or calls in the end.
+/// The result for a null pointer as function. The C library would end the process, or call it in the end.
 const REFUSED: c_int = -1;
 
 /// `__cxa_atexit`, which C's `atexit` goes to as well.
 ///
-/// The C library's lock of these functions stays locked in a forked child if another thread of its
-/// parent held it. So forks wait.
+/// The C library's lock of these functions stays locked in a forked child if another thread of the parent
+/// held it. So forks wait.
 ///
 /// # Safety
 /// As the C library's function.
@@ -77,40 +78,40 @@ pub(super) unsafe extern "C" fn at_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     let Some(function) = function else { return REFUSED };
-    group::note_handler(dso_handle.addr());
+    libc_registrations::note_handler(dso_handle.addr());
     let noted = Box::into_raw(Box::new(AtExit { function, argument }));
     let _no_fork = sync::hold_off_fork();
-    // SAFETY: the function takes what is passed along, and is called once; the rest is the caller's
+    // SAFETY: the function takes the record as its argument, and is called once; the rest is the caller's
     // promise, passed on.
     let result = unsafe { __cxa_atexit(Some(run_at_exit), noted.cast(), dso_handle) };
     if result != 0 {
-        // SAFETY: from `into_raw`, and nobody else has it.
+        // SAFETY: from `into_raw`, and the C library did not take it.
         drop(unsafe { Box::from_raw(noted) });
     }
     result
 }
 
-/// What the C library calls for each, with its lock free.
+/// The function that the C library calls for each, with its lock free.
 unsafe extern "C-unwind" fn run_at_exit(noted: *mut c_void) {
-    // SAFETY: `at_exit` has leaked it for this one call.
+    // SAFETY: `at_exit` leaked it for this one call.
     let AtExit { function, argument } = *unsafe { Box::from_raw(noted.cast::<AtExit>()) };
-    // SAFETY: the promise of who has had it noted.
+    // SAFETY: the promise of the caller that registered it.
     sync::with_forks_possible(|| unsafe { function(argument) });
 }
 
-/// `__cxa_finalize`, which every image's destructors call. For an image that has had nothing noted
-/// the C library is not asked: it looks through all that the process has.
+/// `__cxa_finalize`, which every image's destructors call. For an image that registered nothing the C library
+/// is not called: it would search all functions of the process.
 ///
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
-    if group::take_handle(dso_handle.addr()) {
+    if libc_registrations::take_handle(dso_handle.addr()) {
         // SAFETY: the caller's promise, passed on.
         unsafe { exit_handlers::finalize(dso_handle.addr()) }
     }
 }
 
-/// What `at_quick_exit` goes to.
+/// `__cxa_at_quick_exit`, which `at_quick_exit` calls.
 ///
 /// # Safety
 /// As the C library's function.
@@ -121,13 +122,13 @@ pub(super) unsafe extern "C" fn at_quick_exit(
     if function.is_none() {
         return REFUSED;
     }
-    group::note_handler(dso_handle.addr());
+    libc_registrations::note_handler(dso_handle.addr());
     let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise, passed on.
     unsafe { __cxa_at_quick_exit(function, dso_handle) }
 }
 
-/// What `pthread_atfork` goes to.
+/// `__register_atfork`, which `pthread_atfork` calls.
 ///
 /// # Safety
 /// As the C library's function.
@@ -137,26 +138,26 @@ pub(super) unsafe extern "C" fn at_fork(
     child: Option<AtFork>,
     dso_handle: *const c_void,
 ) -> c_int {
-    group::note_handler(dso_handle.addr());
+    libc_registrations::note_handler(dso_handle.addr());
     // SAFETY: the caller's promise, passed on.
     unsafe { __register_atfork(prepare, parent, child, dso_handle) }
 }
 
-/// A thread-local object's destructor that is to run when the thread ends.
+/// A thread-local object's destructor that runs when the thread ends.
 struct AtThreadExit {
     destructor: Destructor,
     object: *mut c_void,
-    /// Its code, and what the object consists of, must be there until then.
+    /// The destructor's code, and the object's memory, must stay until then.
     image: Arc<LoadGroup>,
     /// The one below it.
     next: *mut AtThreadExit,
 }
 
 thread_local! {
-    /// The uppermost of the thread's destructors. Nothing that would have to be dropped itself: it is
-    /// needed until the very end.
-    static UPPERMOST: Cell<*mut AtThreadExit> = const { Cell::new(ptr::null_mut()) };
-    /// For how many the C library will call though they have run.
+    /// The top of the thread's stack of destructors. A type without a destructor of its own: it is used until
+    /// the very end of the thread.
+    static TOP: Cell<*mut AtThreadExit> = const { Cell::new(ptr::null_mut()) };
+    /// The number of destructors that have run, and that the C library will still call for.
     static SPARE: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -170,7 +171,7 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     let Some(function) = destructor else { return REFUSED };
-    let Some(image) = group::image_at(dso_handle.addr()) else {
+    let Some(image) = registry::image_at(dso_handle.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
     };
@@ -180,16 +181,16 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     if let Some(less) = SPARE.get().checked_sub(1) {
         SPARE.set(less);
     } else {
-        // SAFETY: code of ours, so ours is the library that must stay.
+        // SAFETY: the function is memdl's, so the handle is memdl's: its library must stay.
         let result = unsafe {
-            __cxa_thread_atexit_impl(Some(run_uppermost), ptr::null_mut(), &raw const __dso_handle)
+            __cxa_thread_atexit_impl(Some(run_top), ptr::null_mut(), &raw const __dso_handle)
         };
         if result != 0 {
             return result;
         }
     }
-    let next = UPPERMOST.get();
-    UPPERMOST.set(Box::into_raw(Box::new(AtThreadExit {
+    let next = TOP.get();
+    TOP.set(Box::into_raw(Box::new(AtThreadExit {
         destructor: function,
         object,
         image: image.into_group(),
@@ -198,31 +199,30 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     0
 }
 
-/// What the C library calls for each destructor when the thread ends.
-unsafe extern "C-unwind" fn run_uppermost(_: *mut c_void) {
-    // SAFETY: the calling thread's stack, of which each element was leaked by `at_thread_exit` and is
-    // taken once.
+/// The function that the C library calls for each destructor when the thread ends.
+unsafe extern "C-unwind" fn run_top(_: *mut c_void) {
+    // SAFETY: the calling thread's stack. Each element was leaked by `at_thread_exit`, and is taken once.
     unsafe {
-        let uppermost = UPPERMOST.get();
-        if uppermost.is_null() {
+        let top = TOP.get();
+        if top.is_null() {
             SPARE.set(SPARE.get().saturating_sub(1));
             return;
         }
-        let pending = Box::from_raw(uppermost);
-        UPPERMOST.set(pending.next);
-        // The image is held until the end of this function, which is not the image's code.
+        let pending = Box::from_raw(top);
+        TOP.set(pending.next);
+        // The image stays until this function, which is memdl's code, ends.
         (pending.destructor)(pending.object);
-        // Destructors of the thread's keys come after this, and may be the image's.
+        // Destructors of the thread's keys run after this, and may be the image's code.
         tls::keep_until_thread_ends(pending);
     }
 }
 
-/// How many destructors of the images of this group the calling thread has yet to run. Each holds the
-/// group.
+/// The number of destructors of this group's images that the calling thread still has to run. Each holds
+/// the group.
 pub(crate) fn pending(group: &Arc<LoadGroup>) -> usize {
     let mut count: usize = 0;
-    let mut at = UPPERMOST.get();
-    // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile.
+    let mut at = TOP.get();
+    // SAFETY: elements of the calling thread's stack, which nothing changes meanwhile.
     while let Some(pending) = unsafe { at.as_ref() } {
         count = count.saturating_add(Arc::ptr_eq(&pending.image, group).into());
         at = pending.next;
@@ -233,7 +233,7 @@ pub(crate) fn pending(group: &Arc<LoadGroup>) -> usize {
 /// Runs the calling thread's destructors of the images of this group now, the last first.
 ///
 /// # Safety
-/// They may run now, and the objects are not used any more.
+/// They may run now, and their objects are not used any more.
 pub(crate) unsafe fn run_pending(group: &Arc<LoadGroup>) {
     while let Some(pending) = take_pending(group) {
         SPARE.set(SPARE.get().saturating_add(1));
@@ -242,12 +242,12 @@ pub(crate) unsafe fn run_pending(group: &Arc<LoadGroup>) {
     }
 }
 
-/// Takes the uppermost of the group's out of the calling thread's stack.
+/// Takes the group's topmost element out of the calling thread's stack.
 fn take_pending(group: &Arc<LoadGroup>) -> Option<Box<AtThreadExit>> {
     let mut above: *mut AtThreadExit = ptr::null_mut();
-    let mut at = UPPERMOST.get();
-    // SAFETY: elements of the calling thread's stack, which nobody changes meanwhile; each was leaked
-    // by `at_thread_exit`, and whatever is taken is not in it any more.
+    let mut at = TOP.get();
+    // SAFETY: elements of the calling thread's stack, which nothing changes meanwhile; each was leaked
+    // by `at_thread_exit`, and an element that is taken leaves the stack.
     unsafe {
         while !at.is_null() && !Arc::ptr_eq(&(*at).image, group) {
             (above, at) = (at, (*at).next);
@@ -255,7 +255,7 @@ fn take_pending(group: &Arc<LoadGroup>) -> Option<Box<AtThreadExit>> {
         let next = at.as_ref()?.next;
         match above.as_mut() {
             Some(above) => above.next = next,
-            None => UPPERMOST.set(next),
+            None => TOP.set(next),
         }
         Some(Box::from_raw(at))
     }

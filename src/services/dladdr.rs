@@ -1,5 +1,5 @@
-//! Finding images by address, for those who ask the C library: `dladdr` and
-//! `dl_iterate_phdr`. Unwinders that are linked into an image ask the same way.
+//! `dladdr`, `dladdr1` and `dl_iterate_phdr`, for callers in images. Unwinders that are linked into an image
+//! call them, too.
 //!
 //! Sources: `dladdr(3)`, `dl_iterate_phdr(3)`.
 
@@ -11,7 +11,8 @@ use std::ptr;
 use crate::base::sync;
 use crate::base::tls_index::ModuleId;
 use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
-use crate::images::group::{self, ImageRef, LoadedImage};
+use crate::images::group::{ImageRef, LoadedImage};
+use crate::images::registry;
 use crate::tls;
 
 /// A request of `dladdr1` (`<dlfcn.h>`).
@@ -22,7 +23,7 @@ const RTLD_DL_SYMENT: c_int = 1;
 /// # Safety
 /// As the C library's function: `info` can be written to.
 pub(super) unsafe extern "C" fn dladdr(address: *const c_void, info: *mut libc::Dl_info) -> c_int {
-    let Some(image) = group::image_at(address.addr()) else {
+    let Some(image) = registry::image_at(address.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { libc::dladdr(address, info) };
     };
@@ -41,7 +42,7 @@ pub(super) unsafe extern "C" fn dladdr1_of_images(
     extra: *mut *mut c_void,
     flags: c_int,
 ) -> c_int {
-    let Some(image) = group::image_at(address.addr()) else {
+    let Some(image) = registry::image_at(address.addr()) else {
         // SAFETY: the caller's promise, passed on.
         return unsafe { dladdr1(address, info, extra, flags) };
     };
@@ -58,7 +59,7 @@ pub(super) unsafe extern "C" fn dladdr1_of_images(
     1
 }
 
-/// Fills `info` in, and gives the symbol's entry in the image's table, or null.
+/// Fills `info`, and returns the symbol's entry in the image's table, or null.
 ///
 /// # Safety
 /// `info` can be written to.
@@ -71,8 +72,8 @@ unsafe fn describe(
     let symbol = loaded.symbol_at(address);
     let name = symbol.and_then(|(_, symbol)| table.string(symbol.st_name));
     let value = symbol.map(|(_, symbol)| loaded.mapping.load_bias().apply(symbol.address()));
-    // SAFETY: the caller's promise. The names live as long as the image: one is its link map's,
-    // the other stands in its string table, where a NUL follows.
+    // SAFETY: the caller's promise. The names live as long as the image: one is its link map's, the other
+    // is in its string table, where a NUL follows.
     unsafe {
         (*info).dli_fname = loaded.link_map.l_name;
         (*info).dli_fbase = loaded.mapping.address_range().start as *mut c_void;
@@ -86,13 +87,13 @@ unsafe fn describe(
 
 type Visitor = unsafe extern "C-unwind" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 
-/// `dl_iterate_phdr`: the libraries of `ld.so`'s, then images, in load order.
+/// `dl_iterate_phdr`: the libraries of `ld.so`, then images, in load order.
 ///
 /// # Safety
 /// As the C library's function: `visit` can be called with `data`.
 pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
     let result = {
-        // glibc locks the list while it calls `visit`, and does not free that lock in a forked child.
+        // glibc locks the list while it calls `visit`, and does not unlock it in a forked child.
         let _no_fork = sync::hold_off_fork();
         // SAFETY: the same function pointer under the type that `libc` gives it; the caller's
         // promise.
@@ -104,8 +105,8 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
     if result != 0 {
         return result;
     }
-    // There is no way to say that there is no memory for the list.
-    let images = group::all_images().unwrap_or_default();
+    // The function has no way to report lack of memory.
+    let images = registry::all_images().unwrap_or_default();
     for loaded in images.iter().map(ImageRef::image) {
         let module = loaded.tls.as_ref().map(tls::TlsModule::id);
         let mut info = libc::dl_phdr_info {
@@ -113,13 +114,13 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             dlpi_name: loaded.link_map.l_name,
             dlpi_phdr: loaded.decoded.program_headers.as_ptr().cast(),
             dlpi_phnum: loaded.decoded.program_headers.len() as u16,
-            dlpi_adds: group::loads(),
-            dlpi_subs: group::unloads(),
+            dlpi_adds: registry::loads(),
+            dlpi_subs: registry::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),
-            // As the C library does it: who looks at the list is given no blocks that it did not have.
+            // As the C library does it: a walk allocates no blocks.
             dlpi_tls_data: module.and_then(ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
         };
-        // SAFETY: the caller's promise; the record and what it points to live during the call.
+        // SAFETY: the caller's promise; the record and the data that it points to live during the call.
         let result = unsafe { visit(&mut info, size_of_val(&info), data) };
         if result != 0 {
             return result;

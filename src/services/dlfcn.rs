@@ -1,11 +1,10 @@
-//! Opening and looking up from inside an image: `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror`,
-//! `dlinfo`.
+//! `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror` and `dlinfo`, for callers in images.
 //!
-//! Handles of `ld.so`'s pass through. What differs for an image:
+//! Handles of `ld.so` pass through. The differences for an image:
 //!
-//! * `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller, which is told by its return
-//!   address; `ld.so` would take the address for one that is in no library.
-//! * An image is found under its own name, and under the names of those that it needs.
+//! * `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller, which is found by the return address;
+//!   to `ld.so` that address lies in no library.
+//! * `dlopen` finds images in the caller's scope by name.
 //! * A library that the system's loader finds but cannot bind, since it needs symbols of the very
 //!   image that opens it (an extension module of an interpreter that runs from memory), is read
 //!   and loaded here, with that image before everything else in its scope.
@@ -38,23 +37,24 @@ use crate::host::ld_so::{self, GlobalScope};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
-use crate::images::group::{self, ImageRef, Provider};
+use crate::images::group::{ImageRef, Provider};
 use crate::images::policy;
 use crate::images::policy::SymbolRequest;
+use crate::images::registry;
 use crate::load::instantiate;
-use crate::load::prepare::Settings;
+use crate::load::settings::Settings;
 use crate::memory::bytes::Bytes;
 use crate::tls::TlsModule;
 
 thread_local! {
-    /// What `dlerror` will say, where that is not the C library's to tell; and what it said last.
+    /// The text that `dlerror` returns next, unless the C library has one; and the last text.
     static ERROR: RefCell<(Option<Text>, Text)> =
         const { RefCell::new((None, Cow::Borrowed(c""))) };
 }
 
 type Text = Cow<'static, CStr>;
 
-/// What `dlerror` says where there is no memory to say what it was.
+/// The text of `dlerror` where there is no memory for another.
 const NO_MEMORY: &CStr = c"out of memory";
 
 fn fail(text: impl Display) -> *mut c_void {
@@ -83,7 +83,7 @@ pub(super) extern "C" fn dlerror() -> *mut c_char {
 }
 
 arch::with_return_address! {
-    /// `dlopen`, and who called it.
+    /// `dlopen`, with its return address.
     ///
     /// # Safety
     /// As the C library's function.
@@ -91,7 +91,7 @@ arch::with_return_address! {
 }
 
 arch::with_return_address! {
-    /// `dlopen` for images that may be refused what they open.
+    /// `dlopen` for images whose policy may refuse libraries.
     ///
     /// # Safety
     /// As the C library's function.
@@ -105,10 +105,10 @@ unsafe extern "C-unwind" fn dlopen_restricted_for(
     flags: c_int,
     caller: usize,
 ) -> *mut c_void {
-    let is_known = group::image_at(caller).is_some_and(|it| it.group().policy().is_restricted());
+    let is_known = registry::image_at(caller).is_some_and(|it| it.group().policy().is_restricted());
     // SAFETY: the caller's promise.
     let name = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
-    // Some image whose policy is restricted; which, cannot be told.
+    // The caller is some restricted image, which one is unknown.
     if !is_known
         && flags & libc::RTLD_NOLOAD == 0
         && let Some(name) = name.filter(|name| name.to_bytes().contains(&b'/'))
@@ -134,7 +134,7 @@ unsafe extern "C-unwind" fn dlopen_for(
     }
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(path) };
-    let caller = group::image_at(caller);
+    let caller = registry::image_at(caller);
     if caller.is_some() && !has_spare_memory() {
         return no_memory();
     }
@@ -153,7 +153,7 @@ unsafe extern "C-unwind" fn dlopen_for(
         // SAFETY: the caller's promise, passed on.
         return unsafe { libc::dlopen(path, flags) };
     };
-    // SAFETY: the caller's promise. What is loaded already is not loaded again, by anyone.
+    // SAFETY: the caller's promise. A library that `ld.so` has already loaded is not loaded again.
     let handle = unsafe { libc::dlopen(path, flags | libc::RTLD_NOLOAD) };
     if !handle.is_null() || flags & libc::RTLD_NOLOAD != 0 {
         return handle;
@@ -167,24 +167,24 @@ unsafe extern "C-unwind" fn dlopen_for(
         lazy: flags & libc::RTLD_LAZY != 0,
         system_libraries: true,
         opener: Some(caller.clone()),
-        // Whoever made the caller visible, or not, would have this one the same way.
+        // Inherit the opener's debug level.
         debug: caller.image().debug.debug(),
         policy: caller.group().policy().without_panics(),
         ..Settings::new(super::replacements_for(caller.group().policy()))
     };
-    // Before anything looks at them; and what the verifier refuses does not get in another way.
+    // Before anything reads them; and the system does not open bytes that the verifier refuses.
     if let Some(bytes) = &bytes
         && let Err(error) = settings.policy.verify(&name.to_string_lossy(), bytes)
     {
         return fail(error);
     }
-    // If it names the very image that opens it, `ld.so` would look for another one.
-    let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_enclosing(bytes));
+    // If the library needs an image of the scope by name, `ld.so` would search for a file instead.
+    let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_opener(bytes));
     let Ok(is_ours) = is_ours else { return no_memory() };
     let refusal = if is_ours {
         CString::default()
     } else {
-        // Bound at once, so that what cannot be bound is found out here.
+        // Bound at once, so that a failure shows here.
         let now = flags & !libc::RTLD_LAZY | libc::RTLD_NOW;
         // SAFETY: the caller's promise, passed on.
         let handle = unsafe { libc::dlopen(path, now) };
@@ -195,11 +195,11 @@ unsafe extern "C-unwind" fn dlopen_for(
         unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
     };
     let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
-    // SAFETY: the caller's promise: it wants the library's constructors run.
+    // SAFETY: the caller's promise: it asks for the library's constructors to run.
     let may_run = unsafe { MayRun::promised() };
     let group = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
         // SAFETY: as above.
-        Ok(prepared) => unsafe { instantiate::run_once(prepared) },
+        Ok(prepared) => unsafe { instantiate::single_instance(prepared) },
         Err(error) => Err(error),
     };
     match group {
@@ -214,7 +214,7 @@ unsafe extern "C-unwind" fn dlopen_for(
 /// The handle of an image of this name that the caller sees.
 fn open_image(caller: &ImageRef, name: &CStr) -> Result<Option<*mut c_void>, Error> {
     let in_scope = dlsym::images_in_scope(caller.group())?.into_iter();
-    let mut images = in_scope.chain(group::global_images()?);
+    let mut images = in_scope.chain(registry::global_images()?);
     let named = images.find(|it| it.image().is_called(name.to_bytes()));
     let Some(image) = named else { return Ok(None) };
     dl_handles::open(caller, None, image).map(Some)
@@ -223,7 +223,7 @@ fn open_image(caller: &ImageRef, name: &CStr) -> Result<Option<*mut c_void>, Err
 /// `dlclose`.
 ///
 /// # Safety
-/// As the C library's function. Runs the library's destructors if nobody else has it open.
+/// As the C library's function. Runs the library's destructors if the handle was the last.
 pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
     match dl_handles::close(handle) {
         // Its destructors may open and close: no lock is held.
@@ -235,7 +235,7 @@ pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
 }
 
 arch::with_return_address! {
-    /// `dlsym`, and who called it.
+    /// `dlsym`, with its return address.
     ///
     /// # Safety
     /// As the C library's function.
@@ -254,7 +254,7 @@ arch::with_return_address! {
 }
 
 arch::with_return_address! {
-    /// `dlvsym`, and who called it.
+    /// `dlvsym`, with its return address.
     ///
     /// # Safety
     /// As the C library's function.
@@ -285,7 +285,7 @@ unsafe extern "C-unwind" fn dlsym_for(
     caller: usize,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { Asked::new(handle, name, ptr::null(), caller, false).answer() }
+    unsafe { Lookup::new(handle, name, ptr::null(), caller, false).answer() }
 }
 
 /// # Safety
@@ -296,7 +296,7 @@ unsafe extern "C-unwind" fn dlsym_restricted_for(
     caller: usize,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { Asked::new(handle, name, ptr::null(), caller, true).answer() }
+    unsafe { Lookup::new(handle, name, ptr::null(), caller, true).answer() }
 }
 
 /// # Safety
@@ -308,7 +308,7 @@ unsafe extern "C-unwind" fn dlvsym_for(
     caller: usize,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { Asked::new(handle, name, version, caller, false).answer() }
+    unsafe { Lookup::new(handle, name, version, caller, false).answer() }
 }
 
 /// # Safety
@@ -320,25 +320,25 @@ unsafe extern "C-unwind" fn dlvsym_restricted_for(
     caller: usize,
 ) -> *mut c_void {
     // SAFETY: the caller's promise.
-    unsafe { Asked::new(handle, name, version, caller, true).answer() }
+    unsafe { Lookup::new(handle, name, version, caller, true).answer() }
 }
 
-/// What is asked of `dlsym` and `dlvsym`, and by whom.
-struct Asked<'a> {
+/// A call of `dlsym` or `dlvsym`.
+struct Lookup<'a> {
     handle: *mut c_void,
     name: &'a CStr,
     version: Option<&'a CStr>,
     symbol: SymbolName<'a>,
     wanted: VersionMatch<'a>,
-    /// The image that the call returns to. Where an image calls as its last act, that is its caller.
+    /// The image that the call returns to. For a tail call that is the caller's caller.
     caller: Option<ImageRef>,
-    /// It may not use every symbol of the host.
+    /// The caller may not use every symbol of the host.
     restricted: bool,
-    /// Whether it may use the host's of this name, once that is known.
+    /// Whether it may use the host's symbol of this name, once that is known.
     allowed: OnceCell<bool>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Lookup<'a> {
     /// # Safety
     /// `name` is a C string, `version` null or one.
     unsafe fn new(
@@ -347,7 +347,7 @@ impl<'a> Asked<'a> {
         version: *const c_char,
         caller: usize,
         restricted: bool,
-    ) -> Asked<'a> {
+    ) -> Lookup<'a> {
         // SAFETY: the caller's promise.
         let (name, version) = unsafe {
             (CStr::from_ptr(name), (!version.is_null()).then(|| CStr::from_ptr(version)))
@@ -356,8 +356,8 @@ impl<'a> Asked<'a> {
             VersionMatch::Version(Version::exact(it.to_bytes()))
         });
         let symbol = SymbolName::new(name.to_bytes());
-        let caller = group::image_at(caller);
-        Asked {
+        let caller = registry::image_at(caller);
+        Lookup {
             handle,
             name,
             version,
@@ -369,7 +369,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether the symbol of the host may be used. Asked only where there is one.
+    /// Whether the symbol of the host may be used. Called only if the host has one.
     fn may_use_host(&self) -> bool {
         *self.allowed.get_or_init(|| {
             if !self.restricted {
@@ -392,7 +392,7 @@ impl<'a> Asked<'a> {
                             &request(&image.name),
                         )
                 }
-                // Some image whose imports are restricted; which, cannot be told.
+                // The caller is some restricted image, which one is unknown.
                 _ => policy::all_allow(&request("an image")),
             }
         })
@@ -434,8 +434,8 @@ impl<'a> Asked<'a> {
         fail(format_args!("{what}: {}{at}{version}", lossy(self.name.to_bytes())))
     }
 
-    /// What a look-up gives that is not the C library's alone: `Some(None)` if nothing is found; `None`
-    /// if it is the C library's.
+    /// The result of a look-up that involves images: `Some(None)` if nothing is found; `None` if the C library
+    /// has to answer alone.
     fn in_images_and_global(&self) -> Result<Option<Option<*mut c_void>>, Error> {
         let may_use_host = || self.may_use_host();
         let in_list =
@@ -454,7 +454,7 @@ impl<'a> Asked<'a> {
             unsafe { dlsym::address_of(found.symbol.definition) }.map(Some)
         };
         let in_global_images = || {
-            let images = group::global_images()?.into_iter();
+            let images = registry::global_images()?.into_iter();
             in_list(&try_collect(images.map(Provider::Image))?)
         };
         if ld_so::is_executable(self.handle) {
@@ -485,7 +485,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// As `Option::or_else`, of what can fail.
+/// As `Option::or_else`, for look-ups that can fail.
 fn or_else<T>(
     found: Option<T>,
     otherwise: impl FnOnce() -> Result<Option<T>, Error>,
@@ -512,7 +512,7 @@ pub(super) unsafe extern "C" fn dlinfo(
     };
     let loaded = image.image();
     let module = loaded.tls.as_ref().map(TlsModule::id);
-    // SAFETY: the caller's promise. The map lives as long as the image; the image is in place, and
+    // SAFETY: the caller's promise. The map lives as long as the image; the image is loaded, and
     // offset 0 is in every block.
     unsafe {
         match request {
@@ -520,7 +520,7 @@ pub(super) unsafe extern "C" fn dlinfo(
             RTLD_DI_LINKMAP => info.cast::<*const LinkMap>().write(&*loaded.link_map),
             RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
             RTLD_DI_TLS_DATA => {
-                // Null is what the C library says of a thread that has none.
+                // Null for a thread that has no block, as in the C library.
                 let block = module.and_then(ModuleId::block_if_made);
                 let block = block.unwrap_or(ptr::null_mut());
                 info.cast::<*mut c_void>().write(block);

@@ -1,9 +1,8 @@
-//! What `ld.so` does for its own libraries and memdl for its images.
+//! Replacements for functions of the C library that depend on the list of loaded libraries.
 //!
-//! Some functions of the C library know about loaded libraries and so are wrong for images that
-//! `ld.so` has never heard of. Imports of these are bound to memdl's versions, which know memdl's
-//! images and pass everything else on. Only images see them: nothing is interposed in the host,
-//! and an image or a caller that defines such a name itself keeps its own.
+//! Such functions are wrong for images, which `ld.so` does not know. Images' imports of them are bound to
+//! memdl's versions, which handle images and pass all other calls on. Only images see them: nothing is
+//! interposed in the host, and an image or a caller that defines such a name keeps its own.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +12,7 @@ mod dlfcn;
 
 use std::ffi::{c_int, c_void};
 
-use crate::images::group;
+use crate::images::libc_registrations;
 use crate::images::policy::Policy;
 use crate::tls;
 use crate::unwind;
@@ -22,7 +21,7 @@ use crate::unwind;
 pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
     match name {
         b"__tls_get_addr" => Some(tls::tls_get_addr as *const () as usize),
-        // What C's runtime offers, and the C++ runtime's cover of it.
+        // The C library's function, and the C++ runtime's wrapper.
         b"__cxa_thread_atexit_impl" | b"__cxa_thread_atexit" => {
             Some(atexit::at_thread_exit as *const () as usize)
         }
@@ -46,7 +45,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
     }
 }
 
-/// As [`replacement`], for images that may be refused what they ask for.
+/// As [`replacement`], for images whose policy restricts them.
 pub(crate) fn restricted_replacement(name: &[u8]) -> Option<usize> {
     match name {
         b"dlopen" => Some(dlfcn::dlopen_restricted as *const () as usize),
@@ -56,13 +55,13 @@ pub(crate) fn restricted_replacement(name: &[u8]) -> Option<usize> {
     }
 }
 
-/// The one or the other.
+/// The replacements for images with this policy.
 pub(crate) fn replacements_for(policy: &Policy) -> fn(&[u8]) -> Option<usize> {
     if policy.is_restricted() { restricted_replacement } else { replacement }
 }
 
-/// `pthread_key_create`, and `tss_create`, which differ by the names of their types: notes whose
-/// destructor it is, so that no thread calls it once the image is gone.
+/// `pthread_key_create` and `tss_create`, which differ only in the names of types. Records keys whose
+/// destructors are code of images, so that no thread calls one after the unload.
 ///
 /// # Safety
 /// As the C library's function.
@@ -74,9 +73,10 @@ unsafe extern "C" fn key_create(
     let result = unsafe { libc::pthread_key_create(key, destructor) };
     if let (0, Some(destructor)) = (result, destructor) {
         // SAFETY: it was just written.
-        let noted = group::note_key(destructor as *const () as usize, unsafe { *key });
-        if noted.is_err() {
-            // SAFETY: created just now, and nobody's yet.
+        let recorded =
+            libc_registrations::note_key(destructor as *const () as usize, unsafe { *key });
+        if recorded.is_err() {
+            // SAFETY: created just now, and not handed out yet.
             unsafe { libc::pthread_key_delete(*key) };
             return libc::ENOMEM;
         }
@@ -89,7 +89,7 @@ unsafe extern "C" fn key_create(
 /// # Safety
 /// As the C library's function.
 unsafe extern "C" fn key_delete(key: libc::pthread_key_t) -> c_int {
-    group::forget_key(key);
+    libc_registrations::forget_key(key);
     // SAFETY: the caller's promise, passed on.
     unsafe { libc::pthread_key_delete(key) }
 }

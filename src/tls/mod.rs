@@ -20,7 +20,7 @@
 //!
 //! # The other models
 //! *TLS descriptors* ask a resolver for the variable's distance from the thread pointer. The
-//! argument packs module and offset into one word ([`Descriptor`]), so that nothing has to be
+//! argument packs module and offset into one word ([`TlsDescArgument`]), so that nothing has to be
 //! allocated for it; the resolvers are in [`arch`].
 //!
 //! *Initial exec* reads the distance from the GOT and calls nobody: the block must lie at the same
@@ -47,7 +47,7 @@ use crate::base::addr::{distance_to, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_zeroed};
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::base::tls_index::{ModuleId, TlsIndex};
+use crate::base::tls_index::{DESCRIPTOR_OFFSET_BITS, ModuleId, OURS, TlsDescArgument, TlsIndex};
 use crate::elf::segment::TlsSegment;
 use crate::host::process;
 use crate::host::threads;
@@ -61,16 +61,12 @@ pub(crate) const SLOTS: usize = 32;
 pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 1024 };
 /// The largest alignment of a block in the pool: what glibc gives the executable's own.
 pub(crate) const POOL_ALIGN: usize = 64;
-/// How many bits of a [`Descriptor`] are the offset.
-pub(crate) const DESCRIPTOR_OFFSET_BITS: u32 = 48;
 /// What is in a slot while the thread has no block of that module: no address, so that a debugger that
 /// follows it for a variable says that there is nothing, wherever in the block that would be.
 pub(crate) const NO_BLOCK: usize = 1 << 63;
 
 /// The slot that holds the thread's own record: no module has this index.
 const THREAD_SLOT: usize = 0;
-/// Marks the module ids that are memdl's; `ld.so` counts from 1.
-const OURS: usize = 1 << 63;
 
 impl ModuleId {
     /// The calling thread's address of the variable at `offset` in this module's block.
@@ -84,42 +80,13 @@ impl ModuleId {
     }
 }
 
-/// The argument of a TLS descriptor for a variable whose place differs from thread to thread: the
-/// module in the high bits, of which the top one marks ours, the signed offset in the low ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Descriptor(pub(crate) u64);
-
-impl Descriptor {
-    const MODULE_BITS: u32 = u64::BITS - DESCRIPTOR_OFFSET_BITS - 1;
-
-    /// `None` if one of the two does not fit.
-    pub(crate) fn new(module: ModuleId, offset: i64) -> Option<Descriptor> {
-        let number = (module.0 & !OURS) as u64;
-        let sign_bits = u64::BITS - DESCRIPTOR_OFFSET_BITS;
-        let fits = number >> Self::MODULE_BITS == 0 && offset << sign_bits >> sign_bits == offset;
-        let low = offset as u64 & ((1 << DESCRIPTOR_OFFSET_BITS) - 1);
-        fits.then_some(Descriptor(
-            (module.0 & OURS) as u64 | number << DESCRIPTOR_OFFSET_BITS | low,
-        ))
-    }
-
-    fn index(self) -> TlsIndex {
-        let sign_bits = u64::BITS - DESCRIPTOR_OFFSET_BITS;
-        let number = (self.0 & !(OURS as u64)) >> DESCRIPTOR_OFFSET_BITS;
-        TlsIndex {
-            ti_module: number as usize | self.0 as usize & OURS,
-            ti_offset: ((self.0 << sign_bits) as i64 >> sign_bits) as usize,
-        }
-    }
-}
-
 arch::define_tls!(address_slow, descriptor_slow);
 
 /// The slow path of a TLS descriptor: the variable's address.
 pub(crate) extern "C" fn descriptor_slow(descriptor: u64) -> *mut c_void {
     // SAFETY: a pair as relocations would make it, of a module that the descriptor's image is
     // bound to and so keeps.
-    unsafe { tls_get_addr(&Descriptor(descriptor).index()) }
+    unsafe { tls_get_addr(&TlsDescArgument(descriptor).index()) }
 }
 
 impl ModuleId {

@@ -163,7 +163,7 @@ macro_rules! define_tls {
         }
 
         /// Resolver of all others: the argument is the module and the offset, packed into one word
-        /// ([`crate::tls::Descriptor`]).
+        /// (`TlsDescArgument` in `base/tls_index.rs`).
         ///
         /// # Safety
         /// As [`tlsdesc_static`].

@@ -1,0 +1,83 @@
+//! What the C library holds for images: `pthread` keys with destructors, and handles under which functions
+//! for the exit or for forks are registered.
+//!
+//! They are recorded so that an unload can remove them: otherwise the C library would call code that is
+//! unmapped. A pool learns from the group whether a reset must undo any. The wrappers that images call
+//! are in `services/`; the records are kept in the [`registry`].
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::base::error::Error;
+use crate::base::fallible::require_memory;
+use crate::images::group::LoadGroup;
+use crate::images::registry::{self, image_at, read, write};
+
+/// Records a key whose destructor may be code of an image.
+pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<(), Error> {
+    if let Some(image) = image_at(destructor) {
+        require_memory()?;
+        image.group().libc_registrations().note_key();
+        write().keys.insert(key, destructor);
+    }
+    Ok(())
+}
+
+/// Records that an image registers a function for the exit or for forks. `dso_handle` is in the image.
+pub(crate) fn note_handler(dso_handle: usize) {
+    let mut live = write();
+    let Some(image) = live.image_at_mut(dso_handle) else { return };
+    if !image.handles.contains(&dso_handle) {
+        image.handles.push(dso_handle);
+        HANDLES_EVER.store(true, Ordering::Relaxed);
+    }
+    // Held until the lock is released: dropping the last share of a group takes the lock.
+    let group = image.group.upgrade();
+    if let Some(group) = &group {
+        group.libc_registrations().note_handler();
+    }
+    drop(live);
+}
+
+/// Whether the C library may hold functions under this handle, which it is about to call. False only for
+/// a handle of an image that has registered none.
+pub(crate) fn take_handle(dso_handle: usize) -> bool {
+    if read().image_at(dso_handle).is_some_and(|image| image.handles.is_empty()) {
+        return false;
+    }
+    let mut live = write();
+    let Some(image) = live.image_at_mut(dso_handle) else { return true };
+    let known = image.handles.iter().position(|&known| known == dso_handle);
+    known.map(|index| image.handles.swap_remove(index)).is_some()
+}
+
+/// Whether any image has ever registered a function. In nearly all processes none has.
+static HANDLES_EVER: AtomicBool = AtomicBool::new(false);
+
+/// Takes the handles of the image that starts at this address, whose functions are about to be called.
+pub(super) fn take_handles_of(start: usize) -> Vec<usize> {
+    if !HANDLES_EVER.load(Ordering::Relaxed)
+        || read().images.get(&start).is_none_or(|image| image.handles.is_empty())
+    {
+        return Vec::new();
+    }
+    write()
+        .images
+        .get_mut(&start)
+        .map(|image| std::mem::take(&mut image.handles))
+        .unwrap_or_default()
+}
+
+/// Removes a key that is being deleted.
+pub(crate) fn forget_key(key: libc::pthread_key_t) {
+    write().keys.remove(&key);
+}
+
+/// Deletes the keys with destructors that images of this group created and did not delete.
+pub(crate) fn delete_keys(group: &LoadGroup) {
+    let mut live = write();
+    for loaded in &group.members {
+        registry::delete_keys(&mut live.keys, &loaded.mapping.address_range());
+    }
+}

@@ -1,0 +1,171 @@
+//! Constructors and destructors: the life of a group from its entry in the registry to its unload.
+//!
+//! Unloading is `Drop`, in this order: destructors run, the registry forgets the group, then the fields
+//! go in the order of their declarations. The process's exit runs the destructors of all groups. No
+//! lock is held while code of images runs.
+//!
+//! Source: gABI "Initialization and Termination Functions".
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::addr::Vaddr;
+use crate::base::error::{Error, Place};
+use crate::debug::debugger_listens;
+use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
+use crate::elf::read::ReadAt;
+use crate::host::exit_handlers;
+use crate::host::ld_so;
+use crate::host::process;
+use crate::images::group::{LoadGroup, LoadedImage};
+use crate::images::libc_registrations::take_handles_of;
+use crate::images::registry;
+use crate::profile;
+
+/// Makes a group known to the process: from just before its constructors run until after its destructors.
+pub(crate) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
+    // The linker reaches the finaliser only through this object file. A reference makes it part of the
+    // link.
+    std::hint::black_box(&FINI);
+    registry::enter(group, global)
+}
+
+impl LoadGroup {
+    /// Checks that constructors and destructors are code. The members are relocated, and none of their code
+    /// has run.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let is_code = |function: usize| {
+            self.members.iter().any(|loaded| loaded.mapping.is_code(function))
+                || registry::image_at(function).is_some()
+                || ld_so::has_address(function)
+        };
+        self.members.iter().try_for_each(|loaded| loaded.check_functions(is_code))
+    }
+
+    /// Runs all constructors, dependencies first.
+    ///
+    /// # Safety
+    /// They may run in this process, as with `dlopen`.
+    pub(crate) unsafe fn initialise(&self) {
+        let arguments = process::arguments();
+        for (count, &index) in self.init_order.iter().enumerate() {
+            // Counted before it runs: a constructor that unwinds is finalised like any other.
+            self.initialised.store(count.saturating_add(1), Ordering::Release);
+            for function in self.member(index).constructors() {
+                type Constructor =
+                    unsafe extern "C-unwind" fn(c_int, *const *const c_char, *const *const c_char);
+                // SAFETY: a function that the image names as a constructor. What it does is covered by
+                // the caller's promise.
+                unsafe {
+                    let function: Constructor = std::mem::transmute(function);
+                    function(arguments.argc, arguments.argv, arguments.envp);
+                }
+            }
+        }
+    }
+
+    /// Runs the destructors of the initialised members, in reverse. Does nothing the second time.
+    pub(crate) fn finalise(&self) {
+        let count = self.initialised.swap(0, Ordering::AcqRel);
+        for &index in self.init_order.iter().take(count).rev() {
+            for function in self.member(index).destructors() {
+                // SAFETY: a function that the image names as a destructor, run once, while the
+                // image is mapped. The caller of `initialise` promised that it may run.
+                unsafe {
+                    let function: unsafe extern "C-unwind" fn() = std::mem::transmute(function);
+                    function();
+                }
+            }
+            // Usually the image's own destructors call `__cxa_finalize`. If an image has none, or
+            // its reference is bound to nothing, the C library would keep addresses of unmapped
+            // functions.
+            let mapping = &self.member(index).mapping;
+            for dso_handle in take_handles_of(mapping.address_range().start) {
+                // SAFETY: as above; that promise includes functions that the image registered.
+                unsafe { exit_handlers::finalize(dso_handle) };
+            }
+        }
+    }
+}
+
+impl Drop for LoadGroup {
+    /// Destructors run, then nothing can find the group, then the fields are dropped.
+    fn drop(&mut self) {
+        self.finalise();
+        registry::leave(self);
+    }
+}
+
+impl Drop for LoadedImage {
+    fn drop(&mut self) {
+        if debugger_listens() {
+            self.mapping.quarantine();
+        }
+    }
+}
+
+impl LoadedImage {
+    /// Checks that each word of the arrays is the address of code: nearly always the group's own, else
+    /// another library's.
+    fn check_functions(&self, is_code: impl Fn(usize) -> bool) -> Result<(), Error> {
+        for (tag, array) in
+            [(DT_INIT_ARRAY, &self.decoded.init_array), (DT_FINI_ARRAY, &self.decoded.fini_array)]
+        {
+            let words = array.as_ref().and_then(|range| self.mapping.read(range.clone()));
+            let functions = words.unwrap_or_default().as_chunks().0.iter();
+            let mut functions = functions.map(|word| usize::from_le_bytes(*word));
+            if let Some(function) = functions.find(|&function| !is_code(function)) {
+                let what = format!("{function:#x}, which is to be called, is in no library");
+                return Err(Error::malformed(what, Place::Dynamic(tag)).in_image(&self.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// `DT_INIT`, then `DT_INIT_ARRAY`.
+    fn constructors(&self) -> impl Iterator<Item = usize> + '_ {
+        let init = self.decoded.init.map(|address| self.mapping.load_bias().apply(address));
+        init.into_iter().chain(self.functions(&self.decoded.init_array))
+    }
+
+    /// `DT_FINI_ARRAY` in reverse, then `DT_FINI`.
+    fn destructors(&self) -> impl Iterator<Item = usize> + '_ {
+        let fini = self.decoded.fini.map(|address| self.mapping.load_bias().apply(address));
+        self.functions(&self.decoded.fini_array).rev().chain(fini)
+    }
+
+    /// The non-null words of an array of functions, as they are in memory now.
+    fn functions(
+        &self,
+        array: &Option<Range<Vaddr>>,
+    ) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        let array = array.clone().unwrap_or_default();
+        let words = array.end.0.saturating_sub(array.start.0) / 8;
+        (0..words)
+            .filter_map(move |index| array.start.checked_add(index.checked_mul(8)?))
+            .filter_map(|at| self.mapping.word(at))
+            .filter(|&function| function != 0)
+    }
+}
+
+/// Runs the destructors of all images, the last loaded first. Called by `ld.so` when the process exits, or
+/// the library that memdl is linked into is unloaded: after `atexit` handlers, as for its own libraries.
+extern "C" fn finalise_all() {
+    // Destructors may load and unload: no lock is held while they run.
+    if let Ok(groups) = registry::all_groups() {
+        for group in groups.into_iter().rev() {
+            group.finalise();
+            // Code of the image may still be on some stack, or be called by libraries that end later.
+            std::mem::forget(group);
+        }
+    }
+    profile::finish();
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINI: extern "C" fn() = finalise_all;

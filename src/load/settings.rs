@@ -1,0 +1,103 @@
+//! Load options: the caller's, from [`Loader`](crate::Loader), and those of an image's `dlopen`.
+//!
+//! Options only: nothing here parses, opens or binds.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::error::Error;
+use crate::base::limits::Limits;
+use crate::debug::Debug;
+use crate::elf::symbol_table::SymbolTable;
+use crate::host::ld_so::GlobalScope;
+use crate::images::dlsym;
+use crate::images::group::{ImageRef, LoadGroup, Provider};
+use crate::images::policy::Policy;
+use crate::images::registry;
+use crate::link::scope::{LookupScope, Resolver, Scope};
+use crate::memory::bytes::Bytes;
+use crate::profile::Profile;
+
+/// Load options.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub name: Option<Arc<str>>,
+    /// Addresses by name, as if the host defined them.
+    pub defined: BTreeMap<String, usize>,
+    pub resolver: Option<Arc<Resolver>>,
+    /// Groups whose images satisfy `DT_NEEDED` entries.
+    pub depends_on: Vec<Arc<LoadGroup>>,
+    /// Bytes that satisfy `DT_NEEDED` entries, by name.
+    pub provided: Vec<(Arc<str>, Bytes<'static>)>,
+    /// What the host allows the images.
+    pub policy: Policy,
+    pub global: bool,
+    pub system_libraries: bool,
+    pub scope: Scope,
+    /// Bind calls at the first call, where the image allows it.
+    pub lazy: bool,
+    pub debug: Debug,
+    /// The debug file of the root image.
+    pub debug_info: Option<Bytes<'static>>,
+    pub profile: Profile,
+    pub limits: Limits,
+    /// Replaces functions of the host, by name.
+    pub services: fn(&[u8]) -> Option<usize>,
+    /// The image that opens the group. Its exports, and those of the images that it needs, come before the
+    /// host's.
+    pub opener: Option<ImageRef>,
+}
+
+impl Settings {
+    /// The defaults of [`Loader::new`](crate::Loader::new).
+    pub(crate) fn new(services: fn(&[u8]) -> Option<usize>) -> Settings {
+        Settings {
+            name: None,
+            defined: BTreeMap::new(),
+            resolver: None,
+            depends_on: Vec::new(),
+            provided: Vec::new(),
+            policy: Policy::default(),
+            global: false,
+            system_libraries: false,
+            scope: Scope::default(),
+            lazy: false,
+            debug: Debug::default(),
+            debug_info: None,
+            profile: Profile::default(),
+            limits: Limits::default(),
+            services,
+            opener: None,
+        }
+    }
+
+    /// The image that opens the group, and the images in its scope.
+    pub(super) fn opener_images(&self) -> Result<Vec<ImageRef>, Error> {
+        let opener = self.opener.as_ref();
+        opener.map_or(Ok(Vec::new()), |opener| dlsym::images_in_scope(opener.group()))
+    }
+
+    /// The scope in which references of a load group's members are looked up.
+    pub(super) fn lookup_scope<'a>(
+        &'a self,
+        searchlist: Vec<Provider>,
+        members: Vec<SymbolTable<'a>>,
+        of_system: Vec<bool>,
+    ) -> Result<LookupScope<'a>, Error> {
+        Ok(LookupScope {
+            scope: self.scope,
+            defined: &self.defined,
+            resolver: self.resolver.as_deref(),
+            host: GlobalScope::new()?,
+            services: self.services,
+            opener: self.opener_images()?,
+            global: registry::global_images()?,
+            searchlist,
+            members,
+            of_system,
+            imports: &self.policy.imports,
+        })
+    }
+}
