@@ -1,4 +1,6 @@
-//! What images have opened with `dlopen`: handles that stand for images.
+//! Handles that images got from memdl's `dlopen`, each for one image.
+//!
+//! Handles of `ld.so` are not recorded. Opening and loading is `services/dlfcn.rs`'.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +22,7 @@ use crate::images::group::{ImageRef, LoadGroup};
 pub(crate) struct FileId(u64, u64);
 
 impl FileId {
-    /// Of the file at this path; a name without a slash is none.
+    /// The file at this path; `None` for a name without a slash.
     pub(crate) fn of(path: &CStr) -> Option<FileId> {
         let path = Path::new(OsStr::from_bytes(path.to_bytes()));
         let file = path.to_str().is_none_or(|path| path.contains('/')).then_some(path)?;
@@ -29,25 +31,25 @@ impl FileId {
     }
 }
 
-/// An image that is open.
-struct Opened {
+/// An open image.
+struct OpenImage {
     image: ImageRef,
-    /// By whom ([`opener`]), and from which file: opening it again gives the same.
+    /// The caller ([`outermost_opener`]) and the file: opening it again returns the same handle.
     caller: usize,
     file: Option<FileId>,
     count: usize,
 }
 
 /// By handle, which is the address of the image's record.
-static OPENED: Lock<BTreeMap<usize, Opened>> = Lock::new(Rank::Handles, BTreeMap::new());
+static OPEN: Lock<BTreeMap<usize, OpenImage>> = Lock::new(Rank::Handles, BTreeMap::new());
 
-fn opened() -> Guard<'static, BTreeMap<usize, Opened>> {
-    OPENED.lock()
+fn opened() -> Guard<'static, BTreeMap<usize, OpenImage>> {
+    OPEN.lock()
 }
 
-/// Whom a group opens libraries for: the outermost image that encloses it (an interpreter, of whose
-/// modules many may open the same). An address that is only compared.
-fn opener(group: &Arc<LoadGroup>) -> usize {
+/// The outermost group that opened this one, as an address that is only compared. An interpreter's modules,
+/// say, share what they open.
+fn outermost_opener(group: &Arc<LoadGroup>) -> usize {
     let mut outermost = group;
     while let Some(opener) = outermost.opener() {
         outermost = opener.group();
@@ -63,18 +65,18 @@ pub(crate) fn open(
 ) -> Result<*mut c_void, Error> {
     require_memory()?;
     let handle = ptr::from_ref(image.image()).addr();
-    let caller = opener(caller.group());
-    let new = Opened { image, caller, file, count: 0 };
+    let caller = outermost_opener(caller.group());
+    let new = OpenImage { image, caller, file, count: 0 };
     let mut opened = opened();
     let entry = opened.entry(handle).or_insert(new);
     entry.count = entry.count.saturating_add(1);
     Ok(handle as *mut c_void)
 }
 
-/// The handle of what this caller has opened from this file before.
+/// The handle of the image that this caller opened from this file before, opened once more.
 pub(crate) fn open_again(caller: &ImageRef, file: Option<FileId>) -> Option<*mut c_void> {
     let mut opened = opened();
-    let caller = opener(caller.group());
+    let caller = outermost_opener(caller.group());
     let mut known = opened.iter_mut();
     let (handle, opened) =
         known.find(|(_, it)| file.is_some() && it.caller == caller && it.file == file)?;
@@ -82,8 +84,8 @@ pub(crate) fn open_again(caller: &ImageRef, file: Option<FileId>) -> Option<*mut
     Some(*handle as *mut c_void)
 }
 
-/// Closes a handle once; `None` if it is none of these. What comes back is the image, if nobody
-/// has it open any more.
+/// Closes a handle once; `None` if it is not one of memdl's. Returns the image if it is not open any more,
+/// for the caller to drop.
 pub(crate) fn close(handle: *mut c_void) -> Option<Option<ImageRef>> {
     let mut opened = opened();
     let entry = opened.get_mut(&handle.addr())?;
@@ -92,7 +94,7 @@ pub(crate) fn close(handle: *mut c_void) -> Option<Option<ImageRef>> {
     Some(if is_last { opened.remove(&handle.addr()).map(|it| it.image) } else { None })
 }
 
-/// The image that a handle stands for.
+/// The image of a handle.
 pub(crate) fn image(handle: *mut c_void) -> Option<ImageRef> {
     opened().get(&handle.addr()).map(|opened| opened.image.clone())
 }

@@ -1,9 +1,10 @@
-//! What a host allows: which bytes are loaded ([`Loader::verify`](crate::Loader::verify)), which of the
-//! host's symbols they may bind to ([`Imports`]), and whether an image can be changed once it is in
-//! place ([`Loader::seal`](crate::Loader::seal)).
+//! The host's policy: which bytes are loaded ([`Loader::verify`](crate::Loader::verify)), which of the
+//! host's symbols they may bind to ([`Imports`]), and whether a loaded image can be changed
+//! ([`Loader::seal`](crate::Loader::seal)).
 //!
-//! A policy goes with the load group, and to what its images open through memdl. None of it makes a
-//! sandbox: code that runs has all rights of the process. It narrows what an image gets by being linked.
+//! A policy holds for a load group, and for the libraries that its images open through memdl. It is no
+//! sandbox: code that runs has all rights of the process. It restricts the symbols that linking provides.
+//! The policy is applied elsewhere; nothing is loaded or bound here.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,8 @@ use std::sync::{Arc, Weak};
 use crate::base::error::Error;
 use crate::base::sync::{Lock, Rank};
 
-/// What a [resolver](crate::Loader::resolver) is asked for: a symbol that nothing defines.
+/// A symbol that an image refers to, as a [resolver](crate::Loader::resolver) or a filter of [`Imports`] sees
+/// it.
 #[derive(Debug)]
 pub struct SymbolRequest<'a> {
     pub(crate) name: &'a str,
@@ -31,23 +33,23 @@ impl<'a> SymbolRequest<'a> {
         self.name
     }
 
-    /// The version that the image asks for.
+    /// The version of the reference.
     pub fn version(&self) -> Option<&'a str> {
         self.version
     }
 
-    /// Whether the image does without it (the symbol is then null).
+    /// Whether the reference is weak: undefined, the symbol is null.
     pub fn is_weak(&self) -> bool {
         self.weak
     }
 
-    /// The name of the image that asks.
+    /// The name of the image with the reference.
     pub fn requested_by(&self) -> &'a str {
         self.requested_by
     }
 }
 
-/// All that a host allows the images of a load.
+/// The policy of a load.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     pub verifier: Option<Arc<Verifier>>,
@@ -60,22 +62,21 @@ pub(crate) type Refusal = Box<dyn StdError + Send + Sync>;
 
 pub(crate) type Verifier = dyn Fn(&VerifyRequest<'_>) -> Result<(), Refusal> + Send + Sync;
 
-/// What a [verifier](crate::Loader::verify) is shown: an image that is about to be loaded.
+/// An image that is about to be loaded, as a [verifier](crate::Loader::verify) sees it.
 pub struct VerifyRequest<'a> {
     name: &'a str,
     bytes: &'a [u8],
 }
 
 impl VerifyRequest<'_> {
-    /// All bytes of the image, of which nothing else has looked at any. What is loaded are these very
-    /// bytes.
+    /// All bytes of the image, before anything else has read them. These very bytes are loaded.
     pub fn bytes(&self) -> &[u8] {
         self.bytes
     }
 
-    /// What the image is called so far: [`Loader::name`](crate::Loader::name), or `image`; the name that
-    /// was given to [`Loader::provide`](crate::Loader::provide); of a file that memdl reads, its path. It
-    /// is no word of the bytes.
+    /// The image's name so far: [`Loader::name`](crate::Loader::name), or `image`; the name given to
+    /// [`Loader::provide`](crate::Loader::provide); or the path of a file that memdl reads. It never comes
+    /// from the bytes.
     pub fn name(&self) -> &str {
         self.name
     }
@@ -91,20 +92,20 @@ impl fmt::Debug for VerifyRequest<'_> {
 }
 
 impl Policy {
-    /// Whether anything that images ask for may be refused.
+    /// Whether anything may be refused to images.
     pub(crate) fn is_restricted(&self) -> bool {
         self.verifier.is_some() || self.imports.is_restricted()
     }
 
-    /// Asks the verifier, if there is one.
+    /// Calls the verifier, if there is one.
     pub(crate) fn verify(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         verifier(&VerifyRequest { name, bytes })
             .map_err(|reason| Error::Refused { image: name.to_owned(), reason })
     }
 
-    /// The same with a verifier that refuses where the host's panics: for calls that come out of an image,
-    /// which a panic may not be able to cross.
+    /// The same policy, with a verifier that refuses where the host's panics: for calls from an image, through
+    /// which a panic may not unwind.
     pub(crate) fn without_panics(&self) -> Policy {
         let mut policy = self.clone();
         if let Some(verifier) = policy.verifier.take() {
@@ -136,24 +137,24 @@ enum Rule {
 }
 
 impl Imports {
-    /// Any: the default.
+    /// Any symbol: the default.
     pub fn all() -> Imports {
         Imports(None)
     }
 
-    /// These, whatever their versions, and no others.
+    /// These symbols, in any version, and no others.
     pub fn allow<I: IntoIterator<Item: Into<String>>>(names: I) -> Imports {
         Imports(Some(Arc::new(Rule::Allow(names.into_iter().map(Into::into).collect()))))
     }
 
-    /// All but these, whatever their versions.
+    /// All symbols but these, in any version.
     pub fn deny<I: IntoIterator<Item: Into<String>>>(names: I) -> Imports {
         Imports(Some(Arc::new(Rule::Deny(names.into_iter().map(Into::into).collect()))))
     }
 
-    /// Those for which `allows` returns true. It is asked only for symbols that the host has, during the
-    /// load, when a call is bound lazily, and by `dlsym`, in whatever thread does so; more than once for
-    /// the same, perhaps. A panic in it fails a load; in `dlsym` it is a refusal.
+    /// Symbols for which `allows` returns true. It is called only for symbols that the host has: during the
+    /// load, when a call is bound lazily, and by `dlsym`, in the thread that does so. It may be called more
+    /// than once for a symbol. A panic in it fails a load; in `dlsym` it is a refusal.
     pub fn filter(allows: impl Fn(&SymbolRequest<'_>) -> bool + Send + Sync + 'static) -> Imports {
         Imports(Some(Arc::new(Rule::Filter(Box::new(allows)))))
     }
@@ -189,17 +190,16 @@ impl fmt::Debug for Imports {
     }
 }
 
-/// The policy of a group in place, while there is anything of the group, its destructors included.
+/// The policy of a loaded group, until the group is dropped, its destructors included.
 pub(crate) struct Restriction {
     _policy: Arc<Policy>,
 }
 
-/// The policies of all groups that have any: what holds for a call of which it cannot be told which image
-/// makes it.
+/// The policies of all restricted groups. They all hold for a call whose image is unknown.
 static RESTRICTIONS: Lock<Vec<Weak<Policy>>> = Lock::new(Rank::Restrictions, Vec::new());
 
 impl Restriction {
-    /// Notes the policy of a group, if it has one.
+    /// Records the policy of a group, if it restricts anything.
     pub(crate) fn new(policy: &Policy) -> Option<Restriction> {
         if !policy.is_restricted() {
             return None;
@@ -212,18 +212,18 @@ impl Restriction {
     }
 }
 
-/// The policies of all groups in place.
+/// The policies of all restricted groups.
 fn all() -> Vec<Arc<Policy>> {
-    // What the caller has supplied is called, and dropped, while no lock is held.
+    // The caller's functions are called, and dropped, while no lock is held.
     RESTRICTIONS.lock().iter().filter_map(Weak::upgrade).collect()
 }
 
-/// Whether all groups in place may bind to it.
+/// Whether all restricted groups may bind to the symbol.
 pub(crate) fn all_allow(request: &SymbolRequest<'_>) -> bool {
     all().iter().all(|policy| allows_without_panic(&policy.imports, request))
 }
 
-/// Asks the verifiers of all groups in place.
+/// Calls the verifiers of all restricted groups.
 pub(crate) fn all_verify(name: &str, bytes: &[u8]) -> Result<(), Error> {
     all().iter().try_for_each(|policy| policy.verify(name, bytes))
 }

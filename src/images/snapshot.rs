@@ -1,12 +1,11 @@
-//! What images can write, as it was at one moment, to be put back later.
+//! Snapshots of the memory that images can write, to be restored later.
 //!
-//! That is their writable segments without RELRO, by whole pages. Pages of zeroes are not kept but
-//! noted: most of `.bss` is never touched, and is not to take memory because of a snapshot. Putting
-//! back is copying, without a system call, so that a small image takes a fraction of a microsecond;
-//! only long runs of zeroes are given back to the kernel, which is then the cheaper way.
+//! A snapshot covers writable segments without RELRO, by whole pages. Of pages of zeroes only the addresses
+//! are kept: most of `.bss` is never touched, and a snapshot must not make it take memory. Restoring
+//! copies, without a system call, so a small image takes a fraction of a microsecond. Only long runs of
+//! zeroes are given back to the kernel, which is faster then.
 //!
-//! Nothing tells which pages have changed: for the few that an image mostly has, asking would take
-//! longer than copying.
+//! Changed pages are not tracked: an image usually has few pages, and copying them is faster than a query.
 
 #![allow(unsafe_code)]
 
@@ -20,12 +19,12 @@ use crate::base::fallible::{TryGrow, try_zeroed};
 use crate::images::group::LoadGroup;
 use crate::memory::reserve::{MANY_PAGES, many_pages, zero};
 
-/// The contents of a group's written memory.
+/// The contents of a group's writable memory.
 #[derive(Default)]
 pub(crate) struct Snapshot {
     /// Ascending within an image.
     runs: Vec<Run>,
-    /// The bytes of all runs that are not zero, one behind the other.
+    /// The bytes of all runs that are not zero, back to back.
     saved: Vec<u8>,
 }
 
@@ -36,28 +35,28 @@ struct Run {
     is_zero: bool,
 }
 
-// SAFETY: `start` is an address in an image, which is the same for all threads. Who may write there is
-// the business of `Snapshot::restore`.
+// SAFETY: `start` is an address in an image, which is the same for all threads. It is written through only
+// in `Snapshot::restore`, whose caller promises that no other thread does.
 unsafe impl Send for Run {}
-// SAFETY: as above; a shared reference writes nothing but through `Snapshot::restore`.
+// SAFETY: as above; a shared reference writes only through `Snapshot::restore`.
 unsafe impl Sync for Run {}
 
 impl Snapshot {
-    /// Takes the place of what was kept before, and uses its memory.
+    /// Replaces the snapshot, and reuses its memory.
     ///
     /// # Safety
-    /// The group is in place, and nobody writes to its memory meanwhile.
+    /// The group is loaded, and no thread writes to its memory meanwhile.
     pub(crate) unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
         self.runs.clear();
         self.saved.clear();
         let page = region::page::size();
         for range in group.written() {
-            let is_there = PagesThere::of(&range, page);
+            let is_backed = BackedPages::of(&range, page);
             for (index, start) in range.step_by(page).enumerate() {
                 // SAFETY: a page of a segment that is written, so it can be read; the rest is the
                 // caller's promise.
                 let contents = unsafe { std::slice::from_raw_parts(start as *const u8, page) };
-                let is_zero = !is_there.has(index) || is_zero(contents);
+                let is_zero = !is_backed.has(index) || is_zero(contents);
                 if !is_zero {
                     self.saved.try_append(contents)?;
                 }
@@ -75,17 +74,17 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Puts all back.
+    /// Restores the memory.
     ///
     /// # Safety
-    /// The group that the snapshot was taken of is in place; no code of its images runs, and nobody
-    /// uses what is in its memory.
+    /// The group that the snapshot was taken of is loaded; no code of its images runs, and no thread uses
+    /// the objects in its memory.
     pub(crate) unsafe fn restore(&self) {
         let page = region::page::size();
         let mut saved = self.saved.as_ptr();
         for &Run { start, len, is_zero } in &self.runs {
-            // SAFETY: whole pages that the group's images can write, by the caller's promise nobody's
-            // else just now. `saved` has the bytes of all runs that are not zero, in this order.
+            // SAFETY: whole pages that the group's images can write, and that no other thread uses, by
+            // the caller's promise. `saved` has the bytes of all runs that are not zero, in this order.
             unsafe {
                 if !is_zero {
                     ptr::copy_nonoverlapping(saved, start, len);
@@ -100,16 +99,16 @@ impl Snapshot {
     }
 }
 
-/// Which pages of a range the kernel has provided yet. Reading one that it has not takes a page fault,
-/// where a large `.bss` has thousands.
-struct PagesThere(Option<Vec<u8>>);
+/// Which pages of a range are backed by memory. Reading one that is not takes a page fault, and a large
+/// `.bss` has thousands.
+struct BackedPages(Option<Vec<u8>>);
 
-impl PagesThere {
+impl BackedPages {
     /// One entry in the page map (`proc_pid_pagemap(5)`).
     const ENTRY: usize = 8;
 
-    /// Where they are few, it is not asked.
-    fn of(range: &Range<usize>, page: usize) -> PagesThere {
+    /// For a short range the kernel is not asked.
+    fn of(range: &Range<usize>, page: usize) -> BackedPages {
         let entries_of = |bytes: usize| bytes.checked_div(page)?.checked_mul(Self::ENTRY);
         let entries = || {
             let len = entries_of(range.len()).filter(|len| len / Self::ENTRY >= MANY_PAGES)?;
@@ -118,23 +117,22 @@ impl PagesThere {
             let map = File::open("/proc/self/pagemap").ok()?;
             map.read_exact_at(&mut entries, before as u64).ok().map(|()| entries)
         };
-        PagesThere(entries())
+        BackedPages(entries())
     }
 
-    /// False only if it is certain.
+    /// False only if the page is surely not backed.
     fn has(&self, index: usize) -> bool {
         /// Bits 63, "present", and 62, "swapped", in the entry's last byte.
-        const THERE: u8 = 0b1100_0000;
+        const BACKED: u8 = 0b1100_0000;
         let (entries, _) = self.0.as_deref().unwrap_or_default().as_chunks::<{ Self::ENTRY }>();
-        entries.get(index).is_none_or(|[.., last]| last & THERE != 0)
+        entries.get(index).is_none_or(|[.., last]| last & BACKED != 0)
     }
 }
 
-/// Fills pages with zeroes, but for those that are zero, so that pages which nobody has touched do not
-/// come to take memory.
+/// Fills pages with zeroes. Pages that are zero are not written, so untouched pages take no memory.
 ///
 /// # Safety
-/// `len` bytes at `start`, whole pages, can be written, and nobody else refers to them.
+/// `len` bytes at `start`, whole pages, are writable, and nothing else refers to them.
 unsafe fn zero_touched(start: *mut u8, len: usize, page: usize) {
     for offset in (0..len).step_by(page) {
         // SAFETY: the caller's promise.

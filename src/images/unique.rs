@@ -1,11 +1,11 @@
-//! `STB_GNU_UNIQUE`: one definition in the whole process, whatever the scopes say.
+//! `STB_GNU_UNIQUE`: one definition in the whole process, in whatever scope.
 //!
 //! C++ compilers give this binding to the static data of inline functions and templates, of which
-//! every library has a copy, but all must use the same. The first definition that a reference was
-//! bound to is the one; later references to that name get it wherever they would have looked.
+//! every library has a copy, but all must use the same. The first definition that a reference is bound
+//! to becomes the process's; later references to that name are bound to it, whatever their scope.
 //!
-//! `ld.so` makes such a library stay for good. Here the definition stays as long as its image, and
-//! images that were bound to it keep that image; when all are gone, the name is free again.
+//! `ld.so` never unloads such a library. Here the definition stays as long as its image, and images that are
+//! bound to it keep that image. When all are unloaded, the name is free again.
 //!
 //! Source: glibc `elf/dl-lookup.c`, `do_lookup_unique`.
 
@@ -33,7 +33,7 @@ fn table() -> Guard<'static, BTreeMap<Box<[u8]>, Unique>> {
     TABLE.lock()
 }
 
-/// A unique definition that a member of a load group was bound to, and nobody before it.
+/// A unique definition that a member of a load group was bound to first.
 pub(crate) struct FirstUse {
     pub name: Box<[u8]>,
     /// The member that defines it.
@@ -41,15 +41,15 @@ pub(crate) struct FirstUse {
     pub symbol: Sym,
 }
 
-/// The image that has the one definition of `name`, and the symbol there.
+/// The image with the process's definition of `name`, and the symbol there.
 pub(crate) fn definition(name: &[u8]) -> Option<(ImageRef, Sym)> {
     let table = table();
     let unique = table.get(name)?;
     Some((ImageRef::new(unique.group.upgrade()?, unique.index), unique.symbol))
 }
 
-/// Makes the definitions of a group that is in place the only ones, but for those that another
-/// group has entered meanwhile. What was entered of a group that goes is not found any more.
+/// Makes the definitions of a loaded group the process's, but for names that another group has entered
+/// meanwhile. Entries end with their group.
 pub(crate) fn enter(group: &Arc<LoadGroup>, first_uses: &[FirstUse]) -> Result<(), Error> {
     if first_uses.is_empty() {
         return Ok(());

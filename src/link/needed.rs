@@ -1,22 +1,21 @@
-//! Which needed libraries the system's loader must not open, because they have to see the images.
+//! Which needed libraries become members of the load group, because they must be bound to its images.
 //!
-//! A library that the system opens for an image is bound to the host, to itself and to what it
-//! needs. `ld.so`, had it loaded the image too, would have put all of them into one scope. Nearly no
-//! library can tell the difference. These can:
+//! A library that the system opens for an image is bound to the host, to itself and to the libraries that it
+//! needs. `ld.so`, had it loaded the image too, would have put all of them into one scope. For nearly all
+//! libraries that makes no difference. It does for:
 //!
 //! * one that refers to a symbol of which an image has a strong definition and the host has none, as
-//!   libstdc++ refers to the `operator new` of an allocator. Definitions of which every library has
-//!   its own, all the same, do not count ([`is_meant`]);
+//!   libstdc++ refers to the `operator new` of an allocator. Definitions that compilers emit into every
+//!   library do not count ([`is_interposable`]);
 //! * one that needs, by name, a library that is in memory;
-//! * a runtime that images report themselves to, and that then asks the C library, which knows no
-//!   images, about them ([`REGISTRIES`]).
+//! * a runtime that images register with, and that then looks them up in the C library, which knows no
+//!   images ([`REGISTRIES`]).
 //!
-//! And so can whatever needs one of these. They become members of the load group, from their files,
-//! unless they are in the process already: `ld.so` does not bind those anew either.
+//! It also does for every library that needs one of these. They become members of the load group, from
+//! their files, unless they are in the process already: `ld.so` does not bind those again either.
 //!
-//! Nothing is opened here and no code runs. Files are looked into; one that is not found, or is no
-//! image that memdl takes, is left to the system. So are those in folders that only `ld.so`'s cache
-//! knows of.
+//! Nothing is opened here and no code runs. Files are parsed. A file that is not found, or that memdl
+//! refuses, is left to the system, and so is a file in a folder that only `ld.so`'s cache names.
 //!
 //! Source: gABI "Shared Object Dependencies".
 
@@ -42,16 +41,16 @@ use crate::host::ld_so::{self, GlobalScope};
 use crate::memory::bytes::{Bytes, Image};
 use crate::memory::reserve::MappedFile;
 
-/// Functions that an image calls with data of its own, for whose owner the runtime then searches
-/// what the C library lists: D's (druntime, `rt/sections_elf_shared.d`). That a library asks for the
-/// list (`dl_iterate_phdr`) does not tell it: many do, for backtraces (LLVM, libbsd, libgfortran).
+/// Functions that an image calls with its own data, and whose runtime then searches the C library's list for
+/// the owner of the data: D's (druntime, `rt/sections_elf_shared.d`). A call of `dl_iterate_phdr` is no
+/// sign of that: many libraries read the list for backtraces (LLVM, libbsd, libgfortran).
 const REGISTRIES: [&[u8]; 1] = [b"_d_dso_registry"];
 
-/// What a load group has in memory, as far as it is known, and what there is besides.
+/// The images that a library could be bound to, and the host.
 pub(crate) struct Surroundings<'a> {
     /// The images' symbol tables, in the order of the search.
     pub images: &'a dyn Fn() -> Result<Vec<SymbolTable<'a>>, Error>,
-    /// Whether a `DT_NEEDED` entry of this name means something that is in memory.
+    /// Whether an image or bytes in memory satisfy a `DT_NEEDED` entry of this name.
     pub is_in_memory: &'a dyn Fn(&[u8]) -> bool,
     /// Symbols that the caller defines in the host's stead.
     pub defined: &'a BTreeMap<String, usize>,
@@ -63,30 +62,30 @@ pub(crate) struct Surroundings<'a> {
 struct Unopened {
     name: CString,
     file: PathBuf,
-    /// What it needs that is not in the process either, by index.
+    /// The libraries that it needs and that are not in the process either, by index.
     needed: Vec<usize>,
     must_see_images: Cell<bool>,
 }
 
-/// The libraries that are looked into.
-struct Found {
+/// The libraries that were searched for.
+struct Candidates {
     libraries: Vec<Unopened>,
-    /// What is surely in the process; the rest is asked for where it matters.
+    /// Names that are surely in the process. `ld.so` is asked for others where it matters.
     loaded_files: HashSet<Vec<u8>>,
     system_folders: Vec<PathBuf>,
-    /// What images define for others to use.
+    /// The names of the images' strong definitions.
     definitions: NameFilter,
 }
 
 impl Surroundings<'_> {
-    /// Which of the libraries of these names, none of which is in the process, have to be members:
-    /// their names and files. They are searched in `folders`, then where the system does.
+    /// The libraries among `names` that must be members, with their files. None of `names` is in the process.
+    /// Files are searched in `folders`, then in the system's folders.
     pub(crate) fn members(
         &self,
         names: Vec<CString>,
         folders: &[PathBuf],
     ) -> Result<HashMap<CString, PathBuf>, Error> {
-        let mut found = Found {
+        let mut found = Candidates {
             libraries: Vec::new(),
             loaded_files: ld_so::loaded_files()?,
             system_folders: ld_so::search_folders(),
@@ -96,17 +95,17 @@ impl Surroundings<'_> {
             found.find(name, folders)?;
         }
         let asked = found.libraries.len();
-        // What they need comes in behind them; there cannot be more than in a load group.
+        // The libraries that they need are appended; the limit is that of a load group.
         for index in 0..usize::try_from(self.limits.images).unwrap_or(usize::MAX) {
             let Some(library) = found.libraries.get(index) else { break };
             let file = library.file.clone();
-            let (needed, must_see_images) = self.look_into(&mut found, &file)?;
+            let (needed, must_see_images) = self.examine(&mut found, &file)?;
             let Some(library) = found.libraries.get_mut(index) else { break };
             library.needed = needed;
             library.must_see_images.set(must_see_images && !ld_so::is_loaded(&library.name));
         }
         let libraries = found.libraries;
-        // To whatever needs them, until nothing changes.
+        // Every library that needs one of them must be a member, too: until nothing changes.
         let mut changed = true;
         while std::mem::take(&mut changed) {
             for library in &libraries {
@@ -124,9 +123,9 @@ impl Surroundings<'_> {
         Ok(members)
     }
 
-    /// What a library needs, and whether it must see images by itself; nothing of a file that is no
-    /// library.
-    fn look_into(&self, found: &mut Found, file: &Path) -> Result<(Vec<usize>, bool), Error> {
+    /// The libraries that a file needs, and whether it must itself be bound to images. Nothing for a file that
+    /// is no library.
+    fn examine(&self, found: &mut Candidates, file: &Path) -> Result<(Vec<usize>, bool), Error> {
         let nothing = || Ok((Vec::new(), false));
         let Ok(bytes) = MappedFile::open(file) else { return nothing() };
         let page = PageSize::current();
@@ -147,22 +146,22 @@ impl Surroundings<'_> {
         Ok((all_needed, must))
     }
 
-    /// Whether `ld.so` would bind a reference of this library's to a definition of an image, or
-    /// images report to it.
+    /// Whether `ld.so` would bind a reference of this library to a definition of an image, or images register
+    /// with it.
     fn refers_to_images(&self, library: &Image<'_>, defined: &NameFilter) -> Result<bool, Error> {
         let table = library.symbols()?;
-        // New views, for each has a budget.
+        // New views, since each has its own budget of work.
         let images = (self.images)()?;
         for name in REGISTRIES.map(SymbolName::new) {
             let defines = |table: &SymbolTable<'_>| {
                 table.lookup(&name, VersionMatch::Any, TypeClass::Definition).is_some()
             };
-            let reports = |image: &SymbolTable<'_>| !defines(image) && image.refers_to(&name);
-            if defines(&table) && images.iter().any(reports) {
+            let registers = |image: &SymbolTable<'_>| !defines(image) && image.refers_to(&name);
+            if defines(&table) && images.iter().any(registers) {
                 return Ok(true);
             }
         }
-        // A library without exports has a hash table that knows of no symbols.
+        // The hash table of a library without exports covers no symbols.
         let named = || library.relas().map(|rela| rela.symbol.saturating_add(1)).max().unwrap_or(0);
         let count = if table.len() > 1 { table.len() } else { named().min(table.capacity()) };
         for index in 1..count {
@@ -179,8 +178,7 @@ impl Surroundings<'_> {
         Ok(false)
     }
 
-    /// Whether `ld.so` would bind references to the symbol of this index to a definition of an
-    /// image.
+    /// Whether `ld.so` would bind references to the symbol of this index to a definition of an image.
     fn is_of_image(
         &self,
         library: &Image<'_>,
@@ -198,7 +196,7 @@ impl Surroundings<'_> {
         }
         let wanted = table.version(index).map_or(VersionMatch::Unversioned, VersionMatch::Version);
         let found = images.iter().find_map(|it| it.lookup(&name, wanted, TypeClass::Definition));
-        found.is_some_and(|(_, symbol)| is_meant(&name, &symbol))
+        found.is_some_and(|(_, symbol)| is_interposable(&name, &symbol))
             && !std::str::from_utf8(name.bytes()).is_ok_and(|it| self.defined.contains_key(it))
             && self.host.lookup(&name, wanted, TypeClass::Definition).is_none()
     }
@@ -216,18 +214,17 @@ fn defined_by(images: &[SymbolTable<'_>]) -> Result<NameFilter, Error> {
     NameFilter::new(&hashes)
 }
 
-/// Whether a definition may be there for other libraries to use it instead of their own. What
-/// compilers and linkers make for every library is not: weak and unique definitions, the ends of
-/// sections (`_end`; without a type), and C++'s type information and static data of templates and
-/// inline functions, which are strong where they were compiled at link time. (A variable of C++ that
-/// a library lacks makes the system refuse it.)
-fn is_meant(name: &SymbolName<'_>, symbol: &Sym) -> bool {
+/// Whether a definition may be meant to replace those of other libraries. Definitions that compilers and
+/// linkers emit into every library are not: weak and unique ones, the ends of sections (`_end`; without a
+/// type), and C++'s type information and static data of templates and inline functions, which link-time
+/// optimisation makes strong. (The system refuses a library that lacks a variable of C++.)
+fn is_interposable(name: &SymbolName<'_>, symbol: &Sym) -> bool {
     let is_common = !symbol.is_function() && name.bytes().starts_with(b"_Z");
     symbol.is_strong() && symbol.has_type() && !is_common
 }
 
-impl Found {
-    /// The library of this name, if it is among these, or in these folders or the system's.
+impl Candidates {
+    /// The index of the library of this name, which is added if it lies in `folders` or the system's folders.
     fn find(&mut self, name: CString, folders: &[PathBuf]) -> Result<Option<usize>, Error> {
         let known = self.libraries.iter().position(|library| library.name == name);
         if known.is_some() {
@@ -243,8 +240,8 @@ impl Found {
     }
 }
 
-/// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the folder that the image came from, which
-/// is known only if it is called by an absolute path.
+/// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the image's folder, which is known only if the
+/// image's name is an absolute path.
 pub(crate) fn folders(decoded: &Decoded, name: &str) -> Result<Vec<PathBuf>, Error> {
     let Some(list) = &decoded.run_path else { return Ok(Vec::new()) };
     let origin = origin(name);
@@ -261,13 +258,13 @@ pub(crate) fn folders(decoded: &Decoded, name: &str) -> Result<Vec<PathBuf>, Err
     Ok(folders)
 }
 
-/// The folder that an image came from, which is known only if it is called by an absolute path.
+/// The image's folder, if its name is an absolute path.
 fn origin(name: &str) -> Option<String> {
     let folder = Path::new(name).parent().filter(|folder| folder.is_absolute())?;
     Some(folder.to_str()?.to_owned())
 }
 
-/// What an image needs: its `DT_NEEDED` entries, in order.
+/// The `DT_NEEDED` entries of an image, in order.
 pub(crate) fn names(decoded: &Decoded, name: &str) -> Result<Vec<CString>, Error> {
     let origin = origin(name);
     let mut names = try_vec(decoded.needed.len())?;
@@ -278,8 +275,8 @@ pub(crate) fn names(decoded: &Decoded, name: &str) -> Result<Vec<CString>, Error
     Ok(names)
 }
 
-/// With the folder of the image for `$ORIGIN`; `None` if that is asked for and not known, or makes it
-/// longer than any path.
+/// Replaces `$ORIGIN` by the image's folder; `None` if that is unknown, or the result is longer than any
+/// path.
 fn expand(text: &CStr, origin: Option<&str>) -> Option<CString> {
     let has_origin = |text: &str| text.contains("$ORIGIN") || text.contains("${ORIGIN}");
     // Two searches in a name take longer than copying it.

@@ -22,7 +22,7 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("unwind", "base arch elf memory host"),
     ("profile", "base arch elf memory debug"),
     ("images", "base arch elf memory host tls debug unwind profile"),
-    ("link", "base arch elf memory host tls images"),
+    ("link", "base arch elf memory host images"),
     ("load", "base arch elf memory host tls debug unwind profile images link"),
     ("services", "base arch elf memory host tls debug unwind images load"),
     ("api", "base arch elf memory host tls debug unwind profile images link load services"),
