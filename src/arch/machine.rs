@@ -1,6 +1,8 @@
 //! A machine as a value: its numbers and names. It holds no code that depends on the processor, so each
 //! can be tested on any.
 
+#![forbid(unsafe_code)]
+
 use crate::arch::reloc_kind::RelocKind;
 
 /// The numbers and names of a machine.

@@ -4,6 +4,8 @@
 //! The names in the formulas are the psABI's: S is the symbol's address, A the addend (`r_addend`), B the
 //! load bias, P the place (`r_offset` + B), Z the symbol's size.
 
+#![forbid(unsafe_code)]
+
 /// A kind of dynamic relocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RelocKind {

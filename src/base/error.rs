@@ -18,8 +18,8 @@ use crate::base::escape::Escaped;
 
 /// Why a load, or a lookup, failed. A failed load leaves the process as it was.
 ///
-/// Names in it come from the image, and are in its fields as they stand there. In its text
-/// (`Display`) control characters and invisible ones are escaped, so that it can be printed and logged.
+/// The fields hold names from the image unchanged. The text (`Display`) escapes control characters and
+/// invisible characters, so that it can be printed and logged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,7 +34,7 @@ pub enum Error {
         at: Place,
     },
 
-    /// The bytes may be fine, but memdl does not load such an image.
+    /// The image may be well-formed, but memdl does not support it.
     #[error("{}: not supported: {}", Escaped(image), Escaped(what))]
     Unsupported {
         /// The image's name.

@@ -6,7 +6,8 @@
 //! for profilers) show such characters as Rust's escapes. Fields of public types keep the names
 //! unchanged.
 //!
-//! Backslashes stay, so escaping a text twice is harmless, and a path stays a path.
+//! Backslashes stay, so escaping a text twice is harmless, and a path stays a path. No stored name is
+//! changed: the types here only display.
 //!
 //! Sources: Unicode Standard Annex 9 (the bidirectional controls), Technical Report 36 "Unicode
 //! Security Considerations"; CVE-2021-42574.

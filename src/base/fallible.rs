@@ -29,17 +29,17 @@ use crate::base::error::Error;
 
 /// The largest total of the small allocations between two calls of [`require_memory`], in bytes. Less
 /// than the C library's allocator keeps at the end of its heap, so the check needs no system call.
-pub(crate) const HEADROOM: usize = 64 << 10;
+pub(crate) const SPARE_MEMORY: usize = 64 << 10;
 
 /// Checks that there is memory for many small allocations. Every operation that can fail begins with this
 /// check, and repeats it for each item of a list that can be long.
 #[inline]
 pub(crate) fn require_memory() -> Result<(), Error> {
-    if has_spare_memory() { Ok(()) } else { Err(Error::out_of_memory(HEADROOM as u64)) }
+    if has_spare_memory() { Ok(()) } else { Err(Error::out_of_memory(SPARE_MEMORY as u64)) }
 }
 
 /// As [`require_memory`], before item `index` of a list that can be long. It checks before every fourth
-/// item only: one item needs a small part of [`HEADROOM`].
+/// item only: one item needs a small part of [`SPARE_MEMORY`].
 #[inline]
 pub(crate) fn require_memory_for_next(index: usize) -> Result<(), Error> {
     const AT_ONCE: usize = 4;
@@ -48,7 +48,7 @@ pub(crate) fn require_memory_for_next(index: usize) -> Result<(), Error> {
 
 /// As [`require_memory`], for callers that can do without the memory.
 pub(crate) fn has_spare_memory() -> bool {
-    const LAYOUT: Layout = Layout::new::<[u8; HEADROOM]>();
+    const LAYOUT: Layout = Layout::new::<[u8; SPARE_MEMORY]>();
     // SAFETY: the layout's size is not 0. `black_box`, because the compiler would remove both calls if
     // it saw that the memory is not used.
     let start = black_box(unsafe { alloc::alloc(LAYOUT) });
@@ -60,9 +60,9 @@ pub(crate) fn has_spare_memory() -> bool {
     true
 }
 
-/// Whether an allocation of `bytes` bytes has left [`HEADROOM`].
+/// Whether an allocation of `bytes` bytes has left [`SPARE_MEMORY`].
 #[inline]
-fn leaving_headroom(bytes: usize) -> bool {
+fn leaves_spare_memory(bytes: usize) -> bool {
     /// Up to this size an allocation counts as small.
     const SMALL: usize = 4 << 10;
     bytes <= SMALL || has_spare_memory()
@@ -74,7 +74,7 @@ pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
     /// No other large allocation has this alignment: the tests' allocator recognizes this one by it.
     const ALIGN: usize = 64;
     let no_room = || no_memory::<u8>(bytes);
-    let bytes = bytes.saturating_add(HEADROOM);
+    let bytes = bytes.saturating_add(SPARE_MEMORY);
     let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| no_room())?;
     // SAFETY: the layout's size is not 0; for the rest see `has_spare_memory`.
     let start = black_box(unsafe { alloc::alloc(layout) });
@@ -92,7 +92,7 @@ pub(crate) fn try_insert<T: Eq + Hash>(set: &mut HashSet<T>, item: T) -> Result<
         // The capacity doubles.
         let room =
             set.capacity().saturating_mul(2).saturating_mul(size_of::<T>().saturating_add(1));
-        if set.try_reserve(1).is_err() || !leaving_headroom(room) {
+        if set.try_reserve(1).is_err() || !leaves_spare_memory(room) {
             return Err(Error::out_of_memory(room as u64));
         }
     }
@@ -115,7 +115,7 @@ pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     // SAFETY: allocated by the global allocator with the layout of `capacity` items. The length is 0, and
     // there is no other owner.
     let items = unsafe { Vec::from_raw_parts(start.cast(), 0, capacity) };
-    if leaving_headroom(layout.size()) { Ok(items) } else { Err(no_memory::<T>(capacity)) }
+    if leaves_spare_memory(layout.size()) { Ok(items) } else { Err(no_memory::<T>(capacity)) }
 }
 
 /// A copy of `items`.
@@ -175,7 +175,7 @@ pub(crate) fn try_zeroed(len: usize) -> Result<Vec<u8>, Error> {
     // SAFETY: allocated by the global allocator with the layout of `len` bytes, all of them
     // initialised. There is no other owner.
     let zeroed = unsafe { Vec::from_raw_parts(start, len, len) };
-    if leaving_headroom(len) { Ok(zeroed) } else { Err(no_memory::<u8>(len)) }
+    if leaves_spare_memory(len) { Ok(zeroed) } else { Err(no_memory::<u8>(len)) }
 }
 
 /// The methods of a collection, fallible. The capacity grows as usual.
@@ -208,7 +208,7 @@ impl<T> TryGrow<T> for Vec<T> {
             return Ok(());
         }
         let has_room = self.try_reserve(additional).is_ok();
-        if has_room && leaving_headroom(self.capacity().saturating_mul(size_of::<T>())) {
+        if has_room && leaves_spare_memory(self.capacity().saturating_mul(size_of::<T>())) {
             return Ok(());
         }
         Err(no_memory::<T>(self.len().saturating_add(additional)))
@@ -274,7 +274,7 @@ pub(crate) fn try_c_string(bytes: &[u8]) -> Result<Option<CString>, Error> {
 pub(crate) fn try_push_str(text: &mut String, more: &str) -> Result<(), Error> {
     let before = text.capacity();
     let has_room = text.try_reserve(more.len()).is_ok();
-    if !has_room || text.capacity() != before && !leaving_headroom(text.capacity()) {
+    if !has_room || text.capacity() != before && !leaves_spare_memory(text.capacity()) {
         return Err(no_memory::<u8>(text.len().saturating_add(more.len())));
     }
     text.push_str(more);

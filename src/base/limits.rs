@@ -42,14 +42,14 @@ pub struct Limits {
     /// Total size of the compressed debug sections of one image when they are unpacked, in bytes. They
     /// are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
     /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files have
-    /// a lower limit: in total 16 times the size of the file with the sections plus 16 MiB, and for one
+    /// a smaller limit: in total 16 times the size of the file with the sections plus 16 MiB, and for one
     /// section 64 times its compressed size (at least 256 KiB).
     ///
     /// To exceed this is no error: the image is registered with its symbols only, as
     /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 GiB.
     pub unpacked_debug_info: u64,
     /// Steps to read the debug information of one image: a step reads an entry, an attribute, or a row
-    /// of a table. A million steps take about 10 ms. Small files have a lower limit: 8 steps for each
+    /// of a table. A million steps take about 10 ms. Small files have a smaller limit: 8 steps for each
     /// byte of the file with the debug information, plus 16 million. It is read for the same forms for
     /// which it is unpacked.
     ///

@@ -6,8 +6,8 @@
 //!
 //! A child of `fork` has one thread. A lock that another thread of the parent held would stay locked in
 //! the child forever. So every thread enters a gate with its first lock, and leaves it with its last.
-//! [`close_for_fork`] closes the gate and waits until no thread is inside: at the moment of the fork no
-//! lock of this type is held, in the parent or in the child.
+//! [`close_for_fork`] closes the gate and waits until no other thread is inside: at the moment of the
+//! fork only the forking thread can hold locks of this type, in the parent and in the child.
 //!
 //! No foreign code runs under a lock: no code of images, no callback of the caller, no logger. It could
 //! fork, or load. This file does not check that.
@@ -43,7 +43,7 @@ pub(crate) enum Rank {
     /// The restrictions of groups' imports.
     Restrictions,
     /// The dependencies of the images of one group.
-    Keep,
+    Dependencies,
     /// The registry of thread-local storage.
     Tls,
     /// The unique definitions (`STB_GNU_UNIQUE`).
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn children_of_a_fork_find_every_lock_free() {
-        static LOW: Lock<u32> = Lock::new(Rank::Keep, 0);
+        static LOW: Lock<u32> = Lock::new(Rank::Dependencies, 0);
         static HIGH: SharedLock<u32> = SharedLock::new(Rank::Quarantine, 0);
         let stop = AtomicBool::new(false);
         let rounds = AtomicU32::new(0);

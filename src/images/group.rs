@@ -245,7 +245,7 @@ impl LoadGroup {
             number: OnceLock::new(),
             libc_registrations: LibcRegistrations::default(),
             members,
-            dependencies: Lock::new(Rank::Keep, dependencies),
+            dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
             opener,
         });

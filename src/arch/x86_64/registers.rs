@@ -6,6 +6,8 @@
 //!
 //! Source: Intel SDM volume 1, chapter 13 (XSAVE).
 
+#![forbid(unsafe_code)]
+
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Size of the save area for the components in [`STATE_MASK`], in the standard form of XSAVE. The last of

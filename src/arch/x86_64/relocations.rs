@@ -3,6 +3,8 @@
 //! Source: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
 //! table 4.9.
 
+#![forbid(unsafe_code)]
+
 use crate::arch::machine::Machine;
 use crate::arch::reloc_kind::RelocKind;
 
