@@ -27,7 +27,8 @@ pub(crate) fn symfile(
             Ok([symfile.bytes(), names.unwrap_or_default()].concat())
         }
         Debug::Portable => {
-            let portable = symfile.portable(load_bias).map_err(|error| error.to_string())?;
+            let portable = symfile.parts().map_err(|error| error.to_string())?.portable(load_bias);
+            let portable = portable.map_err(|error| error.to_string())?;
             Ok(portable.bytes().to_vec())
         }
     }

@@ -76,9 +76,9 @@ use crate::base::fallible::try_copy;
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 use gdb_jit::Registration;
-use portable::PortableSymfile;
+use portable::{NotPortable, PortableSymfile};
 use separate::is_build_id_told;
-use symfile::Symfile;
+use symfile::{Origin, Parts, Symfile};
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
@@ -329,7 +329,9 @@ impl DebugRegistration {
                 return DebugRegistration::none(image, instance);
             }
         };
-        let (told, fault) = Published::Nothing(Some(symfile)).changed_to(wanted, instance);
+        let told = Published::Nothing(Some(symfile));
+        let made = told.unread(wanted, None).map(|symfile| Made::from(symfile, wanted, instance));
+        let (told, fault) = told.changed_to(wanted, made);
         warn_of(&image, fault);
         let in_full = told.in_full(&image);
         let state = Lock::new(Rank::Debug, State { told, has_all: true, in_full });
@@ -346,40 +348,50 @@ impl DebugRegistration {
         self.lock().told.debug()
     }
 
-    /// Tells debuggers this much from now on. `source` is asked where nothing was kept to tell from.
+    /// Tells debuggers this much from now on. `symfile` is asked where nothing was kept to tell from.
+    ///
+    /// Whatever takes its time is done without the lock, which a fork and an unload wait for: with the
+    /// lock it is seen what is still to be made, or what was made is told. It is made again where another
+    /// thread has changed what it was made from, and only then.
     pub(crate) fn set(
         &self,
         wanted: Debug,
-        symfile: impl FnOnce() -> Result<SymfileTemplate, SymfileError>,
+        symfile: impl Fn() -> Result<SymfileTemplate, SymfileError>,
     ) -> Result<(), Error> {
-        let lacks_symfile = {
-            let state = self.lock();
+        let (mut from_memory, mut made) = (None, None);
+        loop {
+            let mut state = self.lock();
             self.check(&state, wanted)?;
-            matches!(state.told, Published::Nothing(None)) && wanted != Debug::Off
-        };
-        // Made without the lock, since it takes its time. Nobody takes a symfile away again.
-        let made = if lacks_symfile {
-            let made = symfile().and_then(|made| made.into_symfile(self.instance));
-            let made = made.map_err(|error| {
-                let error = match error {
-                    SymfileError::Memory(error) => error,
-                    other => Error::unsupported(format!("telling debuggers of it: {other}")),
+            if matches!(state.told, Published::Nothing(None)) && wanted != Debug::Off {
+                let Some(symfile) = from_memory.take() else {
+                    drop(state);
+                    from_memory = Some(self.symfile_from(symfile())?);
+                    continue;
                 };
-                error.in_image(&self.image)
-            })?;
-            Some(made)
-        } else {
-            None
-        };
-        let mut state = self.lock();
-        self.check(&state, wanted)?;
-        if matches!(state.told, Published::Nothing(None)) && made.is_some() {
-            state.told = Published::Nothing(made);
+                state.told = Published::Nothing(Some(symfile));
+            }
+            let unread = state.told.unread(wanted, made.as_ref());
+            let Some((origin, parts)) = unread.map(|symfile| (symfile.origin(), symfile.parts()))
+            else {
+                let fault = self.change(&mut state, wanted, made);
+                drop(state);
+                warn_of(&self.image, fault);
+                return Ok(());
+            };
+            drop(state);
+            made = Some(Made::new(origin, parts, wanted, self.instance));
         }
-        let fault = self.change(&mut state, wanted);
-        drop(state);
-        warn_of(&self.image, fault);
-        Ok(())
+    }
+
+    /// The symfile of this instance, made from what is in its memory.
+    fn symfile_from(&self, made: Result<SymfileTemplate, SymfileError>) -> Result<Symfile, Error> {
+        made.and_then(|made| made.into_symfile(self.instance)).map_err(|error| {
+            let error = match error {
+                SymfileError::Memory(error) => error,
+                other => Error::unsupported(format!("telling debuggers of it: {other}")),
+            };
+            error.in_image(&self.image)
+        })
     }
 
     /// Whether debuggers can be told this much.
@@ -396,22 +408,30 @@ impl DebugRegistration {
     /// Tells as much as before, but from `symfile`, which was made with debug information that came
     /// later.
     pub(crate) fn replace(&self, symfile: SymfileTemplate) -> Result<(), SymfileError> {
-        let symfile = symfile.into_symfile(self.instance)?;
-        let mut state = self.lock();
-        let wanted = state.told.debug();
-        let _ = self.change(&mut state, Debug::Off);
-        state.told = Published::Nothing(Some(symfile));
-        state.has_all = true;
-        let fault = self.change(&mut state, wanted);
-        drop(state);
-        warn_of(&self.image, fault);
-        Ok(())
+        let told = Published::Nothing(Some(symfile.into_symfile(self.instance)?));
+        loop {
+            // Without the lock, as in `set`; again, if another thread tells more or less meanwhile.
+            let wanted = self.debug();
+            let unread = told.unread(wanted, None);
+            let made = unread.map(|symfile| Made::from(symfile, wanted, self.instance));
+            let mut state = self.lock();
+            if state.told.debug() != wanted {
+                continue;
+            }
+            let _ = self.change(&mut state, Debug::Off, None);
+            state.told = told;
+            state.has_all = true;
+            let fault = self.change(&mut state, wanted, made);
+            drop(state);
+            warn_of(&self.image, fault);
+            return Ok(());
+        }
     }
 
     /// What comes back is for the log, which must wait for the end of the lock.
-    fn change(&self, state: &mut State, wanted: Debug) -> Option<Fault> {
+    fn change(&self, state: &mut State, wanted: Debug, made: Option<Made>) -> Option<Fault> {
         let before = std::mem::replace(&mut state.told, Published::Nothing(None));
-        let (told, fault) = before.changed_to(wanted, self.instance);
+        let (told, fault) = before.changed_to(wanted, made);
         state.told = told;
         state.in_full = state.told.in_full(&self.image);
         fault
@@ -481,16 +501,32 @@ impl Published {
         }
     }
 
-    /// The same symfile, told as wanted. Where there is none, nothing is told. With the reason why it
-    /// is not told as wanted.
-    fn changed_to(self, wanted: Debug, instance: Instance) -> (Published, Option<Fault>) {
+    /// The symfile, if its debug sections must be read before it can be told as wanted, and `made` is
+    /// not what comes of that.
+    fn unread(&self, wanted: Debug, made: Option<&Made>) -> Option<&Symfile> {
+        let is_read = |symfile: &&Symfile| match wanted {
+            Debug::Off | Debug::Symbols => false,
+            Debug::Full => symfile.is_to_be_opened(),
+            Debug::Portable => symfile.is_to_be_opened() || symfile.can_show_dwarf(),
+        };
+        let symfile = self.symfile().filter(is_read).filter(|_| self.debug() != wanted)?;
+        let is_made = made.is_some_and(|made| symfile.is(&made.origin));
+        (!is_made).then_some(symfile)
+    }
+
+    /// The same symfile, told as wanted, with what was made for that. Where there is none, nothing is
+    /// told. With the reason why it is not told as wanted.
+    fn changed_to(self, wanted: Debug, made: Option<Made>) -> (Published, Option<Fault>) {
         if self.debug() == wanted {
             return (self, None);
         }
+        let made = made.filter(|made| self.symfile().is_some_and(|it| it.is(&made.origin)));
+        let made = made.map(|made| (made.opened, made.portable, made.fault));
+        let (opened, portable, mut fault) = made.unwrap_or_default();
         let with_dwarf = wanted == Debug::Full;
         let mut symfile = match (self, wanted) {
             (Published::Wrapped(mut registration), Debug::Symbols | Debug::Full)
-                if !with_dwarf || registration.symfile().can_show_dwarf() =>
+                if opened.is_none() && (!with_dwarf || registration.symfile().can_show_dwarf()) =>
             {
                 registration.change(|symfile| symfile.show_dwarf(with_dwarf));
                 return (Published::Wrapped(registration), None);
@@ -503,38 +539,80 @@ impl Published {
                 wrapped
             }
         };
-        let mut fault = None;
-        if wanted.dwarf() == Dwarf::Opened {
-            (symfile, fault) = opened(symfile, instance);
+        if let Some(opened) = opened {
+            symfile = opened;
         }
-        let told = match wanted {
-            Debug::Off => Published::Nothing(Some(symfile)),
-            Debug::Portable if symfile.can_show_dwarf() => {
-                match symfile.portable(instance.load_bias) {
-                    Ok(portable) => {
-                        let portable = Registration::new(portable);
-                        Published::Portable { portable, wrapped: symfile }
-                    }
-                    Err(error) if error.is_for_want_of_means() => {
-                        fault = Some(Fault::names_only(&error));
-                        symfile.show_dwarf(false);
-                        Published::Wrapped(Registration::new(symfile))
-                    }
-                    // Half of the addresses moved would be worse than what lldb does not read.
-                    Err(error) => {
-                        let told = "lldb will see names and backtraces only";
-                        fault = Some(Fault { told, why: error.to_string() });
-                        symfile.show_dwarf(true);
-                        Published::Wrapped(Registration::new(symfile))
-                    }
-                }
+        let told = match (wanted, portable) {
+            (Debug::Off, _) => Published::Nothing(Some(symfile)),
+            (Debug::Portable, Some(Ok(portable))) => {
+                let portable = Registration::new(portable);
+                Published::Portable { portable, wrapped: symfile }
             }
-            Debug::Symbols | Debug::Full | Debug::Portable => {
+            // Half of the addresses moved would be worse than what lldb does not read.
+            (Debug::Portable, Some(Err(error))) if !error.is_for_want_of_means() => {
+                let told = "lldb will see names and backtraces only";
+                fault = Some(Fault { told, why: error.to_string() });
+                symfile.show_dwarf(true);
+                Published::Wrapped(Registration::new(symfile))
+            }
+            (_, portable) => {
+                let error = portable.and_then(Result::err);
+                fault = fault.or(error.map(|error| Fault::names_only(&error)));
                 symfile.show_dwarf(with_dwarf);
                 Published::Wrapped(Registration::new(symfile))
             }
         };
         (told, fault)
+    }
+}
+
+/// What reading the debug sections of a symfile has come to. It is made without a lock.
+struct Made {
+    origin: Origin,
+    /// The same symfile, fit to show its DWARF, where it was not.
+    opened: Option<Symfile>,
+    /// And in the other form, if that was wanted.
+    portable: Option<Result<PortableSymfile, NotPortable>>,
+    /// Why it cannot be made fit.
+    fault: Option<Fault>,
+}
+
+impl Made {
+    /// From a symfile that no other thread can change.
+    fn from(symfile: &Symfile, wanted: Debug, instance: Instance) -> Made {
+        Made::new(symfile.origin(), symfile.parts(), wanted, instance)
+    }
+
+    fn new(
+        origin: Origin,
+        parts: Result<Parts, SymfileError>,
+        wanted: Debug,
+        instance: Instance,
+    ) -> Made {
+        let mut made = Made { origin, opened: None, portable: None, fault: None };
+        let parts = parts.map_err(|error| Fault::names_only(&error));
+        made.fault = parts.and_then(|parts| made.read(parts, wanted, instance)).err();
+        made
+    }
+
+    fn read(&mut self, mut parts: Parts, wanted: Debug, instance: Instance) -> Result<(), Fault> {
+        let names_only = |error: SymfileError| Fault::names_only(&error);
+        if parts.is_to_be_opened() {
+            let policy = policy(parts.has_thread_locals());
+            let opened = parts.opened(instance, policy).map_err(names_only)?;
+            if let Some(fault) = opened.fault() {
+                return Err(Fault::names_only(fault));
+            }
+            let opened = self.opened.insert(opened.into_symfile(instance).map_err(names_only)?);
+            if wanted != Debug::Portable {
+                return Ok(());
+            }
+            parts = opened.parts().map_err(names_only)?;
+        }
+        if wanted == Debug::Portable {
+            self.portable = Some(parts.portable(instance.load_bias));
+        }
+        Ok(())
     }
 }
 
@@ -548,23 +626,6 @@ struct Fault {
 impl Fault {
     fn names_only(why: &dyn Display) -> Fault {
         Fault { told: "debuggers will see names and backtraces only", why: why.to_string() }
-    }
-}
-
-/// The symfile, made fit to show its DWARF; or as it was, if that cannot be, and why.
-fn opened(symfile: Symfile, instance: Instance) -> (Symfile, Option<Fault>) {
-    let opened = match symfile.opened(instance, policy(symfile.has_thread_locals())) {
-        Ok(Some(opened)) => opened,
-        Ok(None) => return (symfile, None),
-        Err(error) => return (symfile, Some(Fault::names_only(&error))),
-    };
-    if let Some(fault) = opened.fault() {
-        let fault = Fault::names_only(fault);
-        return (symfile, Some(fault));
-    }
-    match opened.into_symfile(instance) {
-        Ok(opened) => (opened, None),
-        Err(error) => (symfile, Some(Fault::names_only(&error))),
     }
 }
 

@@ -21,7 +21,7 @@ use super::dwarf::{Addresses, DwarfSection, NotRelocated, Why, is_index};
 use super::elf::{Contents, Elf, NOTHING};
 use super::gdb_jit::StableBytes;
 use super::sections::{Names, SourceSegment};
-use super::symfile::{DebugSection, Symfile, SymfileError};
+use super::symfile::{DebugSection, Parts, SymfileError};
 use crate::base::addr::LoadBias;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
@@ -62,10 +62,10 @@ impl NotPortable {
     }
 }
 
-impl Symfile {
-    /// The same in the other form.
-    pub(super) fn portable(&self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
-        let mut debug_sections = self.debug_sections()?;
+impl Parts {
+    /// The symfile in the other form.
+    pub(super) fn portable(mut self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
+        let mut debug_sections = self.take_debug_sections()?;
         debug_sections.retain(|section| !is_index(&section.name));
         let mut read = try_vec(debug_sections.len())?;
         read.extend(
@@ -73,7 +73,7 @@ impl Symfile {
                 .iter()
                 .map(|section| DwarfSection { name: &section.name, contents: &section.contents }),
         );
-        let addresses = Addresses::find(&read, &self.allowance().budget())?;
+        let addresses = Addresses::find(&read, &self.budget())?;
         for (index, section) in debug_sections.iter_mut().enumerate() {
             addresses.relocate(index, &mut section.contents, load_bias);
         }
@@ -88,10 +88,8 @@ impl Symfile {
         debug_sections: &[DebugSection],
         load_bias: LoadBias,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let (Some((header, sections)), Some(names)) = (self.outer_sections()?, self.names()) else {
-            return Ok(None);
-        };
-        let mut names = Names(try_copy(names)?);
+        let (header, sections) = (&self.header, &self.outer);
+        let mut names = Names(try_copy(&self.names)?);
         let debug_sections = debug_sections.iter().map(|section| {
             let header = SectionHeader {
                 sh_name: names.add(&section.name)?,
@@ -106,11 +104,11 @@ impl Symfile {
         let debug_sections: Vec<(SectionHeader, &[u8])> =
             try_collect_ok::<_, Error>(debug_sections)?;
 
-        let mut file = Elf::new(&header, ET_DYN);
+        let mut file = Elf::new(header, ET_DYN);
         let segments = self.segments().iter().map(|segment| program_header(segment, load_bias));
         file.segments.try_extend(segments)?;
         let mut symtab = 0;
-        for (index, (section, contents)) in (0..).zip(&sections) {
+        for (index, (section, contents)) in (0..).zip(sections) {
             let contents = match section.sh_type {
                 SHT_NULL | SHT_NOBITS => NOTHING,
                 _ if index == header.e_shstrndx => Contents::Bytes(&names.0),

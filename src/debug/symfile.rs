@@ -219,7 +219,26 @@ impl PackedSection {
 }
 
 /// A section with its contents.
-pub(super) type Filled<'s> = (SectionHeader, &'s [u8]);
+type Filled<C> = (SectionHeader, C);
+/// The outer file.
+type Outer<C> = (Header, Vec<Filled<C>>);
+
+/// Which symfile something was made from.
+pub(super) struct Origin(Arc<Layout>);
+
+/// A copy of what another form of a symfile is made from, so that it can be read, which may take its
+/// time, while others change the symfile.
+pub(super) struct Parts {
+    layout: Arc<Layout>,
+    /// Of the outer file.
+    pub(super) header: Header,
+    /// Those of the outer file, but for what has the inner one.
+    pub(super) outer: Vec<Filled<Vec<u8>>>,
+    /// The names of all sections.
+    pub(super) names: Vec<u8>,
+    /// The debug sections as they are in the inner file.
+    debug: Vec<Filled<Vec<u8>>>,
+}
 
 /// The symfile of an instance: what a debugger is given.
 pub(crate) struct Symfile {
@@ -451,6 +470,125 @@ impl Layout {
         }
         Ok(Some(own))
     }
+
+    fn is_to_be_opened(&self) -> bool {
+        matches!(self.dwarf, Shown::Kept { .. })
+    }
+
+    fn malformed(&self) -> SymfileError {
+        let start = self.inner.as_ref().map_or(0, |inner| inner.start);
+        SymfileError::Malformed { what: "symfile", at: FileOffset(start as u64) }
+    }
+}
+
+impl Parts {
+    /// Whether the debug sections must be made fit before they can be shown.
+    pub(super) fn is_to_be_opened(&self) -> bool {
+        self.layout.is_to_be_opened()
+    }
+
+    /// Whether the image has thread-local variables.
+    pub(super) fn has_thread_locals(&self) -> bool {
+        self.layout.tls_size != 0
+    }
+
+    /// The symfile with its debug sections made fit to be shown, where they are to be.
+    pub(super) fn opened(
+        self,
+        instance: Instance,
+        policy: Policy,
+    ) -> Result<SymfileTemplate, SymfileError> {
+        let Parts { layout, header, outer, names, debug } = self;
+        let malformed = || layout.malformed();
+        let Shown::Kept { sections: count, thread_locals } = &layout.dwarf else {
+            return Err(malformed());
+        };
+        // As the image states them.
+        let back = LoadBias::between(Vaddr(instance.load_bias.get() as u64), 0);
+        let symtab = outer.iter().find(|(header, _)| header.sh_type == SHT_SYMTAB);
+        let (table, entries) = symtab.ok_or_else(malformed)?;
+        let (_, strings) = outer.get(table.sh_link as usize).ok_or_else(malformed)?;
+        let mut entries = try_copy(entries)?;
+        move_symbols(&mut entries, back);
+        let mut list = try_vec(outer.len())?;
+        for (header, contents) in outer.iter().take(*count) {
+            let mut header = *header;
+            move_section(&mut header, back);
+            let role = match header.sh_flags & u64::from(SHF_ALLOC) {
+                0 => Role::LeftOut,
+                _ => Role::Loaded,
+            };
+            list.push(Section { role, header, contents: contents.into() });
+        }
+        list.try_extend(debug.into_iter().map(|(header, contents)| Section {
+            role: Role::Debug,
+            header,
+            contents: contents.into(),
+        }))?;
+        let sections = Sections::noted(
+            Names(names),
+            list,
+            (&entries, strings),
+            thread_locals.as_deref().map(try_copy).transpose()?,
+            layout.allowance.budget(),
+        );
+        let source = Source {
+            file: None,
+            memory: &NoMemory,
+            segments: &layout.segments,
+            eh_frame: &|| None,
+            tls_size: layout.tls_size,
+            dynamic_symbols: &|_| {},
+            policy,
+        };
+        SymfileTemplate::from_sections(
+            &header,
+            sections,
+            &source,
+            Instances::One,
+            layout.allowance,
+            Dwarf::Opened,
+        )
+    }
+
+    /// Takes the debug sections out, as the image has them, but for the locations of thread-local
+    /// variables; inflated.
+    pub(super) fn take_debug_sections(&mut self) -> Result<Vec<DebugSection>, SymfileError> {
+        let budget = self.budget();
+        let packed = std::mem::take(&mut self.debug);
+        let mut sections = try_vec(packed.len())?;
+        for (index, (header, contents)) in packed.into_iter().enumerate() {
+            require_memory_for_next(index)?;
+            let name = self.names.get(header.sh_name as usize..);
+            let name = name.ok_or_else(|| self.layout.malformed())?;
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            let mut section = DebugSection {
+                name: String::from_utf8_lossy(name).into_owned(),
+                sh_flags: header.sh_flags,
+                sh_entsize: header.sh_entsize,
+                contents,
+            };
+            let unpacked = inflate::section(&section.name, &header, &section.contents, &budget);
+            if let Some(unpacked) = unpacked {
+                let of = |error| SymfileError::Compressed { section: section.name.clone(), error };
+                section.contents = unpacked.map_err(of)?;
+                section.name = section.name.replacen(".zdebug_", ".debug_", 1);
+                section.sh_flags &= !u64::from(SHF_COMPRESSED);
+            }
+            sections.push(section);
+        }
+        Ok(sections)
+    }
+
+    /// What may be spent on reading the debug sections.
+    pub(super) fn budget(&self) -> Budget {
+        self.layout.allowance.budget()
+    }
+
+    /// The image's segments, as it states them.
+    pub(super) fn segments(&self) -> &[SourceSegment] {
+        &self.layout.segments
+    }
 }
 
 impl Inner {
@@ -501,81 +639,40 @@ impl Symfile {
         symfile
     }
 
-    /// Whether the image has thread-local variables.
-    pub(super) fn has_thread_locals(&self) -> bool {
-        self.layout.tls_size != 0
-    }
-
     /// Whether a debugger may see the DWARF in it, or what it has instead where the image has none.
     pub(super) fn can_show_dwarf(&self) -> bool {
         matches!(self.layout.dwarf, Shown::Opened)
     }
 
-    /// The same with its debug sections made fit to be shown, if they are to be.
-    pub(crate) fn opened(
-        &self,
-        instance: Instance,
-        policy: Policy,
-    ) -> Result<Option<SymfileTemplate>, SymfileError> {
-        let layout = &*self.layout;
-        let Shown::Kept { sections: count, thread_locals } = &layout.dwarf else {
-            return Ok(None);
-        };
-        let malformed = || self.malformed();
-        let (header, filled) = self.outer_sections()?.ok_or_else(malformed)?;
-        let names = Names(try_copy(self.names().ok_or_else(malformed)?)?);
-        // As the image states them.
-        let back = LoadBias::between(Vaddr(instance.load_bias.get() as u64), 0);
-        let mut list = try_vec(filled.len())?;
-        for (mut header, contents) in filled.iter().take(*count).copied() {
-            move_section(&mut header, back);
-            let role = match header.sh_flags & u64::from(SHF_ALLOC) {
-                0 => Role::LeftOut,
-                _ => Role::Loaded,
-            };
-            list.push(Section { role, header, contents: contents.into() });
-        }
-        let debug = self.raw_sections()?;
-        list.try_extend(debug.into_iter().map(|(header, contents)| Section {
-            role: Role::Debug,
-            header,
-            contents: contents.into(),
-        }))?;
-        let symtab = filled.iter().find(|(header, _)| header.sh_type == SHT_SYMTAB);
-        let (table, entries) = symtab.ok_or_else(malformed)?;
-        let (_, strings) = filled.get(table.sh_link as usize).ok_or_else(malformed)?;
-        let mut entries = try_copy(entries)?;
-        move_symbols(&mut entries, back);
-        let sections = Sections::noted(
-            names,
-            list,
-            (&entries, strings),
-            thread_locals.as_deref().map(try_copy).transpose()?,
-            layout.allowance.budget(),
-        );
-        let source = Source {
-            file: Some(Symfile::bytes(self)),
-            memory: &NoMemory,
-            segments: &layout.segments,
-            eh_frame: &|| None,
-            tls_size: layout.tls_size,
-            dynamic_symbols: &|_| {},
-            policy,
-        };
-        SymfileTemplate::from_sections(
-            &header,
-            sections,
-            &source,
-            Instances::One,
-            layout.allowance,
-            Dwarf::Opened,
-        )
-        .map(Some)
+    /// Whether the debug sections must be made fit before they can be shown.
+    pub(super) fn is_to_be_opened(&self) -> bool {
+        self.layout.is_to_be_opened()
     }
 
-    fn malformed(&self) -> SymfileError {
-        let start = self.layout.inner.as_ref().map_or(0, |inner| inner.start);
-        SymfileError::Malformed { what: "symfile", at: FileOffset(start as u64) }
+    /// Copies what another form is made from. Unpacks nothing.
+    pub(super) fn parts(&self) -> Result<Parts, SymfileError> {
+        let malformed = || self.layout.malformed();
+        let (header, filled) = self.outer_sections()?.ok_or_else(malformed)?;
+        let mut outer = try_vec(filled.len())?;
+        for (header, contents) in filled {
+            outer.push((header, try_copy(contents)?));
+        }
+        Ok(Parts {
+            layout: self.layout.clone(),
+            header,
+            outer,
+            names: try_copy(self.names().ok_or_else(malformed)?)?,
+            debug: self.raw_sections()?,
+        })
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin(self.layout.clone())
+    }
+
+    /// Whether it is the one that `origin` was asked of.
+    pub(super) fn is(&self, origin: &Origin) -> bool {
+        Arc::ptr_eq(&self.layout, &origin.0)
     }
 
     /// Whether a debugger sees the DWARF in it.
@@ -594,39 +691,10 @@ impl Symfile {
         self.shows_dwarf = shown;
     }
 
-    /// The debug sections as the image has them, but for the locations of thread-local variables;
-    /// inflated. None, if it has none.
-    pub(super) fn debug_sections(&self) -> Result<Vec<DebugSection>, SymfileError> {
-        let budget = self.layout.allowance.budget();
-        let names = self.names().ok_or_else(|| self.malformed())?;
-        let packed = self.raw_sections()?;
-        let mut sections = try_vec(packed.len())?;
-        for (index, (header, contents)) in packed.into_iter().enumerate() {
-            require_memory_for_next(index)?;
-            let name = names.get(header.sh_name as usize..).ok_or_else(|| self.malformed())?;
-            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-            let mut section = DebugSection {
-                name: String::from_utf8_lossy(name).into_owned(),
-                sh_flags: header.sh_flags,
-                sh_entsize: header.sh_entsize,
-                contents,
-            };
-            let unpacked = inflate::section(&section.name, &header, &section.contents, &budget);
-            if let Some(unpacked) = unpacked {
-                let of = |error| SymfileError::Compressed { section: section.name.clone(), error };
-                section.contents = unpacked.map_err(of)?;
-                section.name = section.name.replacen(".zdebug_", ".debug_", 1);
-                section.sh_flags &= !u64::from(SHF_COMPRESSED);
-            }
-            sections.push(section);
-        }
-        Ok(sections)
-    }
-
     /// The debug sections as they are in the inner file.
-    fn raw_sections(&self) -> Result<Vec<(SectionHeader, Vec<u8>)>, SymfileError> {
+    fn raw_sections(&self) -> Result<Vec<Filled<Vec<u8>>>, SymfileError> {
         let Some(inner) = &self.layout.inner else { return Ok(Vec::new()) };
-        let malformed = || self.malformed();
+        let malformed = || self.layout.malformed();
         let file = Symfile::bytes(self).get(inner.start..).ok_or_else(malformed)?;
         let mut sections = try_vec(inner.debug_sections.len())?;
         for (header, piece) in &inner.debug_sections {
@@ -666,14 +734,9 @@ impl Symfile {
         sections
     }
 
-    /// The image's segments, as it states them.
-    pub(super) fn segments(&self) -> &[SourceSegment] {
-        &self.layout.segments
-    }
-
     /// The header and the sections of the outer file, each with its contents, but for the inner
     /// file.
-    pub(super) fn outer_sections(&self) -> Result<Option<(Header, Vec<Filled<'_>>)>, Error> {
+    fn outer_sections(&self) -> Result<Option<Outer<&[u8]>>, Error> {
         let bytes = Symfile::bytes(self);
         let (Some(header), Some(table)) =
             (bytes.get(..HEADER_SIZE), bytes.get(self.layout.sections.clone()))
@@ -723,7 +786,7 @@ impl Symfile {
     }
 
     /// The names of all sections.
-    pub(super) fn names(&self) -> Option<&[u8]> {
+    fn names(&self) -> Option<&[u8]> {
         self.bytes().get(self.layout.names.clone())
     }
 
@@ -973,7 +1036,7 @@ mod tests {
 
     use super::*;
     use crate::base::addr::LoadBias;
-    use crate::debug::ThreadLocals;
+    use crate::debug::{Debug, Made, Published, ThreadLocals};
     use crate::elf::eh_frame::EhFrame;
     use crate::elf::read::ReadAt;
     use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader};
@@ -1172,6 +1235,23 @@ mod tests {
     fn bias(bytes: usize) -> Instance {
         let load_bias = LoadBias::between(Vaddr(0), bytes);
         Instance { load_bias, thread_locals: ThreadLocals::Elsewhere }
+    }
+
+    #[test]
+    fn what_was_made_from_one_symfile_is_not_told_of_another() {
+        let scratch = Scratch::new("another");
+        let [one, other] = [CODE, DATA].map(|code| {
+            let image = scratch.compiled(code, &["-g"]);
+            Published::Nothing(Some(template(&image).into_symfile(bias(0)).unwrap()))
+        });
+        let made = one.unread(Debug::Portable, None).unwrap();
+        let made = Made::from(made, Debug::Portable, bias(0));
+        assert!(one.unread(Debug::Portable, Some(&made)).is_none());
+        assert!(other.unread(Debug::Portable, Some(&made)).is_some());
+        // Nothing has to be made where the wrapped form has all.
+        assert!(other.unread(Debug::Full, None).is_none());
+        let (told, fault) = other.changed_to(Debug::Portable, Some(made));
+        assert!(told.debug() != Debug::Portable && fault.is_none());
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! is told by name only, and a warning says which limit it was.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::{build, is_sanitized, isolated, limit, peak_of, small_stack};
+use crate::common::{
+    build, debug_entries, exit_status, in_child, is_sanitized, isolated, limit, peak_of,
+    small_stack,
+};
 use memdl::{Debug, Error, Library, Limits, Loader};
 
 /// What a load may take: far more than the second that it may take where the optimizer was at work and
@@ -412,6 +416,101 @@ fn costs_little(kind: Kind) {
             assert!(said.iter().all(|it| it.contains(why)), "{what}: {said:?}");
         }
     }
+}
+
+/// How long the longest fork takes while another thread is in `body`, as a part of the time that `body`
+/// takes. A fork that begins in it counts whole.
+fn longest_fork_during(body: impl FnOnce() + Send) -> f64 {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let start = Instant::now();
+            body();
+            is_over.store(true, Ordering::Relaxed);
+            start.elapsed()
+        });
+        let mut longest = Duration::ZERO;
+        while !is_over.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            assert_eq!(exit_status(in_child(60, || 42)), Some(42));
+            longest = longest.max(start.elapsed());
+        }
+        longest.as_secs_f64() / thread.join().unwrap().as_secs_f64()
+    })
+}
+
+/// What takes long is unpacked and read without a lock: a fork waits for none of it.
+#[test]
+fn a_fork_does_not_wait_for_debug_information_to_be_read() {
+    isolated(|| {
+        let kind = |name| kinds().into_iter().find(|kind| kind.name == name).unwrap().image;
+        let unpacked = kind("sections that are large together");
+        let read = kind("more compressed entries");
+        for (what, image, wanted) in
+            [("unpacked", &unpacked, Debug::Full), ("unpacked and read", &read, Debug::Portable)]
+        {
+            let part = || {
+                // Anew each time: what was read once is kept.
+                let library = load(&Loader::new().debug(Debug::Symbols), image);
+                let part = longest_fork_during(|| library.set_debug(wanted).unwrap());
+                println!("{what}: the longest fork took {part:.3} of the time");
+                part
+            };
+            // On a busy machine a fork may wait for a processor, but not each time: with a lock all would
+            // take the whole time.
+            assert!((0..6).any(|_| part() < 0.5), "{what}: a fork waits");
+        }
+    });
+}
+
+/// Each of the threads has its way in the end, from whatever the others have made of it meanwhile.
+#[test]
+fn threads_that_tell_more_or_less_of_one_image_at_once_do_not_mix_it_up() {
+    isolated(|| {
+        let file = std::fs::read(build("gcc", "foo.c", &["-g", "-O0", "-gz", "-Wl,--build-id"]));
+        let file = file.unwrap();
+        // SAFETY: a library of `testlibs/`.
+        let library = unsafe { Loader::new().debug(Debug::Symbols).load(&file) }.unwrap();
+        let levels = [Debug::Full, Debug::Symbols, Debug::Portable, Debug::Off];
+        // What is told at each level: nothing, or one file of a certain size.
+        let told = || {
+            levels.map(|level| {
+                library.set_debug(level).unwrap();
+                assert_eq!(library.debug(), level);
+                debug_entries()
+            })
+        };
+        let rounds = 100;
+        let (opened_later, opened_at_once) = (told(), {
+            library.set_debug(Debug::Full).unwrap();
+            library.set_debug_info(file.as_slice()).unwrap();
+            told()
+        });
+        assert_eq!(opened_later.clone().map(|entries| entries.len()), [1, 1, 1, 0]);
+        library.set_debug_info(file.as_slice()).unwrap();
+        assert_eq!(told(), opened_later, "from the same file");
+        thread::scope(|scope| {
+            for first in 0..levels.len() {
+                let library = &library;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        library.set_debug(levels[(first + round) % levels.len()]).unwrap();
+                        assert!(levels.contains(&library.debug()));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                (0..rounds).for_each(|_| library.set_debug_info(file.as_slice()).unwrap())
+            });
+        });
+        let in_the_end = told();
+        assert!(
+            [&opened_later, &opened_at_once].contains(&&in_the_end),
+            "{opened_later:?} or {opened_at_once:?}, not {in_the_end:?}"
+        );
+        drop(library);
+        assert_eq!(debug_entries(), []);
+    });
 }
 
 /// An index of a package of DWARF 5: of each row the id, and where in `.debug_info.dwo` and
