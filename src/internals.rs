@@ -20,7 +20,7 @@ use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
-use crate::debug::{self, Debug, Instance, Instances, SymfileTemplate, ThreadLocals};
+use crate::debug::{self, Debug, Instance, Instances, ThreadLocals};
 use crate::elf::segment::TlsSegment;
 use crate::load::debug_source::with_debug_source;
 use crate::load::settings::Settings;
@@ -187,7 +187,7 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
     let symbols = image.symbols().map_err(|error| text(&error))?;
     let make = |source: &debug::Source<'_>| {
         let allowance = debug::Allowance::new(debug::Maximum::default(), source.len());
-        SymfileTemplate::new(source, how_many, allowance, form.dwarf())
+        debug::symfile_template(source, how_many, allowance, form.dwarf())
     };
     let made = with_debug_source(&image.decoded, Some(bytes), &image, &symbols, make);
     let made = made.map_err(|error| text(&error))?.map_err(|error| text(&error))?;

@@ -5,12 +5,12 @@
 use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
-use super::dwarf::{Addresses, DwarfSection, is_index};
-use super::elf::image_header;
-use super::gdb_jit::StableBytes;
-use super::sections::{Headers, file_range};
-use super::symfile::Symfile;
-use super::{Allowance, Debug, Maximum, inflate as unpack};
+use super::dwarf::addresses::{Addresses, DwarfSection, is_index};
+use super::dwarf::budget::{Allowance, Maximum};
+use super::policy::Debug;
+use super::storage::Symfile;
+use super::symfile::compression;
+use super::symfile::headers::{Headers, file_range, image_header};
 use crate::base::addr::LoadBias;
 
 /// The bytes of a symfile in this form.
@@ -24,12 +24,12 @@ pub(crate) fn symfile(
         Debug::Symbols | Debug::Full => {
             symfile.show_dwarf(form == Debug::Full);
             let names = symfile.function_at(load_bias.get().wrapping_add(0x1000));
-            Ok([symfile.bytes(), names.unwrap_or_default()].concat())
+            Ok([symfile.shown(), names.unwrap_or_default()].concat())
         }
         Debug::Portable => {
             let portable = symfile.parts().map_err(|error| error.to_string())?.portable(load_bias);
             let portable = portable.map_err(|error| error.to_string())?;
-            Ok(portable.bytes().to_vec())
+            Ok(portable.contents().to_vec())
         }
     }
 }
@@ -49,7 +49,7 @@ pub(crate) fn debug_sections(file: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Stri
         }
         let name = headers.names.get(header.sh_name);
         let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
-        let contents = match unpack::section(&name, header, contents, &budget) {
+        let contents = match compression::section(&name, header, contents, &budget) {
             Some(unpacked) => unpacked.map_err(|error| error.to_string())?,
             None => contents.to_vec(),
         };
@@ -78,6 +78,6 @@ pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> 
     let header = SectionHeader { sh_flags: flag, ..SectionHeader::default() };
     let name = if by_name { ".zdebug_info" } else { ".debug_info" };
     let budget = Allowance::new(Maximum::default(), section.len()).budget();
-    let unpacked = unpack::section(name, &header, section, &budget);
+    let unpacked = compression::section(name, &header, section, &budget);
     unpacked.unwrap_or_else(|| Ok(section.to_vec())).map_err(|error| error.to_string())
 }

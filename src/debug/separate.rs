@@ -24,9 +24,8 @@ use std::{env, fmt, fs, io};
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
 
-use super::elf::image_header;
-use super::sections::{Headers, file_range};
-use super::xz::crc32;
+use super::symfile::headers::{Headers, file_range, image_header};
+use super::symfile::xz::crc32;
 use crate::base::environment;
 use crate::base::fallible::TryGrow;
 use crate::elf::read::u32_at;
@@ -36,11 +35,6 @@ use crate::elf::read::u32_at;
 const ENVIRONMENT: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
 /// Where distributions install them, and gdb looks.
 const INSTALLED: &str = "/usr/lib/debug";
-
-/// The environment variable that says of which images debuggers are told the build-id, see
-/// [`is_build_id_told`].
-const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
-const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 
 /// The most notes that are looked at for a build-id: thousands of headers may have the same million.
 const MAX_NOTES: usize = 1 << 20;
@@ -153,13 +147,6 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     contents.try_room(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
     fs::File::open(path)?.take(data.len()).read_to_end(&mut contents)?;
     Ok(contents)
-}
-
-/// Whether debuggers are told the build-id of an image that has no debug information, and so may find
-/// its debug file by themselves. What that says of thread-local variables they would take for the
-/// executable's. There is no way to have them read all but these: the operator chooses.
-pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
-    !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
 }
 
 /// The build-id among the notes in these segments or sections.

@@ -152,7 +152,8 @@ pub(crate) fn set_debug(loaded: &LoadedImage, debug: Debug) -> Result<(), Error>
 fn symfile(loaded: &LoadedImage, file: Option<&[u8]>) -> Result<SymfileTemplate, SymfileError> {
     let allowance = loaded.debug.allowance(file.map_or(0, <[u8]>::len));
     let dwarf = loaded.debug.debug().dwarf();
-    let make = |source: &Source<'_>| SymfileTemplate::new(source, Instances::One, allowance, dwarf);
+    let make =
+        |source: &Source<'_>| debug::symfile_template(source, Instances::One, allowance, dwarf);
     with_debug_source(&loaded.decoded, file, &loaded.mapping, &loaded.symbols(), make)
         .unwrap_or_else(|error| Err(error.into()))
 }

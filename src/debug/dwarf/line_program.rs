@@ -14,12 +14,12 @@ use gimli::write::{Address, ConvertError, ConvertLineProgram, FileId, LineProgra
 use gimli::{ColumnType, IncompleteLineProgram, LineEncoding, LineRow, Reader};
 
 /// What a converted program has for its encoding: LLVM's.
-pub(super) fn encoding() -> LineEncoding {
+pub(crate) fn encoding() -> LineEncoding {
     LineEncoding::default()
 }
 
 /// The program and its files, in the order of their old numbers. `header` was read of it, and no row.
-pub(super) fn convert<R: Reader<Offset = usize>>(
+pub(crate) fn convert<R: Reader<Offset = usize>>(
     from: IncompleteLineProgram<R>,
     header: ConvertLineProgram<'_, R>,
 ) -> Result<(LineProgram, Vec<FileId>), ConvertError> {

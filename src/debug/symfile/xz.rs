@@ -67,7 +67,7 @@ impl<'a> StoredXz<'a> {
     }
 
     /// The pieces as they will be in the file.
-    pub(super) fn places(&self) -> impl Iterator<Item = Piece> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = Piece> {
         let mut block = 12;
         let place = move |piece: &&[u8]| {
             let place = Piece { block, len: piece.len() };
@@ -81,7 +81,7 @@ impl<'a> StoredXz<'a> {
     }
 
     /// Writes the file, [`StoredXz::len`] bytes.
-    pub(super) fn write(&self, out: &mut Filler<'_>) {
+    pub(crate) fn write(&self, out: &mut Filler<'_>) {
         out.put(b"\xfd7zXZ\0");
         out.put(&STREAM_FLAGS);
         out.put(&crc32(&STREAM_FLAGS).to_le_bytes());
@@ -103,7 +103,7 @@ impl<'a> StoredXz<'a> {
 
 /// A piece in an .xz file that this module has made.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// Where its block starts in the file.
     block: usize,
     len: usize,
@@ -111,14 +111,14 @@ pub(super) struct Piece {
 
 impl Piece {
     /// Where in the file the byte at `offset` of the piece is.
-    pub(super) fn position(&self, offset: usize) -> usize {
+    pub(crate) fn position(&self, offset: usize) -> usize {
         let chunk_heads = (offset / CHUNK).saturating_add(1).saturating_mul(3);
         let before = BLOCK_HEADER_LEN.saturating_add(chunk_heads);
         self.block.saturating_add(before).saturating_add(offset)
     }
 
     /// A copy of the piece, from the file that it is in; `None` if it is not in it.
-    pub(super) fn read(&self, file: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn read(&self, file: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         if self.len > file.len() {
             return Ok(None);
         }
@@ -167,7 +167,7 @@ fn pad(out: &mut Vec<u8>) {
 }
 
 /// The CRC32 of `bytes`.
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 

@@ -8,34 +8,27 @@
 
 #![forbid(unsafe_code)]
 
-use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, SELFMAG};
 use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf64::header::Header;
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
-use scroll::{LE, Pread, Pwrite};
 
 use super::filler::Filler;
+use super::headers::{HEADER_SIZE, SECTION_SIZE, SEGMENT_SIZE, put};
 use super::xz::StoredXz;
-use crate::base::addr::FileOffset;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 
-pub(super) const HEADER_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
-const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
-pub(super) const SECTION_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
-pub(super) const SYMBOL_SIZE: usize = goblin::elf64::sym::SIZEOF_SYM;
-
 /// What a section has in the file.
-pub(super) enum Contents<'a> {
+pub(crate) enum Contents<'a> {
     Bytes(&'a [u8]),
     Xz(StoredXz<'a>),
 }
 
-pub(super) const NOTHING: Contents<'static> = Contents::Bytes(&[]);
+pub(crate) const NOTHING: Contents<'static> = Contents::Bytes(&[]);
 
 impl Contents<'_> {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Contents::Bytes(bytes) => bytes.len(),
             Contents::Xz(xz) => xz.len(),
@@ -52,16 +45,16 @@ impl Contents<'_> {
 
 /// An ELF file to be: its header, its program headers, its section headers, then the contents in the
 /// order of these, but for one that may come first.
-pub(super) struct Elf<'a> {
-    pub(super) header: Header,
-    pub(super) segments: Vec<ProgramHeader>,
-    pub(super) sections: Vec<(SectionHeader, Contents<'a>)>,
+pub(crate) struct Elf<'a> {
+    pub(crate) header: Header,
+    pub(crate) segments: Vec<ProgramHeader>,
+    pub(crate) sections: Vec<(SectionHeader, Contents<'a>)>,
 }
 
 impl<'a> Elf<'a> {
     /// For the machine that the image is for. Without an entry point, by which gdb would guess how
     /// far the file has moved.
-    pub(super) fn new(image: &Header, e_type: u16) -> Elf<'a> {
+    pub(crate) fn new(image: &Header, e_type: u16) -> Elf<'a> {
         let header = Header {
             e_ident: image.e_ident,
             e_type,
@@ -77,7 +70,7 @@ impl<'a> Elf<'a> {
     }
 
     /// Adds a section and tells its index; the callers see to it that there are fewer than 2^16.
-    pub(super) fn push(
+    pub(crate) fn push(
         &mut self,
         header: SectionHeader,
         contents: Contents<'a>,
@@ -90,7 +83,7 @@ impl<'a> Elf<'a> {
     /// Gives each section with contents its place, and tells the length of the file. `first` is the
     /// index of the section whose contents come first, and `align` what the place of the second is
     /// a multiple of.
-    pub(super) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
+    pub(crate) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
         self.header.e_shnum = u16::try_from(self.sections.len()).ok()?;
         let segments_len = self.segments.len().checked_mul(SEGMENT_SIZE)?;
         self.header.e_shoff = HEADER_SIZE.checked_add(segments_len)? as u64;
@@ -116,14 +109,14 @@ impl<'a> Elf<'a> {
     }
 
     /// The length of the headers, which come before all contents.
-    pub(super) fn headers_len(&self) -> usize {
+    pub(crate) fn headers_len(&self) -> usize {
         HEADER_SIZE
             .saturating_add(self.segments.len().saturating_mul(SEGMENT_SIZE))
             .saturating_add(self.sections.len().saturating_mul(SECTION_SIZE))
     }
 
     /// Writes the file, laid out with these arguments, to zeroed memory.
-    pub(super) fn write(&self, first: u16, align: usize, memory: &mut [u8]) {
+    pub(crate) fn write(&self, first: u16, align: usize, memory: &mut [u8]) {
         let mut out = Filler::new(memory);
         self.write_headers(&mut out);
         let mut end = self.headers_len();
@@ -161,49 +154,4 @@ impl<'a> Elf<'a> {
 fn in_order(first: u16, count: usize) -> impl Iterator<Item = usize> {
     let first = usize::from(first);
     std::iter::once(first).chain((0..count).filter(move |&index| index != first))
-}
-
-/// A file header that is not of the kind we make, and the offset where it is not.
-#[derive(Debug, thiserror::Error)]
-#[error("malformed {what} at offset {at} of the image")]
-pub(super) struct NotElf {
-    pub(super) what: &'static str,
-    pub(super) at: FileOffset,
-}
-
-/// The header of the image, if it is an ELF file of the kind we make.
-pub(super) fn image_header(bytes: &[u8]) -> Result<Header, NotElf> {
-    let malformed = |what, at| NotElf { what, at: FileOffset(at) };
-    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
-    if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
-        return Err(malformed("file header", 0));
-    }
-    for (at, ours, what) in [
-        (EI_CLASS, ELFCLASS64, "class: not 64 bits"),
-        (EI_DATA, ELFDATA2LSB, "byte order: not little-endian"),
-    ] {
-        if header.e_ident.get(at) != Some(&ours) {
-            return Err(malformed(what, at as u64));
-        }
-    }
-    Ok(header)
-}
-
-/// The structure that fills `place`, which is of its size.
-pub(super) fn get<'a, T>(place: &'a [u8]) -> T
-where
-    T: scroll::ctx::TryFromCtx<'a, scroll::Endian> + Default,
-    T::Error: From<scroll::Error>,
-{
-    place.pread_with(0, LE).unwrap_or_default()
-}
-
-/// Fills `place`, which is of its size, with the structure.
-pub(super) fn put<T>(place: &mut [u8], structure: T)
-where
-    T: scroll::ctx::TryIntoCtx<scroll::Endian>,
-    T::Error: From<scroll::Error>,
-{
-    let written = place.pwrite_with(structure, 0, LE);
-    debug_assert!(written.is_ok(), "the place is of the structure's size");
 }

@@ -1,8 +1,8 @@
 //! The form of a symfile that every debugger reads: DWARF with run-time addresses.
 //!
 //! One ELF file, all sections at their run-time addresses, and the debug sections beside them,
-//! with the load bias added wherever DWARF states an address ([`super::dwarf`]). It is made from
-//! the other form ([`super::symfile`]), which has all that it takes: the sections, moved already,
+//! with the load bias added wherever DWARF states an address ([`crate::debug::dwarf::addresses`]). It is made from
+//! the other form ([`super::template`]), which has all that it takes: the sections, moved already,
 //! and the DWARF, as it came. Compressed sections are inflated first. And it has the segments,
 //! too: where lldb saves a core it takes a library's base address from the first.
 //!
@@ -17,27 +17,29 @@ use goblin::elf::section_header::{SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_PROGBITS,
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 
-use super::dwarf::{Addresses, DwarfSection, NotRelocated, Why, is_index};
-use super::elf::{Contents, Elf, NOTHING};
-use super::gdb_jit::StableBytes;
-use super::sections::{Names, SourceSegment};
-use super::symfile::{DebugSection, Parts, SymfileError};
+use super::elf_writer::{Contents, Elf, NOTHING};
+use super::error::SymfileError;
+use super::headers::Names;
+use super::parts::{DebugSection, Parts};
+use super::source::SourceSegment;
 use crate::base::addr::LoadBias;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
+use crate::debug::dwarf::addresses::{Addresses, DwarfSection, NotRelocated, Why, is_index};
 
 /// The file.
-pub(super) struct PortableSymfile(Vec<u8>);
+pub(crate) struct PortableSymfile(Vec<u8>);
 
-impl StableBytes for PortableSymfile {
-    fn bytes(&self) -> &[u8] {
+impl PortableSymfile {
+    /// The file's bytes, which do not move when the value moves.
+    pub(crate) fn contents(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotPortable {
+pub(crate) enum NotPortable {
     #[error(transparent)]
     NotRelocated(#[from] NotRelocated),
     #[error(transparent)]
@@ -50,7 +52,7 @@ pub(super) enum NotPortable {
 
 impl NotPortable {
     /// Whether there would be one if more might be spent.
-    pub(super) fn is_for_want_of_means(&self) -> bool {
+    pub(crate) fn is_for_want_of_means(&self) -> bool {
         match self {
             NotPortable::NotRelocated(error) => {
                 matches!(error.why, Why::OverBudget(_) | Why::Memory(_))
@@ -64,7 +66,7 @@ impl NotPortable {
 
 impl Parts {
     /// The symfile in the other form.
-    pub(super) fn portable(mut self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
+    pub(crate) fn portable(mut self, load_bias: LoadBias) -> Result<PortableSymfile, NotPortable> {
         let mut debug_sections = self.take_debug_sections()?;
         debug_sections.retain(|section| !is_index(&section.name));
         let mut read = try_vec(debug_sections.len())?;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 /// Appends `value` as unsigned LEB128.
-pub(super) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn push_uleb(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -3,13 +3,13 @@
 //! gdb looks for a package under the name of the library, which an image does not have, lldb and
 //! backtraces do not look at all. Who has the package at hand can have all of them see what is in
 //! it: a file is made that is as if the image had been built without splitting, and goes the way of
-//! debug information that was split off ([`super::separate`]).
+//! debug information that was split off ([`crate::debug::separate`]).
 //!
 //! Units are read and written one after the other, by gimli. What it does not convert is left out:
 //! macros, and the indexes, which debuggers do without. A unit that the package does not have is
 //! refused: the package is another build's. So are type units, which have no place in one unit.
 //!
-//! **Thread-local variables.** Their locations become what [`super::tls_locations`] knows: compilers
+//! **Thread-local variables.** Their locations become what [`crate::debug::dwarf::tls_locations`] knows: compilers
 //! refer to an entry of `.debug_addr`, which has the offset in the block or, by gcc with GNU ld, the
 //! address of the initial value.
 //!
@@ -47,18 +47,18 @@ use goblin::elf::section_header::{
 use goblin::elf64::header::Header;
 use goblin::elf64::section_header::SectionHeader;
 
-use super::budget::{Allowance, Budget, Maximum, OverBudget};
-use super::elf::{Contents, Elf, NOTHING, image_header};
-use super::inflate::{self, NotInflated};
-use super::leb128::push_uleb;
-use super::line_program;
-use super::sections::{Headers, file_range};
-use super::skeleton::{self, NotTold};
+use super::compression::{self, NotInflated};
+use super::elf_writer::{Contents, Elf, NOTHING};
+use super::headers::{Headers, file_range, image_header};
 use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, check_room, require_memory, require_memory_for_next, try_collect_ok, try_insert,
     try_zeroed,
 };
+use crate::debug::dwarf::budget::{Allowance, Budget, Maximum, OverBudget};
+use crate::debug::dwarf::leb128::push_uleb;
+use crate::debug::dwarf::line_program;
+use crate::debug::dwarf::skeleton::{self, NotTold};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -192,7 +192,7 @@ fn unpacked<'a>(
         let contents = file_range(file, header.sh_offset, header.sh_size).unwrap_or_default();
         // Sections do not overlap in a file. If they did, thousands could be unpacked from one.
         left = left.checked_sub(contents.len()).ok_or(NotJoined::Overlap)?;
-        let contents = match inflate::section(&name, header, contents, budget) {
+        let contents = match compression::section(&name, header, contents, budget) {
             Some(Ok(contents)) => Cow::Owned(contents),
             Some(Err(NotInflated::OverBudget(error))) => return Err(error.into()),
             Some(Err(error)) => return Err(NotJoined::Unpacked(format!("{name}: {error}"))),
@@ -1026,7 +1026,7 @@ mod tests {
         let size = (zeroes.len() as u64).to_le_bytes();
         let packed = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &size, &[1, 0, 0, 0, 0, 0, 0, 0], &data];
         let file = packed.concat();
-        let names = super::super::sections::Names(b"\0.debug_x\0".to_vec());
+        let names = super::super::headers::Names(b"\0.debug_x\0".to_vec());
         let header = SectionHeader {
             sh_name: 1,
             sh_type: SHT_PROGBITS,

@@ -42,10 +42,10 @@ use std::ops::{Index, IndexMut};
 use gimli::constants::*;
 use gimli::{Encoding, EndianSlice, Expression, LittleEndian, Operation, Reader};
 
-use super::budget::{Budget, OverBudget};
 use crate::base::addr::LoadBias;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_collect};
+use crate::debug::dwarf::budget::{Budget, OverBudget};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -54,14 +54,14 @@ const ADDRESS: usize = 8;
 
 /// A section of the image: its name, and its contents, not compressed.
 #[derive(Clone, Copy)]
-pub(super) struct DwarfSection<'a> {
+pub(crate) struct DwarfSection<'a> {
     pub name: &'a str,
     pub contents: &'a [u8],
 }
 
 /// The places of all run-time addresses in an image's debug sections.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     /// For each section that was given: its length, and the places, ascending, none overlapping.
     sections: Vec<(usize, Vec<u32>)>,
 }
@@ -69,7 +69,7 @@ pub(super) struct Addresses {
 /// Why DWARF cannot be relocated.
 #[derive(Debug, thiserror::Error)]
 #[error("{section} at {offset:#x}: {why}")]
-pub(super) struct NotRelocated {
+pub(crate) struct NotRelocated {
     section: Section,
     /// Of the entry, list or record that was being read.
     offset: usize,
@@ -78,7 +78,7 @@ pub(super) struct NotRelocated {
 
 /// What stands in the way.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// As gimli says.
     #[error("{0}")]
     Unreadable(#[from] gimli::Error),
@@ -112,7 +112,7 @@ impl Addresses {
     /// Reads all sections that may have addresses; the others have none.
     ///
     /// Indexes (`.gdb_index`, `.debug_names`) are not read: see [`is_index`].
-    pub(super) fn find(
+    pub(crate) fn find(
         sections: &[DwarfSection<'_>],
         budget: &Budget,
     ) -> Result<Addresses, NotRelocated> {
@@ -132,7 +132,7 @@ impl Addresses {
 
     /// Adds the bias to every address in `contents`, which are those of the section that was given
     /// to [`Addresses::find`] as the one of this index. If they are not as long, nothing happens.
-    pub(super) fn relocate(&self, index: usize, contents: &mut [u8], bias: LoadBias) {
+    pub(crate) fn relocate(&self, index: usize, contents: &mut [u8], bias: LoadBias) {
         let Some((_, places)) = self.sections.get(index).filter(|it| it.0 == contents.len()) else {
             debug_assert!(false, "the same section");
             return;
@@ -148,14 +148,14 @@ impl Addresses {
 
     /// How many addresses there are.
     #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.sections.iter().map(|(_, places)| places.len()).sum()
     }
 }
 
 /// Whether a section is an index, which debuggers can do without: `.gdb_index` has addresses, and
 /// `.debug_names` as linkers write it makes gdb warn. Neither is relocated here; leave them out.
-pub(super) fn is_index(name: &str) -> bool {
+pub(crate) fn is_index(name: &str) -> bool {
     matches!(name, ".gdb_index" | ".debug_names")
 }
 

@@ -43,7 +43,7 @@ impl Sections {
     fn find(&self) -> Result<Addresses, NotRelocated> {
         let sections: Vec<_> =
             self.0.iter().map(|(name, contents)| DwarfSection { name, contents }).collect();
-        let allowance = crate::debug::Allowance::new(Default::default(), 0);
+        let allowance = crate::debug::dwarf::budget::Allowance::new(Default::default(), 0);
         Addresses::find(&sections, &allowance.budget())
     }
 

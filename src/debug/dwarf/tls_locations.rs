@@ -26,9 +26,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::instance::ThreadLocals;
 use super::leb128::push_uleb;
-use super::not_opened::NotOpened;
 use super::skeleton::SplitUnit;
 
 const DW_OP_DEREF: u8 = 0x06;
@@ -49,9 +47,21 @@ const SLOT: usize = 8;
 /// machines the first one to ask in a process waits for 30 us.
 const WORTH_ASKING: usize = 1 << 17;
 
+/// Where every thread has its block of an instance's thread-local variables, seen from its block
+/// of the first module's, which is where debuggers start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ThreadLocals {
+    /// The block is at this distance.
+    AtDistance(i64),
+    /// A pointer to the block is at this distance.
+    BehindPointerAt(i64),
+    /// There is no constant way to it, or no such block.
+    Elsewhere,
+}
+
 /// What tells where a thread-local variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TlsLocation {
+pub(crate) struct TlsLocation {
     /// Where its bytes begin in the section.
     pub at: usize,
     /// The variable's offset in its block.
@@ -70,12 +80,12 @@ enum Form {
 }
 
 /// Takes a [`TlsLocation`], or says why there can be no more.
-pub(super) type Take<'t> = &'t mut dyn FnMut(TlsLocation) -> Result<(), NotOpened>;
+pub(crate) type Take<'t, E> = &'t mut dyn FnMut(TlsLocation) -> Result<(), E>;
 
 /// The locations of thread-local variables in a section of DIEs, of an image whose block has this
 /// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
 /// no block is.
-pub(super) fn locations(section: &[u8], block_size: u64, take: Take<'_>) -> Result<(), NotOpened> {
+pub(crate) fn locations<E>(section: &[u8], block_size: u64, take: Take<'_, E>) -> Result<(), E> {
     let block_size = block_size.max(1);
     let site_at = |at: usize| {
         let after = at.checked_add(LOCATION)?;
@@ -102,7 +112,7 @@ pub(super) fn locations(section: &[u8], block_size: u64, take: Take<'_>) -> Resu
 
 /// Whose an address is that an image states, as far as it matters for what is in `.debug_addr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Code,
     /// A thread-local variable: gcc (12) states where its initial value is, in place of its offset.
     ThreadLocal {
@@ -116,14 +126,14 @@ pub(super) enum Owner {
 /// The offsets of thread-local variables among the entries of `.debug_addr` of one unit, of an image
 /// whose block has this many bytes.
 /// `has_first` is whether the variable at offset 0 may be among them.
-pub(super) fn slots(
+pub(crate) fn slots<E>(
     entries: &[u8],
     unit: &SplitUnit,
     block_size: u64,
     has_first: bool,
     owner: impl Fn(u64) -> Owner,
-    take: Take<'_>,
-) -> Result<(), NotOpened> {
+    take: Take<'_, E>,
+) -> Result<(), E> {
     let values = || entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
     // Of code that the linker threw away the address is 0, and no offset of anything. If there are no
     // more of these than parts of such code, they are that. Where both are there and the skeleton does
@@ -151,19 +161,19 @@ pub(super) fn slots(
 }
 
 /// Whether an entry states the address of the variable at offset 0, as gcc does.
-pub(super) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool {
+pub(crate) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool {
     let mut values = entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
     values.any(|value| owner(value) == Owner::ThreadLocal { offset: 0 })
 }
 
 impl TlsLocation {
     /// The same, where what it is in begins at `start`.
-    pub(super) fn moved(self, start: usize) -> TlsLocation {
+    pub(crate) fn moved(self, start: usize) -> TlsLocation {
         TlsLocation { at: self.at.saturating_add(start), ..self }
     }
 
     /// How many bytes it has, before and after.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self.form {
             Form::Location { .. } => LOCATION,
             Form::Slot | Form::Doubtful => SLOT,
@@ -171,7 +181,7 @@ impl TlsLocation {
     }
 
     /// Its bytes in an instance.
-    pub(super) fn bytes(&self, place: ThreadLocals) -> Vec<u8> {
+    pub(crate) fn bytes(&self, place: ThreadLocals) -> Vec<u8> {
         match self.form {
             Form::Location { ask } => self.location(ask, place).to_vec(),
             Form::Slot | Form::Doubtful => {
@@ -236,7 +246,7 @@ mod tests {
         let mut found = vec![];
         super::locations(section, block_size, &mut |site| {
             found.push(site);
-            Ok(())
+            Ok::<_, ()>(())
         })
         .unwrap();
         found
@@ -252,7 +262,7 @@ mod tests {
         let mut found = vec![];
         super::slots(entries, unit, block_size, has_first, owner, &mut |site| {
             found.push(site);
-            Ok(())
+            Ok::<_, ()>(())
         })
         .unwrap();
         found

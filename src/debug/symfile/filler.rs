@@ -4,16 +4,16 @@
 
 /// Memory being filled from its start. Its length was told by [`Elf::lay_out`]; what would not fit is
 /// not written.
-pub(super) struct Filler<'m> {
+pub(crate) struct Filler<'m> {
     rest: &'m mut [u8],
 }
 
 impl<'m> Filler<'m> {
-    pub(super) fn new(memory: &'m mut [u8]) -> Filler<'m> {
+    pub(crate) fn new(memory: &'m mut [u8]) -> Filler<'m> {
         Filler { rest: memory }
     }
 
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.rest.len());
         let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
         now.copy_from_slice(bytes.split_at(len).0);
@@ -21,7 +21,7 @@ impl<'m> Filler<'m> {
     }
 
     /// Puts so many zeroes.
-    pub(super) fn skip(&mut self, len: usize) {
+    pub(crate) fn skip(&mut self, len: usize) {
         let len = len.min(self.rest.len());
         let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
         now.fill(0);

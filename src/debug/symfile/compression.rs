@@ -23,9 +23,9 @@ use goblin::elf64::section_header::SectionHeader;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use scroll::{BE, LE, Pread};
 
-use super::budget::{Budget, OverBudget};
 use crate::base::error::Error;
 use crate::base::fallible::{check_room, require_memory, try_zeroed};
+use crate::debug::dwarf::budget::{Budget, OverBudget};
 
 /// How a section says that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl From<Error> for NotInflated {
 }
 
 /// What the debug section has when unpacked; `None` if it is not compressed.
-pub(super) fn section(
+pub(crate) fn section(
     name: &str,
     header: &SectionHeader,
     contents: &[u8],
@@ -184,7 +184,7 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debug::budget::{Allowance, Maximum};
+    use crate::debug::dwarf::budget::{Allowance, Maximum};
     use std::process::Command;
 
     /// As of a file of so many bytes.

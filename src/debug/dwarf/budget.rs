@@ -60,7 +60,7 @@ impl Allowance {
         }
     }
 
-    pub(super) fn budget(self) -> Budget {
+    pub(crate) fn budget(self) -> Budget {
         let Allowance { unpacked, steps } = self;
         Budget { allowance: self, unpacked: Cell::new(unpacked), steps: Cell::new(steps) }
     }
@@ -68,7 +68,7 @@ impl Allowance {
 
 /// What is left of an [`Allowance`].
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     allowance: Allowance,
     unpacked: Cell<u64>,
     steps: Cell<u64>,
@@ -96,7 +96,7 @@ pub(crate) enum OverBudget {
 
 impl Budget {
     /// Takes the room of a section of `packed` bytes that says that unpacked it has `size`.
-    pub(super) fn unpack(&self, packed: usize, size: u64) -> Result<(), OverBudget> {
+    pub(crate) fn unpack(&self, packed: usize, size: u64) -> Result<(), OverBudget> {
         let limit = (packed as u64).saturating_mul(SECTION_FOR_EACH).max(SECTION_AT_LEAST);
         if size > limit {
             return Err(OverBudget::Section { size, limit });
@@ -108,7 +108,7 @@ impl Budget {
 
     /// Takes this many steps.
     #[inline]
-    pub(super) fn step(&self, steps: usize) -> Result<(), OverBudget> {
+    pub(crate) fn step(&self, steps: usize) -> Result<(), OverBudget> {
         match self.steps.get().checked_sub(steps as u64) {
             Some(left) => {
                 self.steps.set(left);

@@ -68,7 +68,7 @@ pub(crate) enum NotTold {
 
 /// Sections that refer to each other, not compressed; empty where there is none.
 #[derive(Default)]
-pub(super) struct SplitSections<'a> {
+pub(crate) struct SplitSections<'a> {
     /// `.debug_abbrev`, which the [`Abbreviations`] were read from.
     pub abbreviations: &'a [u8],
     /// `.debug_info`.
@@ -81,7 +81,7 @@ pub(super) struct SplitSections<'a> {
 
 /// What a skeleton tells of the addresses that its unit refers to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct SplitUnit {
+pub(crate) struct SplitUnit {
     /// Its part of `.debug_addr`.
     pub addresses: Range<usize>,
     /// The entries there, counted from 0, that its code begins at, as far as it refers to them.
@@ -93,7 +93,7 @@ pub(super) struct SplitUnit {
 }
 
 /// All tables of `.debug_abbrev`.
-pub(super) struct Abbreviations {
+pub(crate) struct Abbreviations {
     /// For each byte of the section a bit: whether a table begins there. Each zero may be an empty
     /// table.
     starts: Vec<u64>,
@@ -105,10 +105,10 @@ pub(super) struct Abbreviations {
 
 impl Abbreviations {
     /// `DW_TAG_skeleton_unit`; a section without this byte has none.
-    pub(super) const SKELETON: u8 = 0x4a;
+    pub(crate) const SKELETON: u8 = 0x4a;
 
     /// Reads them one after the other; up to where they cannot be read.
-    pub(super) fn read(section: &[u8], budget: &Budget) -> Result<Abbreviations, NotTold> {
+    pub(crate) fn read(section: &[u8], budget: &Budget) -> Result<Abbreviations, NotTold> {
         let starts = try_filled(0, (section.len() / 64).saturating_add(1))?;
         let mut all = Abbreviations { starts, split: HashSet::new(), skeletons: vec![] };
         let mut input = EndianSlice::new(section, LittleEndian);
@@ -136,12 +136,12 @@ impl Abbreviations {
         }
     }
 
-    pub(super) fn begins(&self, at: usize) -> bool {
+    pub(crate) fn begins(&self, at: usize) -> bool {
         self.starts.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 != 0)
     }
 
     /// The length of the table that begins here, in a section of this length.
-    pub(super) fn table_len(&self, table: usize, section: usize) -> usize {
+    pub(crate) fn table_len(&self, table: usize, section: usize) -> usize {
         let next = (table..section).skip(1).take(MAX_TABLE).find(|&at| self.begins(at));
         next.unwrap_or(section).saturating_sub(table)
     }
@@ -184,17 +184,17 @@ impl Abbreviations {
     }
 
     /// Whether there is a unit whose entries are in another file.
-    pub(super) fn has_split(&self) -> bool {
+    pub(crate) fn has_split(&self) -> bool {
         !self.split.is_empty()
     }
 
     /// Whether there is a skeleton that says so by its tag.
-    pub(super) fn has_skeletons(&self) -> bool {
+    pub(crate) fn has_skeletons(&self) -> bool {
         !self.skeletons.is_empty()
     }
 
     /// Makes skeletons known by their attributes only.
-    pub(super) fn make_ordinary(&self, section: &mut [u8]) {
+    pub(crate) fn make_ordinary(&self, section: &mut [u8]) {
         for &at in &self.skeletons {
             if let Some(tag) = section.get_mut(at) {
                 *tag = DW_TAG_COMPILE_UNIT;
@@ -204,7 +204,7 @@ impl Abbreviations {
 
     /// What is known of each part of a `.debug_addr` of `len` bytes that belongs to split units,
     /// ascending.
-    pub(super) fn units(
+    pub(crate) fn units(
         &self,
         sections: &SplitSections<'_>,
         len: usize,
@@ -371,7 +371,7 @@ fn is_thrown_away(address: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debug::budget::{Allowance, Maximum};
+    use crate::debug::dwarf::budget::{Allowance, Maximum};
 
     fn budget() -> Budget {
         Allowance::new(Maximum::default(), 0).budget()

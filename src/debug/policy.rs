@@ -1,0 +1,105 @@
+//! How much debuggers see of an image: the level, and what an operator can override.
+//!
+//! This is the one place of `debug/` that reads the words of environment variables and asks whether a
+//! debugger is attached. The symfile builder gets the answers as a [`Policy`]. It never makes a symfile.
+
+#![forbid(unsafe_code)]
+
+use super::gdb_jit::debugger_listens;
+use super::symfile::source::Policy;
+use super::symfile::template::Dwarf;
+use crate::base::environment;
+
+/// The environment variable that an operator can set, see [`Debug::effective`].
+const ENVIRONMENT: &str = "MEMDL_DEBUG";
+const WORDS: [(&str, Debug); 4] = [
+    ("off", Debug::Off),
+    ("symbols", Debug::Symbols),
+    ("full", Debug::Full),
+    ("portable", Debug::Portable),
+];
+
+/// The environment variable that says of which images debuggers are told the build-id, see
+/// [`is_build_id_told`].
+const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
+const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
+
+/// How much a debugger is told about an image.
+///
+/// The environment variable `MEMDL_DEBUG` (`off`, `symbols`, `full`, `portable`) overrides what
+/// the program has chosen, so that a process can be made more or less visible without a rebuild.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Debug {
+    /// Nothing: no entry is made, no byte is copied.
+    Off,
+    /// Names of functions and variables, and how to walk the stack through the image. Less for a
+    /// debugger to read; the image's debug sections are kept all the same, so that
+    /// [`Library::set_debug`](crate::Library::set_debug) can tell more later.
+    Symbols,
+    /// All that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
+    /// had come from a file; lldb sees names and backtraces. Needs a copy of the image's debug
+    /// sections.
+    #[default]
+    Full,
+    /// As [`Debug::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
+    /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
+    /// damaged), this is [`Debug::Full`], and a warning is logged.
+    ///
+    /// Neither this nor [`Debug::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`] and
+    /// [`Limits::debug_info_steps`] allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
+    Portable,
+}
+
+impl Debug {
+    /// What the environment says, and if it says nothing that we know, `self`.
+    pub(crate) fn effective(self) -> Debug {
+        environment::overridden(ENVIRONMENT, &WORDS, self)
+    }
+
+    /// Whether debug sections are made fit to be shown, which may take to unpack them.
+    pub(crate) fn dwarf(self) -> Dwarf {
+        match self {
+            Debug::Off | Debug::Symbols => Dwarf::Kept,
+            Debug::Full | Debug::Portable => Dwarf::Opened,
+        }
+    }
+}
+
+/// What the process and its operator say at this moment about how a symfile is made.
+pub(crate) fn policy(has_thread_locals: bool) -> Policy {
+    Policy {
+        is_build_id_told: is_build_id_told(has_thread_locals),
+        debugger_listens: debugger_listens(),
+    }
+}
+
+/// Whether debuggers are told the build-id of an image that has no debug information, and so may find
+/// its debug file by themselves. What that says of thread-local variables they would take for the
+/// executable's. There is no way to have them read all but these: the operator chooses.
+pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
+    !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_in_the_environment_are_those_documented() {
+        let named = ["off", "symbols", "full", "portable", "Full", ""]
+            .map(|word| environment::named(word, &WORDS));
+        assert_eq!(
+            named,
+            [
+                Some(Debug::Off),
+                Some(Debug::Symbols),
+                Some(Debug::Full),
+                Some(Debug::Portable),
+                None,
+                None
+            ]
+        );
+        assert_eq!(Debug::default(), Debug::Full);
+    }
+}

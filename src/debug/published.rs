@@ -1,0 +1,208 @@
+//! The form in which debuggers see an instance, and the way from one form to another.
+//!
+//! [`Published`] is a state machine without a lock: [`super::registration`] has that. What takes time, to
+//! unpack and to read debug sections, is in [`Made`] and needs no lock. Nothing is logged here, since a logger
+//! is foreign code: a [`Fault`] is returned.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::gdb_jit::Registration;
+use super::in_full::InFull;
+use super::policy::{Debug, policy};
+use super::storage::{Symfile, SymfileTemplate};
+use super::symfile::error::SymfileError;
+use super::symfile::instance::Instance;
+use super::symfile::parts::{Origin, Parts};
+use super::symfile::portable::{NotPortable, PortableSymfile};
+
+/// The form, and what it needs.
+pub(super) enum Published {
+    /// [`Debug::Off`]: nothing. The symfile, if it was made, is kept.
+    Nothing(Option<Symfile>),
+    /// [`Debug::Symbols`] or [`Debug::Full`], by what the symfile shows.
+    Wrapped(Registration<Symfile>),
+    /// [`Debug::Portable`]; the other form is kept, for whoever wants that again.
+    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
+}
+
+impl Published {
+    /// What is kept, told or not.
+    pub(super) fn symfile(&self) -> Option<&Symfile> {
+        match self {
+            Published::Nothing(symfile) => symfile.as_ref(),
+            Published::Wrapped(registration) => Some(registration.symfile()),
+            Published::Portable { wrapped, .. } => Some(wrapped),
+        }
+    }
+
+    /// Counts it, if all is told.
+    pub(super) fn in_full(&self, image: &Arc<str>) -> Option<InFull> {
+        matches!(self.debug(), Debug::Full | Debug::Portable).then(|| InFull::new(image))
+    }
+
+    pub(super) fn debug(&self) -> Debug {
+        match self {
+            Published::Nothing(_) => Debug::Off,
+            Published::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
+            Published::Wrapped(_) => Debug::Symbols,
+            Published::Portable { .. } => Debug::Portable,
+        }
+    }
+
+    /// The symfile, if its debug sections must be read before it can be told as wanted, and `made` is
+    /// not what comes of that.
+    pub(super) fn unread(&self, wanted: Debug, made: Option<&Made>) -> Option<&Symfile> {
+        let is_read = |symfile: &&Symfile| match wanted {
+            Debug::Off | Debug::Symbols => false,
+            Debug::Full => symfile.is_to_be_opened(),
+            Debug::Portable => symfile.is_to_be_opened() || symfile.can_show_dwarf(),
+        };
+        let symfile = self.symfile().filter(is_read).filter(|_| self.debug() != wanted)?;
+        let is_made = made.is_some_and(|made| symfile.is(&made.origin));
+        (!is_made).then_some(symfile)
+    }
+
+    /// The same symfile, told as wanted, with what was made for that. Where there is none, nothing is
+    /// told. With the reason why it is not told as wanted.
+    pub(super) fn changed_to(
+        self,
+        wanted: Debug,
+        made: Option<Made>,
+    ) -> (Published, Option<Fault>) {
+        if self.debug() == wanted {
+            return (self, None);
+        }
+        let made = made.filter(|made| self.symfile().is_some_and(|it| it.is(&made.origin)));
+        let made = made.map(|made| (made.opened, made.portable, made.fault));
+        let (opened, portable, mut fault) = made.unwrap_or_default();
+        let with_dwarf = wanted == Debug::Full;
+        let mut symfile = match (self, wanted) {
+            (Published::Wrapped(mut registration), Debug::Symbols | Debug::Full)
+                if opened.is_none() && (!with_dwarf || registration.symfile().can_show_dwarf()) =>
+            {
+                registration.change(|symfile| symfile.show_dwarf(with_dwarf));
+                return (Published::Wrapped(registration), None);
+            }
+            (Published::Nothing(None), _) => return (Published::Nothing(None), None),
+            (Published::Nothing(Some(symfile)), _) => symfile,
+            (Published::Wrapped(registration), _) => registration.withdraw(),
+            (Published::Portable { portable, wrapped }, _) => {
+                portable.withdraw();
+                wrapped
+            }
+        };
+        if let Some(opened) = opened {
+            symfile = opened;
+        }
+        let told = match (wanted, portable) {
+            (Debug::Off, _) => Published::Nothing(Some(symfile)),
+            (Debug::Portable, Some(Ok(portable))) => {
+                let portable = Registration::new(portable);
+                Published::Portable { portable, wrapped: symfile }
+            }
+            // Half of the addresses moved would be worse than what lldb does not read.
+            (Debug::Portable, Some(Err(error))) if !error.is_for_want_of_means() => {
+                let told = "lldb will see names and backtraces only";
+                fault = Some(Fault { told, why: error.to_string() });
+                symfile.show_dwarf(true);
+                Published::Wrapped(Registration::new(symfile))
+            }
+            (_, portable) => {
+                let error = portable.and_then(Result::err);
+                fault = fault.or(error.map(|error| Fault::names_only(&error)));
+                symfile.show_dwarf(with_dwarf);
+                Published::Wrapped(Registration::new(symfile))
+            }
+        };
+        (told, fault)
+    }
+}
+
+/// What reading the debug sections of a symfile has come to. It is made without a lock.
+pub(super) struct Made {
+    origin: Origin,
+    /// The same symfile, fit to show its DWARF, where it was not.
+    opened: Option<Symfile>,
+    /// And in the other form, if that was wanted.
+    portable: Option<Result<PortableSymfile, NotPortable>>,
+    /// Why it cannot be made fit.
+    fault: Option<Fault>,
+}
+
+impl Made {
+    /// From a symfile that no other thread can change.
+    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: Instance) -> Made {
+        Made::new(symfile.origin(), symfile.parts(), wanted, instance)
+    }
+
+    pub(super) fn new(
+        origin: Origin,
+        parts: Result<Parts, SymfileError>,
+        wanted: Debug,
+        instance: Instance,
+    ) -> Made {
+        let mut made = Made { origin, opened: None, portable: None, fault: None };
+        let parts = parts.map_err(|error| Fault::names_only(&error));
+        made.fault = parts.and_then(|parts| made.read(parts, wanted, instance)).err();
+        made
+    }
+
+    fn read(&mut self, mut parts: Parts, wanted: Debug, instance: Instance) -> Result<(), Fault> {
+        let names_only = |error: SymfileError| Fault::names_only(&error);
+        if parts.is_to_be_opened() {
+            let policy = policy(parts.has_thread_locals());
+            let opened = SymfileTemplate::opened(parts, instance, policy).map_err(names_only)?;
+            if let Some(fault) = opened.fault() {
+                return Err(Fault::names_only(fault));
+            }
+            let opened = self.opened.insert(opened.into_symfile(instance).map_err(names_only)?);
+            if wanted != Debug::Portable {
+                return Ok(());
+            }
+            parts = opened.parts().map_err(names_only)?;
+        }
+        if wanted == Debug::Portable {
+            self.portable = Some(parts.portable(instance.load_bias));
+        }
+        Ok(())
+    }
+}
+
+/// Why an image is not told as was wished.
+pub(super) struct Fault {
+    /// What is told instead.
+    pub(super) told: &'static str,
+    pub(super) why: String,
+}
+
+impl Fault {
+    pub(super) fn names_only(why: &dyn Display) -> Fault {
+        Fault { told: "debuggers will see names and backtraces only", why: why.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debug::symfile::tests::{CODE, DATA, Scratch, bias, template};
+
+    #[test]
+    fn what_was_made_from_one_symfile_is_not_told_of_another() {
+        let scratch = Scratch::new("another");
+        let [one, other] = [CODE, DATA].map(|code| {
+            let image = scratch.compiled(code, &["-g"]);
+            Published::Nothing(Some(template(&image).into_symfile(bias(0)).unwrap()))
+        });
+        let made = one.unread(Debug::Portable, None).unwrap();
+        let made = Made::from(made, Debug::Portable, bias(0));
+        assert!(one.unread(Debug::Portable, Some(&made)).is_none());
+        assert!(other.unread(Debug::Portable, Some(&made)).is_some());
+        // Nothing has to be made where the wrapped form has all.
+        assert!(other.unread(Debug::Full, None).is_none());
+        let (told, fault) = other.changed_to(Debug::Portable, Some(made));
+        assert!(told.debug() != Debug::Portable && fault.is_none());
+    }
+}

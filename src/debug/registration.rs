@@ -1,0 +1,340 @@
+//! The registration of an instance with debuggers, from its relocation to its end.
+//!
+//! A [`DebugTemplate`] makes one [`DebugRegistration`] for each instance. Its lock guards the form that
+//! debuggers see ([`super::published`]). Debug sections are unpacked and read without the lock, which a fork
+//! and an unload wait for. Warnings are logged after the lock is released. A load never fails here.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::dwarf::budget::{Allowance, Maximum};
+use super::gdb_jit::debugger_listens;
+use super::in_full::InFull;
+use super::policy::Debug;
+use super::published::{Fault, Made, Published};
+use super::storage::{Symfile, SymfileTemplate};
+use super::symfile::compression::NotInflated;
+use super::symfile::error::SymfileError;
+use super::symfile::instance::Instance;
+use super::symfile::source::Source;
+use super::symfile::template::{Dwarf, Instances};
+use crate::base::error::Error;
+use crate::base::fallible::try_copy;
+use crate::base::limits::Limits;
+use crate::base::sync::{Guard, Lock, Rank};
+
+/// What debuggers can be told of each instance of an image.
+pub(crate) struct DebugTemplate {
+    symfile: SymfileTemplate,
+    wanted: Debug,
+    /// [`Limits::instances_in_full`].
+    most_in_full: u64,
+    most: Maximum,
+}
+
+impl DebugTemplate {
+    /// Of an image that is called `image` in the log; `None` if debuggers are to be told nothing, or
+    /// nothing can be had. `wanted` is [`Debug::effective`] already.
+    pub(crate) fn new(
+        image: &str,
+        source: &Source<'_>,
+        wanted: Debug,
+        limits: &Limits,
+        instances: Instances,
+    ) -> Option<DebugTemplate> {
+        if wanted == Debug::Off {
+            return None;
+        }
+        let most = Maximum::from(limits);
+        let allowance = Allowance::new(most, source.len());
+        match symfile_template(source, instances, allowance, wanted.dwarf()) {
+            Ok(symfile) => {
+                if let Some(fault) = symfile.fault() {
+                    warn_of_names_only(image, fault);
+                }
+                let most_in_full = limits.instances_in_full;
+                Some(DebugTemplate { symfile, wanted, most_in_full, most })
+            }
+            Err(error) => {
+                warn_of_nothing(image, &error);
+                None
+            }
+        }
+    }
+
+    /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
+    pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> DebugRegistration {
+        let wanted = self.wanted_for(&image);
+        DebugRegistration::new(image, instance, self.symfile.at(instance), wanted, self.most)
+    }
+
+    /// As [`DebugTemplate::register`], for the only instance: copies nothing.
+    pub(crate) fn into_registration(
+        self,
+        image: Arc<str>,
+        instance: Instance,
+    ) -> DebugRegistration {
+        let wanted = self.wanted_for(&image);
+        DebugRegistration::new(
+            image,
+            instance,
+            self.symfile.into_symfile(instance),
+            wanted,
+            self.most,
+        )
+    }
+
+    /// How much is told of one more instance. A debugger that listens looks at all instances for
+    /// each event, and for all breakpoints, so a fleet of those that have source lines makes it ever
+    /// slower: names, which breakpoints work with too, cost it a fraction.
+    fn wanted_for(&self, image: &str) -> Debug {
+        let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
+        if has_lines && debugger_listens() && InFull::count(image) >= self.most_in_full {
+            logged!(
+                info,
+                "{image}: {} instances are told in full: names of one more",
+                self.most_in_full
+            );
+            return Debug::Symbols;
+        }
+        self.wanted
+    }
+}
+
+/// Makes the template of an image's symfiles.
+pub(crate) fn symfile_template(
+    source: &Source<'_>,
+    instances: Instances,
+    allowance: Allowance,
+    dwarf: Dwarf,
+) -> Result<SymfileTemplate, SymfileError> {
+    let template = SymfileTemplate::new(source, instances, allowance, dwarf)?;
+    if let Some(fault) = template.distrusted() {
+        logged!(debug, "section headers of an image are disregarded: {fault}");
+    }
+    Ok(template)
+}
+
+/// Says that an image is told by name only though more was wished for.
+pub(crate) fn warn_of_names_only(image: &str, fault: &dyn Display) {
+    warn_of(image, Some(Fault::names_only(fault)));
+}
+
+fn warn_of_nothing(image: &str, fault: &dyn Display) {
+    logged!(warn, "{image}: debuggers will not see it: {fault}");
+}
+
+/// What debuggers are told of an instance, from when it is relocated until it goes.
+pub(crate) struct DebugRegistration {
+    image: Arc<str>,
+    instance: Instance,
+    most: Maximum,
+    state: Lock<State>,
+}
+
+struct State {
+    told: Published,
+    /// Whether the image's debug sections, if it has any, were kept.
+    has_all: bool,
+    in_full: Option<InFull>,
+}
+
+/// Debug sections of an image, not compressed.
+pub(crate) struct DebugSections {
+    /// By their names when they are not compressed. Those that cannot be unpacked are left out.
+    pub(crate) sections: Vec<(&'static str, Vec<u8>)>,
+    /// How many bytes they take in the file.
+    pub(crate) stored: u64,
+    /// Why one of them cannot be unpacked.
+    pub(crate) fault: Option<DebugFault>,
+}
+
+/// Why backtraces tell less than an image's debug information has.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DebugFault {
+    /// A section that cannot be unpacked.
+    #[error("{0}: {1}")]
+    Packed(&'static str, NotInflated),
+    /// It was made to be slow.
+    #[error("its debug information takes more work to read than is allowed for its size")]
+    Costly,
+}
+
+impl DebugRegistration {
+    /// Of an instance that debuggers are told nothing of.
+    pub(crate) fn none(image: Arc<str>, instance: Instance) -> DebugRegistration {
+        let state = State { told: Published::Nothing(None), has_all: false, in_full: None };
+        let state = Lock::new(Rank::Debug, state);
+        DebugRegistration { image, instance, most: Maximum::default(), state }
+    }
+
+    fn new(
+        image: Arc<str>,
+        instance: Instance,
+        symfile: Result<Symfile, SymfileError>,
+        wanted: Debug,
+        most: Maximum,
+    ) -> DebugRegistration {
+        let symfile = match symfile {
+            Ok(symfile) => symfile,
+            Err(error) => {
+                warn_of_nothing(&image, &error);
+                return DebugRegistration::none(image, instance);
+            }
+        };
+        let told = Published::Nothing(Some(symfile));
+        let made = told.unread(wanted, None).map(|symfile| Made::from(symfile, wanted, instance));
+        let (told, fault) = told.changed_to(wanted, made);
+        warn_of(&image, fault);
+        let in_full = told.in_full(&image);
+        let state = Lock::new(Rank::Debug, State { told, has_all: true, in_full });
+        DebugRegistration { image, instance, most, state }
+    }
+
+    /// What may be spent on the debug information in a file of `len` bytes.
+    pub(crate) fn allowance(&self, len: usize) -> Allowance {
+        Allowance::new(self.most, len)
+    }
+
+    /// How much debuggers are told now.
+    pub(crate) fn debug(&self) -> Debug {
+        self.lock().told.debug()
+    }
+
+    /// Tells debuggers this much from now on. `symfile` is asked where nothing was kept to tell from.
+    ///
+    /// Whatever takes its time is done without the lock, which a fork and an unload wait for: with the
+    /// lock it is seen what is still to be made, or what was made is told. It is made again where another
+    /// thread has changed what it was made from, and only then.
+    pub(crate) fn set(
+        &self,
+        wanted: Debug,
+        symfile: impl Fn() -> Result<SymfileTemplate, SymfileError>,
+    ) -> Result<(), Error> {
+        let (mut from_memory, mut made) = (None, None);
+        loop {
+            let mut state = self.lock();
+            self.check(&state, wanted)?;
+            if matches!(state.told, Published::Nothing(None)) && wanted != Debug::Off {
+                let Some(symfile) = from_memory.take() else {
+                    drop(state);
+                    from_memory = Some(self.symfile_from(symfile())?);
+                    continue;
+                };
+                state.told = Published::Nothing(Some(symfile));
+            }
+            let unread = state.told.unread(wanted, made.as_ref());
+            let Some((origin, parts)) = unread.map(|symfile| (symfile.origin(), symfile.parts()))
+            else {
+                let fault = self.change(&mut state, wanted, made);
+                drop(state);
+                warn_of(&self.image, fault);
+                return Ok(());
+            };
+            drop(state);
+            made = Some(Made::new(origin, parts, wanted, self.instance));
+        }
+    }
+
+    /// The symfile of this instance, made from what is in its memory.
+    fn symfile_from(&self, made: Result<SymfileTemplate, SymfileError>) -> Result<Symfile, Error> {
+        made.and_then(|made| made.into_symfile(self.instance)).map_err(|error| {
+            let error = match error {
+                SymfileError::Memory(error) => error,
+                other => Error::unsupported(format!("telling debuggers of it: {other}")),
+            };
+            error.in_image(&self.image)
+        })
+    }
+
+    /// Whether debuggers can be told this much.
+    fn check(&self, state: &State, wanted: Debug) -> Result<(), Error> {
+        if !state.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
+            let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
+                        Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
+                        able to tell more later, or give its file to set_debug_info";
+            return Err(Error::unsupported(what).in_image(&self.image));
+        }
+        Ok(())
+    }
+
+    /// Tells as much as before, but from `symfile`, which was made with debug information that came
+    /// later.
+    pub(crate) fn replace(&self, symfile: SymfileTemplate) -> Result<(), SymfileError> {
+        let told = Published::Nothing(Some(symfile.into_symfile(self.instance)?));
+        loop {
+            // Without the lock, as in `set`; again, if another thread tells more or less meanwhile.
+            let wanted = self.debug();
+            let unread = told.unread(wanted, None);
+            let made = unread.map(|symfile| Made::from(symfile, wanted, self.instance));
+            let mut state = self.lock();
+            if state.told.debug() != wanted {
+                continue;
+            }
+            let _ = self.change(&mut state, Debug::Off, None);
+            state.told = told;
+            state.has_all = true;
+            let fault = self.change(&mut state, wanted, made);
+            drop(state);
+            warn_of(&self.image, fault);
+            return Ok(());
+        }
+    }
+
+    /// What comes back is for the log, which must wait for the end of the lock.
+    fn change(&self, state: &mut State, wanted: Debug, made: Option<Made>) -> Option<Fault> {
+        let before = std::mem::replace(&mut state.told, Published::Nothing(None));
+        let (told, fault) = before.changed_to(wanted, made);
+        state.told = told;
+        state.in_full = state.told.in_full(&self.image);
+        fault
+    }
+
+    /// The debug sections of these names; `None` if they were not kept.
+    pub(crate) fn debug_sections(&self, names: &[&'static str]) -> Option<DebugSections> {
+        // They are unpacked without the lock, since that may take its time.
+        let (packed, budget) = {
+            let state = self.lock();
+            let symfile = state.told.symfile()?;
+            (symfile.packed_sections(names), symfile.allowance().budget())
+        };
+        let stored = packed.iter().map(|section| section.contents.len() as u64).sum();
+        let mut kept = DebugSections { sections: Vec::new(), stored, fault: None };
+        for section in packed {
+            let name = section.name;
+            match section.unpacked(&budget) {
+                Ok(contents) => kept.sections.push((name, contents)),
+                Err(error) => kept.fault = Some(DebugFault::Packed(name, error)),
+            }
+        }
+        Some(kept)
+    }
+
+    /// Logs that backtraces will tell less. No lock may be held.
+    pub(crate) fn warn_of(&self, fault: &DebugFault) {
+        logged!(warn, "{}: backtraces will tell less than there is: {fault}", self.image);
+    }
+
+    /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
+    pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
+        self.lock().told.symfile()?.function_at(address).and_then(|name| try_copy(name).ok())
+    }
+
+    /// Whether some thread is changing it just now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state.try_lock().is_none()
+    }
+
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
+    }
+}
+
+/// Says why an image is not told as was wished. No lock may be held.
+fn warn_of(image: &str, fault: Option<Fault>) {
+    if let Some(Fault { told, why }) = fault {
+        logged!(warn, "{image}: {told}: {why}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Why an image has no symfile, or one without DWARF.
+//!
+//! It never decides what becomes of the image then: a caller logs the reason, and debuggers see less.
+
+#![forbid(unsafe_code)]
+
+use super::compression::NotInflated;
+use super::headers::NotElf;
+use crate::base::addr::FileOffset;
+use crate::base::error::Error;
+use crate::debug::dwarf::budget::OverBudget;
+use crate::debug::dwarf::skeleton::NotTold;
+
+/// Why there is no symfile.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SymfileError {
+    /// The bytes are not what they should be.
+    #[error("malformed {what} at offset {at} of the image")]
+    Malformed {
+        /// What is malformed.
+        what: &'static str,
+        /// Where it is.
+        at: FileOffset,
+    },
+    /// A debug section cannot be unpacked.
+    #[error("{section}: {error}")]
+    Compressed {
+        /// Its name.
+        section: String,
+        /// Why.
+        error: NotInflated,
+    },
+    /// Only from an image that is nearly as large as the address space.
+    #[error("a symfile for an image of {len} bytes would be too large")]
+    TooLarge {
+        /// The image's length.
+        len: usize,
+    },
+    /// The system has no memory to give.
+    #[error("no memory for a symfile: {0}")]
+    Memory(#[from] Error),
+}
+
+impl From<NotElf> for SymfileError {
+    fn from(NotElf { what, at }: NotElf) -> SymfileError {
+        SymfileError::Malformed { what, at }
+    }
+}
+
+impl SymfileError {
+    /// Whether there is none because it would cost too much.
+    pub(crate) fn is_for_want_of_means(&self) -> bool {
+        match self {
+            SymfileError::Compressed { error, .. } => {
+                matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
+            }
+            SymfileError::Memory(_) => true,
+            SymfileError::Malformed { .. } | SymfileError::TooLarge { .. } => false,
+        }
+    }
+}
+
+/// Why debug sections cannot be shown as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error("{section}: {error}")]
+    Compressed { section: String, error: NotInflated },
+    #[error("its split units: {0}")]
+    Split(#[from] NotTold),
+    #[error("its debug information: {0}")]
+    OverBudget(#[from] OverBudget),
+    #[error("{0}")]
+    Memory(#[from] Error),
+    #[error("{0}")]
+    Unknown(&'static str),
+}
+
+impl NotOpened {
+    /// Whether they could be shown if more might be spent.
+    pub(crate) fn is_for_want_of_means(&self) -> bool {
+        match self {
+            NotOpened::Compressed { error, .. } => {
+                matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
+            }
+            NotOpened::Split(error) => !matches!(error, NotTold::Unreadable(_)),
+            NotOpened::OverBudget(_) | NotOpened::Memory(_) => true,
+            NotOpened::Unknown(_) => false,
+        }
+    }
+}

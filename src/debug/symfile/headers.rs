@@ -1,0 +1,185 @@
+//! Reading an ELF file's header, its section headers and their names.
+//!
+//! The bytes are hostile: no offset, size or count in them is trusted. It never decides what a section is
+//! for ([`super::sections`]), and reads no program header.
+//!
+//! Source: gABI chapter 4, "ELF Header" and "Sections".
+
+#![forbid(unsafe_code)]
+
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, SELFMAG};
+use goblin::elf::section_header::{SHT_STRTAB, SHT_SYMTAB};
+use goblin::elf64::header::Header;
+use goblin::elf64::section_header::SectionHeader;
+use scroll::{LE, Pread, Pwrite};
+
+use crate::base::addr::FileOffset;
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_copy, try_vec};
+
+pub(crate) const HEADER_SIZE: usize = goblin::elf64::header::SIZEOF_EHDR;
+pub(super) const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
+pub(crate) const SECTION_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
+pub(crate) const SYMBOL_SIZE: usize = goblin::elf64::sym::SIZEOF_SYM;
+
+/// The most section headers an image may have. Far fewer than where ELF begins to count them
+/// elsewhere (`SHN_LORESERVE`), so that ours can follow.
+pub(super) const MAX_SECTIONS: u16 = 0xf000;
+
+/// The longest name that a debug section may have, in bytes: thousands may have the same.
+const LONGEST_NAME: usize = 64;
+
+/// A file header that is not of the kind we make, and the offset where it is not.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed {what} at offset {at} of the image")]
+pub(crate) struct NotElf {
+    pub(crate) what: &'static str,
+    pub(crate) at: FileOffset,
+}
+
+/// The header of the image, if it is an ELF file of the kind we make.
+pub(crate) fn image_header(bytes: &[u8]) -> Result<Header, NotElf> {
+    let malformed = |what, at| NotElf { what, at: FileOffset(at) };
+    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
+    if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
+        return Err(malformed("file header", 0));
+    }
+    for (at, ours, what) in [
+        (EI_CLASS, ELFCLASS64, "class: not 64 bits"),
+        (EI_DATA, ELFDATA2LSB, "byte order: not little-endian"),
+    ] {
+        if header.e_ident.get(at) != Some(&ours) {
+            return Err(malformed(what, at as u64));
+        }
+    }
+    Ok(header)
+}
+
+/// The contents of `.shstrtab`, in both files: the image's own, so that its names need no copying
+/// one by one (thousands may share one long text), then what is added.
+pub(crate) struct Names(pub(crate) Vec<u8>);
+
+impl Names {
+    pub(crate) fn add(&mut self, name: &str) -> Result<u32, Error> {
+        let at = self.0.len();
+        self.0.try_room(name.len().saturating_add(1))?;
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(0);
+        Ok(at as u32)
+    }
+
+    /// One name.
+    pub(crate) fn get(&self, name: u32) -> String {
+        let text = self.0.get(name as usize..).unwrap_or_default();
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    pub(super) fn starts_with(&self, name: u32, prefix: &str) -> bool {
+        let name = self.0.get(name as usize..).unwrap_or_default();
+        name.starts_with(prefix.as_bytes())
+    }
+
+    /// Whether it is one of those that debug sections have.
+    pub(crate) fn is_debug(&self, name: u32) -> bool {
+        let is_short = || {
+            let rest = self.0.get(name as usize..).unwrap_or_default();
+            rest.iter().take(LONGEST_NAME).any(|&byte| byte == 0)
+        };
+        (self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")) && is_short()
+    }
+
+    pub(crate) fn is(&self, name: u32, whole: &str) -> bool {
+        let rest = self.0.get(name as usize..).unwrap_or_default();
+        rest.strip_prefix(whole.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    /// Whether it is this name of a debug section, or what such a section is called when it is compressed:
+    /// `.zdebug_info` for `.debug_info`.
+    pub(super) fn is_perhaps_compressed(&self, name: u32, whole: &str) -> bool {
+        let compressed =
+            |rest| self.starts_with(name, ".z") && self.is(name.saturating_add(2), rest);
+        self.is(name, whole) || whole.strip_prefix('.').is_some_and(compressed)
+    }
+}
+
+/// The section headers of a file, and the names that they refer to.
+pub(crate) struct Headers {
+    pub(crate) list: Vec<SectionHeader>,
+    pub(crate) names: Names,
+}
+
+impl Headers {
+    /// Those of `file`, which has this header; or what is wrong with them.
+    pub(crate) fn parse(header: &Header, file: &[u8]) -> Result<Headers, &'static str> {
+        let count = header.e_shnum;
+        if header.e_shoff == 0 || count == 0 {
+            return Err("there are none");
+        }
+        if usize::from(header.e_shentsize) != SECTION_SIZE || count > MAX_SECTIONS {
+            return Err("their size or number is none that we know");
+        }
+        let len = u64::from(count).saturating_mul(SECTION_SIZE as u64);
+        let table = file_range(file, header.e_shoff, len).ok_or("they lie outside the file")?;
+        let no_memory = |_| "there is no memory for them";
+        let mut list: Vec<SectionHeader> = try_vec(count.into()).map_err(no_memory)?;
+        list.extend(table.chunks_exact(SECTION_SIZE).map(get::<SectionHeader>));
+        let names = list
+            .get(usize::from(header.e_shstrndx))
+            .filter(|names| names.sh_type == SHT_STRTAB)
+            .and_then(|names| file_range(file, names.sh_offset, names.sh_size))
+            .filter(|names| u32::try_from(names.len()).is_ok_and(|len| len < u32::MAX / 2))
+            .ok_or("their names are not in the file")?;
+        let mut names = Names(try_copy(names).map_err(no_memory)?);
+        names.0.try_push(0).map_err(no_memory)?;
+        Ok(Headers { list, names })
+    }
+}
+
+/// The entries and strings of a file's `.symtab`, if section headers tell of one.
+pub(crate) fn full_symbol_table(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let headers = Headers::parse(&image_header(file).ok()?, file).ok()?;
+    symbol_table(SHT_SYMTAB, &headers.list, file)
+}
+
+/// The entries and strings of the first symbol table of the kind that lies in the file.
+pub(super) fn symbol_table<'a>(
+    kind: u32,
+    headers: &[SectionHeader],
+    bytes: &'a [u8],
+) -> Option<(&'a [u8], &'a [u8])> {
+    let table = headers.iter().find(|header| header.sh_type == kind)?;
+    let strings = headers.get(table.sh_link as usize)?;
+    if table.sh_entsize != SYMBOL_SIZE as u64 || strings.sh_type != SHT_STRTAB {
+        return None;
+    }
+    Some((
+        file_range(bytes, table.sh_offset, table.sh_size)?,
+        file_range(bytes, strings.sh_offset, strings.sh_size)?,
+    ))
+}
+
+/// `len` bytes at `offset` of the file.
+pub(crate) fn file_range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+    let end = usize::try_from(offset.checked_add(len)?).ok()?;
+    bytes.get(usize::try_from(offset).ok()?..end)
+}
+
+/// The structure that fills `place`, which is of its size.
+pub(crate) fn get<'a, T>(place: &'a [u8]) -> T
+where
+    T: scroll::ctx::TryFromCtx<'a, scroll::Endian> + Default,
+    T::Error: From<scroll::Error>,
+{
+    place.pread_with(0, LE).unwrap_or_default()
+}
+
+/// Fills `place`, which is of its size, with the structure.
+pub(crate) fn put<T>(place: &mut [u8], structure: T)
+where
+    T: scroll::ctx::TryIntoCtx<scroll::Endian>,
+    T::Error: From<scroll::Error>,
+{
+    let written = place.pwrite_with(structure, 0, LE);
+    debug_assert!(written.is_ok(), "the place is of the structure's size");
+}

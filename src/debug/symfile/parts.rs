@@ -1,0 +1,120 @@
+//! Copies of parts of a symfile, to be read while other threads change it.
+//!
+//! Reading DWARF takes its time, and the symfile is behind a lock. So what is read is copied first, as it is
+//! in the file, and unpacked without the lock. Nothing here writes to a symfile.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use goblin::elf::section_header::SHF_COMPRESSED;
+use goblin::elf64::header::Header;
+use goblin::elf64::section_header::SectionHeader;
+
+use super::compression::{self, NotInflated};
+use super::error::SymfileError;
+use super::layout::Layout;
+use super::source::SourceSegment;
+use crate::base::fallible::{require_memory_for_next, try_vec};
+use crate::debug::dwarf::budget::Budget;
+
+/// A debug section of the image, not compressed.
+pub(crate) struct DebugSection {
+    /// `.debug_info`, ...
+    pub(crate) name: String,
+    pub(crate) sh_flags: u64,
+    pub(crate) sh_entsize: u64,
+    pub(crate) contents: Vec<u8>,
+}
+
+/// A debug section of the image, perhaps compressed.
+pub(crate) struct PackedSection {
+    /// `.debug_info`, ...
+    pub(crate) name: &'static str,
+    /// Whether it is called `.zdebug_info`, ...
+    pub(super) has_z: bool,
+    pub(super) header: SectionHeader,
+    pub(crate) contents: Vec<u8>,
+}
+
+impl PackedSection {
+    /// What it has when it is not compressed.
+    pub(crate) fn unpacked(self, budget: &Budget) -> Result<Vec<u8>, NotInflated> {
+        let name = if self.has_z { ".zdebug_" } else { ".debug_" };
+        compression::section(name, &self.header, &self.contents, budget)
+            .unwrap_or(Ok(self.contents))
+    }
+}
+
+/// A section with its contents.
+pub(super) type Filled<C> = (SectionHeader, C);
+/// The outer file.
+pub(super) type OuterSections<C> = (Header, Vec<Filled<C>>);
+
+/// Which symfile something was made from.
+pub(crate) struct Origin(pub(super) Arc<Layout>);
+
+/// A copy of what another form of a symfile is made from, so that it can be read, which may take its
+/// time, while others change the symfile.
+pub(crate) struct Parts {
+    pub(super) layout: Arc<Layout>,
+    /// Of the outer file.
+    pub(crate) header: Header,
+    /// Those of the outer file, but for what has the inner one.
+    pub(crate) outer: Vec<Filled<Vec<u8>>>,
+    /// The names of all sections.
+    pub(crate) names: Vec<u8>,
+    /// The debug sections as they are in the inner file.
+    pub(super) debug: Vec<Filled<Vec<u8>>>,
+}
+
+impl Parts {
+    /// Whether the debug sections must be made fit before they can be shown.
+    pub(crate) fn is_to_be_opened(&self) -> bool {
+        self.layout.is_to_be_opened()
+    }
+
+    /// Whether the image has thread-local variables.
+    pub(crate) fn has_thread_locals(&self) -> bool {
+        self.layout.tls_size != 0
+    }
+
+    /// Takes the debug sections out, as the image has them, but for the locations of thread-local
+    /// variables; inflated.
+    pub(crate) fn take_debug_sections(&mut self) -> Result<Vec<DebugSection>, SymfileError> {
+        let budget = self.budget();
+        let packed = std::mem::take(&mut self.debug);
+        let mut sections = try_vec(packed.len())?;
+        for (index, (header, contents)) in packed.into_iter().enumerate() {
+            require_memory_for_next(index)?;
+            let name = self.names.get(header.sh_name as usize..);
+            let name = name.ok_or_else(|| self.layout.malformed())?;
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            let mut section = DebugSection {
+                name: String::from_utf8_lossy(name).into_owned(),
+                sh_flags: header.sh_flags,
+                sh_entsize: header.sh_entsize,
+                contents,
+            };
+            let unpacked = compression::section(&section.name, &header, &section.contents, &budget);
+            if let Some(unpacked) = unpacked {
+                let of = |error| SymfileError::Compressed { section: section.name.clone(), error };
+                section.contents = unpacked.map_err(of)?;
+                section.name = section.name.replacen(".zdebug_", ".debug_", 1);
+                section.sh_flags &= !u64::from(SHF_COMPRESSED);
+            }
+            sections.push(section);
+        }
+        Ok(sections)
+    }
+
+    /// What may be spent on reading the debug sections.
+    pub(crate) fn budget(&self) -> Budget {
+        self.layout.allowance.budget()
+    }
+
+    /// The image's segments, as it states them.
+    pub(crate) fn segments(&self) -> &[SourceSegment] {
+        &self.layout.segments
+    }
+}

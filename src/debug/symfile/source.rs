@@ -1,0 +1,98 @@
+//! The input of the builder: an image as plain values.
+//!
+//! Whoever builds a symfile fills in a [`Source`]; the builder asks the process for nothing. It never
+//! interprets a section header.
+//!
+//! Source: gABI chapter 5, "Program Header".
+
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::base::addr::Vaddr;
+use crate::elf::read::ReadAt;
+
+/// What a symfile is made from.
+pub(crate) struct Source<'a> {
+    /// The file that has its section headers and debug sections, if there is one at hand: the
+    /// image as received, or what was split off it.
+    pub file: Option<&'a [u8]>,
+    /// The image's memory, as the file states it or as it is in place.
+    pub memory: &'a dyn ReadAt,
+    /// Its `PT_LOAD`s, ascending.
+    pub segments: &'a [SourceSegment],
+    /// Its `.eh_frame`, as [`EhFrame`](crate::elf::eh_frame::EhFrame) finds it. It is called only where no
+    /// section header tells, since the way to the end leads through all of it.
+    pub eh_frame: &'a dyn Fn() -> Option<Range<Vaddr>>,
+    /// The size of a thread's block of its thread-local variables; 0 if it has none.
+    pub tls_size: u64,
+    /// Of the machine, for an image without a file.
+    pub e_machine: u16,
+    /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
+    /// only where no section header tells of a symbol table.
+    pub dynamic_symbols: &'a DynamicSymbols<'a>,
+    pub policy: Policy,
+}
+
+/// What the process and its operator say about how a symfile is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Policy {
+    /// Debuggers get the build-id of an image that has no debug information, and so may find its debug
+    /// file by themselves.
+    pub is_build_id_told: bool,
+    /// A debugger is attached.
+    pub debugger_listens: bool,
+}
+
+/// Shows each symbol of a table to a function.
+pub(crate) type DynamicSymbols<'a> = dyn Fn(&mut dyn FnMut(DynamicSymbol<'_>)) + 'a;
+
+/// A `PT_LOAD` as the image states it; nothing is rounded to pages.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceSegment {
+    /// `p_vaddr` and `p_memsz`.
+    pub addresses: Range<Vaddr>,
+    /// `PF_X`.
+    pub executable: bool,
+    /// `PF_W`.
+    pub writable: bool,
+}
+
+/// A symbol of the dynamic symbol table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DynamicSymbol<'a> {
+    pub name: &'a [u8],
+    pub st_value: u64,
+    pub st_size: u64,
+    pub st_info: u8,
+    pub st_other: u8,
+    pub st_shndx: u16,
+}
+
+impl<'a> Source<'a> {
+    /// How many bytes there are to make a symfile from: a measure of what it may be as large as.
+    pub(crate) fn len(&self) -> usize {
+        let in_memory = |segment: &SourceSegment| {
+            segment.addresses.end.checked_sub(segment.addresses.start).unwrap_or_default()
+        };
+        let memory = self.segments.iter().map(in_memory).fold(0, u64::saturating_add);
+        self.file.map_or(memory as usize, <[u8]>::len)
+    }
+
+    /// The last segment that starts at or before `address`, if that is inside.
+    fn segment_at(&self, address: Vaddr) -> Option<&'a SourceSegment> {
+        let after = self.segments.partition_point(|segment| segment.addresses.start <= address);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        (address <= segment.addresses.end).then_some(segment)
+    }
+
+    /// Whether the range lies in one segment.
+    pub(super) fn has(&self, range: &Range<Vaddr>) -> bool {
+        self.segment_at(range.start).is_some_and(|segment| range.end <= segment.addresses.end)
+    }
+
+    /// The bytes of the image at the range.
+    pub(super) fn contents(&self, range: &Range<Vaddr>) -> Option<&'a [u8]> {
+        self.memory.read(range.clone())
+    }
+}
