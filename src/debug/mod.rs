@@ -38,6 +38,7 @@ mod in_full;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod internals;
 pub(crate) mod lines;
+mod package;
 mod policy;
 mod published;
 pub(crate) mod read_lines;
@@ -51,6 +52,7 @@ pub use policy::Debug;
 pub(crate) use dwarf::budget::{Allowance, Maximum};
 pub(crate) use dwarf::tls_locations::ThreadLocals;
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
+pub(crate) use package::join;
 pub(crate) use policy::policy;
 pub(crate) use registration::{
     DebugFault, DebugRegistration, DebugTemplate, symfile_template, warn_of_names_only,
@@ -59,7 +61,7 @@ pub(crate) use separate::{
     check as check_separate, installed as installed_separate, read as read_separate,
 };
 pub(crate) use storage::SymfileTemplate;
-pub(crate) use symfile::dwp::{is_package, join};
+pub(crate) use symfile::dwp::is_package;
 pub(crate) use symfile::error::SymfileError;
 pub(crate) use symfile::headers::full_symbol_table as symbol_table;
 pub(crate) use symfile::instance::Instance;

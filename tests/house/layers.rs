@@ -30,6 +30,26 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("internals", "base arch elf memory debug profile load services api"),
 ];
 
+/// Folders that take bytes and plain values and know nothing of the process, and what they may import besides
+/// themselves.
+const PURE: [(&str, &str); 2] =
+    [("debug/dwarf", "base elf"), ("debug/symfile", "base elf debug/dwarf")];
+
+/// The files of `base/` that know the process.
+const IMPURE: [&str; 3] = ["base/environment", "base/shared", "base/sync"];
+
+/// What the code of a pure folder never says, and what to do instead.
+const OF_THE_PROCESS: [(&str, &str); 8] = [
+    ("unsafe {", "the code around it must prove it: do it there, and pass the result in"),
+    ("static ", "pass the value in"),
+    ("logged!", "return the reason, and let the caller log it"),
+    ("env::", "read the variable in `debug/policy.rs`, and pass the value in"),
+    ("fs::", "read the file in `debug/separate.rs`, and pass its bytes in"),
+    ("thread::", "let the caller choose the thread, as `debug/package.rs` does"),
+    ("region::", "memory and the size of its pages come from the type parameter `Storage`"),
+    ("libc::", "pass the value in"),
+];
+
 /// The code of each module, by its path from `src/`: `elf/image`. What is in `folder/mod.rs` is `folder`.
 /// Without comments, unit tests and `lib.rs`.
 fn modules() -> BTreeMap<String, String> {
@@ -48,7 +68,7 @@ fn modules() -> BTreeMap<String, String> {
     let module = |path: PathBuf| {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap().strip_suffix(".rs")?;
         let name = name.strip_suffix("/mod").unwrap_or(name);
-        let is_test = ["lib", "debug/lines/tests", "debug/lines/hostile"].contains(&name);
+        let is_test = ["lib", "debug/lines/hostile"].contains(&name) || name.ends_with("/tests");
         (!is_test).then(|| (name.to_owned(), code(&fs::read_to_string(&path).unwrap())))
     };
     files.into_iter().filter_map(module).collect()
@@ -189,6 +209,39 @@ fn folders_import_only_what_is_below_them() {
                 used.contains(&((*from).to_owned(), (*to).to_owned())),
                 "nothing in src/{from} imports `{to}` any more: take the pair out of MAY_IMPORT"
             );
+        }
+    }
+}
+
+#[test]
+fn pure_folders_know_nothing_of_the_process() {
+    let is_in = |module: &str, folder: &str| {
+        module == folder || module.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    };
+    let modules = modules();
+    for (module, targets) in imports() {
+        let Some((pure, below)) = PURE.iter().find(|(folder, _)| is_in(&module, folder)) else {
+            continue;
+        };
+        for target in targets {
+            let allowed = is_in(&target, pure) || below.split(' ').any(|it| is_in(&target, it));
+            assert!(
+                allowed && !IMPURE.contains(&&*target),
+                "src/{module}.rs imports `{target}`: code in `{pure}` takes bytes and plain values and may \
+                 import {below} only, without {IMPURE:?}. Pass in what it needs as a value or a closure, \
+                 or implement a trait of `{pure}` one layer up, as `debug/storage.rs` does"
+            );
+        }
+        let code = &modules[&module];
+        assert!(
+            code.contains("#![forbid(unsafe_code)]"),
+            "src/{module}.rs is in `{pure}`: say `#![forbid(unsafe_code)]` at its head"
+        );
+        for (word, cure) in OF_THE_PROCESS {
+            let says = code.match_indices(word).any(|(at, _)| {
+                !code[..at].ends_with(|c: char| c.is_alphanumeric() || "_'".contains(c))
+            });
+            assert!(!says, "src/{module}.rs has `{word}`, and `{pure}` is pure: {cure}");
         }
     }
 }

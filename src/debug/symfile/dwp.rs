@@ -16,8 +16,8 @@
 //! The bytes are hostile: small ones can refer to the same long list, string or line table again and
 //! again, and gimli keeps a unit's entries at many times their size. So each unit is surveyed before
 //! gimli reads it, what is read and written is taken from the [`Budget`], and what gimli keeps is
-//! counted ([`Kept`]). gimli goes down the tree of entries by calling itself, so this is done by a
-//! thread with a stack that is large enough.
+//! counted ([`Kept`]). gimli goes down the tree of entries by calling itself, and its writer has
+//! assertions: the caller provides a stack of [`STACK`] bytes, and catches a panic (`debug/package.rs`).
 //!
 //! Sources: DWARF 5, 3.1.2 and 3.1.3 (skeleton and split units), 7.3.5 (packages).
 
@@ -25,7 +25,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::{io, thread};
+use std::io;
 
 use gimli::constants::{
     DW_AT_GNU_locviews, DW_AT_GNU_macros, DW_AT_GNU_pubnames, DW_AT_macro_info, DW_AT_macros,
@@ -71,8 +71,8 @@ const MAX_ATTRIBUTES: usize = 512;
 /// How deep expressions may lie in each other. Those of compilers have one in another, at most.
 const DEEPEST_EXPRESSION: usize = 8;
 
-/// The stack of the thread that writes, in bytes, for entries as deep as [`DEEPEST`].
-const STACK: usize = 4 << 20;
+/// The stack that [`join`] needs, in bytes, for entries as deep as [`DEEPEST`].
+pub(crate) const STACK: usize = 4 << 20;
 
 /// What it takes to convert an entry, and an attribute, in steps.
 const CONVERTED: usize = 8;
@@ -162,13 +162,7 @@ pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8
         unpacked(&headers, package, &budget)?
     };
     let tls = thread_local_addresses(&headers);
-    let join = move || joined(&ours, &theirs, tls, len, budget);
-    let joined = thread::scope(|scope| {
-        let thread = thread::Builder::new().name("memdl-join".to_owned()).stack_size(STACK);
-        let thread = thread.spawn_scoped(scope, join).map_err(NotJoined::NoThread)?;
-        // gimli's writer has assertions.
-        thread.join().unwrap_or(Err(NotJoined::TooMuch))
-    })?;
+    let joined = joined(&ours, &theirs, tls, len, budget)?;
     file(&header, headers, image, &joined)?.ok_or(NotJoined::TooLarge)
 }
 
@@ -862,7 +856,7 @@ mod tests {
     use super::*;
 
     fn joins(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
-        join(image, package, Maximum::default())
+        crate::debug::join(image, package, Maximum::default())
     }
 
     fn budget() -> Budget {

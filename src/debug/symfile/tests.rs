@@ -24,8 +24,8 @@ use crate::base::addr::{FileOffset, LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::debug::dwarf::budget::Allowance;
 use crate::debug::dwarf::tls_locations::{self, ThreadLocals};
-use crate::elf::read::ReadAt;
 use crate::elf::eh_frame::EhFrame;
+use crate::elf::read::ReadAt;
 
 /// Vectors: nothing of the process is needed to build a symfile.
 struct Heap;

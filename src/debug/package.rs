@@ -1,0 +1,23 @@
+//! Joining a package of split DWARF with an image, on a thread of its own.
+//!
+//! How they are joined is in [`super::symfile::dwp`], which needs a deep stack and may panic where gimli's writer
+//! asserts what hostile bytes can break. So it runs on a thread with that stack, and its panic becomes an
+//! error. This file never reads a package.
+
+#![forbid(unsafe_code)]
+
+use std::thread;
+
+use super::dwarf::budget::Maximum;
+use super::symfile::dwp::{self, NotJoined};
+
+/// The image's file, with the DWARF of `package` in the place of its skeletons.
+pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("memdl-join".to_owned()).stack_size(dwp::STACK);
+        let thread = thread
+            .spawn_scoped(scope, || dwp::join(image, package, most))
+            .map_err(NotJoined::NoThread)?;
+        thread.join().unwrap_or(Err(NotJoined::TooMuch))
+    })
+}
