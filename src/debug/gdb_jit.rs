@@ -1,8 +1,8 @@
 //! The list of symfiles that debuggers read: the GDB JIT interface.
 //!
 //! A debugger looks in every object of the process for two symbols. At `__jit_debug_descriptor` is
-//! a list of entries, each of which points at an ELF file in memory; it reads the list when it
-//! comes, and keeps a breakpoint on `__jit_debug_register_code`, which is called after each change.
+//! a list of entries, each of which points at an ELF file in memory. It reads the list when it
+//! attaches, and keeps a breakpoint on `__jit_debug_register_code`, which is called after each change.
 //! [`Registration`] is one entry, from `new` to drop. No other state exists.
 //!
 //! Both symbols are weak and hidden. Weak, so that another runtime linked into the same object
@@ -12,7 +12,7 @@
 //! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
 //! that share the pair share the lock too (`base/shared.rs`).
 //!
-//! A host that is stripped to the last has no symbols but those that it exports. For such a host
+//! A fully stripped host has only the symbols that it exports. For such a host
 //! there is the feature `exported-debug-symbols`: then the pair is strong and is exported.
 //!
 //! It never looks into a symfile, and never touches the memory of an image. The order is the
@@ -130,8 +130,8 @@ unsafe impl Send for Listed {}
 unsafe impl Sync for Listed {}
 
 impl<S: StableBytes> Registration<S> {
-    /// Puts `symfile` into the list and tells a debugger, if one listens: then this takes as long
-    /// as the debugger does to read the symfile.
+    /// Puts `symfile` into the list and notifies a debugger, if one is attached. Then this takes as long
+    /// as the debugger takes to read the symfile.
     pub(crate) fn new(symfile: S) -> Registration<S> {
         let entry = NonNull::from(Box::leak(Box::new(Entry::of(symfile.bytes()))));
         let list = List::lock();
@@ -141,7 +141,7 @@ impl<S: StableBytes> Registration<S> {
         Registration { entry: Listed(entry), symfile }
     }
 
-    /// What is in the list.
+    /// The symfile, which is in the list.
     pub(crate) fn symfile(&self) -> &S {
         &self.symfile
     }
@@ -160,7 +160,7 @@ impl<S: StableBytes> Registration<S> {
         }
     }
 
-    /// Takes the symfile out of the list for good.
+    /// Takes the symfile out of the list and returns it.
     pub(crate) fn withdraw(self) -> S {
         drop(self.entry);
         self.symfile
@@ -168,7 +168,7 @@ impl<S: StableBytes> Registration<S> {
 }
 
 impl Drop for Listed {
-    /// Takes the entry out of the list and tells a debugger.
+    /// Takes the entry out of the list and notifies a debugger.
     ///
     /// gdb forgets the symbols then, but its breakpoints stay in the image, and in its books, until
     /// something makes it look for their places again. If other code were mapped there before,
@@ -178,7 +178,7 @@ impl Drop for Listed {
     /// [`Reservation::quarantine`](crate::memory::reserve::Reservation::quarantine).)
     fn drop(&mut self) {
         let list = List::lock();
-        // SAFETY: `new` put it in, and nobody else takes it out.
+        // SAFETY: `new` put it in, and only this takes it out.
         unsafe { list.remove(self.0.as_ptr()) };
         if debugger_listens() {
             let mut nothing = Entry::of(&EMPTY_SYMFILE);
@@ -196,12 +196,12 @@ impl Drop for Listed {
     }
 }
 
-/// Whether some thread is changing the list just now, perhaps the one that asks.
+/// Whether a thread is changing the list now, perhaps the calling one.
 pub(crate) fn is_busy() -> bool {
     LOCK.try_lock().is_none() || shared::ListGuard::try_lock().is_none()
 }
 
-/// Whether a debugger has its breakpoint on `__jit_debug_register_code` just now.
+/// Whether a debugger has its breakpoint on `__jit_debug_register_code` now.
 pub(crate) fn debugger_listens() -> bool {
     let code: *const u8 = __jit_debug_register_code as *const () as *const u8;
     // SAFETY: the function is at least one byte long, and text is readable. A debugger writes to
@@ -224,7 +224,7 @@ impl Entry {
 struct List {
     /// The lock that other copies of memdl in this object take, too.
     _shared: shared::ListGuard,
-    /// This copy's, for the order of locks, and for forks: nobody has the other without it.
+    /// This copy's, for the order of locks, and for forks: no thread holds the other without it.
     _own: Guard<'static, ()>,
 }
 
@@ -236,14 +236,14 @@ impl List {
         List { _shared: shared::ListGuard::lock(), _own: own }
     }
 
-    /// Puts `entry` first and says so.
+    /// Puts `entry` first and announces it.
     ///
     /// # Safety
     /// `entry` is valid, in no list, and stays valid until it is removed; so does its symfile.
     unsafe fn insert(&self, entry: *mut Entry) {
         // SAFETY: the lock is held, so no other thread of ours touches the list; the debugger
         // does so only when all threads stand still. `entry` and all in the list are valid (the
-        // caller's word, for each of them).
+        // caller's promise, for each of them).
         unsafe {
             let descriptor = &raw mut __jit_debug_descriptor;
             let first = (*descriptor).first;
@@ -257,7 +257,7 @@ impl List {
         }
     }
 
-    /// Takes `entry` out and says so.
+    /// Takes `entry` out and announces it.
     ///
     /// # Safety
     /// `entry` is in the list.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::base::sync::{Guard, Lock, Rank};
 
-/// An instance that debuggers are told all of, counted among those of its name.
+/// An instance that debuggers see in full. It counts among those of its name until it is dropped.
 pub(super) struct InFull(Arc<str>);
 
 static IN_FULL: Lock<BTreeMap<Arc<str>, u64>> = Lock::new(Rank::InFull, BTreeMap::new());
@@ -27,7 +27,7 @@ impl InFull {
         InFull(image.clone())
     }
 
-    /// How many of this name there are.
+    /// How many instances of this name there are.
     pub(super) fn count(image: &str) -> u64 {
         in_full().get(image).copied().unwrap_or(0)
     }

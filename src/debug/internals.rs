@@ -1,4 +1,4 @@
-//! The parts of this module that [`crate::internals`] offers to fuzzers.
+//! The parts of `debug/` that [`crate::internals`] offers to fuzzers. It holds no code of its own.
 
 #![forbid(unsafe_code)]
 
@@ -72,7 +72,7 @@ pub(crate) fn rewrite_dwarf(file: &[u8], load_bias: LoadBias) -> Result<usize, S
     Ok(sections.iter().map(|(_, contents)| contents.len()).sum())
 }
 
-/// What a compressed section has when unpacked.
+/// The contents of a compressed section, unpacked.
 pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> {
     let flag = if by_name { 0 } else { u64::from(SHF_COMPRESSED) };
     let header = SectionHeader { sh_flags: flag, ..SectionHeader::default() };

@@ -3,11 +3,11 @@
 //! A debugger learns of a library from the dynamic linker's list, then opens the file of that name.
 //! An image has neither. What gdb and lldb offer instead is the GDB JIT interface ([`gdb_jit`]): the
 //! process keeps a list of ELF files in its own memory, *symfiles*, and calls an empty function,
-//! on which the debugger has a breakpoint, when the list changes. It costs a function call when
-//! nobody listens, and a debugger that comes later, or reads a core file, finds the list.
+//! on which the debugger has a breakpoint, when the list changes. Without a debugger it costs a function
+//! call. A debugger that attaches later, or reads a core file, finds the list.
 //!
-//! **The form.** A symfile must tell run-time addresses, but DWARF has link-time addresses in tens
-//! of thousands of places. gdb cannot be told a distance, except in one case: it slides an ELF file
+//! **The form.** A symfile must have run-time addresses, but DWARF has link-time addresses in tens
+//! of thousands of places. gdb accepts a distance in one case only: it slides an ELF file
 //! that it finds in the section `.gnu_debugdata` of another by the distance between their sections.
 //! So [`symfile`] puts the debug sections there, untouched, in a stored .xz ([`symfile::xz`]), and only the
 //! few addresses outside depend on where the image lies. All gdbs from 8.1 on can read this; any
@@ -18,18 +18,18 @@
 //! the distance added to each address in it ([`dwarf::addresses`]). It costs that reading, and a copy for each
 //! instance.
 //!
-//! **Late wishes.** Both forms, and the one without DWARF, come from the same bytes, which are kept for
-//! as long as the image is there, so how much is told can change at any time ([`DebugRegistration`]). The form
-//! without DWARF is the beginning of the one with it: to change between the two nothing is built.
+//! **Changing the level later.** Both forms, and the one without DWARF, come from the same bytes, which are
+//! kept as long as the image. So the level can change at any time ([`DebugRegistration`]). The form
+//! without DWARF is the beginning of the one with it, so changing between the two builds nothing.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
 //! is gone, and would write into whatever is mapped there next. See the drop of [`gdb_jit::Registration`]. So a
 //! registration is dropped while the image is still mapped. And it is made when the image is
 //! relocated and before its first constructor runs, so that breakpoints in those are hit.
 //!
-//! A load never fails because of all this: what cannot be told is logged and left out. So is what
-//! would cost more than the file is worth ([`dwarf::budget`]): then debuggers are told names only. Nothing is
-//! unpacked and nothing read before somebody wishes for a form that needs it.
+//! A load never fails here: an image that cannot be described is logged and left out. So is debug information
+//! that would cost too much for its size ([`dwarf::budget`]): then debuggers see names only. Nothing is
+//! unpacked or read before a caller requests a form that needs it.
 
 pub(crate) mod demangle;
 mod dwarf;

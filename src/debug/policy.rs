@@ -19,25 +19,25 @@ const WORDS: [(&str, Debug); 4] = [
     ("portable", Debug::Portable),
 ];
 
-/// The environment variable that says of which images debuggers are told the build-id, see
-/// [`is_build_id_told`].
+/// The environment variable that says of which images debuggers see the build-id, see
+/// [`publishes_build_id`].
 const BUILD_ID_ENVIRONMENT: &str = "MEMDL_DEBUG_BUILD_ID";
 const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 
-/// How much a debugger is told about an image.
+/// How much a debugger sees of an image.
 ///
 /// The environment variable `MEMDL_DEBUG` (`off`, `symbols`, `full`, `portable`) overrides what
 /// the program has chosen, so that a process can be made more or less visible without a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Debug {
-    /// Nothing: no entry is made, no byte is copied.
+    /// Nothing. No entry is made, no byte is copied.
     Off,
     /// Names of functions and variables, and how to walk the stack through the image. Less for a
     /// debugger to read; the image's debug sections are kept all the same, so that
-    /// [`Library::set_debug`](crate::Library::set_debug) can tell more later.
+    /// [`Library::set_debug`](crate::Library::set_debug) can show more later.
     Symbols,
-    /// All that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
+    /// Everything that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
     /// had come from a file; lldb sees names and backtraces. Needs a copy of the image's debug
     /// sections.
     #[default]
@@ -52,12 +52,12 @@ pub enum Debug {
 }
 
 impl Debug {
-    /// What the environment says, and if it says nothing that we know, `self`.
+    /// The level that the environment requests, or `self` if it requests none that exists.
     pub(crate) fn effective(self) -> Debug {
         environment::overridden(ENVIRONMENT, &WORDS, self)
     }
 
-    /// Whether debug sections are made fit to be shown, which may take to unpack them.
+    /// Whether debug sections are made ready to be shown, for which some must be unpacked.
     pub(crate) fn dwarf(self) -> Dwarf {
         match self {
             Debug::Off | Debug::Symbols => Dwarf::Kept,
@@ -66,18 +66,18 @@ impl Debug {
     }
 }
 
-/// What the process and its operator say at this moment about how a symfile is made.
+/// How the process and its operator want a symfile to be made, at this moment.
 pub(crate) fn policy(has_thread_locals: bool) -> Policy {
     Policy {
-        is_build_id_told: is_build_id_told(has_thread_locals),
+        publishes_build_id: publishes_build_id(has_thread_locals),
         debugger_listens: debugger_listens(),
     }
 }
 
-/// Whether debuggers are told the build-id of an image that has no debug information, and so may find
-/// its debug file by themselves. What that says of thread-local variables they would take for the
-/// executable's. There is no way to have them read all but these: the operator chooses.
-pub(crate) fn is_build_id_told(has_thread_locals: bool) -> bool {
+/// Whether debuggers see the build-id of an image that has no debug information, and so may find its debug
+/// file by themselves. They would take the thread-local variables in that file for the executable's.
+/// Nothing makes them read the file without these variables, so the operator chooses.
+pub(crate) fn publishes_build_id(has_thread_locals: bool) -> bool {
     !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
 }
 

@@ -1,7 +1,7 @@
 //! The form in which debuggers see an instance, and the way from one form to another.
 //!
 //! [`Published`] is a state machine without a lock: [`super::registration`] has that. What takes time, to
-//! unpack and to read debug sections, is in [`Made`] and needs no lock. Nothing is logged here, since a logger
+//! unpack and to read debug sections, is in [`NextForm`] and needs no lock. Nothing is logged here, since a logger
 //! is foreign code: a [`Fault`] is returned.
 
 #![forbid(unsafe_code)]
@@ -18,18 +18,18 @@ use super::symfile::instance::Instance;
 use super::symfile::parts::{Origin, Parts};
 use super::symfile::portable::{NotPortable, PortableSymfile};
 
-/// The form, and what it needs.
+/// The form that debuggers see, with its entry in their list.
 pub(super) enum Published {
-    /// [`Debug::Off`]: nothing. The symfile, if it was made, is kept.
+    /// [`Debug::Off`]. The symfile, if one was made, is kept.
     Nothing(Option<Symfile>),
-    /// [`Debug::Symbols`] or [`Debug::Full`], by what the symfile shows.
+    /// [`Debug::Symbols`] or [`Debug::Full`], depending on whether the symfile shows its DWARF.
     Wrapped(Registration<Symfile>),
-    /// [`Debug::Portable`]; the other form is kept, for whoever wants that again.
+    /// [`Debug::Portable`]. The other form is kept, to change back to it.
     Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
 }
 
 impl Published {
-    /// What is kept, told or not.
+    /// The symfile, published or not.
     pub(super) fn symfile(&self) -> Option<&Symfile> {
         match self {
             Published::Nothing(symfile) => symfile.as_ref(),
@@ -38,7 +38,7 @@ impl Published {
         }
     }
 
-    /// Counts it, if all is told.
+    /// Counts the instance, if debuggers see it in full.
     pub(super) fn in_full(&self, image: &Arc<str>) -> Option<InFull> {
         matches!(self.debug(), Debug::Full | Debug::Portable).then(|| InFull::new(image))
     }
@@ -52,9 +52,9 @@ impl Published {
         }
     }
 
-    /// The symfile, if its debug sections must be read before it can be told as wanted, and `made` is
-    /// not what comes of that.
-    pub(super) fn unread(&self, wanted: Debug, made: Option<&Made>) -> Option<&Symfile> {
+    /// The symfile, if its debug sections must be read before this level can be published, and `made` is
+    /// not the result of reading them.
+    pub(super) fn unread(&self, wanted: Debug, made: Option<&NextForm>) -> Option<&Symfile> {
         let is_read = |symfile: &&Symfile| match wanted {
             Debug::Off | Debug::Symbols => false,
             Debug::Full => symfile.is_to_be_opened(),
@@ -65,12 +65,12 @@ impl Published {
         (!is_made).then_some(symfile)
     }
 
-    /// The same symfile, told as wanted, with what was made for that. Where there is none, nothing is
-    /// told. With the reason why it is not told as wanted.
+    /// Publishes the same symfile at this level, with the form that was made for it. Without a symfile
+    /// nothing is published. Returns also why debuggers see less than the level says.
     pub(super) fn changed_to(
         self,
         wanted: Debug,
-        made: Option<Made>,
+        made: Option<NextForm>,
     ) -> (Published, Option<Fault>) {
         if self.debug() == wanted {
             return (self, None);
@@ -97,16 +97,16 @@ impl Published {
         if let Some(opened) = opened {
             symfile = opened;
         }
-        let told = match (wanted, portable) {
+        let published = match (wanted, portable) {
             (Debug::Off, _) => Published::Nothing(Some(symfile)),
             (Debug::Portable, Some(Ok(portable))) => {
                 let portable = Registration::new(portable);
                 Published::Portable { portable, wrapped: symfile }
             }
-            // Half of the addresses moved would be worse than what lldb does not read.
-            (Debug::Portable, Some(Err(error))) if !error.is_for_want_of_means() => {
-                let told = "lldb will see names and backtraces only";
-                fault = Some(Fault { told, why: error.to_string() });
+            // DWARF with half of its addresses moved would be worse than DWARF that lldb cannot read.
+            (Debug::Portable, Some(Err(error))) if !error.is_over_budget() => {
+                let instead = "lldb will see names and backtraces only";
+                fault = Some(Fault { instead, why: error.to_string() });
                 symfile.show_dwarf(true);
                 Published::Wrapped(Registration::new(symfile))
             }
@@ -117,25 +117,25 @@ impl Published {
                 Published::Wrapped(Registration::new(symfile))
             }
         };
-        (told, fault)
+        (published, fault)
     }
 }
 
-/// What reading the debug sections of a symfile has come to. It is made without a lock.
-pub(super) struct Made {
+/// The form to publish next, made from the debug sections of a symfile without a lock.
+pub(super) struct NextForm {
     origin: Origin,
-    /// The same symfile, fit to show its DWARF, where it was not.
+    /// The same symfile with its DWARF ready to be shown, if it was not.
     opened: Option<Symfile>,
-    /// And in the other form, if that was wanted.
+    /// The portable form, if it was requested.
     portable: Option<Result<PortableSymfile, NotPortable>>,
-    /// Why it cannot be made fit.
+    /// Why the DWARF cannot be shown.
     fault: Option<Fault>,
 }
 
-impl Made {
+impl NextForm {
     /// From a symfile that no other thread can change.
-    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: Instance) -> Made {
-        Made::new(symfile.origin(), symfile.parts(), wanted, instance)
+    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: Instance) -> NextForm {
+        NextForm::new(symfile.origin(), symfile.parts(), wanted, instance)
     }
 
     pub(super) fn new(
@@ -143,8 +143,8 @@ impl Made {
         parts: Result<Parts, SymfileError>,
         wanted: Debug,
         instance: Instance,
-    ) -> Made {
-        let mut made = Made { origin, opened: None, portable: None, fault: None };
+    ) -> NextForm {
+        let mut made = NextForm { origin, opened: None, portable: None, fault: None };
         let parts = parts.map_err(|error| Fault::names_only(&error));
         made.fault = parts.and_then(|parts| made.read(parts, wanted, instance)).err();
         made
@@ -171,16 +171,16 @@ impl Made {
     }
 }
 
-/// Why an image is not told as was wished.
+/// Why debuggers see less of an image than was requested.
 pub(super) struct Fault {
-    /// What is told instead.
-    pub(super) told: &'static str,
+    /// What they see instead.
+    pub(super) instead: &'static str,
     pub(super) why: String,
 }
 
 impl Fault {
     pub(super) fn names_only(why: &dyn Display) -> Fault {
-        Fault { told: "debuggers will see names and backtraces only", why: why.to_string() }
+        Fault { instead: "debuggers will see names and backtraces only", why: why.to_string() }
     }
 }
 
@@ -197,12 +197,12 @@ mod tests {
             Published::Nothing(Some(template(&image).into_symfile(bias(0)).unwrap()))
         });
         let made = one.unread(Debug::Portable, None).unwrap();
-        let made = Made::from(made, Debug::Portable, bias(0));
+        let made = NextForm::from(made, Debug::Portable, bias(0));
         assert!(one.unread(Debug::Portable, Some(&made)).is_none());
         assert!(other.unread(Debug::Portable, Some(&made)).is_some());
-        // Nothing has to be made where the wrapped form has all.
+        // The wrapped form needs nothing to be made.
         assert!(other.unread(Debug::Full, None).is_none());
-        let (told, fault) = other.changed_to(Debug::Portable, Some(made));
-        assert!(told.debug() != Debug::Portable && fault.is_none());
+        let (published, fault) = other.changed_to(Debug::Portable, Some(made));
+        assert!(published.debug() != Debug::Portable && fault.is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! What was read of an image's DWARF for backtraces, kept until the image goes.
+//! The DWARF of an image as it was read for backtraces, kept until the image is unloaded.
 //!
-//! The bytes may be made to take long. Reading them has a budget ([`crate::debug::lines`]), and meanwhile
-//! nobody waits but those who ask about the same image.
+//! Reading hostile bytes may take long, up to the budget of [`crate::debug::lines`]. Only threads that ask about
+//! the same image wait meanwhile. It never blocks a load, an unload or a fork.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use crate::base::addr::Vaddr;
 use crate::debug::lines::{Dwarf, Place};
 use crate::debug::{DebugFault, DebugRegistration};
 
-/// How often the process was forked away from its parents.
+/// How many forks lie between this process and the first one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// The child of a fork does not wait for threads that it does not have.
@@ -23,32 +23,32 @@ pub(crate) fn after_fork_in_child() {
     FORKS.fetch_add(1, Relaxed);
 }
 
-/// What was read of an image's DWARF, for as long as the image is there.
+/// The DWARF of one image, as it was read.
 ///
-/// Reading takes its time, and nobody but who asks about the same image waits for it: there is one
-/// for each image, and neither a load nor an unload takes it, nor does a fork. So the child of a fork
-/// may find it taken by a thread that only its parent has. Then it reads on its own, each time.
+/// Reading takes time, and only threads that ask about the same image wait for it. No load, unload or fork
+/// takes the lock. So the child of a fork may find it held by a thread that only its parent has. Then the
+/// child reads on its own, each time.
 #[derive(Default)]
 pub(crate) struct ReadLines {
-    /// `None` before anybody asks.
+    /// `None` before the first backtrace.
     dwarf: Mutex<Option<Kept>>,
-    /// What [`FORKS`] was when it was taken the last time.
+    /// The value of [`FORKS`] when the lock was last taken.
     taken_after: AtomicU32,
-    /// How often there was other debug information.
+    /// How many times the debug information has changed.
     changes: AtomicU32,
 }
 
-/// The DWARF, if there is any, and what [`ReadLines::changes`] was when it was read.
+/// The DWARF, if there is any, and the value of [`ReadLines::changes`] when it was read.
 type Kept = (u32, Option<Dwarf>);
 
 impl ReadLines {
-    /// Forgets what was read: there is other debug information now.
+    /// Forgets the DWARF: the debug information has changed.
     pub(crate) fn forget(&self) {
-        // What is there goes when the next one asks. Nobody waits here.
+        // The next backtrace drops it. Nothing waits here.
         self.changes.fetch_add(1, Release);
     }
 
-    /// What DWARF says of an address that the image states.
+    /// What DWARF says about an address that the image states.
     pub(crate) fn places(&self, debug: &DebugRegistration, address: Vaddr) -> Vec<Place> {
         let mut guard = self.take();
         let mut of_its_own = None;
@@ -71,7 +71,7 @@ impl ReadLines {
                 fault = Some(DebugFault::Costly);
             }
             if dwarf.is_without_memory() {
-                // There may be some for the next who asks.
+                // There may be memory at the next backtrace.
                 *read = None;
             }
         }
@@ -83,7 +83,7 @@ impl ReadLines {
         places
     }
 
-    /// Waits for its turn; `None` if that would never come.
+    /// Takes the lock; `None` if its holder does not exist in this process.
     fn take(&self) -> Option<MutexGuard<'_, Option<Kept>>> {
         for round in 0_u32.. {
             let forks = FORKS.load(Relaxed);
@@ -92,7 +92,7 @@ impl ReadLines {
                     self.taken_after.store(forks, Relaxed);
                     return Some(guard);
                 }
-                // A thread has panicked while it read: what it left is not to be relied on.
+                // A thread has panicked while it read: its result cannot be relied on.
                 Err(TryLockError::Poisoned(guard)) => {
                     self.taken_after.store(forks, Relaxed);
                     let mut guard = guard.into_inner();
@@ -112,8 +112,8 @@ impl ReadLines {
 }
 
 impl Dwarf {
-    /// What is kept for debuggers; `None` if that is nothing, or cannot be read. And why some of it
-    /// cannot.
+    /// From the sections that are kept for debuggers; `None` if there are none, or none can be read. And
+    /// why some cannot be read.
     pub(crate) fn of(presence: &DebugRegistration) -> (Option<Dwarf>, Option<DebugFault>) {
         let Some(kept) = presence.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
         let dwarf = (!kept.sections.is_empty()).then(|| Dwarf::new(kept.sections, kept.stored));

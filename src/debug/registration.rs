@@ -13,7 +13,7 @@ use super::dwarf::budget::{Allowance, Maximum};
 use super::gdb_jit::debugger_listens;
 use super::in_full::InFull;
 use super::policy::Debug;
-use super::published::{Fault, Made, Published};
+use super::published::{Fault, NextForm, Published};
 use super::storage::{Symfile, SymfileTemplate};
 use super::symfile::compression::NotInflated;
 use super::symfile::error::SymfileError;
@@ -25,18 +25,18 @@ use crate::base::fallible::try_copy;
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 
-/// What debuggers can be told of each instance of an image.
+/// What the registrations of all instances of an image are made from.
 pub(crate) struct DebugTemplate {
     symfile: SymfileTemplate,
     wanted: Debug,
     /// [`Limits::instances_in_full`].
-    most_in_full: u64,
+    max_in_full: u64,
     most: Maximum,
 }
 
 impl DebugTemplate {
-    /// Of an image that is called `image` in the log; `None` if debuggers are to be told nothing, or
-    /// nothing can be had. `wanted` is [`Debug::effective`] already.
+    /// `image` is the image's name in the log. `wanted` comes from [`Debug::effective`]. `None` if it is
+    /// [`Debug::Off`], or no symfile can be made.
     pub(crate) fn new(
         image: &str,
         source: &Source<'_>,
@@ -54,8 +54,8 @@ impl DebugTemplate {
                 if let Some(fault) = symfile.fault() {
                     warn_of_names_only(image, fault);
                 }
-                let most_in_full = limits.instances_in_full;
-                Some(DebugTemplate { symfile, wanted, most_in_full, most })
+                let max_in_full = limits.instances_in_full;
+                Some(DebugTemplate { symfile, wanted, max_in_full, most })
             }
             Err(error) => {
                 warn_of_nothing(image, &error);
@@ -64,7 +64,7 @@ impl DebugTemplate {
         }
     }
 
-    /// Tells debuggers of this instance: it is mapped, relocated, and outlives the result.
+    /// Registers an instance with debuggers. It is mapped and relocated, and outlives the result.
     pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> DebugRegistration {
         let wanted = self.wanted_for(&image);
         DebugRegistration::new(image, instance, self.symfile.at(instance), wanted, self.most)
@@ -86,16 +86,16 @@ impl DebugTemplate {
         )
     }
 
-    /// How much is told of one more instance. A debugger that listens looks at all instances for
-    /// each event, and for all breakpoints, so a fleet of those that have source lines makes it ever
-    /// slower: names, which breakpoints work with too, cost it a fraction.
+    /// The level of one more instance. An attached debugger goes through all instances at each event, and
+    /// for all breakpoints. Instances with source lines make it slower and slower; names cost it a
+    /// fraction, and breakpoints work with them too.
     fn wanted_for(&self, image: &str) -> Debug {
         let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
-        if has_lines && debugger_listens() && InFull::count(image) >= self.most_in_full {
+        if has_lines && debugger_listens() && InFull::count(image) >= self.max_in_full {
             logged!(
                 info,
                 "{image}: {} instances are told in full: names of one more",
-                self.most_in_full
+                self.max_in_full
             );
             return Debug::Symbols;
         }
@@ -117,7 +117,7 @@ pub(crate) fn symfile_template(
     Ok(template)
 }
 
-/// Says that an image is told by name only though more was wished for.
+/// Logs that debuggers see only names of an image for which more was requested.
 pub(crate) fn warn_of_names_only(image: &str, fault: &dyn Display) {
     warn_of(image, Some(Fault::names_only(fault)));
 }
@@ -126,7 +126,7 @@ fn warn_of_nothing(image: &str, fault: &dyn Display) {
     logged!(warn, "{image}: debuggers will not see it: {fault}");
 }
 
-/// What debuggers are told of an instance, from when it is relocated until it goes.
+/// The registration of an instance with debuggers, from its relocation until it is unmapped.
 pub(crate) struct DebugRegistration {
     image: Arc<str>,
     instance: Instance,
@@ -135,9 +135,9 @@ pub(crate) struct DebugRegistration {
 }
 
 struct State {
-    told: Published,
+    published: Published,
     /// Whether the image's debug sections, if it has any, were kept.
-    has_all: bool,
+    has_debug_sections: bool,
     in_full: Option<InFull>,
 }
 
@@ -151,21 +151,22 @@ pub(crate) struct DebugSections {
     pub(crate) fault: Option<DebugFault>,
 }
 
-/// Why backtraces tell less than an image's debug information has.
+/// Why backtraces show less than an image's debug information has.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DebugFault {
     /// A section that cannot be unpacked.
     #[error("{0}: {1}")]
     Packed(&'static str, NotInflated),
-    /// It was made to be slow.
+    /// Reading it takes too much work for its size.
     #[error("its debug information takes more work to read than is allowed for its size")]
     Costly,
 }
 
 impl DebugRegistration {
-    /// Of an instance that debuggers are told nothing of.
+    /// Of an instance that debuggers do not see.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> DebugRegistration {
-        let state = State { told: Published::Nothing(None), has_all: false, in_full: None };
+        let state =
+            State { published: Published::Nothing(None), has_debug_sections: false, in_full: None };
         let state = Lock::new(Rank::Debug, state);
         DebugRegistration { image, instance, most: Maximum::default(), state }
     }
@@ -184,12 +185,13 @@ impl DebugRegistration {
                 return DebugRegistration::none(image, instance);
             }
         };
-        let told = Published::Nothing(Some(symfile));
-        let made = told.unread(wanted, None).map(|symfile| Made::from(symfile, wanted, instance));
-        let (told, fault) = told.changed_to(wanted, made);
+        let published = Published::Nothing(Some(symfile));
+        let made =
+            published.unread(wanted, None).map(|symfile| NextForm::from(symfile, wanted, instance));
+        let (published, fault) = published.changed_to(wanted, made);
         warn_of(&image, fault);
-        let in_full = told.in_full(&image);
-        let state = Lock::new(Rank::Debug, State { told, has_all: true, in_full });
+        let in_full = published.in_full(&image);
+        let state = Lock::new(Rank::Debug, State { published, has_debug_sections: true, in_full });
         DebugRegistration { image, instance, most, state }
     }
 
@@ -198,16 +200,16 @@ impl DebugRegistration {
         Allowance::new(self.most, len)
     }
 
-    /// How much debuggers are told now.
+    /// The current level.
     pub(crate) fn debug(&self) -> Debug {
-        self.lock().told.debug()
+        self.lock().published.debug()
     }
 
-    /// Tells debuggers this much from now on. `symfile` is asked where nothing was kept to tell from.
+    /// Changes the level. `symfile` makes a symfile where none was kept.
     ///
-    /// Whatever takes its time is done without the lock, which a fork and an unload wait for: with the
-    /// lock it is seen what is still to be made, or what was made is told. It is made again where another
-    /// thread has changed what it was made from, and only then.
+    /// Work that takes time is done without the lock, since a fork and an unload wait for the lock. With the
+    /// lock held this only finds out which form is still to be made, or publishes the form that was made. A
+    /// form is made again only if another thread has replaced the symfile that it was made from.
     pub(crate) fn set(
         &self,
         wanted: Debug,
@@ -217,15 +219,15 @@ impl DebugRegistration {
         loop {
             let mut state = self.lock();
             self.check(&state, wanted)?;
-            if matches!(state.told, Published::Nothing(None)) && wanted != Debug::Off {
+            if matches!(state.published, Published::Nothing(None)) && wanted != Debug::Off {
                 let Some(symfile) = from_memory.take() else {
                     drop(state);
                     from_memory = Some(self.symfile_from(symfile())?);
                     continue;
                 };
-                state.told = Published::Nothing(Some(symfile));
+                state.published = Published::Nothing(Some(symfile));
             }
-            let unread = state.told.unread(wanted, made.as_ref());
+            let unread = state.published.unread(wanted, made.as_ref());
             let Some((origin, parts)) = unread.map(|symfile| (symfile.origin(), symfile.parts()))
             else {
                 let fault = self.change(&mut state, wanted, made);
@@ -234,7 +236,7 @@ impl DebugRegistration {
                 return Ok(());
             };
             drop(state);
-            made = Some(Made::new(origin, parts, wanted, self.instance));
+            made = Some(NextForm::new(origin, parts, wanted, self.instance));
         }
     }
 
@@ -249,9 +251,9 @@ impl DebugRegistration {
         })
     }
 
-    /// Whether debuggers can be told this much.
+    /// Whether this level is possible.
     fn check(&self, state: &State, wanted: Debug) -> Result<(), Error> {
-        if !state.has_all && matches!(wanted, Debug::Full | Debug::Portable) {
+        if !state.has_debug_sections && matches!(wanted, Debug::Full | Debug::Portable) {
             let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
                         Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
                         able to tell more later, or give its file to set_debug_info";
@@ -260,22 +262,21 @@ impl DebugRegistration {
         Ok(())
     }
 
-    /// Tells as much as before, but from `symfile`, which was made with debug information that came
-    /// later.
+    /// Replaces the symfile by one made with debug information that came later. The level stays.
     pub(crate) fn replace(&self, symfile: SymfileTemplate) -> Result<(), SymfileError> {
-        let told = Published::Nothing(Some(symfile.into_symfile(self.instance)?));
+        let published = Published::Nothing(Some(symfile.into_symfile(self.instance)?));
         loop {
-            // Without the lock, as in `set`; again, if another thread tells more or less meanwhile.
+            // Without the lock, as in `set`; again, if another thread changes the level meanwhile.
             let wanted = self.debug();
-            let unread = told.unread(wanted, None);
-            let made = unread.map(|symfile| Made::from(symfile, wanted, self.instance));
+            let unread = published.unread(wanted, None);
+            let made = unread.map(|symfile| NextForm::from(symfile, wanted, self.instance));
             let mut state = self.lock();
-            if state.told.debug() != wanted {
+            if state.published.debug() != wanted {
                 continue;
             }
             let _ = self.change(&mut state, Debug::Off, None);
-            state.told = told;
-            state.has_all = true;
+            state.published = published;
+            state.has_debug_sections = true;
             let fault = self.change(&mut state, wanted, made);
             drop(state);
             warn_of(&self.image, fault);
@@ -283,21 +284,21 @@ impl DebugRegistration {
         }
     }
 
-    /// What comes back is for the log, which must wait for the end of the lock.
-    fn change(&self, state: &mut State, wanted: Debug, made: Option<Made>) -> Option<Fault> {
-        let before = std::mem::replace(&mut state.told, Published::Nothing(None));
-        let (told, fault) = before.changed_to(wanted, made);
-        state.told = told;
-        state.in_full = state.told.in_full(&self.image);
+    /// The caller logs the result after it has released the lock.
+    fn change(&self, state: &mut State, wanted: Debug, made: Option<NextForm>) -> Option<Fault> {
+        let before = std::mem::replace(&mut state.published, Published::Nothing(None));
+        let (published, fault) = before.changed_to(wanted, made);
+        state.published = published;
+        state.in_full = state.published.in_full(&self.image);
         fault
     }
 
     /// The debug sections of these names; `None` if they were not kept.
     pub(crate) fn debug_sections(&self, names: &[&'static str]) -> Option<DebugSections> {
-        // They are unpacked without the lock, since that may take its time.
+        // They are unpacked without the lock, since that may take long.
         let (packed, budget) = {
             let state = self.lock();
-            let symfile = state.told.symfile()?;
+            let symfile = state.published.symfile()?;
             (symfile.packed_sections(names), symfile.allowance().budget())
         };
         let stored = packed.iter().map(|section| section.contents.len() as u64).sum();
@@ -312,17 +313,17 @@ impl DebugRegistration {
         Some(kept)
     }
 
-    /// Logs that backtraces will tell less. No lock may be held.
+    /// Logs that backtraces will show less. No lock may be held.
     pub(crate) fn warn_of(&self, fault: &DebugFault) {
         logged!(warn, "{}: backtraces will tell less than there is: {fault}", self.image);
     }
 
-    /// The linkage name of the function that `address` lies in, by the symbol table that is kept.
+    /// The linkage name of the function that `address` lies in, by the symfile's symbol table.
     pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
-        self.lock().told.symfile()?.function_at(address).and_then(|name| try_copy(name).ok())
+        self.lock().published.symfile()?.function_at(address).and_then(|name| try_copy(name).ok())
     }
 
-    /// Whether some thread is changing it just now.
+    /// Whether a thread holds the lock.
     pub(crate) fn is_busy(&self) -> bool {
         self.state.try_lock().is_none()
     }
@@ -332,9 +333,9 @@ impl DebugRegistration {
     }
 }
 
-/// Says why an image is not told as was wished. No lock may be held.
+/// Logs why debuggers see less of an image than was requested. No lock may be held.
 fn warn_of(image: &str, fault: Option<Fault>) {
-    if let Some(Fault { told, why }) = fault {
-        logged!(warn, "{image}: {told}: {why}");
+    if let Some(Fault { instead, why }) = fault {
+        logged!(warn, "{image}: {instead}: {why}");
     }
 }

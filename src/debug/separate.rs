@@ -4,13 +4,14 @@
 //! section headers. An executor that received that file too can hand it over, and debuggers see
 //! the image as if it had never been stripped. It must be the file that belongs to the image:
 //! DWARF of another build shows wrong lines and wrong variables. So it is checked by the build-id,
-//! which is the same in both, or, where the image has none, by the checksum of the file that the
-//! image's `.gnu_debuglink` states.
+//! which is the same in both, or, where the image has none, by the file's checksum in the image's
+//! `.gnu_debuglink`.
 //!
-//! A debugger that finds such a file by itself, by the build-id, takes what that says of thread-local
-//! variables for the executable's. So of an image that has any, the file is looked for here too
-//! ([`installed`]), and whether a debugger may look where it was not found is the operator's choice
-//! ([`is_build_id_told`]).
+//! A debugger that finds such a file by itself, by the build-id, takes the thread-local variables in it
+//! for the executable's. So for an image that has any, memdl searches for the file first ([`installed`]).
+//! Whether a debugger may search where memdl found nothing is the operator's choice (`debug/policy.rs`).
+//!
+//! This is the one file of `debug/` that reads files. It never changes one.
 //!
 //! Sources: gABI chapter 5 "Note Section"; gdb manual "Separate Debug Files"; debuginfod(8) and
 //! debuginfod_find_debuginfo(3), "Cache".
@@ -36,11 +37,11 @@ const ENVIRONMENT: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
 /// Where distributions install them, and gdb looks.
 const INSTALLED: &str = "/usr/lib/debug";
 
-/// The most notes that are looked at for a build-id: thousands of headers may have the same million.
+/// The most notes that are searched for a build-id: thousands of headers may refer to the same million.
 const MAX_NOTES: usize = 1 << 20;
 
 /// The longest build-id, in bytes. The longest that linkers make has 20.
-const LONGEST_BUILD_ID: usize = 256;
+const MAX_BUILD_ID: usize = 256;
 
 /// Why a file is not accepted as an image's debug information.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ pub(crate) enum NotSeparate {
     NothingToCheck,
 }
 
-/// What a linker calls a build.
+/// The identity of a build, by its linker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildId(Vec<u8>);
 
@@ -69,7 +70,7 @@ impl BuildId {
         Some(folder.join(".build-id").join(first).join(format!("{rest}.debug")))
     }
 
-    /// Where it is when a debugger of this user has had it sent by a server.
+    /// Where debuginfod's client keeps it, once a server has sent it.
     fn path_in_cache(&self) -> Option<PathBuf> {
         let folder =
             |variable| env::var_os(variable).filter(|it| !it.is_empty()).map(PathBuf::from);
@@ -87,8 +88,8 @@ impl fmt::Display for BuildId {
     }
 }
 
-/// Accepts `file` as what was split off the image: `image` is its file, empty if that is gone, `notes`
-/// are the contents of its `PT_NOTE`s.
+/// Whether `file` was split off the image. `image` is the image's file, empty if it is no longer there;
+/// `notes` are the contents of its `PT_NOTE`s.
 pub(crate) fn check<'a>(
     image: &[u8],
     notes: impl Iterator<Item = &'a [u8]>,
@@ -113,8 +114,8 @@ pub(crate) fn check<'a>(
     }
 }
 
-/// The file that was split off the image with these `PT_NOTE`s and is installed on this machine: where
-/// gdb would find it. Nothing, if it is not there or larger than `most` bytes.
+/// The installed file that was split off the image with these `PT_NOTE`s, where gdb would find it. `None`
+/// if there is none of at most `most` bytes.
 pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) -> Option<Vec<u8>> {
     let id = build_id(notes)?;
     let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
@@ -134,7 +135,7 @@ pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) ->
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let data = fs::metadata(path)?;
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    // Nothing else is opened: to open a pipe would wait for who writes to it.
+    // Only a regular file is opened: opening a pipe waits for a writer.
     if !data.is_file() {
         return refused("not a file".to_owned());
     }
@@ -155,7 +156,7 @@ fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
     all.find_map(|notes| build_id_in(notes, &mut left))
 }
 
-/// The build-id among these notes, of which so many are looked at.
+/// The build-id among these notes. At most `left` notes are looked at.
 fn build_id_in(mut notes: &[u8], left: &mut usize) -> Option<BuildId> {
     // Every turn takes the note's header, 12 bytes.
     loop {
@@ -166,7 +167,7 @@ fn build_id_in(mut notes: &[u8], left: &mut usize) -> Option<BuildId> {
         let start = name_len.checked_next_multiple_of(4)?.checked_add(12)?;
         let end = start.checked_add(len)?;
         let contents = notes.get(start..end)?;
-        let is_long = contents.len() > LONGEST_BUILD_ID;
+        let is_long = contents.len() > MAX_BUILD_ID;
         if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && !contents.is_empty() && !is_long {
             return Some(BuildId(contents.to_vec()));
         }

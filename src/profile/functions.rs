@@ -1,9 +1,9 @@
-//! The functions of an image by address, for those who name samples by them.
+//! The functions of an image by address, by which profilers name samples.
 //!
-//! They come from the fullest symbol table that there is: `.symtab` if the section headers tell of
-//! one, of the image or of what was split off it, or else the dynamic symbols, which any image has.
-//! Section headers are not needed to run an image, so they may be false: then names are missing or
-//! wrong, and nothing else happens. What comes out never overlaps and lies in executable segments.
+//! They come from the fullest symbol table: the `.symtab` that the section headers state, of the image or of
+//! the file that was split off it, or else the dynamic symbols, which every image has. Section headers are
+//! not needed to run an image, so they may be false: then names are missing or wrong, and nothing else
+//! happens. The functions never overlap, and lie in executable segments. This file writes nothing.
 //!
 //! Source: gABI "Section Header", "Symbol Table". Which of several names of one address is shown:
 //! as perf chooses (`symbol.c`, `choose_best_symbol`).
@@ -24,13 +24,13 @@ use crate::elf::segment::Segment;
 use crate::elf::symbol::{SYM_SIZE, Sym};
 use crate::memory::bytes::Image;
 
-/// What is shown of a name at most, in bytes.
+/// The most that is shown of a name, in bytes.
 const MAX_NAME: usize = 4096;
 
-/// A function, or the part of one that no other lies in.
+/// A function, or a part of one in which no other lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Function<'a> {
-    /// As the image states them; not empty.
+    /// The addresses that the image states; not empty.
     pub addresses: Range<Vaddr>,
     /// Its linkage name; not empty.
     pub name: &'a [u8],
@@ -66,7 +66,7 @@ pub(crate) fn of_image<'a>(
 /// A symbol that can name code.
 struct Candidate<'a> {
     start: Vaddr,
-    /// Behind its last byte; `start` if it does not say.
+    /// Behind its last byte; `start` if its size is not stated.
     end: Vaddr,
     /// Where the segment ends.
     limit: Vaddr,
@@ -77,13 +77,13 @@ struct Candidate<'a> {
 
 struct Candidates<'a, 'd> {
     image: &'a Image<'d>,
-    /// How long all names together may still be: many entries can point to one long name.
+    /// The bytes that are left for names: many entries can refer to one long name.
     room: usize,
     list: Vec<Candidate<'a>>,
 }
 
 impl<'a> Candidates<'a, '_> {
-    /// Notes a symbol, if it names code; its name is what stands at the start of `from_name`.
+    /// Adds a symbol, if it names code; its name is at the start of `from_name`.
     fn add(&mut self, symbol: &Sym, from_name: &'a [u8]) -> Result<(), Error> {
         let is_function = matches!(symbol.kind(), STT_FUNC | STT_GNU_IFUNC);
         if !(is_function || symbol.kind() == STT_NOTYPE)
@@ -120,15 +120,15 @@ impl<'a> Candidates<'a, '_> {
 
     /// The best for each address, ascending.
     fn sorted(mut self) -> Vec<Candidate<'a>> {
-        // In place: a stable sort would take memory.
+        // A stable sort would allocate.
         self.list.sort_unstable_by_key(|candidate| (candidate.start, Reverse(candidate.merit)));
         self.list.dedup_by_key(|candidate| candidate.start);
         self.list
     }
 }
 
-/// What of each candidate no later one covers. One that does not tell its size goes on to the next,
-/// and counts only where no other is.
+/// The parts of each candidate that no later one covers. A candidate without a size extends to the next one,
+/// and only outside of others.
 fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Result<Vec<Function<'a>>, Error> {
     let mut functions = try_vec(candidates.len())?;
     let mut emit = |start: Vaddr, end: Vaddr, name: &'a [u8]| {
@@ -136,7 +136,7 @@ fn disjoint<'a>(candidates: Vec<Candidate<'a>>) -> Result<Vec<Function<'a>>, Err
         if start < end { functions.try_push(function) } else { Ok(()) }
     };
     let mut candidates = VecDeque::from(candidates);
-    // Those that have begun and not ended, the innermost last; all before `at` is done.
+    // Those that have begun and not ended, the innermost last. Everything before `at` is done.
     let mut open: Vec<(Vaddr, &[u8])> = Vec::new();
     let mut at = Vaddr(0);
     while let Some(next) = candidates.pop_front() {

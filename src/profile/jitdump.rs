@@ -1,12 +1,12 @@
-//! `jit-PID.dump`: a record for each function, with its code, and the time from which on it was
-//! where it was.
+//! `jit-PID.dump`: a record for each function, with its code, and the time from which it was at its
+//! address.
 //!
-//! perf learns of the file from a mapping of it that can be executed, which is why there is one;
-//! nothing ever runs there. `perf inject --jit` then makes an ELF file of each function, beside the
+//! perf finds the file by an executable mapping of it. That is the only use of the mapping; no code ever
+//! runs there. `perf inject --jit` then makes an ELF file of each function, beside the
 //! dump, so each dump gets a folder of its own. Times are of `CLOCK_MONOTONIC`, which `perf record
 //! -k 1` uses too.
 //!
-//! There is no record for code that is gone; what is recorded later counts from its own time on.
+//! It never writes a record for unloaded code: a later record for the same addresses counts from its time.
 //!
 //! Source: Linux `tools/perf/Documentation/jitdump-specification.txt`, version 2; where the folder
 //! is: `tools/perf/jvmti/jvmti_agent.c`.
@@ -34,18 +34,18 @@ use crate::debug::lines::Line;
 const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
 const HEADER_SIZE: u32 = 40;
-/// What kinds of records there are.
+/// The kinds of records.
 const CODE_LOAD: u32 = 0;
 const CODE_DEBUG_INFO: u32 = 2;
 const CODE_CLOSE: u32 = 3;
-/// Each begins with its kind, its size, and the time.
+/// Each record begins with its kind, its size, and the time.
 const PREFIX_SIZE: usize = 16;
 
 /// This process's dump.
 pub(super) struct JitDump {
     file: File,
     process: u32,
-    /// How many functions were recorded.
+    /// How many functions have been recorded.
     count: u64,
     _marker: Marker,
 }
@@ -80,7 +80,7 @@ impl JitDump {
         Ok(JitDump { file, process, count: 0, _marker: marker })
     }
 
-    /// Records these functions as being there from now on.
+    /// Records that these functions exist from now on.
     pub(super) fn add<'a>(
         &mut self,
         functions: impl Iterator<Item = Result<NamedCode<'a>, Error>>,
@@ -94,7 +94,7 @@ impl JitDump {
             require_memory().map_err(no_memory)?;
             let NamedCode { addresses, name, code, lines } = function.map_err(no_memory)?;
             if !lines.is_empty() {
-                // Before the code that it is about.
+                // It comes before the code to which it belongs.
                 let record = debug_info(addresses.start, &lines).map_err(no_memory)?;
                 write_record(&mut out, CODE_DEBUG_INFO, time, &[&record])?;
             }
@@ -103,7 +103,7 @@ impl JitDump {
             for word in [self.process, thread] {
                 body.extend_from_slice(&word.to_ne_bytes());
             }
-            // Where it is, twice: perf knows of code that is written elsewhere than where it runs.
+            // The address, twice: perf supports code that is written at one address and runs at another.
             for word in [start, start, size, self.count] {
                 body.extend_from_slice(&word.to_ne_bytes());
             }
@@ -115,7 +115,7 @@ impl JitDump {
         out.flush()
     }
 
-    /// The process ends.
+    /// Ends the dump, at the end of the process.
     pub(super) fn finish(&mut self) {
         if self.process == process::id() {
             // The end of the file says the same.
@@ -132,7 +132,7 @@ fn debug_info(function: usize, lines: &[(usize, Line)]) -> Result<Vec<u8>, Error
     }
     for (address, line) in lines {
         record.try_append(&(*address as u64).to_ne_bytes())?;
-        // The second is a discriminator, which nobody reads.
+        // The second is a discriminator, which no reader uses.
         for word in [line.line, 0] {
             record.try_append(&word.to_ne_bytes())?;
         }
@@ -164,7 +164,7 @@ fn now() -> u64 {
     seconds.saturating_add(now.tv_nsec.unsigned_abs())
 }
 
-/// A new folder for a dump and what is made from it, which nobody else can write to.
+/// A new folder for a dump and the files that perf makes from it. Only this user can write to it.
 fn folder() -> io::Result<PathBuf> {
     let base = ["JITDUMPDIR", "HOME"].iter().filter_map(env::var_os).find(|it| !it.is_empty());
     let folder = Path::new(base.as_deref().unwrap_or(OsStr::new("."))).join(".debug/jit");
@@ -180,20 +180,20 @@ fn folder() -> io::Result<PathBuf> {
     Ok(std::ffi::OsString::from_vec(template.into_bytes()).into())
 }
 
-/// The mapping that tells perf of the file.
+/// The mapping by which perf finds the file.
 struct Marker {
     address: *mut libc::c_void,
     len: usize,
 }
 
-// SAFETY: memory that nobody looks at.
+// SAFETY: the mapping is never read or written, from no thread.
 unsafe impl Send for Marker {}
 
 impl Marker {
     fn of(file: &File) -> io::Result<Marker> {
         let len = region::page::size();
         let access = libc::PROT_READ | libc::PROT_EXEC;
-        // SAFETY: a new mapping, wherever the kernel likes, of an open file.
+        // SAFETY: a new mapping of an open file, at an address of the kernel's choice.
         let address = unsafe {
             libc::mmap(ptr::null_mut(), len, access, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
         };
@@ -206,7 +206,7 @@ impl Marker {
 
 impl Drop for Marker {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `of` made; nobody refers to it.
+        // SAFETY: the mapping that `of` made, to which there are no references.
         unsafe { libc::munmap(self.address, self.len) };
     }
 }

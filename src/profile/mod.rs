@@ -1,14 +1,14 @@
 //! How a profiler comes to know the functions of an image that has no file.
 //!
-//! A profiler notes program counters while the process runs, and the names of the files that are
-//! mapped; names of functions it reads from those files later, mostly when the process is gone. For
-//! code without a file, perf and those who read its formats know two ways, and both are files that
-//! the process writes: the perf map ([`perf_map`]), one line for each function, and the jitdump
-//! ([`jitdump`]), which has the code too, and the time from which on it was where it was.
+//! A profiler records program counters while the process runs, and the names of the files that are
+//! mapped. It reads the names of functions from those files later, usually when the process has ended. For
+//! code without a file, perf and the readers of its formats know two ways, and both are files that the
+//! process writes: the perf map ([`perf_map`]), one line for each function, and the jitdump
+//! ([`jitdump`]), which has the code too, and the time from which it was at its address.
 //!
-//! So this is the one part of memdl that writes files, and only if the program or the operator asks
-//! for it. When nobody does, nothing is read, written or kept. What cannot be written is logged and
-//! left out: no load fails because of this.
+//! So this is the one part of memdl that writes files, and only if the program or the operator requests
+//! it. Otherwise nothing is read, written or kept. A failure is logged, and the image is left out: no load
+//! fails here.
 //!
 //! Sources: Linux `tools/perf/Documentation/jit-interface.txt`, `jitdump-specification.txt`.
 
@@ -36,25 +36,25 @@ use jitdump::JitDump;
 use named_code::{NamedCode, no_memory};
 use perf_map::PerfMap;
 
-/// What profilers are told about an image.
+/// How an image is published to profilers.
 ///
 /// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`) overrides what the
 /// program has chosen, so that an operator needs no rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Nothing: nothing is written, and nothing costs.
+    /// Not at all. Nothing is written, and it costs nothing.
     #[default]
     Off,
-    /// Names of functions, in `/tmp/perf-PID.map`, for `perf report`, `perf script` and all others
-    /// that read such files.
+    /// Names of functions, in `/tmp/perf-PID.map`, for `perf report`, `perf script` and other programs that
+    /// read such files.
     ///
-    /// The file is there for a report that is made when the process is gone, so **it stays**, as
-    /// that of other runtimes does; whoever asked for it removes it. The lines of an image stay when
-    /// it is unloaded, until another image is loaded to its addresses: perf cannot tell the two
-    /// apart, [`Profile::JitDump`] can. Such lines are given up from 64 MiB on, the oldest first.
+    /// The file serves a report that is made after the process has ended, so **it stays**, as the maps of
+    /// other runtimes do; its user removes it. The lines of an image stay when it is unloaded, until another
+    /// image is loaded to its addresses: perf cannot tell the two apart, [`Profile::JitDump`] can. At most 64
+    /// MiB of such lines are kept; the oldest are removed.
     ///
-    /// A file of a former process of this number is replaced. If another runtime of the process
+    /// A file of an earlier process with this number is replaced. If another runtime of the process
     /// has made the file, lines are added to it.
     PerfMap,
     /// As [`Profile::PerfMap`], for reports that are made while the process runs: the lines of an
@@ -82,7 +82,7 @@ const WORDS: [(&str, Profile); 4] = [
 ];
 
 impl Profile {
-    /// What the environment says, and if it says nothing that we know, `self`.
+    /// The way that the environment requests, or `self` if it requests none that exists.
     pub(crate) fn effective(self) -> Profile {
         environment::overridden(ENVIRONMENT, &WORDS, self)
     }
@@ -109,7 +109,7 @@ fn lock() -> Guard<'static, Files> {
 
 /// Called when the process exits, or what memdl is linked into is unloaded.
 pub(crate) fn finish() {
-    // Never wait here: a thread that held the lock may be gone.
+    // Never wait here: the thread that holds the lock may have ended.
     if let Some(mut files) = FILES.try_lock() {
         if let Some(map) = &mut files.map {
             map.finish();
@@ -120,7 +120,7 @@ pub(crate) fn finish() {
     }
 }
 
-/// What has been written about an instance of an image. Dropped before its memory goes.
+/// An instance's entries in the files. Dropped before its memory is unmapped.
 #[derive(Debug)]
 pub(crate) struct Registration {
     /// Of the image.
@@ -129,8 +129,8 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Tells profilers of an image that is in place; `None` if nobody wants to know or it cannot be
-    /// told. `profile` is [`Profile::effective`] already; `debug_info` was split off the image.
+    /// Publishes an instance, which is relocated; `None` if `profile` is [`Profile::Off`] or a file cannot be
+    /// written. `profile` comes from [`Profile::effective`]; `debug_info` was split off the image.
     pub(crate) fn new(
         profile: Profile,
         name: &str,
@@ -201,8 +201,8 @@ impl Drop for Registration {
     }
 }
 
-/// The lines of a perf map. perf shows names there as they are written, so they are written as
-/// people know them; and it cannot tell which image they are of, so they say it.
+/// The lines of a perf map. perf shows names as they are written, so they are demangled. It does not know
+/// the image of a line, so the name contains it.
 fn rows<'a>(
     image: &str,
     functions: impl Iterator<Item = Result<NamedCode<'a>, Error>>,

@@ -1,4 +1,4 @@
-//! A function of an image as profilers are to see it.
+//! A function of an instance, in the form that the files for profilers need. It is not written here.
 
 #![forbid(unsafe_code)]
 
@@ -8,18 +8,18 @@ use std::ops::Range;
 use crate::base::error::Error;
 use crate::debug::lines::Line;
 
-/// A function of an image in place.
+/// A function of an instance.
 pub(super) struct NamedCode<'a> {
     pub(super) addresses: Range<usize>,
-    /// As linkage has it; without control characters.
+    /// Its linkage name, without control characters.
     pub(super) name: String,
     /// Empty where code cannot be read.
     pub(super) code: &'a [u8],
-    /// Its lines, by run-time addresses; ascending. Empty where nobody asks.
+    /// Its lines, by run-time addresses, ascending. Empty unless a jitdump is written.
     pub(super) lines: Vec<(usize, Line)>,
 }
 
-/// What has become of a file that there was no memory for.
+/// The error of a file for which there was no memory.
 pub(super) fn no_memory(_: Error) -> io::Error {
     io::ErrorKind::OutOfMemory.into()
 }

@@ -1,20 +1,20 @@
 //! `/tmp/perf-PID.map`: a line `START SIZE name` for each function, numbers in hexadecimal.
 //!
-//! The name of the file is known to everybody and the folder is everybody's, so nothing there is
-//! trusted: a link is not followed, and a file that is not ours alone is not written to. perf in
+//! Any user can guess the name of the file and write to the folder, so nothing there is trusted: a link is
+//! never followed, and a file that others can write to is never written to. perf in
 //! turn reads the file only if it belongs to the process's user.
 //!
 //! The file may be shared with other runtimes of the process, which append to it and know nothing
-//! of each other. So it is never cut or renamed, lines are only ever appended at its end, and what
-//! is no longer true is overwritten with newlines, which readers skip, after a look whether it is
-//! still what was written. Such gaps are used again, so that a process that loads and unloads all
-//! day does not fill the disk.
+//! of each other. So it is never truncated or renamed. Lines are appended at its end, and lines that are no
+//! longer true are overwritten with newlines, which readers skip, if the file still has there what was
+//! written. Such gaps are used again, so that a process that loads and unloads for days does not fill the
+//! disk.
 //!
-//! perf does not say which of two lines for an address it believes (it is mostly the first), so
-//! there must be one only: lines of an image that is gone go when its addresses are used again.
+//! perf does not document which of two lines for an address it uses (usually the first), so there must be
+//! only one: lines of an unloaded image are removed when its addresses are used again.
 //!
-//! A forked child has another number and so another file. It gets one with its first load, with
-//! the lines of the images that it was born with.
+//! A forked child has another number and so another file. It makes one at its first load, with the lines of
+//! the images that it has inherited.
 //!
 //! Sources: Linux `tools/perf/Documentation/jit-interface.txt`; `tools/perf/util/symbol.c`
 //! (`dso__load_perf_map`).
@@ -43,21 +43,21 @@ pub(super) struct PerfMap {
     process: u32,
     /// Whether memdl has made it.
     is_ours: bool,
-    /// Whether it is to be there when the process is not.
+    /// Whether it stays when the process ends.
     keep: bool,
     /// In the order in which images were loaded.
     blocks: Vec<Block>,
-    /// Where in the file there are only newlines; ascending.
+    /// The parts of the file with nothing but newlines, ascending.
     gaps: Vec<Range<u64>>,
 }
 
 /// The lines of one image.
 struct Block {
-    /// The image's.
+    /// The addresses of the image.
     addresses: Range<usize>,
-    /// Where in the file.
+    /// Their place in the file.
     place: Range<u64>,
-    /// Whether they stay when the image goes.
+    /// Whether they stay when the image is unloaded.
     keep: bool,
     is_live: bool,
 }
@@ -80,7 +80,7 @@ impl PerfMap {
         slot.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Takes over what the map of the parent process says of the images that are in place.
+    /// Copies the lines of the images that are loaded from the map of the parent process.
     fn inherit(&mut self, parents: &PerfMap) -> io::Result<()> {
         for block in parents.blocks.iter().filter(|block| block.is_live) {
             // The parent may have unloaded it meanwhile, and overwritten the lines.
@@ -98,7 +98,7 @@ impl PerfMap {
         rows: &str,
         keep: bool,
     ) -> io::Result<()> {
-        // What else was there is gone.
+        // Images that had these addresses are unloaded.
         self.erase(|block| {
             block.addresses.start < addresses.end && addresses.start < block.addresses.end
         })?;
@@ -109,14 +109,14 @@ impl PerfMap {
         Ok(())
     }
 
-    /// Puts bytes into a gap or at the end, and tells where.
+    /// Writes bytes into a gap or at the end, and returns their place.
     fn write(&mut self, bytes: &[u8]) -> io::Result<Range<u64>> {
         let len = bytes.len() as u64;
         let fits = |gap: &Range<u64>| len_of(gap) >= len;
         while let Some(index) = self.gaps.iter().position(fits) {
             let Range { start, end } = self.gaps.remove(index);
             if !self.read(start..end).is_some_and(|found| found.iter().all(|&it| it == b'\n')) {
-                // Somebody has cut the file, or written over it: no gap any more.
+                // Another writer has truncated the file or written there: this is no gap any more.
                 continue;
             }
             self.file.write_all_at(bytes, start)?;
@@ -138,10 +138,10 @@ impl PerfMap {
         Ok(end.saturating_sub(len)..end)
     }
 
-    /// Takes out of the file what these blocks say.
+    /// Removes the lines of these blocks from the file.
     fn erase(&mut self, is_void: impl Fn(&Block) -> bool) -> io::Result<()> {
         const NEWLINES: [u8; 1024] = [b'\n'; 1024];
-        // Without memory to look at them, lines stay: then other images' may stand in their place.
+        // Without memory to read them, lines stay: other images may have written to their place.
         while let Some(index) = self.blocks.iter().position(&is_void) {
             let block = self.blocks.remove(index);
             let Some(rows) = self.rows(&block) else { continue };
@@ -158,7 +158,7 @@ impl PerfMap {
 
     fn add_gap(&mut self, gap: Range<u64>) {
         if self.gaps.try_room(1).is_err() {
-            // Nobody will write there again.
+            // The gap is not used again.
             return;
         }
         let index = self.gaps.partition_point(|other| other.start < gap.start);
@@ -174,7 +174,7 @@ impl PerfMap {
         }
     }
 
-    /// What stands in the file.
+    /// The bytes at this place of the file.
     fn read(&self, place: Range<u64>) -> Option<Vec<u8>> {
         let len = usize::try_from(place.end.checked_sub(place.start)?).ok()?;
         let mut bytes = try_zeroed(len).ok()?;
@@ -182,7 +182,7 @@ impl PerfMap {
         Some(bytes)
     }
 
-    /// The lines of a block, if they are there still: whole lines, each of an address in the image.
+    /// The lines of a block, if they are still there: whole lines, each with an address in the image.
     fn rows(&self, block: &Block) -> Option<String> {
         let rows = String::from_utf8(self.read(block.place.clone())?).ok()?;
         let is_ours = |row: &str| {
@@ -215,7 +215,7 @@ impl PerfMap {
         self.erase(|block| !block.is_live && (!block.keep || oldest.contains(&block.place.start)))
     }
 
-    /// The process ends.
+    /// Removes the file at the end of the process, unless it stays.
     pub(super) fn finish(&mut self) {
         if self.process == process::id() && !self.keep {
             self.unlink();
@@ -239,7 +239,7 @@ impl PerfMap {
 pub(super) fn remove(slot: &mut Option<PerfMap>, start: usize) -> io::Result<()> {
     let Some(map) = slot else { return Ok(()) };
     if map.process != process::id() {
-        // A forked child that has loaded nothing yet: the parent, whose map it is, has the image.
+        // A forked child that has loaded nothing yet: the map is the parent's, which has the image.
         map.blocks.retain(|block| block.addresses.start != start);
         return Ok(());
     }
@@ -251,12 +251,12 @@ pub(super) fn remove(slot: &mut Option<PerfMap>, start: usize) -> io::Result<()>
     erased
 }
 
-/// How many bytes of the file this is.
+/// The length of this part of the file.
 fn len_of(place: &Range<u64>) -> u64 {
     place.end.saturating_sub(place.start)
 }
 
-/// Opens the map, and tells whether it was made by this.
+/// Opens the map, and returns whether it was created.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -278,7 +278,7 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
         return Err(io::Error::other("the file that is there is not this process's alone"));
     }
     if decoded.modified()? < started()? {
-        // Of a process that had this number before.
+        // It belonged to an earlier process with this number.
         fs::remove_file(path)?;
         return make();
     }

@@ -1,10 +1,9 @@
 //! How much may be spent on the debug information of one image.
 //!
 //! A small file can state much: compressed sections of zeroes, tables that thousands of units share,
-//! lists that thousands of entries refer to. What is unpacked and what is read is taken from a
-//! [`Budget`] first. It grows with the size of the file and ends at [`Limits`], so that it is never in
-//! the way of what compilers and linkers make, and that nothing costs more than a multiple of the
-//! bytes that were received.
+//! lists that thousands of entries refer to. Whoever unpacks or reads takes the cost from a [`Budget`] first.
+//! The budget grows with the size of the file, up to [`Limits`]: files of compilers and linkers never reach it,
+//! and nothing costs more than a multiple of the bytes that were received. It never measures time.
 
 #![forbid(unsafe_code)]
 
@@ -12,17 +11,17 @@ use std::cell::Cell;
 
 use crate::base::limits::Limits;
 
-/// How many bytes may be unpacked for each byte of the file, and besides.
-const UNPACKED_FOR_EACH: u64 = 16;
-const UNPACKED_BESIDES: u64 = 16 << 20;
-/// The same of one section: for each of its bytes, and at least. DWARF packs to a fifth.
-const SECTION_FOR_EACH: u64 = 64;
-const SECTION_AT_LEAST: u64 = 256 << 10;
-/// How many steps there may be for each byte of the file, and besides.
-const STEPS_FOR_EACH: u64 = 8;
-const STEPS_BESIDES: u64 = 16_000_000;
+/// How many bytes may be unpacked for each byte of the file, and in addition.
+const UNPACKED_PER_BYTE: u64 = 16;
+const UNPACKED_BASE: u64 = 16 << 20;
+/// The limit of one section: for each of its bytes, and at least. DWARF is compressed to a fifth.
+const SECTION_PER_BYTE: u64 = 64;
+const MIN_SECTION: u64 = 256 << 10;
+/// How many steps may be taken for each byte of the file, and in addition.
+const STEPS_PER_BYTE: u64 = 8;
+const STEPS_BASE: u64 = 16_000_000;
 
-/// What no image may exceed, of [`Limits`].
+/// The limits of an image, from [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Maximum {
     unpacked: u64,
@@ -41,7 +40,7 @@ impl Default for Maximum {
     }
 }
 
-/// What may be spent each time that the debug information of an image is read.
+/// The most that one reading of an image's debug information may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allowance {
     unpacked: u64,
@@ -55,8 +54,8 @@ impl Allowance {
             for_each.saturating_mul(len as u64).saturating_add(besides)
         };
         Allowance {
-            unpacked: fair(UNPACKED_FOR_EACH, UNPACKED_BESIDES).min(most.unpacked),
-            steps: fair(STEPS_FOR_EACH, STEPS_BESIDES).min(most.steps),
+            unpacked: fair(UNPACKED_PER_BYTE, UNPACKED_BASE).min(most.unpacked),
+            steps: fair(STEPS_PER_BYTE, STEPS_BASE).min(most.steps),
         }
     }
 
@@ -74,13 +73,13 @@ pub(crate) struct Budget {
     steps: Cell<u64>,
 }
 
-/// Why no more is read.
+/// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OverBudget {
-    /// One section is too large by its own word.
+    /// The stated size of one section is too large.
     #[error("unpacked it has {size} bytes, and {limit} are allowed for one of its size")]
     Section { size: u64, limit: u64 },
-    /// All sections are.
+    /// The stated sizes of all sections are too large together.
     #[error(
         "unpacked, the debug sections have more than {limit} bytes (Limits::unpacked_debug_info, \
          which small files get a part of)"
@@ -95,9 +94,9 @@ pub(crate) enum OverBudget {
 }
 
 impl Budget {
-    /// Takes the room of a section of `packed` bytes that says that unpacked it has `size`.
+    /// Pays for unpacking a section of `packed` bytes to the `size` that it states.
     pub(crate) fn unpack(&self, packed: usize, size: u64) -> Result<(), OverBudget> {
-        let limit = (packed as u64).saturating_mul(SECTION_FOR_EACH).max(SECTION_AT_LEAST);
+        let limit = (packed as u64).saturating_mul(SECTION_PER_BYTE).max(MIN_SECTION);
         if size > limit {
             return Err(OverBudget::Section { size, limit });
         }
@@ -106,7 +105,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes this many steps.
+    /// Pays for this many steps.
     #[inline]
     pub(crate) fn step(&self, steps: usize) -> Result<(), OverBudget> {
         match self.steps.get().checked_sub(steps as u64) {

@@ -1,4 +1,4 @@
-//! Writing LEB128 (DWARF 5, 7.6).
+//! Writing LEB128 (DWARF 5, 7.6). It never reads it: gimli does.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Line programs for [`super::dwp`], converted row by row.
+//! Converting line programs row by row, for packages of split DWARF (`debug/symfile/dwp.rs`).
 //!
 //! gimli converts the header. The rows it would convert too, but trusts them: it panics where addresses of
 //! a sequence do not ascend, or a file without a name is defined, and loses the rest of a sequence that
@@ -13,17 +13,17 @@
 use gimli::write::{Address, ConvertError, ConvertLineProgram, FileId, LineProgram};
 use gimli::{ColumnType, IncompleteLineProgram, LineEncoding, LineRow, Reader};
 
-/// What a converted program has for its encoding: LLVM's.
+/// The encoding of a converted program: LLVM's.
 pub(crate) fn encoding() -> LineEncoding {
     LineEncoding::default()
 }
 
-/// The program and its files, in the order of their old numbers. `header` was read of it, and no row.
+/// The program and its files, in the order of their old numbers. `header` has been read from it, and no row.
 pub(crate) fn convert<R: Reader<Offset = usize>>(
     from: IncompleteLineProgram<R>,
     header: ConvertLineProgram<'_, R>,
 ) -> Result<(LineProgram, Vec<FileId>), ConvertError> {
-    /// From a row to the next one. Nothing that is loaded has as much code.
+    /// The largest distance from a row to the next one. No image has so much code.
     const MAX_ADVANCE: u64 = 1 << 32;
     // For machines that have several operations in an instruction: addresses are pairs there.
     if from.header().line_encoding().maximum_operations_per_instruction != 1 {
@@ -31,7 +31,7 @@ pub(crate) fn convert<R: Reader<Offset = usize>>(
     }
     let numbers_start_at = u64::from(from.header().version() <= 4);
     let (mut program, files) = header.program();
-    // Of the sequence: its address, and the last row's distance from it.
+    // The address of the sequence, and the distance of the last row from it.
     let mut sequence: Option<(u64, u64)> = None;
     let mut rows = from.rows();
     while let Some((_, row)) = rows.next_row()? {

@@ -1,18 +1,18 @@
 //! Split DWARF: units whose entries are in a file that only a debugger has (`.dwo`, `-gsplit-dwarf`).
 //!
-//! What the image has of such a unit is a *skeleton*: where its lines are, and the name of the file.
-//! Two things are done about skeletons:
+//! The image has a *skeleton* of such a unit: where its lines are, and the name of the file. Two things are
+//! done about skeletons:
 //!
 //! * In DWARF 5 they have a tag of their own. When the file is missing gdb (13.1) refuses it, "unexpected
 //!   tag 'DW_TAG_skeleton_unit'", and then sets none of its breakpoints, in no library. DWARF 4, and
 //!   so gdb, knows a skeleton by its attributes: with the tag of an ordinary unit gdb shows functions'
 //!   names and lines without the file, and all with it.
-//! * Locations in the file take addresses from `.debug_addr`. Which of the entries there belong to
-//!   split units is told here, and what the skeleton tells of them; [`super::tls_locations`] tells what
-//!   they are.
+//! * Locations in the file take addresses from `.debug_addr`. Which of its entries belong to
+//!   split units, and what skeletons say about them, is found here; [`super::tls_locations`] finds what the
+//!   entries are.
 //!
-//! It reads no entries but the first of each unit, each table of abbreviations once, no more of
-//! the lists of ranges than there is, and nothing beyond the [`Budget`].
+//! It reads only the first entry of each unit, each table of abbreviations once, each byte of the lists of
+//! ranges once, and never more than the [`Budget`] allows.
 //!
 //! Sources: DWARF 5, 3.1.2 (skeleton units), 7.5.3 (abbreviations), 7.25 (ranges), 7.27
 //! (`.debug_addr`); gdb `dwarf2/read.c` (`cutu_reader`).
@@ -37,10 +37,10 @@ use crate::base::fallible::{
     try_insert,
 };
 
-/// What it takes to note something for each of the thing, in steps: it is memory, too.
+/// The cost of noting something, in steps: it takes memory.
 const NOTED: usize = 8;
 
-/// What it takes to read an attribute of a skeleton, in steps.
+/// The cost of reading an attribute of a skeleton, in steps.
 const ATTRIBUTE: usize = 8;
 
 /// The tag of an ordinary unit.
@@ -52,12 +52,12 @@ type Input<'a> = EndianSlice<'a, LittleEndian>;
 /// that; compilers' have some thousand bytes.
 const MAX_TABLE: usize = 1 << 20;
 
-/// The most that gimli's may have for each byte, while it grows.
+/// The most memory that gimli's table takes for each of these bytes, while it grows.
 const OF_TABLE: usize = 96;
 
-/// Why split units cannot be told.
+/// Why split units cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotTold {
+pub(crate) enum SkeletonError {
     #[error("{0}")]
     Unreadable(#[from] gimli::Error),
     #[error(transparent)]
@@ -79,16 +79,16 @@ pub(crate) struct SplitSections<'a> {
     pub lists: &'a [u8],
 }
 
-/// What a skeleton tells of the addresses that its unit refers to.
+/// What a skeleton says about the addresses that its unit refers to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SplitUnit {
     /// Its part of `.debug_addr`.
     pub addresses: Range<usize>,
-    /// The entries there, counted from 0, that its code begins at, as far as it refers to them.
+    /// The entries at which its code begins, counted from 0, as far as the skeleton refers to them.
     pub code: BTreeSet<usize>,
-    /// How many parts of its code the linker threw away, of those that it states itself.
-    pub thrown_away: usize,
-    /// Whether what it refers to of variables comes first, before all code.
+    /// How many parts of its code the linker discarded, of those that the skeleton states itself.
+    pub discarded: usize,
+    /// Whether the entries of variables come before those of code.
     pub variables_first: bool,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Abbreviations {
     /// For each byte of the section a bit: whether a table begins there. Each zero may be an empty
     /// table.
     starts: Vec<u64>,
-    /// The table and the code of each that names a file.
+    /// The table and the code of each abbreviation that names a file.
     split: HashSet<(usize, u64)>,
     /// Where the tags of skeletons are, each a byte.
     skeletons: Vec<usize>,
@@ -107,8 +107,8 @@ impl Abbreviations {
     /// `DW_TAG_skeleton_unit`; a section without this byte has none.
     pub(crate) const SKELETON: u8 = 0x4a;
 
-    /// Reads them one after the other; up to where they cannot be read.
-    pub(crate) fn read(section: &[u8], budget: &Budget) -> Result<Abbreviations, NotTold> {
+    /// Reads the tables one after the other, up to the first that is malformed.
+    pub(crate) fn read(section: &[u8], budget: &Budget) -> Result<Abbreviations, SkeletonError> {
         let starts = try_filled(0, (section.len() / 64).saturating_add(1))?;
         let mut all = Abbreviations { starts, split: HashSet::new(), skeletons: vec![] };
         let mut input = EndianSlice::new(section, LittleEndian);
@@ -121,8 +121,8 @@ impl Abbreviations {
                     table = section.len().saturating_sub(input.len());
                     all.begin(table);
                 }
-                // What is cut off is no abbreviation.
-                Err(NotTold::Unreadable(_)) => break,
+                // A truncated one is no abbreviation.
+                Err(SkeletonError::Unreadable(_)) => break,
                 Err(error) => return Err(error),
             }
         }
@@ -153,7 +153,7 @@ impl Abbreviations {
         table: usize,
         input: &mut EndianSlice<'_, LittleEndian>,
         budget: &Budget,
-    ) -> Result<bool, NotTold> {
+    ) -> Result<bool, SkeletonError> {
         budget.step(1)?;
         let code = input.read_uleb128()?;
         if code == 0 {
@@ -188,12 +188,12 @@ impl Abbreviations {
         !self.split.is_empty()
     }
 
-    /// Whether there is a skeleton that says so by its tag.
+    /// Whether there is a skeleton with the tag of one.
     pub(crate) fn has_skeletons(&self) -> bool {
         !self.skeletons.is_empty()
     }
 
-    /// Makes skeletons known by their attributes only.
+    /// Gives skeletons the tag of an ordinary unit.
     pub(crate) fn make_ordinary(&self, section: &mut [u8]) {
         for &at in &self.skeletons {
             if let Some(tag) = section.get_mut(at) {
@@ -202,17 +202,16 @@ impl Abbreviations {
         }
     }
 
-    /// What is known of each part of a `.debug_addr` of `len` bytes that belongs to split units,
-    /// ascending.
+    /// The parts of a `.debug_addr` of `len` bytes that belong to split units, ascending.
     pub(crate) fn units(
         &self,
         sections: &SplitSections<'_>,
         len: usize,
         budget: &Budget,
-    ) -> Result<Vec<SplitUnit>, NotTold> {
+    ) -> Result<Vec<SplitUnit>, SkeletonError> {
         let section = DebugAbbrev::new(sections.abbreviations, LittleEndian);
         let entries = DebugInfo::new(sections.entries, LittleEndian);
-        // Those that share a table together, so that it is read once and one is kept at a time.
+        // Units that share a table come together, so that one table is kept at a time and read once.
         let mut split: Vec<(usize, usize)> = Vec::new();
         let mut units = entries.units();
         while let Some(unit) = units.next()? {
@@ -257,7 +256,7 @@ impl Abbreviations {
                         let unit_here = found.entry(base.0).or_insert_with(|| SplitUnit {
                             addresses: base.0..len,
                             code: BTreeSet::new(),
-                            thrown_away: 0,
+                            discarded: 0,
                             variables_first: true,
                         });
                         code.read(root, unit.encoding(), unit_here)?;
@@ -274,7 +273,7 @@ impl Abbreviations {
     }
 }
 
-/// Where skeletons say that their code is.
+/// Reads where skeletons state their code.
 struct Code<'a, 'b> {
     lists: RangeLists<Input<'a>>,
     /// How many entries of lists may still be read: units share no lists, unless they lie.
@@ -290,13 +289,13 @@ impl<'a, 'b> Code<'a, 'b> {
         Code { lists: RangeLists::new(ranges, lists), left, budget }
     }
 
-    /// Adds to `unit` what this skeleton says.
+    /// Adds the code of this skeleton to `unit`.
     fn read(
         &mut self,
         root: &DebuggingInformationEntry<Input<'a>>,
         encoding: Encoding,
         unit: &mut SplitUnit,
-    ) -> Result<(), NotTold> {
+    ) -> Result<(), SkeletonError> {
         // LLVM's begin with that, gcc's with where the code is.
         unit.variables_first &=
             root.attrs().first().is_some_and(|first| first.name() == DW_AT_stmt_list);
@@ -319,7 +318,7 @@ impl<'a, 'b> Code<'a, 'b> {
                 if let Some(AttributeValue::Addr(start)) = root.attr_value(DW_AT_low_pc)
                     && root.attr_value(DW_AT_high_pc).is_some()
                 {
-                    unit.count_thrown_away(start);
+                    unit.count_discarded(start);
                 }
                 return Ok(());
             }
@@ -338,7 +337,7 @@ impl<'a, 'b> Code<'a, 'b> {
                 RawRngListEntry::AddressOrOffsetPair { begin, .. }
                 | RawRngListEntry::StartEnd { begin, .. }
                 | RawRngListEntry::StartLength { begin, .. } => {
-                    unit.count_thrown_away(begin);
+                    unit.count_discarded(begin);
                 }
                 RawRngListEntry::BaseAddress { .. } | RawRngListEntry::OffsetPair { .. } => {}
             }
@@ -349,7 +348,7 @@ impl<'a, 'b> Code<'a, 'b> {
 
 impl SplitUnit {
     fn add_code(&mut self, index: usize) -> Result<(), Error> {
-        /// So many take a small part of the spare memory.
+        /// This many take a small part of the spare memory.
         const AT_ONCE: usize = 64;
         if self.code.len() % AT_ONCE == AT_ONCE - 1 {
             require_memory()?;
@@ -358,13 +357,13 @@ impl SplitUnit {
         Ok(())
     }
 
-    fn count_thrown_away(&mut self, address: u64) {
-        self.thrown_away = self.thrown_away.saturating_add(usize::from(is_thrown_away(address)));
+    fn count_discarded(&mut self, address: u64) {
+        self.discarded = self.discarded.saturating_add(usize::from(is_discarded(address)));
     }
 }
 
-/// Whether a linker states this for what it has thrown away: 0 ends a list of DWARF 4, which has 1.
-fn is_thrown_away(address: u64) -> bool {
+/// Whether a linker states this address for discarded code: 0, or 1 where 0 would end a list of DWARF 4.
+fn is_discarded(address: u64) -> bool {
     address <= 1 || address >= u64::MAX - 1
 }
 
@@ -428,13 +427,13 @@ mod tests {
         bases.iter().flat_map(unit).collect()
     }
 
-    /// What is told of units in these sections.
+    /// The split units in these sections.
     fn told(
         all: &Abbreviations,
         entries: &[u8],
         ranges: &[u8],
         lists: &[u8],
-    ) -> Result<Vec<SplitUnit>, NotTold> {
+    ) -> Result<Vec<SplitUnit>, SkeletonError> {
         all.units(&SplitSections { abbreviations: TABLES, entries, ranges, lists }, 100, &budget())
     }
 
@@ -443,7 +442,7 @@ mod tests {
         let all = read(TABLES);
         let of = |entries: &[u8]| {
             let units = told(&all, entries, &[], &[])?.into_iter();
-            Ok::<_, NotTold>(units.map(|unit| unit.addresses).collect::<Vec<_>>())
+            Ok::<_, SkeletonError>(units.map(|unit| unit.addresses).collect::<Vec<_>>())
         };
         assert_eq!(of(&entries(&[48, 8], 1, 0)).unwrap(), [8..48, 48..100]);
         assert_eq!(of(&entries(&[8, 8, 16, 200], 1, 0)).unwrap(), [8..16, 16..100]);
@@ -486,7 +485,7 @@ mod tests {
         skeleton: &(Vec<u8>, Vec<u8>),
         ranges: &[u8],
         lists: &[u8],
-    ) -> Result<Vec<SplitUnit>, NotTold> {
+    ) -> Result<Vec<SplitUnit>, SkeletonError> {
         let (table, entries) = skeleton;
         let all = read(table);
         all.units(&SplitSections { abbreviations: table, entries, ranges, lists }, 100, &budget())
@@ -500,7 +499,7 @@ mod tests {
         let ranges = pairs.map(|it: u64| it.to_le_bytes());
         let units = told_of(&gcc, ranges.as_flattened(), &[]).unwrap();
         let code = BTreeSet::new();
-        let of = SplitUnit { addresses: 0..100, code, thrown_away: 2, variables_first: false };
+        let of = SplitUnit { addresses: 0..100, code, discarded: 2, variables_first: false };
         assert_eq!(units, [of]);
     }
 
@@ -518,7 +517,7 @@ mod tests {
         let lists = [&header[..], &list].concat();
         let units = told_of(&llvm, &[], &lists).unwrap();
         let code = BTreeSet::from([2, 5]);
-        let of = SplitUnit { addresses: 8..100, code, thrown_away: 0, variables_first: true };
+        let of = SplitUnit { addresses: 8..100, code, discarded: 0, variables_first: true };
         assert_eq!(units, [of]);
         assert!(told_of(&llvm, &[], &lists[..lists.len() - 2]).is_err());
     }

@@ -1,4 +1,4 @@
-//! Where thread-local variables are, rewritten in DWARF so that gdb finds them.
+//! Rewriting the locations of thread-local variables in DWARF, so that gdb finds the variables.
 //!
 //! DWARF says of a thread-local variable: its offset in its library's block, and "ask the system
 //! for the block". gdb asks `libthread_db` with the library's link map; for a library from the JIT
@@ -17,9 +17,9 @@
 //! their bytes, length included, and by the offset lying in the block; walking all DWARF finds the
 //! very same (tried on C, C++ and Rust libraries), at many times the cost.
 //!
-//! With split DWARF ([`super::skeleton`]) the location is in a file that only the debugger has, and takes
-//! the offset from an entry of `.debug_addr` ([`slots`]). There the distance can be added, but no pointer followed: then
-//! the offset is made to lead outside all memory.
+//! With split DWARF ([`super::skeleton`]) the location is in a file that only the debugger has, and takes the
+//! offset from an entry of `.debug_addr` ([`slots`]). There the distance can be added, but no pointer
+//! followed: then the offset is made to lead outside all memory.
 //!
 //! Sources: DWARF 5, 2.5.1 (operations), 7.27 (`.debug_addr`); gdb `dwarf2/loc.c`, `target.c`
 //! (`target_translate_tls_address`); the behaviour of gdb 12 to 18 was found by experiment.
@@ -43,9 +43,9 @@ const LOCATION: usize = 10;
 /// The length of an entry of `.debug_addr`.
 const SLOT: usize = 8;
 
-/// From so many bytes on it is worth to ask the processor what it can do to search them: in virtual
-/// machines the first one to ask in a process waits for 30 us.
-const WORTH_ASKING: usize = 1 << 17;
+/// From this many bytes on, a search that first asks the processor for its features is faster. In virtual
+/// machines the first request in a process takes 30 us.
+const MIN_FOR_FEATURES: usize = 1 << 17;
 
 /// Where every thread has its block of an instance's thread-local variables, seen from its block
 /// of the first module's, which is where debuggers start from.
@@ -59,7 +59,7 @@ pub(crate) enum ThreadLocals {
     Elsewhere,
 }
 
-/// What tells where a thread-local variable is.
+/// A location of a thread-local variable, or a slot that one refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsLocation {
     /// Where its bytes begin in the section.
@@ -75,19 +75,18 @@ enum Form {
     Location { ask: u8 },
     /// An offset that a location elsewhere refers to.
     Slot,
-    /// As that, unless it is an address.
+    /// Such an offset, or an address.
     Doubtful,
 }
 
-/// Takes a [`TlsLocation`], or says why there can be no more.
+/// Takes a [`TlsLocation`], or returns why it can take no more.
 pub(crate) type Take<'t, E> = &'t mut dyn FnMut(TlsLocation) -> Result<(), E>;
 
-/// The locations of thread-local variables in a section of DIEs, of an image whose block has this
-/// many bytes. Of a variable that the linker threw away the offset is 0, so one may be told even where
-/// no block is.
+/// The locations of thread-local variables in a section of DIEs, of an image whose block has `block_size`
+/// bytes. A variable that the linker discarded has the offset 0, so there may be locations without a block.
 pub(crate) fn locations<E>(section: &[u8], block_size: u64, take: Take<'_, E>) -> Result<(), E> {
     let block_size = block_size.max(1);
-    let site_at = |at: usize| {
+    let location_at = |at: usize| {
         let after = at.checked_add(LOCATION)?;
         let Some(&[DW_OP_CONST8U, ref offset @ .., ask]) = section.get(at..after) else {
             return None;
@@ -97,12 +96,12 @@ pub(crate) fn locations<E>(section: &[u8], block_size: u64, take: Take<'_, E>) -
         let is_part = || section.get(after) == Some(&DW_OP_PLUS_UCONST);
         // A part has an operand, too.
         let is_whole = len == LOCATION || (LOCATION + 2..0x80).contains(&len) && is_part();
-        let site = TlsLocation { at, offset, form: Form::Location { ask } };
-        (is_whole && offset < block_size).then_some(site)
+        let location = TlsLocation { at, offset, form: Form::Location { ask } };
+        (is_whole && offset < block_size).then_some(location)
     };
-    let ends_at = |end: usize| site_at(end.checked_sub(LOCATION - 1)?);
+    let ends_at = |end: usize| location_at(end.checked_sub(LOCATION - 1)?);
     let (one, other) = (DW_OP_FORM_TLS_ADDRESS, DW_OP_GNU_PUSH_TLS_ADDRESS);
-    if section.len() < WORTH_ASKING {
+    if section.len() < MIN_FOR_FEATURES {
         let asks = memchr::arch::all::memchr::Two::new(one, other);
         asks.iter(section).filter_map(ends_at).try_for_each(take)
     } else {
@@ -110,22 +109,21 @@ pub(crate) fn locations<E>(section: &[u8], block_size: u64, take: Take<'_, E>) -
     }
 }
 
-/// Whose an address is that an image states, as far as it matters for what is in `.debug_addr`.
+/// To what an address in `.debug_addr` belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Code,
-    /// A thread-local variable: gcc (12) states where its initial value is, in place of its offset.
+    /// A thread-local variable: gcc (12) states the address of its initial value in place of its offset.
     ThreadLocal {
         offset: u64,
     },
-    /// That, or an ordinary variable: where initial values are zero they take no room.
+    /// A thread-local or an ordinary variable: initial values of zero take no addresses of their own.
     Doubtful,
     Other,
 }
 
-/// The offsets of thread-local variables among the entries of `.debug_addr` of one unit, of an image
-/// whose block has this many bytes.
-/// `has_first` is whether the variable at offset 0 may be among them.
+/// The offsets of thread-local variables among the entries of `.debug_addr` of one unit, of an image whose
+/// block has `block_size` bytes. `has_first` is whether the variable at offset 0 may be among them.
 pub(crate) fn slots<E>(
     entries: &[u8],
     unit: &SplitUnit,
@@ -135,12 +133,12 @@ pub(crate) fn slots<E>(
     take: Take<'_, E>,
 ) -> Result<(), E> {
     let values = || entries.as_chunks::<SLOT>().0.iter().map(|entry| u64::from_le_bytes(*entry));
-    // Of code that the linker threw away the address is 0, and no offset of anything. If there are no
-    // more of these than parts of such code, they are that. Where both are there and the skeleton does
-    // not tell which is which, all are taken for offsets: of a variable at 0 no other memory may be
-    // shown, while only a breakpoint in code that is not there wants its place.
+    // Code that the linker discarded has the address 0, which is no offset. If there are no more zeroes
+    // than parts of discarded code, all are such addresses. If there are more and the skeleton does not say
+    // which is which, all are taken for offsets: a wrong offset would show other memory, while a wrong
+    // address affects only breakpoints in code that does not exist.
     let zeros = || (0..).zip(values()).filter(|(at, value)| *value == 0 && !unit.code.contains(at));
-    let has_first = has_first && zeros().count() > unit.thrown_away;
+    let has_first = has_first && zeros().count() > unit.discarded;
     let mut after_code = false;
     for (index, value) in values().enumerate() {
         let form = Form::Slot;
@@ -167,12 +165,12 @@ pub(crate) fn states_first(entries: &[u8], owner: impl Fn(u64) -> Owner) -> bool
 }
 
 impl TlsLocation {
-    /// The same, where what it is in begins at `start`.
+    /// The same location, in a section where its part begins at `start`.
     pub(crate) fn moved(self, start: usize) -> TlsLocation {
         TlsLocation { at: self.at.saturating_add(start), ..self }
     }
 
-    /// How many bytes it has, before and after.
+    /// Its length in bytes, before and after it is rewritten.
     pub(crate) fn len(&self) -> usize {
         match self.form {
             Form::Location { .. } => LOCATION,
@@ -244,8 +242,8 @@ mod tests {
     /// What is found, as a vector.
     fn locations(section: &[u8], block_size: u64) -> Vec<TlsLocation> {
         let mut found = vec![];
-        super::locations(section, block_size, &mut |site| {
-            found.push(site);
+        super::locations(section, block_size, &mut |location| {
+            found.push(location);
             Ok::<_, ()>(())
         })
         .unwrap();
@@ -260,8 +258,8 @@ mod tests {
         owner: impl Fn(u64) -> Owner,
     ) -> Vec<TlsLocation> {
         let mut found = vec![];
-        super::slots(entries, unit, block_size, has_first, owner, &mut |site| {
-            found.push(site);
+        super::slots(entries, unit, block_size, has_first, owner, &mut |location| {
+            found.push(location);
             Ok::<_, ()>(())
         })
         .unwrap();
@@ -276,8 +274,10 @@ mod tests {
     fn locations_are_found_by_length_operations_and_an_offset_in_the_block() {
         let found = original(4, 0xe0);
         let section = [&[10, 10][..], &found, &original(16, 0xe0), &original(8, 0x9b)].concat();
-        let told: Vec<_> =
-            locations(&section, 16).iter().map(|site| (site.at, site.offset, site.form)).collect();
+        let told: Vec<_> = locations(&section, 16)
+            .iter()
+            .map(|location| (location.at, location.offset, location.form))
+            .collect();
         let location = |ask| Form::Location { ask };
         assert_eq!(told, [(3, 4, location(0xe0)), (25, 8, location(0x9b))]);
         assert_eq!(locations(&original(0, 0xe1), 16), []);
@@ -307,19 +307,19 @@ mod tests {
     fn slots_at(values: &[u64], has_first: bool, unit: &SplitUnit) -> Vec<usize> {
         let section: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let found = slots(&section, unit, 16, has_first, owner);
-        found.iter().map(|site| site.at / SLOT).collect()
+        found.iter().map(|location| location.at / SLOT).collect()
     }
 
-    fn unit(code: &[usize], thrown_away: usize, variables_first: bool) -> SplitUnit {
+    fn unit(code: &[usize], discarded: usize, variables_first: bool) -> SplitUnit {
         let code = code.iter().copied().collect();
-        SplitUnit { addresses: 0..0, code, thrown_away, variables_first }
+        SplitUnit { addresses: 0..0, code, discarded, variables_first }
     }
 
     #[test]
     fn slots_are_told_from_addresses_by_their_values() {
         let section = [4, 0x4010, 16, 15, 0x1139, 0x3008, 0x3018].map(u64::to_le_bytes);
         let found = slots(section.as_flattened(), &unit(&[], 0, true), 16, true, owner);
-        let told: Vec<_> = found.iter().map(|site| (site.at, site.offset)).collect();
+        let told: Vec<_> = found.iter().map(|location| (location.at, location.offset)).collect();
         assert_eq!(told, [(0, 4), (24, 15), (40, 8), (48, 0)]);
         assert_eq!(found[0].bytes(ThreadLocals::AtDistance(-8)), (-4_i64).to_le_bytes());
         let lost = (1_u64 << 62).to_le_bytes();
@@ -352,20 +352,20 @@ mod tests {
 
     #[test]
     fn every_place_fits_into_ten_bytes_or_reads_as_unavailable() {
-        let site = |offset| TlsLocation { at: 0, offset, form: Form::Location { ask: 0xe0 } };
-        let near = site(300).bytes(ThreadLocals::BehindPointerAt(-8));
+        let location = |offset| TlsLocation { at: 0, offset, form: Form::Location { ask: 0xe0 } };
+        let near = location(300).bytes(ThreadLocals::BehindPointerAt(-8));
         assert_eq!(near, [0x0b, 0xf8, 0xff, 0xe0, 0x06, 0x23, 0xac, 0x02, 0x96, 0x96]);
-        let first = site(0).bytes(ThreadLocals::BehindPointerAt(0x12345));
+        let first = location(0).bytes(ThreadLocals::BehindPointerAt(0x12345));
         assert_eq!(first, [0x0d, 0x45, 0x23, 0x01, 0, 0xe0, 0x06, 0x96, 0x96, 0x96]);
-        let fixed = site(4).bytes(ThreadLocals::AtDistance(0x100));
+        let fixed = location(4).bytes(ThreadLocals::AtDistance(0x100));
         assert_eq!(fixed, [0x0e, 4, 1, 0, 0, 0, 0, 0, 0, 0xe0]);
-        for (site, place) in [
-            (site(1 << 28), ThreadLocals::BehindPointerAt(8)),
-            (site(1 << 14), ThreadLocals::BehindPointerAt(1 << 20)),
-            (site(0), ThreadLocals::BehindPointerAt(1 << 40)),
-            (site(0), ThreadLocals::Elsewhere),
+        for (location, place) in [
+            (location(1 << 28), ThreadLocals::BehindPointerAt(8)),
+            (location(1 << 14), ThreadLocals::BehindPointerAt(1 << 20)),
+            (location(0), ThreadLocals::BehindPointerAt(1 << 40)),
+            (location(0), ThreadLocals::Elsewhere),
         ] {
-            assert_eq!(site.bytes(place), unavailable());
+            assert_eq!(location.bytes(place), unavailable());
         }
     }
 }

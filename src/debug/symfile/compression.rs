@@ -1,12 +1,11 @@
-//! Debug sections that are compressed, unpacked.
+//! Unpacking compressed debug sections.
 //!
-//! Two ways to say so exist: a section with `SHF_COMPRESSED` begins with an `Elf64_Chdr`, which
-//! tells the algorithm and the size; one whose name begins with `.zdebug_` begins with `ZLIB` and
-//! the size. What is behind that header is one zlib stream, or Zstandard frames (mold writes
-//! several).
+//! There are two kinds. A section with `SHF_COMPRESSED` begins with an `Elf64_Chdr`, which has the algorithm
+//! and the size. A section whose name begins with `.zdebug_` begins with `ZLIB` and the size. Behind that
+//! header is one zlib stream, or Zstandard frames (mold writes several).
 //!
-//! Both the size and the data may lie. A size is believed as far as the [`Budget`] goes; nothing
-//! longer than it is made, and what is shorter is an error. The decoders' state is on the heap: threads
+//! Both the size and the data may be false. A size is accepted within the [`Budget`]. No more than that is
+//! unpacked, and less is an error. The decoders' state is on the heap: threads
 //! with small stacks load images too. It knows nothing of DWARF.
 //!
 //! Sources: gABI chapter 4, "Section Compression"; RFC 1950; RFC 8878; binutils `bfd/compress.c`
@@ -27,7 +26,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{check_room, require_memory, try_zeroed};
 use crate::debug::dwarf::budget::{Budget, OverBudget};
 
-/// How a section says that it is compressed.
+/// How a section states that it is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     /// By its flag `SHF_COMPRESSED`.
@@ -39,22 +38,22 @@ enum Packing {
 /// Why a section cannot be unpacked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotInflated {
-    /// The header is cut off, or none.
+    /// The header is cut off or missing.
     #[error("no header that tells how it is compressed")]
     Header,
     /// `ch_type`.
     #[error("compressed in a way that is not known: {0:#x}")]
     Algorithm(u32),
-    /// By its own word it is too large, or takes too long.
+    /// Its stated size is too large, or unpacking takes too long.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
-    /// The system has no memory to give.
+    /// The system has no memory left.
     #[error("no memory for {0} bytes")]
     Memory(u64),
     /// Cut off, or damaged.
     #[error("the compressed data are damaged: {0}")]
     Damaged(String),
-    /// It is not as large as the header says.
+    /// Its size is not the stated one.
     #[error("the header tells a wrong size")]
     Size,
 }
@@ -68,7 +67,7 @@ impl From<Error> for NotInflated {
     }
 }
 
-/// What the debug section has when unpacked; `None` if it is not compressed.
+/// The debug section unpacked; `None` if it is not compressed.
 pub(crate) fn section(
     name: &str,
     header: &SectionHeader,
@@ -85,7 +84,7 @@ pub(crate) fn section(
     Some(inflate(contents, packing, budget))
 }
 
-/// What `section` has when unpacked.
+/// Unpacks `section`.
 fn inflate(section: &[u8], packing: Packing, budget: &Budget) -> Result<Vec<u8>, NotInflated> {
     let mut at = 0;
     let (algorithm, stated) = match packing {
@@ -134,19 +133,19 @@ fn zlib(data: &[u8], unpacked: &mut [u8], _: &Budget) -> Result<(), NotInflated>
 
 /// As [`zlib`].
 fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(), NotInflated> {
-    /// Of the strongest level that is not asked for as "ultra"; a frame that knows its size, as
-    /// linkers write it, may have one as large as that.
+    /// The window of the strongest level that is not "ultra". A frame with a known size, as linkers write
+    /// it, may have a window of that size.
     const WINDOW: usize = 8 << 20;
     /// How many steps it takes to begin a frame: one without contents has a few bytes.
     const FRAME: usize = 100;
     let damaged = |error: &dyn std::fmt::Display| NotInflated::Damaged(error.to_string());
 
-    /// So much is taken from the decoder at once, in bytes; it keeps that, and a block, and tables, besides
-    /// its window.
+    /// How many bytes are taken from the decoder at once. It keeps these, a block, and tables besides its
+    /// window.
     const PART: usize = 128 << 10;
     const BESIDES: usize = 3 << 20;
-    // The decoder has a buffer of its own, which is not reserved fallibly: as large as a power of two, and
-    // while it grows there is the one of half the size too.
+    // The decoder's own buffer is not reserved fallibly. Its size is a power of two, and while it grows
+    // there is one of half the size too.
     let window = unpacked.len().max(WINDOW);
     check_room(window.saturating_mul(3).saturating_add(BESIDES))?;
     let mut frames = FrameDecoder::new();

@@ -1,22 +1,22 @@
-//! Split DWARF made whole: the entries of a package (`.dwp`) put where the image has skeletons.
+//! Joining a package of split DWARF (`.dwp`) with the skeletons of an image.
 //!
-//! gdb looks for a package under the name of the library, which an image does not have, lldb and
-//! backtraces do not look at all. Who has the package at hand can have all of them see what is in
-//! it: a file is made that is as if the image had been built without splitting, and goes the way of
-//! debug information that was split off ([`crate::debug::separate`]).
+//! gdb looks for a package under the name of the library, which an image does not have; lldb and backtraces
+//! do not look at all. A caller that has the package can give it to memdl. The result is a file as if the
+//! image had been built without splitting, and it is used like debug information that was split off
+//! ([`crate::debug::separate`]).
 //!
-//! Units are read and written one after the other, by gimli. What it does not convert is left out:
-//! macros, and the indexes, which debuggers do without. A unit that the package does not have is
-//! refused: the package is another build's. So are type units, which have no place in one unit.
+//! gimli reads and writes units one after the other. It does not convert macros and indexes, which debuggers
+//! do not need: they are left out. A package without a unit of the image is refused, since it belongs to
+//! another build. So are type units, which cannot be put into another unit.
 //!
-//! **Thread-local variables.** Their locations become what [`crate::debug::dwarf::tls_locations`] knows: compilers
-//! refer to an entry of `.debug_addr`, which has the offset in the block or, by gcc with GNU ld, the
-//! address of the initial value.
+//! **Thread-local variables.** Their locations become what [`crate::debug::dwarf::tls_locations`] knows:
+//! compilers refer to an entry of `.debug_addr`, which has the offset in the block or, by gcc with GNU ld,
+//! the address of the initial value.
 //!
-//! The bytes are hostile: small ones can refer to the same long list, string or line table again and
+//! The bytes are hostile: a small file can refer to the same long list, string or line table again and
 //! again, and gimli keeps a unit's entries at many times their size. So each unit is surveyed before
-//! gimli reads it, what is read and written is taken from the [`Budget`], and what gimli keeps is
-//! counted ([`Kept`]). gimli goes down the tree of entries by calling itself, and its writer has
+//! gimli reads it, reading and writing is paid from the [`Budget`], and gimli's memory is estimated
+//! ([`GimliMemory`]). gimli goes down the tree of entries by calling itself, and its writer has
 //! assertions: the caller provides a stack of [`STACK`] bytes, and catches a panic (`debug/package.rs`).
 //!
 //! Sources: DWARF 5, 3.1.2 and 3.1.3 (skeleton and split units), 7.3.5 (packages).
@@ -58,23 +58,23 @@ use crate::base::fallible::{
 use crate::debug::dwarf::budget::{Allowance, Budget, Maximum, OverBudget};
 use crate::debug::dwarf::leb128::push_uleb;
 use crate::debug::dwarf::line_program;
-use crate::debug::dwarf::skeleton::{self, NotTold};
+use crate::debug::dwarf::skeleton::{self, SkeletonError};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
-/// How many times the parts of a package may be read that its index tells of.
+/// How many times the parts of a package may be read, together.
 const MAX_PARTS: u64 = 2;
 
 /// How many attributes an entry may have: gimli compares each with all before it.
 const MAX_ATTRIBUTES: usize = 512;
 
-/// How deep expressions may lie in each other. Those of compilers have one in another, at most.
-const DEEPEST_EXPRESSION: usize = 8;
+/// How deep expressions may be nested. Compilers nest at most one in another.
+const MAX_EXPRESSION_DEPTH: usize = 8;
 
-/// The stack that [`join`] needs, in bytes, for entries as deep as [`DEEPEST`].
+/// The stack that [`join`] needs, in bytes, for entries as deep as [`MAX_DEPTH`].
 pub(crate) const STACK: usize = 4 << 20;
 
-/// What it takes to convert an entry, and an attribute, in steps.
+/// The cost of converting an entry, and an attribute, in steps.
 const CONVERTED: usize = 8;
 
 /// Why a package is not accepted as an image's.
@@ -111,8 +111,8 @@ pub(crate) enum NotJoined {
 }
 
 impl NotJoined {
-    /// Whether it is the wrong package, or none, or there is nothing to complete: the caller's fault.
-    /// Otherwise debuggers see what they would have seen without it.
+    /// Whether the caller has passed a wrong package, no package, or one for an image without skeletons.
+    /// Otherwise debuggers see what they would see without the package.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             NotJoined::NoSections(_)
@@ -147,8 +147,8 @@ pub(crate) fn is_package(file: &[u8]) -> bool {
         .is_ok_and(|it| it.list.iter().any(|section| it.names.is(section.sh_name, index)))
 }
 
-/// The image's file, but with the DWARF of `package` in the place of its skeletons; as if it had been
-/// split off the image.
+/// The image's file with the DWARF of `package` in the place of its skeletons, like a file that was split off
+/// the image.
 pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {
     let no_sections = |fault: &dyn std::fmt::Display| NotJoined::NoSections(fault.to_string());
     let header = image_header(image).map_err(|fault| no_sections(&fault))?;
@@ -205,7 +205,7 @@ fn thread_local_addresses(headers: &Headers) -> (u64, u64) {
     (start, end.saturating_sub(start))
 }
 
-/// The debug sections that are written, from those of files of `len` bytes together.
+/// The joined debug sections; both files together have `len` bytes.
 fn joined(
     ours: &BTreeMap<String, Cow<'_, [u8]>>,
     theirs: &BTreeMap<String, Cow<'_, [u8]>>,
@@ -229,8 +229,12 @@ fn joined(
         return Err(NotJoined::TypeUnits);
     }
     let parts = theirs.values().map(|contents| contents.len() as u64).fold(0, u64::saturating_add);
-    let mut joiner =
-        Joiner { budget, kept: Kept::new(len), parts: parts.saturating_mul(MAX_PARTS), tls };
+    let mut joiner = Joiner {
+        budget,
+        memory: GimliMemory::new(len),
+        parts: parts.saturating_mul(MAX_PARTS),
+        tls,
+    };
     joiner.survey_all(&image)?;
     image.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
     let rows = joiner.rows(index, package.cu_index.version())?;
@@ -240,7 +244,7 @@ fn joined(
     let mut units = written.convert(&image)?;
     let mut has_split = false;
     while let Some((mut unit, root)) = units.read_unit()? {
-        joiner.kept.end_unit();
+        joiner.memory.end_unit();
         let Some(id) = unit.read_unit.dwo_id else {
             joiner.convert(&mut unit, None, root)?;
             unit.write(&mut sections)?;
@@ -253,7 +257,7 @@ fn joined(
         if let Some(header) = split.units().next()? {
             let abbreviations = split.abbreviations(&header)?;
             let entries = joiner.survey(&header, &abbreviations)?;
-            joiner.kept.keep_here(entries, ENTRY)?;
+            joiner.memory.keep_here(entries, ENTRY)?;
         }
         let mut split = unit.convert_split(&split)?;
         let (mut unit, split_root) = split.read_unit()?;
@@ -274,41 +278,41 @@ fn joined(
     Ok(found)
 }
 
-/// What gimli keeps, in bytes, roughly: of each unit; of an entry and of an attribute that it will
-/// write; of an entry of a list; of a string.
+/// gimli's memory, in bytes, roughly: for each unit; for an entry and an attribute to be written; for an
+/// entry of a list; for a string.
 const UNIT: usize = 2048;
 const ENTRY: usize = 200;
 const ATTRIBUTE: usize = 48;
 const OF_LIST: usize = 100;
 const STRING: usize = 64;
-/// For each byte of the section: of a table of abbreviations, of the header of a line table, of its
+/// For each byte in the section: of a table of abbreviations, of the header of a line table, of its
 /// program, of an expression.
 const OF_ABBREVIATIONS: usize = 32;
 const OF_LINE_HEADER: usize = 128;
 const OF_LINE_PROGRAM: usize = 64;
 const OF_EXPRESSION: usize = 48;
 
-/// How much memory gimli takes.
-struct Kept {
-    /// For good, and of the unit that is being converted.
+/// An estimate of gimli's memory.
+struct GimliMemory {
+    /// GimliMemory to the end, and kept for the unit that is being converted.
     all: usize,
     here: usize,
     most: usize,
-    /// As far as it was looked whether there is room.
+    /// Up to this sum the system had memory at the last check.
     checked: usize,
 }
 
-impl Kept {
+impl GimliMemory {
     /// For files of `len` bytes together.
-    fn new(len: usize) -> Kept {
+    fn new(len: usize) -> GimliMemory {
         let most = len.saturating_mul(32).saturating_add(48 << 20);
-        Kept { all: 0, here: 0, most, checked: 0 }
+        GimliMemory { all: 0, here: 0, most, checked: 0 }
     }
 
-    /// Whether it is not too much, and there is room: gimli does not reserve fallibly. What it adds until
-    /// the next look is less than what is here looked for, as is what it copies where a vector grows.
+    /// Checks the estimate against the limit and the system's memory, since gimli does not reserve fallibly.
+    /// The check is for more than gimli takes until the next one, with copies where a vector grows.
     fn check(&mut self) -> Result<(), NotJoined> {
-        /// From one look to the next, in bytes; or a quarter of what there is.
+        /// From one check to the next, in bytes; or a quarter of the sum.
         const STEP: usize = 256 << 10;
         let sum = self.all.saturating_add(self.here);
         if sum > self.most {
@@ -327,7 +331,7 @@ impl Kept {
         self.check()
     }
 
-    /// Until the end of the unit.
+    /// Counts memory that gimli keeps until the end of the unit.
     fn keep_here(&mut self, count: usize, bytes: usize) -> Result<(), NotJoined> {
         self.here = self.here.saturating_add(count.saturating_mul(bytes));
         self.check()
@@ -335,15 +339,15 @@ impl Kept {
 
     fn end_unit(&mut self) {
         self.here = 0;
-        // What is free now may be somebody else's when it is needed again.
+        // Memory that is free now may be used otherwise when it is needed again.
         self.checked = self.all;
     }
 }
 
-/// Converts units, and counts what that takes.
+/// Converts units, and counts the cost.
 struct Joiner {
     budget: Budget,
-    kept: Kept,
+    memory: GimliMemory,
     /// How many bytes of parts of the package may still be read.
     parts: u64,
     /// See [`thread_local_addresses`].
@@ -355,22 +359,22 @@ impl Joiner {
         Ok(self.budget.step(amount)?)
     }
 
-    /// Whether gimli may read the units of the image: tables of abbreviations and of lines neither
-    /// overlap nor are shared, since it keeps the header of a line table for each unit that refers to
-    /// it, and it reads all units before one is converted.
+    /// Checks that gimli can read the units of the image. Tables of abbreviations and of lines must neither
+    /// overlap nor be shared: gimli keeps the header of a line table for each unit that refers to it, and
+    /// reads all units before it converts one.
     fn survey_all(&mut self, image: &gimli::Dwarf<Input<'_>>) -> Result<(), NotJoined> {
         let section = image.debug_abbrev.reader().slice();
         let tables =
             skeleton::Abbreviations::read(section, &self.budget).map_err(|error| match error {
-                NotTold::Unreadable(error) => NotJoined::Unread(error),
-                NotTold::OverBudget(error) => error.into(),
-                NotTold::Memory(error) => error.into(),
+                SkeletonError::Unreadable(error) => NotJoined::Unread(error),
+                SkeletonError::OverBudget(error) => error.into(),
+                SkeletonError::Memory(error) => error.into(),
             })?;
         let mut by_table = Vec::new();
         let mut units = image.units();
         while let Some(unit) = units.next()? {
             self.take(CONVERTED)?;
-            self.kept.keep(1, UNIT)?;
+            self.memory.keep(1, UNIT)?;
             let table = unit.debug_abbrev_offset().0;
             if !tables.begins(table) {
                 return Err(gimli::Error::InvalidAbbreviationCode(0).into());
@@ -382,12 +386,12 @@ impl Joiner {
         let mut lines_len = 0_usize;
         for units in by_table.chunk_by(|(one, _), (other, _)| one == other) {
             let table = units.first().map_or(0, |(table, _)| *table);
-            self.kept.keep(tables.table_len(table, section.len()), OF_ABBREVIATIONS)?;
+            self.memory.keep(tables.table_len(table, section.len()), OF_ABBREVIATIONS)?;
             let abbreviations =
                 image.debug_abbrev.abbreviations(gimli::DebugAbbrevOffset(table))?;
             for (_, unit) in units {
                 let entries = self.survey(unit, &abbreviations)?;
-                self.kept.keep(entries, ENTRY)?;
+                self.memory.keep(entries, ENTRY)?;
                 let mut entries = unit.entries(&abbreviations);
                 let stated = entries.next_dfs()?.and_then(|root| root.attr_value(DW_AT_stmt_list));
                 let Some(AttributeValue::DebugLineRef(offset)) = stated else { continue };
@@ -400,13 +404,13 @@ impl Joiner {
                 if lines_len > section.len() {
                     return Err(NotJoined::SharedLines);
                 }
-                self.kept.keep(header, OF_LINE_HEADER)?;
+                self.memory.keep(header, OF_LINE_HEADER)?;
             }
         }
         Ok(())
     }
 
-    /// Whether gimli may read and write the entries of a unit. How many there are.
+    /// Checks that gimli can read and write the entries of a unit. Returns their number.
     fn survey(
         &mut self,
         unit: &UnitHeader<Input<'_>>,
@@ -416,7 +420,7 @@ impl Joiner {
         let mut entries = unit.entries_raw(abbreviations, None)?;
         while !entries.is_empty() {
             self.take(1)?;
-            if entries.next_depth() > DEEPEST {
+            if entries.next_depth() > MAX_DEPTH {
                 return Err(NotJoined::TooMuch);
             }
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
@@ -465,12 +469,12 @@ impl Joiner {
                 gimli::IndexSectionId::DebugLine => OF_LINE_HEADER,
                 _ => continue,
             };
-            self.kept.keep_here(part.size as usize, kept)?;
+            self.memory.keep_here(part.size as usize, kept)?;
         }
         Ok(())
     }
 
-    /// All of a unit; `skeleton` is its root in the image, if the unit is in the package.
+    /// Converts a whole unit; `skeleton` is its root in the image, if the unit is in the package.
     fn convert<'a, 'd>(
         &mut self,
         unit: &mut ConvertUnit<'a, Input<'d>>,
@@ -481,7 +485,7 @@ impl Joiner {
         if let Some(program) = &lines.line_program {
             let len = program.header().raw_program_buf().len();
             self.take(len)?;
-            self.kept.keep_here(len, OF_LINE_PROGRAM)?;
+            self.memory.keep_here(len, OF_LINE_PROGRAM)?;
             let from = program.clone();
             let header = unit.read_line_program(None, Some(line_program::encoding()))?;
             if let Some(header) = header {
@@ -512,7 +516,7 @@ impl Joiner {
         entry.attrs.iter().try_for_each(|it| self.attribute(unit, entry.read_unit, id, it))
     }
 
-    /// One attribute, of an entry of the unit `of`.
+    /// Converts an attribute of an entry of the unit `of`.
     fn attribute<'d>(
         &mut self,
         unit: &mut ConvertUnit<'_, Input<'d>>,
@@ -540,14 +544,14 @@ impl Joiner {
         Ok(())
     }
 
-    /// What an attribute refers to that gimli is not left alone with; it is counted.
+    /// What an attribute refers to, counted; and whether it needs more than gimli's conversion.
     fn referred<'d>(
         &mut self,
         of: UnitRef<'_, Input<'d>>,
         attribute: &Attribute<Input<'d>>,
     ) -> Result<Referred, NotJoined> {
         self.take(CONVERTED)?;
-        self.kept.keep_here(1, ATTRIBUTE)?;
+        self.memory.keep_here(1, ATTRIBUTE)?;
         if attribute.form() == DW_FORM_implicit_const {
             return Ok(Referred::Other);
         }
@@ -572,7 +576,7 @@ impl Joiner {
             | AttributeValue::DebugLineStrRef(_)) => {
                 let len = of.attr_string(value)?.len();
                 self.take(len / 8)?;
-                self.kept.keep(1, STRING.saturating_add(len))?;
+                self.memory.keep(1, STRING.saturating_add(len))?;
                 Referred::Other
             }
             _ => Referred::Other,
@@ -582,7 +586,7 @@ impl Joiner {
                 let mut list = of.raw_locations(offset)?;
                 while let Some(location) = list.next()? {
                     self.take(CONVERTED)?;
-                    self.kept.keep_here(1, OF_LIST)?;
+                    self.memory.keep_here(1, OF_LIST)?;
                     if let Some(expression) = expression(&location) {
                         self.expression(of, expression)?;
                     }
@@ -592,7 +596,7 @@ impl Joiner {
                 let mut list = of.raw_ranges(offset)?;
                 while list.next()?.is_some() {
                     self.take(CONVERTED)?;
-                    self.kept.keep_here(1, OF_LIST)?;
+                    self.memory.keep_here(1, OF_LIST)?;
                 }
             }
             Referred::ThreadLocal(_) | Referred::Other => {}
@@ -600,8 +604,8 @@ impl Joiner {
         Ok(referred)
     }
 
-    /// Counts an expression and those inside it, which gimli converts by recursion, each with all that
-    /// is in it.
+    /// Counts an expression and those nested in it. gimli converts them by recursion, each with everything in
+    /// it.
     fn expression<'d>(
         &mut self,
         of: UnitRef<'_, Input<'d>>,
@@ -610,13 +614,13 @@ impl Joiner {
         let mut left = vec![(expression, 0_usize)];
         while let Some((bytes, depth)) = left.pop() {
             self.take(bytes.len())?;
-            self.kept.keep_here(bytes.len(), OF_EXPRESSION)?;
+            self.memory.keep_here(bytes.len(), OF_EXPRESSION)?;
             let inside = depth.saturating_add(1);
             let mut operations = gimli::Expression(bytes).operations(of.encoding());
-            // What cannot be read gimli will not convert.
+            // gimli does not convert an expression that it cannot read.
             while let Ok(Some(operation)) = operations.next() {
                 if let Operation::EntryValue { expression } = operation {
-                    if inside > DEEPEST_EXPRESSION {
+                    if inside > MAX_EXPRESSION_DEPTH {
                         return Err(NotJoined::TooMuch);
                     }
                     left.try_push((expression, inside))?;
@@ -626,7 +630,7 @@ impl Joiner {
         Ok(())
     }
 
-    /// The location, as it is found and changed later, if this is one of a thread-local variable.
+    /// The location in the form that is rewritten later, if this is one of a thread-local variable.
     fn thread_local(
         &self,
         of: UnitRef<'_, Input<'_>>,
@@ -673,7 +677,7 @@ impl Joiner {
     }
 }
 
-/// The length of a line table, and of what is in it before the program.
+/// The length of a line table, and of its header.
 fn line_table_len(mut section: Input<'_>, offset: usize) -> Result<(usize, usize), gimli::Error> {
     let before = section.len();
     section.skip(offset)?;
@@ -690,7 +694,7 @@ fn line_table_len(mut section: Input<'_>, offset: usize) -> Result<(usize, usize
     Ok((whole, usize::try_from(header).unwrap_or(usize::MAX).min(whole)))
 }
 
-/// Of a location in a list.
+/// The expression of a location in a list.
 fn expression<'d>(location: &gimli::RawLocListEntry<Input<'d>>) -> Option<Input<'d>> {
     use gimli::RawLocListEntry::*;
     match location {
@@ -712,16 +716,16 @@ enum Referred {
     Other,
 }
 
-/// What pairs of addresses in a list are relative to, where that is not stated in the list.
+/// The base of the pairs of addresses in a list that does not state it.
 struct Base(Option<u64>);
 
 impl Base {
-    /// Up to DWARF 4 that is the unit's first address, if it has one, and all pairs are.
+    /// Up to DWARF 4 it is the unit's first address, if it has one, and all pairs are relative to it.
     fn of(unit: UnitRef<'_, Input<'_>>) -> Base {
         Base((unit.encoding().version < 5 && unit.low_pc != 0).then_some(unit.low_pc))
     }
 
-    /// These addresses relative to it. `None` for what the linker threw away, and for what is empty.
+    /// These addresses relative to the base. `None` for a range that the linker discarded, or an empty one.
     fn relative(&self, begin: Address, end: Option<u64>) -> Option<(u64, u64)> {
         let (Address::Constant(begin), Some(end)) = (begin, end) else { return None };
         let base = self.0.unwrap_or(0);
@@ -741,8 +745,8 @@ fn value(address: Address) -> Option<u64> {
     end(address, 0)
 }
 
-/// The list as gimli writes it: up to DWARF 4 it mixes no addresses with what is relative, and writes
-/// nothing that is empty.
+/// The list in the form that gimli can write: up to DWARF 4 it does not mix addresses with relative pairs, and
+/// writes no empty range.
 fn locations(list: LocationList, of: UnitRef<'_, Input<'_>>) -> LocationList {
     let mut base = Base::of(of);
     let one = |location| {
@@ -791,13 +795,13 @@ fn ranges(list: RangeList, of: UnitRef<'_, Input<'_>>) -> RangeList {
     RangeList(list.0.into_iter().filter_map(one).collect())
 }
 
-/// How deep entries may lie in each other: gimli writes them by calling itself.
-const DEEPEST: isize = 256;
+/// How deep entries may be nested: gimli writes them by recursion.
+const MAX_DEPTH: isize = 256;
 
-/// What debuggers cannot evaluate, and say so.
+/// A location that debuggers cannot evaluate, and say so.
 const NOWHERE: [u8; 1] = [DW_OP_nop.0];
 
-/// What refers to sections that are not written.
+/// The attributes that refer to sections that are not written.
 const LEFT_OUT: [gimli::DwAt; 5] =
     [DW_AT_GNU_locviews, DW_AT_GNU_macros, DW_AT_GNU_pubnames, DW_AT_macro_info, DW_AT_macros];
 
@@ -806,8 +810,8 @@ fn constant(address: u64) -> Option<Address> {
     Some(Address::Constant(address))
 }
 
-/// The image's sections, those with symbols as they are, and the debug sections that are written;
-/// all with the numbers that they had.
+/// The file: the image's sections under their old indices, those with symbols as they are, and the joined
+/// debug sections.
 fn file(
     header: &Header,
     headers: Headers,

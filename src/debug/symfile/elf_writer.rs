@@ -1,8 +1,7 @@
-//! An ELF file being written: header, program and section headers, contents.
+//! Writing an ELF file: header, program and section headers, contents.
 //!
-//! It knows what every ELF file must have and nothing about symfiles. Nothing is padded for a
-//! reader's sake: none maps a symfile, and the alignment that a section states is that of its
-//! address.
+//! It knows what every ELF file must have and nothing about symfiles. It never pads for a reader: none maps a
+//! symfile, and the alignment that a section states is that of its address.
 //!
 //! Source: gABI chapter 4, "ELF Header" and "Sections".
 
@@ -19,7 +18,7 @@ use super::xz::StoredXz;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 
-/// What a section has in the file.
+/// The contents of a section.
 pub(crate) enum Contents<'a> {
     Bytes(&'a [u8]),
     Xz(StoredXz<'a>),
@@ -43,8 +42,8 @@ impl Contents<'_> {
     }
 }
 
-/// An ELF file to be: its header, its program headers, its section headers, then the contents in the
-/// order of these, but for one that may come first.
+/// An ELF file to be written: its header, program headers, section headers, then the contents in the order
+/// of these, but for one section whose contents come first.
 pub(crate) struct Elf<'a> {
     pub(crate) header: Header,
     pub(crate) segments: Vec<ProgramHeader>,
@@ -65,11 +64,11 @@ impl<'a> Elf<'a> {
             e_shentsize: SECTION_SIZE as u16,
             ..Header::default()
         };
-        // As many as an image with all kinds of debug sections has.
+        // An image with all kinds of debug sections has fewer.
         Elf { header, segments: vec![], sections: Vec::with_capacity(64) }
     }
 
-    /// Adds a section and tells its index; the callers see to it that there are fewer than 2^16.
+    /// Adds a section and returns its index. The callers add fewer than 2^16.
     pub(crate) fn push(
         &mut self,
         header: SectionHeader,
@@ -80,9 +79,8 @@ impl<'a> Elf<'a> {
         Ok(index)
     }
 
-    /// Gives each section with contents its place, and tells the length of the file. `first` is the
-    /// index of the section whose contents come first, and `align` what the place of the second is
-    /// a multiple of.
+    /// Gives each section with contents its place, and returns the length of the file. `first` is the index of
+    /// the section whose contents come first; the place of the second is a multiple of `align`.
     pub(crate) fn lay_out(&mut self, first: u16, align: usize) -> Option<usize> {
         self.header.e_shnum = u16::try_from(self.sections.len()).ok()?;
         let segments_len = self.segments.len().checked_mul(SEGMENT_SIZE)?;
@@ -125,7 +123,7 @@ impl<'a> Elf<'a> {
             contents.write(&mut out);
             end = end.saturating_add(contents.len());
             if index == usize::from(first) {
-                // As `lay_out` has it.
+                // As in `lay_out`.
                 let padded = end.checked_next_multiple_of(align).unwrap_or(end);
                 out.skip(padded.saturating_sub(end));
                 end = padded;

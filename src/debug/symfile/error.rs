@@ -9,7 +9,7 @@ use super::headers::NotElf;
 use crate::base::addr::FileOffset;
 use crate::base::error::Error;
 use crate::debug::dwarf::budget::OverBudget;
-use crate::debug::dwarf::skeleton::NotTold;
+use crate::debug::dwarf::skeleton::SkeletonError;
 
 /// Why there is no symfile.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,8 @@ impl From<NotElf> for SymfileError {
 }
 
 impl SymfileError {
-    /// Whether there is none because it would cost too much.
-    pub(crate) fn is_for_want_of_means(&self) -> bool {
+    /// Whether a budget or the memory was not enough.
+    pub(crate) fn is_over_budget(&self) -> bool {
         match self {
             SymfileError::Compressed { error, .. } => {
                 matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
@@ -60,13 +60,13 @@ impl SymfileError {
     }
 }
 
-/// Why debug sections cannot be shown as they are.
+/// Why debug sections cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotOpened {
     #[error("{section}: {error}")]
     Compressed { section: String, error: NotInflated },
     #[error("its split units: {0}")]
-    Split(#[from] NotTold),
+    Split(#[from] SkeletonError),
     #[error("its debug information: {0}")]
     OverBudget(#[from] OverBudget),
     #[error("{0}")]
@@ -76,13 +76,13 @@ pub(crate) enum NotOpened {
 }
 
 impl NotOpened {
-    /// Whether they could be shown if more might be spent.
-    pub(crate) fn is_for_want_of_means(&self) -> bool {
+    /// Whether a budget or the memory was not enough.
+    pub(crate) fn is_over_budget(&self) -> bool {
         match self {
             NotOpened::Compressed { error, .. } => {
                 matches!(error, NotInflated::OverBudget(_) | NotInflated::Memory(_))
             }
-            NotOpened::Split(error) => !matches!(error, NotTold::Unreadable(_)),
+            NotOpened::Split(error) => !matches!(error, SkeletonError::Unreadable(_)),
             NotOpened::OverBudget(_) | NotOpened::Memory(_) => true,
             NotOpened::Unknown(_) => false,
         }

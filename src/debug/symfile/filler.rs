@@ -1,9 +1,9 @@
-//! Memory that is filled from its start.
+//! Memory that is filled from its start. It never writes beyond the end.
 
 #![forbid(unsafe_code)]
 
-/// Memory being filled from its start. Its length was told by [`Elf::lay_out`]; what would not fit is
-/// not written.
+/// Memory being filled from its start. `Elf::lay_out` computed its length; bytes that do not fit are not
+/// written.
 pub(crate) struct Filler<'m> {
     rest: &'m mut [u8],
 }
@@ -20,7 +20,7 @@ impl<'m> Filler<'m> {
         self.rest = rest;
     }
 
-    /// Puts so many zeroes.
+    /// Puts `len` zeroes.
     pub(crate) fn skip(&mut self, len: usize) {
         let len = len.min(self.rest.len());
         let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(len);

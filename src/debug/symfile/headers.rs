@@ -22,14 +22,14 @@ pub(super) const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHD
 pub(crate) const SECTION_SIZE: usize = goblin::elf64::section_header::SIZEOF_SHDR;
 pub(crate) const SYMBOL_SIZE: usize = goblin::elf64::sym::SIZEOF_SYM;
 
-/// The most section headers an image may have. Far fewer than where ELF begins to count them
-/// elsewhere (`SHN_LORESERVE`), so that ours can follow.
+/// The most section headers that an image may have. There is room for more below `SHN_LORESERVE`, where
+/// ELF keeps the number elsewhere.
 pub(super) const MAX_SECTIONS: u16 = 0xf000;
 
-/// The longest name that a debug section may have, in bytes: thousands may have the same.
-const LONGEST_NAME: usize = 64;
+/// The longest name of a debug section, in bytes: thousands may have the same.
+const MAX_NAME: usize = 64;
 
-/// A file header that is not of the kind we make, and the offset where it is not.
+/// What is wrong with a file header, and at which offset.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed {what} at offset {at} of the image")]
 pub(crate) struct NotElf {
@@ -37,7 +37,7 @@ pub(crate) struct NotElf {
     pub(crate) at: FileOffset,
 }
 
-/// The header of the image, if it is an ELF file of the kind we make.
+/// The file header, if it is that of a little-endian ELF file of 64 bits.
 pub(crate) fn image_header(bytes: &[u8]) -> Result<Header, NotElf> {
     let malformed = |what, at| NotElf { what, at: FileOffset(at) };
     let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
@@ -80,11 +80,11 @@ impl Names {
         name.starts_with(prefix.as_bytes())
     }
 
-    /// Whether it is one of those that debug sections have.
+    /// Whether debug sections have such a name.
     pub(crate) fn is_debug(&self, name: u32) -> bool {
         let is_short = || {
             let rest = self.0.get(name as usize..).unwrap_or_default();
-            rest.iter().take(LONGEST_NAME).any(|&byte| byte == 0)
+            rest.iter().take(MAX_NAME).any(|&byte| byte == 0)
         };
         (self.starts_with(name, ".debug_") || self.starts_with(name, ".zdebug_")) && is_short()
     }
@@ -94,8 +94,8 @@ impl Names {
         rest.strip_prefix(whole.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    /// Whether it is this name of a debug section, or what such a section is called when it is compressed:
-    /// `.zdebug_info` for `.debug_info`.
+    /// Whether it is this name of a debug section, or its name when compressed: `.zdebug_info` for
+    /// `.debug_info`.
     pub(super) fn is_perhaps_compressed(&self, name: u32, whole: &str) -> bool {
         let compressed =
             |rest| self.starts_with(name, ".z") && self.is(name.saturating_add(2), rest);
@@ -110,7 +110,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Those of `file`, which has this header; or what is wrong with them.
+    /// The section headers of `file`, which has this file header; or what is wrong with them.
     pub(crate) fn parse(header: &Header, file: &[u8]) -> Result<Headers, &'static str> {
         let count = header.e_shnum;
         if header.e_shoff == 0 || count == 0 {
@@ -136,7 +136,7 @@ impl Headers {
     }
 }
 
-/// The entries and strings of a file's `.symtab`, if section headers tell of one.
+/// The entries and strings of a file's `.symtab`, if section headers state one.
 pub(crate) fn full_symbol_table(file: &[u8]) -> Option<(&[u8], &[u8])> {
     let headers = Headers::parse(&image_header(file).ok()?, file).ok()?;
     symbol_table(SHT_SYMTAB, &headers.list, file)

@@ -18,10 +18,10 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_collect, try_zeroed};
 use crate::debug::dwarf::tls_locations::TlsLocation;
 
-/// The beginning of an inner file, and what follows on it.
+/// The beginning of an inner file, and the contents that follow it.
 pub(super) type Beginning<'s> = (Vec<u8>, Vec<&'s [u8]>);
 
-/// The inner file, unless it would be too large.
+/// The inner file; `None` if it would be too large.
 pub(super) fn beginning<'s>(
     header: &Header,
     sections: &'s Sections<'_>,
@@ -68,13 +68,13 @@ pub(super) struct Inner {
     pub(super) start: usize,
     /// Those of its sections that have contents, each with its place in the .xz file.
     pub(super) debug_sections: Vec<(SectionHeader, Piece)>,
-    /// What tells where thread-local variables are, by the debug section.
+    /// The locations of thread-local variables, for each debug section that has any.
     pub(super) thread_locals: Vec<(Piece, Vec<TlsLocation>)>,
 }
 
 impl Inner {
-    /// What is noted of an inner file that starts at `start`. The first piece of the .xz file is the
-    /// inner file's beginning, the others are its debug sections, which have these sites.
+    /// Describes an inner file that starts at `start`. The first piece of the .xz file is the inner file's
+    /// beginning, the others are its debug sections, which have these locations.
     pub(super) fn new(
         sections: &Sections<'_>,
         xz: &StoredXz<'_>,
@@ -83,7 +83,8 @@ impl Inner {
     ) -> Result<Inner, Error> {
         let debug = sections.list.iter().filter(|section| section.role == Role::Debug);
         let pieces = || xz.places().skip(1);
-        let thread_locals = pieces().zip(thread_locals).filter(|(_, sites)| !sites.is_empty());
+        let thread_locals =
+            pieces().zip(thread_locals).filter(|(_, locations)| !locations.is_empty());
         Ok(Inner {
             start,
             debug_sections: try_collect(debug.map(|section| section.header).zip(pieces()))?,
@@ -91,13 +92,14 @@ impl Inner {
         })
     }
 
-    /// Where in the file each site is: its first byte, and how many there are if no chunk begins
-    /// between them; if one does, they are further apart.
+    /// The place and the length in the file of each location. The length covers the head of a chunk that
+    /// begins inside.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.thread_locals.iter().flat_map(move |(piece, sites)| {
-            sites.iter().map(move |site| {
-                let first = self.place(piece, site.at);
-                let last = self.place(piece, site.at.saturating_add(site.len()).saturating_sub(1));
+        self.thread_locals.iter().flat_map(move |(piece, locations)| {
+            locations.iter().map(move |location| {
+                let first = self.place(piece, location.at);
+                let last =
+                    self.place(piece, location.at.saturating_add(location.len()).saturating_sub(1));
                 (first, last.saturating_sub(first).saturating_add(1))
             })
         })

@@ -15,8 +15,8 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::error::SymfileError;
 use super::headers::{HEADER_SIZE, SECTION_SIZE, file_range, get, put};
-use super::layout::{Layout, Shown, move_section, move_symbols};
-use super::parts::{Filled, Origin, OuterSections, PackedSection, Parts};
+use super::layout::{DwarfState, Layout, move_section, move_symbols};
+use super::parts::{Origin, OuterSections, PackedSection, Parts, WithContents};
 use super::storage::Storage;
 use super::symbols;
 use crate::base::addr::LoadBias;
@@ -61,17 +61,17 @@ impl<S: Storage> Symfile<S> {
         symfile
     }
 
-    /// Whether a debugger may see the DWARF in it, or what it has instead where the image has none.
+    /// Whether a debugger may see the DWARF, or `.gnu_debugdata` of an image without DWARF.
     pub(crate) fn can_show_dwarf(&self) -> bool {
-        matches!(self.layout.dwarf, Shown::Opened)
+        matches!(self.layout.dwarf, DwarfState::Opened)
     }
 
-    /// Whether the debug sections must be made fit before they can be shown.
+    /// Whether the debug sections must be made ready before they can be shown.
     pub(crate) fn is_to_be_opened(&self) -> bool {
         self.layout.is_to_be_opened()
     }
 
-    /// Copies what another form is made from. Unpacks nothing.
+    /// Copies the parts from which another form is made. Unpacks nothing.
     pub(crate) fn parts(&self) -> Result<Parts, SymfileError> {
         let malformed = || self.layout.malformed();
         let (header, filled) = self.outer_sections()?.ok_or_else(malformed)?;
@@ -92,17 +92,17 @@ impl<S: Storage> Symfile<S> {
         Origin(self.layout.clone())
     }
 
-    /// Whether it is the one that `origin` was asked of.
+    /// Whether `origin` is its identity.
     pub(crate) fn is(&self, origin: &Origin) -> bool {
         Arc::ptr_eq(&self.layout, &origin.0)
     }
 
-    /// Whether a debugger sees the DWARF in it.
+    /// Whether a debugger sees the DWARF.
     pub(crate) fn shows_dwarf(&self) -> bool {
         self.shows_dwarf
     }
 
-    /// Shows the DWARF in it, or no longer does: its section is the last, and so are its contents.
+    /// Shows the DWARF, or hides it: its section is the last, and so are its contents.
     pub(crate) fn show_dwarf(&mut self, shown: bool) {
         let shown = shown && self.can_show_dwarf();
         let count = (self.layout.sections.len() / SECTION_SIZE) as u16;
@@ -114,7 +114,7 @@ impl<S: Storage> Symfile<S> {
     }
 
     /// The debug sections as they are in the inner file.
-    fn raw_sections(&self) -> Result<Vec<Filled<Vec<u8>>>, SymfileError> {
+    fn raw_sections(&self) -> Result<Vec<WithContents<Vec<u8>>>, SymfileError> {
         let Some(inner) = &self.layout.inner else { return Ok(Vec::new()) };
         let malformed = || self.layout.malformed();
         let file = self.bytes().get(inner.start..).ok_or_else(malformed)?;
@@ -130,8 +130,8 @@ impl<S: Storage> Symfile<S> {
         self.layout.allowance
     }
 
-    /// Those of the debug sections, as the image has them, that have one of these names when they are
-    /// not compressed. Of several of one name the last.
+    /// The debug sections of these names, as the image has them; of several with one name the last. The names
+    /// are those of sections that are not compressed.
     pub(crate) fn packed_sections(&self, names: &[&'static str]) -> Vec<PackedSection> {
         let Some(inner) = &self.layout.inner else { return Vec::new() };
         let file = self.bytes().get(inner.start..).unwrap_or_default();
@@ -156,8 +156,7 @@ impl<S: Storage> Symfile<S> {
         sections
     }
 
-    /// The header and the sections of the outer file, each with its contents, but for the inner
-    /// file.
+    /// The header and the sections of the outer file with their contents, without `.gnu_debugdata`.
     fn outer_sections(&self) -> Result<Option<OuterSections<&[u8]>>, Error> {
         let bytes = self.bytes();
         let (Some(header), Some(table)) =
@@ -181,7 +180,7 @@ impl<S: Storage> Symfile<S> {
         Ok(Some((get(header), sections)))
     }
 
-    /// The name of the function that `address` lies in, at run time, by the symbol table.
+    /// The name of the function that the run-time `address` lies in, by the symbol table.
     pub(crate) fn function_at(&self, address: usize) -> Option<&[u8]> {
         let (_, sections) = self.outer_sections().ok()??;
         let (table, entries) = sections.iter().find(|(header, _)| header.sh_type == SHT_SYMTAB)?;
@@ -198,10 +197,10 @@ impl<S: Storage> Symfile<S> {
         let Instance { load_bias, thread_locals } = instance;
         let layout = self.layout.clone();
         if let Some(inner) = &layout.inner {
-            for (piece, sites) in &inner.thread_locals {
-                for site in sites {
+            for (piece, locations) in &inner.thread_locals {
+                for location in locations {
                     // A chunk may begin between two of its bytes.
-                    for (offset, byte) in (site.at..).zip(site.bytes(thread_locals)) {
+                    for (offset, byte) in (location.at..).zip(location.bytes(thread_locals)) {
                         self.write(inner.place(piece, offset), &[byte]);
                     }
                 }
@@ -226,7 +225,7 @@ impl<S: Storage> Symfile<S> {
     }
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // Empty, where it is no part of the file.
+        // Empty, if it is no part of the file.
         let place = self.get_mut(at..at.saturating_add(bytes.len()));
         if place.len() == bytes.len() {
             place.copy_from_slice(bytes);
@@ -242,7 +241,7 @@ impl<S: Storage> Symfile<S> {
         place.unwrap_or_default()
     }
 
-    /// All of it, whatever is shown.
+    /// The whole file, shown or not.
     fn bytes(&self) -> &[u8] {
         match &self.memory {
             InstanceMemory::Heap(bytes) => bytes,

@@ -19,8 +19,8 @@ use crate::base::addr::{FileOffset, LoadBias, Vaddr};
 use crate::base::fallible::TryGrow;
 use crate::debug::dwarf::budget::Allowance;
 
-/// The most parts that a symfile may have pages of its own in, besides its beginning; one with
-/// more is copied whole.
+/// The most ranges of pages, besides the first, that an instance may have for itself. A symfile with more
+/// is copied whole.
 const MAX_OWN: usize = 8;
 
 /// Where things are in a symfile, in bytes from its start.
@@ -34,31 +34,31 @@ pub(super) struct Layout {
     pub(super) names: Range<usize>,
     /// The inner file, if there is one: the last section's contents.
     pub(super) inner: Option<Inner>,
-    /// What the file is as long as.
+    /// The length of the file.
     pub(super) len: usize,
-    /// The image's, which are not in this file.
+    /// The image's segments, which are not in this file.
     pub(super) segments: Vec<SourceSegment>,
     /// The size of a thread's block of its thread-local variables.
     pub(super) tls_size: u64,
     /// What may be spent on reading the debug sections.
     pub(super) allowance: Allowance,
-    pub(super) dwarf: Shown,
+    pub(super) dwarf: DwarfState,
 }
 
-/// What becomes of the debug sections.
+/// The state of the debug sections.
 #[derive(Debug)]
-pub(super) enum Shown {
-    /// All that there are can be shown.
+pub(super) enum DwarfState {
+    /// All of them can be shown.
     Opened,
-    /// They are to be opened first: how many sections the outer file has from the image, and
-    /// what [`Sections::note_thread_locals`] notes.
+    /// They must be made ready first. `sections` is how many sections the outer file has from the image,
+    /// `thread_locals` comes from `Sections::note_thread_locals`.
     Kept { sections: usize, thread_locals: Option<Vec<u64>> },
-    /// They were left out.
+    /// They are left out.
     Refused,
 }
 
 impl Layout {
-    /// What an instance has for itself, in whole pages; `None` if it is in too many places.
+    /// The ranges of whole pages that an instance has for itself; `None` if there are too many.
     pub(super) fn own_pages(&self, page: usize) -> Result<Option<Vec<Range<usize>>>, SymfileError> {
         let mut pages: Vec<usize> = Vec::new();
         for (place, len) in self.inner.iter().flat_map(Inner::places) {
@@ -86,7 +86,7 @@ impl Layout {
     }
 
     pub(super) fn is_to_be_opened(&self) -> bool {
-        matches!(self.dwarf, Shown::Kept { .. })
+        matches!(self.dwarf, DwarfState::Kept { .. })
     }
 
     pub(super) fn malformed(&self) -> SymfileError {
@@ -95,7 +95,7 @@ impl Layout {
     }
 }
 
-/// Moves the section, if it is loaded. Whether it is.
+/// Moves the section, if it is loaded. Returns whether it is.
 pub(super) fn move_section(section: &mut SectionHeader, load_bias: LoadBias) -> bool {
     let is_loaded = section.sh_flags & u64::from(SHF_ALLOC) != 0;
     if is_loaded {

@@ -38,7 +38,7 @@ pub(crate) struct PackedSection {
 }
 
 impl PackedSection {
-    /// What it has when it is not compressed.
+    /// The contents, not compressed.
     pub(crate) fn unpacked(self, budget: &Budget) -> Result<Vec<u8>, NotInflated> {
         let name = if self.has_z { ".zdebug_" } else { ".debug_" };
         compression::section(name, &self.header, &self.contents, budget)
@@ -47,29 +47,29 @@ impl PackedSection {
 }
 
 /// A section with its contents.
-pub(super) type Filled<C> = (SectionHeader, C);
+pub(super) type WithContents<C> = (SectionHeader, C);
 /// The outer file.
-pub(super) type OuterSections<C> = (Header, Vec<Filled<C>>);
+pub(super) type OuterSections<C> = (Header, Vec<WithContents<C>>);
 
-/// Which symfile something was made from.
+/// The identity of a symfile, of which something was copied.
 pub(crate) struct Origin(pub(super) Arc<Layout>);
 
-/// A copy of what another form of a symfile is made from, so that it can be read, which may take its
-/// time, while others change the symfile.
+/// Copies of the parts from which another form of a symfile is made. Reading them may take long; other
+/// threads can change the symfile meanwhile.
 pub(crate) struct Parts {
     pub(super) layout: Arc<Layout>,
     /// Of the outer file.
     pub(crate) header: Header,
-    /// Those of the outer file, but for what has the inner one.
-    pub(crate) outer: Vec<Filled<Vec<u8>>>,
+    /// The sections of the outer file, without `.gnu_debugdata`.
+    pub(crate) outer: Vec<WithContents<Vec<u8>>>,
     /// The names of all sections.
     pub(crate) names: Vec<u8>,
     /// The debug sections as they are in the inner file.
-    pub(super) debug: Vec<Filled<Vec<u8>>>,
+    pub(super) debug: Vec<WithContents<Vec<u8>>>,
 }
 
 impl Parts {
-    /// Whether the debug sections must be made fit before they can be shown.
+    /// Whether the debug sections must be made ready before they can be shown.
     pub(crate) fn is_to_be_opened(&self) -> bool {
         self.layout.is_to_be_opened()
     }
@@ -79,8 +79,8 @@ impl Parts {
         self.layout.tls_size != 0
     }
 
-    /// Takes the debug sections out, as the image has them, but for the locations of thread-local
-    /// variables; inflated.
+    /// Takes the debug sections out, unpacked. They are the image's, but for the locations of thread-local
+    /// variables.
     pub(crate) fn take_debug_sections(&mut self) -> Result<Vec<DebugSection>, SymfileError> {
         let budget = self.budget();
         let packed = std::mem::take(&mut self.debug);

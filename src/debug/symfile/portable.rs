@@ -1,13 +1,13 @@
 //! The form of a symfile that every debugger reads: DWARF with run-time addresses.
 //!
-//! One ELF file, all sections at their run-time addresses, and the debug sections beside them,
-//! with the load bias added wherever DWARF states an address ([`crate::debug::dwarf::addresses`]). It is made from
-//! the other form ([`super::template`]), which has all that it takes: the sections, moved already,
-//! and the DWARF, as it came. Compressed sections are inflated first. And it has the segments,
-//! too: where lldb saves a core it takes a library's base address from the first.
+//! It is one ELF file: all sections at their run-time addresses, and the debug sections beside them, with the
+//! load bias added wherever DWARF states an address ([`crate::debug::dwarf::addresses`]). It is made from the
+//! other form ([`super::parts`]), which has the sections, already moved, and the DWARF as it came. Compressed
+//! sections are unpacked first. It has the segments, too: when lldb saves a core it takes a library's base
+//! address from the first.
 //!
-//! If any part of the DWARF cannot be moved with certainty there is no such file: half-moved DWARF
-//! shows wrong things.
+//! If any part of the DWARF cannot be moved with certainty there is no such file: DWARF with half of its
+//! addresses moved shows wrong values.
 
 #![forbid(unsafe_code)]
 
@@ -51,13 +51,13 @@ pub(crate) enum NotPortable {
 }
 
 impl NotPortable {
-    /// Whether there would be one if more might be spent.
-    pub(crate) fn is_for_want_of_means(&self) -> bool {
+    /// Whether a budget or the memory was not enough.
+    pub(crate) fn is_over_budget(&self) -> bool {
         match self {
             NotPortable::NotRelocated(error) => {
                 matches!(error.why, Why::OverBudget(_) | Why::Memory(_))
             }
-            NotPortable::Unread(error) => error.is_for_want_of_means(),
+            NotPortable::Unread(error) => error.is_over_budget(),
             NotPortable::Memory(_) => true,
             NotPortable::Unreadable => false,
         }
@@ -127,7 +127,7 @@ impl Parts {
         }
         let Some(len) = file.lay_out(symtab, 1) else { return Ok(None) };
         let mut bytes = try_zeroed(len)?;
-        // Few, of whatever many there are: see `Sections::find_contents`.
+        // There are few: see `Sections::find_contents`.
         let with_contents = file
             .sections
             .iter()
@@ -142,7 +142,7 @@ impl Parts {
     }
 }
 
-/// Of a segment where it is, without contents yet.
+/// The program header of a segment, still without contents.
 fn program_header(segment: &SourceSegment, load_bias: LoadBias) -> ProgramHeader {
     let SourceSegment { addresses, executable, writable } = segment;
     let address = load_bias.apply(addresses.start) as u64;
@@ -158,8 +158,8 @@ fn program_header(segment: &SourceSegment, load_bias: LoadBias) -> ProgramHeader
     }
 }
 
-/// Gives a segment the part of the file that has the contents of those of its sections that have
-/// any: gdb warns of others. Nobody maps it from there.
+/// Gives a segment the part of the file with the contents of its sections: gdb warns of contents outside of
+/// segments. The segment is never mapped from there.
 fn contain_contents(segment: &mut ProgramHeader, with_contents: &[SectionHeader]) {
     let addresses = segment.p_vaddr..segment.p_vaddr.saturating_add(segment.p_memsz);
     let within = with_contents.iter().filter(|section| addresses.contains(&section.sh_addr));

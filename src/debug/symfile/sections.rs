@@ -1,11 +1,11 @@
-//! Which sections a symfile is to have, read from an image that may lie.
+//! Which sections of an image a symfile has.
 //!
-//! Section headers are not needed to run an image, so they may be absent, or false. They are
-//! believed as a whole or not at all: if they are, each is *loaded* (and lies in a segment),
-//! *debug*, or left out; if not, sections are made up from the segments, which the loader has
-//! checked. What is in memory is taken from where the segments say, never from `sh_offset`.
+//! Section headers are not needed to run an image, so they may be absent or false. They are trusted as a
+//! whole or not at all. If they are, each section is *loaded* (and lies in a segment), *debug*, or left out.
+//! If not, sections are made up from the segments, which the loader has validated. The contents of memory are
+//! taken from where the segments state them, never from `sh_offset`.
 //!
-//! No section is taken that would have gdb run a script, or look for a file that it needs not: see
+//! It never takes a section that makes gdb run a script, or look for a file that it does not need: see
 //! [`is_dwarf`].
 //!
 //! Source: gABI chapter 4, "Sections" and "Special Sections".
@@ -33,47 +33,46 @@ use crate::base::fallible::{TryGrow, try_copy, try_vec};
 use crate::debug::dwarf::budget::Budget;
 use crate::debug::dwarf::skeleton::SplitUnit;
 
-/// What becomes of a section.
+/// The use of a section.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
-    /// A part of the image in memory: in the outer file, and without contents in the inner one.
+    /// A part of the image in memory. It is in the outer file, and without contents in the inner one.
     Loaded,
-    /// DWARF: in the inner file.
+    /// DWARF. It is in the inner file.
     Debug,
-    /// In neither.
+    /// Neither file has it.
     LeftOut,
 }
 
-/// A section as the symfile will have it.
+/// A section of the symfile.
 pub(crate) struct Section<'a> {
     pub(crate) role: Role,
     pub(crate) header: SectionHeader,
     pub(crate) contents: Cow<'a, [u8]>,
 }
 
-/// What to make a symfile from: sections, stated by the image or made up from its segments.
+/// The sections of a symfile, stated by the image or made up from its segments.
 pub(crate) struct Sections<'a> {
     pub(crate) names: Names,
     pub(crate) list: Vec<Section<'a>>,
-    /// The best symbol table that a section header tells of, and its strings.
+    /// The best symbol table that a section header states, and its strings.
     pub(crate) symbols: Option<(&'a [u8], &'a [u8])>,
-    /// Whether that has local symbols too.
+    /// Whether that table has local symbols too.
     pub(super) has_all_symbols: bool,
     /// The image's own `.gnu_debugdata`.
     pub(crate) debugdata: Option<&'a [u8]>,
-    /// Whether `list` has the image's numbering, which is that of its symbols.
+    /// Whether the indices in `list` are the image's, to which its symbols refer.
     stated: bool,
-    /// What is known of the parts of `.debug_addr` of units whose entries are in another file, if
-    /// that matters.
+    /// The parts of `.debug_addr` that belong to split units, if the image has thread-local variables.
     pub(super) split: Vec<SplitUnit>,
-    /// The offsets of thread-local variables by the symbol table, where that is gone.
+    /// The offsets of thread-local variables by the image's symbol table, if that is no longer there.
     pub(super) noted_thread_locals: Option<Vec<u64>>,
     /// What may be spent on reading the debug sections.
     pub(super) budget: Budget,
 }
 
 impl<'a> Sections<'a> {
-    /// As the section headers say, or what is wrong with those.
+    /// From the section headers, or what is wrong with them.
     pub(crate) fn stated(
         header: &Header,
         file: &'a [u8],
@@ -133,7 +132,7 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    /// Those that a symfile has noted.
+    /// From the parts of a symfile.
     pub(crate) fn noted(
         names: Names,
         list: Vec<Section<'a>>,
@@ -154,7 +153,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// What becomes of the section with this header.
+    /// Decides on the section with this header.
     fn classify(
         &mut self,
         stated: &SectionHeader,
@@ -187,7 +186,7 @@ impl<'a> Sections<'a> {
             ..SectionHeader::default()
         };
         if stated.sh_flags & u64::from(SHF_ALLOC) != 0 {
-            // The room of `.tbss` is nowhere; its address is no promise. Nor is one of no bytes.
+            // `.tbss` takes no addresses, and a section of no bytes none either.
             let is_tbss = !in_file && stated.sh_flags & u64::from(SHF_TLS) != 0;
             let nowhere = is_tbss || stated.sh_size == 0;
             let inside =
@@ -231,24 +230,23 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Gives contents to the loaded sections that must have some.
+    /// Gives contents to the loaded sections that need them.
     fn find_contents(&mut self, source: &Source<'a>) {
         let has_dwarf = self.has_dwarf();
-        let hides_build_id = has_dwarf || !source.policy.is_build_id_told;
+        let hides_build_id = has_dwarf || !source.policy.publishes_build_id;
         let (mut eh_frame, mut build_id) = (false, hides_build_id);
         for section in &mut self.list {
             if section.role != Role::Loaded {
                 continue;
             }
             let name = section.header.sh_name;
-            // The first of a name only, lest the same bytes be copied a thousand times.
+            // Only the first of a name, so that the same bytes are not copied a thousand times.
             let (done, sh_type) = if self.names.is(name, ".eh_frame") {
                 // gdb does not take it from the inner file.
                 (&mut eh_frame, SHT_PROGBITS)
             } else if self.names.is(name, ".note.gnu.build-id") {
                 // With it gdb finds the DWARF that a distribution split off, and slides that too.
-                // It must not be seen where there is DWARF: then gdb looks in vain, and may ask
-                // a server.
+                // It must not be visible beside DWARF: gdb would search in vain, and may ask a server.
                 (&mut build_id, SHT_NOTE)
             } else {
                 continue;
@@ -317,7 +315,7 @@ impl<'a> Sections<'a> {
                 _ => push(name, flags, addresses, &[])?,
             }
         }
-        // The headers' number is a `u16`; such an image has nothing that is worth a look.
+        // The number of headers is a `u16`. No compiler makes an image with so many segments.
         list.truncate(usize::from(MAX_SECTIONS));
         Ok(Sections {
             names,
@@ -332,8 +330,8 @@ impl<'a> Sections<'a> {
         })
     }
 
-    /// Sees to it that some section is called `.text`: without one in both files, gdb (8.1 to
-    /// 18.1) stops with an internal error as soon as it needs to know how far the DWARF moved.
+    /// Ensures that a section is called `.text`. Without one in both files, gdb (8.1 to 18.1) stops with an
+    /// internal error as soon as it needs the distance by which the DWARF moved.
     pub(crate) fn provide_text(&mut self) -> Result<(), Error> {
         let mut loaded = (self.list.iter_mut()).filter(|section| section.role == Role::Loaded);
         if loaded.any(|section| self.names.is(section.header.sh_name, ".text")) {
@@ -368,7 +366,7 @@ impl<'a> Sections<'a> {
         self.list.iter().filter(|section| section.role == Role::Loaded)
     }
 
-    /// Whether this is a debug section of this name, or of what it is called when compressed.
+    /// Whether this is a debug section of this name, or of its name when compressed.
     pub(super) fn is_debug(&self, at: usize, name: &str) -> bool {
         self.list.get(at).is_some_and(|section| {
             section.role == Role::Debug
@@ -385,7 +383,7 @@ impl<'a> Sections<'a> {
         (0..self.list.len()).filter(move |&at| self.is_debug(at, name))
     }
 
-    /// What a debug section has; owned, if it is compressed.
+    /// The contents of a debug section; owned, if it is compressed.
     pub(super) fn unpacked(&self, at: usize) -> Result<Cow<'a, [u8]>, NotOpened> {
         let Some(section) = self.list.get(at) else { return Ok(Cow::default()) };
         let name = self.names.get(section.header.sh_name);
@@ -399,7 +397,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Gives a debug section other contents, not compressed.
+    /// Replaces the contents of a debug section, not compressed.
     pub(super) fn replace(
         &mut self,
         at: usize,
@@ -437,12 +435,12 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// Names a file that has what DWARF of several images have in common (`dwz -m`). gdb finds it by that
-/// path, or by the build-id that is here too. If it does not, it says so and reads no DWARF: there are
-/// names and backtraces, as if the DWARF had been left out.
+/// Names a file with DWARF that several images share (`dwz -m`). gdb finds it by that path, or by the
+/// build-id that is in this section too. If it does not find it, it says so and reads no DWARF: there are
+/// names and backtraces, as without DWARF.
 pub(super) const SHARED: &str = ".gnu_debugaltlink";
 
-/// Whether a section of this name, not loaded, is one of those that gdb reads DWARF from.
+/// Whether gdb reads DWARF from a section of this name that is not loaded.
 ///
 /// `.debug_gdb_scripts` is not: it has gdb run scripts. Nor is `.gnu_debuglink`, which names a
 /// file that gdb looks for beside the image, and an image that came from memory is beside

@@ -14,37 +14,37 @@ use crate::elf::read::ReadAt;
 
 /// What a symfile is made from.
 pub(crate) struct Source<'a> {
-    /// The file that has its section headers and debug sections, if there is one at hand: the
-    /// image as received, or what was split off it.
+    /// The file with its section headers and debug sections, if there is one: the image as received, or the
+    /// file that was split off it.
     pub file: Option<&'a [u8]>,
-    /// The image's memory, as the file states it or as it is in place.
+    /// The image's memory, from the file or from its mapping.
     pub memory: &'a dyn ReadAt,
     /// Its `PT_LOAD`s, ascending.
     pub segments: &'a [SourceSegment],
-    /// Its `.eh_frame`, as [`EhFrame`](crate::elf::eh_frame::EhFrame) finds it. It is called only where no
-    /// section header tells, since the way to the end leads through all of it.
+    /// Its `.eh_frame`, as [`EhFrame`](crate::elf::eh_frame::EhFrame) finds it. It is called only if no
+    /// section header states it, since finding its end reads all of it.
     pub eh_frame: &'a dyn Fn() -> Option<Range<Vaddr>>,
     /// The size of a thread's block of its thread-local variables; 0 if it has none.
     pub tls_size: u64,
     /// Of the machine, for an image without a file.
     pub e_machine: u16,
-    /// Shows each symbol of the dynamic symbol table to the function it is given. It is called
-    /// only where no section header tells of a symbol table.
+    /// Calls a function with each symbol of the dynamic symbol table. It is called only if no section header
+    /// states a symbol table.
     pub dynamic_symbols: &'a DynamicSymbols<'a>,
     pub policy: Policy,
 }
 
-/// What the process and its operator say about how a symfile is made.
+/// How the process and its operator want a symfile to be made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Policy {
-    /// Debuggers get the build-id of an image that has no debug information, and so may find its debug
-    /// file by themselves.
-    pub is_build_id_told: bool,
+    /// Debuggers see the build-id of an image that has no debug information, and so may find its debug file
+    /// by themselves.
+    pub publishes_build_id: bool,
     /// A debugger is attached.
     pub debugger_listens: bool,
 }
 
-/// Shows each symbol of a table to a function.
+/// Calls a function with each symbol of a table.
 pub(crate) type DynamicSymbols<'a> = dyn Fn(&mut dyn FnMut(DynamicSymbol<'_>)) + 'a;
 
 /// A `PT_LOAD` as the image states it; nothing is rounded to pages.
@@ -70,7 +70,7 @@ pub(crate) struct DynamicSymbol<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// How many bytes there are to make a symfile from: a measure of what it may be as large as.
+    /// How many bytes the symfile is made from. Its size is limited by a multiple of this.
     pub(crate) fn len(&self) -> usize {
         let in_memory = |segment: &SourceSegment| {
             segment.addresses.end.checked_sub(segment.addresses.start).unwrap_or_default()
@@ -79,7 +79,7 @@ impl<'a> Source<'a> {
         self.file.map_or(memory as usize, <[u8]>::len)
     }
 
-    /// The last segment that starts at or before `address`, if that is inside.
+    /// The last segment that starts at or before `address`, if it contains the address.
     fn segment_at(&self, address: Vaddr) -> Option<&'a SourceSegment> {
         let after = self.segments.partition_point(|segment| segment.addresses.start <= address);
         let segment = self.segments.get(after.checked_sub(1)?)?;

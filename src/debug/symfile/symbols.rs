@@ -24,12 +24,12 @@ pub(super) struct Symbols<'s> {
     pub(super) entries: Cow<'s, [u8]>,
     /// Ends with a zero.
     pub(super) strings: Cow<'s, [u8]>,
-    /// How many local symbols come first.
+    /// How many local symbols come first: `sh_info`.
     pub(super) locals: u32,
 }
 
 impl<'s> Symbols<'s> {
-    /// As a file has them.
+    /// From the table of a file.
     pub(super) fn stated(
         entries: &'s [u8],
         strings: &'s [u8],
@@ -51,7 +51,7 @@ impl<'s> Symbols<'s> {
         Ok(Symbols { entries: entries.into(), strings, locals })
     }
 
-    /// Makes the best of what debuggers should not see, in a copy of the entries.
+    /// Changes what debuggers would misread, in a copy of the entries.
     pub(super) fn amend(entries: &mut [u8], strings_len: usize) {
         for place in entries.chunks_exact_mut(SYMBOL_SIZE) {
             let mut symbol: Sym = get(place);
@@ -112,8 +112,8 @@ pub(super) fn function_at<'t>(entries: &[u8], strings: &'t [u8], address: u64) -
             && u32::from(symbol.st_shndx) != SHN_UNDEF
             && symbol.st_value <= address
     });
-    // The last that begins before, of those that do not end before. One that does not tell its
-    // size goes on to the next.
+    // Of those that begin before the address and do not end before it, the last. A symbol without a size
+    // extends to the next one.
     let nearest = functions.clone().map(|symbol| symbol.st_value).max()?;
     let holds = |symbol: &Sym| match symbol.st_size {
         0 => symbol.st_value == nearest,

@@ -21,7 +21,7 @@ use super::error::{NotOpened, SymfileError};
 use super::headers::{HEADER_SIZE, Names, image_header};
 use super::inner::{self, Inner};
 use super::instance::{Instance, InstanceMemory, Symfile};
-use super::layout::{Layout, Shown, move_section, move_symbols};
+use super::layout::{DwarfState, Layout, move_section, move_symbols};
 use super::outer::{AddedNames, Outer};
 use super::parts::Parts;
 use super::sections::{Role, Section, Sections};
@@ -35,26 +35,26 @@ use crate::debug::dwarf::budget::Allowance;
 use crate::debug::dwarf::tls_locations::TlsLocation;
 use crate::elf::read::ReadAt;
 
-/// Whether debug sections are made fit to be shown.
+/// Whether debug sections are made ready to be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dwarf {
-    /// So that [`Symfile::show_dwarf`] can show them.
+    /// They are: [`Symfile::show_dwarf`] can show them.
     Opened,
-    /// They are kept as they are, for [`Symfile::opened`].
+    /// They are kept as they are, for [`SymfileTemplate::opened`].
     Kept,
 }
 
 /// For how many instances of an image a symfile is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Instances {
-    /// It is made in place.
+    /// For one: it takes over the template's memory.
     One,
-    /// What is the same for all is kept once, if it is worth a mapping.
+    /// For several: they share pages, if the symfile is large enough.
     Many,
 }
 
-/// What is common to instances is mapped and not copied from this size on, in bytes: two system
-/// calls and as many mappings for each instance cost as much as copying this.
+/// From this size on, in bytes, instances share pages. Two system calls and two mappings for each
+/// instance cost as much as copying this.
 const MIN_SHARED: usize = 1 << 16;
 
 /// The symfile of an image, at the addresses that the image states.
@@ -75,7 +75,7 @@ enum TemplateMemory<S: Storage> {
 
 /// What [`decide`] finds.
 struct Decision {
-    shown: Shown,
+    shown: DwarfState,
     /// Why debug sections were left out.
     fault: Option<NotOpened>,
     /// Of each debug section, the locations of thread-local variables.
@@ -83,7 +83,7 @@ struct Decision {
 }
 
 impl<S: Storage> SymfileTemplate<S> {
-    /// What is the same for all instances of the image. Copies its debug sections once.
+    /// Makes the template of an image. Copies its debug sections once.
     pub(crate) fn new(
         source: &Source<'_>,
         instances: Instances,
@@ -110,8 +110,8 @@ impl<S: Storage> SymfileTemplate<S> {
         Ok(SymfileTemplate { distrusted, ..made })
     }
 
-    /// The template again, from a symfile of an instance whose debug sections were kept as they were: with
-    /// its debug sections made fit to be shown.
+    /// A template from the symfile of an instance that kept its debug sections as they were. In this one they
+    /// are ready to be shown.
     pub(crate) fn opened(
         parts: Parts,
         instance: Instance,
@@ -119,7 +119,7 @@ impl<S: Storage> SymfileTemplate<S> {
     ) -> Result<SymfileTemplate<S>, SymfileError> {
         let Parts { layout, header, outer, names, debug } = parts;
         let malformed = || layout.malformed();
-        let Shown::Kept { sections: count, thread_locals } = &layout.dwarf else {
+        let DwarfState::Kept { sections: count, thread_locals } = &layout.dwarf else {
             return Err(malformed());
         };
         // As the image states them.
@@ -171,7 +171,7 @@ impl<S: Storage> SymfileTemplate<S> {
         )
     }
 
-    /// Why debuggers will not be shown the debug sections that the image has.
+    /// Why the image's debug sections cannot be shown.
     pub(crate) fn fault(&self) -> Option<&NotOpened> {
         self.fault.as_ref()
     }
@@ -263,7 +263,7 @@ impl<S: Storage> SymfileTemplate<S> {
 /// What becomes of the debug sections.
 fn decide(sections: &mut Sections<'_>, source: &Source<'_>, dwarf: Dwarf) -> Decision {
     if dwarf == Dwarf::Kept && sections.has_dwarf() {
-        let shown = Shown::Kept {
+        let shown = DwarfState::Kept {
             sections: sections.list.len(),
             thread_locals: sections.note_thread_locals(source.tls_size),
         };
@@ -273,10 +273,10 @@ fn decide(sections: &mut Sections<'_>, source: &Source<'_>, dwarf: Dwarf) -> Dec
         .open(source.tls_size, source.policy)
         .and_then(|()| sections.all_thread_locals(source.tls_size));
     match opened {
-        Ok(thread_locals) => Decision { shown: Shown::Opened, fault: None, thread_locals },
+        Ok(thread_locals) => Decision { shown: DwarfState::Opened, fault: None, thread_locals },
         Err(error) => {
             sections.leave_dwarf();
-            Decision { shown: Shown::Refused, fault: Some(error), thread_locals: Vec::new() }
+            Decision { shown: DwarfState::Refused, fault: Some(error), thread_locals: Vec::new() }
         }
     }
 }
@@ -327,7 +327,7 @@ impl<S: Storage> TemplateMemory<S> {
     }
 }
 
-/// Nothing of an image is in memory, as far as is known.
+/// An image of which no memory is known.
 struct NoMemory;
 
 impl ReadAt for NoMemory {
@@ -340,7 +340,7 @@ impl ReadAt for NoMemory {
     }
 }
 
-/// For an image of which nothing but its memory is at hand.
+/// The header for an image without a file.
 fn header_of_memory(e_machine: u16) -> Header {
     let mut header = Header { e_machine, e_version: 1, ..Header::default() };
     let ident = [(EI_CLASS, ELFCLASS64), (EI_DATA, ELFDATA2LSB), (EI_VERSION, EV_CURRENT)];

@@ -233,7 +233,7 @@ fn template_by<S: Storage>(bytes: &[u8], sound: &[u8]) -> Result<SymfileTemplate
         eh_frame: &|| memory.eh_frame.clone(),
         tls_size: 0,
         dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
-        policy: Policy { is_build_id_told: true, debugger_listens: false },
+        policy: Policy { publishes_build_id: true, debugger_listens: false },
         e_machine: 62,
     };
     made(&source)

@@ -1,4 +1,4 @@
-//! What must be known of the thread-local variables of an image before a debugger may see its DWARF.
+//! Which locations of thread-local variables must be rewritten before a debugger may see an image's DWARF.
 //!
 //! A location of a thread-local variable that is not rewritten shows wrong memory ([`tls_locations`]). So the
 //! debug sections that have such locations are unpacked, the locations are found, and with split DWARF
@@ -25,33 +25,32 @@ use crate::base::fallible::{TryGrow, try_copy, try_insert, try_vec};
 use crate::debug::dwarf::skeleton::{Abbreviations, SplitSections, SplitUnit};
 use crate::debug::dwarf::tls_locations::{self, Owner, TlsLocation};
 
-/// What it takes to note where a thread-local variable is, in steps: it is memory, too, and each
-/// instance has a place of its own.
-const SITE: usize = 32;
+/// The cost of noting a location, in steps: it takes memory, and each instance rewrites it.
+const STEPS_PER_LOCATION: usize = 32;
 
-/// The sections that tell where variables are.
-const TELL_PLACES: [&str; 3] = [".debug_info", ".debug_types", ".debug_addr"];
+/// The sections that may have locations of thread-local variables, or slots for them.
+const WITH_LOCATIONS: [&str; 3] = [".debug_info", ".debug_types", ".debug_addr"];
 
 impl<'a> Sections<'a> {
-    /// Sees to it that debuggers can be shown the debug sections; or why they cannot. Then what they
-    /// are shown would be wrong, or cost too much.
+    /// Makes the debug sections ready to be shown. An error means that debuggers would see wrong values, or
+    /// that it costs too much.
     pub(crate) fn open(&mut self, tls_size: u64, policy: Policy) -> Result<(), NotOpened> {
         // A skeleton has its addresses in `.debug_addr`.
         let at = self.debug(".debug_abbrev").filter(|_| self.debug(".debug_addr").is_some());
         if let Some(at) = at {
             match self.unpacked(at) {
                 Ok(contents) => self.open_split_units(at, contents, tls_size)?,
-                // Nobody can read it.
-                Err(error) if tls_size == 0 && !error.is_for_want_of_means() => {}
+                // No debugger can read it.
+                Err(error) if tls_size == 0 && !error.is_over_budget() => {}
                 Err(error) => return Err(error),
             }
         }
         self.open_thread_locals(tls_size, policy)
     }
 
-    /// Has gdb show lines of split units whose file it does not find, see [`crate::debug::dwarf::skeleton`], and finds
-    /// what of their addresses may be offsets of thread-local variables. `contents` are those of
-    /// `.debug_abbrev`, which is the section at `at`.
+    /// Lets gdb show lines of split units whose file it does not find (see
+    /// [`skeleton`](crate::debug::dwarf::skeleton)), and finds which of their addresses may be offsets of
+    /// thread-local variables. `contents` are those of `.debug_abbrev`, the section at `at`.
     fn open_split_units(
         &mut self,
         at: usize,
@@ -76,20 +75,20 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    /// Sees to it that what tells where the thread-local variables of an image are can be found and
-    /// changed: unpacks it. If it cannot be found, a debugger would show wrong memory.
+    /// Unpacks the sections with locations of thread-local variables, so that these can be rewritten.
+    /// Otherwise a debugger would show wrong memory.
     fn open_thread_locals(&mut self, tls_size: u64, policy: Policy) -> Result<(), NotOpened> {
-        // Without a block there is nothing to be told but variables that were thrown away. To unpack
-        // all for these would take ten times as long as the rest of a load; but nothing beside what a
-        // debugger takes to read it. What cannot be unpacked here is not read there.
+        // Without a block only variables that the linker discarded have locations. To unpack everything
+        // for these would take ten times as long as the rest of a load, but little beside the time that an
+        // attached debugger needs to read it. A section that cannot be unpacked here is not read there.
         if tls_size == 0 {
             if policy.debugger_listens {
                 let open = |name| self.open_where_changed(name, tls_size);
-                let _ = TELL_PLACES.into_iter().try_for_each(open);
+                let _ = WITH_LOCATIONS.into_iter().try_for_each(open);
             }
             return Ok(());
         }
-        TELL_PLACES.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
+        WITH_LOCATIONS.into_iter().try_for_each(|name| self.open_where_changed(name, tls_size))?;
         if self.debug(SHARED).is_some() && !self.has_all_thread_locals(tls_size)? {
             let what = "the file named in .gnu_debugaltlink may have thread-local variables";
             return Err(NotOpened::Unknown(what));
@@ -97,15 +96,14 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    /// Unpacks all debug sections of this name that tell where thread-local variables are, if they
-    /// are compressed.
+    /// Unpacks the compressed debug sections of this name that have locations of thread-local variables.
     fn open_where_changed(&mut self, wanted: &str, tls_size: u64) -> Result<(), NotOpened> {
         for at in 0..self.list.len() {
             if !self.is_debug(at, wanted) {
                 continue;
             }
             if let Cow::Owned(contents) = self.unpacked(at)?
-                && !self.sites(wanted, &contents, tls_size)?.is_empty()
+                && !self.locations(wanted, &contents, tls_size)?.is_empty()
             {
                 self.replace(at, wanted, contents)?;
             }
@@ -113,19 +111,19 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    /// Whether the DWARF here tells of all thread-local variables that the symbols tell of.
+    /// Whether the DWARF here has all thread-local variables that the symbol table has.
     fn has_all_thread_locals(&self, tls_size: u64) -> Result<bool, NotOpened> {
         let Some(stated) = self.stated_thread_locals()? else { return Ok(false) };
         let mut told = HashSet::new();
         for section in self.list.iter().filter(|section| section.role == Role::Debug) {
-            for site in self.thread_locals(section, tls_size)? {
-                try_insert(&mut told, site.offset)?;
+            for location in self.thread_locals(section, tls_size)? {
+                try_insert(&mut told, location.offset)?;
             }
         }
         Ok(stated.iter().all(|offset| told.contains(offset)))
     }
 
-    /// The offsets of all thread-local variables by the symbol table, if that has all.
+    /// The offsets of all thread-local variables, by a symbol table that has all symbols.
     fn stated_thread_locals(&self) -> Result<Option<Cow<'_, [u64]>>, NotOpened> {
         if let Some(noted) = &self.noted_thread_locals {
             return Ok(Some(noted.into()));
@@ -142,7 +140,7 @@ impl<'a> Sections<'a> {
         Ok(Some(offsets.into()))
     }
 
-    /// What [`Sections::open`] needs to know later of the symbol table, which will be another then.
+    /// What a later [`Sections::open`] needs of the image's symbol table, which will not be there then.
     pub(crate) fn note_thread_locals(&self, tls_size: u64) -> Option<Vec<u64>> {
         self.debug(SHARED).filter(|_| tls_size != 0)?;
         match self.stated_thread_locals().ok()?? {
@@ -151,7 +149,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    /// Finds which part of `.debug_addr` may have offsets of thread-local variables.
+    /// Finds the parts of `.debug_addr` that may have offsets of thread-local variables.
     fn find_split_units(
         &mut self,
         all: &Abbreviations,
@@ -173,8 +171,7 @@ impl<'a> Sections<'a> {
         let sections =
             SplitSections { abbreviations, entries: &entries, ranges: &ranges, lists: &lists };
         let split = all.units(&sections, addresses.len(), &self.budget)?;
-        // Addresses of variables and functions, none of which lies in front of the first section
-        // that has such.
+        // No address of a variable or function lies below the first section with variables or code.
         let has_some =
             |it: &&Section<'_>| it.header.sh_flags & u64::from(SHF_WRITE | SHF_EXECINSTR) != 0;
         let is_rodata = |it: &&Section<'_>| self.names.starts_with(it.header.sh_name, ".rodata");
@@ -187,7 +184,7 @@ impl<'a> Sections<'a> {
         Ok(())
     }
 
-    /// What in each debug section tells where thread-local variables are.
+    /// The locations of thread-local variables in each debug section.
     pub(crate) fn all_thread_locals(
         &self,
         tls_size: u64,
@@ -199,21 +196,21 @@ impl<'a> Sections<'a> {
         Ok(found)
     }
 
-    /// What in this debug section tells where thread-local variables are.
+    /// The locations of thread-local variables in this debug section.
     fn thread_locals(
         &self,
         section: &Section<'_>,
         tls_size: u64,
     ) -> Result<Vec<TlsLocation>, NotOpened> {
-        let mut names = TELL_PLACES.into_iter();
+        let mut names = WITH_LOCATIONS.into_iter();
         match names.find(|name| self.names.is(section.header.sh_name, name)) {
-            Some(name) => self.sites(name, &section.contents, tls_size),
+            Some(name) => self.locations(name, &section.contents, tls_size),
             None => Ok(Vec::new()),
         }
     }
 
     /// As [`Sections::thread_locals`], of the section of this name with these contents.
-    fn sites(
+    fn locations(
         &self,
         name: &str,
         contents: &[u8],
@@ -222,17 +219,17 @@ impl<'a> Sections<'a> {
         let mut found = Vec::new();
         match name {
             ".debug_info" | ".debug_types" => {
-                tls_locations::locations(contents, tls_size, &mut |site| {
-                    self.budget.step(SITE)?;
-                    Ok::<_, NotOpened>(found.try_push(site)?)
+                tls_locations::locations(contents, tls_size, &mut |location| {
+                    self.budget.step(STEPS_PER_LOCATION)?;
+                    Ok::<_, NotOpened>(found.try_push(location)?)
                 })?;
             }
-            // There is one such section then, see `find_split_units`.
+            // There is one such section, see `find_split_units`.
             ".debug_addr" if !self.split.is_empty() => {
                 let owner = self.owners(tls_size)?;
                 let entries =
                     |unit: &SplitUnit| contents.get(unit.addresses.clone()).unwrap_or_default();
-                // It is described once.
+                // A variable is described once.
                 let has_first = !(self.split.iter())
                     .any(|unit| tls_locations::states_first(entries(unit), &owner));
                 for unit in &self.split {
@@ -245,9 +242,9 @@ impl<'a> Sections<'a> {
                         tls_size,
                         has_first,
                         &owner,
-                        &mut |site| {
-                            self.budget.step(SITE)?;
-                            Ok::<_, NotOpened>(found.try_push(site.moved(start))?)
+                        &mut |location| {
+                            self.budget.step(STEPS_PER_LOCATION)?;
+                            Ok::<_, NotOpened>(found.try_push(location.moved(start))?)
                         },
                     )?;
                 }
@@ -257,13 +254,13 @@ impl<'a> Sections<'a> {
         Ok(found)
     }
 
-    /// Tells whose an address is, of an image whose block has this many bytes.
+    /// Says to what an address belongs, in an image whose block has `tls_size` bytes.
     fn owners(&self, tls_size: u64) -> Result<impl Fn(u64) -> Owner + use<>, NotOpened> {
         const POINTERS: [&str; 3] = [".init_array", ".fini_array", ".preinit_array"];
         let has = |header: &SectionHeader, flag| header.sh_flags & u64::from(flag) != 0;
         let headers = || self.loaded().map(|section| &section.header);
         let block = headers().filter(|it| has(it, SHF_TLS)).map(|it| it.sh_addr).min();
-        // They do not overlap; if they did, only what this image shows would be wrong.
+        // They do not overlap. If they did, only this image would show wrong values.
         let mut others: Vec<(u64, u64, Owner)> = try_vec(self.list.len())?;
         let of_sections = headers()
             .filter(|it| !has(it, SHF_TLS) && it.sh_size != 0)
@@ -281,7 +278,7 @@ impl<'a> Sections<'a> {
             let offset = block.and_then(|block| address.checked_sub(block));
             match (offset.filter(|&offset| offset < tls_size), other) {
                 (Some(offset), None) => Owner::ThreadLocal { offset },
-                // `.tbss` takes no room: what follows it has the same addresses.
+                // `.tbss` takes no addresses: the next section has the same ones.
                 (Some(_), Some(_)) => Owner::Doubtful,
                 (None, Some(&(.., owner))) => owner,
                 (None, None) => Owner::Other,

@@ -1,10 +1,9 @@
 //! Bytes made into an .xz file without compressing them.
 //!
-//! gdb takes the section `.gnu_debugdata` of a symfile for an .xz file and unpacks it itself, so
-//! what it is to find there must be in that format; nobody gains from compression, though, since
-//! the bytes never leave the process. LZMA2 has a kind of chunk that holds its bytes as they are.
-//! This module writes nothing but those: one block for each piece, since a reader unpacks and
-//! keeps one block at a time. The whole costs three bytes in each 64 KiB.
+//! gdb expects an .xz file in the section `.gnu_debugdata` of a symfile, and unpacks it. Compression would
+//! gain nothing, since the bytes never leave the process. LZMA2 has a kind of chunk that holds its bytes as
+//! they are. This module writes nothing but those: one block for each piece, since a reader unpacks and keeps
+//! one block at a time. The whole costs three bytes in each 64 KiB.
 //!
 //! It never compresses, never reads .xz, and copies each piece once, to where it stays.
 //!
@@ -22,7 +21,7 @@ use crate::base::fallible::{TryGrow, try_vec};
 /// The most bytes an LZMA2 chunk can hold as they are.
 const CHUNK: usize = 1 << 16;
 
-/// Stream flags: no check over the contents. They are read from the same memory anyway.
+/// Stream flags: no check of the contents, which are read from the same memory.
 const STREAM_FLAGS: [u8; 2] = [0, 0];
 
 /// A block header but for its CRC32: 12 bytes long in all, one filter and no sizes; LZMA2 (0x21),
@@ -31,7 +30,7 @@ const BLOCK_HEADER: [u8; 8] = [2, 0, 0x21, 1, 8, 0, 0, 0];
 /// The length of a block header.
 const BLOCK_HEADER_LEN: usize = 12;
 
-/// An .xz file to be: its pieces, and how long it will be.
+/// An .xz file to be written: its pieces, and its length.
 pub(crate) struct StoredXz<'a> {
     pieces: Vec<&'a [u8]>,
     index: Vec<u8>,
@@ -39,8 +38,8 @@ pub(crate) struct StoredXz<'a> {
 }
 
 impl<'a> StoredXz<'a> {
-    /// The .xz file that unpacks to the `pieces`, one after the other. `None` if its length
-    /// cannot be told in a `usize`.
+    /// The .xz file that unpacks to the `pieces`, one after the other. `None` if its length does not fit
+    /// into a `usize`.
     pub(crate) fn new(pieces: Vec<&'a [u8]>) -> Option<StoredXz<'a>> {
         // No more than two numbers of ten bytes for each piece.
         let mut index = try_vec(pieces.len().checked_mul(20)?.checked_add(20)?).ok()?;
@@ -89,8 +88,8 @@ impl<'a> StoredXz<'a> {
             write_block(piece, out);
         }
         out.put(&self.index);
-        // The footer repeats the flags and tells the length of the index, so that a file can be
-        // read from its end, as gdb does.
+        // The footer repeats the flags and has the length of the index, so that a file can be read
+        // from its end, as gdb does.
         let words = (self.index.len() / 4).saturating_sub(1);
         let [a, b, c, d] = (words as u32).to_le_bytes();
         let [e, f] = STREAM_FLAGS;
@@ -101,7 +100,7 @@ impl<'a> StoredXz<'a> {
     }
 }
 
-/// A piece in an .xz file that this module has made.
+/// A piece in an .xz file that this module has written.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     /// Where its block starts in the file.

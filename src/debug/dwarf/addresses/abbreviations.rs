@@ -1,8 +1,7 @@
 //! Abbreviations (DWARF 5, 7.5.3): how to go through an entry.
 //!
-//! gimli's table keeps all that an abbreviation says, and thirty times the room that it takes in the
-//! section. Here only what there is to do is kept: how many bytes to skip to the next attribute that
-//! matters.
+//! gimli's table keeps everything that an abbreviation says, in thirty times the size of the section. This
+//! one keeps only how many bytes to skip to the next attribute that may have an address.
 
 #![forbid(unsafe_code)]
 // The names are those of DWARF.
@@ -62,11 +61,11 @@ pub(super) struct Table {
     steps: Vec<Step>,
 }
 
-/// A part of an entry. Each consumes input or ends the walk: what takes no room has no step, or
-/// entries of one byte could have a million attributes each.
+/// A part of an entry. Each consumes input or ends the walk. An attribute without bytes has no step, since
+/// otherwise entries of one byte could have a million attributes each.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
-    /// So many bytes without an address.
+    /// This many bytes without an address.
     Skip(u32),
     Read(DwAt, DwForm),
     /// The rest of the unit is in another file.
@@ -84,7 +83,7 @@ impl Table {
         self.codes.clear();
         self.steps.clear();
         let mut before = input.len();
-        // Without an end, if the next one begins or the section ends: gimli and debuggers agree.
+        // A table also ends where the section ends: so do gimli and debuggers.
         while !input.is_empty() {
             budget.step(before.saturating_sub(input.len()))?;
             before = input.len();

@@ -1,7 +1,7 @@
 //! Lists of ranges and of locations: pairs (DWARF 4, 2.6.2 and 2.17.3) and tagged entries (DWARF 5,
 //! 7.25 and 7.29).
 //!
-//! Only lists that an entry refers to are read: gcc puts numbers of another kind between them
+//! It never reads a list that no entry refers to: gcc puts numbers of another kind between lists
 //! (`DW_AT_GNU_locviews`).
 
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ impl<'a> Walk<'a, '_> {
     /// Each list that entries refer to, once.
     pub(super) fn lists(&mut self) -> Result<(), Why> {
         let mut lists = std::mem::take(&mut self.lists);
-        // It needs no room.
+        // It allocates nothing.
         lists.sort_unstable_by_key(|list| {
             (u64::from(list.offset) | (list.section as u64) << 32, list.has_base)
         });
@@ -62,7 +62,7 @@ impl<'a> Walk<'a, '_> {
                 return Ok(());
             }
             if !has_base {
-                // Nothing that could move in their stead.
+                // No base moves in their stead.
                 self.address(section, &mut entry)?;
                 self.address(section, &mut entry)?;
             }

@@ -1,14 +1,14 @@
-//! Where in DWARF the run-time addresses are, and adding the load bias to them in place.
+//! Finding the run-time addresses in DWARF, and adding the load bias to them in place.
 //!
 //! [`Addresses::find`] reads the debug sections of an image once and lists the places, eight bytes
 //! each, that a static linker would have filled otherwise for another base address;
-//! [`Addresses::relocate`] adds a bias to them, as often as there are instances. Nothing changes
-//! its size, and nothing is touched unless all of it could be read: if any unit cannot be read with
-//! certainty, `find` says which and why ([`NotRelocated`]), and there are no places at all.
+//! [`Addresses::relocate`] adds a bias to them, once for each instance. No size changes. Nothing is written
+//! unless everything could be read: if any unit cannot be read with certainty, `find` returns which and why
+//! ([`NotRelocated`]).
 //!
 //! **What moves**: `DW_FORM_addr`, `DW_OP_addr`, absolute entries of the lists of ranges and
 //! locations, `DW_LNE_set_address`, and the addresses in `.debug_aranges`, `.debug_addr` and
-//! `.debug_frame`. Linkers mark what they have thrown away with 0, 1, -1 and -2: those stay. So do
+//! `.debug_frame`. Linkers mark discarded code with 0, 1, -1 and -2: those stay. So do
 //! literals (`DW_OP_implicit_value`, blocks of `DW_AT_const_value`), as under `dlopen`, and
 //! thread-locals' offsets.
 //!
@@ -19,11 +19,11 @@
 //! Bytes are hostile. Lists are found from the entries that refer to them, since compilers put
 //! other things between them; each is read once. Every step consumes input, tables of abbreviations
 //! are read once for all units that share them, and there is no recursion: time and memory are
-//! bounded by a small multiple of the sections' size. What they may have at most is in the [`Budget`]:
-//! a step for each byte of a record or unit, and more for what is noted.
+//! bounded by a small multiple of the sections' size. The [`Budget`] bounds them
+//! too: a step for each byte of a record or unit, and more for each note.
 //!
-//! gimli reads headers of units and operations of expressions. The other records are read here, for
-//! the place of an address is wanted and not its value.
+//! gimli reads headers of units and operations of expressions. The other records are read here, since the
+//! place of an address is needed and not its value.
 //!
 //! Sources: DWARF 2 to 5; what debuggers make of bases was found by experiment with gdb and lldb.
 
@@ -49,7 +49,7 @@ use crate::debug::dwarf::budget::{Budget, OverBudget};
 
 type Input<'a> = EndianSlice<'a, LittleEndian>;
 
-/// Of an address, in all that memdl loads.
+/// The size of an address in every image.
 const ADDRESS: usize = 8;
 
 /// A section of the image: its name, and its contents, not compressed.
@@ -76,10 +76,10 @@ pub(crate) struct NotRelocated {
     pub why: Why,
 }
 
-/// What stands in the way.
+/// The reason of a [`NotRelocated`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Why {
-    /// As gimli says.
+    /// gimli's reason.
     #[error("{0}")]
     Unreadable(#[from] gimli::Error),
     /// A unit whose entries are in a .dwo or .dwp file: debuggers would look for that.
@@ -88,13 +88,13 @@ pub(crate) enum Why {
     /// A unit that refers to a file that several images share: debuggers would look for that.
     #[error("a reference to a supplementary file (dwz)")]
     Supplementary,
-    /// Anything else that is not known for certain.
+    /// Anything else that cannot be read with certainty.
     #[error("{0}")]
     Unknown(&'static str),
-    /// It takes too long.
+    /// Reading it costs too much.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
-    /// So many bytes are not to be had.
+    /// The system has no memory of this many bytes.
     #[error("no memory for {0} bytes")]
     Memory(u64),
 }
@@ -109,7 +109,7 @@ impl From<Error> for Why {
 }
 
 impl Addresses {
-    /// Reads all sections that may have addresses; the others have none.
+    /// Reads all sections that may have addresses.
     ///
     /// Indexes (`.gdb_index`, `.debug_names`) are not read: see [`is_index`].
     pub(crate) fn find(
@@ -130,8 +130,8 @@ impl Addresses {
         Ok(Addresses { sections: try_collect(sections.iter().map(of)).map_err(no_memory)? })
     }
 
-    /// Adds the bias to every address in `contents`, which are those of the section that was given
-    /// to [`Addresses::find`] as the one of this index. If they are not as long, nothing happens.
+    /// Adds the bias to every address in `contents`, the contents of the section with this index among those
+    /// of [`Addresses::find`]. If their length is another, nothing happens.
     pub(crate) fn relocate(&self, index: usize, contents: &mut [u8], bias: LoadBias) {
         let Some((_, places)) = self.sections.get(index).filter(|it| it.0 == contents.len()) else {
             debug_assert!(false, "the same section");
@@ -153,7 +153,7 @@ impl Addresses {
     }
 }
 
-/// Whether a section is an index, which debuggers can do without: `.gdb_index` has addresses, and
+/// Whether a section is an index, which debuggers do not need: `.gdb_index` has addresses, and
 /// `.debug_names` as linkers write it makes gdb warn. Neither is relocated here; leave them out.
 pub(crate) fn is_index(name: &str) -> bool {
     matches!(name, ".gdb_index" | ".debug_names")
@@ -246,13 +246,13 @@ struct Walk<'a, 'b> {
     lists: Vec<List>,
     /// Expressions inside the one that is being read.
     nested: Vec<Input<'a>>,
-    /// What is being read, for errors: it is set at the start of each entry, list or record.
+    /// The place of the entry, list or record that is being read, for errors.
     at: (Section, usize),
     budget: &'b Budget,
 }
 
-/// What it takes to note a thing of which entries of one byte may have any number, in steps: it is
-/// memory, too.
+/// The cost of noting something, of which an entry of one byte may have any number, in steps: it takes
+/// memory.
 const NOTED: usize = 8;
 
 /// A list of ranges or locations that an entry refers to.
@@ -305,7 +305,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.records(Section::Addr, Self::addr_table)?;
         for section in Section::ALL {
             let places = &mut self.found[section];
-            // Mostly in order already, which this makes use of. It needs no room.
+            // They are usually in order, which makes this fast. It allocates nothing.
             places.sort_unstable();
             places.dedup();
             let near = |pair: &[u32]| match *pair {
@@ -395,7 +395,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 }
 
-/// Whether this stands for code or data that the linker threw away.
+/// Whether this stands for code or data that the linker discarded.
 fn is_tombstone(address: u64) -> bool {
     matches!(address, 0 | 1 | 0xffff_ffff_ffff_fffe..)
 }

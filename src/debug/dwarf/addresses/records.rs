@@ -1,5 +1,5 @@
-//! The sections that are one record after the other: programs of line tables, address ranges of
-//! units, tables of addresses, call frames.
+//! The sections that consist of records, one after the other: programs of line tables, address ranges of
+//! units, tables of addresses, call frames. It reads no entry of a unit.
 
 #![forbid(unsafe_code)]
 // The names are those of DWARF.
@@ -10,7 +10,7 @@ use gimli::{Encoding, Format, Reader};
 
 use super::{ADDRESS, Input, Section, Walk, Why, split};
 
-/// How many operands the standard opcodes have, as DWARF says.
+/// How many operands the standard opcodes have.
 pub(super) const STANDARD_OPERANDS: [u8; 12] = [0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1];
 
 impl<'a> Walk<'a, '_> {
@@ -118,7 +118,7 @@ impl<'a> Walk<'a, '_> {
         let mut version = 4;
         if id == id_of_cie {
             version = input.read_u8()?.into();
-            // Other letters tell of more data, in FDEs too, and of pointers that may be relative.
+            // Other letters mean more data, in FDEs too, and pointers that may be relative.
             let augmentation = input.read_null_terminated_slice()?.slice();
             if augmentation.iter().any(|letter| !b"SB".contains(letter)) {
                 return Err(Why::Unknown("an augmentation of a CIE"));

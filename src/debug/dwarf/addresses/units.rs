@@ -1,9 +1,8 @@
 //! Units and their entries (DWARF 5, 7.5): addresses in attributes, and which lists are referred to.
 //!
 //! Units that share a table of abbreviations are read together, so that each table is read once and
-//! one is kept at a time. Entries are read one after the other; that they are a tree does not
-//! matter. What the root entry says (bases) is needed for its own references too, in whatever order
-//! it comes: those wait until it is read.
+//! one is kept at a time. Entries are read one after the other; their tree does not matter, and is never
+//! built. The references of the root entry need the bases that it states, in any order: they are read last.
 
 #![forbid(unsafe_code)]
 // The names are those of DWARF.
@@ -16,7 +15,7 @@ use super::abbreviations::{Step, Table, fixed_size, refers_to_section};
 use super::{ADDRESS, Input, List, NOTED, Section, Walk, Why, split};
 use crate::base::fallible::TryGrow;
 
-/// What is known of a unit while its entries are read.
+/// The state of a unit while its entries are read.
 struct Unit {
     section: Section,
     encoding: Encoding,
@@ -28,7 +27,7 @@ struct Unit {
     zero_bases: Vec<u32>,
     rnglists_base: Option<usize>,
     loclists_base: Option<usize>,
-    /// References of the root to lists: read when its other attributes are known.
+    /// References of the root to lists, which are read after its other attributes.
     references: Vec<Reference>,
 }
 
