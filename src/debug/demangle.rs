@@ -31,7 +31,7 @@ const MAX_DEPTH: u32 = 40;
 /// several times as much where nothing is optimised.
 const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 512 << 10 };
 
-use crate::base::fallible::try_push_str;
+use crate::base::fallible::{check_room, try_push_str};
 
 /// The name as its author knows it, at most four times as long and a bit.
 pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
@@ -41,6 +41,10 @@ pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
         None
     } else if stack_room().is_some_and(|room| room >= STACK) {
         readable(name)
+    } else if check_room(STACK).is_err() {
+        // The standard library aborts where a new thread has its stack and then finds no memory for
+        // signals'.
+        None
     } else {
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("memdl-names".into()).stack_size(STACK);

@@ -6,13 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::thread;
 
 use super::dwarf::budget::Maximum;
 use super::symfile::dwp::{self, NotJoined};
+use crate::base::fallible::check_room;
 
 /// The image's file, with the DWARF of `package` in the place of its skeletons.
 pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {
+    // The standard library aborts where a new thread has its stack and then finds no memory for signals'.
+    check_room(dwp::STACK).map_err(|_| NotJoined::NoThread(io::ErrorKind::OutOfMemory.into()))?;
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("memdl-join".to_owned()).stack_size(dwp::STACK);
         let thread = thread
