@@ -1,7 +1,7 @@
 //! The relocation tables of an image: where they are, and their entries in order.
 //!
 //! [`RelocationTables::parse`] checks the ranges and sizes, and that packed tables can be read to
-//! their end. It does not look at what an entry relocates: `link/relocate.rs` does.
+//! their end. It does not look at what an entry relocates: `link/apply.rs` does.
 //!
 //! Sources: gABI "Relocation", "Dynamic Section"; `DT_RELR`: the gABI proposal "SHT_RELR"; bionic's
 //! `linker.cpp` for the `DT_ANDROID_*` tags.
