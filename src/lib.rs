@@ -173,5 +173,5 @@ pub use debug::Debug;
 pub use images::policy::{Imports, SymbolRequest, VerifyRequest};
 pub use link::scope::Scope;
 pub use memory::buffer::ImageBuffer;
-pub use memory::reserve::{release_memory, wipe_kept_memory};
+pub use memory::cache::{release_memory, wipe_kept_memory};
 pub use profile::Profile;

@@ -1,23 +1,25 @@
 //! Exceptions and backtraces through images.
 //!
-//! An unwinder must find the frame description of a program counter. For `ld.so`'s libraries,
-//! libgcc asks the C library (`_dl_find_object`), gets the library's `PT_GNU_EH_FRAME`, and searches
-//! the sorted table in it: nothing to be done when a library is loaded, and a logarithm when
-//! something is thrown. What `__register_frame` offers is much worse: the next throw anywhere in the
-//! process sorts all descriptions that were registered, and every later one walks a list.
+//! An unwinder must find the frame description of a program counter. For `ld.so`'s libraries, libgcc asks the C
+//! library (`_dl_find_object`), gets the library's `PT_GNU_EH_FRAME`, and searches the sorted table in it. That
+//! costs nothing when a library is loaded, and a binary search for each frame of a throw. `__register_frame` is
+//! much slower: the next throw anywhere in the process sorts all descriptions that were registered, and every
+//! later throw walks a list.
 //!
-//! So images take the first way. Each unwinder in the process reaches `_dl_find_object` through a
-//! word of its own global offset table; that word is pointed at [`find_object`], which knows images
-//! and asks the C library for all else. Nobody else's view of anything changes. Where there is no
-//! such unwinder (libgcc before 12, glibc before 2.35, or one linked statically into a stripped
-//! executable), `__register_frame` has to do; it walks an `.eh_frame` up to an entry of length zero,
-//! so one that does not end is not registered.
+//! So images are found the first way. Each unwinder in the process calls `_dl_find_object` through a word of its
+//! own global offset table. That word is changed to [`find_object`], which answers for images and passes all
+//! other addresses to the C library. No other caller of `_dl_find_object` is affected. Without such an unwinder
+//! (libgcc before 12, glibc before 2.35, or one linked statically into a stripped executable),
+//! `__register_frame` is called; it walks an `.eh_frame` up to an entry of length zero, so a section without
+//! that entry is not registered.
 //!
-//! [`find_object`] runs inside of throws, in signal handlers and in a debugger's hands, so it takes
-//! no lock: the table is a [`LeftRight`].
+//! [`find_object`] runs inside of throws, in signal handlers, and when a debugger calls it, so it takes no lock:
+//! the table is a [`LeftRight`].
 //!
-//! Other copies of memdl in the process do the same. Of several that would point a word at their own
-//! function, the first does; all of them know each other, in a ring ([`Link`]), and ask each other.
+//! Other copies of memdl in the process do the same. The first copy that finds a word unchanged changes it. All
+//! copies are linked in a ring ([`Link`]), and ask each other.
+//!
+//! Never reads frame descriptions: unwinders do.
 //!
 //! Sources: glibc manual "Dynamic Linker Introspection"; libgcc `unwind-dw2-fde-dip.c`,
 //! `unwind-dw2-fde.c`.
@@ -37,9 +39,11 @@ use crate::base::left_right::LeftRight;
 use crate::base::sync::{Lock, Rank};
 use crate::elf::decoded::Decoded;
 use crate::elf::eh_frame::EhFrame;
-use crate::host::ld_so;
+use crate::host::got;
 use crate::host::link_map::LinkMap;
-use crate::memory::map::{Mapping, Sealed};
+use crate::host::phdr;
+use crate::memory::mapping::Mapping;
+use crate::memory::stage::Sealed;
 
 unsafe extern "C" {
     fn __register_frame(begin: *const c_void);
@@ -57,14 +61,14 @@ pub(crate) struct FoundObject {
     reserved: [u64; 7],
 }
 
-/// An image that unwinders know of; taken back when dropped, before the mapping goes.
+/// An image that is registered with unwinders. Dropped before the mapping.
 pub(crate) struct Registration {
     start: usize,
-    /// The `.eh_frame` that was registered by hand.
-    by_hand: Option<usize>,
+    /// The `.eh_frame` that was registered by `__register_frame`.
+    registered_frame: Option<usize>,
 }
 
-/// What unwinders are told of an image.
+/// The data that unwinders get for an image.
 #[derive(Clone)]
 struct Entry {
     addresses: Range<usize>,
@@ -73,7 +77,7 @@ struct Entry {
     link_map: *const LinkMap,
 }
 
-// SAFETY: the pointer is an address that is handed on.
+// SAFETY: the pointer is passed on, not dereferenced.
 unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
@@ -82,13 +86,13 @@ unsafe impl Sync for Entry {}
 static IMAGES: LeftRight<Vec<Entry>> =
     LeftRight::new(Vec::new(), Vec::new(), Lock::new(Rank::Unwind, ()));
 
-/// In a child just after the fork: threads that were reading do not exist here.
+/// In a child just after the fork: forgets readers, since threads that were reading do not exist here.
 pub(crate) fn after_fork_in_child() {
     IMAGES.forget_readers();
 }
 
 impl Registration {
-    /// Makes an image known, with or without unwind information.
+    /// Registers an image, with or without unwind information.
     pub(crate) fn new(
         decoded: &Decoded,
         mapping: &Mapping<Sealed>,
@@ -107,14 +111,14 @@ impl Registration {
             Err(error) => refused.set(Some(error)),
         });
         if let Some(error) = refused.into_inner() {
-            // One of the copies may have it.
+            // One of the two copies of the table may have the entry.
             IMAGES.write(|images| images.retain(|it| it.addresses.start != addresses.start));
             return Err(error);
         }
-        let mut by_hand = None;
-        if !unwinders_ask_us() {
+        let mut registered_frame = None;
+        if !redirect_unwinders() {
             let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, mapping));
-            by_hand = eh_frame.filter(|eh_frame| eh_frame.terminated).map(|eh_frame| {
+            registered_frame = eh_frame.filter(|eh_frame| eh_frame.terminated).map(|eh_frame| {
                 let begin = mapping.load_bias().apply(eh_frame.range.start);
                 // SAFETY: `locate` walked the section up to its terminator, inside mapped memory
                 // that outlives this registration (drop order in `Loaded`) and is not written.
@@ -122,41 +126,40 @@ impl Registration {
                 begin
             });
         }
-        Ok(Registration { start: addresses.start, by_hand })
+        Ok(Registration { start: addresses.start, registered_frame })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(begin) = self.by_hand {
-            // SAFETY: registered by `new`, taken back once.
+        if let Some(begin) = self.registered_frame {
+            // SAFETY: registered by `new`, deregistered once.
             unsafe { __deregister_frame(begin as *const c_void) };
         }
         IMAGES.write(|images| images.retain(|entry| entry.addresses.start != self.start));
     }
 }
 
-/// Points every unwinder in the process at [`find_object`], once for each set of libraries, and
-/// tells whether there is one.
-fn unwinders_ask_us() -> bool {
-    /// How often libraries had been loaded, plus 1, when this was looked at last; how many were
-    /// found so far.
+/// Makes every unwinder in the process call [`find_object`], once for each set of libraries. Returns whether there
+/// is one.
+fn redirect_unwinders() -> bool {
+    /// The number of loads of libraries, plus 1, at the last search; the number of unwinders found so far.
     static LOADS: AtomicU64 = AtomicU64::new(0);
     static FOUND: AtomicUsize = AtomicUsize::new(0);
-    let loads = ld_so::loads().saturating_add(1);
+    let loads = phdr::loads().saturating_add(1);
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
-        let found = ld_so::patch_got(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
+        let found = got::patch_got(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
         FOUND.fetch_max(found, Ordering::SeqCst);
     }
     FOUND.load(Ordering::SeqCst) > 0
 }
 
-/// A copy of memdl, in a ring of all copies in the process that unwinders are pointed at one of. **Its
-/// layout never changes**: copies of other versions, and in other objects, read it.
+/// A copy of memdl, in the ring of all copies in the process. **Its layout never changes**: copies of other
+/// versions, and in other objects, read it.
 #[repr(C)]
 pub(crate) struct Link {
     next: AtomicPtr<Link>,
-    /// [`find_own_object`]: 0 if it has been found.
+    /// [`find_own_object`]: returns 0 if it has found an image.
     find: unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int,
 }
 
@@ -164,19 +167,19 @@ pub(crate) struct Link {
 pub(crate) static RING: Link =
     Link { next: AtomicPtr::new((&raw const RING).cast_mut()), find: find_own_object };
 
-/// More than there are copies in any process: a walk that meets a ring that is being joined ends.
+/// More copies than any process has. It bounds a walk through a ring that is being joined.
 const MAX_COPIES: usize = 64;
 
 impl Link {
     /// The copy whose finder starts at this address, if there is a finder.
     fn of_finder(address: usize) -> Option<&'static Link> {
-        // All of a finder is in one page, so this is safe to read wherever there is any code.
+        // A finder, aligned to 64 bytes, is in one page, so its bytes can be read if its first byte can.
         if address == 0 || !address.is_multiple_of(64) {
             return None;
         }
-        // SAFETY: what an unwinder calls starts here, and code can be read, up to the end of the page. Of
-        // a finder, the distance of its copy's link from the word that has it comes behind the mark; that
-        // copy is never unloaded.
+        // SAFETY: a function that an unwinder calls starts here, and code can be read, up to the end of the
+        // page. In a finder, the mark is followed by the distance of its copy's link from that word; that copy
+        // is never unloaded.
         unsafe {
             let mark = (address as *const u8).add(FINDER_MARK).cast::<[u8; 16]>();
             let distance = mark.add(1).cast::<isize>();
@@ -185,7 +188,7 @@ impl Link {
         }
     }
 
-    /// The others in the ring.
+    /// The other copies in the ring.
     fn others(&'static self) -> impl Iterator<Item = &'static Link> {
         let mut at = self;
         let next = move || {
@@ -196,7 +199,7 @@ impl Link {
         std::iter::from_fn(next).take(MAX_COPIES)
     }
 
-    /// Makes one ring of the two that these are in; to be called by one thread at a time.
+    /// Joins the rings of the two. Only one thread may do that at a time.
     fn join(&'static self, other: &'static Link) {
         if !ptr::eq(self, other) && !self.others().any(|it| ptr::eq(it, other)) {
             let next = self.next.load(Ordering::SeqCst);
@@ -205,8 +208,8 @@ impl Link {
     }
 }
 
-/// Where an unwinder should be pointed at that is pointed here now, if it must be changed: at another
-/// copy of memdl it may stay, once the two know each other.
+/// The function that an unwinder should call, if it must be changed. If it calls the finder of another copy of
+/// memdl now, it keeps that, and the rings are joined.
 fn join(now: usize) -> Option<usize> {
     match Link::of_finder(now) {
         Some(other) => {
@@ -242,7 +245,7 @@ unsafe extern "C" fn find_own_object(address: *mut c_void, result: *mut FoundObj
     0
 }
 
-/// `_dl_find_object`, for unwinders and for images that ask themselves.
+/// `_dl_find_object`, for unwinders and for images that call it.
 ///
 /// # Safety
 /// As the C library's function: `result` can be written to.
@@ -267,7 +270,7 @@ pub(crate) unsafe extern "C" fn find_object(
 /// As [`find_object`].
 unsafe fn host_find_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
     type Function = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
-    /// Its address, since looking it up is not for signal handlers; 1 where there is none.
+    /// Its address, or 1 if there is none. Signal handlers cannot look it up.
     static FUNCTION: AtomicUsize = AtomicUsize::new(0);
     let mut function = FUNCTION.load(Ordering::Relaxed);
     if function == 0 {

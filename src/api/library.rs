@@ -235,7 +235,7 @@ impl Library {
 
     /// Whether it was made immutable when it was loaded ([`Loader::seal`](crate::Loader::seal)).
     pub fn is_sealed(&self) -> bool {
-        self.loaded().mapping.is_sealed()
+        self.loaded().mapping.is_immutable()
     }
 }
 

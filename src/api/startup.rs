@@ -12,8 +12,8 @@ use crate::base::promise::MayRun;
 use crate::base::sync::{self, Lock, Rank};
 use crate::debug::Instances;
 use crate::debug::read_lines;
-use crate::host::ld_so;
 use crate::host::process;
+use crate::host::startup_set;
 use crate::load::debugger_commands;
 use crate::load::prepare::Prepared;
 use crate::load::settings::Settings;
@@ -46,7 +46,7 @@ pub(crate) fn set_up() -> Result<(), Error> {
         std::hint::black_box(&SURVIVE);
         process::stay_loaded();
         tls::set_up();
-        ld_so::set_up()?;
+        startup_set::set_up()?;
         debugger_commands::set_up();
         *done = true;
     }

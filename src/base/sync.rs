@@ -62,6 +62,8 @@ pub(crate) enum Rank {
     Memory,
     /// The quarantined addresses.
     Quarantine,
+    /// Memory that the system has refused to unmap or to protect.
+    Refused,
 }
 
 /// A mutual exclusion lock with a rank. A panic of its holder does not poison it.

@@ -175,7 +175,7 @@ impl Drop for Listed {
     /// gdb would later "restore" an old byte in the middle of it. A second event, about an image
     /// without any symbols, makes it look again while the old image is still mapped. (That does not
     /// reach breakpoints at plain addresses: so the addresses are kept from being used again, see
-    /// [`Reservation::quarantine`](crate::memory::reserve::Reservation::quarantine).)
+    /// [`quarantine`](crate::memory::quarantine).)
     fn drop(&mut self) {
         let list = List::lock();
         // SAFETY: `new` put it in, and only this takes it out.

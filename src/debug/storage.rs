@@ -13,7 +13,8 @@ use super::symfile::portable::PortableSymfile;
 use super::symfile::storage::Storage;
 use super::symfile::{instance, template};
 use crate::base::error::Error;
-use crate::memory::reserve::{CowImage, CowView, ScratchMemory, SharedPages};
+use crate::memory::cow_image::{CowImage, CowView, SharedPages};
+use crate::memory::scratch::ScratchMemory;
 
 /// Mapped memory.
 pub(crate) struct Mapped;

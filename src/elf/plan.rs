@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use crate::base::addr::{PageSize, Vaddr};
+use crate::base::addr::{PageSize, Vaddr, len_of};
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{try_collect, try_vec};
 use crate::elf::decoded::Decoded;
@@ -59,6 +59,11 @@ pub(crate) struct PlannedSegment {
 }
 
 impl PlannedSegment {
+    /// The length of its pages, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        len_of(&self.pages) as usize
+    }
+
     /// Whether `at` is in the file-backed part of a stated, executable segment. The rest of the pages
     /// holds zeros, or bytes of another part of the file.
     pub(crate) fn is_code(&self, at: Vaddr) -> bool {

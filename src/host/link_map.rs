@@ -1,5 +1,7 @@
-//! The public part of `struct link_map` (`<link.h>`): what `dlinfo`, `dladdr1` and
-//! `_dl_find_object` give of a library. An image has one that is in no list.
+//! The public part of `struct link_map` (`<link.h>`), which `dlinfo`, `dladdr1` and `_dl_find_object` return
+//! for a library. An image has one, too. It is in no list: `ld.so` never sees it.
+//!
+//! Source: glibc `<link.h>`.
 
 #![allow(unsafe_code)]
 
@@ -16,11 +18,11 @@ pub(crate) struct LinkMap {
     pub l_ld: usize,
     l_next: usize,
     l_prev: usize,
-    /// What `l_name` points to.
+    /// Owns the string that `l_name` points to.
     _name: CString,
 }
 
-// SAFETY: nothing is changed once it is made, and what it points to is owned.
+// SAFETY: immutable, and it owns the string that it points to.
 unsafe impl Send for LinkMap {}
 // SAFETY: as above.
 unsafe impl Sync for LinkMap {}

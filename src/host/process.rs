@@ -1,7 +1,10 @@
-//! What memdl knows of the process as a whole.
+//! The process as a whole: its arguments, the walk through its libraries, and the object that memdl is
+//! linked into.
 //!
-//! `ld.so` hands a library's constructors the process's `argc`, `argv` and `envp`. They come to
-//! memdl the same way, as a constructor of whatever it is linked into.
+//! `ld.so` passes the process's `argc`, `argv` and `envp` to the constructors of each object. memdl gets them
+//! the same way, by a constructor of the object that it is linked into. Knows no library's symbols.
+//!
+//! Sources: `dl_iterate_phdr(3)`, `dladdr(3)`, glibc `elf/dl-init.c`.
 
 #![allow(unsafe_code)]
 
@@ -9,16 +12,14 @@ use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-
-use region::Protection;
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use crate::base::error::Error;
 use crate::base::sync;
 use crate::base::tls_index::{ModuleId, TlsIndex};
-use crate::memory::reserve;
+use crate::memory::relro::write_relro;
 
-/// What a constructor is called with.
+/// The arguments of a constructor.
 #[derive(Clone, Copy)]
 pub(crate) struct Arguments {
     pub argc: c_int,
@@ -46,21 +47,21 @@ static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char)
 
 type Visitor = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 
-/// `dl_iterate_phdr`, for visitors of memdl's own.
+/// `dl_iterate_phdr`, for visitors of memdl only.
 ///
 /// # Safety
-/// `visit` can be called with `data`, and does nothing that could fork or come here again.
+/// `visit` can be called with `data`, and neither forks nor calls this function.
 pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
-    // glibc locks the list meanwhile, and does not free that lock in a forked child.
+    // glibc locks the list meanwhile, and a forked child would find it locked.
     let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise.
     unsafe { libc::dl_iterate_phdr(Some(visit), data) };
 }
 
-/// Calls `act` while no other thread of the process is in here, whichever copy of memdl it is in: what all
-/// share is `ld.so`, whose lock this holds.
+/// Calls `act` while no other thread of the process does so, whichever copy of memdl it is in: all copies share
+/// `ld.so`, whose lock is held meanwhile.
 ///
-/// `act` neither forks nor comes here again, nor loads, unloads or looks up anything.
+/// `act` must not fork, call this function, load, unload, or look symbols up.
 pub(crate) fn alone(act: &mut dyn FnMut()) {
     unsafe extern "C" fn visit(_: *mut libc::dl_phdr_info, _: usize, act: *mut c_void) -> c_int {
         // SAFETY: the reference below.
@@ -68,8 +69,8 @@ pub(crate) fn alone(act: &mut dyn FnMut()) {
         1
     }
     let mut act = act;
-    // SAFETY: the pointer is to the local, which is not touched meanwhile. A panic in the function ends
-    // the process.
+    // SAFETY: the pointer is to the local, which is not used meanwhile. A panic in the function ends the
+    // process.
     unsafe { visit_libraries(visit, (&raw mut act).cast()) };
 }
 
@@ -85,19 +86,19 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Keeps whatever memdl is linked into from being unloaded: images, other threads' ends and
-/// debuggers refer to its code. Nothing to do where that is the executable.
+/// Keeps the object that memdl is linked into from being unloaded: images, the ends of threads, and debuggers
+/// refer to its code. Does nothing if that is the executable.
 pub(crate) fn stay_loaded() {
     // SAFETY: `Dl_info` is plain data that `dladdr1` fills in. The link map begins with two words
-    // (`<link.h>`), the second its name; both that and the name are `ld.so`'s, as the library is.
-    // The flags load nothing: they mark what is loaded.
+    // (`<link.h>`), the second its name; `ld.so` owns both for as long as the library is loaded. The flags
+    // load nothing; they mark a loaded library.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         let mut link_map = ptr::null_mut();
         let code = stay_loaded as *const c_void;
         if dladdr1(code, &mut info, &mut link_map, RTLD_DL_LINKMAP) != 0 && !link_map.is_null() {
             let [_, name] = *link_map.cast::<[*const c_char; 2]>();
-            // The executable has no name, and never goes.
+            // The executable has no name, and is never unloaded.
             if !name.is_null() && *name != 0 {
                 let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
                 libc::dlopen(name, flags);
@@ -106,11 +107,23 @@ pub(crate) fn stay_loaded() {
     }
 }
 
-/// Writes `values` into the initial values that new threads get, `offset` bytes into the
-/// thread-local variable of memdl's own that lies at `variable` in the calling thread.
+/// The calling thread's address of a thread-local variable of a library that `ld.so` loaded.
 ///
-/// They stand in the object that memdl is linked into, mostly in its RELRO, which is writable for
-/// that moment.
+/// # Safety
+/// The library is loaded, and `offset` lies in its block.
+pub(crate) unsafe fn tls_address(module: ModuleId, offset: u64) -> *mut c_void {
+    unsafe extern "C" {
+        fn __tls_get_addr(index: *const TlsIndex) -> *mut c_void;
+    }
+    let index = TlsIndex { ti_module: module.0, ti_offset: offset as usize };
+    // SAFETY: a pair as relocations store it; the rest is the caller's promise.
+    unsafe { __tls_get_addr(&index) }
+}
+
+/// Writes `values` into the initial values for new threads, `offset` bytes into memdl's thread-local variable
+/// that lies at `variable` in the calling thread.
+///
+/// They are in the object that memdl is linked into, usually in its RELRO, which is writable for that moment.
 pub(crate) fn write_tls_template(
     variable: usize,
     offset: usize,
@@ -121,13 +134,8 @@ pub(crate) fn write_tls_template(
         Error::system("finding the initial values of new threads' variables", source)
     };
     let object = Object::of_this_code().ok_or_else(unknown)?;
-    unsafe extern "C" {
-        /// The C library's own: memdl's variables are in a module of `ld.so`'s.
-        fn __tls_get_addr(index: *const TlsIndex) -> *mut c_void;
-    }
-    let start = TlsIndex { ti_module: object.tls_module.0, ti_offset: 0 };
     // SAFETY: the start of the block of memdl's own variables, of which `variable` is one.
-    let tls_block = unsafe { __tls_get_addr(&start) }.addr();
+    let tls_block = unsafe { tls_address(object.tls_module, 0) }.addr();
     let into_block = variable.checked_sub(tls_block).and_then(|it| it.checked_add(offset));
     let is_inside = |&into_block: &usize| {
         let end = into_block.checked_add(values.len());
@@ -135,58 +143,18 @@ pub(crate) fn write_tls_template(
     };
     let start = into_block.filter(is_inside).and_then(|it| object.tls_template.checked_add(it));
     let start = start.ok_or_else(unknown)?;
-    // SAFETY: inside the initial values (checked above), which glibc reads when it creates a
-    // thread and nobody writes; the part written stands for memdl's pool only.
+    // SAFETY: inside the initial values (checked above), which glibc reads when it creates a thread, and which
+    // no code writes. The written part holds the values of memdl's pool only.
     unsafe { write_relro(start, values, &object.relro) }
 }
 
-/// Writes into data of an object of `ld.so`'s that may have become read-only (its RELRO, at
-/// `relro`), and leaves it as writable as it was.
-///
-/// # Safety
-/// The bytes are data of an object that stays loaded, writable or RELRO. Whoever reads them
-/// meanwhile may see either value of each aligned word.
-pub(crate) unsafe fn write_relro(
-    start: usize,
-    bytes: &[u8],
-    relro: &Range<usize>,
-) -> Result<(), Error> {
-    let page = region::page::size();
-    let wraps = || Error::system("mprotect", io::ErrorKind::OutOfMemory.into());
-    let end = start.checked_add(bytes.len()).and_then(|end| end.checked_next_multiple_of(page));
-    // A page is a power of two.
-    let pages = start & page.wrapping_neg()..end.ok_or_else(wraps)?;
-    let is_relro = relro.start < pages.end && pages.start < relro.end;
-    let protect = |protection| {
-        // SAFETY: more access than before takes nothing away, and what was read-only is so again
-        // below; the rest is the caller's promise.
-        let result = unsafe { region::protect(pages.start as *const u8, pages.len(), protection) };
-        result.map_err(|error| Error::system("mprotect", io::Error::other(error)))
-    };
-    if is_relro {
-        protect(Protection::READ_WRITE)?;
-    }
-    match (<[u8; 8]>::try_from(bytes), start % 8) {
-        // SAFETY: an aligned word, in one store; the rest is the caller's promise.
-        (Ok(word), 0) => unsafe {
-            (*(start as *const AtomicU64)).store(u64::from_ne_bytes(word), Ordering::SeqCst);
-        },
-        // SAFETY: the caller's promise.
-        _ => unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()) },
-    }
-    if is_relro {
-        reserve::make_read_only(pages.start, pages.len());
-    }
-    Ok(())
-}
-
-/// What `ld.so` says of the object that memdl is linked into.
+/// The object that memdl is linked into, as `ld.so` loaded it.
 struct Object {
-    /// Its initial values of thread-local variables.
+    /// The initial values of its thread-local variables.
     tls_template: usize,
     tls_template_len: usize,
-    /// Their module. (`dl_iterate_phdr` tells of a thread's block only what was asked for before by
-    /// `__tls_get_addr`.)
+    /// Their module. (`dl_iterate_phdr` gives the address of a thread's block only after the thread's first
+    /// call of `__tls_get_addr` for it.)
     tls_module: ModuleId,
     relro: Range<usize>,
 }
@@ -229,7 +197,7 @@ impl Object {
             1
         }
         let mut found = None;
-        // SAFETY: the callback has the signature that is asked for and does not unwind.
+        // SAFETY: the callback has the required signature and does not unwind.
         unsafe { visit_libraries(visit, (&raw mut found).cast()) };
         found
     }
@@ -240,8 +208,8 @@ pub(crate) fn arguments() -> Arguments {
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
-    // The static above is reached by the linker only through this object file; a look at it
-    // makes sure that it is part of the link.
+    // The linker reaches the static above only through this object file. This reference makes the file part of
+    // the link.
     std::hint::black_box(&INIT);
     Arguments {
         argc: ARGC.load(Ordering::Relaxed),

@@ -1,18 +1,19 @@
-//! The threads that the process has, for what must reach into them: an image whose
-//! thread-local variables have a fixed place in every thread (initial exec) is loaded while
-//! threads exist, and each must have its initial values before the load returns.
+//! The threads of the process: writing to the static thread-local storage of all of them, and the free stack of
+//! the calling one.
 //!
-//! POSIX has no list of threads. glibc has one, and tells debuggers where: `libthread_db` reads a
-//! process's threads by offsets that libc exports for it (`_thread_db_*`, one format since glibc
-//! 2.3). They are used here the same way, from inside. The list changes under our hands, since its
-//! lock is private: so all memory is read and written through `process_vm_readv` and
-//! `process_vm_writev` on ourselves, which report memory that is gone instead of faulting.
+//! An image whose thread-local variables have a fixed distance from the thread pointer (initial exec) may be
+//! loaded while threads exist. Each must have the initial values before the load returns.
 //!
-//! What this cannot see is a thread that is being created at this very moment: glibc copies the
-//! initial values for it before it lists it. Those come from the template that memdl has changed
-//! just before, so only a thread that was copied before and is listed after is missed.
+//! POSIX has no list of threads. glibc has one, and describes it for debuggers: `libthread_db` reads a process's
+//! threads by offsets that libc exports for it (`_thread_db_*`, one format since glibc 2.3). They are used here
+//! the same way, from inside. The list may change while it is read, since its lock is private. So all memory
+//! is read and written through `process_vm_readv` and `process_vm_writev` on this process, which report unmapped
+//! memory instead of faulting.
 //!
-//! And how much room the calling thread has left on its stack, for what needs a lot.
+//! A thread that is being created at this moment may be missed: glibc copies the initial values for it before it
+//! lists it. It gets the new values if they were copied after memdl has written them, which it does first.
+//!
+//! Never writes outside the range that the caller names.
 //!
 //! Source: glibc `nptl_db/structs.def`, `nptl_db/db_info.c` (`DB_STRUCT_FIELD`).
 
@@ -25,9 +26,9 @@ use std::{io, ptr};
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 
-/// More threads than a process can have; a list that seems longer is being changed.
+/// More threads than a process can have. A list that seems longer is being changed.
 const MAX_THREADS: usize = 1 << 20;
-/// How often a list that changes meanwhile is read anew.
+/// The number of times that a list is read again because it has changed meanwhile.
 const ATTEMPTS: usize = 100;
 
 /// Writes `bytes` at this distance from the thread pointer of every other thread.
@@ -53,11 +54,11 @@ pub(crate) fn write_to_others(offset: isize, bytes: &[u8]) -> Result<(), Error> 
     Ok(())
 }
 
-/// How much of this thread's stack is left, in bytes; `None` if that is not known, or the thread is on
-/// another stack just now (a signal handler's).
+/// The free part of this thread's stack, in bytes. `None` if that is unknown, or if the thread runs on another
+/// stack (a signal handler's).
 pub(crate) fn stack_room() -> Option<usize> {
     thread_local! {
-        /// From its lowest to behind its highest address; empty if they are not known.
+        /// Its lowest address, and the one behind its highest. Equal if they are unknown.
         static STACK: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
     }
     let (low, high) = STACK.get().unwrap_or_else(|| {
@@ -72,8 +73,8 @@ pub(crate) fn stack_room() -> Option<usize> {
 
 fn stack() -> Option<(usize, usize)> {
     let (mut low, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: the attributes are initialised by the first function, if it says so, and then
-    // destroyed; all pointers are to locals.
+    // SAFETY: the attributes are destroyed if the first function has initialised them; all pointers are to
+    // locals.
     unsafe {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
@@ -90,13 +91,13 @@ fn stack() -> Option<(usize, usize)> {
 
 /// Whether no other thread exists.
 fn is_only_thread() -> bool {
-    // A process with one thread has that and the two entries for the folders.
+    // Two entries are enough to tell. (`read_dir` leaves `.` and `..` out.)
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.take(2).count() == 1)
 }
 
-/// Where glibc keeps its list of threads.
+/// The place and layout of glibc's list of threads.
 struct ThreadList {
-    /// Addresses of the heads of two circular lists: threads on stacks of glibc's, and on others.
+    /// Addresses of the heads of two circular lists: threads on stacks that glibc has allocated, and others.
     heads: [usize; 2],
     /// Offset of the pointer to the next element in a list element.
     next: usize,
@@ -119,7 +120,7 @@ impl ThreadList {
 
     fn thread_pointers(&self) -> io::Result<Vec<usize>> {
         let mut result = self.read_once();
-        // Only what is gone, or makes no sense, will be another way the next time.
+        // Only unmapped memory and an endless list are signs of a change. Other errors are final.
         let is_changing = |error: &io::Error| {
             error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::Interrupted
         };
@@ -150,8 +151,8 @@ impl ThreadList {
         Ok(found)
     }
 
-    /// The element after the one at `at`. What was read while others changed it may be no address at
-    /// all: the kernel says so.
+    /// The element after the one at `at`. A word that was read during a change may be no valid address: the
+    /// kernel reports that.
     fn after(&self, at: usize) -> io::Result<usize> {
         read_word(at.wrapping_add(self.next))
     }
@@ -159,15 +160,15 @@ impl ThreadList {
 
 /// The address of a symbol that glibc exports for debuggers.
 fn symbol(name: &CStr) -> Option<usize> {
-    // SAFETY: a C string; looks in the global scope.
+    // SAFETY: a C string; searches the global scope.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!address.is_null()).then(|| address.addr())
 }
 
-/// The offset that a field's description (size in bits, count, offset) holds.
+/// The offset in a field's description (size in bits, count, offset).
 fn field_offset(name: &CStr) -> Option<usize> {
     let description = symbol(name)? as *const [u32; 3];
-    // SAFETY: glibc's constant of that form.
+    // SAFETY: glibc's constant has that form.
     let [_, _, offset] = unsafe { description.read() };
     Some(offset as usize)
 }
@@ -176,7 +177,7 @@ fn read_word(address: usize) -> io::Result<usize> {
     let mut word = 0usize;
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of::<usize>() };
     let remote = libc::iovec { iov_base: address as *mut _, iov_len: size_of::<usize>() };
-    // SAFETY: the local side is one word of ours; the other side is checked by the kernel.
+    // SAFETY: the local side is a local variable; the kernel checks the other side.
     let count = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     whole(count, size_of::<usize>()).map(|()| word)
 }
@@ -184,9 +185,8 @@ fn read_word(address: usize) -> io::Result<usize> {
 fn write(address: usize, bytes: &[u8]) -> io::Result<()> {
     let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let remote = libc::iovec { iov_base: address as *mut _, iov_len: bytes.len() };
-    // SAFETY: the local side is only read. The other side is a thread's static thread-local
-    // storage in a range that memdl owns and nothing refers to yet; memory that is gone is
-    // reported by the kernel.
+    // SAFETY: the local side is only read. The other side is a range of a thread's static thread-local storage
+    // that memdl owns and that nothing refers to yet. The kernel reports unmapped memory.
     let count = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
     whole(count, bytes.len())
 }

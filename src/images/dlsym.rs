@@ -15,7 +15,8 @@ use crate::base::fallible::{
 };
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
-use crate::host::ld_so::{GlobalScope, SymbolValue};
+use crate::host::global_scope::GlobalScope;
+use crate::host::library::SymbolValue;
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::unique;
 

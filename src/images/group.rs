@@ -26,11 +26,12 @@ use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::Sym;
 use crate::elf::symbol_table::SymbolTable;
-use crate::host::ld_so::{HostLibrary, SymbolValue};
+use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
-use crate::memory::map::{Mapping, Sealed};
+use crate::memory::mapping::Mapping;
+use crate::memory::stage::Sealed;
 use crate::profile;
 use crate::tls::TlsModule;
 use crate::unwind;
@@ -258,9 +259,9 @@ impl LoadGroup {
     /// Makes the images immutable. Called just before the group is entered, since a sealed image can never be
     /// unmapped.
     pub(crate) fn seal(&self) -> Result<(), Error> {
-        self.members
-            .iter()
-            .try_for_each(|it| it.mapping.seal_for_good().map_err(|error| error.in_image(&it.name)))
+        self.members.iter().try_for_each(|it| {
+            it.mapping.make_immutable().map_err(|error| error.in_image(&it.name))
+        })
     }
 
     /// What the host allows its images.

@@ -18,8 +18,8 @@ use crate::base::error::{Error, Place};
 use crate::debug::debugger_listens;
 use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::read::ReadAt;
+use crate::host::dl;
 use crate::host::exit_handlers;
-use crate::host::ld_so;
 use crate::host::process;
 use crate::images::group::{LoadGroup, LoadedImage};
 use crate::images::libc_registrations::take_handles_of;
@@ -41,7 +41,7 @@ impl LoadGroup {
         let is_code = |function: usize| {
             self.members.iter().any(|loaded| loaded.mapping.is_code(function))
                 || registry::image_at(function).is_some()
-                || ld_so::has_address(function)
+                || dl::has_address(function)
         };
         self.members.iter().try_for_each(|loaded| loaded.check_functions(is_code))
     }

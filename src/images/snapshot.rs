@@ -17,7 +17,7 @@ use std::ptr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
 use crate::images::group::LoadGroup;
-use crate::memory::reserve::{MANY_PAGES, many_pages, zero};
+use crate::memory::reservation::{MANY_PAGES, many_pages, zero};
 
 /// The contents of a group's writable memory.
 #[derive(Default)]

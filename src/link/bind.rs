@@ -24,7 +24,7 @@ use crate::elf::rela::Rela;
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
-use crate::host::ld_so::HostLibrary;
+use crate::host::library::HostLibrary;
 use crate::images::group::Dependency;
 use crate::images::policy::SymbolRequest;
 use crate::images::unique::FirstUse;

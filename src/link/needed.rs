@@ -37,9 +37,10 @@ use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
-use crate::host::ld_so::{self, GlobalScope};
+use crate::host::global_scope::GlobalScope;
+use crate::host::{dl, open};
 use crate::memory::bytes::{Bytes, Image};
-use crate::memory::reserve::MappedFile;
+use crate::memory::mapped_file::MappedFile;
 
 /// Functions that an image calls with its own data, and whose runtime then searches the C library's list for
 /// the owner of the data: D's (druntime, `rt/sections_elf_shared.d`). A call of `dl_iterate_phdr` is no
@@ -87,8 +88,8 @@ impl Surroundings<'_> {
     ) -> Result<HashMap<CString, PathBuf>, Error> {
         let mut found = Candidates {
             libraries: Vec::new(),
-            loaded_files: ld_so::loaded_files()?,
-            system_folders: ld_so::search_folders(),
+            loaded_files: open::loaded_files()?,
+            system_folders: dl::search_folders(),
             definitions: defined_by(&(self.images)()?)?,
         };
         for name in names {
@@ -102,7 +103,7 @@ impl Surroundings<'_> {
             let (needed, must_see_images) = self.examine(&mut found, &file)?;
             let Some(library) = found.libraries.get_mut(index) else { break };
             library.needed = needed;
-            library.must_see_images.set(must_see_images && !ld_so::is_loaded(&library.name));
+            library.must_see_images.set(must_see_images && !open::is_loaded(&library.name));
         }
         let libraries = found.libraries;
         // Every library that needs one of them must be a member, too: until nothing changes.
@@ -231,8 +232,8 @@ impl Candidates {
             return Ok(known);
         }
         require_memory()?;
-        let file = ld_so::find_file(&name, folders);
-        let file = file.or_else(|| ld_so::find_file(&name, &self.system_folders));
+        let file = dl::find_file(&name, folders);
+        let file = file.or_else(|| dl::find_file(&name, &self.system_folders));
         let Some(file) = file else { return Ok(None) };
         let (index, must_see_images) = (self.libraries.len(), Cell::new(false));
         self.libraries.try_push(Unopened { name, file, needed: Vec::new(), must_see_images })?;

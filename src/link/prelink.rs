@@ -24,7 +24,8 @@ use crate::elf::rela::Rela;
 use crate::link::apply::{Applier, IfuncWord, Placement, TlsDescResolvers, WritableMemory};
 use crate::link::bound::Bound;
 use crate::memory::bytes::Image;
-use crate::memory::map::{Mapping, Open};
+use crate::memory::mapping::Mapping;
+use crate::memory::stage::Open;
 
 /// The relocations of one member.
 pub(crate) struct Prelinked {
@@ -226,7 +227,7 @@ mod tests {
     use crate::load::prepare::Member;
     use crate::load::settings::Settings;
     use crate::memory::bytes::Bytes;
-    use crate::memory::map::Source;
+    use crate::memory::mapping::Source;
     use std::path::{Path, PathBuf};
 
     /// The load bias and the segments of an instance of the only member, after `relocate`, and the instance: two

@@ -23,7 +23,8 @@ use crate::base::fallible::{
 use crate::base::limits;
 use crate::base::members::member_mut;
 use crate::base::promise::MayRun;
-use crate::host::ld_so::{GlobalScope, HostLibrary};
+use crate::host::global_scope::GlobalScope;
+use crate::host::library::HostLibrary;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::registry;

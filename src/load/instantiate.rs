@@ -28,7 +28,9 @@ use crate::link::apply::{
 };
 use crate::load::debugger_commands;
 use crate::load::prepare::{Member, Prepared};
-use crate::memory::map::{InPlaceFile, Mapping, Open, Source, Writable};
+use crate::memory::in_place::InPlaceFile;
+use crate::memory::mapping::{Mapping, Source, Writable};
+use crate::memory::stage::Open;
 use crate::profile;
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::unwind;
@@ -193,7 +195,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
     fn placement(&self) -> Placement {
         let tls = self.tls.as_ref().map(|tls| TlsBlock {
             module: tls.id(),
-            static_offset: match tls.place() {
+            static_offset: match tls.block_place() {
                 BlockPlace::At(offset) => Some(offset),
                 BlockPlace::BehindPointerAt(_) | BlockPlace::Elsewhere => None,
             },
@@ -303,7 +305,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
 /// Where debuggers find a module's block: they start from the first module's.
 fn thread_locals(tls: &TlsModule) -> ThreadLocals {
     let distance = |offset: isize| offset.wrapping_sub(tls::first_module_offset()) as i64;
-    match tls.place() {
+    match tls.block_place() {
         BlockPlace::At(offset) => ThreadLocals::AtDistance(distance(offset)),
         BlockPlace::BehindPointerAt(offset) => ThreadLocals::BehindPointerAt(distance(offset)),
         BlockPlace::Elsewhere => ThreadLocals::Elsewhere,

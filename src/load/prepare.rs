@@ -26,7 +26,7 @@ use crate::base::promise::MayRun;
 use crate::debug::{Debug, DebugTemplate, Instances};
 use crate::elf::plan::Plan;
 use crate::elf::symbol_table::SymbolTable;
-use crate::host::ld_so::HostLibrary;
+use crate::host::library::HostLibrary;
 use crate::images::dlsym;
 use crate::images::group::{CallBinder, Dependency, ImageRef, Provider};
 use crate::images::policy::Policy;
@@ -41,7 +41,9 @@ use crate::load::lazy_calls::may_bind_lazily;
 use crate::load::settings::Settings;
 use crate::memory::buffer;
 use crate::memory::bytes::{Bytes, Image};
-use crate::memory::map::{self, InPlaceFile, SharedText};
+use crate::memory::in_place::InPlaceFile;
+use crate::memory::protect;
+use crate::memory::shared_text::SharedText;
 use crate::profile::Profile;
 
 /// A load group that is parsed, planned and bound, and not yet in memory.
@@ -119,7 +121,7 @@ impl Settings {
         let mut earlier = Vec::new();
         loop {
             require_memory()?;
-            if self.policy.seal && !map::can_seal() {
+            if self.policy.seal && !protect::can_make_immutable() {
                 let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
                 let name = self.name.as_deref().unwrap_or("image");
                 return Err(Error::unsupported(what).in_image(name));

@@ -11,7 +11,7 @@ use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::debug::Debug;
 use crate::elf::symbol_table::SymbolTable;
-use crate::host::ld_so::GlobalScope;
+use crate::host::global_scope::GlobalScope;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::policy::Policy;

@@ -1,7 +1,10 @@
-//! Memory made for receiving an image into.
+//! The public buffer that the bytes of an image are received into.
 //!
-//! The bytes are received where the image will run: most of it stays where it arrived, and the rest
-//! moves to where its pages have to be ([`crate::memory::map`]).
+//! The image runs where it was received: most of it stays there, and the rest moves to where its pages have
+//! to be ([`crate::memory::in_place`]). So the buffer has room in front of the bytes and behind them. Never
+//! looks at the bytes.
+//!
+//! Sources: `mmap(2)`, `mremap(2)`.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +12,8 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 
 use crate::base::error::Error;
-use crate::memory::reserve::{self, HUGE_PAGE, Reservation, TRIM_THRESHOLD};
+use crate::memory::cache::{self, TRIM_THRESHOLD};
+use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages};
 
 /// Owned, page-aligned, zeroed memory for the bytes of an image.
 ///
@@ -26,31 +30,30 @@ use crate::memory::reserve::{self, HUGE_PAGE, Reservation, TRIM_THRESHOLD};
 /// # Ok(()) }
 /// ```
 pub struct ImageBuffer {
-    /// The bytes are at [`HEADROOM`].
+    /// The bytes start at [`HEADROOM`].
     memory: Reservation,
     len: usize,
-    /// All behind this is zero, and was never touched.
+    /// The bytes from here on are zero, and were never touched.
     touched: usize,
-    /// The last page of the memory cannot be accessed.
+    /// The last page of the memory is inaccessible.
     is_closed: bool,
 }
 
-/// Address space behind the bytes of a large image: in place it may need more than its file has
-/// (`.bss`), and to be moved it would have to give up its large pages. It is no memory until it is
-/// used.
+/// Address space behind the bytes of a large image. The image may need more memory than its file has bytes
+/// (`.bss`), and would lose its large pages if it had to move. It takes no memory until it is touched.
 const TAILROOM: usize = 128 << 20;
 
-/// Address space in front of the bytes, for what has to move down.
+/// Address space in front of the bytes, for segments that have to move down.
 pub(crate) const HEADROOM: usize = 1 << 16;
 
 impl ImageBuffer {
-    /// `len` zero bytes. The caller has seen to the spare memory, and to what a process sets up once.
+    /// `len` zero bytes. The caller has checked for spare memory, and has set the process up.
     pub(crate) fn zeroed(len: usize) -> Result<ImageBuffer, Error> {
-        reserve::give_back_now();
+        cache::unmap_deferred();
         let page = region::page::size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
-        let huge = reserve::in_huge_pages(rounded);
+        let huge = in_huge_pages(rounded);
         let with = |room: usize| {
             let len = rounded.max(huge).checked_add(HEADROOM)?;
             len.checked_add(room)
@@ -60,12 +63,12 @@ impl ImageBuffer {
                 let len = with(room).ok_or_else(out_of_memory)?;
                 Reservation::new(len, HUGE_PAGE, HUGE_PAGE - HEADROOM)
             };
-            // A system that counts address space may not give so much.
+            // A system that counts address space may refuse the tailroom.
             let memory = reserve(TAILROOM).or_else(|_| reserve(page))?;
             memory.advise_huge(HEADROOM..HEADROOM.saturating_add(huge));
             memory
         } else {
-            // As above, in small; and what is written moves up a little, into pages that are there.
+            // As above, but smaller. Segments move up by a few pages, into pages that are provided here.
             let memory =
                 Reservation::new(with(TRIM_THRESHOLD).ok_or_else(out_of_memory)?, page, 0)?;
             let written = rounded.saturating_add(page.saturating_mul(4));
@@ -76,17 +79,17 @@ impl ImageBuffer {
         Ok(ImageBuffer { memory, len, touched: len, is_closed: true })
     }
 
-    /// Makes it `len` bytes long, where it is shorter; what is added is zero. No byte is copied.
+    /// Makes the buffer `len` bytes long if it is shorter. The added bytes are zero. No byte is copied.
     ///
     /// # Errors
-    /// [`Error::System`] if the system has no memory to give.
+    /// [`Error::System`] if there is no memory.
     pub fn grow(&mut self, len: usize) -> Result<(), Error> {
         self.make_room(len)?;
         if len > self.len {
             let before = std::mem::replace(&mut self.len, len);
             let touched = self.touched;
             self.touched = touched.max(len);
-            // There is no such part if none of what is added was ever touched.
+            // `None` if none of the added bytes was ever touched.
             if let Some(used) = self.get_mut(before..touched.min(len)) {
                 used.fill(0);
             }
@@ -94,12 +97,12 @@ impl ImageBuffer {
         Ok(())
     }
 
-    /// Makes it `len` bytes long, where it is longer.
+    /// Makes the buffer `len` bytes long if it is longer.
     pub(crate) fn shorten(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Sees to it that the memory, which may move for that, has `len` bytes, and a guard behind them.
+    /// Makes room for `len` bytes, with a guard page behind them. The memory may move.
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.room() {
             let page = region::page::size();
@@ -108,7 +111,7 @@ impl ImageBuffer {
             let rounded = rounded.ok_or_else(|| {
                 Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
             })?;
-            // All of one protection it is one mapping, which can grow.
+            // With one protection it is one mapping, which can grow.
             self.is_closed = false;
             self.memory.open_last_page()?;
             self.memory.grow(rounded)?;
@@ -120,28 +123,28 @@ impl ImageBuffer {
         Ok(())
     }
 
-    /// Makes it `len` bytes long, where it is longer.
+    /// Makes the buffer `len` bytes long if it is longer.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// The memory, with the bytes at [`HEADROOM`], and how many of these may be other than zero.
+    /// The memory, with the bytes at [`HEADROOM`], and the number of bytes that may be other than zero.
     pub(crate) fn into_memory(self) -> (Reservation, usize) {
         (self.memory, self.touched)
     }
 
-    /// Where the bytes start.
+    /// The address of the first byte.
     pub(crate) fn address(&self) -> usize {
         self.start().addr()
     }
 
-    /// How many bytes an image in place can take without moving. The last page is a guard behind it.
+    /// The number of bytes that an image in this memory can have. The last page is a guard behind it.
     pub(crate) fn room(&self) -> usize {
         self.memory.len().saturating_sub(HEADROOM).saturating_sub(region::page::size())
     }
 
     fn start(&self) -> *mut u8 {
-        // SAFETY: the reservation is longer than that, always.
+        // SAFETY: every reservation of a buffer is longer than `HEADROOM`.
         unsafe { self.memory.as_ptr().add(HEADROOM) }
     }
 }
@@ -158,7 +161,7 @@ impl Deref for ImageBuffer {
 
 impl DerefMut for ImageBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` says that nobody else looks.
+        // SAFETY: as above; `&mut self` excludes all other references.
         unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
     }
 }

@@ -1,4 +1,6 @@
-//! The bytes of an image, as long as they are needed, and who owns them.
+//! The bytes of an image, and their owner, for as long as they are needed.
+//!
+//! Never reads them: `elf/` does.
 
 #![forbid(unsafe_code)]
 
@@ -11,16 +13,16 @@ use crate::memory::buffer::ImageBuffer;
 /// A validated image and its bytes.
 pub(crate) type Image<'d> = image::Image<Bytes<'d>>;
 
-/// Where the received bytes are kept.
+/// The owner of an image's bytes.
 #[derive(Clone)]
 pub(crate) enum Bytes<'d> {
     /// The caller's, for the length of one load.
     Borrowed(&'d [u8]),
-    /// Offered under a name.
+    /// Offered by the caller as a library that images may need, under a name.
     Shared(Arc<[u8]>),
     /// Read from a file.
     Read(Arc<Vec<u8>>),
-    /// Received into memory that was made for it, or kept there by a template.
+    /// Received into an [`ImageBuffer`], or kept in one by a template.
     Buffer(Arc<ImageBuffer>),
 }
 
@@ -38,8 +40,8 @@ impl Deref for Bytes<'_> {
 }
 
 impl Image<'_> {
-    /// Takes the memory that the image was received into, if nobody else has it: then the image has
-    /// no bytes any more, and what is left are the facts.
+    /// Takes the memory that the image was received into, if it has no other owner. The image then has no
+    /// bytes any more; what was decoded from them stays.
     pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
         match std::mem::replace(self.owner_mut(), Bytes::Borrowed(&[])) {
             Bytes::Buffer(buffer) => Arc::into_inner(buffer),
@@ -50,7 +52,7 @@ impl Image<'_> {
         }
     }
 
-    /// Gives back what [`Image::take_buffer`] took.
+    /// Undoes [`Image::take_buffer`].
     pub(crate) fn put_back(&mut self, buffer: ImageBuffer) {
         *self.owner_mut() = Bytes::Buffer(Arc::new(buffer));
     }

@@ -17,11 +17,10 @@ use std::env;
 use std::ffi::{CString, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::{process, ptr};
+use std::process;
 
 use super::named_code::{NamedCode, no_memory};
 use crate::arch::MACHINE;
@@ -29,6 +28,7 @@ use crate::base::error::Error;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{TryGrow, require_memory, try_format, try_vec};
 use crate::debug::lines::Line;
+use crate::memory::mapped_file::ExecutableMarker;
 
 /// `JiTD`.
 const MAGIC: u32 = 0x4a69_5444;
@@ -47,7 +47,7 @@ pub(super) struct JitDump {
     process: u32,
     /// How many functions have been recorded.
     count: u64,
-    _marker: Marker,
+    _marker: ExecutableMarker,
 }
 
 impl JitDump {
@@ -76,7 +76,7 @@ impl JitDump {
             header.extend_from_slice(&word.to_ne_bytes());
         }
         file.write_all(&header)?;
-        let marker = Marker::of(&file)?;
+        let marker = ExecutableMarker::new(&file)?;
         Ok(JitDump { file, process, count: 0, _marker: marker })
     }
 
@@ -178,35 +178,4 @@ fn folder() -> io::Result<PathBuf> {
         return Err(io::Error::last_os_error());
     }
     Ok(std::ffi::OsString::from_vec(template.into_bytes()).into())
-}
-
-/// The mapping by which perf finds the file.
-struct Marker {
-    address: *mut libc::c_void,
-    len: usize,
-}
-
-// SAFETY: the mapping is never read or written, from no thread.
-unsafe impl Send for Marker {}
-
-impl Marker {
-    fn of(file: &File) -> io::Result<Marker> {
-        let len = region::page::size();
-        let access = libc::PROT_READ | libc::PROT_EXEC;
-        // SAFETY: a new mapping of an open file, at an address of the kernel's choice.
-        let address = unsafe {
-            libc::mmap(ptr::null_mut(), len, access, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Marker { address, len })
-    }
-}
-
-impl Drop for Marker {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `of` made, to which there are no references.
-        unsafe { libc::munmap(self.address, self.len) };
-    }
 }

@@ -33,7 +33,8 @@ use crate::debug::Instances;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
 use crate::elf::versions::Version;
-use crate::host::ld_so::{self, GlobalScope};
+use crate::host::dl;
+use crate::host::global_scope::GlobalScope;
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
@@ -457,7 +458,7 @@ impl<'a> Lookup<'a> {
             let images = registry::global_images()?.into_iter();
             in_list(&try_collect(images.map(Provider::Image))?)
         };
-        if ld_so::is_executable(self.handle) {
+        if dl::is_executable(self.handle) {
             require_memory()?;
             return or_else(in_global()?, in_global_images).map(Some);
         }

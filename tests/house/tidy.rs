@@ -120,6 +120,31 @@ fn only_arch_names_a_machine() {
 }
 
 #[test]
+fn mapping_calls_only_in_memory() {
+    let calls = ["mmap", "munmap", "mremap", "mprotect", "madvise", "mseal", "region::"];
+    let is_call = |code: &str, call: &str| {
+        let mut found = code.match_indices(call);
+        found.any(|(at, _)| {
+            let (before, behind) = (&code[..at], &code[at + call.len()..]);
+            let is_whole = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            // The size of a page is no call of the system's.
+            is_whole
+                && !behind.starts_with("page::size()")
+                && (call.ends_with(':') || behind.starts_with('('))
+        })
+    };
+    for (file, text) in sources().into_iter().filter(|(file, _)| !file.starts_with("memory/")) {
+        for call in calls {
+            assert!(
+                !is_call(&code(&text), call),
+                "src/{file} calls `{call}`: memory is mapped, unmapped and protected only in `memory/`. Use \
+                 a `Reservation` or a `MappedFile`, or add a function there"
+            );
+        }
+    }
+}
+
+#[test]
 fn only_parsers_know_goblin() {
     for (file, text) in sources() {
         let is_parser = file.starts_with("elf/") || file.starts_with("debug/");

@@ -1,0 +1,309 @@
+//! The global scope of the host: what a reference is bound to that `ld.so` would search there.
+//!
+//! `dlsym(RTLD_DEFAULT, ..)` is the reference for what the scope defines, but it is not enough
+//! ([`crate::host::library`]). So the start-up set, which comes first in the scope, is searched here. `dlsym` is
+//! called only for a name that is not found there, and only if a library that was opened since may define it:
+//! libraries that were opened with `RTLD_GLOBAL` are nowhere listed.
+//!
+//! Never opens a library. Holds a library outside the start-up set that an answer is about.
+//!
+//! Sources: `dlopen(3)`, `dlsym(3)`; the search order: gABI "Shared Object Dependencies".
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, try_c_string, try_collect};
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::name_filter::NameFilter;
+use crate::elf::symbol::SymbolName;
+use crate::elf::symbol_table::SymbolTable;
+use crate::host::dl::Handle;
+use crate::host::library::{HostLibrary, HostSymbol, SymbolValue};
+use crate::host::opened::{
+    GlobalVisibility, OpenedLibraries, libraries_with_unique, opened, opened_defining,
+    startup_names,
+};
+use crate::host::process;
+use crate::host::startup_set::startup_set;
+
+/// The host's global scope, as `dlsym(RTLD_DEFAULT, ..)` searches it for the executable.
+pub(crate) struct GlobalScope {
+    startup: Vec<(&'static HostLibrary, SymbolTable<'static>)>,
+    /// The names that the start-up set defines, once it is worth collecting them.
+    startup_names: OnceCell<Arc<NameFilter>>,
+    /// Whether a name was searched.
+    is_used: Cell<bool>,
+    /// The libraries that were opened since the process started, and, once it is known, the visibility of
+    /// each.
+    opened: OnceCell<(Arc<OpenedLibraries>, Vec<OnceCell<GlobalVisibility>>)>,
+    /// Of these, the libraries that may define unique symbols.
+    with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
+    /// Of these, the libraries that defined a name, the last first: they usually define further names.
+    found_in: RefCell<Vec<Arc<HostLibrary>>>,
+    /// A search had no memory, so answers may be wrong.
+    failed: RefCell<Option<Error>>,
+}
+
+/// After this many searches, the names of the start-up set are collected. That takes as long as some hundred
+/// searches, which the first load in a process should not wait for.
+const MIN_SEARCHES: usize = 100;
+/// The number of searches without the names.
+static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// A definition in the global scope, and the owner that keeps it loaded.
+pub(crate) struct GlobalSymbol {
+    pub symbol: HostSymbol,
+    /// The library that defines it, unless that is never unloaded.
+    pub library: Option<Arc<HostLibrary>>,
+}
+
+impl GlobalScope {
+    /// The scope as it is now.
+    pub(crate) fn new() -> Result<GlobalScope, Error> {
+        let startup =
+            try_collect(startup_set().iter().map(|library| (&**library, library.table())))?;
+        Ok(GlobalScope {
+            startup,
+            startup_names: OnceCell::new(),
+            is_used: Cell::new(false),
+            opened: OnceCell::new(),
+            with_unique: OnceCell::new(),
+            found_in: RefCell::default(),
+            failed: RefCell::default(),
+        })
+    }
+
+    /// Fails if a search had no memory. To be called after the last search: until then answers can be wrong.
+    pub(crate) fn check_memory(&self) -> Result<(), Error> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// The result, or a substitute, with the error noted for [`GlobalScope::check_memory`].
+    fn noting<T>(&self, found: Result<T, Error>, otherwise: impl FnOnce() -> T) -> T {
+        found.unwrap_or_else(|error| {
+            self.failed.replace(Some(error));
+            otherwise()
+        })
+    }
+
+    /// The names that the start-up set and all other libraries define, whether visible or not. `None` if those
+    /// of the start-up set have not been collected yet.
+    pub(crate) fn names(&self) -> Option<[&NameFilter; 2]> {
+        if self.startup_names.get().is_none()
+            && let Some(names) = startup_names(false)
+        {
+            let _ = self.startup_names.set(names);
+        }
+        Some([self.startup_names.get()?, &self.opened().0.names])
+    }
+
+    /// Whether a library in the scope may define a name with this hash ([`SymbolName::gnu_hash_31`]).
+    #[inline]
+    pub(crate) fn may_define(&self, gnu_hash_31: u32) -> bool {
+        self.startup_may_have(gnu_hash_31) || self.visible_with(gnu_hash_31).next().is_some()
+    }
+
+    #[inline]
+    fn startup_may_have(&self, gnu_hash_31: u32) -> bool {
+        match self.startup_names.get() {
+            Some(names) => names.may_have(gnu_hash_31),
+            None => self.unfiltered(gnu_hash_31),
+        }
+    }
+
+    /// As [`GlobalScope::startup_may_have`], while this scope has no filter.
+    fn unfiltered(&self, gnu_hash_31: u32) -> bool {
+        let is_first = !self.is_used.replace(true);
+        let is_time = SEARCHES.fetch_add(1, Ordering::Relaxed) == MIN_SEARCHES;
+        if (is_first || is_time)
+            && let Some(names) = startup_names(is_time)
+        {
+            let _ = self.startup_names.set(names);
+        }
+        self.startup_names.get().is_none_or(|names| names.may_have(gnu_hash_31))
+    }
+
+    #[inline]
+    fn opened(&self) -> &(Arc<OpenedLibraries>, Vec<OnceCell<GlobalVisibility>>) {
+        self.opened.get_or_init(|| {
+            let found = opened().and_then(|opened| {
+                let visible = try_collect(opened.libraries.iter().map(|_| OnceCell::new()))?;
+                Ok((opened, visible))
+            });
+            let none = || OpenedLibraries { names: NameFilter::none(), libraries: Vec::new() };
+            self.noting(found, || (Arc::new(none()), Vec::new()))
+        })
+    }
+
+    /// The visibility of the opened libraries that may define such a name, except for those that are not
+    /// visible.
+    fn visible_with(&self, gnu_hash_31: u32) -> impl Iterator<Item = &GlobalVisibility> {
+        let (opened, visible) = self.opened();
+        // Usually none of them defines the name.
+        let any = opened.names.may_have(gnu_hash_31);
+        let libraries = any.then(|| opened.libraries.iter().zip(visible));
+        libraries.into_iter().flatten().filter_map(move |(library, visible)| {
+            let found = || self.noting(library.visibility(), || GlobalVisibility::Perhaps);
+            let visible = || visible.get_or_init(found);
+            library
+                .names
+                .may_have(gnu_hash_31)
+                .then(visible)
+                .filter(|visible| !matches!(visible, GlobalVisibility::No))
+        })
+    }
+
+    /// The process's definition of a unique symbol, if a library that was opened since the process started
+    /// defines it. The visibility of that library does not matter: `ld.so` has one table for all.
+    pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
+        if !self.opened().0.names.may_have(name.gnu_hash_31()) {
+            return None;
+        }
+        let find = || self.noting(libraries_with_unique(), Vec::new);
+        let libraries = self.with_unique.get_or_init(find);
+        // A definition is in that table once a reference was bound to it; most libraries have one. Asking
+        // `dlsym` for another definition would add that.
+        let mut libraries = libraries.iter().filter(|library| library.has_bound(name));
+        libraries.find_map(|library| Some((library.unique(name)?, library.clone())))
+    }
+
+    /// The definition that `name` is bound to.
+    pub(crate) fn lookup(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<GlobalSymbol> {
+        if self.startup_may_have(name.gnu_hash_31()) {
+            let found = self.startup.iter().find_map(|(library, table)| {
+                let (_, symbol) = table.lookup(name, wanted, class)?;
+                Some(library.host_symbol(&symbol))
+            });
+            if let Some(symbol) = found {
+                return Some(GlobalSymbol { symbol, library: None });
+            }
+        }
+        let mut libraries = self.visible_with(name.gnu_hash_31());
+        match (libraries.next()?, libraries.next()) {
+            // No other library can define it.
+            (GlobalVisibility::Yes(library), None) => {
+                let (_, symbol) = library.table().lookup(name, wanted, class)?;
+                if symbol.is_unique() {
+                    return self.lookup_opened(name, wanted, class);
+                }
+                let symbol = library.host_symbol(&symbol);
+                Some(GlobalSymbol { symbol, library: Some(library.clone()) })
+            }
+            _ => self.lookup_opened(name, wanted, class),
+        }
+    }
+
+    /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started. `dlsym` tells
+    /// whether there is one; the library that defines it must be searched.
+    fn lookup_opened(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<GlobalSymbol> {
+        let c_string = |bytes: &[u8]| self.noting(try_c_string(bytes), || None);
+        let c_name = c_string(name.bytes())?;
+        let version = match wanted {
+            VersionMatch::Version(version) => Some(c_string(version.name())?),
+            VersionMatch::Unversioned | VersionMatch::Default | VersionMatch::Any => None,
+        };
+        let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
+        // For an unversioned name `dlsym` finds the default version. That tells the library; the rules for
+        // the reference tell which of that library's definitions it means.
+        let as_dlsym = if version.is_some() { wanted } else { VersionMatch::Default };
+        let of_library = |library: Arc<HostLibrary>| {
+            let is_it = library.lookup(name, as_dlsym, TypeClass::Address).is_some_and(|symbol| {
+                match symbol.definition {
+                    SymbolValue::Address(found) => found == address,
+                    // SAFETY: the library is held, and the offset is its own symbol's.
+                    SymbolValue::ThreadLocal { module, offset } => unsafe {
+                        process::tls_address(module, offset).addr() == address
+                    },
+                }
+            });
+            let symbol = is_it.then(|| library.lookup(name, wanted, class)).flatten()?;
+            Some(GlobalSymbol { symbol, library: Some(library) })
+        };
+        let known = self.found_in.borrow().iter().cloned().find_map(of_library);
+        if known.is_some() {
+            return known;
+        }
+        let defining = opened_defining(name, VersionMatch::Any);
+        for library in self.noting(defining, Vec::new) {
+            if let Some(found) = of_library(library.clone()) {
+                let mut found_in = self.found_in.borrow_mut();
+                if found_in.try_room(1).is_ok() {
+                    found_in.insert(0, library);
+                }
+                return Some(found);
+            }
+        }
+        // `dlsym` found it, so it exists, in whatever form.
+        let symbol = HostSymbol {
+            definition: SymbolValue::Address(address),
+            st_size: 0,
+            is_canonical_plt: false,
+        };
+        Some(GlobalSymbol { symbol, library: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::versions::Version;
+    use std::ffi::CString;
+
+    /// `dlsym` is the reference: every name that libc exports must be found at the same address.
+    #[test]
+    fn every_symbol_of_libc_is_what_dlsym_says() {
+        let scope = GlobalScope::new().unwrap();
+        let libc = HostLibrary::loaded(c"libc.so.6").unwrap().expect("every test binary has libc");
+        assert!(libc.is_startup());
+        let table = libc.table();
+        let mut compared = 0;
+        for (_, symbol) in table.exports().filter(|(_, symbol)| !symbol.is_thread_local()) {
+            let name = SymbolName::new(table.string(symbol.st_name).unwrap());
+            let Some(reference) =
+                Handle::global_scope().symbol(&CString::new(name.bytes()).unwrap(), None)
+            else {
+                continue;
+            };
+            let found = scope
+                .lookup(&name, VersionMatch::Default, TypeClass::Address)
+                .map(|found| found.symbol.definition);
+            assert_eq!(
+                found,
+                Some(SymbolValue::Address(reference)),
+                "{}",
+                String::from_utf8_lossy(name.bytes())
+            );
+            compared += 1;
+        }
+        assert!(compared > 2000, "only {compared}");
+    }
+
+    #[test]
+    fn an_old_version_is_told_from_the_default_one() {
+        let scope = GlobalScope::new().unwrap();
+        let name = SymbolName::new(b"realpath");
+        let address = |wanted| {
+            scope.lookup(&name, wanted, TypeClass::Address).map(|found| found.symbol.definition)
+        };
+        let old = address(VersionMatch::Version(Version::exact(b"GLIBC_2.2.5")));
+        let new = address(VersionMatch::Version(Version::exact(b"GLIBC_2.3")));
+        assert!(old.is_some() && new.is_some() && old != new);
+        assert_eq!(address(VersionMatch::Default), new);
+        assert_eq!(address(VersionMatch::Unversioned), old);
+        assert!(address(VersionMatch::Version(Version::exact(b"GLIBC_0.0"))).is_none());
+    }
+}

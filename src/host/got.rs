@@ -1,0 +1,71 @@
+//! Changes the references of loaded libraries to a function, in their global offset tables.
+//!
+//! Decides nothing: the caller chooses the new address.
+//!
+//! Source: psABI "Global Offset Table".
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::arch::{self, RelocKind};
+use crate::elf::lookup::VersionMatch;
+use crate::elf::symbol::SymbolName;
+use crate::host::library::HostLibrary;
+use crate::host::opened::opened_defining;
+use crate::host::process;
+use crate::host::startup_set::startup_set;
+use crate::memory::relro::write_relro;
+
+/// Changes the references to `name` in every library that defines `definer`. `change` gets the address that
+/// a reference has now, and returns the new one, or `None` to leave it. Returns the number of libraries that
+/// have such a reference.
+///
+/// One thread of the process does so at a time, whichever copy of memdl it is in.
+pub(crate) fn patch_got(
+    definer: &[u8],
+    name: &[u8],
+    change: &dyn Fn(usize) -> Option<usize>,
+) -> usize {
+    let (definer, wanted) = (SymbolName::new(definer), VersionMatch::Default);
+    // The executable has no name.
+    let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
+    let startup = startup_set().iter().filter(defines).cloned();
+    // Without memory for them, they are searched again when the next library is loaded.
+    let opened = opened_defining(&definer, wanted).unwrap_or_default();
+    let libraries: Vec<Arc<HostLibrary>> = startup.chain(opened).collect();
+    let mut found = 0;
+    let count = || libraries.iter().filter(|library| patch_library(library, name, change)).count();
+    process::alone(&mut || found = count());
+    found
+}
+
+/// Changes the references of one library. Returns whether there are any.
+fn patch_library(
+    library: &HostLibrary,
+    name: &[u8],
+    change: &dyn Fn(usize) -> Option<usize>,
+) -> bool {
+    let table = library.table();
+    let mut found = false;
+    for rela in library.relas() {
+        let is_reference = matches!(
+            arch::MACHINE.reloc_kind(rela.r_type),
+            Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+        );
+        let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
+        if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
+            let word = library.address(rela.r_offset);
+            // SAFETY: a word of the global offset table of a library that stays loaded, which `ld.so` has
+            // filled in. Its code reads the whole word.
+            found |= unsafe {
+                match change((*(word as *const AtomicUsize)).load(Ordering::SeqCst)) {
+                    Some(to) => write_relro(word, &to.to_ne_bytes(), &library.relro).is_ok(),
+                    None => true,
+                }
+            };
+        }
+    }
+    found
+}

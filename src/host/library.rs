@@ -1,0 +1,260 @@
+//! One library that `ld.so` loaded, the executable included, and the symbols that it defines.
+//!
+//! Symbols are searched in the library's own hash tables, with the code that searches images. `dlsym` cannot
+//! replace that: it tells neither the module of a thread-local variable, nor what an unversioned reference
+//! of an image binds to, nor a definition from a PLT entry.
+//!
+//! Never opens a library ([`crate::host::open`] does). A library outside the start-up set is read only while
+//! a handle to it is held, or while `ld.so`'s list is locked, since another thread could `dlclose` it.
+//!
+//! Sources: gABI "Dynamic Linking"; glibc `dl-lookup.c`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::arch;
+use crate::base::addr::{LoadBias, Vaddr};
+use crate::base::error::Error;
+use crate::base::tls_index::ModuleId;
+use crate::elf::constants::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
+use crate::elf::dynamic::Dynamic;
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::read::ReadAt;
+use crate::elf::rela::Rela;
+use crate::elf::symbol::{Sym, SymbolName};
+use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable};
+use crate::elf::versions::Version;
+use crate::host::dl::Handle;
+use crate::host::phdr::PhdrEntry;
+
+/// A library that `ld.so` loaded, the executable included.
+pub(crate) struct HostLibrary {
+    pub(super) name: CString,
+    soname: Option<CString>,
+    pub(super) needed: Vec<CString>,
+    memory: HostMemory,
+    symbols: SymbolLayout,
+    tls_module: ModuleId,
+    /// Keeps the library loaded. `None` for the start-up set, which stays loaded, and while `ld.so`'s list is
+    /// locked.
+    handle: Option<Handle>,
+    relocations: [Option<Range<Vaddr>>; 2],
+    pub(super) relro: Range<usize>,
+    /// The process had not loaded it before an image needed it.
+    pub(super) opened_for_image: bool,
+}
+
+/// The value of a symbol of a loaded library in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SymbolValue {
+    Address(usize),
+    ThreadLocal { module: ModuleId, offset: u64 },
+}
+
+/// A symbol that a host library defines.
+#[derive(Clone, Copy)]
+pub(crate) struct HostSymbol {
+    pub definition: SymbolValue,
+    pub st_size: u64,
+    /// It is the executable's PLT entry for a function that is defined elsewhere.
+    pub is_canonical_plt: bool,
+}
+
+/// A library's readable segments in this process.
+struct HostMemory {
+    load_bias: LoadBias,
+    readable: Vec<Range<Vaddr>>,
+}
+
+impl HostMemory {
+    fn slice(&self, start: Vaddr, end: Option<Vaddr>) -> Option<&[u8]> {
+        let segment = self.readable.iter().find(|segment| segment.contains(&start))?;
+        let end = end.unwrap_or(segment.end);
+        if end > segment.end {
+            return None;
+        }
+        let len = end.checked_sub(start)? as usize;
+        // SAFETY: part of a readable segment that `ld.so` mapped and that stays mapped while this library is
+        // held (`HostLibrary`); symbol tables are not written once it is loaded.
+        Some(unsafe { std::slice::from_raw_parts(self.load_bias.apply(start) as *const u8, len) })
+    }
+}
+
+impl ReadAt for HostMemory {
+    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]> {
+        self.slice(range.start, Some(range.end))
+    }
+
+    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]> {
+        self.slice(start, None)
+    }
+}
+
+impl HostLibrary {
+    /// `None` if it has no symbols.
+    pub(super) fn new(
+        listed: PhdrEntry,
+        handle: Option<Handle>,
+    ) -> Result<Option<HostLibrary>, Error> {
+        let memory = HostMemory {
+            load_bias: LoadBias::between(Vaddr(0), listed.load_bias),
+            readable: listed.readable,
+        };
+        let Some(section) = listed.dynamic.and_then(|section| memory.read(section)) else {
+            return Ok(None);
+        };
+        let dynamic = Dynamic::parse(section)?
+            .unrelocated(ADDRESS_TAGS, listed.load_bias as u64)
+            .unrelocated(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
+        let symbols = match SymbolLayout::new(&dynamic, &memory) {
+            Ok(symbols) => symbols,
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let Some(table) = SymbolTable::over(&symbols, &memory) else { return Ok(None) };
+        let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
+        let soname = dynamic.get(DT_SONAME).and_then(string);
+        let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
+        let tls_module = ModuleId(listed.tls_module);
+        Ok(Some(HostLibrary {
+            name: listed.name,
+            soname,
+            needed,
+            memory,
+            symbols,
+            tls_module,
+            handle,
+            relocations: [
+                dynamic.table(DT_JMPREL, DT_PLTRELSZ).flatten(),
+                dynamic.table(DT_RELA, DT_RELASZ).flatten(),
+            ],
+            relro: listed.relro,
+            opened_for_image: false,
+        }))
+    }
+
+    /// Its name in `DT_NEEDED` entries, and its file, if it was opened for an image.
+    pub(crate) fn opened_file(&self) -> Option<(String, PathBuf)> {
+        let path = PathBuf::from(OsStr::from_bytes(self.name.to_bytes()));
+        let name = match &self.soname {
+            Some(soname) => soname.to_string_lossy().into_owned(),
+            None => path.file_name()?.to_string_lossy().into_owned(),
+        };
+        self.opened_for_image.then_some((name, path))
+    }
+
+    /// Keeps a library that was opened for an image loaded, once the load has succeeded. Such a library may
+    /// have threads of its own that outlive every call into it (libgomp's pool does), and the next load of
+    /// the image needs it again.
+    pub(crate) fn stay_loaded(&self) {
+        if self.opened_for_image {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            drop(Handle::try_open(&self.name, flags));
+        }
+    }
+
+    /// Whether a `DT_NEEDED` entry of this name means this library.
+    pub(super) fn is_called(&self, name: &CStr) -> bool {
+        self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+    }
+
+    /// Whether its `DT_SONAME` is this.
+    pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
+        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
+    }
+
+    /// Whether both are the same library.
+    pub(crate) fn is(&self, other: &HostLibrary) -> bool {
+        self.memory.load_bias == other.memory.load_bias && self.name == other.name
+    }
+
+    /// Whether it belongs to the start-up set, and so to the global scope.
+    pub(crate) fn is_startup(&self) -> bool {
+        self.handle.is_none()
+    }
+
+    /// Whether it is the library of this entry.
+    pub(super) fn is_listed_as(&self, entry: &PhdrEntry) -> bool {
+        self.memory.load_bias.get() == entry.load_bias && self.name == entry.name
+    }
+
+    #[expect(clippy::expect_used, reason = "`new` has made a table of the same memory")]
+    pub(super) fn table(&self) -> SymbolTable<'_> {
+        SymbolTable::over(&self.symbols, &self.memory)
+            .expect("the layout was made from this memory")
+    }
+
+    /// Whether it defines this name.
+    pub(super) fn defines(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
+        self.table().lookup(name, wanted, TypeClass::Definition).is_some()
+    }
+
+    /// Whether it defines this version.
+    pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        self.table().defines_version(version)
+    }
+
+    /// The definition that `name` is bound to in this library.
+    pub(crate) fn lookup(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<HostSymbol> {
+        let (_, symbol) = self.table().lookup(name, wanted, class)?;
+        Some(self.host_symbol(&symbol))
+    }
+
+    /// The process's definition of a unique symbol (`STB_GNU_UNIQUE`), if this library has a definition of
+    /// it. It is in `ld.so`'s table, which `dlsym` searches.
+    pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<HostSymbol> {
+        let table = self.table();
+        let (index, symbol) = table.lookup(name, VersionMatch::Any, TypeClass::Definition)?;
+        if !symbol.is_unique() || symbol.is_thread_local() {
+            return None;
+        }
+        let handle = self.handle.as_ref().unwrap_or_else(|| Handle::global_scope());
+        let c_name = CString::new(name.bytes()).ok()?;
+        let version = table.version(index).and_then(|it| CString::new(it.name()).ok());
+        let address = handle.symbol(&c_name, version.as_deref())?;
+        Some(HostSymbol { definition: SymbolValue::Address(address), ..self.host_symbol(&symbol) })
+    }
+
+    /// Whether it defines this name, and has references to it itself, which `ld.so` has bound.
+    pub(super) fn has_bound(&self, name: &SymbolName<'_>) -> bool {
+        let found = self.table().lookup(name, VersionMatch::Any, TypeClass::Definition);
+        found.is_some_and(|(index, _)| self.relas().any(|rela| rela.symbol == index))
+    }
+
+    /// Its relocations with symbols.
+    pub(super) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
+        let tables = self.relocations.iter().flatten();
+        tables.flat_map(|range| Rela::entries(self.memory.read(range.clone()).unwrap_or(&[])))
+    }
+
+    /// The address of a stated address.
+    pub(super) fn address(&self, at: Vaddr) -> usize {
+        self.memory.load_bias.apply(at)
+    }
+
+    pub(super) fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
+        let definition = if symbol.is_thread_local() {
+            SymbolValue::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
+        } else if symbol.is_absolute() {
+            SymbolValue::Address(symbol.st_value as usize)
+        } else {
+            let address = self.memory.load_bias.apply(Vaddr(symbol.st_value));
+            if symbol.is_ifunc() && !symbol.is_undefined() {
+                // SAFETY: an IFUNC of a library that `ld.so` has relocated; `dlsym` does the same.
+                SymbolValue::Address(unsafe { arch::call_ifunc_resolver(address) })
+            } else {
+                SymbolValue::Address(address)
+            }
+        };
+        HostSymbol { definition, st_size: symbol.st_size, is_canonical_plt: symbol.is_undefined() }
+    }
+}

@@ -1,0 +1,228 @@
+//! Protection of an image's pages: as its segments state it, then RELRO, then, on request, for ever.
+//!
+//! No page is ever writable and executable at once. An image that shared read-only pages with other instances
+//! gets pages of its own here ([`Mapping::make_private`]), with the protection that it had.
+//!
+//! Never fills: [`crate::memory::mapping`] does.
+//!
+//! Sources: gABI "Program Loading"; `mprotect(2)`, `mremap(2)`, `mseal(2)`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use region::Protection;
+
+use crate::base::addr::{Vaddr, len_of};
+use crate::base::error::Error;
+use crate::base::fallible::try_vec;
+use crate::elf::plan::PlannedSegment;
+use crate::elf::segment::Access;
+use crate::memory::mapping::Mapping;
+use crate::memory::reservation::{HUGE_PAGE, Reservation};
+use crate::memory::stage::{Open, OpenMemory, Sealed, SealedMemory, Stage};
+
+impl Mapping<Open> {
+    /// Gives the segments their final protection, except for RELRO, so that code of the image can run while
+    /// it is still relocated. Text relocations must be finished.
+    pub(crate) fn protect(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.is_protected, true) {
+            self.protect_all(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything its final protection, RELRO included: relocating is finished.
+    pub(crate) fn seal(self) -> Result<Mapping<Sealed>, Error> {
+        if self.is_protected {
+            for relro in &self.relro {
+                self.protect_pages(relro, Protection::READ)?;
+            }
+        } else {
+            self.protect_all(&self.relro)?;
+        }
+        let OpenMemory { reservation, reuse } = self.memory;
+        Ok(Mapping {
+            memory: SealedMemory {
+                reservation: ManuallyDrop::new(reservation),
+                reuse,
+                is_quarantined: false,
+                is_private: AtomicBool::new(false),
+                is_immutable: AtomicBool::new(false),
+            },
+            load_bias: self.load_bias,
+            span_len: self.span_len,
+            segments: self.segments,
+            relro: self.relro,
+            text_relocations: false,
+            is_protected: true,
+            is_closed: true,
+            is_huge: false,
+            state: PhantomData,
+        })
+    }
+
+    /// Protects the segments that are not writable, the gaps between segments, and `relro`. Adjacent pages
+    /// with the same protection take one call.
+    fn protect_all(&self, relro: &[Range<Vaddr>]) -> Result<(), Error> {
+        let segments = self.segments.iter().filter(|segment| !segment.access.write);
+        let segments = segments.map(|segment| (segment.pages.clone(), protection(segment)));
+        let gaps = self.segments.windows(2).filter_map(|pair| match pair {
+            [before, after] if before.pages.end < after.pages.start => {
+                Some((before.pages.end..after.pages.start, Protection::NONE))
+            }
+            _ => None,
+        });
+        let relro_pages = relro.iter().map(|pages| (pages.clone(), Protection::READ));
+        // The iterator does not know its length; this is at least that: a segment and a gap, or RELRO.
+        let with_gaps = self.segments.len().saturating_mul(2);
+        let mut all = try_vec(with_gaps.saturating_add(relro.len()))?;
+        all.extend(segments.chain(gaps).chain(relro_pages));
+        all.sort_unstable_by_key(|(pages, _)| pages.start);
+        all.dedup_by(|(pages, protection), (last, of_last)| {
+            let joins = last.end == pages.start && of_last == protection;
+            if joins {
+                last.end = pages.end;
+            }
+            joins
+        });
+        for run in all.chunk_by(|(before, _), (pages, _)| before.end == pages.start) {
+            self.protect_run(run)?;
+        }
+        if self.is_closed { Ok(()) } else { self.close_behind() }
+    }
+
+    /// Makes the memory behind the image inaccessible, at least a page, so that an access beyond the image
+    /// faults.
+    fn close_behind(&self) -> Result<(), Error> {
+        let start = self.address_range().end;
+        let in_image = start.saturating_sub(self.memory.address());
+        let len = self.memory.len().saturating_sub(in_image);
+        // SAFETY: the end of the reservation, which is no part of the image.
+        unsafe { region::protect(start as *const u8, len, Protection::NONE) }.map_err(refused(len))
+    }
+
+    /// Protects adjacent ranges.
+    fn protect_run(&self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+        /// Up to this many bytes, protecting pages twice is faster than a further call.
+        const MAX_TWICE: u64 = 1 << 17;
+        /// So it is from this many bytes on if they are in large pages: those that are not split are quick.
+        const MIN_UNSPLIT: u64 = 2 * HUGE_PAGE as u64;
+        let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
+            return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+        };
+        let is_unsplit = self.is_huge && len_of(&(first.start..last.end)) >= MIN_UNSPLIT;
+        let inside: u64 = inner.iter().map(|(pages, _)| len_of(pages)).sum();
+        // Code usually lies between read-only segments: all is made read-only, then the code executable.
+        if outer == of_last && (inside <= MAX_TWICE || is_unsplit) {
+            self.protect_pages(&(first.start..last.end), *outer)?;
+            return inner
+                .iter()
+                .filter(|(_, access)| access != outer)
+                .try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+        }
+        run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access))
+    }
+}
+
+impl<State: Stage> Mapping<State> {
+    fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
+        // The unused memory in front of the image gets the protection of the first pages: one mapping fewer.
+        let is_first = self.segments.first().is_some_and(|first| first.pages.start == pages.start);
+        let first = if is_first { None } else { Some(self.load_bias.apply(pages.start)) };
+        let start = first.unwrap_or_else(|| self.memory.address());
+        let len = (start..self.load_bias.apply(pages.end)).len();
+        // SAFETY: whole pages of the reservation, which is owned. While the mapping is open, references
+        // into them live only inside `store`.
+        unsafe { region::protect(start as *const u8, len, protection) }.map_err(refused(len))
+    }
+}
+
+/// A segment's final protection.
+fn protection(segment: &PlannedSegment) -> Protection {
+    let Access { read, write, execute } = segment.access;
+    match (read, write, execute) {
+        (_, true, _) => Protection::READ_WRITE,
+        (_, false, true) => Protection::READ_EXECUTE,
+        (true, false, false) => Protection::READ,
+        (false, false, false) => Protection::NONE,
+    }
+}
+
+/// The error of protecting `len` bytes.
+fn refused(len: usize) -> impl Fn(region::Error) -> Error {
+    move |error| match error {
+        region::Error::SystemCall(source) => Error::system(
+            format!("mprotect of {len:#x} bytes"),
+            io::Error::from_raw_os_error(source),
+        ),
+        other => Error::system("mprotect", io::Error::other(other)),
+    }
+}
+
+/// Whether the system can make memory immutable.
+pub(crate) fn can_make_immutable() -> bool {
+    // SAFETY: the range is empty.
+    unsafe { libc::syscall(SYS_MSEAL, 0usize, 0usize, 0usize) == 0 }
+}
+
+/// The number of `mseal(2)`, the same on all machines.
+const SYS_MSEAL: libc::c_long = 462;
+
+impl Mapping<Sealed> {
+    /// Makes mappings and protections of the image immutable: see [`Loader::seal`](crate::Loader::seal). It
+    /// can never be unmapped then.
+    pub(crate) fn make_immutable(&self) -> Result<(), Error> {
+        let addresses = self.address_range();
+        let (start, len) = (addresses.start, addresses.len());
+        // SAFETY: whole pages of this image, with no others between them. `SealedMemory` does not unmap
+        // them once `is_immutable` is set.
+        if unsafe { libc::syscall(SYS_MSEAL, start, len, 0usize) } != 0 {
+            return Err(Error::last_os_error("mseal of an image"));
+        }
+        self.memory.is_immutable.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn is_immutable(&self) -> bool {
+        self.memory.is_immutable.load(Ordering::Relaxed)
+    }
+
+    /// Gives the image pages of its own where it shared them with other instances. Threads may run its code
+    /// meanwhile: each segment is replaced at once, by pages with the same contents.
+    pub(crate) fn make_private(&self) -> Result<(), Error> {
+        // An immutable image shares no pages.
+        if self.is_immutable() {
+            return Ok(());
+        }
+        self.memory.is_private.store(true, Ordering::Relaxed);
+        for segment in self.segments.iter().filter(|segment| !segment.access.write) {
+            let len = segment.len();
+            let target = self.load_bias.apply(segment.pages.start) as *mut u8;
+            let own = Reservation::new(len, region::page::size(), 0)?;
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            // SAFETY: both are whole pages. One is a segment of this image, readable, or without access and
+            // so without contents; the other is owned, and nothing else refers to it. The second replaces
+            // the first, with its contents and protection.
+            unsafe {
+                if segment.access.read {
+                    ptr::copy_nonoverlapping(target, own.as_ptr(), len);
+                }
+                region::protect(own.as_ptr(), len, protection(segment)).map_err(refused(len))?;
+                let moved =
+                    libc::mremap(own.as_ptr().cast(), len, len, flags, target.cast::<c_void>());
+                if moved == libc::MAP_FAILED {
+                    return Err(Error::last_os_error("mremap of an image's pages"));
+                }
+                own.forget();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! The stages of an image in memory, and what becomes of the memory at each.
+//!
+//! An image that is not finished has [`OpenMemory`]: if its load fails, the memory is unmapped. A finished
+//! image has [`SealedMemory`]. Only that can go to the mapping cache, since the next image relies on the
+//! protections and on the unwritten contents. So the types hold that memory of a load that failed is never
+//! used again.
+//!
+//! Never maps or fills.
+
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, Range};
+use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+
+use crate::memory::cache::{self, CacheKey};
+use crate::memory::quarantine::quarantine;
+use crate::memory::reservation::Reservation;
+
+/// Segments are filled; relocations may be stored.
+pub(crate) enum Open {}
+/// Contents and protections are as the image's code will find them.
+pub(crate) enum Sealed {}
+
+/// The stage of an image in memory.
+pub(crate) trait Stage {
+    type Memory: Deref<Target = Reservation>;
+}
+
+impl Stage for Open {
+    type Memory = OpenMemory;
+}
+
+impl Stage for Sealed {
+    type Memory = SealedMemory;
+}
+
+/// The memory of an image that is not finished.
+pub(crate) struct OpenMemory {
+    pub(super) reservation: Reservation,
+    /// How it can be used again once the image was finished.
+    pub(super) reuse: Reuse,
+}
+
+/// The memory of a finished image. Made by [`Mapping::seal`](crate::memory::mapping::Mapping::seal) alone.
+pub(crate) struct SealedMemory {
+    pub(super) reservation: ManuallyDrop<Reservation>,
+    pub(super) reuse: Reuse,
+    /// Read-only segments are no longer pages that other instances share.
+    pub(super) is_private: AtomicBool,
+    /// It is immutable (`mseal`), and can never be unmapped.
+    pub(super) is_immutable: AtomicBool,
+    /// Its addresses must not be used again soon.
+    pub(super) is_quarantined: bool,
+}
+
+/// How memory can be used again.
+pub(super) enum Reuse {
+    None,
+    /// By any image of the same size: it is plain memory, and the image lies in its first `used` bytes.
+    Recycled {
+        used: usize,
+    },
+    /// By the next instance that shares the same pages. Only these ranges, from the start of the memory on,
+    /// are filled again.
+    Parked {
+        key: Weak<CacheKey>,
+        written: Vec<Range<usize>>,
+    },
+}
+
+impl Deref for OpenMemory {
+    type Target = Reservation;
+
+    fn deref(&self) -> &Reservation {
+        &self.reservation
+    }
+}
+
+impl Deref for SealedMemory {
+    type Target = Reservation;
+
+    fn deref(&self) -> &Reservation {
+        &self.reservation
+    }
+}
+
+impl Drop for SealedMemory {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and `self` is not used any more.
+        let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
+        if *self.is_immutable.get_mut() {
+            return reservation.forget();
+        }
+        if self.is_quarantined {
+            quarantine(reservation);
+        } else {
+            match std::mem::replace(&mut self.reuse, Reuse::None) {
+                Reuse::Recycled { used } => cache::recycle(reservation, used),
+                Reuse::Parked { key, written } if !*self.is_private.get_mut() => {
+                    cache::park(reservation, key, &written);
+                }
+                Reuse::Parked { .. } | Reuse::None => drop(reservation),
+            }
+        }
+        cache::unmap_deferred();
+    }
+}

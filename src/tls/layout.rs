@@ -1,0 +1,19 @@
+//! Sizes and markers that the assembly and the registry agree on. Constants only; those of module ids are in
+//! `base/tls_index.rs`.
+
+#![forbid(unsafe_code)]
+
+/// The number of words of static thread-local storage that hold block pointers. Small, since a host that opens
+/// memdl with `dlopen` has only some 1,600 bytes of it left.
+pub(crate) const SLOTS: usize = 32;
+/// The number of bytes of static thread-local storage for images that need initial exec. Small for the same
+/// reason; the feature `large-static-tls` is for executables, which have no such limit.
+pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 1024 };
+/// The largest alignment of a block in the pool. glibc aligns the executable's own block to that.
+pub(crate) const POOL_ALIGN: usize = 64;
+/// The value of a slot while the thread has no block of that module. It is no valid address, and stays none
+/// with any offset added, so a debugger that follows it reports that the variable cannot be read.
+pub(crate) const NO_BLOCK: usize = 1 << 63;
+
+/// The slot that holds the thread's own record. No module has this index.
+pub(super) const THREAD_SLOT: usize = 0;
