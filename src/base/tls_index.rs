@@ -1,13 +1,13 @@
 //! The name of a thread-local variable in compiled code: its module, and its offset in the module's
-//! block. These are numbers and their forms only; `tls/` gives out the ids.
+//! block. These are the numbers and their encoding only; `tls/` gives out the ids.
 //!
 //! Source: U. Drepper, "ELF Handling For Thread-Local Storage", 3.4.
 
 #![forbid(unsafe_code)]
 
-/// Marks the module ids that are memdl's; `ld.so` counts from 1.
+/// The bit that is set in the module ids of memdl; `ld.so` counts from 1.
 pub(crate) const OURS: usize = 1 << 63;
-/// The number of bits of a [`TlsDescArgument`] that are the offset.
+/// The number of offset bits in a [`TlsDescArgument`].
 pub(crate) const DESCRIPTOR_OFFSET_BITS: u32 = 48;
 
 /// The argument of `__tls_get_addr`, which relocations fill in (glibc's `tls_index`).
@@ -21,15 +21,15 @@ pub(crate) struct TlsIndex {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ModuleId(pub(crate) usize);
 
-/// The argument of a TLS descriptor for a variable whose block each thread allocates: the module in the
-/// high bits, of which the top one marks memdl's, and the signed offset in the low ones.
+/// The argument of a TLS descriptor for a variable whose block each thread allocates. The high bits hold
+/// the module id, with the top bit set for a module of memdl; the low bits hold the signed offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TlsDescArgument(pub(crate) u64);
 
 impl TlsDescArgument {
     const MODULE_BITS: u32 = u64::BITS - DESCRIPTOR_OFFSET_BITS - 1;
 
-    /// `None` if one of the two does not fit.
+    /// `None` if the module id or the offset does not fit.
     pub(crate) fn new(module: ModuleId, offset: i64) -> Option<TlsDescArgument> {
         let number = (module.0 & !OURS) as u64;
         let sign_bits = u64::BITS - DESCRIPTOR_OFFSET_BITS;
