@@ -1,7 +1,7 @@
 //! How much may be spent on the debug information of one image.
 //!
 //! A small file can state much: compressed sections of zeroes, tables that thousands of units share,
-//! lists that thousands of entries refer to. Whoever unpacks or reads takes the cost from a [`Budget`] first.
+//! lists that thousands of entries refer to. Code that unpacks or reads takes the cost from a [`Budget`] first.
 //! The budget grows with the size of the file, up to [`Limits`]: files of compilers and linkers never reach it,
 //! and nothing costs more than a multiple of the bytes that were received. It never measures time.
 

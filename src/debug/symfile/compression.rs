@@ -186,7 +186,7 @@ mod tests {
     use crate::debug::dwarf::budget::{Allowance, Maximum};
     use std::process::Command;
 
-    /// As of a file of so many bytes.
+    /// As if the file had `file` bytes.
     fn inflate(section: &[u8], packing: Packing, file: usize) -> Result<Vec<u8>, NotInflated> {
         super::inflate(section, packing, &Allowance::new(Maximum::default(), file).budget())
     }

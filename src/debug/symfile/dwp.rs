@@ -206,6 +206,7 @@ fn thread_local_addresses(headers: &Headers) -> (u64, u64) {
 }
 
 /// The joined debug sections; both files together have `len` bytes.
+// Long because gimli's reader, its writer and the loop over units borrow from each other.
 fn joined(
     ours: &BTreeMap<String, Cow<'_, [u8]>>,
     theirs: &BTreeMap<String, Cow<'_, [u8]>>,
@@ -987,7 +988,7 @@ mod tests {
         assert!(matches!(blocks(300_000), Err(NotJoined::TooMuch)));
     }
 
-    /// An expression with others inside each other, so many.
+    /// An expression with `count` others nested in it.
     fn expressions(count: usize) -> Vec<u8> {
         // Back to front.
         let mut expression = vec![0x30];

@@ -1,6 +1,6 @@
 //! The input of the builder: an image as plain values.
 //!
-//! Whoever builds a symfile fills in a [`Source`]; the builder asks the process for nothing. It never
+//! The caller of the builder fills in a [`Source`]; the builder asks the process for nothing. It never
 //! interprets a section header.
 //!
 //! Source: gABI chapter 5, "Program Header".

@@ -1,6 +1,6 @@
 //! The memory that symfiles are kept in, as the builder asks for it.
 //!
-//! The builder knows no mappings. Whoever uses it chooses an implementation of [`Storage`]: the library
+//! The builder knows no mappings. Its caller chooses an implementation of [`Storage`]: the library
 //! maps pages that instances share (`debug/storage.rs`), a test takes vectors.
 
 #![forbid(unsafe_code)]
