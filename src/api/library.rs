@@ -63,6 +63,7 @@ impl Library {
         Ok(Library { group: unsafe { instantiate::single_instance(prepared)? } })
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// The only instance, mapped and relocated. Its constructors have not run. IFUNC resolvers run if
     /// `may_run` allows it.
     pub(crate) fn only_placed(

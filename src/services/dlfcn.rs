@@ -124,6 +124,7 @@ unsafe extern "C-unwind" fn dlopen_restricted_for(
 
 /// # Safety
 /// `path` is null or a C string. Runs the library's constructors.
+// Long because: it is the order in which `dlopen` looks, each step with its own way out.
 unsafe extern "C-unwind" fn dlopen_for(
     path: *const c_char,
     flags: c_int,

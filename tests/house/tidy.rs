@@ -165,3 +165,51 @@ fn every_file_says_what_it_owns() {
         );
     }
 }
+
+/// The functions of a file, with their lines, by the way in which rustfmt indents.
+fn functions(text: &str) -> Vec<(String, usize, usize)> {
+    let lines: Vec<&str> = text.split("\nmod tests {").next().unwrap().lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let name = code.split_once("fn ").filter(|(before, _)| {
+            let words = ["pub", "pub(crate)", "pub(super)", "const", "unsafe", "extern"];
+            before.split(' ').all(|it| it.is_empty() || it.starts_with('"') || words.contains(&it))
+        });
+        let Some((_, name)) = name else { continue };
+        let name = name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
+        let end = format!("{indent}}}");
+        // A declaration has no body, and ends before anything does.
+        let until = lines[at..].iter().position(|it| {
+            *it == end
+                || it.ends_with(';')
+                    && it.starts_with(indent)
+                    && !it[indent.len()..].starts_with(' ')
+        });
+        if let Some(len) = until.filter(|len| lines[at + len] == end) {
+            found.push((name.to_owned(), at, len + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_are_short() {
+    const MAX_LINES: usize = 70;
+    let is_test = |file: &str| file.ends_with("/tests.rs") || file.ends_with("/hostile.rs");
+    let mut long = Vec::new();
+    for (file, text) in sources().into_iter().filter(|(file, _)| !is_test(file)) {
+        let lines: Vec<&str> = text.lines().collect();
+        for (name, at, len) in functions(&text).into_iter().filter(|(.., len)| *len > MAX_LINES) {
+            let mut above = lines[..at].iter().rev().take_while(|it| !it.trim().is_empty());
+            if !above.any(|it| it.contains("// Long because: ")) {
+                long.push(format!("src/{file}: `{name}` has {len} lines"));
+            }
+        }
+    }
+    assert!(
+        long.is_empty(),
+        "{long:#?}: {MAX_LINES} are allowed. Split it, or say above it `// Long because: …`"
+    );
+}

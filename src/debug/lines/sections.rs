@@ -131,6 +131,7 @@ impl Value {
 
     /// Reads the value of an attribute of an entry, or of a field in the header of a line program.
     /// `section` is that of `input`, and `implicit` what the abbreviation says.
+    // Long because: it has a row for each form of DWARF.
     pub(super) fn read<'a>(
         sections: &'a Sections,
         section: Section,

@@ -206,7 +206,7 @@ fn thread_local_addresses(headers: &Headers) -> (u64, u64) {
 }
 
 /// The joined debug sections; both files together have `len` bytes.
-// Long because gimli's reader, its writer and the loop over units borrow from each other.
+// Long because: gimli's reader, its writer and the loop over units borrow from each other.
 fn joined(
     ours: &BTreeMap<String, Cow<'_, [u8]>>,
     theirs: &BTreeMap<String, Cow<'_, [u8]>>,

@@ -171,7 +171,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// An attribute's value is next in `input`.
-    // Long because it has one arm for each form of an attribute.
+    // Long because: it has one arm for each form of an attribute.
     fn attribute(
         &mut self,
         unit: &mut Unit,
