@@ -49,7 +49,9 @@ mod symfile;
 
 pub use policy::Debug;
 
-pub(crate) use dwarf::budget::{Allowance, Maximum};
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use dwarf::budget::Allowance;
+pub(crate) use dwarf::budget::Maximum;
 pub(crate) use dwarf::tls_locations::ThreadLocals;
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use package::join;
