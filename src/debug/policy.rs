@@ -46,8 +46,8 @@ pub enum Debug {
     /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
     /// damaged), this is [`Debug::Full`], and a warning is logged.
     ///
-    /// Neither this nor [`Debug::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`] and
-    /// [`Limits::debug_info_steps`] allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
+    /// Neither this nor [`Debug::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`](crate::Limits::unpacked_debug_info) and
+    /// [`Limits::debug_info_steps`](crate::Limits::debug_info_steps) allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
     Portable,
 }
 
