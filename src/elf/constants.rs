@@ -13,3 +13,5 @@ pub(crate) use goblin::elf64::dynamic::{
 };
 pub(crate) use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
 pub(crate) use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
+
+pub(crate) use crate::elf::dynamic::{DT_AUXILIARY, DT_FILTER};

@@ -22,7 +22,9 @@ use goblin::elf64::program_header::{PT_NOTE, ProgramHeader};
 
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
-use crate::base::fallible::{require_memory_for_next, try_collect, try_collect_ok};
+use crate::base::fallible::{
+    check_room, require_memory_for_next, try_c_string, try_collect, try_collect_ok,
+};
 use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{
     DT_ANDROID_RELA, DT_ANDROID_RELR, DT_AUXILIARY, DT_FILTER, DT_RELR, Dynamic,
@@ -32,9 +34,6 @@ use crate::elf::read::{ReadAt, u64_at};
 use crate::elf::relocation_tables::RelocationTables;
 use crate::elf::segment::{FileView, Segment, TlsSegment};
 use crate::elf::symbol_table::{SymbolLayout, SymbolTable};
-
-/// Linux `PATH_MAX`: a library's name and a search path are shorter, in bytes.
-const MAX_NAME: usize = 4096;
 
 /// The tables that may follow the symbol table.
 const TABLES: [u64; 14] = [
@@ -65,8 +64,10 @@ pub(crate) struct Decoded {
     pub segments: Vec<Segment>,
     pub symbols: SymbolLayout,
     pub soname: Option<CString>,
-    /// The `DT_NEEDED` strings in order.
+    /// The strings of `DT_NEEDED`, `DT_FILTER` and `DT_AUXILIARY`, in order.
     pub needed: Vec<CString>,
+    /// Which of `needed` are filtees, ascending.
+    pub filtees: Vec<Filtee>,
     /// `DT_RUNPATH`, or else `DT_RPATH`: where needed libraries are searched first.
     pub run_path: Option<CString>,
     pub relocations: RelocationTables,
@@ -117,13 +118,14 @@ impl Decoded {
         let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
         let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
         let table = SymbolTable::over(&symbols, &view).ok_or_else(Decoded::no_symbols)?;
-        let Names { soname, needed, run_path } = Names::parse(&dynamic, &table, limits)?;
+        let Names { soname, needed, filtees, run_path } = Names::parse(&dynamic, &table, limits)?;
         let function = |tag| function(&dynamic, &headers.segments, tag);
         let functions = |tag, size| functions(&dynamic, &headers.segments, tag, size);
         Ok(Decoded {
             dynamic: section,
             soname,
             needed,
+            filtees,
             run_path,
             relocations: RelocationTables::parse(&dynamic, &view, limits)?,
             init: function(DT_INIT)?,
@@ -191,44 +193,61 @@ impl Decoded {
     }
 }
 
+/// A library whose definitions come before those of the image that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Filtee {
+    /// Its index in [`Decoded::needed`].
+    pub index: usize,
+    /// `DT_AUXILIARY`: the image does without it.
+    pub is_optional: bool,
+}
+
 /// The strings of the dynamic section.
 struct Names {
     soname: Option<CString>,
     needed: Vec<CString>,
+    filtees: Vec<Filtee>,
     run_path: Option<CString>,
 }
 
+/// From this length on, a name is no small allocation. Later stages copy it a few times.
+const LONG_NAME: usize = 4096;
+
 impl Names {
     fn parse(dynamic: &Dynamic, table: &SymbolTable<'_>, limits: &Limits) -> Result<Names, Error> {
+        // As in `ld.so`, a name has any length: the work to read all of them is bounded.
         let string = |tag: u64, offset: u64| {
             let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
-            let name = name.ok_or("a name lies outside the string table").and_then(|name| {
-                let is_path = name.len() < MAX_NAME;
-                if is_path { Ok(name) } else { Err("a library's name is longer than any path") }
-            });
-            let name = name.map_err(|what| Error::malformed(what, Place::Dynamic(tag)))?;
-            Ok(CString::new(name).unwrap_or_default())
+            let what = "a name lies outside the string table";
+            let name = name.ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))?;
+            table.check_work()?;
+            if name.len() > LONG_NAME {
+                check_room(name.len().saturating_mul(8))?;
+            }
+            Ok(try_c_string(name)?.unwrap_or_default())
         };
-        let needed_count = dynamic.all(DT_NEEDED).count() as u64;
+        let one = |tag: u64| dynamic.get(tag).map(|offset| string(tag, offset)).transpose();
+        // Usually there is no filtee, and then only the tags of the first kind are compared.
+        let has_filtees = dynamic.get(DT_AUXILIARY).or(dynamic.get(DT_FILTER)).is_some();
+        let tags: &[u64] =
+            if has_filtees { &[DT_NEEDED, DT_AUXILIARY, DT_FILTER] } else { &[DT_NEEDED] };
+        let needed_count = dynamic.all_of(tags).count() as u64;
         limits::check("the number of needed libraries", needed_count, limits.needed)?;
-        let soname = dynamic.get(DT_SONAME).map(|offset| string(DT_SONAME, offset)).transpose()?;
-        let needed = dynamic.all(DT_NEEDED).enumerate().map(|(index, offset)| {
+        let soname = one(DT_SONAME)?;
+        let needed = dynamic.all_of(tags).enumerate().map(|(index, (tag, offset))| {
             require_memory_for_next(index)?;
-            string(DT_NEEDED, offset)
+            string(tag, offset)
         });
         let needed = try_collect_ok::<_, Error>(needed)?;
-
-        // memdl does not use these, but `ld.so` would follow them: they must be names.
-        for tag in [DT_AUXILIARY, DT_FILTER] {
-            if dynamic.get(tag).is_some() {
-                dynamic.all(tag).try_for_each(|offset| string(tag, offset).map(drop))?;
-            }
-        }
-
-        let [run_path, older] = [DT_RUNPATH, DT_RPATH]
-            .map(|tag| dynamic.get(tag).map(|offset| string(tag, offset)).transpose());
-        let run_path = run_path?.or(older?);
-        Ok(Names { soname, needed, run_path })
+        let filtees = dynamic.all_of(tags).enumerate().filter(|(_, (tag, _))| *tag != DT_NEEDED);
+        let filtees =
+            filtees.map(|(index, (tag, _))| Filtee { index, is_optional: tag == DT_AUXILIARY });
+        let filtees = if has_filtees { try_collect(filtees)? } else { Vec::new() };
+        let run_path = match one(DT_RUNPATH)? {
+            Some(run_path) => Some(run_path),
+            None => one(DT_RPATH)?,
+        };
+        Ok(Names { soname, needed, filtees, run_path })
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) const DT_RELRSZ: u64 = 35;
 pub(super) const DT_RELR: u64 = 36;
 pub(super) const DT_RELRENT: u64 = 37;
 /// Libraries that this one is a filter for (gABI of Solaris, in glibc too).
-pub(super) const DT_AUXILIARY: u64 = 0x7fff_fffd;
-pub(super) const DT_FILTER: u64 = 0x7fff_ffff;
+pub(crate) const DT_AUXILIARY: u64 = 0x7fff_fffd;
+pub(crate) const DT_FILTER: u64 = 0x7fff_ffff;
 /// Android's packed tables, with and without addends, and its own tags for `DT_RELR`.
 pub(super) const DT_ANDROID_REL: u64 = 0x6000_000f;
 pub(super) const DT_ANDROID_RELA: u64 = 0x6000_0011;
@@ -125,6 +125,11 @@ impl Dynamic {
     /// The values of all entries with `tag`, in order.
     pub(crate) fn all(&self, tag: u64) -> impl Iterator<Item = u64> + '_ {
         self.entries.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
+    }
+
+    /// The tags and values of all entries with one of `tags`, in order.
+    pub(crate) fn all_of<'a>(&'a self, tags: &'a [u64]) -> impl Iterator<Item = (u64, u64)> + 'a {
+        self.entries.iter().filter(|entry| tags.contains(&entry.0)).copied()
     }
 
     /// The table that starts at tag `start` and is `size` (another tag) bytes long: `None` if it

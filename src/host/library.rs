@@ -20,7 +20,9 @@ use crate::arch;
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::tls_index::ModuleId;
-use crate::elf::constants::{DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME};
+use crate::elf::constants::{
+    DT_AUXILIARY, DT_FILTER, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME,
+};
 use crate::elf::dynamic::Dynamic;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::read::ReadAt;
@@ -35,7 +37,10 @@ use crate::host::phdr::PhdrEntry;
 pub(crate) struct HostLibrary {
     pub(super) name: CString,
     soname: Option<CString>,
+    /// The strings of `DT_NEEDED`, and of `DT_FILTER` and `DT_AUXILIARY`.
     pub(super) needed: Vec<CString>,
+    /// Those of `DT_FILTER` and `DT_AUXILIARY`.
+    pub(super) filtees: Vec<CString>,
     memory: HostMemory,
     symbols: SymbolLayout,
     tls_module: ModuleId,
@@ -118,12 +123,18 @@ impl HostLibrary {
         let Some(table) = SymbolTable::over(&symbols, &memory) else { return Ok(None) };
         let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
         let soname = dynamic.get(DT_SONAME).and_then(string);
-        let needed = dynamic.all(DT_NEEDED).filter_map(string).collect();
+        let is_filter = dynamic.get(DT_AUXILIARY).or(dynamic.get(DT_FILTER)).is_some();
+        let filtees = || dynamic.all_of(&[DT_AUXILIARY, DT_FILTER]).map(|it| it.1);
+        let filtees: Vec<CString> =
+            if is_filter { filtees().filter_map(string).collect() } else { Vec::new() };
+        let needed = dynamic.all(DT_NEEDED).filter_map(string).chain(filtees.iter().cloned());
+        let needed = needed.collect();
         let tls_module = ModuleId(listed.tls_module);
         Ok(Some(HostLibrary {
             name: listed.name,
             soname,
             needed,
+            filtees,
             memory,
             symbols,
             tls_module,

@@ -95,11 +95,21 @@ impl HostLibrary {
         Ok(Arc::new(library))
     }
 
-    /// Its direct dependencies that are loaded.
+    /// Its direct dependencies that are loaded, filtees included.
     pub(crate) fn dependencies(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
-        let loaded = self.needed.iter().map(|name| HostLibrary::loaded(name));
-        try_collect_ok(loaded.filter_map(Result::transpose))
+        loaded(&self.needed)
     }
+
+    /// The libraries whose definitions come before its own, and that are loaded.
+    pub(crate) fn filtees(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
+        loaded(&self.filtees)
+    }
+}
+
+/// The libraries of these names that are loaded.
+fn loaded(names: &[CString]) -> Result<Vec<Arc<HostLibrary>>, Error> {
+    let loaded = names.iter().map(|name| HostLibrary::loaded(name));
+    try_collect_ok(loaded.filter_map(Result::transpose))
 }
 
 /// The file names, without folders, of the process's libraries.

@@ -17,7 +17,7 @@ use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::SymbolValue;
-use crate::images::group::{ImageRef, LoadGroup, Provider};
+use crate::images::group::{ImageRef, LoadGroup, Needs, Provider};
 use crate::images::unique;
 
 /// Whether the reference may be bound to a symbol of the host.
@@ -32,12 +32,14 @@ pub(crate) fn in_library(
     wanted: VersionMatch<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
     // Nearly always the image defines it: then nothing is allocated.
-    match in_image(group, index, name, wanted, &|| true)? {
+    let is_filter = !group.member(index).filtees.is_empty();
+    let own = if is_filter { None } else { in_image(group, index, name, wanted, &|| true)? };
+    match own {
         Some(found) => Ok(Some(found)),
         None => {
             require_memory()?;
             let list = searchlist(Provider::Image(ImageRef::new(group.clone(), index)))?;
-            in_list(list.get(1..).unwrap_or_default(), name, wanted, &|| true)
+            in_list(list.get(usize::from(!is_filter)..).unwrap_or_default(), name, wanted, &|| true)
         }
     }
 }
@@ -161,30 +163,75 @@ fn images(list: Vec<Provider>) -> Result<Vec<ImageRef>, Error> {
     try_collect(list.into_iter().filter_map(of_image))
 }
 
-/// A loaded library and the libraries that it needs, breadth first, each once.
+/// A loaded library and the libraries that it needs, breadth first, each once, and filtees before their
+/// filters.
 pub(crate) fn searchlist(first: Provider) -> Result<Vec<Provider>, Error> {
-    breadth_first(first, |_| Ok(Vec::new()), |_| true)
+    breadth_first(first, |_| Ok(Needs::default()), |_| true)
 }
 
 /// A library and the libraries that it needs and that `wanted` accepts, breadth first, each once. `own`
 /// returns the needs of members of the group that is being loaded.
+///
+/// Filtees come just before their filter, where they are not earlier (glibc's `_dl_map_object_deps`), and
+/// then their needs are next.
 pub(crate) fn breadth_first(
     first: Provider,
-    own: impl Fn(usize) -> Result<Vec<Provider>, Error>,
+    own: impl Fn(usize) -> Result<Needs, Error>,
     wanted: impl Fn(&Provider) -> bool,
 ) -> Result<Vec<Provider>, Error> {
     let mut list = try_vec(1)?;
     list.push(first);
-    for index in 0.. {
-        let Some(provider) = list.get(index) else { break };
+    let mut filters: Vec<Provider> = Vec::new();
+    // All before the index have had their turn, and the filters, which may lie behind it.
+    let mut index: usize = 0;
+    while let Some(provider) = list.get(index) {
         require_memory_for_next(index)?;
-        let needed = provider.needed(&own)?;
-        let mut needed = needed.into_iter().filter(&wanted);
+        if filters.iter().any(|known| known.is(provider)) {
+            index = index.saturating_add(1);
+            continue;
+        }
+        let Needs { needed, filtees } = provider.needs(&own)?;
+        let filter = (!filtees.is_empty()).then(|| provider.clone());
+        let mut needed = needed.into_iter().filter(|it| wanted(it) && !is_among(it, &filtees));
         needed.try_for_each(|provider| push_new(&mut list, provider))?;
+        match filter {
+            None => index = index.saturating_add(1),
+            Some(filter) => {
+                filters.try_push(filter)?;
+                insert_filtees(&mut list, index, filtees.into_iter().filter(&wanted))?;
+            }
+        }
     }
     Ok(list)
 }
 
+/// Puts the filtees of the library at `index` before it, unless they are earlier.
+fn insert_filtees(
+    list: &mut Vec<Provider>,
+    index: usize,
+    filtees: impl Iterator<Item = Provider>,
+) -> Result<(), Error> {
+    let mut index = index;
+    for filtee in filtees {
+        match list.iter().position(|known| known.is(&filtee)) {
+            Some(known) if known <= index => continue,
+            Some(known) => drop(list.remove(known)),
+            None => {}
+        }
+        list.try_push(filtee)?;
+        // Filtees stay in their order.
+        if let Some(behind) = list.get_mut(index..) {
+            behind.rotate_right(1);
+        }
+        index = index.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn is_among(provider: &Provider, list: &[Provider]) -> bool {
+    list.iter().any(|known| known.is(provider))
+}
+
 fn push_new(list: &mut Vec<Provider>, provider: Provider) -> Result<(), Error> {
-    if list.iter().any(|known| known.is(&provider)) { Ok(()) } else { list.try_push(provider) }
+    if is_among(&provider, list) { Ok(()) } else { list.try_push(provider) }
 }

@@ -145,8 +145,10 @@ pub(crate) struct LoadedImage {
     pub(crate) name: Arc<str>,
     pub(crate) table: KeptTable,
     pub(crate) decoded: Arc<Decoded>,
-    /// The libraries that it needs, directly, in order.
+    /// The libraries that it needs, directly, in order, filtees included.
     pub(crate) needed: Vec<Provider>,
+    /// The libraries whose definitions come before its own (`DT_FILTER`, `DT_AUXILIARY`).
+    pub(crate) filtees: Vec<Provider>,
     pub(crate) debug: DebugRegistration,
     pub(crate) _profile: Option<profile::Registration>,
     /// Its debug information, as far as backtraces have read it.
@@ -376,13 +378,22 @@ impl LoadedImage {
     }
 }
 
+/// The libraries that a library needs, directly.
+#[derive(Default)]
+pub(crate) struct Needs {
+    /// In order, filtees included.
+    pub needed: Vec<Provider>,
+    /// Those whose definitions come before its own.
+    pub filtees: Vec<Provider>,
+}
+
 impl Provider {
     /// The libraries that a library needs, directly. `own` returns them for members of the group that is
     /// being loaded.
-    pub(crate) fn needed(
+    pub(crate) fn needs(
         &self,
-        own: impl Fn(usize) -> Result<Vec<Provider>, Error>,
-    ) -> Result<Vec<Provider>, Error> {
+        own: impl Fn(usize) -> Result<Needs, Error>,
+    ) -> Result<Needs, Error> {
         match self {
             Provider::Member(index) => own(*index),
             Provider::Image(image) => {
@@ -392,11 +403,16 @@ impl Provider {
                     }
                     other => other.clone(),
                 };
-                try_collect(image.image().needed.iter().map(of_group))
+                let LoadedImage { needed, filtees, .. } = image.image();
+                Ok(Needs {
+                    needed: try_collect(needed.iter().map(of_group))?,
+                    filtees: try_collect(filtees.iter().map(of_group))?,
+                })
             }
-            Provider::Host(library) => {
-                try_collect(library.dependencies()?.into_iter().map(Provider::Host))
-            }
+            Provider::Host(library) => Ok(Needs {
+                needed: try_collect(library.dependencies()?.into_iter().map(Provider::Host))?,
+                filtees: try_collect(library.filtees()?.into_iter().map(Provider::Host))?,
+            }),
         }
     }
 

@@ -9,8 +9,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::base::fallible::{
 use crate::base::limits;
 use crate::base::members::member_mut;
 use crate::base::promise::MayRun;
+use crate::elf::decoded::Filtee;
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::HostLibrary;
 use crate::images::dlsym;
@@ -36,7 +38,10 @@ use crate::memory::bytes::{Bytes, Image};
 pub(super) struct Parsed<'d> {
     pub name: Arc<str>,
     pub image: Image<'d>,
+    /// Filtees included.
     pub needed: Vec<Provider>,
+    /// The libraries whose definitions come before its own.
+    pub filtees: Vec<Provider>,
     /// It is a copy of a library of the system.
     pub of_system: bool,
 }
@@ -86,6 +91,28 @@ enum NotFound {
     Bad(Error),
 }
 
+impl NotFound {
+    /// Whether it is the library of this name itself that is absent or no library, and not one that it needs.
+    /// `ld.so` does then without it, if it is `DT_AUXILIARY`.
+    fn is_of(&self, name: &CStr) -> bool {
+        let file_name =
+            |path: &[u8]| Path::new(OsStr::from_bytes(path)).file_name().map(OsStr::to_owned);
+        match self {
+            NotFound::Missing(None) => true,
+            NotFound::Missing(Some(reason)) => {
+                let subject = reason.split_once(": ").map(|(subject, _)| subject);
+                subject.is_some_and(|it| file_name(it.as_bytes()) == file_name(name.to_bytes()))
+            }
+            NotFound::Bad(error) => is_no_library(error),
+        }
+    }
+}
+
+/// Whether it is an error of bytes that are no library that memdl can load.
+fn is_no_library(error: &Error) -> bool {
+    matches!(error, Error::Malformed { .. } | Error::Unsupported { .. })
+}
+
 impl<'s, 'd> Collector<'s, 'd> {
     /// Collects the libraries that the members need, breadth first.
     fn collect(mut self) -> Result<Vec<Parsed<'d>>, Error> {
@@ -96,20 +123,27 @@ impl<'s, 'd> Collector<'s, 'd> {
             let folders = needed::folders(&decoded, &needed_by)?;
             let needed = needed::names(&decoded, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
-            for name in &needed {
-                require_memory_for_next(providers.len())?;
-                providers.push(self.find_needed(name)?);
+            let filtees = &decoded.filtees;
+            let is_optional =
+                |index: usize| filtees.iter().any(|it| it.index == index && it.is_optional);
+            for (at, name) in needed.iter().enumerate() {
+                require_memory_for_next(at)?;
+                providers.push(match self.find_needed(name) {
+                    Err(error) if is_optional(at) && is_no_library(&error) => None,
+                    found => found?,
+                });
             }
             self.add_members(&needed, &folders, &mut providers)?;
             // The system opens the rest, from the last to the first, which is how `ld.so` relocates them:
             // the last ones are those that the others use.
-            for (name, provider) in needed.iter().zip(&mut providers).rev() {
+            for (at, (name, provider)) in needed.iter().zip(&mut providers).enumerate().rev() {
                 if provider.is_some() {
                     continue;
                 }
                 require_memory()?;
                 match self.open_needed(name, &folders) {
                     Ok(opened) => *provider = Some(opened),
+                    Err(refusal) if is_optional(at) && refusal.is_of(name) => {}
                     Err(NotFound::Missing(reason)) => {
                         missing_libraries.try_push(MissingLibrary {
                             name: name.to_string_lossy().into_owned(),
@@ -120,8 +154,10 @@ impl<'s, 'd> Collector<'s, 'd> {
                     Err(NotFound::Bad(error)) => return Err(error),
                 }
             }
-            member_mut(&mut self.parsed, index).needed =
-                try_collect(providers.into_iter().flatten())?;
+            let of_filtee = |it: &Filtee| providers.get(it.index).cloned().flatten();
+            let member = member_mut(&mut self.parsed, index);
+            member.filtees = try_collect(filtees.iter().filter_map(of_filtee))?;
+            member.needed = try_collect(providers.into_iter().flatten())?;
         }
         missing_libraries.reverse();
         if missing_libraries.is_empty() {
@@ -282,7 +318,7 @@ impl Settings {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
         });
-        Ok(Parsed { name, image, needed: Vec::new(), of_system: false })
+        Ok(Parsed { name, image, needed: Vec::new(), filtees: Vec::new(), of_system: false })
     }
 }
 

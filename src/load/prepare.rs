@@ -28,7 +28,7 @@ use crate::elf::plan::Plan;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::library::HostLibrary;
 use crate::images::dlsym;
-use crate::images::group::{CallBinder, Dependency, ImageRef, Provider};
+use crate::images::group::{CallBinder, Dependency, ImageRef, Needs, Provider};
 use crate::images::policy::Policy;
 use crate::images::unique::FirstUse;
 use crate::link::bind::{self, Outcome};
@@ -75,7 +75,9 @@ pub(crate) struct Member<'d> {
     pub name: Arc<str>,
     pub image: Image<'d>,
     pub plan: Plan,
+    /// Filtees included.
     pub needed: Vec<Provider>,
+    pub filtees: Vec<Provider>,
     pub bound: Bound,
     /// Its calls are bound at the first call.
     pub lazy: bool,
@@ -199,14 +201,14 @@ impl Settings {
         instances: Instances,
     ) -> Result<Prepared<'d>, Error> {
         let GroupBinding { bindings, outcome, searchlist } = group;
-        let init_order = init_order(&parsed)?;
+        let init_order = init_order(&parsed, &searchlist)?;
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let count = parsed.len();
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
         for (parsed, Binding { plan, lazy, bound }) in parsed.into_iter().zip(bindings) {
-            let Parsed { name, image, needed, of_system } = parsed;
+            let Parsed { name, image, needed, filtees, of_system } = parsed;
             require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
@@ -230,6 +232,7 @@ impl Settings {
                 image,
                 plan,
                 needed,
+                filtees,
                 bound,
                 lazy,
                 tables_are_readable,
@@ -257,14 +260,21 @@ impl Settings {
     }
 }
 
-/// The root and the libraries that it needs, directly or not, breadth first, each once.
+/// The root and the libraries that it needs, directly or not, breadth first, each once. Filtees come before
+/// their filters, and so before the root if it is one.
 fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Error> {
     // Libraries of the initial set are in the global scope, which comes first.
     let is_searched = |needed: &Provider| {
         matches!(needed, Provider::Host(library) if library.is_startup())
             && scope == Scope::HostFirst
     };
-    let own = |index: usize| try_collect(member(parsed, index).needed.iter().cloned());
+    let own = |index: usize| {
+        let Parsed { needed, filtees, .. } = member(parsed, index);
+        Ok(Needs {
+            needed: try_collect(needed.iter().cloned())?,
+            filtees: try_collect(filtees.iter().cloned())?,
+        })
+    };
     dlsym::breadth_first(Provider::Member(0), own, |needed| !is_searched(needed))
 }
 
@@ -306,15 +316,25 @@ fn check_versions(parsed: &[Parsed<'_>], scope: &LookupScope<'_>) -> Result<(), 
 /// Where that leaves a choice, or there are circles, the order is glibc's (2.35 and later): depth first
 /// from the last member of the searchlist to the first, without the needs of the first itself, which
 /// glibc does not know yet when it sorts.
-fn init_order(parsed: &[Parsed<'_>]) -> Result<Vec<usize>, Error> {
+fn init_order(parsed: &[Parsed<'_>], searchlist: &[Provider]) -> Result<Vec<usize>, Error> {
     let needs =
         |index: usize| if index == 0 { [].iter() } else { member(parsed, index).needed.iter() };
     if parsed.len() == 1 {
         return try_filled(0, 1);
     }
+    // The members have the order of the searchlist, but for filtees.
+    let starts = if parsed.iter().all(|member| member.filtees.is_empty()) {
+        try_collect(0..parsed.len())?
+    } else {
+        let members = searchlist.iter().filter_map(|provider| match provider {
+            Provider::Member(index) if *index != 0 => Some(*index),
+            _ => None,
+        });
+        try_collect([0].into_iter().chain(members))?
+    };
     let mut order = try_vec(parsed.len())?;
     let mut visited = try_filled(false, parsed.len())?;
-    for start in (0..parsed.len()).rev() {
+    for start in starts.into_iter().rev() {
         if std::mem::replace(member_mut(&mut visited, start), true) {
             continue;
         }
