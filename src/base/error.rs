@@ -48,7 +48,7 @@ pub enum Error {
     Missing {
         /// The image's name.
         image: String,
-        /// Libraries that a `DT_NEEDED` entry names.
+        /// Libraries that a `DT_NEEDED` or `DT_FILTER` entry names.
         libraries: Vec<MissingLibrary>,
         /// Symbol versions that a needed library should define, but does not.
         versions: Vec<MissingVersion>,
@@ -135,11 +135,12 @@ pub enum Error {
     },
 }
 
-/// A library that a `DT_NEEDED` entry names and nothing supplies.
+/// A library that a `DT_NEEDED` or `DT_FILTER` entry names and nothing supplies. (An image does without one
+/// that `DT_AUXILIARY` names.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingLibrary {
-    /// The `DT_NEEDED` string.
+    /// The name, as the entry has it.
     pub name: String,
     /// The image that needs it.
     pub needed_by: String,

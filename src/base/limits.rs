@@ -28,7 +28,7 @@ pub struct Limits {
     pub tls_block: u64,
     /// Entries in the relocation tables of one image. Default 64 million.
     pub relocations: u64,
-    /// Libraries that one image may need (`DT_NEEDED`). Default 4,096.
+    /// Libraries that one image may need (`DT_NEEDED`, `DT_FILTER`, `DT_AUXILIARY`). Default 4,096.
     pub needed: u64,
     /// Images in one load group: the image, and the libraries that it needs from
     /// [`Loader::provide`](crate::Loader::provide). Default 1,024.

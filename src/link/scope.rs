@@ -8,7 +8,8 @@
 //! 1. the image itself, if it has `DT_SYMBOLIC`;
 //! 2. the host: names given with `define`, then the host's global scope;
 //! 3. images that were loaded with `global(true)`, in load order;
-//! 4. the load group's searchlist: the root image, then the libraries that it needs, breadth first;
+//! 4. the load group's searchlist: the root image, then the libraries that it needs, breadth first; the
+//!    libraries that an image is a filter for come before it (`DT_FILTER`, `DT_AUXILIARY`);
 //! 5. the resolver.
 //!
 //! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does. A library that an image opens with

@@ -3,9 +3,10 @@
 //! A `DT_NEEDED` entry is satisfied by an image in memory, by provided bytes, or by a library of the
 //! process; else the system opens the library, which runs its constructors, if the caller allows that.
 //! Nothing is bound or mapped here. Which libraries become members though the system could open them,
-//! is decided in [`needed`].
+//! is decided in [`needed`]. A filtee (`DT_FILTER`, `DT_AUXILIARY`) is a needed library that stands before
+//! its filter in every searchlist; an auxiliary one may be absent.
 //!
-//! Source: gABI "Shared Object Dependencies".
+//! Sources: gABI "Shared Object Dependencies"; filters: glibc `elf/dl-deps.c`.
 
 #![forbid(unsafe_code)]
 

@@ -123,28 +123,43 @@ pub fn way() -> String {
     std::env::var("MEMDL_TEST_WAY").unwrap_or_else(|_| "copy".to_owned())
 }
 
+/// All of them.
+pub const WAYS: [&str; 5] = ["copy", "buffer", "instance", "shared", "again"];
+
+/// Loads in one of the [`WAYS`].
+///
+/// # Safety
+/// As [`Loader::load`](memdl::Loader::load).
+pub unsafe fn load_in_way(
+    loader: &memdl::Loader,
+    bytes: &[u8],
+    way: &str,
+) -> Result<memdl::Library, memdl::Error> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match way {
+            "copy" => loader.load(bytes),
+            "buffer" => {
+                let mut buffer = memdl::ImageBuffer::new(bytes.len())?;
+                buffer.copy_from_slice(bytes);
+                loader.load_buffer(buffer)
+            }
+            "instance" => loader.prepare(bytes)?.instantiate(),
+            "shared" => loader.clone().debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
+            "again" => {
+                let template = loader.clone().debug(memdl::Debug::Off).prepare(bytes)?;
+                drop(template.instantiate()?);
+                template.instantiate()
+            }
+            _ => panic!("MEMDL_TEST_WAY={way} is no way to load"),
+        }
+    }
+}
+
 impl AnyWay for memdl::Loader {
     unsafe fn load_any_way(&self, bytes: &[u8]) -> Result<memdl::Library, memdl::Error> {
-        let way = way();
         // SAFETY: the caller's promise.
-        unsafe {
-            match &*way {
-                "copy" => self.load(bytes),
-                "buffer" => {
-                    let mut buffer = memdl::ImageBuffer::new(bytes.len())?;
-                    buffer.copy_from_slice(bytes);
-                    self.load_buffer(buffer)
-                }
-                "instance" => self.prepare(bytes)?.instantiate(),
-                "shared" => self.clone().debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
-                "again" => {
-                    let template = self.clone().debug(memdl::Debug::Off).prepare(bytes)?;
-                    drop(template.instantiate()?);
-                    template.instantiate()
-                }
-                _ => panic!("MEMDL_TEST_WAY={way} is no way to load"),
-            }
-        }
+        unsafe { load_in_way(self, bytes, &way()) }
     }
 
     fn template(&self, bytes: &[u8]) -> Result<memdl::Template, memdl::Error> {

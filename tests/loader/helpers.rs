@@ -3,10 +3,11 @@
 use std::ffi::{c_int, c_void};
 use std::fs;
 use std::path::Path;
+use std::process;
 use std::sync::mpsc;
 use std::thread;
 
-use crate::common::Opened;
+use crate::common::{Opened, exit_status, in_child};
 use memdl::Library;
 
 /// An `int name(void)`, which may unwind.
@@ -55,5 +56,17 @@ impl Drop for OldThread {
     fn drop(&mut self) {
         self.calls = mpsc::channel().0;
         self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// What `body` returns in a child of this process, so that the next one finds the libraries of the process as
+/// they are now. How the child ended, if it does not return.
+pub fn apart(body: impl FnOnce() -> String) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let result = folder.join(format!("apart-{}", process::id()));
+    let status = in_child(60, || i32::from(fs::write(&result, body()).is_err()));
+    match exit_status(status) {
+        Some(0) => fs::read_to_string(&result).unwrap(),
+        _ => format!("status {status:#x}"),
     }
 }
