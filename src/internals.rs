@@ -28,6 +28,7 @@ use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::{Bytes, Image};
 use crate::profile::functions;
 use crate::services;
+use crate::tls;
 
 /// How an image gets into place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Idle {
             return Ok(false);
         }
         // SAFETY: the module is loaded, and its block begins at 0.
-        unsafe { tls.id().try_address(0)? };
+        unsafe { tls::variable_address(tls.id(), 0)? };
         self.library.group().reset_thread_locals()?;
         Ok(true)
     }

@@ -19,6 +19,7 @@ use crate::host::global_scope::GlobalScope;
 use crate::host::library::SymbolValue;
 use crate::images::group::{ImageRef, LoadGroup, Needs, Provider};
 use crate::images::unique;
+use crate::tls;
 
 /// Whether the reference may be bound to a symbol of the host.
 pub(crate) type MayUseHost<'a> = &'a dyn Fn() -> bool;
@@ -128,7 +129,9 @@ pub(crate) unsafe fn address_of(value: SymbolValue) -> Result<*mut c_void, Error
     match value {
         SymbolValue::Address(address) => Ok(address as *mut c_void),
         // SAFETY: the caller's promise: the module is loaded, and the offset lies in its block.
-        SymbolValue::ThreadLocal { module, offset } => unsafe { module.try_address(offset) },
+        SymbolValue::ThreadLocal { module, offset } => unsafe {
+            tls::variable_address(module, offset)
+        },
     }
 }
 

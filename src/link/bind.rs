@@ -31,6 +31,7 @@ use crate::images::unique::FirstUse;
 use crate::link::bound::{Bound, Done, Target, checked_kind};
 use crate::link::scope::{Definition, LookupScope, Resolver};
 use crate::memory::bytes::Image;
+use crate::tls;
 
 /// Results of binding that concern the whole group.
 #[derive(Default)]
@@ -69,7 +70,7 @@ impl Outcome {
                 Ok(())
             }
             (Target::Tls { module, .. }, Some(Dependency::Host(library)))
-                if module.static_offset().is_none() =>
+                if tls::static_offset(module).is_none() =>
             {
                 self.without_static_tls.try_push(library.clone())
             }

@@ -228,6 +228,7 @@ mod tests {
     use crate::load::settings::Settings;
     use crate::memory::bytes::Bytes;
     use crate::memory::mapping::Source;
+    use crate::tls;
     use std::path::{Path, PathBuf};
 
     /// The load bias and the segments of an instance of the only member, after `relocate`, and the instance: two
@@ -240,7 +241,7 @@ mod tests {
         let mut mapping = Mapping::new(&member.plan, source, None).unwrap();
         let foreign_tls = member.bound.foreign_tls().iter();
         let foreign_tls = foreign_tls
-            .map(|&module| TlsBlock { module, static_offset: module.static_offset() })
+            .map(|&module| TlsBlock { module, static_offset: tls::static_offset(module) })
             .collect::<Vec<_>>();
         let applier = Applier {
             relocations: &member.image.decoded.relocations,

@@ -211,7 +211,8 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let Member { image, bound, .. } = self.prepared;
         let foreign_tls = bound.foreign_tls().iter();
         let foreign_tls = try_collect(
-            foreign_tls.map(|&module| TlsBlock { module, static_offset: module.static_offset() }),
+            foreign_tls
+                .map(|&module| TlsBlock { module, static_offset: tls::static_offset(module) }),
         )?;
         if bound.has_tls_descriptors() {
             // The resolvers save registers.

@@ -374,7 +374,7 @@ impl Prepared<'_> {
     /// Takes the buffer that the root was received into, if the image can run there. For a single instance.
     pub(super) fn take_received(&mut self) -> Option<InPlaceFile> {
         let root = self.members.first_mut()?;
-        let buffer = root.image.buffer()?;
+        let buffer = root.image.owner().buffer()?;
         let place = root.plan.in_place(buffer.address(), buffer::HEADROOM)?;
         // Memory that moves to grow is aligned to a page, and no more.
         let fits = place.room <= buffer.room() || root.plan.align == PageSize::current().get();
@@ -382,11 +382,11 @@ impl Prepared<'_> {
         if !fits || !root.tables_are_readable || root.profile != Profile::Off {
             return None;
         }
-        let mut buffer = root.image.take_buffer()?;
+        let mut buffer = root.image.owner_mut().take_buffer()?;
         match buffer.make_room(place.room) {
             Ok(()) => Some(InPlaceFile { buffer, place }),
             Err(_) => {
-                root.image.put_back(buffer);
+                root.image.owner_mut().put_back(buffer);
                 None
             }
         }

@@ -39,27 +39,27 @@ impl Deref for Bytes<'_> {
     }
 }
 
-impl Image<'_> {
-    /// Takes the memory that the image was received into, if it has no other owner. The image then has no
+impl Bytes<'_> {
+    /// Takes the memory that the bytes were received into, if it has no other owner. An image then has no
     /// bytes any more; what was decoded from them stays.
     pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
-        match std::mem::replace(self.owner_mut(), Bytes::Borrowed(&[])) {
+        match std::mem::replace(self, Bytes::Borrowed(&[])) {
             Bytes::Buffer(buffer) => Arc::into_inner(buffer),
             bytes => {
-                *self.owner_mut() = bytes;
+                *self = bytes;
                 None
             }
         }
     }
 
-    /// Undoes [`Image::take_buffer`].
+    /// Undoes [`Bytes::take_buffer`].
     pub(crate) fn put_back(&mut self, buffer: ImageBuffer) {
-        *self.owner_mut() = Bytes::Buffer(Arc::new(buffer));
+        *self = Bytes::Buffer(Arc::new(buffer));
     }
 
-    /// The memory that the image was received into.
+    /// The memory that the bytes were received into.
     pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
-        match self.owner() {
+        match self {
             Bytes::Buffer(buffer) => Some(buffer),
             Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) => None,
         }

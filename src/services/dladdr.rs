@@ -9,7 +9,6 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use crate::base::sync;
-use crate::base::tls_index::ModuleId;
 use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
 use crate::images::group::{ImageRef, LoadedImage};
 use crate::images::registry;
@@ -118,7 +117,7 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
             dlpi_subs: registry::unloads(),
             dlpi_tls_modid: module.map_or(0, |module| module.0),
             // As the C library does it: a walk allocates no blocks.
-            dlpi_tls_data: module.and_then(ModuleId::block_if_made).unwrap_or(ptr::null_mut()),
+            dlpi_tls_data: module.and_then(tls::allocated_block).unwrap_or(ptr::null_mut()),
         };
         // SAFETY: the caller's promise; the record and the data that it points to live during the call.
         let result = unsafe { visit(&mut info, size_of_val(&info), data) };

@@ -28,7 +28,6 @@ use crate::base::fallible::{
     has_spare_memory, lossy, require_memory, try_c_string, try_collect, try_format,
 };
 use crate::base::promise::MayRun;
-use crate::base::tls_index::ModuleId;
 use crate::debug::Instances;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
@@ -45,7 +44,7 @@ use crate::images::registry;
 use crate::load::instantiate;
 use crate::load::settings::Settings;
 use crate::memory::bytes::Bytes;
-use crate::tls::TlsModule;
+use crate::tls::{self, TlsModule};
 
 thread_local! {
     /// The text that `dlerror` returns next, unless the C library has one; and the last text.
@@ -523,7 +522,7 @@ pub(super) unsafe extern "C" fn dlinfo(
             RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
             RTLD_DI_TLS_DATA => {
                 // Null for a thread that has no block, as in the C library.
-                let block = module.and_then(ModuleId::block_if_made);
+                let block = module.and_then(tls::allocated_block);
                 let block = block.unwrap_or(ptr::null_mut());
                 info.cast::<*mut c_void>().write(block);
             }

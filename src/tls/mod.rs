@@ -45,7 +45,7 @@ pub(crate) use access::{
     tlsdesc_undefined,
 };
 pub(crate) use module::{BlockPlace, TlsModule};
-pub(crate) use module_id::first_module_offset;
+pub(crate) use module_id::{allocated_block, first_module_offset, static_offset, variable_address};
 
 /// Makes the process's key for the end of threads, and asks for the size of its static area.
 pub(crate) fn set_up() {

@@ -1,6 +1,7 @@
 //! The calling thread's variables of any module, `ld.so`'s or memdl's, by the module's id.
 //!
-//! Registers no module ([`crate::tls::module`] does).
+//! Registers no module ([`crate::tls::module`] does). These are functions and not methods of [`ModuleId`], so
+//! that an import shows who asks for threads and not only for a number.
 //!
 //! Sources: U. Drepper, "ELF Handling For Thread-Local Storage", 3.4; glibc `_dl_get_tls_static_info`.
 
@@ -17,57 +18,54 @@ use crate::tls::access::{current_thread, tls_get_addr, try_address};
 use crate::tls::registry::registry;
 use crate::tls::thread::Thread;
 
-impl ModuleId {
-    /// The calling thread's address of the variable at `offset` in this module's block.
-    ///
-    /// # Safety
-    /// The module is loaded, and `offset` lies in its block.
-    pub(crate) unsafe fn address(self, offset: u64) -> *mut c_void {
-        let index = TlsIndex { ti_module: self.0, ti_offset: offset as usize };
-        // SAFETY: a pair as relocations store it; the rest is the caller's promise.
-        unsafe { tls_get_addr(&index) }
-    }
+/// The calling thread's address of the variable at `offset` in the block of `module`.
+///
+/// # Safety
+/// The module is loaded, and `offset` lies in its block.
+unsafe fn address(module: ModuleId, offset: u64) -> *mut c_void {
+    let index = TlsIndex { ti_module: module.0, ti_offset: offset as usize };
+    // SAFETY: a pair as relocations store it; the rest is the caller's promise.
+    unsafe { tls_get_addr(&index) }
+}
 
-    /// As [`ModuleId::address`], with an error if there is no memory for a block of memdl's. For a block of a
-    /// library of `ld.so`, the C library ends the process then.
-    ///
-    /// # Safety
-    /// As [`ModuleId::address`].
-    pub(crate) unsafe fn try_address(self, offset: u64) -> Result<*mut c_void, Error> {
-        if self.0 & OURS == 0 {
-            // SAFETY: the caller's promise.
-            return Ok(unsafe { self.address(offset) });
-        }
-        let index = TlsIndex { ti_module: self.0, ti_offset: offset as usize };
-        try_address(&index)
+/// As [`address`], with an error if there is no memory for a block of memdl's. For a block of a library of
+/// `ld.so`, the C library ends the process then.
+///
+/// # Safety
+/// As [`address`].
+pub(crate) unsafe fn variable_address(module: ModuleId, offset: u64) -> Result<*mut c_void, Error> {
+    if module.0 & OURS == 0 {
+        // SAFETY: the caller's promise.
+        return Ok(unsafe { address(module, offset) });
     }
+    let index = TlsIndex { ti_module: module.0, ti_offset: offset as usize };
+    try_address(&index)
+}
 
-    /// The calling thread's block of one of memdl's modules, if it has one. Makes none.
-    pub(crate) fn block_if_made(self) -> Option<*mut c_void> {
-        if let Some(offset) = self.static_offset() {
-            let start = arch::thread_pointer().wrapping_add_signed(offset);
-            return Some(ptr::with_exposed_provenance_mut(start));
-        }
-        let thread = current_thread().ok()?;
-        // SAFETY: the calling thread's own record.
-        let start = unsafe { Thread::start(thread, self.0 & !OURS) };
-        (!start.is_null()).then_some(start.cast())
+/// The calling thread's block of one of memdl's modules, if the thread has one. Allocates none.
+pub(crate) fn allocated_block(module: ModuleId) -> Option<*mut c_void> {
+    if let Some(offset) = static_offset(module) {
+        let start = arch::thread_pointer().wrapping_add_signed(offset);
+        return Some(ptr::with_exposed_provenance_mut(start));
     }
+    let thread = current_thread().ok()?;
+    // SAFETY: the calling thread's own record.
+    let start = unsafe { Thread::start(thread, module.0 & !OURS) };
+    (!start.is_null()).then_some(start.cast())
+}
 
-    /// The distance of the module's block from the thread pointer, if it is the same in every
-    /// thread.
-    pub(crate) fn static_offset(self) -> Option<isize> {
-        if self.0 & OURS != 0 {
-            let index = self.0 & !OURS;
-            return registry().modules.get(index).copied().flatten()?.static_offset;
-        }
-        // A library of `ld.so`: its block is in the static area if it lies there in this thread.
-        // SAFETY: a module id that a loaded library has; offset 0 is in every block.
-        let address = unsafe { self.address(0) }.addr();
-        let thread_pointer = arch::thread_pointer();
-        let is_static = thread_pointer.checked_sub(address)? <= host_static_size();
-        is_static.then(|| address.wrapping_sub(thread_pointer) as isize)
+/// The distance of the module's block from the thread pointer, if it is the same in every thread.
+pub(crate) fn static_offset(module: ModuleId) -> Option<isize> {
+    if module.0 & OURS != 0 {
+        let index = module.0 & !OURS;
+        return registry().modules.get(index).copied().flatten()?.static_offset;
     }
+    // A library of `ld.so`: its block is in the static area if it lies there in this thread.
+    // SAFETY: a module id that a loaded library has; offset 0 is in every block.
+    let address = unsafe { address(module, 0) }.addr();
+    let thread_pointer = arch::thread_pointer();
+    let is_static = thread_pointer.checked_sub(address)? <= host_static_size();
+    is_static.then(|| address.wrapping_sub(thread_pointer) as isize)
 }
 
 /// The size of a thread's static area, which ends at its thread pointer.
@@ -94,6 +92,6 @@ pub(super) fn host_static_size() -> usize {
 /// library with thread-local storage. There is one, since memdl has thread-local variables itself.
 pub(crate) fn first_module_offset() -> isize {
     // SAFETY: the first module is never unloaded, and offset 0 is in every block.
-    let first = unsafe { ModuleId(1).address(0) }.addr();
+    let first = unsafe { address(ModuleId(1), 0) }.addr();
     first.wrapping_sub(arch::thread_pointer()) as isize
 }

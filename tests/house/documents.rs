@@ -1,13 +1,12 @@
-//! What documents and scripts name is there: tests, files of tests, binaries of tests.
+//! Tests, test files and test binaries that documents and scripts name must exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::repository;
 
-/// Each test that a document names is there.
 #[test]
-fn documents_name_tests_that_are_there() {
+fn documents_name_tests_that_exist() {
     let mut documents = Vec::new();
     for folder in ["docs/adr", "docs/facts"] {
         documents.extend(fs::read_dir(repository(folder)).unwrap().map(|it| it.unwrap().path()));
@@ -15,7 +14,7 @@ fn documents_name_tests_that_are_there() {
     documents.extend(["CONTRIBUTING.md", "SECURITY.md"].map(repository));
     for document in documents.iter().filter(|it| it.is_file()) {
         let text = fs::read_to_string(document).unwrap();
-        // A file's name stays until the next one: `tests/a.rs`: `one`, `another`.
+        // Names of tests belong to the file before them: `tests/a.rs`: `one`, `another`.
         let mut file = None;
         for word in text.split('`').skip(1).step_by(2) {
             if word.ends_with(".rs") && (word.starts_with("tests/") || word.starts_with("src/")) {
@@ -37,7 +36,7 @@ fn documents_name_tests_that_are_there() {
     }
 }
 
-/// The files that a folder has, with those of its folders.
+/// Collects the files of a folder and its subfolders that have this extension.
 fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -49,7 +48,7 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The documents and the scripts; the latter are in part not in the package.
+/// All documents and scripts. The published package lacks some of them.
 fn documents_and_scripts() -> Vec<PathBuf> {
     let mut found = Vec::new();
     files(&repository("docs"), "md", &mut found);
@@ -63,7 +62,7 @@ fn documents_and_scripts() -> Vec<PathBuf> {
 }
 
 #[test]
-fn documents_and_scripts_name_files_of_tests_that_are_there() {
+fn documents_and_scripts_name_test_files_that_exist() {
     let mut count = 0;
     for document in documents_and_scripts() {
         let text = fs::read_to_string(&document).unwrap();
@@ -81,7 +80,7 @@ fn documents_and_scripts_name_files_of_tests_that_are_there() {
 }
 
 #[test]
-fn documents_and_scripts_name_binaries_of_tests_that_are_there() {
+fn documents_and_scripts_name_test_binaries_that_exist() {
     let mut count = 0;
     for document in documents_and_scripts() {
         let text = fs::read_to_string(&document).unwrap();
@@ -95,7 +94,7 @@ fn documents_and_scripts_name_binaries_of_tests_that_are_there() {
             let is_there = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")]
                 .iter()
                 .any(|path| repository(path).is_file());
-            assert!(is_there, "{}: there is no binary of tests {name}", document.display());
+            assert!(is_there, "{}: there is no test binary {name}", document.display());
         }
     }
     assert!(count > 5, "only {count} were found: the check itself is wrong");

@@ -1,12 +1,12 @@
-//! How many instructions it takes to load and unload the tiny library, counted by valgrind's
-//! callgrind: a number that does not depend on how busy the machine is, so that a load that has
-//! become slower shows here. What the kernel does is not in it, nor are caches.
+//! Limits the instructions that a load and unload of the tiny library take, counted by valgrind's callgrind.
+//! The number does not depend on how busy the machine is, so it shows a load that became slower. It does not
+//! count the kernel's instructions, or the cost of cache misses.
 //!
-//! The count is the difference between many loads and half as many in the same program, so what the
-//! program does else is not in it. The library's bytes, and the profile that memdl is built with, are
-//! always the same; the compiler, the C library, and which of its functions for copying suits the
-//! processor are the machine's. Where these change, or a load does more for a good reason, the numbers
-//! below are to be measured anew: `cargo test --test house instructions:: -- --nocapture` prints them.
+//! The count is the difference between two runs of one program, of which one does twice as many loads. So it
+//! has nothing of the program's start. The library's source and flags and the build profile of memdl are
+//! fixed. The compiler, the C library, and the copy functions that it chooses for the processor are those of
+//! the machine. When these change, or a load does more for a good reason, measure again and change the numbers
+//! below: `cargo test --test house instructions:: -- --nocapture` prints them.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ fn program() -> &'static Path {
         command
             .args(["build", "--quiet"])
             .args(["--profile", "release", "-p", "bench-programs", "--bin", "loads"])
-            // What somebody has set for other builds.
+            // Ignores flags that are set for other builds.
             .env("CARGO_ENCODED_RUSTFLAGS", "")
             .args(["--config", "profile.release.opt-level=3"])
             .args(["--config", "profile.release.lto=false"])
@@ -37,7 +37,7 @@ fn program() -> &'static Path {
     })
 }
 
-/// Instructions of the whole program with so many loads.
+/// The instructions of the whole program, with this number of loads.
 fn instructions(way: &str, loads: u64) -> u64 {
     // Small, plain, and with debug information.
     let library = build("gcc", "bench/tiny.c", &["-O2", "-g"]);
@@ -48,7 +48,7 @@ fn instructions(way: &str, loads: u64) -> u64 {
         .arg(way)
         .arg(library)
         .arg(loads.to_string())
-        // Settings of the operator's, which change what a load does.
+        // An operator's settings, which change what a load does.
         .env_remove("MEMDL_DEBUG")
         .env_remove("MEMDL_PERF");
     let output = command.output().unwrap_or_else(|error| {
@@ -61,7 +61,7 @@ fn instructions(way: &str, loads: u64) -> u64 {
     count.trim().parse().unwrap()
 }
 
-/// At most 2 % more than `known`, for each load and unload.
+/// Fails if a load and unload takes over 2 % more instructions than `known`.
 fn takes_no_more_than(way: &str, known: u64) {
     const LOADS: u64 = 200;
     let count = (instructions(way, 2 * LOADS) - instructions(way, LOADS)) / LOADS;

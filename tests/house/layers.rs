@@ -1,7 +1,8 @@
-//! Which folder of `src/` may import which, and that no file imports itself by a detour.
+//! Which folder of `src/` may import which, and that no file imports itself through others.
 //!
-//! What counts is what `use` declarations and paths name. A method of a type that another file extends is
-//! not seen: so a type is extended only in its own folder or one that may import it.
+//! An import is a path: in a `use` declaration, or in the code. A call of a method names no path. So an
+//! `impl` of a type stands in the type's folder; in another one it may only add functions without `self`,
+//! since their callers name the type, and count as importers of the file ([`extensions`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::repository;
 
-/// The folders, from the lowest to the highest, and what each may import besides itself. `unwind` is a
-/// file, which counts as a folder.
+/// The folders, from the lowest to the highest, and what each may import besides itself. The files `unwind`
+/// and `internals` count as folders.
 const MAY_IMPORT: [(&str, &str); 16] = [
     ("base", ""),
     ("arch", ""),
@@ -22,12 +23,12 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("unwind", "base arch elf memory host"),
     ("profile", "base arch elf memory debug"),
     ("images", "base arch elf memory host tls debug unwind profile"),
-    ("link", "base arch elf memory host images"),
+    ("link", "base arch elf memory host tls images"),
     ("load", "base arch elf memory host tls debug unwind profile images link"),
     ("services", "base arch elf memory host tls debug unwind images load"),
     ("api", "base arch elf memory host tls debug unwind profile images link load services"),
     ("capi", "base memory debug load services api"),
-    ("internals", "base arch elf memory debug profile load services api"),
+    ("internals", "base arch elf memory tls debug profile load services api"),
 ];
 
 /// Folders that take bytes and plain values and know nothing of the process, and what they may import besides
@@ -38,7 +39,7 @@ const PURE: [(&str, &str); 2] =
 /// The files of `base/` that know the process.
 const IMPURE: [&str; 3] = ["base/environment", "base/shared", "base/sync"];
 
-/// What the code of a pure folder never says, and what to do instead.
+/// Words that the code of a pure folder does not have, and what to do instead.
 const OF_THE_PROCESS: [(&str, &str); 8] = [
     ("unsafe {", "the code around it must prove it: do it there, and pass the result in"),
     ("static ", "pass the value in"),
@@ -50,7 +51,7 @@ const OF_THE_PROCESS: [(&str, &str); 8] = [
     ("libc::", "pass the value in"),
 ];
 
-/// The code of each module, by its path from `src/`: `elf/image`. What is in `folder/mod.rs` is `folder`.
+/// The code of each module, by its path from `src/`: `elf/image`; that of `folder/mod.rs` is `folder`.
 /// Without comments, unit tests and `lib.rs`.
 fn modules() -> BTreeMap<String, String> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -110,8 +111,8 @@ fn expand(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The paths that a module names: those of its `use` declarations, and those in its code that start at the
-/// crate or at a parent.
+/// The paths in a module's code: those of `use` declarations, and all others that start with `crate` or
+/// `super`.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut rest = code;
@@ -137,7 +138,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// The module that a path leads to, as far as it leads through modules.
+/// The module that a path leads to. What follows the module in the path is an item of it.
 fn target(modules: &BTreeMap<String, String>, from: &str, path: &[String]) -> Option<String> {
     let mut steps = path.iter().peekable();
     let mut at: Vec<&str> = from.split('/').collect();
@@ -154,7 +155,6 @@ fn target(modules: &BTreeMap<String, String>, from: &str, path: &[String]) -> Op
     }
     for step in steps {
         let deeper = [&at[..], &[step]].concat().join("/");
-        // A folder without a file of its own would be a module all the same.
         if !modules.contains_key(&deeper) {
             break;
         }
@@ -164,14 +164,114 @@ fn target(modules: &BTreeMap<String, String>, from: &str, path: &[String]) -> Op
     (modules.contains_key(&target) && target != from).then_some(target)
 }
 
+/// The folder of a module.
+fn folder(module: &str) -> &str {
+    module.split('/').next().unwrap()
+}
+
+/// The first word of a declaration after `before`, where `line` has one.
+fn declared<'a>(line: &'a str, before: &str) -> Option<&'a str> {
+    let (visibility, rest) = line.split_once(before)?;
+    let is_visibility = ["", "pub ", "pub(crate) ", "pub(super) "].contains(&visibility);
+    let name = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()?;
+    (is_visibility && !name.is_empty()).then_some(name)
+}
+
+/// An inherent `impl` outside the folder of its type.
+struct Extension {
+    module: String,
+    type_name: String,
+    /// Its functions, with their declarations up to the parameters' end.
+    functions: Vec<(String, String)>,
+}
+
+/// All extensions. Relies on rustfmt's indentation.
+fn extensions(modules: &BTreeMap<String, String>) -> Vec<Extension> {
+    let mut types: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (module, code) in modules {
+        for line in code.lines() {
+            let name = ["struct ", "enum ", "union "].iter().find_map(|it| declared(line, it));
+            if let Some(name) = name {
+                types.entry(name).or_default().insert(folder(module));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (module, code) in modules {
+        for (at, _) in code.match_indices("\nimpl") {
+            let block = &code[at + "\nimpl".len()..];
+            let block = &block[..block.find("\n}").unwrap_or(block.len())];
+            let Some((head, body)) = block.split_once('{') else { continue };
+            if head.contains(" for ") {
+                continue;
+            }
+            // `<T: Trait<U>> path::Name<T> where ..`: the first name outside the angle brackets.
+            let mut depth = 0;
+            let head: String = head
+                .chars()
+                .filter(|&c| {
+                    depth += i32::from(c == '<') - i32::from(c == '>');
+                    depth == 0 && c != '>'
+                })
+                .collect();
+            let path = head.split_whitespace().next().unwrap();
+            let type_name = path.rsplit("::").next().unwrap();
+            if types.get(type_name).is_none_or(|it| it.contains(folder(module))) {
+                continue;
+            }
+            let functions = body.match_indices("fn ").filter_map(|(at, _)| {
+                let declaration = &body[at..at + body[at..].find(')')?];
+                Some((declared(declaration, "fn ")?.to_owned(), declaration.to_owned()))
+            });
+            found.push(Extension {
+                module: module.clone(),
+                type_name: type_name.to_owned(),
+                functions: functions.collect(),
+            });
+        }
+    }
+    found
+}
+
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules();
+    let extensions = extensions(&modules);
     let of = |(name, code): (&String, &String)| {
         let paths = paths(code);
-        let targets = paths.iter().filter_map(|path| target(&modules, name, path));
-        (name.clone(), targets.collect())
+        let mut targets: BTreeSet<String> =
+            paths.iter().filter_map(|path| target(&modules, name, path)).collect();
+        for extension in extensions.iter().filter(|it| it.module != *name) {
+            let calls = |(function, _): &(String, String)| {
+                code.contains(&format!("{}::{function}(", extension.type_name))
+            };
+            if extension.functions.iter().any(calls) {
+                targets.insert(extension.module.clone());
+            }
+        }
+        (name.clone(), targets)
     };
     modules.iter().map(of).collect()
+}
+
+#[test]
+fn methods_stand_in_the_folder_of_their_type() {
+    let extensions = extensions(&modules());
+    for Extension { module, type_name, functions } in &extensions {
+        for (function, declaration) in functions {
+            assert!(
+                !declaration.contains("self"),
+                "src/{module}.rs adds the method `{function}` to `{type_name}`, a type of another folder: \
+                 callers would not import src/{module}.rs, and this test would not see that they know \
+                 `{}`. Make it a free function that takes a `{type_name}`",
+                folder(module)
+            );
+        }
+    }
+    let known = extensions.iter().any(|it| it.module == "api/image_buffer");
+    assert!(
+        known,
+        "the constructors of `ImageBuffer` in `api/` were not found: the check is wrong"
+    );
 }
 
 #[test]
@@ -183,24 +283,24 @@ fn folders_import_only_what_is_below_them() {
         let other = below.split(' ').filter(|it| !it.is_empty()).find(|it| !is_below(it));
         assert_eq!(
             other, None,
-            "`{folder}` stands below it in MAY_IMPORT: the order is the layers'"
+            "`{folder}` comes before it in MAY_IMPORT, whose order is that of the layers: move one of them, \
+             or take the pair out"
         );
     }
-    let folder = |module: &str| module.split('/').next().unwrap().to_owned();
     let mut used = BTreeSet::new();
     for (module, targets) in imports() {
         for target in targets {
             let (from, to) = (folder(&module), folder(&target));
-            let allowed = may.get(&*from).unwrap_or_else(|| {
+            let allowed = may.get(from).unwrap_or_else(|| {
                 panic!("src/{from} is not in MAY_IMPORT: give it a place among the layers")
             });
             assert!(
-                from == to || allowed.contains(&&*to),
+                from == to || allowed.contains(&to),
                 "src/{module}.rs imports `{target}`, and `{from}` must know nothing of `{to}`. Pass in what \
                  it needs as a value, a closure or a type parameter; or move the code to the folder \
                  that may know both; or, if `{to}` lies below `{from}`, allow the pair in MAY_IMPORT"
             );
-            used.insert((from, to));
+            used.insert((from.to_owned(), to.to_owned()));
         }
     }
     for (from, below) in &may {
@@ -247,9 +347,9 @@ fn pure_folders_know_nothing_of_the_process() {
 }
 
 #[test]
-fn no_file_imports_itself_by_a_detour() {
+fn no_file_imports_itself_through_others() {
     let mut left = imports();
-    // Whatever imports nothing that is left is in no circle.
+    // A file that imports none of those left is in no circle.
     loop {
         let done: Vec<String> = left
             .iter()
@@ -261,7 +361,7 @@ fn no_file_imports_itself_by_a_detour() {
         }
         left.retain(|module, _| !done.contains(module));
     }
-    // And so is what nothing that is left imports.
+    // Nor is a file that none of those left imports.
     loop {
         let used: BTreeSet<String> = left.values().flatten().cloned().collect();
         let before = left.len();

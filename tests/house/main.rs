@@ -1,4 +1,4 @@
-//! Rules that memdl keeps: of its text and documents, and of what a load costs. Runs no image itself.
+//! Rules of the source text, the documents, and the cost of a load. Loads no image in this process.
 
 #[path = "../common/mod.rs"]
 mod common;

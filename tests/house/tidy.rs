@@ -1,11 +1,11 @@
-//! Rules about the text of memdl itself. Each failure says what to do.
+//! Rules of memdl's source text. The message of each failure says how to mend it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::repository;
 
-/// The files below `src/`, with their paths from there.
+/// The source files: the path from `src/`, and the text.
 fn sources() -> Vec<(String, String)> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -25,7 +25,7 @@ fn sources() -> Vec<(String, String)> {
     files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// What is compiled into the library: all before the unit tests, without comments.
+/// The code before the unit tests, without comments.
 fn code(text: &str) -> String {
     let text = text.split("\nmod tests {").next().unwrap();
     let lines = text.lines().map(|line| line.split("//").next().unwrap());
@@ -37,7 +37,7 @@ fn locks_have_a_rank_and_forks_one_handler() {
     let forbidden = [
         ("Mutex", "a lock is `sync::Lock`, which has a rank and which `fork` waits for"),
         ("RwLock", "a lock is `sync::SharedLock`, which has a rank and which `fork` waits for"),
-        ("Condvar", "a thread that waits would hold up `fork`: find another way"),
+        ("Condvar", "a thread that waits would hold up `fork`: wait in a loop, without a lock"),
         ("pthread_mutex", "a lock is `sync::Lock`, which has a rank"),
         ("pthread_atfork(", "there is one handler: add to `api/startup.rs`"),
     ];
@@ -45,11 +45,11 @@ fn locks_have_a_rank_and_forks_one_handler() {
         let code = code(&text);
         for (word, cure) in forbidden {
             let is_owner = match word {
-                // Images' own registrations go through memdl's version of the function.
+                // The version of the function that images call.
                 "pthread_atfork(" => file == "api/startup.rs" || file == "services/atexit.rs",
-                // The lock that copies of memdl in one object share, under each copy's own.
+                // Copies of memdl in one object share this lock. Each takes it under a `Lock` of its own.
                 "pthread_mutex" => file == "base/shared.rs",
-                // What nobody waits for: a child of `fork` that finds it taken goes on without.
+                // Nothing blocks on it: a child of `fork` that finds it taken reads on its own.
                 "Mutex" if file == "debug/read_lines.rs" => !code.contains(".lock()"),
                 _ => file == "base/sync.rs",
             };
@@ -58,7 +58,7 @@ fn locks_have_a_rank_and_forks_one_handler() {
     }
 }
 
-/// The locks as the code has them: rank, file, and the static or field.
+/// The locks in the code: the rank's number, and the first three columns of the table.
 fn locks_in_code() -> Vec<(usize, String)> {
     let ranks = fs::read_to_string(repository("src/base/sync.rs")).unwrap();
     let ranks = ranks.split("pub(crate) enum Rank {").nth(1).unwrap().split("\n}").next().unwrap();
@@ -110,37 +110,55 @@ fn only_arch_names_a_machine() {
     for (file, text) in sources().into_iter().filter(|(file, _)| !file.starts_with("arch/")) {
         for word in words {
             assert!(
-                // DWARF's name of an instruction that only one machine has.
+                // A name of DWARF's, for an instruction of unwind tables.
                 !code(&text).replace("DW_CFA_AARCH64", "").contains(word),
-                "src/{file} has `{word}`: what depends on the machine is in `arch/`, under a name that \
+                "src/{file} has `{word}`: put what depends on the machine into `arch/`, under a name that \
                  every machine has"
             );
         }
     }
 }
 
+/// Whether the code names a function of the system, or its number: `name(`, `libc::name`, `name as`, `SYS_name`.
+fn names_call(code: &str, call: &str) -> bool {
+    code.match_indices(call).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + call.len()..]);
+        let is_in_word = |c: char| c.is_alphanumeric() || c == '_';
+        if before.ends_with("SYS_") {
+            return !after.starts_with(is_in_word);
+        }
+        !before.ends_with(is_in_word)
+            && !after.starts_with(is_in_word)
+            && (before.ends_with("::") || after.starts_with('(') || after.starts_with(" as "))
+    })
+}
+
 #[test]
 fn mapping_calls_only_in_memory() {
-    let calls = ["mmap", "munmap", "mremap", "mprotect", "madvise", "mseal", "region::"];
-    let is_call = |code: &str, call: &str| {
-        let mut found = code.match_indices(call);
-        found.any(|(at, _)| {
-            let (before, behind) = (&code[..at], &code[at + call.len()..]);
-            let is_whole = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            // The size of a page is no call of the system's.
-            is_whole
-                && !behind.starts_with("page::size()")
-                && (call.ends_with(':') || behind.starts_with('('))
-        })
-    };
+    let calls = [
+        "mmap",
+        "mmap64",
+        "munmap",
+        "mremap",
+        "remap_file_pages",
+        "mprotect",
+        "pkey_mprotect",
+        "madvise",
+        "mseal",
+    ];
     for (file, text) in sources().into_iter().filter(|(file, _)| !file.starts_with("memory/")) {
-        for call in calls {
-            assert!(
-                !is_call(&code(&text), call),
-                "src/{file} calls `{call}`: memory is mapped, unmapped and protected only in `memory/`. Use \
-                 a `Reservation` or a `MappedFile`, or add a function there"
-            );
-        }
+        let code = code(&text);
+        let call = calls.into_iter().find(|call| names_call(&code, call));
+        // `region` maps memory, too. The size of a page does not.
+        let call = call.or_else(|| {
+            code.replace("region::page::size()", "").contains("region::").then_some("region")
+        });
+        assert!(
+            call.is_none(),
+            "src/{file} uses `{}`: only `memory/` maps, unmaps and protects memory. Use a `Reservation` or \
+             a `MappedFile`, or add a function there",
+            call.unwrap_or_default()
+        );
     }
 }
 
@@ -166,7 +184,7 @@ fn every_file_says_what_it_owns() {
     }
 }
 
-/// The functions of a file, with their lines, by the way in which rustfmt indents.
+/// The functions of a file: name, index of the first line, number of lines. Relies on rustfmt's indentation.
 fn functions(text: &str) -> Vec<(String, usize, usize)> {
     let lines: Vec<&str> = text.split("\nmod tests {").next().unwrap().lines().collect();
     let mut found = Vec::new();
@@ -180,7 +198,7 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
         let Some((_, name)) = name else { continue };
         let name = name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
         let end = format!("{indent}}}");
-        // A declaration has no body, and ends before anything does.
+        // A declaration without a body ends with a semicolon.
         let until = lines[at..].iter().position(|it| {
             *it == end
                 || it.ends_with(';')
