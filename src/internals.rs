@@ -252,10 +252,10 @@ pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), Stri
         Some((known, contents))
     });
     let mut dwarf = Dwarf::new(read.collect(), file.len() as u64);
-    let places = addresses.iter().map(|address| dwarf.places(Vaddr(*address)).len()).sum();
+    let frames = addresses.iter().map(|address| dwarf.frames(Vaddr(*address)).len()).sum();
     let first = addresses.iter().min().copied().unwrap_or(0);
     let last = addresses.iter().max().copied().unwrap_or(0);
-    Ok((places, dwarf.lines(Vaddr(first)..Vaddr(last)).len()))
+    Ok((frames, dwarf.lines(Vaddr(first)..Vaddr(last)).len()))
 }
 
 /// How many functions profilers are told of, and the length of their names.

@@ -1,12 +1,12 @@
-//! Naming addresses in images: function, file and line, for backtraces.
+//! Names the function, file and line of addresses in images, for backtraces.
 //!
 //! Code that prints a backtrace asks the C library which file an address is from, and reads that file. Images
-//! have no file, so their frames stay without a name. [`symbolize`] names them from the debug information
-//! that is kept for debuggers: the DWARF, or else the symbol table, or, with
-//! [`Debug::Off`](crate::Debug::Off), the image's own dynamic symbols.
+//! have no file, so their frames would have no name. [`symbolize`] names them from the debug information
+//! that is kept for debuggers: from the DWARF, or else from the symbol table, or, with
+//! [`Debug::Off`](crate::Debug::Off), from the image's own dynamic symbols.
 //!
-//! [`crate::debug::lines`] reads the DWARF, at the first question about an image, and
-//! [`crate::debug::read_lines`] keeps what was read until the image is unloaded.
+//! [`crate::debug::lines`] reads the DWARF of an image at the first query, and [`crate::debug::read_lines`]
+//! keeps the result until the image is unloaded.
 //!
 //! Source: DWARF 5, 6.2 (lines), 3.3 (subroutines, inlined ones too).
 
@@ -24,7 +24,7 @@ use crate::base::addr::Vaddr;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{has_spare_memory, try_copy, try_lossy, try_vec};
 use crate::debug::demangle::demangled;
-use crate::debug::lines::Place;
+use crate::debug::lines::SourceFrame;
 use crate::images::group::LoadedImage;
 use crate::images::registry;
 
@@ -46,12 +46,12 @@ impl Frame {
         &self.image
     }
 
-    /// The address as the image states it: the one that `addr2line` and `objdump` take.
+    /// The address relative to the image's load bias: the one that `addr2line` and `objdump` take.
     pub fn address(&self) -> Vaddr {
         self.address
     }
 
-    /// Whether the function was inlined into that of the next frame.
+    /// Whether the function was inlined into the function of the next frame.
     pub fn is_inlined(&self) -> bool {
         self.is_inlined
     }
@@ -157,7 +157,7 @@ pub fn symbolize(address: usize) -> Vec<Frame> {
 /// # let _ = std::panic::take_hook();
 /// ```
 pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
-    // The long form, since only that tells the addresses of frames without a name.
+    // Only the long form has the addresses of frames.
     with_frames_named(&format!("{backtrace:#}"), symbolize)
 }
 
@@ -168,14 +168,14 @@ pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
 /// address in an image.
 fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> String {
     let mut named = String::new();
-    // It is not a call that brought the frame below a signal handler there.
+    // The frame below a signal handler was interrupted: its address is not a return address.
     let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
     let mut is_replaced = false;
     for line in text.lines() {
         let frame = NumberedFrame::parse(line);
         let frames = match &frame {
             Some(frame) => symbolize(frame.address.saturating_sub(usize::from(!is_interrupted))),
-            // More about a frame: a line in the source, a function that was inlined.
+            // The source location of the frame before, or a function that was inlined there.
             None if is_replaced && line.starts_with(' ') => continue,
             None => Vec::new(),
         };
@@ -184,7 +184,7 @@ fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> Str
         named.push_str(if frames.is_empty() { line } else { start });
         for (count, frame) in frames.iter().enumerate() {
             if count > 0 {
-                // As the standard library does it: below the number, and without one.
+                // As the standard library prints inlined functions: indented, without a number.
                 named.push('\n');
                 named.extend(std::iter::repeat_n(' ', start.len()));
             }
@@ -231,35 +231,35 @@ fn frames(loaded: &LoadedImage, address: usize) -> Vec<Frame> {
         }
     }
     let stated = loaded.mapping.load_bias().remove(address);
-    let mut places = Vec::new();
+    let mut sources = Vec::new();
     if !INSIDE.replace(true) {
         let _outside = Outside;
-        places = loaded.read.places(&loaded.debug, stated);
+        sources = loaded.read.frames(&loaded.debug, stated);
     }
-    if places.is_empty() {
-        places.push(Place::default());
+    if sources.is_empty() {
+        sources.push(SourceFrame::default());
     }
-    if let Some(outermost) = places.last_mut()
+    if let Some(outermost) = sources.last_mut()
         && outermost.function.is_none()
     {
         outermost.function = function_by_symbol(loaded, address);
     }
-    let outermost = places.len().saturating_sub(1);
-    let Ok(mut frames) = try_vec(places.len()) else { return Vec::new() };
-    let frame = |(index, place): (usize, Place)| Frame {
+    let outermost = sources.len().saturating_sub(1);
+    let Ok(mut frames) = try_vec(sources.len()) else { return Vec::new() };
+    let frame = |(index, source): (usize, SourceFrame)| Frame {
         image: loaded.name.clone(),
         address: stated,
         is_inlined: index < outermost,
-        linkage_name: place.function,
-        file: place.file.map(PathBuf::from),
-        line: place.line,
-        column: place.column,
+        linkage_name: source.function,
+        file: source.file.map(PathBuf::from),
+        line: source.line,
+        column: source.column,
     };
-    frames.extend(places.into_iter().enumerate().map(frame));
+    frames.extend(sources.into_iter().enumerate().map(frame));
     frames
 }
 
-/// From the symbol table that debuggers see, or else from the exported symbols.
+/// The function's name in the symbol table that debuggers see, or else in the dynamic symbols.
 fn function_by_symbol(loaded: &LoadedImage, address: usize) -> Option<String> {
     let name = loaded.debug.function_at(address).or_else(|| {
         let (_, symbol) = loaded.symbol_at(address)?;
@@ -307,7 +307,7 @@ mod tests {
                 line: None,
                 column: None,
             };
-            // The byte before the one that it returns to.
+            // The byte before the return address.
             if address == 0x50_0000 { vec![frame] } else { Vec::new() }
         };
         let expected = "   0:           0x401001 - host\n\

@@ -1,14 +1,14 @@
-//! From linkage names to what people write: Rust and C++.
+//! Demangles the linkage names of Rust and C++.
 //!
-//! Names come from hostile bytes, and a short C++ name can stand for a very long one (it can refer
-//! to its own parts again and again). So the result has a limit, and a name that exceeds it or
-//! cannot be read stays as it is. So do names that are longer than anybody reads, or nested too deeply.
+//! Names come from hostile bytes, and a short C++ name can stand for a very long one, since it can refer
+//! to its own parts repeatedly. So the result has a limit. A name is returned as it is if its result exceeds
+//! the limit, if it is malformed, too long, or nested too deeply.
 //!
-//! Both crates recurse as a name is nested, with large frames, and in that depth the time of the C++
-//! one is exponential: they cut it off at a depth, here at a lesser one. What depth remains takes
-//! more stack than small threads have. There the work is another thread's, which has one of its own.
+//! Both demangling crates recurse with large stack frames, and the time of the C++ one is exponential in the
+//! depth. They have a limit on the depth; that of C++ is lowered here. Even so they need more stack than small
+//! threads have, so for those another thread does the work.
 //!
-//! Sources: Itanium C++ ABI 5.1; Rust RFC 2603 and the older scheme, by the crates that know them.
+//! Sources: Itanium C++ ABI 5.1; Rust RFC 2603 and the legacy scheme, as the crates implement them.
 
 #![forbid(unsafe_code)]
 
@@ -18,32 +18,32 @@ use std::thread;
 
 use crate::host::threads::stack_room;
 
-/// Longer names stay as they are, in bytes.
+/// The longest name that is demangled, in bytes.
 const MAX_NAME: usize = 32 << 10;
 /// As [`MAX_NAME`], in C++.
 const MAX_CPP_NAME: usize = 4 << 10;
 
-/// How deep the reader of C++ names recurses. Of the 51,000 names that libstdc++ and LLVM 19 export 1 %
-/// are deeper.
+/// The recursion limit of the C++ parser. Of the 51,000 names that libstdc++ and LLVM 19 export, 1 % are
+/// nested deeper.
 const MAX_DEPTH: u32 = 40;
 
-/// What the crates need of a stack at most; measured with names that are nested in each way. It is
-/// several times as much where nothing is optimised.
+/// The most stack that the crates need, measured with names that are nested in every way. A build without
+/// optimisation needs several times as much.
 const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 512 << 10 };
 
 use crate::base::fallible::{check_room, try_push_str};
 
-/// The name as its author knows it, at most four times as long and a bit.
+/// The demangled name; the name itself if it cannot be demangled. It is at most four times as long as the
+/// name, and 128 bytes.
 pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
-    // All schemes begin so, some after underscores.
+    // The prefixes of all schemes. On some systems an underscore comes before or is missing.
     let may_be_mangled = name.starts_with(['_', 'Z', 'R']) && name.len() <= MAX_NAME;
     let readable = if !may_be_mangled {
         None
     } else if stack_room().is_some_and(|room| room >= STACK) {
         readable(name)
     } else if check_room(STACK).is_err() {
-        // The standard library aborts where a new thread has its stack and then finds no memory for
-        // signals'.
+        // Starting a thread without memory for both its stack and its signal stack would abort.
         None
     } else {
         thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn readable(name: &str) -> Option<String> {
     Some(text.text)
 }
 
-/// A text that takes no more than it has room for.
+/// A string with a limit on its length.
 struct Limited {
     text: String,
     room: usize,
@@ -107,12 +107,12 @@ mod tests {
         }
     }
 
-    /// `f(A<int, int>, A<A<int, int>, A<int, int>>, ...)`: each parameter says twice what the one
-    /// before it says, and can say so in a few letters.
+    /// `f(A<int, int>, A<A<int, int>, A<int, int>>, ...)`: the type of each parameter contains that of the
+    /// one before it twice, as a reference of a few letters.
     fn doubling(parameters: usize) -> String {
         let mut name = String::from("_Z1f1AIiiE");
         for parameter in 1..parameters {
-            // `S_` is `A`, the next is the first parameter, and so on; in base 36.
+            // Substitutions: `S_` is `A`, `S0_` the first parameter, and so on, in base 36.
             let digit = char::from_digit(parameter as u32 - 1, 36).unwrap().to_ascii_uppercase();
             name.push_str(&format!("S_IS{digit}_S{digit}_E"));
         }
@@ -130,7 +130,7 @@ mod tests {
         assert!(start.elapsed() < std::time::Duration::from_secs(1));
     }
 
-    /// Each way of nesting, which the crates follow by recursion.
+    /// Names that are nested in every way in which the crates recurse.
     fn nested(depth: usize) -> Vec<String> {
         let around = |before: &str, inner: &str, middle: &str, behind: &str| {
             format!("{before}{}{middle}{}", inner.repeat(depth), behind.repeat(depth))
@@ -168,7 +168,7 @@ mod tests {
         thread::Builder::new().stack_size(64 << 10).spawn(run).unwrap().join().unwrap();
     }
 
-    /// What a fuzzer found: 11 s and 4 s with the depths that the crate has by default.
+    /// Found by a fuzzer: with the crate's default limits these took 11 s and 4 s.
     #[test]
     fn names_that_can_be_read_in_many_ways_do_not_take_forever() {
         let start = std::time::Instant::now();

@@ -1,7 +1,7 @@
-//! The DWARF of an image as it was read for backtraces, kept until the image is unloaded.
+//! Keeps the DWARF of an image that was read for backtraces, until the image is unloaded.
 //!
-//! Reading hostile bytes may take long, up to the budget of [`crate::debug::lines`]. Only threads that ask about
-//! the same image wait meanwhile. It never blocks a load, an unload or a fork.
+//! Reading hostile bytes may use all of the budget of [`crate::debug::lines`]. Only threads that ask about the
+//! same image wait for it. It never blocks a load, an unload or a fork.
 
 #![forbid(unsafe_code)]
 
@@ -12,13 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::addr::Vaddr;
-use crate::debug::lines::{Dwarf, Place};
+use crate::debug::lines::{Dwarf, SourceFrame};
 use crate::debug::{DebugFault, DebugRegistration};
 
 /// How many forks lie between this process and the first one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// The child of a fork does not wait for threads that it does not have.
+/// Tells the child of a fork that a lock which was taken before has no holder in it.
 pub(crate) fn after_fork_in_child() {
     FORKS.fetch_add(1, Relaxed);
 }
@@ -48,8 +48,8 @@ impl ReadLines {
         self.changes.fetch_add(1, Release);
     }
 
-    /// What DWARF says about an address that the image states.
-    pub(crate) fn places(&self, debug: &DebugRegistration, address: Vaddr) -> Vec<Place> {
+    /// The functions that an address lies in, by the DWARF. The address is relative to the image's load bias.
+    pub(crate) fn frames(&self, debug: &DebugRegistration, address: Vaddr) -> Vec<SourceFrame> {
         let mut guard = self.take();
         let mut of_its_own = None;
         let read = guard.as_deref_mut().unwrap_or(&mut of_its_own);
@@ -63,10 +63,10 @@ impl ReadLines {
             fault = why;
             (changes, dwarf)
         });
-        let mut places = Vec::new();
+        let mut frames = Vec::new();
         if let Some(dwarf) = dwarf {
             let was_cut_short = dwarf.is_cut_short();
-            places = dwarf.places(address);
+            frames = dwarf.frames(address);
             if dwarf.is_cut_short() && !was_cut_short {
                 fault = Some(DebugFault::Costly);
             }
@@ -80,7 +80,7 @@ impl ReadLines {
         if let Some(fault) = fault {
             debug.warn_of(&fault);
         }
-        places
+        frames
     }
 
     /// Takes the lock; `None` if its holder does not exist in this process.
@@ -112,10 +112,10 @@ impl ReadLines {
 }
 
 impl Dwarf {
-    /// From the sections that are kept for debuggers; `None` if there are none, or none can be read. And
-    /// why some cannot be read.
-    pub(crate) fn of(presence: &DebugRegistration) -> (Option<Dwarf>, Option<DebugFault>) {
-        let Some(kept) = presence.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
+    /// From the sections that are kept for debuggers. `None` if there are none, or none can be read; the fault
+    /// says why sections cannot be read.
+    pub(crate) fn of(debug: &DebugRegistration) -> (Option<Dwarf>, Option<DebugFault>) {
+        let Some(kept) = debug.debug_sections(&Dwarf::SECTIONS) else { return (None, None) };
         let dwarf = (!kept.sections.is_empty()).then(|| Dwarf::new(kept.sections, kept.stored));
         (dwarf, kept.fault)
     }

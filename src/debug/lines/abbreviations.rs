@@ -1,7 +1,8 @@
-//! Abbreviations (DWARF 5, 7.5.3): how to go through an entry.
+//! Abbreviations (DWARF 5, 7.5.3): how to read an entry.
 //!
-//! Of an abbreviation is kept what there is to do, and no more: which bytes to skip, and which values
-//! to read. So an entry costs as much as it has bytes, however long its abbreviation is.
+//! An abbreviation is kept as a list of steps: skip some bytes, read a value. Values that take no bytes
+//! and that nobody reads have no step. So the cost of an entry follows its size in bytes, however many
+//! attributes its abbreviation lists.
 
 #![forbid(unsafe_code)]
 
@@ -35,19 +36,20 @@ const READ: [DwAt; 20] = [
     DW_AT_GNU_dwo_name,
 ];
 
-/// A part of an entry.
+/// A step of reading an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
-    /// So many bytes of no interest.
+    /// Skip this many bytes.
     Skip(u32),
-    /// A value of no interest whose size is in the entry.
+    /// Skip a value whose size is known only from the entry.
     SkipValue(DwForm),
+    /// Read an attribute.
     Read(DwAt, DwForm),
-    /// A value that the abbreviation has.
-    Known(DwAt, i64),
+    /// The value of an attribute that the abbreviation itself states (`DW_FORM_implicit_const`).
+    ImplicitConst(DwAt, i64),
 }
 
-/// How to go through an entry of one code.
+/// The abbreviation of one code. Its steps are `start..end` of the table's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Abbreviation {
     code: u64,
@@ -57,7 +59,7 @@ pub(super) struct Abbreviation {
     end: u32,
 }
 
-/// A table of abbreviations, for units of one encoding.
+/// An abbreviation table, for units of one encoding.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Ascending by code.
@@ -66,7 +68,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table at the start of `input`; what cannot be read of it is left out.
+    /// The table at the start of `input`, up to the first abbreviation that is malformed.
     pub(super) fn read(
         mut input: Input<'_>,
         encoding: Encoding,
@@ -80,7 +82,7 @@ impl Table {
                 Err(Stop::Spent) => return Err(Stop::Spent),
             }
         }
-        // Of two that have one code, the first counts, if they have anything.
+        // Of two with the same code, the first one counts; if both have no steps, either.
         table.abbreviations.sort_unstable_by_key(|it| (it.code, it.start, it.end));
         table.abbreviations.dedup_by_key(|abbreviation| abbreviation.code);
         Ok(table)
@@ -103,7 +105,7 @@ impl Table {
         let tag = DwTag(input.read_uleb128_u16()?);
         let has_children = input.read_u8()? != 0;
         let start = self.steps.len();
-        // Which of `READ` the abbreviation itself has a value of.
+        // A bit for each attribute of `READ` that has an implicit constant.
         let mut known = 0u32;
         loop {
             budget.work(1)?;
@@ -122,7 +124,7 @@ impl Table {
                     let bit = 1u32.checked_shl(index as u32).unwrap_or(0);
                     if known & bit == 0 {
                         known |= bit;
-                        self.push(Step::Known(name, value), budget)?;
+                        self.push(Step::ImplicitConst(name, value), budget)?;
                     }
                 }
                 (Some(_), None) if fixed_size(form, encoding) != Some(0) => {
@@ -143,7 +145,8 @@ impl Table {
         Ok(())
     }
 
-    /// Adds a value of no interest to the steps from `start` on.
+    /// Adds a step that skips a value, or extends the last step if it skips bytes, too. The steps from
+    /// `start` on belong to this abbreviation.
     fn push_skipped(
         &mut self,
         start: usize,
@@ -167,7 +170,7 @@ impl Table {
     }
 
     pub(super) fn get(&self, code: u64) -> Option<&Abbreviation> {
-        // Compilers number them from 1.
+        // Compilers number abbreviations from 1 without gaps.
         let guess = usize::try_from(code).ok()?.checked_sub(1)?;
         if let Some(found) = self.abbreviations.get(guess)
             && found.code == code

@@ -1,19 +1,20 @@
-//! How much work, and how much memory, the reading of one image's debug information may take.
+//! The budget of work and memory for reading one image's debug information.
 
 #![forbid(unsafe_code)]
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory};
 
-/// Functions, or sequences of lines, that are looked at for one address. Compilers' do not overlap.
+/// The most overlapping functions or line sequences that one query checks. Those of compilers do not
+/// overlap.
 pub(super) const MAX_OVERLAPS: usize = 32;
 
-/// Why reading ends early.
+/// Why reading stops early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The bytes are no DWARF, or none that is known here.
+    /// The bytes are malformed, or an encoding that is not supported.
     Malformed,
-    /// The budget, or the part that reading this may take, is spent, or there is no memory.
+    /// The budget, or the share of it for this part, is spent; or memory ran out.
     Spent,
 }
 
@@ -25,12 +26,12 @@ impl From<gimli::Error> for Stop {
 
 pub(super) type Result<T> = std::result::Result<T, Stop>;
 
-/// What is left of the work and the memory that an image's debug information may take.
+/// The work and the memory that reading an image's debug information may still take.
 ///
-/// It covers the image and not a call: everything that costs is kept, so that a file that compilers
-/// wrote is read at most twice, whatever is asked. The budget is several times that, and grows with
-/// the file. Only bytes that were made to be slow exceed it. No one part of them takes more than half of
-/// what is left ([`Budget::share`]), so that the rest can be read beside it.
+/// The budget belongs to the image, not to a query. Results are kept, so the queries together read a file
+/// that a compiler wrote at most twice. The budget is several times that, and grows with the file: only
+/// bytes that were made to be slow exceed it. Each part (a unit, a line program, a name) gets at most half
+/// of what is left ([`Budget::share`]), so that a slow part does not prevent reading the others.
 #[derive(Debug)]
 pub(super) struct Budget {
     steps: u64,
@@ -40,24 +41,23 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A step is about one attribute, row, or entry of a list; some 5 ns.
+    /// A step reads about one attribute, one row, or one entry of a list, in about 5 ns.
     const STEPS: u64 = 12 << 20;
-    const STEPS_FOR_BYTE: u64 = 16;
+    const STEPS_PER_BYTE: u64 = 16;
     const ROOM: u64 = 32 << 20;
-    const ROOM_FOR_BYTE: u64 = 4;
+    const ROOM_PER_BYTE: u64 = 4;
 
-    /// For debug sections that take this much in the file.
+    /// For debug sections that take `stored` bytes in the file.
     pub(super) fn new(stored: u64) -> Budget {
         Budget {
-            steps: stored.saturating_mul(Budget::STEPS_FOR_BYTE).saturating_add(Budget::STEPS),
-            room: stored.saturating_mul(Budget::ROOM_FOR_BYTE).saturating_add(Budget::ROOM),
+            steps: stored.saturating_mul(Budget::STEPS_PER_BYTE).saturating_add(Budget::STEPS),
+            room: stored.saturating_mul(Budget::ROOM_PER_BYTE).saturating_add(Budget::ROOM),
             is_spent: false,
             is_without_memory: false,
         }
     }
 
-    /// Has `read` read with half of what is left: what it finds too costly leaves the other half to
-    /// what comes next.
+    /// Calls `read` with a budget of half of what is left, and takes back what it did not spend.
     pub(super) fn share<T>(&mut self, read: impl FnOnce(&mut Budget) -> T) -> T {
         let (steps, room) = (self.steps / 2, self.room / 2);
         let mut half = Budget { steps, room, is_spent: false, is_without_memory: false };
@@ -69,7 +69,7 @@ impl Budget {
         result
     }
 
-    /// Takes this much work off.
+    /// Charges for work.
     pub(super) fn work(&mut self, steps: u64) -> Result<()> {
         match self.steps.checked_sub(steps) {
             Some(left) => self.steps = left,
@@ -78,29 +78,29 @@ impl Budget {
         Ok(())
     }
 
-    /// Keeps one more value.
+    /// Charges for the memory of a value, and appends it.
     pub(super) fn push<T>(&mut self, list: &mut Vec<T>, value: T) -> Result<()> {
         self.keep::<T>(1)?;
         list.try_push(value).map_err(|error| self.without_memory(error))
     }
 
-    /// Sees to it that there is memory for what is small.
-    pub(super) fn small(&mut self) -> Result<()> {
+    /// Makes sure that small allocations, which cannot fail with an error, will succeed.
+    pub(super) fn require_memory(&mut self) -> Result<()> {
         require_memory().map_err(|error| self.without_memory(error))
     }
 
-    /// Notes that there is no memory: reading ends, and what was read is not to be relied on.
+    /// Notes that memory ran out. Reading stops, and results may be incomplete.
     pub(super) fn without_memory(&mut self, _: Error) -> Stop {
         self.is_without_memory = true;
         Stop::Spent
     }
 
-    /// Whether there was no memory for something.
+    /// Whether memory ran out.
     pub(super) fn is_without_memory(&self) -> bool {
         self.is_without_memory
     }
 
-    /// Takes room for this many values off, which will be kept.
+    /// Charges for the memory of `count` values.
     pub(super) fn keep<T>(&mut self, count: usize) -> Result<()> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         match self.room.checked_sub(bytes) {
@@ -110,7 +110,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Whether there was more to read than there was budget for.
+    /// Whether the budget, or a share of it, was spent.
     pub(super) fn is_spent(&self) -> bool {
         self.is_spent
     }

@@ -1,6 +1,6 @@
-//! The functions of a unit, and what is inlined in them (DWARF 5, 3.3).
+//! The functions of a unit, and the calls that are inlined in them (DWARF 5, 3.3).
 //!
-//! Entries are a tree that may be as deep as there are bytes. It is walked with a stack of its own.
+//! The tree of entries can be as deep as the section is long, so walking it does not recurse.
 
 #![forbid(unsafe_code)]
 
@@ -9,22 +9,22 @@ use std::sync::Arc;
 use gimli::constants::*;
 
 use super::budget::{Budget, MAX_OVERLAPS, Result, Stop};
-use super::sections::{Code, Sections, Text, Value};
+use super::sections::{PcRanges, Sections, StringRef, Value};
 use super::units::{Unit, Units};
 use crate::base::fallible::{TryGrow, try_vec};
 
-/// A name, or where to look for it.
+/// The name of a function, which is resolved at the first query.
 #[derive(Clone, Copy, Debug)]
 enum Name {
-    /// At the entry at this place.
-    At(usize),
-    Known(Option<Text>),
+    /// Not resolved yet: the offset of the function's entry.
+    Unresolved(usize),
+    Resolved(Option<StringRef>),
 }
 
 /// The functions of a unit.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    /// Ascending by their beginnings.
+    /// Ascending by `begin`.
     ranges: Vec<FunctionRange>,
     list: Vec<Function>,
 }
@@ -40,14 +40,14 @@ struct FunctionRange {
 struct Function {
     at: usize,
     name: Name,
-    /// Read when it is asked for.
+    /// `None` before the first query.
     inlined: Option<Inlined>,
 }
 
-/// What is inlined in a function.
+/// The calls that are inlined in a function.
 #[derive(Debug, Default)]
 struct Inlined {
-    /// Ascending by their depth, then by their beginnings.
+    /// Ascending by `depth`, then by `begin`.
     ranges: Vec<InlinedRange>,
     list: Vec<Call>,
 }
@@ -60,7 +60,7 @@ struct InlinedRange {
     end: u64,
 }
 
-/// An inlined function, and from where it is called.
+/// An inlined call: the function's name and the call site.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     name: Name,
@@ -72,17 +72,17 @@ struct Call {
 /// A function that an address lies in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    pub(super) name: Option<Text>,
-    /// If it is inlined, from where it is called: file, line and column, those 0 if they are not
-    /// known.
+    pub(super) name: Option<StringRef>,
+    /// The call site of an inlined function: file, line and column. Line and column are 0 if they are
+    /// unknown.
     pub(super) call: Option<(Option<u64>, u32, u32)>,
 }
 
 impl Functions {
-    /// Those of a unit, as far as the budget goes.
+    /// The functions of a unit that have code, up to the first malformed entry or the end of the budget.
     pub(super) fn read(sections: &Sections, unit: &Unit, budget: &mut Budget) -> Functions {
         let mut functions = Functions::default();
-        // What cannot be read ends it; what was read before counts.
+        // After an error, the functions that were read before it count.
         let _ = functions.read_all(sections, unit, budget);
         // In place: a stable sort would take memory.
         functions.ranges.sort_unstable_by_key(|range| (range.begin, range.function));
@@ -96,7 +96,7 @@ impl Functions {
                 entries.skip(&entry, budget)?;
                 continue;
             }
-            let mut code = Code::default();
+            let mut code = PcRanges::default();
             entries.attributes(&entry, budget, |name, value| code.take(name, value))?;
             let function = u32::try_from(self.list.len()).map_err(|_| Stop::Malformed)?;
             let ranges = &mut self.ranges;
@@ -104,22 +104,22 @@ impl Functions {
                 budget.push(ranges, FunctionRange { begin, end, function })
             })?;
             if has_code {
-                let name = Name::At(entry.at);
+                let name = Name::Unresolved(entry.at);
                 budget.push(&mut self.list, Function { at: entry.at, name, inlined: None })?;
             }
         }
         Ok(())
     }
 
-    /// The functions that `address` lies in, the innermost first, and `most` at most; none if it is
-    /// in none of the unit's.
+    /// The functions that `address` lies in, the innermost first, at most `max`. Empty if the address lies
+    /// in no function of the unit.
     pub(super) fn at(
         &mut self,
         sections: &Sections,
         unit: &Unit,
         units: &mut Units,
         address: u64,
-        most: usize,
+        max: usize,
         budget: &mut Budget,
     ) -> Vec<Found> {
         let after = self.ranges.partition_point(|range| range.begin <= address);
@@ -132,8 +132,8 @@ impl Functions {
             budget.share(|budget| Inlined::read(sections, unit, at, budget))
         });
         let Ok(mut calls) = inlined.at(address, budget) else { return Vec::new() };
-        // The innermost tell where the code is from.
-        calls.drain(..calls.len().saturating_sub(most.saturating_sub(1)));
+        // Of too many, the outermost inlined calls are left out: the innermost say where the code is from.
+        calls.drain(..calls.len().saturating_sub(max.saturating_sub(1)));
         let mut found = match try_vec(calls.len().saturating_add(1)) {
             Ok(found) => found,
             Err(error) => {
@@ -153,7 +153,8 @@ impl Functions {
 }
 
 impl Inlined {
-    /// What is inlined in the function whose entry is at `at`, as far as the budget goes.
+    /// The calls that are inlined in the function whose entry is at `at`, up to the first malformed entry or
+    /// the end of the budget.
     fn read(sections: &Sections, unit: &Unit, at: usize, budget: &mut Budget) -> Inlined {
         let mut inlined = Inlined::default();
         let _ = inlined.read_all(sections, unit, at, budget);
@@ -171,34 +172,35 @@ impl Inlined {
         let mut entries = unit.entries(sections, at)?;
         let function = entries.next(budget)?.ok_or(Stop::Malformed)?;
         entries.skip(&function, budget)?;
-        // The depths of the entries that the next one is in: inlined functions, and a function that
-        // has code of its own.
+        // The depths of the inlined calls that contain the next entry.
         let mut around: Vec<isize> = Vec::new();
-        let mut other = None;
+        // The depth of a nested function, which has code of its own: its calls are not this function's.
+        let mut nested = None;
         let version = unit.bases.encoding.version;
         while let Some(entry) = entries.next(budget)? {
             if entry.depth <= 0 {
                 break;
             }
-            if other.is_some_and(|other| entry.depth > other) {
+            if nested.is_some_and(|nested| entry.depth > nested) {
                 entries.skip(&entry, budget)?;
                 continue;
             }
-            other = None;
+            nested = None;
             while around.last().is_some_and(|&around| around >= entry.depth) {
                 around.pop();
             }
             if entry.tag == DW_TAG_subprogram {
-                other = Some(entry.depth);
+                nested = Some(entry.depth);
             }
             if entry.tag != DW_TAG_inlined_subroutine {
                 entries.skip(&entry, budget)?;
                 continue;
             }
-            let mut code = Code::default();
-            let mut call = Call { name: Name::At(entry.at), file: None, line: 0, column: 0 };
+            let mut code = PcRanges::default();
+            let mut call =
+                Call { name: Name::Unresolved(entry.at), file: None, line: 0, column: 0 };
             entries.attributes(&entry, budget, |name, value| match name {
-                // Up to DWARF 4 files are counted from 1.
+                // Up to DWARF 4, files are numbered from 1, and 0 means none.
                 DW_AT_call_file => {
                     call.file = value.constant().filter(|&file| file > 0 || version >= 5);
                 }
@@ -237,36 +239,37 @@ impl Inlined {
 }
 
 impl Name {
-    /// How many entries are looked at for one name.
+    /// The longest chain of origins and specifications that is followed for a name.
     const MAX_ENTRIES: usize = 16;
 
-    /// The name; looked for once.
+    /// The name. The search runs once.
     fn resolve(
         &mut self,
         sections: &Sections,
         unit: &Unit,
         units: &mut Units,
         budget: &mut Budget,
-    ) -> Option<Text> {
+    ) -> Option<StringRef> {
         match *self {
-            Name::Known(name) => name,
-            Name::At(at) => {
+            Name::Resolved(name) => name,
+            Name::Unresolved(at) => {
                 let name = budget.share(|budget| Name::search(sections, unit, units, at, budget));
                 let name = name.unwrap_or(None);
-                *self = Name::Known(name);
+                *self = Name::Resolved(name);
                 name
             }
         }
     }
 
-    /// The linkage name, or else the name, of an entry or of those that it refers to.
+    /// The linkage name, or else the name, of an entry, or of the entries that its
+    /// `DW_AT_abstract_origin` or `DW_AT_specification` leads to.
     fn search(
         sections: &Sections,
         unit: &Unit,
         units: &mut Units,
         mut at: usize,
         budget: &mut Budget,
-    ) -> Result<Option<Text>> {
+    ) -> Result<Option<StringRef>> {
         let first = unit;
         let mut other: Option<Arc<Unit>> = None;
         for _ in 0..Name::MAX_ENTRIES {
@@ -276,9 +279,9 @@ impl Name {
             let (mut linkage, mut plain, mut next) = (None, None, None);
             entries.attributes(&entry, budget, |name, value| match name {
                 DW_AT_linkage_name | DW_AT_MIPS_linkage_name => {
-                    linkage = unit.bases.text(sections, value).or(linkage);
+                    linkage = unit.bases.string(sections, value).or(linkage);
                 }
-                DW_AT_name => plain = unit.bases.text(sections, value).or(plain),
+                DW_AT_name => plain = unit.bases.string(sections, value).or(plain),
                 DW_AT_abstract_origin | DW_AT_specification => next = Some(value),
                 _ => {}
             })?;
@@ -287,10 +290,10 @@ impl Name {
             }
             match next {
                 Some(Value::UnitReference(offset)) => {
-                    at = unit.place(offset).ok_or(Stop::Malformed)?;
+                    at = unit.section_offset(offset).ok_or(Stop::Malformed)?;
                 }
-                Some(Value::InfoReference(place)) => {
-                    at = usize::try_from(place).map_err(|_| Stop::Malformed)?;
+                Some(Value::InfoReference(offset)) => {
+                    at = usize::try_from(offset).map_err(|_| Stop::Malformed)?;
                     let number = units.holding(at).ok_or(Stop::Malformed)?;
                     other = Some(units.get(sections, number, budget).ok_or(Stop::Malformed)?);
                 }

@@ -1,4 +1,4 @@
-//! Bytes that were made to be slow: that each loop over them is paid for.
+//! Bytes that were made to be slow: every loop over them must be charged to the budget.
 
 use super::*;
 
@@ -10,13 +10,13 @@ fn unit(entries: &[u8]) -> Vec<u8> {
     [&(unit.len() as u32).to_le_bytes()[..], &unit].concat()
 }
 
-/// Where `FUNCTION` is, as `DW_FORM_addr` and `DW_FORM_data8`.
+/// `DW_AT_low_pc` and `DW_AT_high_pc` of `FUNCTION`, as `DW_FORM_addr` and `DW_FORM_data8`.
 fn code() -> Vec<u8> {
     [FUNCTION.0.to_le_bytes(), FUNCTION.1.to_le_bytes()].concat()
 }
 
-/// Of the root of a unit (1), of a function (2), of an inlined one with an origin (3), of one with an
-/// origin and a list of locations (4), of a unit without code (5).
+/// Abbreviations: the root of a unit (1), a function (2), an inlined call with an origin (3), a function
+/// with an origin and a location list (4), a unit without code (5).
 fn abbreviations() -> Vec<u8> {
     [
         &[1, 0x11, 1, 0x11, 1, 0x12, 7, 0x10, 0x17, 0, 0][..],
@@ -28,12 +28,12 @@ fn abbreviations() -> Vec<u8> {
     .concat()
 }
 
-/// The unit's root, and a function, whose children come next.
+/// The root entry of a unit, and a function, whose children follow.
 fn function() -> Vec<u8> {
     [&[1][..], &code(), &[0; 4], b"\x02found\0", &code()].concat()
 }
 
-/// A line program of DWARF 4 with a file.
+/// A line program of DWARF 4 with one file.
 fn line_program(instructions: &[u8]) -> Vec<u8> {
     let header =
         [&[1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1][..], b"\0file.c\0\0\0\0\0"];
@@ -49,32 +49,32 @@ fn line_seven() -> Vec<u8> {
     line_program(&[&[0, 9, 2][..], &address, &[3, 6, 1, 2, FUNCTION.1 as u8, 0, 1, 1]].concat())
 }
 
-/// What is told of the function, and the same again.
-fn told(info: Vec<u8>, line: Vec<u8>) -> (Vec<Place>, Dwarf) {
+/// The frames of `FUNCTION`, which a second query must find, too.
+fn query(info: Vec<u8>, line: Vec<u8>) -> (Vec<SourceFrame>, Dwarf) {
     let stored = (info.len() + line.len()) as u64;
     let sections =
         vec![(".debug_info", info), (".debug_abbrev", abbreviations()), (".debug_line", line)];
     let mut dwarf = Dwarf::new(sections, stored);
-    let places = dwarf.places(Vaddr(FUNCTION.0));
-    assert_eq!(dwarf.places(Vaddr(FUNCTION.0)), places);
-    (places, dwarf)
+    let frames = dwarf.frames(Vaddr(FUNCTION.0));
+    assert_eq!(dwarf.frames(Vaddr(FUNCTION.0)), frames);
+    (frames, dwarf)
 }
 
-fn found() -> Vec<Place> {
+fn found() -> Vec<SourceFrame> {
     let (function, file) = (Some("found".into()), Some("file.c".into()));
-    vec![Place { function, file, line: Some(7), column: None }]
+    vec![SourceFrame { function, file, line: Some(7), column: None }]
 }
 
 #[test]
-fn what_is_no_bomb_is_read_to_its_end() {
-    let (places, dwarf) = told(unit(&[&function()[..], &[0, 0]].concat()), line_seven());
-    assert_eq!(places, found());
+fn harmless_bytes_are_read_to_their_end() {
+    let (frames, dwarf) = query(unit(&[&function()[..], &[0, 0]].concat()), line_seven());
+    assert_eq!(frames, found());
     assert!(!dwarf.is_cut_short());
 }
 
-/// Hundreds of inlined functions have an origin that is its own, and each look at it passes 900 KB.
+/// The origin of hundreds of inlined calls is its own origin. Each step of a chain skips a number of 900 KB.
 #[test]
-fn a_long_number_that_each_name_leads_to_is_paid_for_each_time() {
+fn a_long_number_in_an_origin_is_charged_for_every_name() {
     let calls = 255;
     let start = 11 + function().len() + calls * 21 + calls + 2;
     let origin = (start as u32).to_le_bytes();
@@ -82,20 +82,20 @@ fn a_long_number_that_each_name_leads_to_is_paid_for_each_time() {
     let behind = vec![0; calls + 2];
     let number = [&[0x80].repeat(900_000)[..], &[0]].concat();
     let entries = [&function()[..], &inlined, &behind, &[4], &origin, &number].concat();
-    let (places, dwarf) = told(unit(&entries), line_seven());
-    assert_eq!((places.len(), places[0].line), (calls + 1, Some(7)));
+    let (frames, dwarf) = query(unit(&entries), line_seven());
+    assert_eq!((frames.len(), frames[0].line), (calls + 1, Some(7)));
     assert!(dwarf.is_cut_short());
 }
 
-/// Units with a line program each, and all of those end in the same number, or the same text.
+/// Thousands of units have a line program each, and all of these end in the same number or string.
 #[test]
-fn what_thousands_of_programs_end_in_is_paid_for_each_time() {
+fn a_long_end_that_programs_share_is_charged_for_every_program() {
     let number = [&[0x0c][..], &[0x80].repeat(300_000), &[0]].concat();
     for (version, end) in [(4, number), (5, vec![b'x'; 600_000])] {
         let mut line = line_seven();
         let mut info = unit(&[&function()[..], &[0, 0]].concat());
         let fields = [1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1];
-        // No folders and no files; or a folder of which a block comes first and then the name.
+        // No directories and no files; or one directory, with a block before its name.
         let names: &[u8] = if version == 4 { &[0, 0] } else { &[2, 5, 4, 1, 8, 1, 0, 0, 0, 0] };
         let fixed = if version == 4 { 10 } else { 12 };
         let (count, one) = (4_000, fixed + fields.len() + names.len());
@@ -103,7 +103,7 @@ fn what_thousands_of_programs_end_in_is_paid_for_each_time() {
         for _ in 0..count {
             let at = line.len();
             info.extend(unit(&[&[5][..], &(at as u32).to_le_bytes()].concat()));
-            let to = |place: usize, from: usize| ((place - from) as u32).to_le_bytes();
+            let to = |target: usize, from: usize| ((target - from) as u32).to_le_bytes();
             line.extend(to(shared + end.len(), at + 4));
             line.extend([version, 0]);
             if version == 5 {
@@ -120,32 +120,32 @@ fn what_thousands_of_programs_end_in_is_paid_for_each_time() {
             }
         }
         line.extend(end);
-        let (places, dwarf) = told(info, line);
-        assert_eq!(places, found());
+        let (frames, dwarf) = query(info, line);
+        assert_eq!(frames, found());
         assert!(dwarf.is_cut_short(), "{version}");
     }
 }
 
-/// No row goes on to another address, so that a question could lead through all of them.
+/// All rows have the same address, so a query would run through all of them.
 #[test]
-fn a_question_goes_no_further_than_the_program_was_read() {
+fn a_query_runs_no_further_than_the_program_was_read() {
     let count = 20 << 20;
     let start = [&[0, 9, 2][..], &FUNCTION.0.to_le_bytes()].concat();
-    // Each is a row, of the next line.
+    // Each instruction adds a row, of the next line.
     let line = line_program(&[&start[..], &vec![0x13; count]].concat());
     let info = unit(&[&function()[..], &[0, 0]].concat());
     let sections =
         vec![(".debug_info", info), (".debug_abbrev", abbreviations()), (".debug_line", line)];
     let mut dwarf = Dwarf::new(sections, 0);
-    let places = dwarf.places(Vaddr(FUNCTION.0));
+    let frames = dwarf.frames(Vaddr(FUNCTION.0));
     assert!(dwarf.is_cut_short());
-    assert_eq!((places.len(), &places[0].function), (1, &found()[0].function));
-    let line = places[0].line.unwrap();
-    // Half of half of 12 million steps, and as much again where a part is left.
+    assert_eq!((frames.len(), &frames[0].function), (1, &found()[0].function));
+    let line = frames[0].line.unwrap();
+    // A quarter of the 12 million steps, or more where other parts left some of theirs.
     assert!((1 << 20..12 << 20).contains(&line), "{line}");
 }
 
-/// A unit whose code is stated again and again is found once.
+/// A unit that states the same code again and again is found once.
 #[test]
 fn ranges_of_one_unit_that_overlap_are_one() {
     let abbrev = vec![1, 0x11, 0, 0x55, 0x17, 0, 0, 0];

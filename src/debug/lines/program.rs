@@ -1,8 +1,8 @@
-//! Line programs (DWARF 5, 6.2): which line of which file the code at an address is from.
+//! Line programs (DWARF 5, 6.2): the source line of an address.
 //!
-//! A program is run once, and its rows are not kept: many libraries have more of those than
-//! anything else. What is kept is the state of the machine every few instructions ([`Checkpoint`]),
-//! from where it runs again for each question.
+//! The line table is not kept: in many libraries its rows would take more memory than all else. Reading a
+//! program runs it once and keeps the state of the state machine every [`INTERVAL`] instructions
+//! ([`Checkpoint`]). A query runs the program again from the nearest checkpoint.
 
 #![forbid(unsafe_code)]
 
@@ -14,64 +14,67 @@ use gimli::{Encoding, EndianSlice, LittleEndian, Reader};
 
 use super::budget::{Budget, MAX_OVERLAPS, Result, Stop};
 use super::sections::{
-    Input, Section, Sections, TOMBSTONE, Text, Value, place, skip_leb, skip_text,
+    Input, Section, Sections, StringRef, TOMBSTONE, Value, section_offset, skip_leb, skip_string,
 };
 use crate::base::fallible::TryGrow;
 
-/// A row of the table, as far as it matters.
+/// A row of the line table, without the flags that nobody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) address: u64,
     pub(super) file: u32,
-    /// 0 if it is of no line.
+    /// 0 if the code belongs to no line.
     pub(super) line: u32,
     pub(super) column: u32,
 }
 
-/// What the machine knows between two instructions.
+/// The registers of the state machine.
 #[derive(Clone, Copy, Debug)]
 struct State {
     row: Row,
     op_index: u64,
-    /// The address was none: the linker has thrown the code away.
-    is_gone: bool,
+    /// The linker discarded the code of the next rows.
+    is_discarded: bool,
 }
 
 impl State {
-    const START: State =
-        State { row: Row { address: 0, file: 1, line: 1, column: 0 }, op_index: 0, is_gone: false };
+    const START: State = State {
+        row: Row { address: 0, file: 1, line: 1, column: 0 },
+        op_index: 0,
+        is_discarded: false,
+    };
 }
 
-/// From where a program can be run again.
+/// A state from which a program can be run again.
 #[derive(Clone, Copy, Debug)]
 struct Checkpoint {
-    /// The next instruction, in the section.
+    /// The offset of the next instruction in the section.
     at: usize,
     state: State,
-    /// The last row before.
+    /// The last row before it, in the same sequence.
     last: Option<Row>,
 }
 
-/// Instructions between two checkpoints.
+/// The number of instructions between two checkpoints.
 const INTERVAL: u32 = 256;
 
-/// Rows whose code is contiguous.
+/// A sequence: rows of contiguous code.
 #[derive(Clone, Copy, Debug)]
 struct Sequence {
     begin: u64,
     end: u64,
-    /// The first of its checkpoints; they go on to that of the next.
+    /// The range of its checkpoints: the first, and the one after the last.
     checkpoints: (u32, u32),
 }
 
-/// A source file, as the header says.
+/// A source file in the program's header.
 #[derive(Clone, Copy, Debug)]
 struct File {
-    name: Option<Text>,
-    folder: u64,
+    name: Option<StringRef>,
+    directory: u64,
 }
 
-/// How to read the instructions.
+/// The parameters of the header that the instructions depend on.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     encoding: Encoding,
@@ -80,24 +83,24 @@ struct Machine {
     line_base: i64,
     line_range: NonZeroU8,
     opcode_base: u8,
-    /// Where the lengths of the standard instructions are.
-    lengths: usize,
-    /// Behind the last instruction.
+    /// The offset of `standard_opcode_lengths`.
+    standard_opcode_lengths: usize,
+    /// The offset of the end of the instructions that may be run.
     end: usize,
 }
 
-/// What is known of a line program.
+/// A line program: its header, sequences and checkpoints.
 #[derive(Debug)]
 pub(super) struct Program {
     machine: Machine,
-    folders: Vec<Option<Text>>,
+    directories: Vec<Option<StringRef>>,
     files: Vec<File>,
     sequences: Vec<Sequence>,
     checkpoints: Vec<Checkpoint>,
 }
 
-/// What an instruction did.
-enum Done {
+/// The effect of an instruction outside the registers.
+enum Effect {
     Nothing,
     Row,
     EndOfSequence,
@@ -105,21 +108,20 @@ enum Done {
 }
 
 impl Program {
-    /// Reads the program at `offset`. What cannot be read is left out, and so is what the budget
-    /// does not reach.
+    /// Reads the program at `offset`, up to the first malformed instruction or the end of the budget.
     pub(super) fn read(sections: &Sections, offset: usize, budget: &mut Budget) -> Result<Program> {
         budget.work(32)?;
         budget.keep::<Program>(1)?;
-        budget.small()?;
+        budget.require_memory()?;
         let input = &mut sections.from(Section::Line, offset)?;
         let (len, format) = input.read_initial_length()?;
         let mut input = input.split(len)?;
-        let end = place(sections, Section::Line, &input).saturating_add(input.len());
+        let end = section_offset(sections, Section::Line, &input).saturating_add(input.len());
         let version = input.read_u16()?;
         let mut address_size = 8;
         if version >= 5 {
             address_size = input.read_u8()?;
-            input.read_u8()?; // the size of a segment's selector
+            input.read_u8()?; // segment_selector_size
         }
         if !(2..=5).contains(&version) || address_size != 8 {
             return Err(Stop::Malformed);
@@ -129,12 +131,12 @@ impl Program {
         let min_instruction = header.read_u8()?.into();
         let max_operations = if version >= 4 { header.read_u8()? } else { 1 };
         let max_operations = NonZeroU64::new(max_operations.into()).ok_or(Stop::Malformed)?;
-        header.read_u8()?; // whether rows begin as statements
+        header.read_u8()?; // default_is_stmt
         let line_base = header.read_i8()?.into();
         let line_range = NonZeroU8::new(header.read_u8()?).ok_or(Stop::Malformed)?;
         let opcode_base = header.read_u8()?;
         let standard = opcode_base.checked_sub(1).ok_or(Stop::Malformed)?;
-        let lengths = place(sections, Section::Line, &header);
+        let standard_opcode_lengths = section_offset(sections, Section::Line, &header);
         header.skip(standard.into())?;
         let encoding = Encoding { address_size, format, version };
         let machine = Machine {
@@ -144,18 +146,18 @@ impl Program {
             line_base,
             line_range,
             opcode_base,
-            lengths,
+            standard_opcode_lengths,
             end,
         };
-        let (folders, files) = (Vec::new(), Vec::new());
+        let (directories, files) = (Vec::new(), Vec::new());
         let (sequences, checkpoints) = (Vec::new(), Vec::new());
-        let mut program = Program { machine, folders, files, sequences, checkpoints };
+        let mut program = Program { machine, directories, files, sequences, checkpoints };
         let names = if version >= 5 {
             program.names(sections, &mut header, budget)
         } else {
             program.old_names(sections, &mut header, budget)
         };
-        // Lines of files without a name are better than none.
+        // Also if names are malformed: a line without its file is better than nothing.
         if names != Err(Stop::Spent) {
             let _ = program.run(sections, input, budget);
         }
@@ -164,7 +166,7 @@ impl Program {
         Ok(program)
     }
 
-    /// The names of folders and files up to DWARF 4.
+    /// Reads the names of directories and files of DWARF 2 to 4.
     fn old_names<'a>(
         &mut self,
         sections: &'a Sections,
@@ -172,9 +174,9 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<()> {
         let encoding = self.machine.encoding;
-        let text = |header: &mut Input<'a>, budget: &mut Budget| -> Result<Option<Text>> {
+        let string = |header: &mut Input<'a>, budget: &mut Budget| -> Result<Option<StringRef>> {
             let mut rest = *header;
-            if skip_text(&mut rest, budget)? {
+            if skip_string(&mut rest, budget)? {
                 *header = rest;
                 return Ok(None);
             }
@@ -188,27 +190,27 @@ impl Program {
                 budget,
             )?;
             Ok(match value {
-                Value::Text(text) => Some(text),
+                Value::String(string) => Some(string),
                 _ => None,
             })
         };
-        // The first is the unit's own.
-        self.folders.push(None);
-        while let Some(folder) = text(header, budget)? {
-            budget.push(&mut self.folders, Some(folder))?;
+        // Directory 0 is the unit's `DW_AT_comp_dir`.
+        self.directories.push(None);
+        while let Some(directory) = string(header, budget)? {
+            budget.push(&mut self.directories, Some(directory))?;
         }
-        // They are counted from 1.
-        self.files.push(File { name: None, folder: 0 });
-        while let Some(name) = text(header, budget)? {
-            let folder = header.read_uleb128()?;
+        // Files are numbered from 1.
+        self.files.push(File { name: None, directory: 0 });
+        while let Some(name) = string(header, budget)? {
+            let directory = header.read_uleb128()?;
             skip_leb(header, budget)?;
             skip_leb(header, budget)?;
-            budget.push(&mut self.files, File { name: Some(name), folder })?;
+            budget.push(&mut self.files, File { name: Some(name), directory })?;
         }
         Ok(())
     }
 
-    /// The names of folders and files of DWARF 5.
+    /// Reads the names of directories and files of DWARF 5.
     fn names<'a>(
         &mut self,
         sections: &'a Sections,
@@ -225,34 +227,35 @@ impl Program {
                 formats.push((content, DwForm(header.read_uleb128_u16()?)));
             }
             let count = header.read_uleb128()?;
-            // Each takes a byte, at the least.
+            // An entry takes at least one byte.
             if count > header.len() as u64 {
                 return Err(Stop::Malformed);
             }
             for _ in 0..count {
                 budget.work(1)?;
-                let mut file = File { name: None, folder: 0 };
+                let mut file = File { name: None, directory: 0 };
                 for &(content, form) in &formats {
                     let line = Section::Line;
                     let value = Value::read(sections, line, header, form, None, encoding, budget)?;
                     match (content, value) {
-                        // Line programs have no table of offsets of their own.
-                        (1, Value::Text(text)) => file.name = Some(text),
-                        (2, Value::Constant(folder)) => file.folder = folder,
+                        // DW_LNCT_path. An index (`DW_FORM_strx`) would need the table of a unit.
+                        (1, Value::String(text)) => file.name = Some(text),
+                        // DW_LNCT_directory_index.
+                        (2, Value::Constant(directory)) => file.directory = directory,
                         _ => {}
                     }
                 }
                 if of_files {
                     budget.push(&mut self.files, file)?;
                 } else {
-                    budget.push(&mut self.folders, file.name)?;
+                    budget.push(&mut self.directories, file.name)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Runs all of it, to find the sequences and where to begin in them.
+    /// Runs the whole program to find the sequences and their checkpoints.
     fn run<'a>(
         &mut self,
         sections: &'a Sections,
@@ -279,22 +282,22 @@ impl Program {
                 Err(stop) => break Err(stop),
             };
             match done {
-                Done::Nothing => {}
-                Done::Row => {
+                Effect::Nothing => {}
+                Effect::Row => {
                     begin = begin.or(Some(state.row.address));
                     last = Some(state.row);
                 }
-                Done::EndOfSequence => {
+                Effect::EndOfSequence => {
                     if let Some(begin) = begin {
                         self.close(first, begin, state.row.address, budget)?;
                     }
-                    // What was marked and not used goes again.
+                    // Drops the checkpoints of a sequence without code.
                     let used = self.sequences.last().map_or(0, |it| it.checkpoints.1);
                     self.checkpoints.truncate(used as usize);
                     (state, begin, last, since) = (State::START, None, None, 0);
                     first = self.mark(sections, &input, state, last, budget)?;
                 }
-                Done::File(file) => {
+                Effect::File(file) => {
                     if let Err(stop) = budget.push(&mut self.files, file) {
                         break Err(stop);
                     }
@@ -302,16 +305,17 @@ impl Program {
             }
         };
         if result == Err(Stop::Spent) {
-            // Questions go no further than this did, which had a budget.
-            self.machine.end = place(sections, Section::Line, &input);
+            // Queries must not run instructions that the budget did not reach.
+            self.machine.end = section_offset(sections, Section::Line, &input);
         }
-        // Of what has no end, what was read counts.
+        // A sequence without an end counts up to its last row.
         if let (Some(begin), Some(last)) = (begin, last) {
             self.close(first, begin, last.address.saturating_add(1), budget)?;
         }
         result
     }
 
+    /// Adds a checkpoint, and returns its index.
     fn mark(
         &mut self,
         sections: &Sections,
@@ -321,15 +325,16 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<u32> {
         let number = u32::try_from(self.checkpoints.len()).map_err(|_| Stop::Malformed)?;
-        let at = place(sections, Section::Line, input);
+        let at = section_offset(sections, Section::Line, input);
         budget.push(&mut self.checkpoints, Checkpoint { at, state, last })?;
         Ok(number)
     }
 
+    /// Adds the sequence whose checkpoints begin at `first`.
     fn close(&mut self, first: u32, begin: u64, end: u64, budget: &mut Budget) -> Result<()> {
         if begin < end {
             let next = u32::try_from(self.checkpoints.len()).map_err(|_| Stop::Malformed)?;
-            // Already paid for, if the budget is spent: there is one at most.
+            // If the budget is spent, this is the last sequence, which is kept all the same.
             let _ = budget.keep::<Sequence>(1);
             let sequence = Sequence { begin, end, checkpoints: (first, next) };
             let pushed = self.sequences.try_push(sequence);
@@ -338,16 +343,16 @@ impl Program {
         Ok(())
     }
 
-    /// The addresses of all sequences.
+    /// The address ranges of all sequences.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.sequences.iter().map(|sequence| (sequence.begin, sequence.end))
     }
 
-    /// The row that the code at `address` is from.
+    /// The row of the code at `address`.
     pub(super) fn row(&self, sections: &Sections, address: u64) -> Option<Row> {
         let sequence = self.sequence(address)?;
         let mut found = None;
-        // There is a checkpoint nearby.
+        // `read` has charged for these instructions.
         let mut free = Budget::new(u64::MAX);
         let range = address..address.saturating_add(1);
         let _ = self.walk(sections, sequence, range, &mut free, &mut |_, row| {
@@ -357,15 +362,15 @@ impl Program {
         found
     }
 
-    /// The sequence that has the code at `address`, of several the one that begins last.
+    /// The sequence that contains `address`; of several, the one that begins last.
     fn sequence(&self, address: u64) -> Option<&Sequence> {
         let after = self.sequences.partition_point(|sequence| sequence.begin <= address);
         let before = self.sequences.get(..after)?.iter().rev();
         before.take(MAX_OVERLAPS).find(|sequence| address < sequence.end)
     }
 
-    /// Shows the rows of these addresses, ascending, one for each address: from the one that the
-    /// first of them is from.
+    /// Calls `each` with the rows of these addresses, one for an address, ascending within a sequence. The
+    /// first is the row that contains the first address.
     pub(super) fn rows(
         &self,
         sections: &Sections,
@@ -388,7 +393,8 @@ impl Program {
             }
             let mut last: Option<Row> = None;
             self.walk(sections, sequence, addresses.clone(), budget, &mut |budget, row| {
-                // The last of an address counts; and the last before the first address.
+                // Of several rows with the same address, and of those up to the first address, the last
+                // one counts.
                 if let Some(last) = last.replace(row)
                     && last.address != row.address
                     && row.address > addresses.start
@@ -404,7 +410,8 @@ impl Program {
         Ok(())
     }
 
-    /// Runs a sequence from shortly before some addresses to their end.
+    /// Runs a sequence from the last checkpoint before `addresses` to their end, and calls `each` with every
+    /// row.
     fn walk(
         &self,
         sections: &Sections,
@@ -426,30 +433,34 @@ impl Program {
         let bytes = sections.bytes(Section::Line).get(from.at..end).unwrap_or_default();
         let mut input = EndianSlice::new(bytes, LittleEndian);
         let mut state = from.state;
-        // Addresses never descend, so behind the end no row is of interest.
+        // Addresses never descend in a sequence.
         while !input.is_empty() && state.row.address < addresses.end {
             match self.machine.step(sections, &mut input, &mut state, budget)? {
-                Done::Row if state.row.address < addresses.end => each(budget, state.row)?,
-                Done::EndOfSequence => break,
+                Effect::Row if state.row.address < addresses.end => each(budget, state.row)?,
+                Effect::EndOfSequence => break,
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// The parts of the path of a file: those of its folder and its name. An absolute one makes
-    /// those before it void.
-    pub(super) fn path(&self, file: u64, unit_name: Option<Text>) -> Option<[Option<Text>; 2]> {
+    /// The directory and the name of a file. Up to DWARF 4, file 0 is the unit's own.
+    pub(super) fn path(
+        &self,
+        file: u64,
+        unit_name: Option<StringRef>,
+    ) -> Option<[Option<StringRef>; 2]> {
         let index = usize::try_from(file).ok()?;
         if index == 0 && self.machine.encoding.version < 5 {
             return unit_name.map(|name| [None, Some(name)]);
         }
         let file = self.files.get(index)?;
-        let folder = usize::try_from(file.folder).ok();
-        // The first is the unit's own, which always counts.
-        let folder = folder.filter(|&folder| folder != 0);
-        let folder = folder.and_then(|folder| self.folders.get(folder)).copied().flatten();
-        Some([folder, Some(file.name?)])
+        let directory = usize::try_from(file.directory).ok();
+        // The caller puts the unit's directory, number 0, before every path.
+        let directory = directory.filter(|&directory| directory != 0);
+        let directory =
+            directory.and_then(|directory| self.directories.get(directory)).copied().flatten();
+        Some([directory, Some(file.name?)])
     }
 }
 
@@ -461,7 +472,7 @@ impl Machine {
         input: &mut Input<'a>,
         state: &mut State,
         budget: &mut Budget,
-    ) -> Result<Done> {
+    ) -> Result<Effect> {
         budget.work(1)?;
         let opcode = input.read_u8()?;
         if let Some(special) = opcode.checked_sub(self.opcode_base) {
@@ -471,7 +482,7 @@ impl Machine {
             return Ok(self.row(state));
         }
         match DwLns(opcode) {
-            // Behind it the length of an extended instruction.
+            // An extended opcode: its length follows.
             DwLns(0) => return self.extended(sections, input, state, budget),
             DW_LNS_copy => return Ok(self.row(state)),
             DW_LNS_advance_pc => {
@@ -482,7 +493,7 @@ impl Machine {
             DW_LNS_set_file => {
                 state.row.file = u32::try_from(input.read_uleb128()?).unwrap_or(u32::MAX);
             }
-            // The size of a column is that of a line in debuggers.
+            // As many bits as debuggers keep.
             DW_LNS_set_column => state.row.column = input.read_uleb128()? as u32,
             DW_LNS_const_add_pc => {
                 let special = 255_u8.wrapping_sub(self.opcode_base);
@@ -490,7 +501,7 @@ impl Machine {
             }
             DW_LNS_fixed_advance_pc => {
                 let bytes = input.read_u16()?;
-                if !state.is_gone {
+                if !state.is_discarded {
                     state.add(bytes.into())?;
                     state.op_index = 0;
                 }
@@ -501,7 +512,9 @@ impl Machine {
             | DW_LNS_set_epilogue_begin => {}
             DW_LNS_set_isa => skip_leb(input, budget)?,
             _ => {
-                let index = usize::from(opcode).saturating_sub(1).saturating_add(self.lengths);
+                let index = usize::from(opcode)
+                    .saturating_sub(1)
+                    .saturating_add(self.standard_opcode_lengths);
                 let count = sections.bytes(Section::Line).get(index).ok_or(Stop::Malformed)?;
                 for _ in 0..*count {
                     budget.work(1)?;
@@ -509,7 +522,7 @@ impl Machine {
                 }
             }
         }
-        Ok(Done::Nothing)
+        Ok(Effect::Nothing)
     }
 
     fn extended<'a>(
@@ -518,18 +531,18 @@ impl Machine {
         input: &mut Input<'a>,
         state: &mut State,
         budget: &mut Budget,
-    ) -> Result<Done> {
+    ) -> Result<Effect> {
         let len = input.read_uleb128()?;
         let len = usize::try_from(len).map_err(|_| Stop::Malformed)?;
         let mut rest = input.split(len)?;
         match DwLne(rest.read_u8()?) {
-            DW_LNE_end_sequence => return Ok(Done::EndOfSequence),
+            DW_LNE_end_sequence => return Ok(Effect::EndOfSequence),
             DW_LNE_set_address => {
                 let address = rest.read_u64()?;
-                // Within a sequence addresses ascend. Linkers that throw code away leave 0 or what
-                // they have added to it.
-                state.is_gone = address < state.row.address || address >= TOMBSTONE;
-                if !state.is_gone {
+                // Within a sequence, addresses ascend. A lower one is the 0 and an addend that some linkers
+                // write for discarded code. Others write a tombstone.
+                state.is_discarded = address < state.row.address || address >= TOMBSTONE;
+                if !state.is_discarded {
                     state.row.address = address;
                     state.op_index = 0;
                 }
@@ -539,23 +552,23 @@ impl Machine {
                 let value =
                     Value::read(sections, line, &mut rest, form, None, self.encoding, budget)?;
                 let name = match value {
-                    Value::Text(text) => Some(text),
+                    Value::String(name) => Some(name),
                     _ => None,
                 };
-                let folder = rest.read_uleb128()?;
-                return Ok(Done::File(File { name, folder }));
+                let directory = rest.read_uleb128()?;
+                return Ok(Effect::File(File { name, directory }));
             }
             _ => {}
         }
-        Ok(Done::Nothing)
+        Ok(Effect::Nothing)
     }
 
-    fn row(&self, state: &State) -> Done {
-        if state.is_gone { Done::Nothing } else { Done::Row }
+    fn row(&self, state: &State) -> Effect {
+        if state.is_discarded { Effect::Nothing } else { Effect::Row }
     }
 
     fn advance(&self, state: &mut State, operations: u64) -> Result<()> {
-        if state.is_gone {
+        if state.is_discarded {
             return Ok(());
         }
         let instructions = if self.max_operations == NonZeroU64::MIN {
@@ -576,7 +589,7 @@ impl State {
     }
 
     fn advance_line(&mut self, by: i64) {
-        // As wide as debuggers have them.
+        // As many bits as debuggers keep.
         self.row.line = if by < 0 {
             let by = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
             self.row.line.saturating_sub(by)

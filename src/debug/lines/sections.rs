@@ -1,4 +1,5 @@
-//! The debug sections that tell functions and lines, and the strings, addresses and lists in them.
+//! The debug sections for functions and lines, and the attribute values, strings, addresses and range lists
+//! in them.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +10,7 @@ use super::budget::{Budget, Result, Stop};
 
 pub(super) type Input<'a> = EndianSlice<'a, LittleEndian>;
 
-/// A section that is read; its number is that of its name.
+/// A section that is read: an index of [`Section::NAMES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Info,
@@ -25,7 +26,7 @@ pub(super) enum Section {
 }
 
 impl Section {
-    /// What each is called.
+    /// The name of each section.
     pub(super) const NAMES: [&'static str; 10] = [
         ".debug_info",
         ".debug_abbrev",
@@ -40,13 +41,13 @@ impl Section {
     ];
 }
 
-/// The contents of the sections, not compressed.
+/// The uncompressed contents of the sections.
 #[derive(Debug, Default)]
 pub(super) struct Sections([Vec<u8>; Section::NAMES.len()]);
 
-/// A string: where it begins. It ends with a zero byte.
+/// A reference to a string that ends with a zero byte.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text {
+pub(super) struct StringRef {
     section: Section,
     start: usize,
 }
@@ -54,8 +55,8 @@ pub(super) struct Text {
 impl Sections {
     pub(super) fn set(&mut self, name: &str, contents: Vec<u8>) {
         let index = Section::NAMES.iter().position(|&known| known == name);
-        if let Some(place) = index.and_then(|index| self.0.get_mut(index)) {
-            *place = contents;
+        if let Some(section) = index.and_then(|index| self.0.get_mut(index)) {
+            *section = contents;
         }
     }
 
@@ -69,14 +70,14 @@ impl Sections {
         Ok(EndianSlice::new(bytes, LittleEndian))
     }
 
-    /// The text, unless it has more than `most` bytes or no end.
-    pub(super) fn text(&self, text: Text, most: usize) -> Option<&[u8]> {
-        let bytes = self.bytes(text.section).get(text.start..)?;
-        let within = bytes.get(..bytes.len().min(most.saturating_add(1)))?;
+    /// The string; `None` if it has more than `max` bytes or no end.
+    pub(super) fn string(&self, string: StringRef, max: usize) -> Option<&[u8]> {
+        let bytes = self.bytes(string.section).get(string.start..)?;
+        let within = bytes.get(..bytes.len().min(max.saturating_add(1)))?;
         within.get(..memchr::memchr(0, within)?)
     }
 
-    /// The entry of this index in a table of offsets that begins at `base`.
+    /// The entry of this index in the table of offsets at `base`.
     fn offset_at(
         &self,
         section: Section,
@@ -84,11 +85,11 @@ impl Sections {
         index: u64,
         format: Format,
     ) -> Result<usize> {
-        let place = usize::try_from(index)
+        let at = usize::try_from(index)
             .ok()
             .and_then(|index| index.checked_mul(format.word_size().into())?.checked_add(base))
             .ok_or(Stop::Malformed)?;
-        Ok(self.from(section, place)?.read_offset(format)?)
+        Ok(self.from(section, at)?.read_offset(format)?)
     }
 }
 
@@ -97,18 +98,18 @@ impl Sections {
 pub(super) enum Value {
     Address(u64),
     AddressIndex(u64),
-    /// Of any form; a negative one is none of ours.
+    /// A constant of any form that is not negative. No attribute that is read is ever negative.
     Constant(u64),
     /// `DW_FORM_sec_offset`.
     Offset(usize),
     ListIndex(u64),
-    Text(Text),
-    TextIndex(u64),
-    /// To an entry of the unit, from the unit's start.
+    String(StringRef),
+    StringIndex(u64),
+    /// A reference to an entry of the same unit: the offset from the unit's start.
     UnitReference(u64),
-    /// To an entry of any unit.
+    /// A reference to an entry of any unit: the offset in `.debug_info`.
     InfoReference(u64),
-    /// Of no use here.
+    /// A value that no attribute that is read has.
     Other,
 }
 
@@ -120,7 +121,7 @@ impl Value {
         }
     }
 
-    /// The place in another section; up to DWARF 3 it looks like a constant.
+    /// An offset in another section. Up to DWARF 3 it has the form of a constant.
     pub(super) fn offset(self, version: u16) -> Option<usize> {
         match self {
             Value::Offset(offset) => Some(offset),
@@ -129,8 +130,8 @@ impl Value {
         }
     }
 
-    /// Reads the value of an attribute of an entry, or of a field in the header of a line program.
-    /// `section` is that of `input`, and `implicit` what the abbreviation says.
+    /// Reads a value of an entry, or of the header of a line program. `section` is the section of `input`,
+    /// and `implicit` is the constant in the abbreviation.
     // Long because: it has a row for each form of DWARF.
     pub(super) fn read<'a>(
         sections: &'a Sections,
@@ -164,30 +165,30 @@ impl Value {
             DW_FORM_implicit_const if is_direct => implicit.map_or(Value::Other, Value::signed),
             DW_FORM_sec_offset => Value::Offset(input.read_offset(encoding.format)?),
             DW_FORM_rnglistx => Value::ListIndex(input.read_uleb128()?),
-            DW_FORM_strx | DW_FORM_GNU_str_index => Value::TextIndex(input.read_uleb128()?),
-            DW_FORM_strx1 => Value::TextIndex(input.read_u8()?.into()),
-            DW_FORM_strx2 => Value::TextIndex(input.read_u16()?.into()),
-            DW_FORM_strx3 => Value::TextIndex(input.read_uint(3)?),
-            DW_FORM_strx4 => Value::TextIndex(input.read_u32()?.into()),
-            DW_FORM_strp => Value::Text(Text {
+            DW_FORM_strx | DW_FORM_GNU_str_index => Value::StringIndex(input.read_uleb128()?),
+            DW_FORM_strx1 => Value::StringIndex(input.read_u8()?.into()),
+            DW_FORM_strx2 => Value::StringIndex(input.read_u16()?.into()),
+            DW_FORM_strx3 => Value::StringIndex(input.read_uint(3)?),
+            DW_FORM_strx4 => Value::StringIndex(input.read_u32()?.into()),
+            DW_FORM_strp => Value::String(StringRef {
                 section: Section::Str,
                 start: input.read_offset(encoding.format)?,
             }),
-            DW_FORM_line_strp => Value::Text(Text {
+            DW_FORM_line_strp => Value::String(StringRef {
                 section: Section::LineStr,
                 start: input.read_offset(encoding.format)?,
             }),
             DW_FORM_string => {
-                let start = place(sections, section, input);
-                skip_text(input, budget)?;
-                Value::Text(Text { section, start })
+                let start = section_offset(sections, section, input);
+                skip_string(input, budget)?;
+                Value::String(StringRef { section, start })
             }
             DW_FORM_ref1 => Value::UnitReference(input.read_u8()?.into()),
             DW_FORM_ref2 => Value::UnitReference(input.read_u16()?.into()),
             DW_FORM_ref4 => Value::UnitReference(input.read_u32()?.into()),
             DW_FORM_ref8 => Value::UnitReference(input.read_u64()?),
             DW_FORM_ref_udata => Value::UnitReference(input.read_uleb128()?),
-            // DWARF 2 made it as large as an address.
+            // In DWARF 2 it has the size of an address.
             DW_FORM_ref_addr if encoding.version == 2 => {
                 Value::InfoReference(input.read_address(encoding.address_size)?)
             }
@@ -229,7 +230,7 @@ impl Value {
     }
 }
 
-/// The size of all values of a form, if they have one.
+/// The size of the values of a form, if they all have the same one.
 pub(super) fn fixed_size(form: DwForm, encoding: Encoding) -> Option<u64> {
     let word = u64::from(encoding.format.word_size());
     Some(match form {
@@ -252,40 +253,41 @@ pub(super) fn skip(input: &mut Input<'_>, len: u64) -> Result<()> {
     Ok(input.skip(usize::try_from(len).map_err(|_| Stop::Malformed)?)?)
 }
 
-/// Skips a string that ends with a zero byte. Whether it is empty.
-pub(super) fn skip_text(input: &mut Input<'_>, budget: &mut Budget) -> Result<bool> {
-    let len = len_to(memchr::memchr(0, input.slice()), 16, input, budget)?;
+/// Skips a string and its zero byte. Returns whether it is empty.
+pub(super) fn skip_string(input: &mut Input<'_>, budget: &mut Budget) -> Result<bool> {
+    let len = charge_search(memchr::memchr(0, input.slice()), 16, input, budget)?;
     input.skip(len.saturating_add(1))?;
     Ok(len == 0)
 }
 
-/// Skips a number in LEB128, which may be as long as the section is.
+/// Skips a LEB128 number, which can be as long as the section.
 pub(super) fn skip_leb(input: &mut Input<'_>, budget: &mut Budget) -> Result<()> {
     let end = input.slice().iter().position(|byte| byte & 0x80 == 0);
-    let len = len_to(end, 8, input, budget)?;
+    let len = charge_search(end, 8, input, budget)?;
     Ok(input.skip(len.saturating_add(1))?)
 }
 
-/// Where what was searched in `input` was found. To look at `a_step` bytes is a step: thousands of
-/// entries, or programs that overlap, can have the same end, or none.
-fn len_to(
+/// Charges for a search in `input`, one step for `bytes_per_step` bytes, and returns what it found. Without
+/// a charge, thousands of entries or overlapping programs could each search the same long end.
+fn charge_search(
     found: Option<usize>,
-    a_step: u64,
+    bytes_per_step: u64,
     input: &Input<'_>,
     budget: &mut Budget,
 ) -> Result<usize> {
-    let looked_at = found.unwrap_or(input.len()) as u64;
-    budget.work(looked_at.checked_div(a_step).unwrap_or(looked_at).saturating_add(1))?;
+    let searched = found.unwrap_or(input.len()) as u64;
+    budget.work(searched.checked_div(bytes_per_step).unwrap_or(searched).saturating_add(1))?;
     found.ok_or(Stop::Malformed)
 }
 
-/// Where `input` is in `section`: at the end of both is the same byte, or the caller knows the end.
-pub(super) fn place(sections: &Sections, section: Section, input: &Input<'_>) -> usize {
+/// The offset of `input` in `section`, which it is a part of.
+pub(super) fn section_offset(sections: &Sections, section: Section, input: &Input<'_>) -> usize {
     let all = EndianSlice::new(sections.bytes(section), LittleEndian);
     input.offset_from(all)
 }
 
-/// Where a unit's share of the other sections is, as its root entry says.
+/// The bases of a unit: where its contributions to the other sections begin, and the base address of its
+/// range lists.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bases {
     pub(super) encoding: Encoding,
@@ -296,6 +298,7 @@ pub(super) struct Bases {
 }
 
 impl Bases {
+    /// The address that a value states.
     pub(super) fn address(&self, sections: &Sections, value: Value) -> Option<u64> {
         match value {
             Value::Address(address) => Some(address),
@@ -309,20 +312,21 @@ impl Bases {
         }
     }
 
-    pub(super) fn text(&self, sections: &Sections, value: Value) -> Option<Text> {
+    /// The string that a value refers to.
+    pub(super) fn string(&self, sections: &Sections, value: Value) -> Option<StringRef> {
         match value {
-            Value::Text(text) => Some(text),
-            Value::TextIndex(index) => {
+            Value::String(string) => Some(string),
+            Value::StringIndex(index) => {
                 let format = self.encoding.format;
                 let table = Section::StrOffsets;
                 let start = sections.offset_at(table, self.str_offsets, index, format).ok()?;
-                Some(Text { section: Section::Str, start })
+                Some(StringRef { section: Section::Str, start })
             }
             _ => None,
         }
     }
 
-    /// Shows each range of a list to `each`; what cannot be read of it is left out.
+    /// Calls `each` with the ranges of a range list, up to its end or the first malformed entry.
     fn list(
         &self,
         sections: &Sections,
@@ -345,13 +349,13 @@ impl Bases {
         while !input.is_empty() {
             budget.work(1)?;
             let entry = if version >= 5 {
-                self.tagged(sections, &mut input, &mut base)?
+                self.rnglists_entry(sections, &mut input, &mut base)?
             } else {
-                self.pair(&mut input, &mut base)?
+                self.ranges_entry(&mut input, &mut base)?
             };
             match entry {
                 Entry::End => break,
-                // Linkers mark with the largest addresses what they have thrown away.
+                // Linkers give discarded code the largest addresses.
                 Entry::Range(begin, end) if begin < end && begin < TOMBSTONE => {
                     each(budget, begin, end)?;
                 }
@@ -361,8 +365,8 @@ impl Bases {
         Ok(())
     }
 
-    /// DWARF 4, 2.17.3.
-    fn pair(&self, input: &mut Input<'_>, base: &mut u64) -> Result<Entry> {
+    /// An entry of `.debug_ranges` (DWARF 4, 2.17.3).
+    fn ranges_entry(&self, input: &mut Input<'_>, base: &mut u64) -> Result<Entry> {
         let size = self.encoding.address_size;
         let (begin, end) = (input.read_address(size)?, input.read_address(size)?);
         Ok(match (begin, end) {
@@ -375,8 +379,13 @@ impl Bases {
         })
     }
 
-    /// DWARF 5, 7.25.
-    fn tagged(&self, sections: &Sections, input: &mut Input<'_>, base: &mut u64) -> Result<Entry> {
+    /// An entry of `.debug_rnglists` (DWARF 5, 7.25).
+    fn rnglists_entry(
+        &self,
+        sections: &Sections,
+        input: &mut Input<'_>,
+        base: &mut u64,
+    ) -> Result<Entry> {
         let size = self.encoding.address_size;
         let indexed =
             |index| self.address(sections, Value::AddressIndex(index)).ok_or(Stop::Malformed);
@@ -411,10 +420,10 @@ impl Bases {
     }
 }
 
-/// From here on addresses stand for what a linker has thrown away.
+/// The lowest tombstone: linkers write this address or the next one for discarded code.
 pub(super) const TOMBSTONE: u64 = u64::MAX - 1;
 
-/// An entry of a list of ranges.
+/// An entry of a range list.
 enum Entry {
     Range(u64, u64),
     Base,
@@ -422,6 +431,7 @@ enum Entry {
 }
 
 impl Entry {
+    /// A range of offsets from `base`. No range for discarded code.
     fn relative(base: u64, begin: u64, end: u64) -> Entry {
         if base >= TOMBSTONE {
             return Entry::Base;
@@ -430,15 +440,16 @@ impl Entry {
     }
 }
 
-/// The attributes of an entry that say where its code is.
+/// The attributes that state the code of an entry (DWARF 5, 2.17).
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Code {
+pub(super) struct PcRanges {
     low: Option<Value>,
     high: Option<Value>,
     ranges: Option<Value>,
 }
 
-impl Code {
+impl PcRanges {
+    /// Keeps the attribute, if it is one of these.
     pub(super) fn take(&mut self, name: DwAt, value: Value) {
         match name {
             DW_AT_low_pc => self.low = Some(value),
@@ -456,7 +467,7 @@ impl Code {
         self.low
     }
 
-    /// Shows each range to `each`. Whether there was any.
+    /// Calls `each` with every range of the code. Returns whether there was any.
     pub(super) fn each(
         &self,
         sections: &Sections,

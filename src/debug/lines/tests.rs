@@ -1,4 +1,4 @@
-//! Answers beside those of the crate addr2line.
+//! Compares the results with those of the crate addr2line.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use addr2line::gimli::{self as reference, EndianArcSlice, LittleEndian as Little
 
 use super::*;
 
-/// The debug sections of a file, which are not compressed.
+/// The debug sections of a file. They must not be compressed.
 fn debug_sections(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let elf = goblin::elf::Elf::parse(bytes).unwrap();
     let sections = elf.section_headers.iter().filter_map(|header| {
@@ -22,7 +22,7 @@ fn debug_sections(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     sections.collect()
 }
 
-/// The ranges of its code.
+/// The ranges of a file's code.
 fn code(bytes: &[u8]) -> Vec<Range<u64>> {
     let elf = goblin::elf::Elf::parse(bytes).unwrap();
     let code = elf.section_headers.iter().filter(|header| header.is_executable());
@@ -47,22 +47,22 @@ impl Reference {
         Reference(addr2line::Context::from_dwarf(dwarf.unwrap()).unwrap())
     }
 
-    fn places(&self, address: u64) -> Vec<Place> {
-        let mut places = Vec::new();
-        let Ok(mut frames) = self.0.find_frames(address).skip_all_loads() else { return places };
+    fn frames(&self, address: u64) -> Vec<SourceFrame> {
+        let mut expected = Vec::new();
+        let Ok(mut frames) = self.0.find_frames(address).skip_all_loads() else { return expected };
         while let Ok(Some(frame)) = frames.next() {
             let location = frame.location.as_ref();
             let numbers = location.map(|it| [it.line, it.column]).unwrap_or_default();
             let [line, column] = numbers.map(|number| number.filter(|&number| number > 0));
             let function = frame.function.and_then(|it| Some(it.raw_name().ok()?.into_owned()));
-            places.push(Place {
+            expected.push(SourceFrame {
                 function: function.filter(|name| !name.is_empty()),
                 file: location.and_then(|location| location.file).map(str::to_owned),
                 line,
                 column,
             });
         }
-        places
+        expected
     }
 
     fn lines(&self, range: Range<u64>) -> Vec<Line> {
@@ -75,7 +75,7 @@ impl Reference {
     }
 }
 
-/// Compares the answers for `count` addresses of a file, and says how many have a function and how
+/// Compares the results for about `count` addresses of a file. Returns how many have a function, and how
 /// many an inlined one.
 fn compare(name: &str, bytes: &[u8], count: u64) -> (u64, u64) {
     let (start, reference) = (Instant::now(), Reference::new(bytes));
@@ -83,12 +83,12 @@ fn compare(name: &str, bytes: &[u8], count: u64) -> (u64, u64) {
     let step = total / count + 1;
     let addresses: Vec<u64> =
         code(bytes).into_iter().flat_map(|range| range.step_by(step as usize)).collect();
-    let expected: Vec<_> = addresses.iter().map(|&address| reference.places(address)).collect();
+    let expected: Vec<_> = addresses.iter().map(|&address| reference.frames(address)).collect();
     let (theirs, start, mut dwarf) = (start.elapsed(), Instant::now(), dwarf(bytes));
-    let found: Vec<_> = addresses.iter().map(|&address| dwarf.places(Vaddr(address))).collect();
+    let found: Vec<_> = addresses.iter().map(|&address| dwarf.frames(Vaddr(address))).collect();
     let first = start.elapsed();
     let start = Instant::now();
-    let again: Vec<_> = addresses.iter().map(|&address| dwarf.places(Vaddr(address))).collect();
+    let again: Vec<_> = addresses.iter().map(|&address| dwarf.frames(Vaddr(address))).collect();
     println!(
         "{name}: {} addresses, {theirs:?} by addr2line, {first:?}, again {:?}; {:?}",
         addresses.len(),
@@ -111,7 +111,7 @@ fn compare(name: &str, bytes: &[u8], count: u64) -> (u64, u64) {
     (with(1), with(2))
 }
 
-/// A file in a folder of its own.
+/// A built library, in a temporary folder of its own.
 struct Built(PathBuf);
 
 impl Built {
@@ -153,7 +153,7 @@ fn run(command: &mut Command) {
 }
 
 #[test]
-fn answers_are_those_of_addr2line() {
+fn results_equal_those_of_addr2line() {
     let libraries: [(&str, &str, &[&str]); 17] = [
         ("gcc", "debug/clib.c", &["-g", "-O0", "-gdwarf-2", "-gstrict-dwarf"]),
         ("gcc", "debug/clib.c", &["-g", "-O2", "-gdwarf-3"]),
@@ -184,7 +184,7 @@ fn answers_are_those_of_addr2line() {
 }
 
 #[test]
-fn answers_are_those_of_addr2line_for_what_dwz_has_made_smaller() {
+fn results_equal_those_of_addr2line_after_dwz() {
     let built = Built::new("g++", "debug/containers.cc", &["-g", "-O2"]);
     run(Command::new("dwz").arg(&built.0));
     let (known, inlined) = compare("dwz", &built.bytes(), 1000);
@@ -192,16 +192,16 @@ fn answers_are_those_of_addr2line_for_what_dwz_has_made_smaller() {
 }
 
 #[test]
-fn answers_are_those_of_addr2line_for_a_program_of_go() {
+fn results_equal_those_of_addr2line_for_a_program_of_go() {
     let flags: &[&str] = &["-ldflags=-compressdwarf=false"];
     let built = Built::new("go", "debug/golib.go", flags);
     let (known, inlined) = compare("go", &built.bytes(), 1000);
     assert!(known > 100 && inlined > 10, "{known} {inlined}");
 }
 
-/// `MEMDL_LINES_FILES`: others, separated by colons.
+/// The environment variable `MEMDL_LINES_FILES` adds files, separated by colons.
 #[test]
-fn answers_are_those_of_addr2line_for_this_program() {
+fn results_equal_those_of_addr2line_for_this_program() {
     let more = std::env::var("MEMDL_LINES_FILES").unwrap_or_default();
     let more = more.split(':').filter(|file| !file.is_empty()).map(PathBuf::from);
     for file in more.chain(std::env::current_exe()) {

@@ -1,4 +1,4 @@
-//! Units and their entries (DWARF 5, 7.5), and which unit has the code at an address.
+//! Units and their entries (DWARF 5, 7.5), and the units whose code contains an address.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +10,16 @@ use gimli::{DebugAranges, Encoding, EndianSlice, Format, LittleEndian, Reader};
 
 use super::abbreviations::{Abbreviation, Step, Table};
 use super::budget::{Budget, Result, Stop};
-use super::sections::{Bases, Code, Input, Section, Sections, Text, Value, place, skip};
+use super::sections::{
+    Bases, Input, PcRanges, Section, Sections, StringRef, Value, section_offset, skip,
+};
 use crate::base::fallible::TryGrow;
 
-/// Of an address, in all that memdl loads.
-const ADDRESS: u8 = 8;
+/// The only `address_size` that is read: memdl loads 64-bit images.
+const ADDRESS_SIZE: u8 = 8;
 
-/// The tables of abbreviations that were read, by where they begin and how units are encoded.
+/// The abbreviation tables that were read, by offset, DWARF version, and whether the format is 64-bit: a
+/// table says what to skip, which depends on these.
 #[derive(Debug, Default)]
 pub(super) struct Tables(BTreeMap<(usize, u16, bool), Arc<Table>>);
 
@@ -33,9 +36,9 @@ impl Tables {
             return Ok(table.clone());
         }
         budget.work(16)?;
-        // What a map needs for an entry, roughly.
+        // About the size of an entry of the map.
         budget.keep::<[u64; 16]>(1)?;
-        budget.small()?;
+        budget.require_memory()?;
         let table = Table::read(sections.from(Section::Abbrev, offset)?, encoding, budget)?;
         let table = Arc::new(table);
         self.0.insert(key, table.clone());
@@ -45,9 +48,9 @@ impl Tables {
 
 /// The header of a unit.
 struct Header {
-    /// Of the next unit.
+    /// The offset of the next unit.
     end: usize,
-    /// Of the root entry.
+    /// The offset of the root entry.
     entries: usize,
     abbreviations: usize,
     encoding: Encoding,
@@ -83,12 +86,12 @@ impl Header {
             }
             _ => return Err(Stop::Malformed),
         }
-        if address_size != ADDRESS {
+        if address_size != ADDRESS_SIZE {
             return Err(Stop::Malformed);
         }
         Ok(Header {
-            end: place(sections, Section::Info, &input),
-            entries: place(sections, Section::Info, &unit),
+            end: section_offset(sections, Section::Info, &input),
+            entries: section_offset(sections, Section::Info, &unit),
             abbreviations,
             encoding: Encoding { address_size, format, version },
             kind,
@@ -96,15 +99,15 @@ impl Header {
     }
 }
 
-/// Where the next unit begins, if there is room for one.
+/// The offset of the next unit; `None` if the section ends before this one does.
 fn end_of_unit(sections: &Sections, start: usize) -> Option<usize> {
     let mut input = sections.from(Section::Info, start).ok()?;
     let (len, _) = input.read_initial_length().ok()?;
     skip(&mut input, len as u64).ok()?;
-    Some(place(sections, Section::Info, &input))
+    Some(section_offset(sections, Section::Info, &input))
 }
 
-/// A unit, as its header and its root entry describe it.
+/// A unit: what its header and its root entry say.
 #[derive(Debug)]
 pub(super) struct Unit {
     start: usize,
@@ -112,11 +115,11 @@ pub(super) struct Unit {
     entries: usize,
     table: Arc<Table>,
     pub(super) bases: Bases,
-    pub(super) name: Option<Text>,
-    pub(super) folder: Option<Text>,
-    /// Where its line program is.
+    pub(super) name: Option<StringRef>,
+    pub(super) directory: Option<StringRef>,
+    /// The offset of its line program.
     pub(super) lines: Option<usize>,
-    code: Code,
+    code: PcRanges,
 }
 
 impl Unit {
@@ -131,17 +134,17 @@ impl Unit {
         let table = tables.get(sections, header.abbreviations, encoding, budget)?;
         let bases = Bases { encoding, str_offsets: 0, addr: 0, rnglists: 0, low_pc: 0 };
         let (end, entries) = (header.end, header.entries);
-        let code = Code::default();
-        let (name, folder, lines) = (None, None, None);
-        let mut unit = Unit { start, end, entries, table, bases, name, folder, lines, code };
-        let (mut name, mut folder, mut bases) = (None, None, bases);
+        let code = PcRanges::default();
+        let (name, directory, lines) = (None, None, None);
+        let mut unit = Unit { start, end, entries, table, bases, name, directory, lines, code };
+        let (mut name, mut directory, mut bases) = (None, None, bases);
         let version = encoding.version;
         let mut entries = unit.entries(sections, unit.entries)?;
         let root = entries.next(budget)?.ok_or(Stop::Malformed)?;
-        let (mut code, mut lines) = (Code::default(), None);
+        let (mut code, mut lines) = (PcRanges::default(), None);
         entries.attributes(&root, budget, |attribute, value| match attribute {
             DW_AT_name => name = Some(value),
-            DW_AT_comp_dir => folder = Some(value),
+            DW_AT_comp_dir => directory = Some(value),
             DW_AT_stmt_list => lines = value.offset(version),
             DW_AT_str_offsets_base => {
                 bases.str_offsets = value.offset(version).unwrap_or(bases.str_offsets);
@@ -154,15 +157,15 @@ impl Unit {
             }
             attribute => code.take(attribute, value),
         })?;
-        // An attribute may come before the base that it needs.
+        // Only now: an attribute may come before the base that it needs.
         bases.low_pc = code.low().and_then(|low| bases.address(sections, low)).unwrap_or(0);
-        unit.name = name.and_then(|name| bases.text(sections, name));
-        unit.folder = folder.and_then(|folder| bases.text(sections, folder));
+        unit.name = name.and_then(|name| bases.string(sections, name));
+        unit.directory = directory.and_then(|directory| bases.string(sections, directory));
         (unit.bases, unit.code, unit.lines) = (bases, code, lines);
         Ok(unit)
     }
 
-    /// The entries from one on, which begins at `from` in the section.
+    /// The entries from the offset `from` in the section on.
     pub(super) fn entries<'a>(
         &'a self,
         sections: &'a Sections,
@@ -177,29 +180,29 @@ impl Unit {
         Ok(Entries { sections, table: &self.table, encoding, input, depth: 0 })
     }
 
-    /// Its first entry.
+    /// The offset of the root entry.
     pub(super) fn root(&self) -> usize {
         self.entries
     }
 
-    /// Where in the section what is so far from the unit's start is.
-    pub(super) fn place(&self, offset: u64) -> Option<usize> {
+    /// The offset in the section of an `offset` in the unit.
+    pub(super) fn section_offset(&self, offset: u64) -> Option<usize> {
         self.start.checked_add(usize::try_from(offset).ok()?).filter(|&at| at < self.end)
     }
 }
 
-/// An entry: its attributes come next.
+/// An entry (DIE) whose attributes were not read yet.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'a> {
-    /// Where it begins in the section.
+    /// Its offset in the section.
     pub(super) at: usize,
     pub(super) tag: DwTag,
-    /// How deep in the tree, seen from where the entries began.
+    /// Its depth in the tree, relative to the first entry that was read.
     pub(super) depth: isize,
     steps: &'a [Step],
 }
 
-/// Entries one after the other. That they are a tree shows in their depth.
+/// Reads entries in the order of the section, which is that of a walk through their tree.
 pub(super) struct Entries<'a> {
     sections: &'a Sections,
     table: &'a Table,
@@ -209,12 +212,12 @@ pub(super) struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The next one; `None` at the end of the unit. [`Entries::attributes`] or [`Entries::skip`] go
-    /// on from there.
+    /// The next entry; `None` at the end of the unit. Call [`Entries::attributes`] or [`Entries::skip`]
+    /// before the next call.
     pub(super) fn next(&mut self, budget: &mut Budget) -> Result<Option<Entry<'a>>> {
         while !self.input.is_empty() {
             budget.work(1)?;
-            let at = place(self.sections, Section::Info, &self.input);
+            let at = section_offset(self.sections, Section::Info, &self.input);
             let code = self.input.read_uleb128()?;
             if code == 0 {
                 self.depth = self.depth.saturating_sub(1);
@@ -231,7 +234,7 @@ impl<'a> Entries<'a> {
         Ok(None)
     }
 
-    /// Shows the attributes of the entry that has just come.
+    /// Calls `each` with the attributes of the entry that was read last.
     pub(super) fn attributes(
         &mut self,
         entry: &Entry<'a>,
@@ -245,7 +248,7 @@ impl<'a> Entries<'a> {
                     self.value(form, None, budget)?;
                 }
                 Step::Read(name, form) => each(name, self.value(form, None, budget)?),
-                Step::Known(name, value) => {
+                Step::ImplicitConst(name, value) => {
                     each(name, self.value(DW_FORM_implicit_const, Some(value), budget)?);
                 }
             }
@@ -253,6 +256,7 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
+    /// Skips the attributes of the entry that was read last.
     pub(super) fn skip(&mut self, entry: &Entry<'a>, budget: &mut Budget) -> Result<()> {
         for step in entry.steps {
             match *step {
@@ -260,7 +264,7 @@ impl<'a> Entries<'a> {
                 Step::SkipValue(form) | Step::Read(_, form) => {
                     self.value(form, None, budget)?;
                 }
-                Step::Known(..) => {}
+                Step::ImplicitConst(..) => {}
             }
         }
         Ok(())
@@ -277,20 +281,20 @@ impl<'a> Entries<'a> {
 struct UnitRange {
     begin: u64,
     end: u64,
-    /// The least `begin` of this and all that follow.
+    /// The least `begin` of this range and all after it.
     min_begin: u64,
     unit: u32,
 }
 
-/// Takes a range of addresses.
+/// Adds a range of addresses.
 type AddRange<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
-/// Shows the ranges of the line program that is so far in the section.
+/// Calls back with the address ranges of the line program at an offset.
 type LineRanges<'a> = dyn FnMut(&mut Budget, usize, &mut AddRange<'_>) -> Result<()> + 'a;
 
 /// All units of an image.
 #[derive(Debug, Default)]
 pub(super) struct Units {
-    /// Where each begins, ascending.
+    /// The offset of each, ascending. A unit's number is its index here.
     starts: Vec<usize>,
     /// Ascending by their ends.
     ranges: Vec<UnitRange>,
@@ -299,17 +303,17 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// Looks through all units, until the budget is spent. `lines` shows the ranges of a unit's line
-    /// program, for those units that do not tell where their code is.
+    /// Reads the root entries of all units, until the budget is spent. `lines` gives the ranges of a line
+    /// program, for units that do not state where their code is.
     pub(super) fn find(
         sections: &Sections,
         budget: &mut Budget,
         mut lines: impl FnMut(&mut Budget, usize, &mut AddRange<'_>) -> Result<()>,
     ) -> Units {
         let mut units = Units::default();
-        // If it is spent, what was found counts.
+        // When the budget is spent, the units that were found count.
         let _ = units.find_all(sections, budget, &mut lines);
-        // A unit that states the same code a million times is found there once.
+        // Merged, so that a unit that states the same code a million times is found once.
         units.ranges.sort_unstable_by_key(|range| (range.unit, range.begin));
         units.ranges.dedup_by(|next, before| {
             let is_one = next.unit == before.unit && next.begin < before.end;
@@ -348,8 +352,9 @@ impl Units {
         Ok(())
     }
 
-    /// Where the code of a unit is, in order of preference: as `DW_AT_ranges` says, `.debug_aranges`,
-    /// `DW_AT_low_pc` with `DW_AT_high_pc`, or its line program.
+    /// Finds the ranges of a unit's code. The source is the first of these that has any:
+    /// `.debug_aranges`, unless the unit has `DW_AT_ranges`; `DW_AT_ranges`, or `DW_AT_low_pc` with
+    /// `DW_AT_high_pc`; the line program.
     fn find_ranges(
         &mut self,
         sections: &Sections,
@@ -360,7 +365,7 @@ impl Units {
         lines: &mut LineRanges<'_>,
     ) -> Result<()> {
         let header = Header::parse(sections, start)?;
-        // The others have no code.
+        // Type units and partial units have no code.
         if !matches!(header.kind, DW_UT_compile | DW_UT_skeleton | DW_UT_split_compile) {
             return Ok(());
         }
@@ -374,7 +379,7 @@ impl Units {
             let first = sets.partition_point(|&(info, _)| info < start);
             let sets = sets.get(first..).unwrap_or_default();
             for &(_, set) in sets.iter().take_while(|&&(info, _)| info == start) {
-                any |= of_address_set(sections, set, budget, &mut add)?;
+                any |= each_range_of_set(sections, set, budget, &mut add)?;
             }
         }
         if !any {
@@ -400,7 +405,7 @@ impl Units {
         Ok(())
     }
 
-    /// Which units may have code in these addresses, and in which of them.
+    /// The ranges of units that overlap these addresses: the unit's number, the range's begin and end.
     pub(super) fn at(&self, begin: u64, end: u64) -> impl Iterator<Item = (u32, u64, u64)> + '_ {
         let first = self.ranges.partition_point(|range| range.end <= begin);
         let ranges = self.ranges.get(first..).unwrap_or_default().iter();
@@ -410,7 +415,7 @@ impl Units {
             .map(|range| (range.unit, range.begin, range.end))
     }
 
-    /// The unit of this number, and what its root entry says; read once.
+    /// The unit of this number, with its root entry. It is read once.
     pub(super) fn get(
         &mut self,
         sections: &Sections,
@@ -423,7 +428,7 @@ impl Units {
         let start = *self.starts.get(number as usize)?;
         budget.work(16).ok()?;
         budget.keep::<[Unit; 2]>(1).ok()?;
-        budget.small().ok()?;
+        budget.require_memory().ok()?;
         let tables = &mut self.tables;
         let unit = budget.share(|budget| {
             let header = Header::parse(sections, start)?;
@@ -434,14 +439,14 @@ impl Units {
         unit
     }
 
-    /// The number of the unit that has what is at this place in the section.
+    /// The number of the unit that contains this offset in the section.
     pub(super) fn holding(&self, at: usize) -> Option<u32> {
         let after = self.starts.partition_point(|&start| start <= at);
         u32::try_from(after.checked_sub(1)?).ok()
     }
 }
 
-/// For each set of addresses in `.debug_aranges`: of which unit it is, and where it is; ascending.
+/// The sets of `.debug_aranges`: the offsets of the unit and of the set, ascending.
 fn address_sets(sections: &Sections, budget: &mut Budget) -> Result<Vec<(usize, usize)>> {
     let aranges =
         DebugAranges::from(EndianSlice::new(sections.bytes(Section::Aranges), LittleEndian));
@@ -455,8 +460,8 @@ fn address_sets(sections: &Sections, budget: &mut Budget) -> Result<Vec<(usize, 
     Ok(sets)
 }
 
-/// Shows the ranges of a set of addresses. Whether there was any.
-fn of_address_set(
+/// Calls `add` with the ranges of a set of `.debug_aranges`. Returns whether there was any.
+fn each_range_of_set(
     sections: &Sections,
     set: usize,
     budget: &mut Budget,
