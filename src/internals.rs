@@ -1,9 +1,9 @@
-//! What fuzzers and mutation tests call: the parts that hostile bytes reach, one by one.
+//! Entry points for fuzzers and mutation tests: the stages that read hostile bytes, one by one.
 //!
-//! **This is no part of the API.** It is there with the feature `internals` only, and changes or goes
-//! without notice. No function runs code of an image, so all of them are safe: IFUNC resolvers are not
-//! called (what refers to one is bound to the resolver), nor are constructors and destructors, and
-//! no library is opened. All else is what a load does.
+//! **This is not part of the API.** It exists only with the feature `internals`, and may change or disappear
+//! without notice. All functions are safe, since none runs code of an image: IFUNC resolvers are not
+//! called (references are bound to the resolver), constructors and destructors do not run, and no library is
+//! opened. All else is as in a load.
 
 #![allow(unsafe_code)]
 
@@ -30,12 +30,12 @@ use crate::profile::functions;
 use crate::services;
 use crate::tls;
 
-/// How an image gets into place.
+/// The way to load an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Copied from bytes elsewhere: [`Loader::load`](crate::Loader::load).
     Copy,
-    /// Where it was received: [`Loader::load_buffer`](crate::Loader::load_buffer).
+    /// In the buffer that it was received into: [`Loader::load_buffer`](crate::Loader::load_buffer).
     Buffer,
     /// Two instances of a [`Template`].
     Template,
@@ -46,7 +46,7 @@ impl Way {
     pub const ALL: [Way; 3] = [Way::Copy, Way::Buffer, Way::Template];
 }
 
-/// An image in place that nothing of has run, nor will. It is unloaded when it is dropped.
+/// A loaded image of which no code has run or will run. Dropping it unloads it.
 #[derive(Debug)]
 pub struct Idle {
     library: Library,
@@ -60,7 +60,7 @@ fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
     settings
 }
 
-/// Reads the image, plans its pages, and binds each reference. Debuggers are to be told nothing.
+/// Parses the image, plans its pages, and binds its references, without a debug entry.
 ///
 /// # Errors
 /// See [`Error`].
@@ -69,7 +69,7 @@ pub fn parse_plan_bind(bytes: &[u8]) -> Result<(), Error> {
         .map(drop)
 }
 
-/// Maps, relocates and seals the image, and tells the unwinder and debuggers of it.
+/// Maps, relocates and protects the image, and registers it with the unwinder and debuggers.
 ///
 /// # Errors
 /// See [`Error`].
@@ -89,22 +89,22 @@ pub fn load_without_running(
         Way::Copy => {
             let prepared =
                 startup::prepare(&settings, Bytes::Borrowed(bytes), Instances::One, None)?;
-            (Library::only_placed(prepared, None)?, None)
+            (Library::single_instance_uninitialised(prepared, None)?, None)
         }
         Way::Buffer => {
             let prepared = startup::prepare(&settings, received()?, Instances::One, None)?;
-            (Library::only_placed(prepared, None)?, None)
+            (Library::single_instance_uninitialised(prepared, None)?, None)
         }
         Way::Template => {
             let template =
                 Template::new(startup::prepare(&settings, received()?, Instances::Many, None)?);
-            (template.place(None)?, Some(template.place(None)?))
+            (template.instance_uninitialised(None)?, Some(template.instance_uninitialised(None)?))
         }
     };
     Ok(Idle { library, _other: other })
 }
 
-/// As [`load_without_running`] with [`Way::Copy`], with calls to be bound when they are first made. None is.
+/// As [`load_without_running`] with [`Way::Copy`], but with lazy binding. No call is ever made.
 ///
 /// # Errors
 /// See [`Error`].
@@ -112,17 +112,18 @@ pub fn load_lazily_without_running(bytes: &[u8]) -> Result<Idle, Error> {
     let mut settings = settings(Debug::Off, None);
     settings.lazy = true;
     let prepared = startup::prepare(&settings, Bytes::Borrowed(bytes), Instances::One, None)?;
-    Ok(Idle { library: Library::only_placed(prepared, None)?, _other: None })
+    Ok(Idle { library: Library::single_instance_uninitialised(prepared, None)?, _other: None })
 }
 
 impl Idle {
-    /// Has the calling thread get its block of the image's thread-local variables. Whether there are any.
+    /// Allocates the calling thread's block of the image's thread-local variables. Returns whether it has any;
+    /// also false for blocks that are larger, or aligned more strictly, than 16 MiB.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If there is no memory for the block.
     pub fn touch_thread_locals(&self) -> Result<bool, Error> {
         let loaded = self.library.group().member(0);
-        // Larger ones are allowed, and take the memory that they ask for.
+        // Larger blocks are valid, but would take a fuzzer's memory.
         let is_small = |segment: &&TlsSegment| segment.size <= 1 << 24 && segment.align <= 1 << 24;
         let Some(tls) = &loaded.tls else { return Ok(false) };
         if loaded.decoded.tls.as_ref().filter(is_small).is_none() {
@@ -139,12 +140,12 @@ impl Idle {
         self.library.address_range()
     }
 
-    /// Looks at each exported symbol, and asks which one lies at its address. How many there are.
+    /// Reads all exported symbols, and looks the addresses of some of them up. Returns the number of symbols.
     pub fn look_at_symbols(&self) -> usize {
         let symbols = self.library.symbols();
         let seen = symbols.map(|symbol| (symbol.name().len(), symbol.version().map(str::len)));
         let count = seen.count();
-        // Each of these questions goes through the whole table.
+        // Each look-up reads the whole table.
         let addresses = self.library.symbols().take(16).map(|symbol| symbol.address());
         for address in addresses.collect::<Vec<_>>() {
             let _ = self.library.symbol_at(address);
@@ -152,7 +153,7 @@ impl Idle {
         count
     }
 
-    /// As [`symbolize`], of the address that the image states as `address`.
+    /// As [`symbolize`], for an address that is relative to the load bias.
     pub fn symbolize(&self, address: u64) -> Vec<Frame> {
         symbolize(self.library.load_bias().wrapping_add(address as usize))
     }
@@ -174,11 +175,11 @@ impl Idle {
     }
 }
 
-/// What debuggers would be given for the image, where it lies at another place than it states. Empty
-/// with [`Debug::Off`]. `shared` as for a [`Template`], which keeps once what is the same for all.
+/// The symfile of the image at some load bias. Empty with [`Debug::Off`]. With `shared` it is made as for a
+/// [`Template`], whose instances share most of it.
 ///
 /// # Errors
-/// What the image, or the form, is refused for.
+/// Why the image or the symfile is refused.
 pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, String> {
     let text = |error: &dyn Display| error.to_string();
     let image =
@@ -206,33 +207,33 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
     Ok(last)
 }
 
-/// Finds all addresses in the DWARF of an ELF file, which need not be an image, and moves them. In
-/// how many bytes of debug sections.
+/// Finds all addresses in the DWARF of an ELF file, which need not be an image, and relocates them. Returns
+/// the size of the debug sections.
 ///
 /// # Errors
-/// Why that cannot be done.
+/// Why the DWARF is refused.
 pub fn rewrite_dwarf(file: &[u8]) -> Result<usize, String> {
     debug::internals::rewrite_dwarf(file, LoadBias::between(Vaddr(0), 0x7f12_3456_7000))
 }
 
-/// The image's file with the DWARF of a package (`.dwp`) in the place of its skeletons.
+/// The image's file, with its skeleton units replaced by the units of a package (`.dwp`).
 ///
 /// # Errors
-/// Why that cannot be done.
+/// Why the package is refused.
 pub fn join(image: &[u8], package: &[u8]) -> Result<Vec<u8>, String> {
     debug::join(image, package, debug::Maximum::default()).map_err(|error| error.to_string())
 }
 
-/// Unpacks a debug section that is compressed, by its flag `SHF_COMPRESSED` or (`by_name`) as one
-/// whose name begins with `.zdebug_`.
+/// Unpacks a compressed debug section: one with the flag `SHF_COMPRESSED`, or, with `by_name`, one whose name
+/// begins with `.zdebug_`.
 ///
 /// # Errors
-/// Why that cannot be done.
+/// Why the section is refused.
 pub fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> {
     debug::internals::inflate(section, by_name)
 }
 
-/// What [`symbolize`] says of the address that the image states as `address`.
+/// Loads an image, and returns what [`symbolize`] returns for an address that is relative to the load bias.
 ///
 /// # Errors
 /// As [`load_without_running`].
@@ -240,11 +241,11 @@ pub fn symbolize_in(bytes: &[u8], address: u64) -> Result<Vec<Frame>, Error> {
     load_without_running(bytes, Way::Copy, Debug::Full, None).map(|idle| idle.symbolize(address))
 }
 
-/// What backtraces read in the DWARF of an ELF file, which need not be an image: how many functions the
-/// addresses lie in, and the lines from the first address to the last.
+/// Reads the DWARF of an ELF file, which need not be an image, as for backtraces. Returns the number of
+/// functions that the addresses lie in, and the number of lines from the first address to the last.
 ///
 /// # Errors
-/// Where the file has no debug sections to be read.
+/// Why the debug sections cannot be read.
 pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), String> {
     let sections = debug::internals::debug_sections(file)?.into_iter();
     let read = sections.filter_map(|(name, contents)| {
@@ -258,7 +259,7 @@ pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), Stri
     Ok((frames, dwarf.lines(Vaddr(first)..Vaddr(last)).len()))
 }
 
-/// How many functions profilers are told of, and the length of their names.
+/// The number of functions that profilers see, and the total length of their names.
 ///
 /// # Errors
 /// See [`Error`].
@@ -269,12 +270,12 @@ pub fn functions(bytes: &[u8]) -> Result<(usize, usize), Error> {
     Ok((functions.len(), functions.iter().map(|function| function.name.len()).sum()))
 }
 
-/// A function's name as people write it.
+/// The demangled name of a function; the name itself if it cannot be demangled.
 pub fn demangle(name: &str) -> String {
     demangled(name).into_owned()
 }
 
-/// Whether images get a version of memdl's instead of the C library's function of this name.
+/// Whether memdl replaces the C library's function of this name for images.
 pub fn is_service(name: &str) -> bool {
     services::replacement(name.as_bytes()).is_some()
 }

@@ -12,25 +12,24 @@ use crate::memory::buffer::ImageBuffer;
 impl ImageBuffer {
     /// `len` zero bytes.
     ///
-    /// The first buffer of a process also sets memdl up, which the first load would do otherwise. It takes
-    /// some 20 microseconds: best before the bytes arrive.
+    /// The first buffer of a process also sets memdl up, which takes about 20 microseconds. Otherwise the
+    /// first load does it. So make the buffer before the bytes arrive.
     ///
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
-        // Whoever waits for bytes has time for what the first load would have to find out.
+        // The caller still waits for the bytes, so this costs the first load less.
         startup::set_up()?;
         require_memory()?;
         ImageBuffer::zeroed(len)
     }
 
-    /// The bytes of `reader` up to its end. `size_hint` is the expected number of bytes; a right hint saves
-    /// work.
+    /// Reads `reader` to its end. `size_hint` is the expected number of bytes; an exact hint saves work.
     ///
     /// # Errors
     /// [`Error::System`] if reading fails or the system has no memory to give.
     pub fn read_from(mut reader: impl Read, size_hint: usize) -> Result<ImageBuffer, Error> {
-        // One byte more than expected, so that the end of the data is met without growing.
+        // One byte more than expected: the read that finds the end needs room, too.
         let mut buffer = ImageBuffer::new(size_hint.saturating_add(1))?;
         let mut filled = 0;
         loop {
@@ -41,7 +40,7 @@ impl ImageBuffer {
             let most = room.len();
             match reader.read(room) {
                 Ok(0) => break,
-                // A reader is safe code, which may claim anything.
+                // An implementation of `Read` may return a wrong count.
                 Ok(count) if count > most => {
                     let what = "the reader says that it has read more than there was room for";
                     return Err(Error::system("reading an image", io::Error::other(what)));

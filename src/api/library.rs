@@ -1,4 +1,4 @@
-//! The types that callers hold: a loaded [`Library`], its [`Symbol`]s, a [`Template`] of instances.
+//! The types that callers hold: a loaded [`Library`], its [`Symbol`]s, and a [`Template`] of instances.
 
 #![allow(unsafe_code)]
 
@@ -49,7 +49,7 @@ pub struct Library {
     group: Arc<LoadGroup>,
 }
 
-// A panic in a resolver of the caller's leaves a library as it was.
+// A panic in a callback leaves a library as it was.
 impl UnwindSafe for Library {}
 impl RefUnwindSafe for Library {}
 
@@ -58,7 +58,7 @@ impl Library {
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
-    pub(crate) unsafe fn only(prepared: Prepared<'_>) -> Result<Library, Error> {
+    pub(crate) unsafe fn single_instance(prepared: Prepared<'_>) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
         Ok(Library { group: unsafe { instantiate::single_instance(prepared)? } })
     }
@@ -66,7 +66,7 @@ impl Library {
     #[cfg(any(test, feature = "internals"))]
     /// The only instance, mapped and relocated. Its constructors have not run. IFUNC resolvers run if
     /// `may_run` allows it.
-    pub(crate) fn only_placed(
+    pub(crate) fn single_instance_uninitialised(
         prepared: Prepared<'_>,
         may_run: Option<MayRun>,
     ) -> Result<Library, Error> {
@@ -121,7 +121,7 @@ impl Library {
         let wanted = version.map_or(VersionMatch::Default, |version| {
             VersionMatch::Version(Version::exact(version))
         });
-        // Null is no place: a function pointer could not even hold it.
+        // A symbol at address 0 counts as missing: a function pointer cannot be null.
         let address = dlsym::in_library(&self.group, 0, &SymbolName::new(name), wanted)?;
         match address.filter(|at| !at.is_null()) {
             Some(address) => Ok(Symbol { address, library: PhantomData, kind: PhantomData }),
@@ -153,7 +153,7 @@ impl Library {
         self.loaded().mapping.load_bias().get()
     }
 
-    /// From the image's first page to the end of its last.
+    /// The addresses from the image's first page to the end of its last one.
     pub fn address_range(&self) -> Range<usize> {
         self.loaded().mapping.address_range()
     }
@@ -161,7 +161,7 @@ impl Library {
     /// All symbols that the library exports, in the order of its symbol table.
     pub fn symbols(&self) -> impl Iterator<Item = ExportedSymbol<'_>> + '_ {
         let loaded = self.loaded();
-        // The iterator of a view that lives in it cannot be returned; the indices can.
+        // The iterator cannot own the table and borrow from it, so each step makes the table anew.
         (0..loaded.symbols().len()).filter_map(move |index| {
             let table = loaded.symbols();
             let symbol = table.export(index)?;
@@ -409,14 +409,14 @@ impl Template {
     /// As [`Library::from_bytes`].
     pub unsafe fn instantiate(&self) -> Result<Library, Error> {
         // SAFETY: the caller's promise.
-        let library = self.place(Some(unsafe { MayRun::promised() }))?;
-        // SAFETY: it is in place, and no constructor has run; the rest is the caller's promise.
+        let library = self.instance_uninitialised(Some(unsafe { MayRun::promised() }))?;
+        // SAFETY: it is mapped and relocated, and no constructor has run; the rest is the caller's promise.
         unsafe { library.group.initialise() };
         Ok(library)
     }
 
     /// Makes one more instance. Its constructors have not run. IFUNC resolvers run if `may_run` allows it.
-    pub(crate) fn place(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
+    pub(crate) fn instance_uninitialised(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
         require_memory()?;
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
@@ -429,8 +429,8 @@ impl Template {
         Ok(Library { group: instance_uninitialised(&self.prepared, None, &mut register, may_run)? })
     }
 
-    /// The name of an image that can never be unloaded, if there is one.
-    pub(crate) fn stays(&self) -> Option<&str> {
+    /// The name of an image of the group that can never be unloaded, if there is one.
+    pub(crate) fn permanent_member(&self) -> Option<&str> {
         let members = &self.prepared.members;
         if self.prepared.policy.seal {
             return Some(self.name());

@@ -287,7 +287,7 @@ impl Loader {
             Some(may_run),
         )?;
         // SAFETY: the caller's promise.
-        unsafe { Library::only(prepared) }
+        unsafe { Library::single_instance(prepared) }
     }
 
     /// Loads a shared library that was received into an [`ImageBuffer`].
@@ -303,11 +303,11 @@ impl Loader {
         let bytes = Bytes::Buffer(Arc::new(buffer));
         let prepared = startup::prepare(&self.settings, bytes, Instances::One, Some(may_run))?;
         // SAFETY: the caller's promise.
-        unsafe { Library::only(prepared) }
+        unsafe { Library::single_instance(prepared) }
     }
 
-    /// Parses, binds, and makes what instances share: all work that can be done before an instance is needed.
-    /// Takes as long as some loads. Runs no code of the image.
+    /// Parses and binds a library, and makes what its instances share. It takes as long as a few loads, and
+    /// runs no code of the image.
     ///
     /// # Errors
     /// As [`Loader::load`].
@@ -318,7 +318,7 @@ impl Loader {
     /// to run here; their destructors run if the load fails. The IFUNC resolver of a library that is already
     /// in the process runs if the image refers to it.
     pub unsafe fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {
-        // It is quicker than other memory to come by, and large images are in large pages.
+        // The buffer is populated by one system call, and a large one lies in huge pages.
         let mut kept = ImageBuffer::new(bytes.len())?;
         kept.copy_from_slice(bytes);
         let kept = Bytes::Buffer(Arc::new(kept));

@@ -1,4 +1,4 @@
-//! Pools of instances that are reset and used again: [`Pool`].
+//! [`Pool`]: instances that are reset and used again.
 //!
 //! An instance stays mapped, bound, and registered with the unwinder and debuggers. A reset restores the
 //! state that the image itself owns: its writable data, and its thread-local variables in all threads. State
@@ -102,7 +102,7 @@ pub struct Pool {
 
 /// An instance that was acquired from a [`Pool`]: a [`Library`] that returns to its pool when it is dropped.
 pub struct Pooled {
-    /// Until it is dropped.
+    /// `None` only in `drop`.
     instance: Option<Instance>,
     pool: Arc<Shared>,
 }
@@ -128,12 +128,12 @@ struct Instance {
     after: Option<State>,
 }
 
-/// The state of an instance at one moment.
+/// A snapshot of an instance.
 #[derive(Default)]
 struct State {
     memory: Snapshot,
-    /// How many things it was bound to.
-    kept: usize,
+    /// The number of the group's dependencies.
+    dependencies: usize,
 }
 
 impl Template {
@@ -211,7 +211,7 @@ impl State {
     /// # Safety
     /// As [`Snapshot::take`].
     unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
-        self.kept = group.dependency_count();
+        self.dependencies = group.dependency_count();
         // SAFETY: the caller's promise.
         unsafe { self.memory.take(group) }
     }
@@ -221,20 +221,20 @@ impl State {
     unsafe fn restore(&self, group: &LoadGroup) {
         // SAFETY: the caller's promise.
         unsafe { self.memory.restore() };
-        // Calls that were bound since are not any more.
-        group.truncate_dependencies(self.kept);
+        // The restored data has no calls any more that were bound lazily since.
+        group.truncate_dependencies(self.dependencies);
     }
 }
 
 impl Instance {
     /// Mapped and relocated; its constructors have not run.
     fn new(pool: &Shared, may_run: MayRun) -> Result<Instance, Error> {
-        if let Some(name) = pool.template.stays() {
+        if let Some(name) = pool.template.permanent_member() {
             let what =
                 "a pool of a library that is never unloaded (DF_1_NODELETE, or Loader::seal)";
             return Err(Error::unsupported(what).in_image(name));
         }
-        let library = pool.template.place(Some(may_run))?;
+        let library = pool.template.instance_uninitialised(Some(may_run))?;
         let group = library.group();
         let keep_before =
             pool.reset == Reset::BeforeConstructors || pool.needs_before.load(Ordering::Relaxed);
@@ -260,15 +260,15 @@ impl Instance {
             return;
         }
         let after = self.after.take();
-        // The values that a key has in all threads cannot be brought back.
+        // The values of a key in other threads cannot be restored.
         let can_go_back = !group.libc_registrations().take().keys;
         // SAFETY: the caller's promise: constructors are done.
         if can_go_back && unsafe { end_thread(group) } && group.reset_thread_locals().is_ok() {
             let mut after = after.unwrap_or_default();
-            // SAFETY: constructors that were run to their end leave nothing that goes on, by the
+            // SAFETY: the constructors have returned, and no other thread runs code of the group, by the
             // caller's promise.
             let is_taken = unsafe { after.take(group) }.is_ok();
-            // Without memory for it, the instance goes the long way, or is not used again.
+            // Without memory for it, the instance is reset the long way, or is not used again.
             self.after = is_taken.then_some(after);
         }
     }
@@ -345,9 +345,9 @@ impl Deref for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        // Dropped at the end, unless it is parked: it is unloaded then, while no lock is held.
+        // Unless it is parked, the drop at the end unloads it, when no lock is held.
         let Some(mut instance) = self.instance.take() else { return };
-        // SAFETY: whoever acquired it promised so for this moment.
+        // SAFETY: the caller of `acquire` promised this for the release.
         unsafe {
             if end_thread(instance.library.group())
                 && !self.pool.is_full()

@@ -22,18 +22,18 @@ use crate::tls;
 use crate::unwind;
 
 /// Registers the handlers when the program starts, so that they also cover a fork during the first load.
-unsafe extern "C" fn survive() {
-    // SAFETY: three functions of the type that is asked for. Should there be no memory to note
-    // them, forks are as dangerous as without.
+unsafe extern "C" fn register_fork_handlers() {
+    // SAFETY: three functions of the right type. If it fails for lack of memory, a child of a fork may find
+    // locks held.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }
 
 #[used]
 #[unsafe(link_section = ".init_array")]
-static SURVIVE: unsafe extern "C" fn() = survive;
+static REGISTER_FORK_HANDLERS: unsafe extern "C" fn() = register_fork_handlers;
 
-/// Whether the process is set up. It happens under a lock: a fork in the middle of it would leave the child
-/// waiting.
+/// Whether the process is set up. The lock is held meanwhile, so that a fork waits: the child would have half
+/// of the state.
 static SET_UP: Lock<bool> = Lock::new(Rank::SetUp, false);
 
 /// Sets up the state that memdl needs once in a process. Each load and the first buffer begin with it.
@@ -41,9 +41,8 @@ pub(crate) fn set_up() -> Result<(), Error> {
     let mut done = SET_UP.lock();
     if !*done {
         require_memory()?;
-        // The static is reached by the linker only through this object file; a look at it makes
-        // sure that it is part of the link.
-        std::hint::black_box(&SURVIVE);
+        // The static is linked only if this object file is: a reference to it makes sure of that.
+        std::hint::black_box(&REGISTER_FORK_HANDLERS);
         process::stay_loaded();
         tls::set_up();
         startup_set::set_up()?;
@@ -53,7 +52,7 @@ pub(crate) fn set_up() -> Result<(), Error> {
     Ok(())
 }
 
-/// From bytes to a bound group, in a process that is set up.
+/// Sets the process up, then parses and binds a group.
 pub(crate) fn prepare<'d>(
     settings: &Settings,
     bytes: Bytes<'d>,

@@ -99,7 +99,7 @@ pub enum Error {
     },
 
     /// There is not enough memory for the image.
-    #[error("{}: out of memory: {bytes} bytes are not to be had", Escaped(image))]
+    #[error("{}: out of memory: cannot allocate {bytes} bytes", Escaped(image))]
     OutOfMemory {
         /// The image's name; empty where there is no memory for the name either.
         image: String,

@@ -60,7 +60,7 @@ impl OwnedFrame {
     }
 }
 
-/// Shows the functions that an address in a library lies in.
+/// [`symbolize`](crate::symbolize()), with a callback.
 ///
 /// # Safety
 /// The header's contract.
@@ -70,7 +70,7 @@ pub unsafe extern "C-unwind" fn memdl_symbolize(
     callback: Option<FrameCallback>,
     user: *mut c_void,
 ) -> c_int {
-    // It may be the last to hold on to a library, whose destructors then run.
+    // It may drop the last reference to a library, whose destructors then run.
     let frames = transparent(|| crate::symbolize(address.addr()));
     let input = caught(|| {
         let frames = try_collect_ok(frames.iter().map(OwnedFrame::new))?;

@@ -12,11 +12,11 @@ use crate::ImageBuffer;
 /// `memdl_buffer`.
 pub struct BufferHandle {
     pub(super) buffer: ImageBuffer,
-    /// Of `buffer`'s bytes, which C writes to without asking.
+    /// The start of the bytes: C may write to them at any time, so no later call borrows them.
     data: *mut c_void,
 }
 
-/// Zeroed memory to receive a library into.
+/// [`ImageBuffer::new`].
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_buffer_new(len: usize) -> *mut BufferHandle {
     give(caught(|| {
@@ -37,13 +37,13 @@ pub unsafe extern "C" fn memdl_buffer_data(buffer: *const BufferHandle) -> *mut 
     buffer.map_or(ptr::null_mut(), |buffer| buffer.data)
 }
 
-/// How many there are.
+/// The buffer's size.
 ///
 /// # Safety
 /// The header's contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memdl_buffer_size(buffer: *const BufferHandle) -> usize {
-    // SAFETY: the header's contract. Asks for the length alone: C may be writing to the bytes.
+    // SAFETY: the header's contract. The length is read without a borrow of the bytes.
     let buffer = caught(|| unsafe { handle(buffer, "buffer") });
     buffer.map_or(0, |buffer| buffer.buffer.len())
 }

@@ -1,4 +1,4 @@
-//! Errors as text for each thread; panics and exceptions on their way up (see the head of the folder).
+//! The error text of each thread, and the boundary for panics and exceptions (see the head of the folder).
 
 #![allow(unsafe_code)]
 
@@ -19,7 +19,7 @@ use crate::base::fallible::require_memory;
 use crate::base::fallible::try_c_string;
 use crate::base::fallible::try_format;
 
-/// A failure of this file's or of memdl's, on its way to being a text.
+/// An error of the C API or of memdl, before it becomes a text.
 pub(super) enum Failure {
     Text(Cow<'static, str>),
     Memdl(crate::Error),
@@ -52,31 +52,32 @@ impl From<crate::Error> for Failure {
     }
 }
 
-/// The texts of a thread's failures.
+/// The error texts of a thread.
 #[derive(Default)]
 pub(super) struct ThreadTexts {
     /// The text that `memdl_error` returns next.
     pending: Option<CString>,
-    /// The text that it returned last: C has a pointer to it.
+    /// The text that it returned last. C may still hold a pointer to it.
     returned: Option<CString>,
 }
 
 thread_local! {
     static TEXTS: RefCell<ThreadTexts> = RefCell::default();
-    /// `memdl_error` says this next: there was no memory to say anything else. It needs none itself.
+    /// Whether the next text of `memdl_error` is "out of memory", since there was no memory for another one.
+    /// It needs no allocation.
     static NO_MEMORY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// With this thread's texts; `None` in a thread so far gone that it has none any more.
+/// Calls `change` with this thread's texts; `None` if the ending thread has already dropped them.
 pub(super) fn with_texts<T>(change: impl FnOnce(&mut ThreadTexts) -> T) -> Option<T> {
     TEXTS.try_with(|texts| texts.try_borrow_mut().ok().map(|mut texts| change(&mut texts))).ok()?
 }
 
-/// The value; or `None`, with the failure's text kept for `memdl_error`.
+/// The value; or `None`, and the text is kept for `memdl_error`.
 pub(super) fn noted<T>(result: Result<T, Failure>) -> Option<T> {
     result
         .map_err(|failure| {
-            // Names that come from images are in it.
+            // The text may have names that come from hostile bytes.
             let text =
                 require_memory().and_then(|()| try_format(format_args!("{}", Escaped(failure))));
             match text.map_err(Failure::from).and_then(|text| c_string(&text)) {
@@ -90,10 +91,10 @@ pub(super) fn noted<T>(result: Result<T, Failure>) -> Option<T> {
         .ok()
 }
 
-/// Runs memdl's code: a panic is a failure like any other. No code of images or callbacks may run
-/// in it but what must not throw (resolvers).
+/// Runs code of memdl, and turns a panic into an error. An exception would abort here, so no code of images
+/// may run in it, and no callbacks but those that must not throw (resolvers, verifiers, filters).
 pub(super) fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
-    // A value that a panic leaves half changed is dropped with it or, like the thread's texts, stays valid.
+    // After a panic, values that it left half changed are dropped or, like the thread's texts, valid.
     noted(catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -101,15 +102,14 @@ pub(super) fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> 
     }))
 }
 
-/// Runs what can run code of images: exceptions pass, a panic aborts.
+/// Runs code that may run code of images: exceptions pass, a panic aborts.
 pub(super) fn transparent<T>(body: impl FnOnce() -> T) -> T {
     struct Unwinding {
         was_panicking: bool,
     }
     impl Drop for Unwinding {
         fn drop(&mut self) {
-            // Only panics of the Rust runtime that this is linked with count; a foreign exception
-            // unwinds through here without being one.
+            // True for panics of this Rust runtime only: a foreign exception unwinds without a panic.
             if thread::panicking() && !self.was_panicking {
                 // The panic's own message has been printed.
                 eprintln!("memdl: a panic cannot cross into C: aborting");
@@ -123,12 +123,12 @@ pub(super) fn transparent<T>(body: impl FnOnce() -> T) -> T {
     value
 }
 
-/// C's idea of success.
+/// The status that C gets: 0 for success, -1 for an error.
 pub(super) fn status(done: Option<()>) -> c_int {
     if done.is_some() { 0 } else { -1 }
 }
 
-/// The text of the thread's last failure, once.
+/// The text of the thread's last error. It is returned once.
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_error() -> *const c_char {
     if NO_MEMORY.take() {
@@ -141,13 +141,13 @@ pub extern "C" fn memdl_error() -> *const c_char {
     text.unwrap_or(ptr::null())
 }
 
-/// Up to the first NUL, if there is one.
+/// A C string of the text up to its first NUL.
 pub(super) fn c_string(text: &str) -> Result<CString, Failure> {
     let text = text.split('\0').next().unwrap_or_default();
     Ok(try_c_string(text.as_bytes())?.unwrap_or_default())
 }
 
-/// Null for `None`.
+/// A pointer to the string; null for `None`.
 pub(super) fn pointer(text: &Option<CString>) -> *const c_char {
     text.as_ref().map_or(ptr::null(), |text| text.as_ptr())
 }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_error_like_others() {
+    fn a_panic_becomes_an_error() {
         assert_eq!(last_error(), None);
         assert!(caught(|| -> Result<(), Failure> { panic!("as a test, {}", 1) }).is_none());
         assert_eq!(last_error().as_deref(), Some("memdl panicked: as a test, 1"));
@@ -174,21 +174,21 @@ mod tests {
 
     #[test]
     fn a_nul_in_a_text_is_escaped() {
-        assert!(noted::<()>(Err("told\0told".into())).is_none());
-        assert_eq!(last_error().as_deref(), Some("told\\u{0}told"));
+        assert!(noted::<()>(Err("one\0two".into())).is_none());
+        assert_eq!(last_error().as_deref(), Some("one\\u{0}two"));
     }
 
     #[test]
     fn without_memory_the_text_takes_none() {
         assert!(noted::<()>(Err(crate::Error::out_of_memory(7).into())).is_none());
-        assert_eq!(last_error().as_deref(), Some(": out of memory: 7 bytes are not to be had"));
+        assert_eq!(last_error().as_deref(), Some(": out of memory: cannot allocate 7 bytes"));
         NO_MEMORY.set(true);
         assert_eq!(last_error().as_deref(), Some("out of memory"));
         assert_eq!(last_error(), None);
     }
 
     #[test]
-    fn what_is_transparent_gives_its_value() {
+    fn transparent_returns_the_value() {
         assert_eq!(transparent(|| 5), 5);
     }
 }

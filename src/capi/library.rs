@@ -1,4 +1,4 @@
-//! `memdl_library`: opening, closing, and what is known of a library.
+//! `memdl_library`: opening, closing and describing a library.
 
 #![allow(unsafe_code)]
 
@@ -30,7 +30,7 @@ pub struct LibraryHandle {
     soname: Option<CString>,
 }
 
-/// A library, and what becomes of it when it is closed.
+/// A library, and what closing it does: unload it, or return it to its pool.
 pub(super) enum Held {
     Own(Library),
     OfPool(Pooled),
@@ -61,14 +61,14 @@ pub(super) fn loaded(result: Result<Library, crate::Error>) -> *mut LibraryHandl
     give(caught(|| LibraryHandle::new(Held::Own(result?))))
 }
 
-/// The half of a load that runs code of the library.
+/// The second half of a load, which runs code of the library.
 ///
 /// # Safety
 /// As [`Library::from_bytes`].
 pub(super) unsafe fn instantiated(prepared: Option<Prepared<'_>>) -> *mut LibraryHandle {
     let Some(prepared) = prepared else { return ptr::null_mut() };
     // SAFETY: the caller's promise.
-    loaded(transparent(|| unsafe { Library::only(prepared) }))
+    loaded(transparent(|| unsafe { Library::single_instance(prepared) }))
 }
 
 /// Loads a library from its bytes.
@@ -97,7 +97,7 @@ pub unsafe extern "C-unwind" fn memdl_open(
     unsafe { instantiated(prepared) }
 }
 
-/// Loads a library from a buffer, which it takes, whatever comes of it.
+/// Loads a library from a buffer. Takes the buffer, even if the load fails.
 ///
 /// # Safety
 /// The header's contract: runs constructors.
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn memdl_soname(library: *const LibraryHandle) -> *const c
     library.map_or(ptr::null(), |library| pointer(&library.soname))
 }
 
-/// Run-time address minus stated address.
+/// [`Library::load_bias`].
 ///
 /// # Safety
 /// The header's contract.
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn memdl_load_bias(library: *const LibraryHandle) -> usize
     library.map_or(0, |library| library.library.load_bias())
 }
 
-/// Where it lies.
+/// [`Library::address_range`].
 ///
 /// # Safety
 /// The header's contract.

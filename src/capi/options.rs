@@ -1,4 +1,4 @@
-//! `memdl_options`: the options of a load, and the callbacks that a C host gives.
+//! `memdl_options`: load options and the callbacks of a C host.
 
 #![allow(unsafe_code)]
 
@@ -65,7 +65,7 @@ pub type ImportFilter = unsafe extern "C" fn(request: *const CRequest, user: *mu
 /// The function that frees a callback's context.
 pub type FreeUser = unsafe extern "C" fn(user: *mut c_void);
 
-/// The loader of these options; null are the defaults.
+/// The loader with these options; with the defaults for null.
 ///
 /// # Safety
 /// Null, or options that live, and that nobody changes, for `'a`.
@@ -75,7 +75,7 @@ pub(super) unsafe fn loader_of<'a>(options: *const Options) -> Cow<'a, Loader> {
     options.map_or_else(|| Cow::Owned(Loader::new()), |options| Cow::Borrowed(&options.loader))
 }
 
-/// The defaults.
+/// Default options.
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_options_new() -> *mut Options {
     give(caught(|| {
@@ -84,11 +84,11 @@ pub extern "C" fn memdl_options_new() -> *mut Options {
     }))
 }
 
-/// Frees options; what was loaded with them stays.
+/// Frees options. Libraries that were loaded with them stay.
 ///
 /// # Safety
-/// The header's contract. They may be the last to hold on to libraries (`memdl_options_depends_on`),
-/// whose destructors then run.
+/// The header's contract. This may drop the last reference to a library (`memdl_options_depends_on`), whose
+/// destructors then run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn memdl_options_free(options: *mut Options) {
     if !options.is_null() {
@@ -98,10 +98,10 @@ pub unsafe extern "C-unwind" fn memdl_options_free(options: *mut Options) {
     }
 }
 
-/// Applies a builder function to the loader.
+/// Changes options.
 ///
 /// # Safety
-/// Null, or live options that nobody else uses meanwhile.
+/// `options` is null, or live options that nothing else uses meanwhile.
 pub(super) unsafe fn set(
     options: *mut Options,
     change: impl FnOnce(&mut Options) -> Result<(), Failure>,
@@ -157,11 +157,10 @@ pub unsafe extern "C" fn memdl_options_define(
     }
 }
 
-/// C's context for its resolver.
+/// The context pointer of a callback.
 pub(super) struct User(*mut c_void);
 
-// SAFETY: memdl does nothing with the pointer but hand it to the resolver, which the header allows
-// to be called in any thread that loads with these options.
+// SAFETY: memdl only passes the pointer to the callback, which the header allows it to call in any thread.
 unsafe impl Send for User {}
 // SAFETY: as above.
 unsafe impl Sync for User {}
@@ -172,7 +171,7 @@ impl User {
     }
 }
 
-/// C's context for a callback that images in place may need, freed with the last of them.
+/// The context pointer of a callback that loaded images may still call, with the function that frees it.
 pub(super) struct OwnedUser {
     user: User,
     free: Option<FreeUser>,
@@ -181,13 +180,13 @@ pub(super) struct OwnedUser {
 impl Drop for OwnedUser {
     fn drop(&mut self) {
         if let Some(free) = self.free {
-            // SAFETY: the header's contract: once, when nobody uses it any more.
+            // SAFETY: the header's contract: called once, after the last use.
             unsafe { free(self.user.get()) };
         }
     }
 }
 
-/// Calls `ask` with the request as C sees it; `None` if there is no memory for that.
+/// Calls `ask` with the request as a C structure; `None` without memory for it.
 pub(super) fn with_c_request<T>(
     request: &SymbolRequest<'_>,
     ask: impl FnOnce(&CRequest) -> T,
@@ -227,7 +226,7 @@ pub unsafe extern "C" fn memdl_options_set_verifier(
         if reason.is_null() {
             return Err("it gives no reason".into());
         }
-        // SAFETY: the header's contract: a C string that is good for now.
+        // SAFETY: the header's contract: a C string, valid until the verifier is called again.
         Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned().into())
     };
     // SAFETY: the header's contract.
@@ -245,8 +244,10 @@ pub unsafe extern "C" fn memdl_options_set_verifier(
     }
 }
 
+/// Copies the names of a list.
+///
 /// # Safety
-/// Null if there are none, or so many strings that are null or C strings.
+/// `names` is null and `count` is 0, or it points to `count` pointers, each of them null or a C string.
 pub(super) unsafe fn names_of(
     names: *const *const c_char,
     count: usize,
@@ -491,7 +492,7 @@ impl Options {
     }
 }
 
-/// A `memdl_debug` of the header's.
+/// The value of a `memdl_debug`.
 pub(super) fn debug_of(debug: c_int) -> Result<Debug, Failure> {
     Ok(match debug {
         0 => Debug::Off,

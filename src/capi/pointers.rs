@@ -1,6 +1,6 @@
-//! Pointers and strings that come from C, and handles that go there.
+//! Pointers and strings from C, and handles for C.
 //!
-//! Each function checks what can be checked, and says what the caller promises of the rest.
+//! Each function checks what it can; its `# Safety` section has the rest.
 
 #![allow(unsafe_code)]
 
@@ -16,8 +16,10 @@ use crate::base::fallible::require_memory;
 use crate::base::fallible::try_copy;
 use crate::memory::bytes::Bytes;
 
+/// A string from C.
+///
 /// # Safety
-/// Null, or a C string that lives for `'a`.
+/// `text` is null, or a C string that lives for `'a`.
 pub(super) unsafe fn c_str<'a>(text: *const c_char) -> Result<&'a CStr, Failure> {
     if text.is_null() {
         return Err("a string is null".into());
@@ -26,6 +28,8 @@ pub(super) unsafe fn c_str<'a>(text: *const c_char) -> Result<&'a CStr, Failure>
     Ok(unsafe { CStr::from_ptr(text) })
 }
 
+/// A string from C, in UTF-8.
+///
 /// # Safety
 /// As [`c_str`].
 pub(super) unsafe fn utf8<'a>(text: *const c_char) -> Result<&'a str, Failure> {
@@ -34,8 +38,10 @@ pub(super) unsafe fn utf8<'a>(text: *const c_char) -> Result<&'a str, Failure> {
     text.to_str().map_err(|_| format!("the name {text:?} is not UTF-8").into())
 }
 
+/// Bytes from C.
+///
 /// # Safety
-/// Null, or `len` bytes that live, and that nobody writes to, for `'a`.
+/// `bytes` is null, or points to `len` bytes that live and are not written to for `'a`.
 pub(super) unsafe fn bytes_of<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Failure> {
     if bytes.is_null() {
         return Err("the bytes are null".into());
@@ -47,6 +53,8 @@ pub(super) unsafe fn bytes_of<'a>(bytes: *const c_void, len: usize) -> Result<&'
     Ok(unsafe { slice::from_raw_parts(bytes.cast(), len) })
 }
 
+/// A copy of bytes from C.
+///
 /// # Safety
 /// As [`bytes_of`].
 pub(super) unsafe fn copied(bytes: *const c_void, len: usize) -> Result<Bytes<'static>, Failure> {
@@ -55,18 +63,19 @@ pub(super) unsafe fn copied(bytes: *const c_void, len: usize) -> Result<Bytes<'s
     Ok(Bytes::Read(Arc::new(try_copy(unsafe { bytes_of(bytes, len)? })?)))
 }
 
+/// A handle that C passes. `what` names it in the error.
+///
 /// # Safety
-/// Null, or a live handle of that type.
+/// `handle` is null, or a live handle of this type.
 pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
-    // SAFETY: the caller's promise. Of a handle that others may use at the same time there are only
-    // shared references.
+    // SAFETY: the caller's promise. All references to a handle that others may use are shared.
     unsafe { handle.as_ref() }.ok_or_else(|| format!("the {what} is null").into())
 }
 
 /// Takes a handle back from C.
 ///
 /// # Safety
-/// Null, or a handle that [`give`] gave and nobody uses any more.
+/// `handle` is null, or a handle that came from [`give`] and is not used any more.
 pub(super) unsafe fn take<T>(handle: *mut T, what: &str) -> Result<Box<T>, Failure> {
     if handle.is_null() {
         return Err(format!("the {what} is null").into());

@@ -1,4 +1,4 @@
-//! Looking symbols up and listing them.
+//! Looks symbols up, and lists them.
 
 #![allow(unsafe_code)]
 
@@ -31,6 +31,8 @@ pub struct CSymbol {
 pub type SymbolCallback =
     unsafe extern "C-unwind" fn(symbol: *const CSymbol, user: *mut c_void) -> c_int;
 
+/// Looks a symbol up.
+///
 /// # Safety
 /// The header's contract.
 pub(super) unsafe fn symbol(
@@ -81,7 +83,7 @@ pub unsafe extern "C" fn memdl_symv(
 }
 
 thread_local! {
-    /// The symbol that `memdl_symbol_at` found last: C has a pointer to it.
+    /// The symbol that `memdl_symbol_at` found last. C may still hold a pointer to it.
     static FOUND: RefCell<Option<OwnedSymbol>> = const { RefCell::new(None) };
 }
 
@@ -115,7 +117,7 @@ impl OwnedSymbol {
     }
 }
 
-/// Shows all exported symbols, until the callback has seen enough.
+/// [`Library::symbols`](crate::Library::symbols), with a callback.
 ///
 /// # Safety
 /// The header's contract.
@@ -146,7 +148,7 @@ pub unsafe extern "C-unwind" fn memdl_symbols(
     }
 }
 
-/// The exported symbol that an address lies in.
+/// [`Library::symbol_at`](crate::Library::symbol_at).
 ///
 /// # Safety
 /// The header's contract.

@@ -20,7 +20,7 @@ pub struct TemplateHandle(Template);
 /// `memdl_pool`.
 pub struct PoolHandle(Pool);
 
-/// Parses and binds a library, for many instances.
+/// [`Loader::prepare`](crate::Loader::prepare).
 ///
 /// # Safety
 /// The header's contract.
@@ -33,12 +33,12 @@ pub unsafe extern "C" fn memdl_prepare(
     give(caught(|| {
         // SAFETY: the header's contract.
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
-        // SAFETY: the header's contract: what the library needs may be run.
+        // SAFETY: the header's contract: libraries that the library needs may be run.
         Ok(TemplateHandle(unsafe { loader.prepare(bytes)? }))
     }))
 }
 
-/// One more instance.
+/// [`Template::instantiate`].
 ///
 /// # Safety
 /// The header's contract: runs constructors.
@@ -53,10 +53,10 @@ pub unsafe extern "C-unwind" fn memdl_instantiate(
     loaded(transparent(|| unsafe { template.instantiate() }))
 }
 
-/// Frees a template; its instances stay.
+/// Frees a template. Its instances stay.
 ///
 /// # Safety
-/// The header's contract. It may be the last to hold on to libraries, whose destructors then run.
+/// The header's contract. This may drop the last reference to a library, whose destructors then run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn memdl_template_free(template: *mut TemplateHandle) {
     if !template.is_null() {
@@ -66,7 +66,7 @@ pub unsafe extern "C-unwind" fn memdl_template_free(template: *mut TemplateHandl
     }
 }
 
-/// [`Template::pool`], which resets to this.
+/// [`Template::pool`] with [`Pool::reset_to`].
 ///
 /// # Safety
 /// The header's contract.
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn memdl_pool_new(
 /// [`Pool::acquire`].
 ///
 /// # Safety
-/// The header's contract: runs constructors, and when the library is closed destructors.
+/// The header's contract: runs constructors, and destructors when the library is closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn memdl_pool_acquire(pool: *const PoolHandle) -> *mut LibraryHandle {
     // SAFETY: the header's contract.
@@ -102,7 +102,7 @@ pub unsafe extern "C-unwind" fn memdl_pool_acquire(pool: *const PoolHandle) -> *
     give(caught(|| LibraryHandle::new(Held::OfPool(acquired?))))
 }
 
-/// How many instances wait.
+/// [`Pool::parked`].
 ///
 /// # Safety
 /// The header's contract.
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn memdl_pool_parked(pool: *const PoolHandle) -> usize {
     .unwrap_or(0)
 }
 
-/// Frees a pool and unloads what waits in it.
+/// Frees a pool and unloads its idle instances.
 ///
 /// # Safety
 /// The header's contract: runs destructors.
