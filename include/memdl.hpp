@@ -1,12 +1,12 @@
-// memdl: run a shared library straight from bytes in memory. The C API as C++17: what memdl.h says
-// holds here as well. Header only; link with memdl.
+// memdl runs a shared library straight from bytes in memory. This is the C API as C++17, in a header; link
+// with memdl. memdl.h documents the functions.
 //
 //     memdl::library library = memdl::library::open(bytes, memdl::options().name("plugin"));
 //     auto foo = library.get<int(int)>("foo");
 //     foo(42);
 //
-// A handle closes what it holds when it goes; moved-from and default-made handles hold nothing.
-// Failures are memdl::error. Exceptions that constructors of libraries throw come as they are.
+// The destructor of a handle closes what it holds. A moved-from or default-constructed handle is empty.
+// A failure throws memdl::error. Exceptions of libraries' constructors pass unchanged.
 #ifndef MEMDL_HPP
 #define MEMDL_HPP
 
@@ -25,12 +25,12 @@
 
 namespace memdl {
 
-/// What went wrong, with memdl_error()'s text.
+/// A failure, with the text of memdl_error().
 class error : public std::runtime_error {
   public:
     explicit error(const std::string &text) : std::runtime_error(text) {}
 
-    /// The failure that this thread's last call just told of.
+    /// The failure of this thread's last call that failed.
     static error last() {
         const char *text = memdl_error();
         return error(text ? text : "memdl: unknown error");
@@ -60,7 +60,7 @@ template <class T> using handle = std::unique_ptr<T, deleter>;
 
 class library;
 
-/// An exported symbol: memdl_symbol with strings of its own.
+/// An exported symbol: a memdl_symbol that owns its strings.
 struct symbol {
     std::string name;
     std::optional<std::string> version;
@@ -76,7 +76,7 @@ struct symbol {
     }
 };
 
-/// A function that an address lies in: memdl_frame with strings of its own.
+/// A function that an address lies in: a memdl_frame that owns its strings.
 struct frame {
     std::string image;
     std::optional<std::string> function, linkage_name, file;
@@ -93,13 +93,12 @@ struct frame {
     }
 };
 
-/// Gives the system the memory that is kept for images to come.
+/// Returns the memory that is kept for further libraries to the system.
 inline void release_memory() { memdl_release_memory(); }
-/// Whether memory that is kept for images to come is wiped first; see memdl_wipe_kept_memory.
+/// Chooses whether memory that is kept is wiped first; see memdl_wipe_kept_memory.
 inline void wipe_kept_memory(bool wipe) { memdl_wipe_kept_memory(wipe); }
 
-/// The functions that an address in any library lies in, the innermost inlined one first; see
-/// memdl_symbolize.
+/// The functions that an address lies in, the innermost inlined one first; see memdl_symbolize.
 inline std::vector<frame> symbolize(const void *address) {
     std::vector<frame> frames;
     detail::check(memdl_symbolize(
@@ -112,7 +111,7 @@ inline std::vector<frame> symbolize(const void *address) {
     return frames;
 }
 
-/// Memory made for receiving a library into.
+/// Memory to receive a library into.
 class buffer {
   public:
     explicit buffer(std::size_t size) : handle_(detail::check(memdl_buffer_new(size))) {}
@@ -125,14 +124,14 @@ class buffer {
     unsigned char *end() const noexcept { return data() + size(); }
 
     memdl_buffer *get() const noexcept { return handle_.get(); }
-    /// Gives the buffer away.
+    /// Releases ownership of the handle.
     memdl_buffer *release() noexcept { return handle_.release(); }
 
   private:
     detail::handle<memdl_buffer> handle_;
 };
 
-/// How to load. Calls can be chained: options().name("x").global(true).
+/// Load options. Calls can be chained: options().name("x").global(true).
 class options {
   public:
     using resolver_function = std::function<const void *(const memdl_request &)>;
@@ -152,38 +151,38 @@ class options {
     options &define(const std::string &name, R (*function)(A...)) & {
         return define(name, reinterpret_cast<const void *>(function));
     }
-    /// Asked for what nothing else defines; in several threads at once if several load. Null means
-    /// that it has none either. It must not throw.
+    /// Called for every symbol that nothing else defines, by all threads that load. Returns null if there
+    /// is none. It must not throw.
     options &resolver(resolver_function resolver) & {
         auto owned = std::make_unique<resolver_function>(std::move(resolver));
         checked(memdl_options_set_resolver(get(), &ask, owned.get()));
         resolver_ = std::move(owned);
         return *this;
     }
-    /// Shown the bytes of each image before anything else looks at them; it refuses them by an
+    /// Called with the bytes of every library before anything else reads them. It refuses them by an
     /// exception, whose what() is the reason. See memdl_options_set_verifier.
     options &verify(verifier_function verifier) & {
         auto owned = std::make_unique<verifier_function>(std::move(verifier));
         return checked(memdl_options_set_verifier(
             get(), &verify_with, owned.release(), &free_function<verifier_function>));
     }
-    /// Images may bind to these symbols of the host only; see memdl_options_allow_imports.
+    /// Libraries may bind only to these symbols of the host; see memdl_options_allow_imports.
     options &allow_imports(const std::vector<std::string> &names) & {
         auto pointers = c_strings(names);
         return checked(memdl_options_allow_imports(get(), pointers.data(), pointers.size()));
     }
-    /// Images may bind to all symbols of the host but these.
+    /// Libraries may bind to all symbols of the host but these.
     options &deny_imports(const std::vector<std::string> &names) & {
         auto pointers = c_strings(names);
         return checked(memdl_options_deny_imports(get(), pointers.data(), pointers.size()));
     }
-    /// Images may bind to symbols of the host that this allows. An exception is a refusal.
+    /// Libraries may bind to symbols of the host for which this returns true. An exception refuses.
     options &filter_imports(import_filter_function filter) & {
         auto owned = std::make_unique<import_filter_function>(std::move(filter));
         return checked(memdl_options_filter_imports(
             get(), &filter_with, owned.release(), &free_function<import_filter_function>));
     }
-    /// Makes images immutable; see memdl_options_set_seal.
+    /// Makes libraries immutable; see memdl_options_set_seal.
     options &seal(bool seal) & { return checked(memdl_options_set_seal(get(), seal)); }
     inline options &depends_on(const library &library) &;
     options &provide(const std::string &name, const void *bytes, std::size_t size) & {
@@ -218,7 +217,7 @@ class options {
         return checked(memdl_options_set_limit(get(), limit, value));
     }
 
-    // The same of options that are about to go: a chain gives them on, so that it can be kept.
+    // The same for rvalues, so that the result of a chain can be moved:
     // auto kept = options().name("x").global(true);
     options &&name(const std::string &name) && { return std::move(this->name(name)); }
     options &&define(const std::string &name, const void *address) && {
@@ -310,7 +309,7 @@ class options {
         return *this;
     }
 
-    // The options refer to it, so it goes after them.
+    // The options refer to it, so it must be destroyed after them: it is declared first.
     std::unique_ptr<resolver_function> resolver_;
     detail::handle<memdl_options> handle_;
 };
@@ -319,7 +318,7 @@ class options {
 class library {
   public:
     library() = default;
-    /// Takes a handle of the C API.
+    /// Takes ownership of a handle of the C API.
     explicit library(memdl_library *handle) noexcept : handle_(handle) {}
 
     static library open(const void *bytes, std::size_t size) {
@@ -337,7 +336,7 @@ class library {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return open(bytes.data(), bytes.size(), options);
     }
-    /// Takes the buffer, whether it succeeds or fails.
+    /// Takes the buffer, even if it fails.
     static library open(buffer &&buffer) {
         return library(detail::check(memdl_open_buffer(buffer.release(), nullptr)));
     }
@@ -354,7 +353,7 @@ class library {
     std::add_pointer_t<T> get(const std::string &name, const std::string &version) const {
         return typed<T>(detail::check(memdl_symv(get(), name.c_str(), version.c_str())));
     }
-    /// Null, and no exception, if there is none.
+    /// As get, but returns null if there is no such symbol.
     template <class T> std::add_pointer_t<T> find(const std::string &name) const {
         void *found = memdl_sym(get(), name.c_str());
         if (!found) memdl_error();
@@ -374,13 +373,13 @@ class library {
     /// Whether it was made immutable (options::seal).
     bool is_sealed() const { return memdl_is_sealed(get()) == 1; }
     std::uintptr_t load_bias() const { return memdl_load_bias(get()); }
-    /// First address, and the one behind the last.
+    /// The address of the first page, and the address after the last one.
     std::pair<std::uintptr_t, std::uintptr_t> address_range() const {
         std::pair<std::uintptr_t, std::uintptr_t> range;
         detail::check(memdl_address_range(get(), &range.first, &range.second));
         return range;
     }
-    /// Calls `visit` with each exported memdl::symbol. Its exceptions pass.
+    /// Calls `visit` with every exported memdl::symbol. Its exceptions pass.
     template <class Visit> void symbols(Visit visit) const {
         detail::check(memdl_symbols(
             get(),
@@ -397,14 +396,14 @@ class library {
         return std::nullopt;
     }
 
-    /// Unloads it now rather than when the handle goes. Does nothing to one that holds nothing.
+    /// Closes the library now. Does nothing for an empty handle.
     void close() {
         if (handle_) detail::check(memdl_close(handle_.release()));
     }
 
     explicit operator bool() const noexcept { return handle_ != nullptr; }
     memdl_library *get() const noexcept { return handle_.get(); }
-    /// Gives the handle away.
+    /// Releases ownership of the handle.
     memdl_library *release() noexcept { return handle_.release(); }
 
   private:
@@ -440,7 +439,7 @@ class prepared {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
     }
 
-    /// One more instance.
+    /// Makes one more instance, and runs its constructors.
     library instantiate() const {
         return library(detail::check(memdl_instantiate(handle_.get())));
     }
@@ -451,17 +450,17 @@ class prepared {
     detail::handle<memdl_template> handle_;
 };
 
-/// Instances that are used again and again.
+/// Instances that are reset and used again.
 class pool {
   public:
     pool(const prepared &prepared, std::size_t capacity,
          memdl_reset reset = MEMDL_RESET_AFTER_CONSTRUCTORS)
         : handle_(detail::check(memdl_pool_new(prepared.get(), capacity, reset))) {}
 
-    /// An instance that waits, or else a new one. It goes back when it is closed or destroyed.
+    /// An idle instance, or else a new one. It returns to the pool when it is closed or destroyed.
     library acquire() const { return library(detail::check(memdl_pool_acquire(handle_.get()))); }
 
-    /// How many wait.
+    /// The number of idle instances.
     std::size_t parked() const { return memdl_pool_parked(handle_.get()); }
 
     memdl_pool *get() const noexcept { return handle_.get(); }
