@@ -7,9 +7,8 @@
 # copied, not written to. EXPECTED_FAILURES lists cases that fail for now, one a line, `#` starts a
 # comment (default: tests/cases.expected-failures, if it exists).
 #
-# Fails if a case that is not listed does anything but pass, a skipped one included; and if a listed
-# one passes, so that the list stays honest. A folder that is not there is the one thing that is no
-# failure.
+# Fails if a case that is not listed fails or is skipped, and if a listed one passes, so that the list
+# stays correct. If CASES does not exist, nothing runs, and that is no failure.
 #
 # Environment: CARGO, CARGO_TARGET_DIR as for cargo; CASES_ONLY=a,b runs some; CASES_RUNS=n repeats;
 # MEMDL_TEST_WAY=copy|buffer|instance|shared is how the backend loads.
@@ -37,7 +36,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 cp -r "$cases/." "$work"
 chmod -R u+w "$work"
-# The backend that was just built, even if another build replaces it meanwhile.
+# A copy, since another build may replace the backend meanwhile.
 cp "$backend" "$work/libcase_backend.so"
 sh "$work/runner/build.sh" 2>"$work/runner.log" || { cat "$work/runner.log" >&2; exit 1; }
 

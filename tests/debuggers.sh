@@ -1,15 +1,15 @@
 #!/bin/sh
-# Unpacks debuggers of other Debian releases beside each other, none of them into the system.
+# Unpacks debuggers of other Debian releases side by side, without installing them.
 #
 #     sh tests/debuggers.sh [SUITE/PACKAGE...]
 #
-# Each comes with the libraries of its own release, down to the C library, as apt resolves them for
-# an empty machine, and becomes one command in target/debuggers: gdb-10.1, lldb-14.0.6, ... What
-# is there already is left alone. Prints the commands, one a line.
+# Each gets the libraries of its own release, including the C library, as apt resolves them for an empty
+# machine, and becomes a command in target/debuggers: gdb-10.1, lldb-14.0.6, ... Those that exist are
+# not unpacked again. Prints the commands, one a line.
 set -eu
 
-# lldb's packages can't be installed together (their Python modules conflict), here they can be.
-# sid moves on: what is printed tells which version it had.
+# lldb's packages cannot be installed together, since their Python modules conflict; unpacked they can be.
+# The version of sid changes: the printed command has it.
 wanted="bullseye/gdb bullseye/gdb-minimal bookworm/gdb bookworm/gdb-multiarch trixie/gdb
     bookworm/gdb-17 sid/gdb bookworm/lldb-14 bookworm/lldb-19"
 [ $# = 0 ] || wanted="$*"
@@ -33,28 +33,28 @@ done
 exec 9>"$all/lock"
 flock 9
 
-# The mirror of Debian that this machine uses: nobody is asked whom the machine would not ask.
+# Prints the mirror of Debian that this machine is set up to use.
 mirror() {
     # shellcheck disable=SC2016 # apt's own variables
     apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' |
         grep -v -e security -e backports | head -n 1
 }
 
-# Readies apt_in for a release: all that apt keeps is in a folder of its own.
+# Prepares apt_in for a release: apt's state gets a folder of its own.
 ready_apt() {
     keys=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -e "$keys" ] || fail "needs the package debian-archive-keyring ($keys)"
-    # It knows from its lists, which a new machine has not.
+    # A new machine has no package lists yet, and so knows no mirror.
     [ -n "$(mirror)" ] || [ "$(id -u)" != 0 ] || apt-get -qq update
     mirror=$(mirror)
-    [ -n "$mirror" ] || fail "apt-get here knows no mirror of Debian, or was never told to update"
+    [ -n "$mirror" ] || fail "apt-get knows no mirror of Debian here: run apt-get update"
     mkdir -p "$all/apt/$1/state/lists/partial" "$all/apt/$1/cache/archives/partial"
     echo "deb [signed-by=$keys] $mirror $1 main" >"$all/apt/$1/sources.list"
     : >"$all/apt/$1/status"
     apt_in "$1" -q update >"$all/log" 2>&1 || fail "no release $1:" "$(cat "$all/log")"
 }
 
-# apt-get of the release $1, for a machine that has nothing.
+# Runs apt-get for the release $1, as on a machine without any packages.
 apt_in() {
     private=$all/apt/$1
     shift
@@ -64,15 +64,15 @@ apt_in() {
         -o APT::Sandbox::User= -o APT::Install-Recommends=false "$@"
 }
 
-# Part of every machine, or for building programs: no debugger runs them.
+# Packages that no debugger runs: those of every machine, and those for building programs.
 not_run="dpkg|tar|perl-base|debconf|init-system-helpers|ucf|sensible-utils|procps|tzdata|netbase"
 not_run="$not_run|llvm-.*|lib.*-dev|python3|python3-minimal|python3\.[0-9]*|python3\.[0-9]*-minimal"
 
-# A build of gdb between Debian's, which has all but the Python interpreter.
+# A build of a gdb version that Debian does not have. It lacks the Python interpreter.
 wheel=gdb_for_pwndbg-17.2.0.post5-cp311-cp311-manylinux_2_28_x86_64.whl
 wheel_sum=2759f80f110ce910f9dc30776882df442426cb4500266addda03751e3f7815cc
 
-# Adds the wheel to the folder.
+# Unpacks the wheel into the folder $1.
 unpack_wheel() {
     python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.11 --abi cp311 \
         --platform manylinux_2_28_x86_64 --dest "$1/packages" gdb-for-pwndbg==17.2.0.post5 \
@@ -87,11 +87,11 @@ unpack_wheel() {
     echo 17.2 >"$1/root/version"
 }
 
-# Unpacks SUITE/PACKAGE into a folder of that name, with its version in a file beside the rest.
+# Unpacks SUITE/PACKAGE into a folder of that name, with the version in the file `version`.
 unpack() {
     suite=${1%/*}
     package=${1#*/}
-    # The whole is renamed into place when it is complete.
+    # Renamed when it is complete.
     new=$all/unfinished
     rm -rf "$new"
     mkdir -p "$new/root" "$new/packages" "$all/$suite"
@@ -122,9 +122,8 @@ unpack() {
     rm -rf "$new"
 }
 
-# Makes the command $1 that runs the program $2 of the unpacked folder $root, with the libraries in
-# its folder $3 too. Lines of shell that go before are read from the input; "$@" is what the command
-# is given.
+# Makes the command $1, which runs the program $2 of the unpacked folder $root, with the libraries of its
+# folder $3, too. Shell lines that run before come from the standard input; "$@" is the command's arguments.
 command_for() {
     # In the old releases /lib is not /usr/lib.
     for folder in lib usr/lib; do
@@ -143,12 +142,11 @@ command_for() {
     mv "$1.new" "$1"
 }
 
-# gdb finds its Python beside itself, wherever that is; what belongs to the machine's libraries it
-# has to be told: their thread library, and how C++ containers look. Both it loads from these folders
-# only, as the machine's own gdb does.
+# gdb finds its Python in its own folder. But libthread_db and the pretty printers of libstdc++ belong to the
+# machine's libraries: gdb must load them from the machine's folders, as the machine's own gdb does.
 gdb_command() {
     {
-        # Where it was built to be: it does not look beside itself.
+        # This build looks for Python only where it was installed, and not in its own folder.
         [ "$package" != gdb-17 ] ||
             echo "export PYTHONHOME=$root/usr; set -- -iex 'unset environment PYTHONHOME' \"\$@\""
         cat <<END
@@ -157,7 +155,7 @@ set -- "--data-directory=$root/usr/share/gdb" \\
     -iex "set auto-load scripts-directory /usr/lib/debug:/usr/share/gdb/auto-load" \\
     -iex "set auto-load safe-path /usr/lib/debug:/usr/share/gdb/auto-load:/lib/$machine:/usr/lib/$machine" "\$@"
 END
-        # Newer Pythons complain of what shows those containers.
+        # Newer versions of Python warn about the pretty printers.
         [ "$package" = gdb-minimal ] ||
             echo "set -- -iex 'python import warnings; warnings.simplefilter(\"ignore\")' \"\$@\""
         case $version in [1-9].* | 10.*) old_gdb "$1" ;; esac
@@ -165,13 +163,13 @@ END
     command_for "$1" "usr/bin/$2" "" <"$all/lines"
 }
 
-# gdb before 11 is older than the C library here (2.36) in two ways. It refuses objects that have a
-# section of the type SHT_RELR: so it reads copies where that section has another type, from a folder
-# that has links to the rest of the machine, while the process has the real ones. And it looks for
-# threads when it sees libpthread, which is no more: so a program is started with the empty one that
-# there still is, after the C library.
+# gdb before 11 does not know two things of the C library here (2.36). It refuses objects with a section of
+# the type SHT_RELR: so it reads copies in which that section has another type, from a folder with links to
+# the rest of the machine. The process has the real objects. And it looks for threads when it sees
+# libpthread, which the C library has absorbed: so programs start with the empty libpthread that still
+# exists, after the C library.
 old_gdb() {
-    # Names of files begin with this when gdb shows them: tests/debuggers/harness/versions.rs knows.
+    # gdb shows file names with this prefix; tests/debuggers/harness/versions.rs removes it.
     copies=$1.machine
     libraries=usr/lib/$machine
     rm -rf "$copies"
@@ -233,7 +231,7 @@ for one in $wanted; do
     lldb-*)
         command=$all/lldb-$version
         lldb_command "$command"
-        # As its package is called.
+        # The command under the package's name.
         [ "$command" = "$all/$package" ] || ln -sf "${command##*/}" "$all/$package"
         ;;
     gdb-17)

@@ -3,15 +3,15 @@
 #
 #     sh tests/sanitizers.sh address|thread [TEST...] [-- ARGUMENTS OF THE TESTS]
 #
-# TEST is `lib`, a binary of tests (`loader`) or one of its modules (`loader::tls`); without any: all that
-# tests/sanitizers/modules names. The other files there say what is suppressed or not run, and why. What
-# takes longer than LIMIT seconds (in the environment) is killed. Output and reports, those of child
-# processes too, are kept in target/sanitizers/log. Not part of CI: a build takes minutes.
+# TEST is `lib`, a test binary (`loader`) or one of its modules (`loader::tls`). Without one, the tests in
+# tests/sanitizers/modules run. The other files there list suppressions and tests that do not run, with the
+# reasons. A module that takes longer than LIMIT seconds (an environment variable) is killed. Output and
+# reports, also those of child processes, are in target/sanitizers/log. Not part of CI, since a build takes
+# minutes.
 #
-# Sanitizers are no part of stable Rust; RUSTC_BOOTSTRAP allows the flag, and rustup's toolchain has the
-# libraries. ThreadSanitizer needs the standard library instrumented as well, hence its sources: those of
-# Debian's packages rustc-web and rust-web-src, which are unpacked into target/sanitizers/debian, not
-# installed.
+# Stable Rust has no sanitizers: RUSTC_BOOTSTRAP allows the flag, and rustup's toolchain has the libraries.
+# ThreadSanitizer needs an instrumented standard library, too, so its sources: those of Debian's packages
+# rustc-web and rust-web-src, which are unpacked into target/sanitizers/debian and not installed.
 set -eu
 cd "$(dirname "$0")/.."
 sanitizer=${1-}
@@ -26,7 +26,7 @@ target=x86_64-unknown-linux-gnu
 folder=$PWD/target/sanitizers
 debian=$folder/debian
 log=$folder/log/$sanitizer
-# The lines of a file that are no comments.
+# Prints the lines of a file without comments and empty lines.
 lines() { sed '/^#/d;/^$/d' "tests/sanitizers/$1"; }
 modules=
 while [ $# -gt 0 ]; do
@@ -35,14 +35,14 @@ while [ $# -gt 0 ]; do
     shift
 done
 : "${modules:=$(lines modules)}"
-# Cargo's arguments for a module.
+# Print cargo's arguments for the binary of a module, and the filter for its tests.
 binary() { if [ "$1" = lib ]; then echo --lib; else echo "--test ${1%%::*}"; fi; }
 filter() { case $1 in *::*) echo "${1#*::}::" ;; esac; }
 
-# Debian's compiler, unpacked aside, with the run-time library of rustup's.
+# Unpacks Debian's compiler, and adds the sanitizer library of rustup's.
 unpack() {
     mkdir -p "$debian/packages" "$debian/root" "$debian/bin"
-    # What the compiler needs that is not installed.
+    # The compiler and the packages that it needs and that are not installed.
     packages=$(apt-get install --simulate --no-install-recommends rustc-web cargo-web \
         libstd-rust-web-dev rust-web-src | sed -n 's/^Inst \([^ ]*\).*/\1/p')
     # shellcheck disable=SC2086
@@ -60,17 +60,17 @@ unpack() {
     chmod +x "$debian/bin/rustc" "$debian/bin/cargo"
 }
 
-# Images bind `__cxa_throw` to the sanitizer's, which wants to find that of a libstdc++ that is there from
-# the start.
+# Images bind `__cxa_throw` to the sanitizer's wrapper, which needs a libstdc++ that is loaded from the
+# start.
 link="-Clink-arg=-Wl,--no-as-needed,-lstdc++,--as-needed"
 unset CARGO_ENCODED_RUSTFLAGS
 export MEMDL_TEST_SANITIZER="$sanitizer"
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$sanitizer $link"
-# The dependencies and the standard library are optimized a little. memdl itself is not: it builds in a
-# third of the time, and the compiler removes no access to memory that a sanitizer could check.
+# The dependencies and the standard library are optimized a little. memdl itself is not: so it builds in a
+# third of the time, and the compiler removes no memory access that a sanitizer checks.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_SPLIT_DEBUGINFO=off
-# Each process that reports something writes a file of its own.
+# Each process writes its reports to a file of its own.
 options="log_path=$log/report:$(lines "$sanitizer.options" | tr '\n' ':')"
 arguments="--config profile.dev.package.memdl.opt-level=0 --features capi,internals
     --target $target --target-dir $folder/$sanitizer"

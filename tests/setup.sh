@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what the tests use: compilers, linkers, debuggers, and the libraries that are loaded.
-# As root on Debian or Ubuntu it installs; otherwise it says what is missing, and fails.
+# Installs what the tests use: compilers, linkers, debuggers, and libraries that they load. Without root, or
+# without apt-get, it says what is missing, and fails.
 set -eu
 packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
     gdb gdbserver strace xz-utils python3 linux-perf valgrind
     zlib1g libsqlite3-0 libssl3 libpython3.11 libgomp1"
-# For tests/loader/real_programs.rs: a Go compiler, and what nothing above brings along (gfortran brings its
-# run-time library, clang libLLVM, libpython its modules).
+# For tests/loader/real_programs.rs: a Go compiler, and libraries that are no dependency of the packages
+# above (as gfortran's run-time library and libLLVM are).
 packages="$packages golang-go libopenblas0-pthread libjemalloc2 libperl5.36"
 missing=
 for package in $packages; do

@@ -3,8 +3,8 @@
 #
 #     sh tests/versions.sh [FILTER...]
 #
-# FILTER is a part of tests' names, as `cargo test` takes it. The table is Markdown; what each gdb
-# said is in target/debuggers/results. Fails if a test does. All of it takes five minutes a version.
+# FILTER is a part of a test's name, as for `cargo test`. The table is Markdown; the output of each run is in
+# target/debuggers/results. Fails if a test fails. It takes about five minutes for each version.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,8 +20,8 @@ for command in $commands; do
         parity sessions alone debug --skip lldb_ "$@" >"$results/${command##*/}" 2>&1 || true
 done
 
-# Rows in the order of the first version; the columns' names are the files'. A scenario below
-# tests/debuggers/parity is counted, and has a row only if it fails with one of them.
+# The rows have the order of the first version's tests, and the columns the names of the files. Scenarios of
+# tests/debuggers/parity are counted; one has a row only if it fails with some version.
 awk '
     FNR == 1 { version = FILENAME; sub(/.*\//, "", version); versions[++columns] = version }
     /^test .* \.\.\. (ok|FAILED)$/ {

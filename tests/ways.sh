@@ -1,7 +1,7 @@
 #!/bin/sh
-# All that is tried with debuggers, of libraries that were received into a buffer, and of instances:
-# some twenty minutes. (The ways to load: `AnyWay` in tests/common/mod.rs. Those that debuggers are not
-# told of are tried by tests/run.sh.)
+# Runs all debugger tests with libraries that were received into a buffer, and with instances of a template.
+# It takes about twenty minutes. (`AnyWay` in tests/common/mod.rs lists the ways to load; tests/run.sh runs
+# the other tests with each.)
 set -eu
 cd "$(dirname "$0")/.."
 for way in buffer instance; do

@@ -86,15 +86,15 @@ impl DebugTemplate {
         )
     }
 
-    /// The level of one more instance. An attached debugger goes through all instances at each event, and
-    /// for all breakpoints. Instances with source lines make it slower and slower; names cost it a
-    /// fraction, and breakpoints work with them too.
+    /// The level of one more instance. An attached debugger reads all instances at each event and for each
+    /// breakpoint, so every instance with source lines makes it slower. Symbols cost it a fraction of that, and
+    /// breakpoints work with them, too.
     fn wanted_for(&self, image: &str) -> Debug {
         let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
         if has_lines && debugger_listens() && InFull::count(image) >= self.max_in_full {
             logged!(
                 info,
-                "{image}: {} instances are told in full: names of one more",
+                "{image}: debuggers see {} instances in full, and only the symbols of this one",
                 self.max_in_full
             );
             return Debug::Symbols;
@@ -315,7 +315,11 @@ impl DebugRegistration {
 
     /// Logs that backtraces will show less. No lock may be held.
     pub(crate) fn warn_of(&self, fault: &DebugFault) {
-        logged!(warn, "{}: backtraces will tell less than there is: {fault}", self.image);
+        logged!(
+            warn,
+            "{}: backtraces will show less than the debug information has: {fault}",
+            self.image
+        );
     }
 
     /// The linkage name of the function that `address` lies in, by the symfile's symbol table.

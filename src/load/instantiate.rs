@@ -69,7 +69,7 @@ pub(crate) fn single_instance_uninitialised(
 }
 
 /// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
-/// has checked that memory can be had ([`require_memory`](crate::base::fallible::require_memory)).
+/// has checked for spare memory ([`require_memory`](crate::base::fallible::require_memory)).
 /// `received` is the buffer that the root was received into, if the image is to run there. IFUNC resolvers
 /// run if `may_run`; else references are bound to the resolvers.
 pub(crate) fn instance_uninitialised(

@@ -473,7 +473,7 @@ static void test_kept_memory(const struct file *plain) {
     memdl_wipe_kept_memory(0);
 }
 
-/* How much debuggers are told can change. An unstripped library is its own debug information. */
+/* The debug level can change. An unstripped library is its own debug information. */
 static void test_debug(const struct file *plain) {
     memdl_options *options = memdl_options_new();
     CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_SYMBOLS) == 0);

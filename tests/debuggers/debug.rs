@@ -13,8 +13,8 @@ use crate::harness::{Gdb, Replies, Run, Running, gdb, scratch, start_host};
 tests! { pub fn tests:
     a_stripped_library_has_its_dynamic_names_and_right_backtraces
     a_library_without_section_headers_has_its_dynamic_names_and_right_backtraces
-    the_program_chooses_how_much_gdb_is_told
-    the_environment_overrides_how_much_gdb_is_told
+    the_program_chooses_how_much_gdb_sees
+    the_environment_overrides_how_much_gdb_sees
     without_the_cure_gdb_writes_into_what_takes_the_place_of_a_library
     with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library
     a_breakpoint_is_hit_in_each_of_a_hundred_instances
@@ -81,7 +81,7 @@ fn assert_names_and_backtraces(session: &Replies) {
     session.to("continue").has(&["exited normally"]);
 }
 
-// ---- How much is told ----
+// ---- The level ----
 
 /// What gdb sees of a library loaded with this choice of the program's, and of the operator's.
 fn seen_with(program: &str, operator: Option<&str>) -> &'static str {
@@ -117,13 +117,13 @@ fn seen_with(program: &str, operator: Option<&str>) -> &'static str {
     }
 }
 
-fn the_program_chooses_how_much_gdb_is_told() {
+fn the_program_chooses_how_much_gdb_sees() {
     for choice in ["off", "symbols", "full"] {
         assert_eq!(seen_with(choice, None), choice);
     }
 }
 
-fn the_environment_overrides_how_much_gdb_is_told() {
+fn the_environment_overrides_how_much_gdb_sees() {
     for (program, operator) in [("full", "off"), ("off", "symbols"), ("off", "full")] {
         assert_eq!(seen_with(program, Some(operator)), operator);
     }
@@ -187,8 +187,8 @@ fn with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library() {
     session.to("continue").has(&["0 bytes differ\n", "host_pauses ()"]);
 }
 
-/// gdb looks at all instances for each event: so of those beyond `Limits::instances_in_full` it is told
-/// names, and breakpoints are hit all the same.
+/// gdb looks at all instances for each event: so of those beyond `Limits::instances_in_full` it sees
+/// only symbols, and still hits breakpoints.
 fn a_breakpoint_is_hit_in_each_of_a_hundred_instances() {
     let path = clib();
     let session = Gdb::of_host(&steps(&[

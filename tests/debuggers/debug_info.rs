@@ -48,7 +48,7 @@ tests! { fn others:
     a_thread_local_that_was_thrown_away_is_shown_as_from_disk
     the_wrong_debug_information_is_an_error_that_names_both
     fortran_shows_and_sets_what_is_private_to_a_thread
-    a_breakpoint_follows_what_is_told
+    a_breakpoint_follows_the_level
     what_was_loaded_untold_can_be_told_of_by_name_and_not_in_full
     a_person_at_the_prompt_has_all_told_or_one
     instances_of_a_template_share_their_debug_information
@@ -197,7 +197,7 @@ fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replie
         assert_same(&of_memory, &of_file, library, &[]);
         of_memory
     });
-    assert_eq!(told(&fs::read(library).unwrap(), None), portable);
+    assert_eq!(level(&fs::read(library).unwrap(), None), portable);
     sessions
 }
 
@@ -217,8 +217,8 @@ fn same_in_both_forms(library: &Path, commands: &[&str], check: impl Fn(&Replies
     }
 }
 
-/// What is told of these bytes where the portable form is asked for.
-fn told(bytes: &[u8], info: Option<&[u8]>) -> Debug {
+/// The debug level of these bytes when [`Debug::Portable`] is requested.
+fn level(bytes: &[u8], info: Option<&[u8]>) -> Debug {
     let mut loader = memdl::Loader::new().system_libraries(true).debug(Debug::Portable);
     if let Some(info) = info {
         loader = loader.debug_info(info);
@@ -242,7 +242,7 @@ macro_rules! kinds {
     )*};
 }
 
-// The second column is what `Debug::Portable` comes to: itself, or `Full` where it cannot be had.
+// The second column is the level when `Debug::Portable` is requested: that, or `Full` if it is impossible.
 kinds! {
     zlib_by_gcc Portable: "gcc -g -gz=zlib -shared -fPIC {c} -o lib.so";
     zlib_with_the_old_names Portable:
@@ -316,7 +316,7 @@ fn several_files_optimised_at_link_time() {
                 of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
             }
         }
-        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
     }
 }
 
@@ -358,7 +358,7 @@ fn macros_are_expanded_where_they_are_defined() {
             of_memory.to("print TRIPLE(STATE)").has(&["$4 = 21\n"]);
             of_memory.to("continue").has(&["entry(5) = 23\n", "exited normally"]);
         });
-        assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
     }
 }
 
@@ -378,7 +378,7 @@ fn split(workshop: &Workshop, compiler: &str, version: u32, flags: &str) -> Repl
     assert_same(&of_memory, &of_file.run(SESSION), &library, &[]);
     assert_lines_and_variables(&of_memory);
     // The file cannot be changed, and so no form has all that it says moved.
-    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), None), Debug::Full);
     of_memory
 }
 
@@ -531,7 +531,7 @@ fn packed_bytes_are_shown_as_if_nothing_had_been_split() {
             assert_all(&of_memory);
         }
         let package = workshop.read("lib.so.dwp");
-        assert_eq!(told(&workshop.read("lib.so"), Some(&package)), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), Some(&package)), Debug::Portable);
         assert_symbolized(&workshop.read("lib.so"), &package);
     }
 }
@@ -543,7 +543,7 @@ fn packed_type_units_are_not_joined() {
         "gcc -gdwarf-4 -gsplit-dwarf -fdebug-types-section -shared -fPIC {c} -o lib.so; \
          dwp -e lib.so -o package; find -name *.dwo -delete",
     );
-    assert_eq!(told(&workshop.read("lib.so"), Some(&workshop.read("package"))), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), Some(&workshop.read("package"))), Debug::Full);
     let [image, package] = ["lib.so", "package"].map(|name| workshop.file(name));
     let load = format!("load a {} with {}", image.display(), package.display());
     let commands = ["break leaf", "run", "bt", "delete", "continue"];
@@ -787,7 +787,7 @@ fn what_dwz_shared_is_found_by_path_and_by_build_id() {
         }
     }
     // What is in the third file cannot be moved, and so this is the other form.
-    assert_eq!(told(&workshop.read("lib.so"), None), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), None), Debug::Full);
 }
 
 fn without_what_dwz_shared_there_are_names_and_backtraces() {
@@ -853,7 +853,7 @@ fn separate(compiler: &str, split_off: &str, portable: Debug) {
         assert_same(&of_memory, &of_file, &library, &[]);
         assert_all(&of_memory);
     }
-    assert_eq!(told(&workshop.read("image.so"), Some(&workshop.read("image.debug"))), portable);
+    assert_eq!(level(&workshop.read("image.so"), Some(&workshop.read("image.debug"))), portable);
 }
 
 macro_rules! separate {
@@ -1114,7 +1114,7 @@ fn a_person_at_the_prompt_gives_the_debug_file() {
     }
 }
 
-/// The same by the program: how much is told stays, and there is more to tell.
+/// The same by the program: the level stays, and debuggers see more at that level.
 fn a_program_gives_debug_information_late() {
     let workshop = Workshop::new();
     stripped(&workshop, "gcc", BY_OBJCOPY);
@@ -1135,12 +1135,12 @@ fn a_program_gives_debug_information_late() {
         let leaf = unsafe { library.get::<unsafe extern "C" fn()>("leaf") }.unwrap();
         let address = *leaf as *const c_void as usize;
         let line = || memdl::symbolize(address).last().and_then(|frame| frame.line());
-        let told = library.debug();
+        let level = library.debug();
         let wrong = library.set_debug_info(&other).unwrap_err();
         assert!(matches!(wrong, memdl::Error::DebugInfo { .. }), "{wrong}");
-        assert_eq!((library.debug(), line()), (told, None));
+        assert_eq!((library.debug(), line()), (level, None));
         library.set_debug_info(info).unwrap();
-        assert_eq!((library.debug(), line()), (told, Some(23)));
+        assert_eq!((library.debug(), line()), (level, Some(23)));
         library.set_debug(Debug::Portable).unwrap();
         assert_eq!((library.debug(), line()), (Debug::Portable, Some(23)));
     }
@@ -1227,7 +1227,7 @@ fn the_wrong_debug_information_is_an_error_that_names_both() {
     let mut changed = info.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert_refused(&workshop.read("image.so"), &changed, &["checksum", ".gnu_debuglink"]);
-    assert_eq!(told(&workshop.read("image.so"), Some(&info)), Debug::Portable);
+    assert_eq!(level(&workshop.read("image.so"), Some(&info)), Debug::Portable);
 }
 
 fn assert_refused(image: &[u8], info: &[u8], texts: &[&str]) {
@@ -1270,14 +1270,14 @@ fn fortran_shows_and_sets_what_is_private_to_a_thread() {
                 of_memory.to("print second").has(&["$4 = 7\n"]);
                 of_memory.to("continue").has(&["entry(5) = 17\n", "exited normally"]);
             });
-            assert_eq!(told(&workshop.read("lib.so"), None), Debug::Portable);
+            assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
         }
     }
 }
 
-// ---- How much is told changes ----
+// ---- The level changes ----
 
-fn a_breakpoint_follows_what_is_told() {
+fn a_breakpoint_follows_the_level() {
     let library = clib();
     let load = format!("load a {} symbols", library.display());
     let all = ["full", "off", "full", "symbols"].map(|how| format!("set-debug a {how}"));
@@ -1285,7 +1285,8 @@ fn a_breakpoint_follows_what_is_told() {
     for how in &all {
         doing.extend([how.as_str(), "call a entry 5"]);
     }
-    // One call is over at the fifth stop: each goes on to the next that is told of.
+    // A call of `entry` hits the breakpoint five times. After `ignore 1 4`, a `continue` goes on to the next
+    // call that gdb sees.
     let session = Gdb::of_host(&steps(&doing)).run(&[
         "set language c",
         "break leaf",
@@ -1306,20 +1307,20 @@ fn a_breakpoint_follows_what_is_told() {
         "continue",
     ]);
     session.to("run").has(&["Breakpoint 1, 0xADDRESS in leaf ()"]);
-    // Told of in full: at a line, and past the prologue.
+    // With `Debug::Full` the stop is at a line, past the prologue.
     session
         .to("continue")
-        .has(&["a is told of as Full", "Breakpoint 1, leaf (a=0, b=1) at clib.c:24"]);
+        .has(&["a is shown as Full", "Breakpoint 1, leaf (a=0, b=1) at clib.c:24"]);
     session.to("info locals").has(&["local = "]);
-    // Not told of at all, the call is not seen; and then it is again.
+    // With `Debug::Off` gdb does not see the call; after that it does.
     session.to("continue").has(&[
-        "a is told of as Off",
+        "a is shown as Off",
         "entry(5) = ",
-        "a is told of as Full",
+        "a is shown as Full",
         "Breakpoint 1, leaf (a=0, b=1) at clib.c:24",
     ]);
     session.to("info locals").has(&["local = "]);
-    session.to("continue").has(&["a is told of as Symbols", "Breakpoint 1, 0xADDRESS in leaf ()"]);
+    session.to("continue").has(&["a is shown as Symbols", "Breakpoint 1, 0xADDRESS in leaf ()"]);
     session.to("continue").has(&["exited normally"]);
 }
 
@@ -1332,7 +1333,7 @@ fn what_was_loaded_untold_can_be_told_of_by_name_and_not_in_full() {
     session.to("run").has(&[
         "a: ",
         "its debug sections were not kept, since it was loaded with Debug::Off",
-        "a is told of as Symbols",
+        "a is shown as Symbols",
         "Breakpoint 1, 0xADDRESS in leaf ()",
     ]);
     session.to("bt").has(&["in leaf ()\n", "in middle ()\n", "in entry ()\n", "host_calls ("]);
@@ -1405,7 +1406,7 @@ fn instances_of_a_template_share_their_debug_information() {
     });
 }
 
-/// What debuggers are told takes the memory of one copy of the debug sections, never more meanwhile.
+/// The symfile takes the memory of one copy of the debug sections, and making it takes no more.
 fn debug_information_is_copied_once() {
     crate::common::isolated(|| {
         let bytes = fs::read(library("rustc", "rustlib.rs", &["-g"])).unwrap();

@@ -1,6 +1,6 @@
-//! The inputs that fuzzing has kept (fuzz/corpus/), once more: each reaches code that no other does, or
-//! did harm once. None may panic, crash or hang; what is right for those that did harm is told in the
-//! tests of the parts that they harmed.
+//! Runs the inputs that fuzzing has kept (fuzz/corpus/): each reaches code that no other input reaches, or
+//! failed once. None may panic, crash or hang. The right results for those that failed are in the tests of
+//! the code that failed.
 
 use std::fs;
 use std::io::Read;

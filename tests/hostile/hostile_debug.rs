@@ -1,6 +1,6 @@
 //! Debug information that was made to cost much: small files that state much. Each is loaded in each
-//! form, on a thread with a small stack, within limits of time and memory; what cannot be had for that
-//! is told by name only, and a warning says which limit it was.
+//! form, on a thread with a small stack, within limits of time and memory; beyond them
+//! debuggers see only symbols, and a warning names the limit.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,8 +193,8 @@ fn image(plain: bool) -> Vec<u8> {
     std::fs::read(build("gcc", "debug/hostile.c", flags)).unwrap()
 }
 
-/// What is told of an image with these debug sections where [`Debug::Full`] and [`Debug::Portable`] are
-/// wished for, and what warnings of these say.
+/// The levels of an image with these debug sections when [`Debug::Full`] and [`Debug::Portable`] are requested,
+/// and the warnings.
 struct Kind {
     name: &'static str,
     image: Vec<u8>,
@@ -472,7 +472,7 @@ fn threads_that_tell_more_or_less_of_one_image_at_once_do_not_mix_it_up() {
         // SAFETY: a library of `testlibs/`.
         let library = unsafe { Loader::new().debug(Debug::Symbols).load(&file) }.unwrap();
         let levels = [Debug::Full, Debug::Symbols, Debug::Portable, Debug::Off];
-        // What is told at each level: nothing, or one file of a certain size.
+        // The sizes of the symfiles at each level.
         let told = || {
             levels.map(|level| {
                 library.set_debug(level).unwrap();

@@ -692,7 +692,7 @@ impl Counts {
         let all = [
             // Pages of the heap that holes are in, of stacks, of the C library's.
             ("memory", self.resident_kb, start.resident_kb + 8 * 1024),
-            // The standard library keeps what it has read for its backtraces. See `leak` as well.
+            // The standard library keeps the debug information that it read for backtraces. See `leak` as well.
             ("heap", self.heap_bytes, start.heap_bytes + 4 * 1024 * 1024),
             // Stacks that the C library keeps, and its arenas.
             ("mappings", self.mappings, start.mappings + 24),
@@ -755,7 +755,7 @@ fn others(mappings: &[MapsLine]) -> usize {
         .sum()
 }
 
-/// Keys of thread-specific data in use: those that cannot be had.
+/// The number of `pthread` keys in use: those that cannot be created.
 fn keys() -> usize {
     const MOST: usize = 1024; // PTHREAD_KEYS_MAX
     let mut free = Vec::new();

@@ -46,7 +46,7 @@ static ALLOCATOR: Allocator = Allocator;
 /// What was asked for last that was refused, for the case that it is the end.
 pub static LAST: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether `new` bytes may be had for `old` ones.
+/// Whether an allocation of `new` bytes in place of `old` ones is granted.
 fn grant(new: usize, old: usize, align: usize) -> bool {
     let mut state = STATE.get();
     let Some(mode) = state.mode else { return true };
@@ -80,7 +80,7 @@ fn grant(new: usize, old: usize, align: usize) -> bool {
     !is_refused
 }
 
-/// With `MEMDL_TEST_TRACE=SIZE`, tells where so much (or any, of 0) was refused.
+/// With `MEMDL_TEST_TRACE=SIZE`, prints where an allocation of this size (0: of any size) was refused.
 fn trace(size: usize) {
     static WANTED: OnceLock<Option<usize>> = OnceLock::new();
     let state = STATE.replace(IDLE);

@@ -1,5 +1,4 @@
-//! Without memory: whatever cannot be had is an error, never the end of the process, and leaves all as
-//! it was.
+//! Without memory: a failed allocation is an error, never ends the process, and leaves everything as it was.
 //!
 //! The allocator of this executable refuses on demand. So each test tells which it was that was refused.
 
@@ -40,7 +39,7 @@ struct Case {
     separate: Option<Vec<u8>>,
     /// How often each thing is done with it at most, since it takes its time.
     most: usize,
-    /// So many bytes are not enough for it, though without there is no error: less is told.
+    /// With this many bytes there is no error, but a smaller result.
     not_enough: u64,
 }
 

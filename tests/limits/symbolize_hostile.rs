@@ -1,5 +1,5 @@
 //! Debug information that was made to be slow: `symbolize` ends soon, with a bounded amount of memory, on
-//! a small stack, and tells what it has found until then. Nobody else waits meanwhile.
+//! a small stack, and returns what it has found until then. No other thread waits meanwhile.
 //!
 //! Each kind is a library of the test set, without debug information, to which made-up debug sections
 //! are added: at most 1 MB. The promise is 1 s and 256 MiB in a release build on an idle machine;

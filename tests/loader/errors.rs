@@ -962,7 +962,7 @@ fn all_missing_libraries_are_listed_with_the_three_ways_to_supply_them() {
     assert_says(&error, &three_ways, "what to do about it");
     assert!(Opened::refusal(&user, RTLD_NOW | RTLD_LOCAL).contains("libone.so"));
 
-    // Allowed to ask the system: it is told what the system said.
+    // If the system may be asked, the error has the system's reason.
     let error = refused(&Loader::new().system_libraries(true), &file, "asking the system");
     let Error::Missing { libraries, .. } = &error else { panic!("{error}") };
     assert_eq!(libraries.len(), 2, "{error}");

@@ -852,7 +852,7 @@ fn many_modules_with_thread_local_variables() {
     }
 }
 
-/// Initial exec wants a fixed place in every thread, and there is only so much of it.
+/// Initial exec needs static thread-local storage, which is limited.
 #[test]
 fn initial_exec_is_refused_by_name_when_there_is_no_room() {
     isolated(|| {

@@ -109,7 +109,7 @@ fn is_zero(range: Range<usize>) -> bool {
 fn secrets() -> usize {
     let memory = File::open("/proc/self/mem").unwrap();
     let writable = |line: &MapsLine| line.access.starts_with("rw") && line.name.is_empty();
-    // Page by page into one that is cleared each time, lest this finds what it has read itself.
+    // Reads page by page into a buffer that is cleared each time, so that the search does not find its own copy.
     let mut page = [0; PAGE];
     let mut count = |start: usize| {
         let is_read = memory.read_exact_at(&mut page, start as u64).is_ok();

@@ -1,5 +1,5 @@
-//! What images are told by the functions of the C library that know of loaded libraries. `dlopen`
-//! of the same file is the reference.
+//! The results that images get from the functions of the C library that describe loaded libraries. The
+//! reference is `dlopen` of the same file.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;

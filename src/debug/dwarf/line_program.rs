@@ -23,7 +23,7 @@ pub(crate) fn convert<R: Reader<Offset = usize>>(
     from: IncompleteLineProgram<R>,
     header: ConvertLineProgram<'_, R>,
 ) -> Result<(LineProgram, Vec<FileId>), ConvertError> {
-    /// The largest distance from a row to the next one. No image has so much code.
+    /// The largest distance from a row to the next one. No image has more code.
     const MAX_ADVANCE: u64 = 1 << 32;
     // For machines that have several operations in an instruction: addresses are pairs there.
     if from.header().line_encoding().maximum_operations_per_instruction != 1 {

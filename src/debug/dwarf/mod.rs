@@ -1,10 +1,10 @@
-//! DWARF as far as it must be rewritten for debuggers.
+//! Reads and rewrites DWARF for debuggers.
 //!
 //! [`addresses`] finds the run-time addresses and adds the load bias to them. [`tls_locations`] rewrites the
 //! locations of thread-local variables. [`skeleton`] knows split units, [`line_program`] converts line tables.
-//! What all of them may spend is in [`budget`].
+//! [`budget`] limits the work and memory of all of them.
 //!
-//! All of it takes bytes and plain values. It knows no ELF file, no image in memory, no debugger's presence.
+//! Everything here takes bytes and plain values, and knows no ELF file, image in memory or debugger.
 
 #![forbid(unsafe_code)]
 

@@ -219,7 +219,7 @@ impl Host {
             panic!("{name} has a file");
         };
         match library.set_debug(debug) {
-            Ok(()) => say(&format!("{name} is told of as {:?}", library.debug())),
+            Ok(()) => say(&format!("{name} is shown as {:?}", library.debug())),
             Err(error) => say(&format!("{name}: {error}")),
         }
     }

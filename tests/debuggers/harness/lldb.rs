@@ -149,7 +149,7 @@ impl Lldb {
     }
 }
 
-/// Never said by a debugger that is told the truth.
+/// Texts that a debugger prints only if its input is wrong.
 const COMPLAINTS: &[&str] =
     &["Assertion", "PLEASE submit a bug report", "unable to locate", "malformed", "parsing failed"];
 

@@ -32,7 +32,7 @@ use host::Loader;
 /// Names the gdb that is tested, if not that of the system.
 const GDB: &str = "MEMDL_TEST_GDB";
 
-/// Names the form in which debuggers are told of libraries, if not the one that each test chooses.
+/// The environment variable with the debug level of libraries, which overrides the choice of each test.
 const FORM: &str = "MEMDL_TEST_FORM";
 
 /// The gdb that is tested.
@@ -238,7 +238,7 @@ impl Gdb {
         gdb
     }
 
-    /// For a program that is told all on its command line.
+    /// For a program that takes everything from its command line.
     pub fn of_program(program: &Path, arguments: &[&str]) -> Gdb {
         let words = [program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
         Gdb::new(Command::new(gdb()), words.map(str::to_owned).collect())
@@ -342,7 +342,7 @@ fn choose_form(command: &mut Command) {
     };
 }
 
-/// Whether debuggers are told in the portable form.
+/// Whether the debug level is `portable`.
 pub fn is_portable() -> bool {
     env::var_os(FORM).is_some_and(|form| form == "portable")
 }

@@ -40,7 +40,7 @@ pub struct Scenario {
     pub is_compared: bool,
     /// Whether the session fails on a complaint of gdb's.
     pub fails_on_complaints: bool,
-    /// In which forms debuggers are told, one session for each; in the usual one if there is none.
+    /// The debug levels, one session for each; the usual one if the list is empty.
     pub forms: Vec<String>,
     /// Other libraries: the place's name, the source, the build.
     pub libraries: Vec<[String; 3]>,
