@@ -141,7 +141,7 @@ impl Loader {
         self
     }
 
-    /// How much debuggers see. Default [`Debug::Full`](crate::Debug::Full). The environment variable
+    /// How much debuggers see. Default [`Debug::Full`]. The environment variable
     /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
     pub fn debug(mut self, debug: Debug) -> Loader {
         self.settings.debug = debug;
@@ -166,13 +166,13 @@ impl Loader {
     ///
     /// A load fails with [`Error::DebugInfo`] if the file does not belong to the image: by the build-id of
     /// both or, in an image without one, by the checksum in its `.gnu_debuglink`; for a package, by the ids
-    /// of all units. With [`Debug::Off`](crate::Debug::Off) the file is not read.
+    /// of all units. With [`Debug::Off`] the file is not read.
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
         self
     }
 
-    /// What profilers see. Default [`Profile::Off`](crate::Profile::Off). The environment variable
+    /// What profilers see. Default [`Profile::Off`]. The environment variable
     /// `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
     pub fn profile(mut self, profile: Profile) -> Loader {
         self.settings.profile = profile;

@@ -248,7 +248,7 @@ pub unsafe extern "C" fn memdl_is_sealed(library: *const LibraryHandle) -> c_int
     library.map_or(-1, |library| library.library.is_sealed().into())
 }
 
-/// [`Loader::depends_on`].
+/// [`Loader::depends_on`](crate::Loader::depends_on).
 ///
 /// # Safety
 /// The header's contract.
