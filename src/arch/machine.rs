@@ -18,6 +18,9 @@ pub(crate) struct Machine {
     pub reloc_kinds: &'static [Option<RelocKind>],
     /// The psABI's name of a relocation type, for errors.
     pub reloc_name: fn(r_type: u32) -> &'static str,
+    /// The type of the GNU property with the levels of the instruction set that an image needs; 0 if the
+    /// machine has none.
+    pub isa_needed: u32,
 }
 
 impl Machine {

@@ -43,6 +43,24 @@ pub enum Error {
         what: Cow<'static, str>,
     },
 
+    /// The image needs a level of the instruction set that this processor does not have
+    /// (`GNU_PROPERTY_X86_ISA_1_NEEDED`; `ld.so`: "CPU ISA level is lower than required").
+    #[error(
+        "{}: needs a processor of level {}{}; supply a build for another level",
+        Escaped(image),
+        Escaped(level),
+        Escaped(Lacking(lacking))
+    )]
+    Processor {
+        /// The image's name.
+        image: String,
+        /// The level, as compilers name it: `x86-64-v3`.
+        level: String,
+        /// The features that the processor lacks, or that the system has not enabled, by their names in
+        /// `/proc/cpuinfo`. Empty for a level that memdl does not know.
+        lacking: Vec<&'static str>,
+    },
+
     /// The image needs libraries, versions or symbols that nothing supplies. All of them are listed.
     #[error("{}", Escaped(MissingListing { image, libraries, versions, symbols }))]
     Missing {
@@ -213,6 +231,10 @@ impl Error {
         Error::Unsupported { image: String::new(), what: what.into() }
     }
 
+    pub(crate) fn processor(level: String, lacking: Vec<&'static str>) -> Error {
+        Error::Processor { image: String::new(), level, lacking }
+    }
+
     pub(crate) fn limit(what: &'static str, needed: u64, limit: u64) -> Error {
         Error::Limit { image: String::new(), what, needed, limit }
     }
@@ -234,6 +256,7 @@ impl Error {
     pub(crate) fn in_image(mut self, name: &str) -> Error {
         let (Error::Malformed { image, .. }
         | Error::Unsupported { image, .. }
+        | Error::Processor { image, .. }
         | Error::Missing { image, .. }
         | Error::Refused { image, .. }
         | Error::RefusedImports { image, .. }
@@ -259,6 +282,18 @@ impl fmt::Display for Place {
             Place::Relocation(at) => write!(f, "in the relocation at {at}"),
             Place::Offset(at) => write!(f, "at file offset {at}"),
             Place::Address(at) => write!(f, "at address {at}"),
+        }
+    }
+}
+
+/// The end of the text of [`Error::Processor`].
+struct Lacking<'a>(&'a [&'static str]);
+
+impl fmt::Display for Lacking<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str(", which is not known here"),
+            features => write!(f, ", and this one lacks {}", features.join(", ")),
         }
     }
 }

@@ -12,14 +12,15 @@ use std::ffi::CString;
 use std::ops::Range;
 
 use goblin::elf64::dynamic::{
-    DF_1_NODELETE, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL, DT_BIND_NOW, DT_FINI,
-    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
-    DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_RELA, DT_RPATH,
-    DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERNEED,
-    DT_VERSYM,
+    DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL,
+    DT_BIND_NOW, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH,
+    DT_HASH, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT,
+    DT_RELA, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL,
+    DT_VERDEF, DT_VERNEED, DT_VERSYM,
 };
 use goblin::elf64::program_header::{PT_NOTE, ProgramHeader};
 
+use crate::arch::Machine;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{
@@ -29,7 +30,8 @@ use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{
     DT_ANDROID_RELA, DT_ANDROID_RELR, DT_AUXILIARY, DT_FILTER, DT_RELR, Dynamic,
 };
-use crate::elf::program_headers::ProgramHeaders;
+use crate::elf::program_headers::{ProgramHeaders, no_dynamic_section};
+use crate::elf::properties;
 use crate::elf::read::{ReadAt, u64_at};
 use crate::elf::relocation_tables::RelocationTables;
 use crate::elf::segment::{FileView, Segment, TlsSegment};
@@ -72,7 +74,7 @@ pub(crate) struct Decoded {
     pub run_path: Option<CString>,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
-    /// `PT_GNU_RELRO`, as stated; it starts in a writable segment, and ends no later than the last.
+    /// `PT_GNU_RELRO`, as stated; it holds a whole page, and lies between the first segment and the last.
     pub relro: Option<Range<Vaddr>>,
     /// `PT_GNU_EH_FRAME`; inside one segment's file-backed part.
     pub eh_frame_hdr: Option<Range<Vaddr>>,
@@ -88,6 +90,10 @@ pub(crate) struct Decoded {
     pub plt_got: Option<Vaddr>,
     /// `DF_1_NODELETE`: the image must stay mapped.
     pub nodelete: bool,
+    /// `DF_1_NOOPEN`: only a program that is linked to the image may load it.
+    pub no_open: bool,
+    /// The levels of the instruction set that the image needs, as its machine has them.
+    pub isa_needed: u32,
 }
 
 impl Decoded {
@@ -95,18 +101,11 @@ impl Decoded {
     pub(super) fn parse(
         bytes: &[u8],
         headers: ProgramHeaders,
+        machine: &Machine,
         limits: &Limits,
     ) -> Result<Decoded, Error> {
         let view = FileView { bytes, segments: &headers.segments };
-        let no_dynamic = || Error::malformed("object file has no dynamic section", Place::Header);
-        let section = headers.dynamic.clone().ok_or_else(no_dynamic)?;
-        let at = Place::Address(section.start);
-        let dynamic = Dynamic::parse(view.read(section.clone()).ok_or_else(|| {
-            Error::malformed("the dynamic section lies outside the segments", at)
-        })?)?;
-        if !dynamic.is_terminated() {
-            return Err(Error::malformed("the dynamic section does not end with DT_NULL", at));
-        }
+        let (section, dynamic) = dynamic_section(&headers, &view)?;
         let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
         let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
         if flags_1 & DF_1_PIE != 0 {
@@ -119,6 +118,9 @@ impl Decoded {
         let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
         let table = SymbolTable::over(&symbols, &view).ok_or_else(Decoded::no_symbols)?;
         let Names { soname, needed, filtees, run_path } = Names::parse(&dynamic, &table, limits)?;
+        // What lies outside the segments counts as absent.
+        let notes = headers.properties.clone().filter(|_| machine.isa_needed != 0);
+        let notes = notes.and_then(|notes| view.read(notes));
         let function = |tag| function(&dynamic, &headers.segments, tag);
         let functions = |tag, size| functions(&dynamic, &headers.segments, tag, size);
         Ok(Decoded {
@@ -140,6 +142,8 @@ impl Decoded {
                     && flags_1 & DF_1_NOW == 0
             }),
             nodelete: flags_1 & DF_1_NODELETE != 0,
+            no_open: flags_1 & DF_1_NOOPEN != 0,
+            isa_needed: notes.map_or(0, |notes| properties::word(notes, machine.isa_needed)),
             symbols,
             program_headers: headers.table,
             segments: headers.segments,
@@ -251,6 +255,29 @@ impl Names {
     }
 }
 
+/// The dynamic section, up to its `DT_NULL` at least. As in `ld.so`, that ends it, and not a size.
+fn dynamic_section(
+    headers: &ProgramHeaders,
+    view: &FileView<'_>,
+) -> Result<(Range<Vaddr>, Dynamic), Error> {
+    let stated = headers.dynamic.clone().ok_or_else(no_dynamic_section)?;
+    let at = Place::Address(stated.start);
+    if let Some(section) = view.read(stated.clone()) {
+        let dynamic = Dynamic::parse(section)?;
+        if dynamic.is_terminated() {
+            return Ok((stated, dynamic));
+        }
+    }
+    let section = view
+        .read_to_end(stated.start)
+        .ok_or_else(|| Error::malformed("the dynamic section lies outside the segments", at))?;
+    let dynamic = Dynamic::parse(section)?;
+    let range = stated.start.range(section.len() as u64).filter(|_| dynamic.is_terminated());
+    let range = range
+        .ok_or_else(|| Error::malformed("the dynamic section does not end with DT_NULL", at))?;
+    Ok((range, dynamic))
+}
+
 /// The function at tag `tag` (`DT_INIT`, `DT_FINI`).
 fn function(dynamic: &Dynamic, segments: &[Segment], tag: u64) -> Result<Option<Vaddr>, Error> {
     let Some(address) = dynamic.address(tag) else { return Ok(None) };
@@ -297,13 +324,13 @@ mod tests {
     use super::*;
     use crate::base::addr::PageSize;
     use crate::elf::test_image::{
-        DYNAMIC, DYNAMIC_HEADER, INIT_ARRAY, Library, P_FILESZ, P_TYPE, P_VADDR, TEXT,
+        DYNAMIC, DYNAMIC_HEADER, END, INIT_ARRAY, Library, P_FILESZ, P_TYPE, P_VADDR, TEXT,
     };
 
     fn parse(library: &Library, limits: &Limits) -> Result<Decoded, Error> {
         let page = PageSize::new(0x1000).unwrap();
         let headers = ProgramHeaders::parse(&library.bytes, page, limits)?;
-        Decoded::parse(&library.bytes, headers, limits)
+        Decoded::parse(&library.bytes, headers, &crate::arch::MACHINE, limits)
     }
 
     fn refusal(library: &Library) -> String {
@@ -368,8 +395,17 @@ mod tests {
     #[test]
     fn a_dynamic_section_that_is_missing_or_has_no_end_is_refused() {
         let mut library = Library::new();
-        library.set_header(DYNAMIC_HEADER, P_FILESZ, 0x20);
+        // The end counts, not the size.
+        for size in [1, 0x20, 0x301, u64::MAX] {
+            library.set_header(DYNAMIC_HEADER, P_FILESZ, size);
+            let decoded = parse(&library, &Limits::default()).unwrap();
+            assert_eq!(decoded.needed, [c"libneeded.so"], "{size:#x}");
+        }
+        library.set_header(DYNAMIC_HEADER, P_VADDR, END - 8);
         assert!(refusal(&library).contains("does not end with DT_NULL"));
+        library.set_header(DYNAMIC_HEADER, P_FILESZ, 0);
+        assert!(refusal(&library).contains("no dynamic section"));
+        library.set_header(DYNAMIC_HEADER, P_FILESZ, 0x20);
         library.set_header(DYNAMIC_HEADER, P_VADDR, 0x9000);
         assert!(refusal(&library).contains("lies outside the segments"));
         library.set_header(DYNAMIC_HEADER, P_TYPE, 0);

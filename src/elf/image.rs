@@ -38,7 +38,7 @@ impl<B: Deref<Target = [u8]>> Image<B> {
         limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
         header::check(&bytes, machine)?;
         let headers = ProgramHeaders::parse(&bytes, page, limits)?;
-        let decoded = Decoded::parse(&bytes, headers, limits)?;
+        let decoded = Decoded::parse(&bytes, headers, machine, limits)?;
         Ok(Image { bytes, decoded: Arc::new(decoded) })
     }
 

@@ -24,6 +24,7 @@ pub(crate) mod lookup;
 pub(crate) mod name_filter;
 pub(crate) mod plan;
 mod program_headers;
+mod properties;
 pub(crate) mod read;
 pub(crate) mod rela;
 pub(crate) mod relocation_tables;

@@ -10,14 +10,15 @@
 use std::ops::Range;
 
 use goblin::elf64::program_header::{
-    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS,
-    ProgramHeader, SIZEOF_PHDR,
+    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_NOTE,
+    PT_TLS, ProgramHeader, SIZEOF_PHDR,
 };
 
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{TryGrow, try_vec};
 use crate::base::limits::{self, Limits};
+use crate::elf::properties;
 use crate::elf::read::{u16_at, u32_at, u64_at};
 use crate::elf::segment::{Access, Segment, TlsSegment};
 
@@ -33,6 +34,8 @@ pub(super) struct ProgramHeaders {
     pub tls: Option<TlsSegment>,
     pub relro: Option<Range<Vaddr>>,
     pub eh_frame_hdr: Option<Range<Vaddr>>,
+    /// The last `PT_NOTE` that can have GNU properties; not checked.
+    pub properties: Option<Range<Vaddr>>,
 }
 
 /// The parameters of [`ProgramHeaders::parse`].
@@ -83,7 +86,7 @@ impl ProgramHeaders {
         if headers.segments.is_empty() {
             return Err(Error::malformed("object file has no loadable segments", Place::Header));
         }
-        headers.check_against_segments()?;
+        headers.check_against_segments(page)?;
         Ok(headers)
     }
 
@@ -94,62 +97,51 @@ impl ProgramHeaders {
         header: &ProgramHeader,
         input: &Input<'_>,
     ) -> Result<(), Error> {
-        let malformed = |what: String| Error::malformed(what, Place::Segment(index));
         let ProgramHeader { p_type, p_flags, p_filesz, p_memsz, p_align, .. } = *header;
         let p_vaddr = Vaddr(header.p_vaddr);
-
         match p_type {
-            PT_LOAD | PT_DYNAMIC | PT_TLS | PT_GNU_RELRO => {}
+            PT_LOAD if p_memsz == 0 && p_filesz == 0 => {}
+            PT_LOAD => self.add_load(index, header, input)?,
+            PT_DYNAMIC if p_filesz == 0 => return Err(no_dynamic_section()),
+            PT_DYNAMIC => {
+                let end = p_vaddr.checked_add(p_filesz).unwrap_or(p_vaddr);
+                self.dynamic = Some(p_vaddr..end);
+            }
+            PT_TLS if p_memsz == 0 => {}
+            PT_TLS => self.tls = Some(tls_segment(index, header, input.limits)?),
+            PT_GNU_RELRO => self.relro = relro(index, header, input.page)?,
             // Checked, and cut to fit, by `check_against_segments`.
             PT_GNU_EH_FRAME => {
                 let end = p_vaddr.checked_add(p_filesz).unwrap_or(p_vaddr);
                 self.eh_frame_hdr = Some(p_vaddr..end);
-                return Ok(());
             }
+            PT_NOTE if p_align == properties::ALIGN => self.properties = p_vaddr.range(p_memsz),
             PT_GNU_STACK if p_flags & PF_X != 0 => {
                 return Err(Error::unsupported(
                     "an executable stack (PT_GNU_STACK with PF_X): link with -z noexecstack",
                 ));
             }
-            _ => return Ok(()),
-        }
-        let addresses = p_vaddr.range(p_memsz).ok_or_else(|| {
-            malformed(format!("p_vaddr {p_vaddr} + p_memsz {p_memsz:#x} wraps around"))
-        })?;
-        if matches!(p_type, PT_LOAD | PT_DYNAMIC | PT_TLS) && p_filesz > p_memsz {
-            return Err(malformed(format!(
-                "p_filesz {p_filesz:#x} is larger than p_memsz {p_memsz:#x}"
-            )));
-        }
-        let in_memory = p_vaddr..p_vaddr.checked_add(p_filesz.min(p_memsz)).unwrap_or(p_vaddr);
-        if matches!(p_type, PT_LOAD | PT_TLS) && !p_align.max(1).is_power_of_two() {
-            return Err(malformed(format!("p_align {p_align:#x} is not a power of two")));
-        }
-        match p_type {
-            PT_LOAD if p_memsz == 0 => {}
-            PT_LOAD => self.add_load(index, header, addresses, input)?,
-            PT_DYNAMIC => self.dynamic = Some(in_memory),
-            PT_TLS if p_memsz == 0 => {}
-            PT_TLS if self.tls.is_some() => return Err(malformed("a second PT_TLS".into())),
-            PT_TLS => self.tls = Some(tls_segment(header, in_memory, input.limits)?),
-            PT_GNU_RELRO if p_memsz != 0 => self.relro = Some(addresses),
             _ => {}
         }
         Ok(())
     }
 
-    /// Adds a `PT_LOAD`. Its size in the file is no larger than in memory, and its alignment is a
-    /// power of two, or 0.
+    /// Adds a `PT_LOAD`.
     fn add_load(
         &mut self,
         index: usize,
         header: &ProgramHeader,
-        addresses: Range<Vaddr>,
         input: &Input<'_>,
     ) -> Result<(), Error> {
         let malformed = |what: String| Error::malformed(what, Place::Segment(index));
         let &Input { bytes, page, limits } = input;
-        let ProgramHeader { p_offset, p_filesz, p_align, .. } = *header;
+        let ProgramHeader { p_offset, p_filesz, p_memsz, p_align, .. } = *header;
+        let p_vaddr = Vaddr(header.p_vaddr);
+        // `ld.so` maps all bytes of the file, whatever `p_memsz` is.
+        let len = p_memsz.max(p_filesz);
+        let addresses = p_vaddr.range(len).ok_or_else(|| {
+            malformed(format!("p_vaddr {p_vaddr} + p_memsz {len:#x} wraps around"))
+        })?;
         let file = usize::try_from(p_offset)
             .ok()
             .zip(usize::try_from(p_filesz).ok())
@@ -163,48 +155,71 @@ impl ProgramHeaders {
                     "truncated: the segment needs {p_filesz:#x} bytes at {p_offset:#x}, the file has {len:#x}"
                 ))
             })?;
-        // 0 and 1 mean no alignment.
-        let align = p_align.max(1);
+        // As in `ld.so`, an alignment below a page means nothing more than a page, and one that is no power
+        // of two means none.
+        let align = if p_align.is_power_of_two() { p_align } else { 1 };
         limits::check("a segment's alignment, in bytes", align, limits.alignment)?;
-        let align = if align == 1 { page.get() } else { align };
-        if align < page.get() {
-            return Err(malformed(format!(
-                "ELF load command alignment {p_align:#x} not page-aligned"
-            )));
-        }
         // Not modulo `p_align`: some versions of mold and patchelf write segments that are
         // aligned in memory and not in the file, and `ld.so` accepts them.
         let misalignment = header.p_vaddr.wrapping_sub(p_offset) & page.mask();
         if misalignment != 0 && p_filesz != 0 {
             return Err(malformed(format!(
-                "ELF load command address/offset not properly aligned: p_vaddr {} and p_offset \
+                "ELF load command address/offset not properly aligned: p_vaddr {p_vaddr} and p_offset \
                  {p_offset:#x} differ modulo the page size {:#x}",
-                Vaddr(header.p_vaddr),
                 page.get()
             )));
-        }
-        let access = access(index, header)?;
-        if let Some(last) = self.segments.last() {
-            // Nor may they share a page: a page has one protection.
-            let last_end = last.addresses.end.page_ceil(page);
-            if last_end.is_none_or(|end| end > addresses.start.page_floor(page)) {
-                return Err(malformed(
-                    "PT_LOAD segments overlap, share a page or are not in ascending order".into(),
-                ));
-            }
         }
         if addresses.end.page_ceil(page).is_none() {
             return Err(malformed("the segment ends in the last page of the address space".into()));
         }
-        let first = self.segments.first().map_or(addresses.start, |it| it.addresses.start);
+        let access = access(index, header)?;
+        let mut segment = Segment { addresses, file, access, align: align.max(page.get()) };
+        self.make_room(&mut segment, page).ok_or_else(|| {
+            let what = "PT_LOAD segments overlap, share a page or are not in ascending order";
+            malformed(what.into())
+        })?;
+        let start = segment.addresses.start;
+        let first = self.segments.first().map_or(start, |it| it.addresses.start);
         // The segments ascend.
-        let span = addresses.end.checked_sub(first).unwrap_or(u64::MAX);
-        self.segments.try_push(Segment { addresses, file, access, align })?;
+        let span = segment.addresses.end.checked_sub(first).unwrap_or(u64::MAX);
+        self.segments.try_push(segment)?;
         limits::check("the address space of the image, in bytes", span, limits.image_span)
     }
 
+    /// Gives `new` the pages that it shares with segments before it: a page has one protection, and `ld.so`
+    /// maps the later segment over the earlier. The whole page comes from the file, so the bytes of the
+    /// earlier segment are in it where both lie in the file as in memory. `None` where that cannot be.
+    fn make_room(&mut self, new: &mut Segment, page: PageSize) -> Option<()> {
+        while let Some(last) = self.segments.last_mut() {
+            let (start, end) = (new.addresses.start, new.addresses.end.page_ceil(page)?);
+            let (page_start, last_end) =
+                (start.page_floor(page), last.addresses.end.page_ceil(page)?);
+            if last_end <= page_start {
+                break;
+            }
+            // Pages of the earlier segment behind the later one would be a segment of their own.
+            if start < last.addresses.start || end < last_end || new.file.is_empty() {
+                return None;
+            }
+            new.file.start = new
+                .file
+                .start
+                .checked_sub(usize::try_from(start.checked_sub(page_start)?).ok()?)?;
+            new.addresses.start = page_start;
+            match page_start.checked_sub(last.addresses.start) {
+                Some(kept) if kept > 0 => {
+                    last.addresses.end = page_start;
+                    let file_end = last.file.start.checked_add(usize::try_from(kept).ok()?)?;
+                    last.file.end = last.file.end.min(file_end);
+                }
+                _ => drop(self.segments.pop()),
+            }
+        }
+        Some(())
+    }
+
     /// Checks the ranges of the other headers against the segments.
-    fn check_against_segments(&mut self) -> Result<(), Error> {
+    fn check_against_segments(&mut self, page: PageSize) -> Result<(), Error> {
         let in_file = |range: &Range<Vaddr>| {
             self.segments.iter().any(|segment| {
                 segment.access.read
@@ -224,18 +239,17 @@ impl ProgramHeaders {
             ));
         }
         // RELRO may span several segments. Linkers pad it to a boundary of their own page size, which
-        // may lie behind the last segment.
-        let mut writable = self.segments.iter().filter(|segment| segment.access.write);
+        // may lie behind the last segment. Where it spans what is not writable, it changes nothing.
         let end = |segment: &Segment| {
             segment.addresses.end.0.div_ceil(segment.align).saturating_mul(segment.align)
         };
-        let last_end = writable.clone().map(end).max().unwrap_or(0);
+        let last_end = self.segments.iter().map(end).max().unwrap_or(0);
+        let first = self.segments.first().map(|segment| segment.addresses.start.page_floor(page));
         if let Some(relro) = &self.relro
-            && (relro.end > Vaddr(last_end)
-                || !writable.any(|segment| segment.addresses.contains(&relro.start)))
+            && (relro.end > Vaddr(last_end) || Some(relro.start) < first)
         {
             let at = Place::Address(relro.start);
-            return Err(Error::malformed("PT_GNU_RELRO lies outside the writable segments", at));
+            return Err(Error::malformed("PT_GNU_RELRO lies outside the segments", at));
         }
         // Code runs without unwind information, so an address outside the segments counts as none.
         // Unwinders use only the start of the range, so a size that is too large is cut.
@@ -265,25 +279,50 @@ fn access(index: usize, header: &ProgramHeader) -> Result<Access, Error> {
     Ok(access)
 }
 
-/// The `PT_TLS` of `header`, whose initial values are at `template`.
-fn tls_segment(
-    header: &ProgramHeader,
-    template: Range<Vaddr>,
-    limits: &Limits,
-) -> Result<TlsSegment, Error> {
-    let (size, align) = (header.p_memsz, header.p_align.max(1));
+/// The error of a file without `PT_DYNAMIC`, or with an empty one: debug information that was split off.
+pub(super) fn no_dynamic_section() -> Error {
+    Error::malformed("object file has no dynamic section", Place::Header)
+}
+
+/// The `PT_TLS` of `header`. Where there are several, the last counts, as in `ld.so`.
+fn tls_segment(index: usize, header: &ProgramHeader, limits: &Limits) -> Result<TlsSegment, Error> {
+    let ProgramHeader { p_filesz, p_memsz: size, p_align, .. } = *header;
+    let malformed = |what: String| Error::malformed(what, Place::Segment(index));
+    if p_filesz > size {
+        let what = format!("p_filesz {p_filesz:#x} is larger than p_memsz {size:#x}");
+        return Err(malformed(what));
+    }
+    let template = Vaddr(header.p_vaddr).range(p_filesz);
+    let template = template.ok_or_else(|| malformed("the initial values wrap around".into()))?;
+    // A power of two that is a multiple of all powers of two that the stated one is a multiple of.
+    let align = p_align.max(1).checked_next_power_of_two().unwrap_or(u64::MAX);
     limits::check("a block of thread-local variables, in bytes", size, limits.tls_block)?;
     limits::check("a thread-local block's alignment, in bytes", align, limits.alignment)?;
     Ok(TlsSegment { template, size, align })
+}
+
+/// The `PT_GNU_RELRO` of `header`; `None` if it holds no whole page: then `ld.so` protects nothing.
+fn relro(
+    index: usize,
+    header: &ProgramHeader,
+    page: PageSize,
+) -> Result<Option<Range<Vaddr>>, Error> {
+    let start = Vaddr(header.p_vaddr);
+    let end = Vaddr(header.p_vaddr.wrapping_add(header.p_memsz));
+    if start.page_floor(page) == end.page_floor(page) {
+        return Ok(None);
+    }
+    let wraps = || Error::malformed("PT_GNU_RELRO wraps around", Place::Segment(index));
+    if start < end { Ok(Some(start..end)) } else { Err(wraps()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::elf::test_image::{
-        DATA_HEADER, DYNAMIC, EH_FRAME_HDR, EH_FRAME_HEADER, Library, P_ALIGN, P_FILESZ, P_FLAGS,
-        P_MEMSZ, P_OFFSET, P_TYPE, P_VADDR, RELRO_HEADER, STACK_HEADER, TEXT, TEXT_HEADER,
-        TLS_HEADER,
+        DATA_HEADER, DYNAMIC, DYNAMIC_HEADER, EH_FRAME_HDR, EH_FRAME_HEADER, Library, P_ALIGN,
+        P_FILESZ, P_FLAGS, P_MEMSZ, P_OFFSET, P_TYPE, P_VADDR, RELRO_HEADER, STACK_HEADER, TEXT,
+        TEXT_HEADER, TLS_HEADER,
     };
 
     fn parse(library: &Library) -> Result<ProgramHeaders, Error> {
@@ -316,31 +355,73 @@ mod tests {
     #[test]
     fn segments_that_cannot_be_mapped_are_refused() {
         for (header, field, value, expected) in [
-            (TEXT_HEADER, P_FILESZ, 0x11, "is larger than p_memsz"),
             (TEXT_HEADER, P_MEMSZ, u64::MAX, "wraps around"),
-            (TEXT_HEADER, P_ALIGN, 0x1001, "not a power of two"),
-            (TEXT_HEADER, P_ALIGN, 0x800, "not page-aligned"),
+            (TEXT_HEADER, P_ALIGN, 1 << 40, "limit exceeded"),
             (TEXT_HEADER, P_VADDR, 0x1008, "not properly aligned"),
-            (TEXT_HEADER, P_VADDR, 0, "overlap, share a page"),
-            (TEXT_HEADER, P_VADDR, 0x2000, "overlap, share a page"),
+            (TEXT_HEADER, P_VADDR, 0x3000, "overlap, share a page"),
+            (TEXT_HEADER, P_MEMSZ, 0x4001, "overlap, share a page"),
             (TEXT_HEADER, P_OFFSET, 0x7000_0000, "truncated"),
             (TEXT_HEADER, P_OFFSET, u64::MAX - 0xfff, "truncated"),
             (TEXT_HEADER, P_FLAGS, 7, "writable and executable"),
             (DATA_HEADER, P_MEMSZ, 1 << 40, "limit exceeded"),
             (TLS_HEADER, P_VADDR, 0x800, "PT_TLS: the initial values lie outside"),
             (TLS_HEADER, P_MEMSZ, 1 << 40, "limit exceeded"),
-            (TLS_HEADER, P_ALIGN, 3, "not a power of two"),
-            (RELRO_HEADER, P_VADDR, 0x1000, "PT_GNU_RELRO lies outside"),
+            (TLS_HEADER, P_FILESZ, 0x21, "is larger than p_memsz"),
+            (TLS_HEADER, P_ALIGN, u64::MAX, "limit exceeded"),
+            (RELRO_HEADER, P_VADDR, 0x9000, "PT_GNU_RELRO lies outside"),
+            (RELRO_HEADER, P_MEMSZ, u64::MAX, "PT_GNU_RELRO wraps around"),
             (RELRO_HEADER, P_MEMSZ, 0x3000, "PT_GNU_RELRO lies outside"),
             (STACK_HEADER, P_FLAGS, 7, "executable stack"),
         ] {
             let error = refusal(header, field, value);
             assert!(error.contains(expected), "{header} {field} {value:#x}: {error}");
         }
+    }
+
+    /// As in `ld.so`, where the value decides nothing.
+    #[test]
+    fn odd_values_are_accepted() {
+        let changed = |header: usize, field: usize, value: u64| {
+            let mut library = Library::new();
+            library.set_header(header, field, value);
+            parse(&library).unwrap()
+        };
+        for align in [0, 1, 3, 0x800, 0x1001, u64::MAX] {
+            assert_eq!(changed(TEXT_HEADER, P_ALIGN, align).segments[TEXT_HEADER].align, 0x1000);
+        }
+        assert_eq!(changed(TEXT_HEADER, P_ALIGN, 0x4000).segments[TEXT_HEADER].align, 0x4000);
+        let longer = changed(TEXT_HEADER, P_FILESZ, 0x20);
+        assert_eq!(longer.segments[TEXT_HEADER].addresses, Vaddr(TEXT)..Vaddr(TEXT + 0x20));
+        assert_eq!(changed(TLS_HEADER, P_ALIGN, 12).tls.unwrap().align, 16);
+        assert_eq!(changed(RELRO_HEADER, P_MEMSZ, 0xfff).relro, None);
+        let dynamic = changed(DYNAMIC_HEADER, P_FILESZ, u64::MAX).dynamic;
+        assert_eq!(dynamic, Some(Vaddr(DYNAMIC)..Vaddr(DYNAMIC)));
         let mut twice = Library::new();
         twice.set_header(STACK_HEADER, P_TYPE, PT_TLS.into());
         twice.set_header(STACK_HEADER, P_MEMSZ, 8);
-        assert!(parse(&twice).unwrap_err().to_string().contains("a second PT_TLS"));
+        assert_eq!(parse(&twice).unwrap().tls.unwrap().size, 8, "the last counts");
+    }
+
+    #[test]
+    fn the_later_segment_has_the_page_that_two_share() {
+        // The first ends in the second's page, and in the second's place.
+        for memsz in [0x1001, 0x2000] {
+            let mut library = Library::new();
+            library.set_header(0, P_MEMSZ, memsz);
+            let headers = parse(&library).unwrap();
+            assert_eq!(headers.segments[0].addresses, Vaddr(0)..Vaddr(0x1000));
+            assert_eq!(headers.segments[0].file, 0..0x800);
+            assert_eq!(headers.segments[1].addresses, Vaddr(TEXT)..Vaddr(TEXT + 0x10));
+        }
+        let mut library = Library::new();
+        for (field, value) in [(P_OFFSET, 0x808), (P_VADDR, 0x808), (P_FILESZ, 0x1000)] {
+            library.set_header(TEXT_HEADER, field, value);
+        }
+        let headers = parse(&library).unwrap();
+        assert_eq!(headers.segments.len(), 2, "nothing is left of the first");
+        assert_eq!(headers.segments[0].addresses, Vaddr(0)..Vaddr(0x1808));
+        assert_eq!(headers.segments[0].file, 0..0x1808);
+        assert!(headers.segments[0].access.execute);
     }
 
     #[test]

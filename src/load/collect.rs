@@ -32,6 +32,7 @@ use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, Provider};
 use crate::images::registry;
 use crate::link::needed::{self, Surroundings};
+use crate::load::admission;
 use crate::load::settings::Settings;
 use crate::memory::bytes::{Bytes, Image};
 
@@ -100,6 +101,12 @@ impl NotFound {
             |path: &[u8]| Path::new(OsStr::from_bytes(path)).file_name().map(OsStr::to_owned);
         match self {
             NotFound::Missing(None) => true,
+            // Checked once all libraries are there.
+            NotFound::Missing(Some(reason))
+                if reason.ends_with("CPU ISA level is lower than required") =>
+            {
+                false
+            }
             NotFound::Missing(Some(reason)) => {
                 let subject = reason.split_once(": ").map(|(subject, _)| subject);
                 subject.is_some_and(|it| file_name(it.as_bytes()) == file_name(name.to_bytes()))
@@ -255,7 +262,12 @@ impl<'s, 'd> Collector<'s, 'd> {
             if provider.is_none()
                 && let Some(bytes) = read_file(file)?
             {
-                *provider = Some(self.add_member(file.to_string_lossy().into(), bytes, true)?);
+                *provider = match self.add_member(file.to_string_lossy().into(), bytes, true) {
+                    // Left to the system, which has its own reasons to refuse it.
+                    Err(error) if is_no_library(&error) => None,
+                    Err(Error::Processor { .. }) => None,
+                    member => Some(member?),
+                };
             }
         }
         Ok(())
@@ -314,6 +326,7 @@ impl Settings {
     fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
+        let image = image.and_then(|image| admission::check(&image.decoded).map(|()| image));
         let image = image.map_err(|error| error.in_image(shown))?;
         let name = name.unwrap_or_else(|| match &image.decoded.soname {
             Some(soname) => soname.to_string_lossy().into(),

@@ -8,6 +8,7 @@ mod common;
 mod api;
 mod differential;
 mod errors;
+mod files;
 mod filters;
 mod fork;
 mod helpers;

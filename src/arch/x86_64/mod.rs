@@ -1,4 +1,4 @@
-//! x86-64 (AMD64 psABI): relocation numbers, thread-local storage, PLT entries, signal frames.
+//! x86-64 (AMD64 psABI): relocation numbers, levels of the instruction set, thread-local storage, PLT entries, signal frames.
 //!
 //! The peculiarities of the machine: thread-local blocks lie below the thread pointer (TLS variant II),
 //! the thread pointer is the word at `fs:0`, and compiled code accesses a thread-local of a shared
@@ -11,6 +11,8 @@
 mod finder;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod isa;
 #[cfg(target_arch = "x86_64")]
 mod plt;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +31,8 @@ pub(crate) use finder::define_finder;
 pub(crate) use instructions::{
     BREAKPOINT, jump_instruction, return_instruction, with_return_address,
 };
+#[cfg(target_arch = "x86_64")]
+pub(crate) use isa::lacking_isa;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use plt::{bind_call, call_ifunc_resolver};
 #[cfg(target_arch = "x86_64")]

@@ -7,13 +7,20 @@
 
 use crate::arch::machine::Machine;
 use crate::arch::reloc_kind::RelocKind;
+use crate::arch::x86_64::isa::ISA_NEEDED;
 
 /// gABI `EM_X86_64`.
 pub(crate) const E_MACHINE: u16 = 62;
 
 /// AMD64.
-pub(crate) static MACHINE: Machine =
-    Machine { name: "x86-64", e_machine: E_MACHINE, relative: 8, reloc_kinds: &KINDS, reloc_name };
+pub(crate) static MACHINE: Machine = Machine {
+    name: "x86-64",
+    e_machine: E_MACHINE,
+    relative: 8,
+    reloc_kinds: &KINDS,
+    reloc_name,
+    isa_needed: ISA_NEEDED,
+};
 
 const KINDS: [Option<RelocKind>; 38] = {
     let mut kinds = [None; 38];
