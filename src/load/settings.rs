@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::error::Error;
@@ -13,9 +14,10 @@ use crate::debug::Debug;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
 use crate::images::dlsym;
-use crate::images::group::{ImageRef, LoadGroup, Provider};
+use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provider};
 use crate::images::policy::Policy;
 use crate::images::registry;
+use crate::link::needed;
 use crate::link::scope::{LookupScope, Resolver, Scope};
 use crate::memory::bytes::Bytes;
 use crate::profile::Profile;
@@ -48,6 +50,11 @@ pub(crate) struct Settings {
     /// The image that opens the group. Its exports, and those of the images that it needs, come before the
     /// host's.
     pub opener: Option<ImageRef>,
+}
+
+/// The folders of the image's `DT_RUNPATH`, or else `DT_RPATH`.
+pub(crate) fn folders(image: &LoadedImage) -> Result<Vec<PathBuf>, Error> {
+    needed::folders(&image.decoded, &image.name)
 }
 
 impl Settings {

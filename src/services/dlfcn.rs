@@ -1,4 +1,4 @@
-//! `dlopen`, `dlsym`, `dlvsym`, `dlclose`, `dlerror` and `dlinfo`, for callers in images.
+//! `dlopen`, `dlsym`, `dlvsym`, `dlclose` and `dlerror`, for callers in images.
 //!
 //! Handles of `ld.so` pass through. The differences for an image:
 //!
@@ -34,7 +34,6 @@ use crate::elf::symbol::SymbolName;
 use crate::elf::versions::Version;
 use crate::host::dl;
 use crate::host::global_scope::GlobalScope;
-use crate::host::link_map::LinkMap;
 use crate::images::dl_handles::{self, FileId};
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, Provider};
@@ -44,7 +43,6 @@ use crate::images::registry;
 use crate::load::instantiate;
 use crate::load::settings::Settings;
 use crate::memory::bytes::Bytes;
-use crate::tls::{self, TlsModule};
 
 thread_local! {
     /// The text that `dlerror` returns next, unless the C library has one; and the last text.
@@ -57,7 +55,7 @@ type Text = Cow<'static, CStr>;
 /// The text of `dlerror` where there is no memory for another.
 const NO_MEMORY: &CStr = c"out of memory";
 
-fn fail(text: impl Display) -> *mut c_void {
+pub(super) fn fail(text: impl Display) -> *mut c_void {
     let text = try_format(format_args!("{}", Escaped(text)));
     let text = match text.and_then(|text| try_c_string(text.as_bytes())) {
         Ok(text) => Cow::Owned(text.unwrap_or_default()),
@@ -67,9 +65,16 @@ fn fail(text: impl Display) -> *mut c_void {
     ptr::null_mut()
 }
 
-fn no_memory() -> *mut c_void {
+pub(super) fn no_memory() -> *mut c_void {
     ERROR.with_borrow_mut(|error| error.0 = Some(Cow::Borrowed(NO_MEMORY)));
     ptr::null_mut()
+}
+
+/// Discards the error that `dlerror` would report next: a call that succeeds does so in the C library.
+pub(super) fn forget_error() {
+    ERROR.with_borrow_mut(|error| error.0 = None);
+    // SAFETY: no preconditions.
+    unsafe { libc::dlerror() };
 }
 
 /// `dlerror`.
@@ -492,45 +497,4 @@ fn or_else<T>(
     otherwise: impl FnOnce() -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
     if found.is_some() { Ok(found) } else { otherwise() }
-}
-
-/// `dlinfo`.
-///
-/// # Safety
-/// As the C library's function: `info` points to what `request` writes.
-pub(super) unsafe extern "C" fn dlinfo(
-    handle: *mut c_void,
-    request: c_int,
-    info: *mut c_void,
-) -> c_int {
-    const RTLD_DI_LMID: c_int = 1;
-    const RTLD_DI_LINKMAP: c_int = 2;
-    const RTLD_DI_TLS_MODID: c_int = 9;
-    const RTLD_DI_TLS_DATA: c_int = 10;
-    let Some(image) = dl_handles::image(handle) else {
-        // SAFETY: the caller's promise, passed on.
-        return unsafe { libc::dlinfo(handle, request, info) };
-    };
-    let loaded = image.image();
-    let module = loaded.tls.as_ref().map(TlsModule::id);
-    // SAFETY: the caller's promise. The map lives as long as the image; the image is loaded, and
-    // offset 0 is in every block.
-    unsafe {
-        match request {
-            RTLD_DI_LMID => info.cast::<libc::c_long>().write(0),
-            RTLD_DI_LINKMAP => info.cast::<*const LinkMap>().write(&*loaded.link_map),
-            RTLD_DI_TLS_MODID => info.cast::<usize>().write(module.map_or(0, |module| module.0)),
-            RTLD_DI_TLS_DATA => {
-                // Null for a thread that has no block, as in the C library.
-                let block = module.and_then(tls::allocated_block);
-                let block = block.unwrap_or(ptr::null_mut());
-                info.cast::<*mut c_void>().write(block);
-            }
-            _ => {
-                fail(format_args!("dlinfo: request {request} is not known for an image in memory"));
-                return -1;
-            }
-        }
-    }
-    0
 }

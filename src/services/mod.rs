@@ -9,6 +9,7 @@
 pub(crate) mod atexit;
 mod dladdr;
 mod dlfcn;
+mod dlinfo;
 
 use std::ffi::{c_int, c_void};
 
@@ -39,7 +40,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlclose" => Some(dlfcn::dlclose as *const () as usize),
         b"dlsym" => Some(dlfcn::dlsym as *const () as usize),
         b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
-        b"dlinfo" => Some(dlfcn::dlinfo as *const () as usize),
+        b"dlinfo" => Some(dlinfo::dlinfo as *const () as usize),
         b"dlerror" => Some(dlfcn::dlerror as *const () as usize),
         _ => None,
     }

@@ -7,6 +7,7 @@ mod common;
 
 mod api;
 mod differential;
+mod dlinfo;
 mod errors;
 mod files;
 mod filters;
