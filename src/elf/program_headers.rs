@@ -107,7 +107,7 @@ impl ProgramHeaders {
                 let end = p_vaddr.checked_add(p_filesz).unwrap_or(p_vaddr);
                 self.dynamic = Some(p_vaddr..end);
             }
-            PT_TLS if p_memsz == 0 => {}
+            PT_TLS if p_memsz == 0 && p_filesz == 0 => {}
             PT_TLS => self.tls = Some(tls_segment(index, header, input.limits)?),
             PT_GNU_RELRO => self.relro = relro(index, header, input.page)?,
             // Checked, and cut to fit, by `check_against_segments`.
