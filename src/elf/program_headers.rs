@@ -174,32 +174,39 @@ impl ProgramHeaders {
         }
         let access = access(index, header)?;
         let mut segment = Segment { addresses, file, access, align: align.max(page.get()) };
-        self.make_room(&mut segment, page).ok_or_else(|| {
+        let behind = self.make_room(&mut segment, page).ok_or_else(|| {
             let what = "PT_LOAD segments overlap, share a page or are not in ascending order";
             malformed(what.into())
         })?;
         let start = segment.addresses.start;
         let first = self.segments.first().map_or(start, |it| it.addresses.start);
+        let last_end = behind.as_ref().unwrap_or(&segment).addresses.end;
         // The segments ascend.
-        let span = segment.addresses.end.checked_sub(first).unwrap_or(u64::MAX);
+        let span = last_end.checked_sub(first).unwrap_or(u64::MAX);
         self.segments.try_push(segment)?;
+        if let Some(behind) = behind {
+            self.segments.try_push(behind)?;
+        }
         limits::check("the address space of the image, in bytes", span, limits.image_span)
     }
 
     /// Gives `new` the pages that it shares with segments before it: a page has one protection, and `ld.so`
     /// maps the later segment over the earlier. The whole page comes from the file, so the bytes of the
-    /// earlier segment are in it where both lie in the file as in memory. `None` where that cannot be.
-    fn make_room(&mut self, new: &mut Segment, page: PageSize) -> Option<()> {
+    /// earlier segment are in it where both lie in the file as in memory. Returns what is left of an earlier
+    /// segment behind the new one; `None` where the pages cannot be shared.
+    fn make_room(&mut self, new: &mut Segment, page: PageSize) -> Option<Option<Segment>> {
+        let mut behind = None;
         while let Some(last) = self.segments.last_mut() {
             let (start, end) = (new.addresses.start, new.addresses.end.page_ceil(page)?);
-            let (page_start, last_end) =
-                (start.page_floor(page), last.addresses.end.page_ceil(page)?);
-            if last_end <= page_start {
+            let page_start = start.page_floor(page);
+            if last.addresses.end.page_ceil(page)? <= page_start {
                 break;
             }
-            // Pages of the earlier segment behind the later one would be a segment of their own.
-            if start < last.addresses.start || end < last_end || new.file.is_empty() {
+            if page_start < last.addresses.start.page_floor(page) || new.file.is_empty() {
                 return None;
+            }
+            if end < last.addresses.end {
+                behind = Some(last.from(end)?);
             }
             new.file.start = new
                 .file
@@ -215,7 +222,7 @@ impl ProgramHeaders {
                 _ => drop(self.segments.pop()),
             }
         }
-        Some(())
+        Some(behind)
     }
 
     /// Checks the ranges of the other headers against the segments.
@@ -320,14 +327,17 @@ fn relro(
 mod tests {
     use super::*;
     use crate::elf::test_image::{
-        DATA_HEADER, DYNAMIC, DYNAMIC_HEADER, EH_FRAME_HDR, EH_FRAME_HEADER, Library, P_ALIGN,
+        DATA_HEADER, DYNAMIC, DYNAMIC_HEADER, EH_FRAME_HDR, EH_FRAME_HEADER, END, Library, P_ALIGN,
         P_FILESZ, P_FLAGS, P_MEMSZ, P_OFFSET, P_TYPE, P_VADDR, RELRO_HEADER, STACK_HEADER, TEXT,
         TEXT_HEADER, TLS_HEADER,
     };
 
+    fn page() -> PageSize {
+        PageSize::new(0x1000).unwrap()
+    }
+
     fn parse(library: &Library) -> Result<ProgramHeaders, Error> {
-        let page = PageSize::new(0x1000).unwrap();
-        ProgramHeaders::parse(&library.bytes, page, &Limits::default())
+        ProgramHeaders::parse(&library.bytes, page(), &Limits::default())
     }
 
     /// The error of the library with one field of one header changed.
@@ -359,7 +369,6 @@ mod tests {
             (TEXT_HEADER, P_ALIGN, 1 << 40, "limit exceeded"),
             (TEXT_HEADER, P_VADDR, 0x1008, "not properly aligned"),
             (TEXT_HEADER, P_VADDR, 0x3000, "overlap, share a page"),
-            (TEXT_HEADER, P_MEMSZ, 0x4001, "overlap, share a page"),
             (TEXT_HEADER, P_OFFSET, 0x7000_0000, "truncated"),
             (TEXT_HEADER, P_OFFSET, u64::MAX - 0xfff, "truncated"),
             (TEXT_HEADER, P_FLAGS, 7, "writable and executable"),
@@ -413,6 +422,17 @@ mod tests {
             assert_eq!(headers.segments[0].file, 0..0x800);
             assert_eq!(headers.segments[1].addresses, Vaddr(TEXT)..Vaddr(TEXT + 0x10));
         }
+        // It goes on behind the second.
+        let mut library = Library::new();
+        library.set_header(0, P_FILESZ, END);
+        library.set_header(TEXT_HEADER, P_FILESZ, 0x20);
+        library.set_header(DATA_HEADER, P_TYPE, 0);
+        let headers = ProgramHeaders::parse(&library.bytes, page(), &Limits::default()).unwrap();
+        let [first, text, behind] = &headers.segments[..] else { panic!("{headers:?}") };
+        assert_eq!((&first.addresses, &first.file), (&(Vaddr(0)..Vaddr(0x1000)), &(0..0x1000)));
+        assert_eq!(text.file, 0x1000..0x1020);
+        assert_eq!(behind.addresses, Vaddr(0x2000)..Vaddr(END));
+        assert_eq!((&behind.file, behind.access), (&(0x2000..END as usize), first.access));
         let mut library = Library::new();
         for (field, value) in [(P_OFFSET, 0x808), (P_VADDR, 0x808), (P_FILESZ, 0x1000)] {
             library.set_header(TEXT_HEADER, field, value);

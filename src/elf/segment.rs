@@ -50,6 +50,14 @@ impl Segment {
         (self.addresses.start <= address && address < end).then_some(end)
     }
 
+    /// The segment's part from `start` on, which lies in it.
+    pub(super) fn from(&self, start: Vaddr) -> Option<Segment> {
+        let skip = usize::try_from(start.checked_sub(self.addresses.start)?).ok()?;
+        let file_start = self.file.start.checked_add(skip)?;
+        let file = if file_start < self.file.end { file_start..self.file.end } else { 0..0 };
+        Some(Segment { addresses: start..self.addresses.end, file, ..*self })
+    }
+
     /// Whether `range` lies in this segment.
     pub(crate) fn contains(&self, range: &Range<Vaddr>) -> bool {
         self.addresses.start <= range.start

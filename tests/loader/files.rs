@@ -259,10 +259,10 @@ fn sizes_that_decide_nothing() {
             assert_same(RELRO, VADDR, value);
         }
         // All bytes of the file are mapped, and the later segment has the pages that two state.
-        for value in [0, 1, 0x10, 0x1001, 0x2000] {
+        for value in [0, 1, 0x10, 0x1001, 0x2000, 0x3000] {
             assert_same(LOAD, MEMSZ, value);
         }
-        for value in [0x800, 0xfff, 0x1000, 0x1001, 0x2000] {
+        for value in [0x800, 0xfff, 0x1000, 0x1001, 0x2000, 0x3000] {
             assert_same(LOAD, FILESZ, value);
         }
         // An empty dynamic section is that of debug information in a file of its own.
