@@ -78,10 +78,54 @@ memdl_library *memdl_open(const void *bytes, size_t len, const memdl_options *op
 memdl_library *memdl_open_buffer(memdl_buffer *buffer, const memdl_options *options);
 
 /* Unloads the library: runs its destructors and frees its memory. It stays loaded while other libraries
- * depend on it, or while threads have destructors of its thread-local objects to run. The handle, its
- * symbols and strings must not be used any more.
- * Returns 0; or -1 if the handle is null, or the library is sealed, so that it stays loaded. */
+ * depend on it, or while threads have destructors of its thread-local objects to run (C++'s thread_local;
+ * a Rust library has such objects in each thread that spawned a thread there). The last of these unloads
+ * it. The handle, its symbols and strings must not be used any more, whatever the call returns.
+ * Returns 0 if the library is gone, or an instance is back in its pool; 1 if it stays loaded:
+ * memdl_last_kept() returns what keeps it; -1 if the handle is null, or the library is sealed, so that it
+ * stays loaded.
+ *
+ * A host that reloads a library in threads that live on uses the next two functions:
+ *
+ *     in each worker: memdl_leave_thread(library);
+ *     then:           if (memdl_close_with_thread_locals(library) == 1)
+ *                         fprintf(stderr, "%s\n", memdl_last_kept()->text); */
 int memdl_close(memdl_library *library);
+
+/* As memdl_leave_thread, then memdl_close. Returns what memdl_close returns; or -1 if
+ * memdl_leave_thread fails, and closes the library all the same. */
+int memdl_close_with_thread_locals(memdl_library *library);
+
+/* Does for the library, for what was loaded with it, and for what it opened by dlopen, what happens when
+ * the calling thread ends: runs the destructors of the thread's thread-local objects, then those of its
+ * values of pthread keys, and frees its thread-local variables. If the thread calls the library again, it
+ * finds initial values. None of the library's code may be running in this thread: do not call it from a
+ * callback of the library. Nothing, in any thread, may use this thread's thread-local variables of the
+ * library any more, or what these destructors free.
+ * Returns 0, or -1. */
+int memdl_leave_thread(const memdl_library *library);
+
+/* What kept a library loaded when it was closed. Later versions may add fields at the end. */
+typedef struct memdl_kept {
+    /* All of it, as a text in UTF-8. */
+    const char *text;
+    /* The number of threads that have destructors of its thread-local objects to run. */
+    size_t threads;
+    /* Whether the thread that closed it is one of them. */
+    int this_thread;
+    /* Whether an image has opened it by dlopen, and not closed it. */
+    int is_open;
+    /* Whether it is never unloaded (DF_1_NODELETE). */
+    int never_unloaded;
+    /* The number of libraries that are bound to it, or that it opened. */
+    size_t libraries;
+    /* The number of options, templates and lookups that hold it. */
+    size_t others;
+} memdl_kept;
+
+/* Returns what kept the library for which a close last returned 1 in this thread; or null if none did. It
+ * is valid until the next close in this thread, or the thread's end. */
+const memdl_kept *memdl_last_kept(void);
 
 /* Parses and binds a library. Runs none of its code. But with memdl_options_set_system_libraries, the
  * system opens the libraries that it needs, paths included, and runs their constructors: then the
@@ -122,7 +166,7 @@ memdl_pool *memdl_pool_new(const memdl_template *tmpl, size_t capacity, memdl_re
  * close it, none of its code may run in any thread, nothing may call it later, and nothing may use its
  * data. memdl_close destroys its thread-local objects of the calling thread. It unloads the instance if the
  * pool is full, if another library is bound to it, or if another thread still has thread-local objects
- * of it.
+ * of it (memdl_leave_thread).
  * Returns a library, or null; null, too, for a library that must never be unloaded. */
 memdl_library *memdl_pool_acquire(const memdl_pool *pool);
 

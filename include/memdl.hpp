@@ -314,6 +314,46 @@ class options {
     detail::handle<memdl_options> handle_;
 };
 
+/// What became of a library that was closed. True if it is gone, or back in its pool.
+class closed {
+  public:
+    /// From what memdl_close has just returned in this thread. Throws if it failed.
+    explicit closed(int status) {
+        if (status == 1) {
+            if (const memdl_kept *kept = memdl_last_kept()) {
+                kept_ = *kept;
+                kept_.text = nullptr;
+                why_ = kept->text;
+            }
+            return;
+        }
+        detail::check(status);
+        is_gone_ = true;
+    }
+
+    explicit operator bool() const noexcept { return is_gone_; }
+    /// What keeps it loaded, as a text. Empty if it is gone.
+    const std::string &why() const noexcept { return why_; }
+    /// The number of threads that have destructors of its thread-local objects to run: see
+    /// library::leave_thread.
+    std::size_t threads() const noexcept { return kept_.threads; }
+    /// Whether the calling thread is one of them.
+    bool is_this_thread() const noexcept { return kept_.this_thread != 0; }
+    /// Whether an image has opened it by dlopen, and not closed it.
+    bool is_open() const noexcept { return kept_.is_open != 0; }
+    /// Whether it is never unloaded.
+    bool is_never_unloaded() const noexcept { return kept_.never_unloaded != 0; }
+    /// The number of libraries that are bound to it, or that it opened.
+    std::size_t libraries() const noexcept { return kept_.libraries; }
+    /// The number of options, templates and lookups that hold it.
+    std::size_t others() const noexcept { return kept_.others; }
+
+  private:
+    bool is_gone_ = false;
+    memdl_kept kept_ = {};
+    std::string why_;
+};
+
 /// A library that runs from memory.
 class library {
   public:
@@ -396,10 +436,20 @@ class library {
         return std::nullopt;
     }
 
-    /// Closes the library now. Does nothing for an empty handle.
-    void close() {
-        if (handle_) detail::check(memdl_close(handle_.release()));
+    /// Closes the library now, and returns what became of it. Does nothing for an empty handle.
+    closed close() {
+        return handle_ ? closed(memdl_close(handle_.release())) : closed(0);
     }
+
+    /// Leaves it in the calling thread (leave_thread), then closes it.
+    closed close_with_thread_locals() {
+        return handle_ ? closed(memdl_close_with_thread_locals(handle_.release())) : closed(0);
+    }
+
+    /// Runs the destructors of the calling thread's thread-local objects of it, and frees its thread-local
+    /// variables, as when the thread ends. Do not call it from the library's own code. Nothing may use these
+    /// objects any more: see memdl.h.
+    void leave_thread() const { detail::check(memdl_leave_thread(get())); }
 
     explicit operator bool() const noexcept { return handle_ != nullptr; }
     memdl_library *get() const noexcept { return handle_.get(); }

@@ -103,6 +103,13 @@
 //! * glibc's own blocks of thread-local variables, for system libraries that an image needs and for
 //!   memdl's own: glibc allocates them at their first use in a thread.
 //!
+//! # Reloading
+//! An unload leaves nothing, so a library can be replaced by its next version any number of times. But a
+//! thread-local object with a destructor keeps its library loaded until its thread ends, as under `dlopen`; a
+//! plug-in in Rust has one in each thread that calls `std::thread::spawn` there. Threads that live on leave the
+//! old version first ([`Library::leave_thread`]; for the closing thread,
+//! [`Library::close_with_thread_locals`]), and [`Library::close`] returns what still keeps it ([`Closed`]).
+//!
 //! # What it refuses
 //! Executables, position-independent ones included; other machines, 32-bit and big-endian images;
 //! segments that are writable and executable; executable stacks (`PT_GNU_STACK` with `PF_X`; where
@@ -163,6 +170,7 @@ mod tls;
 mod unwind;
 
 pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
+pub use api::closed::{Closed, Kept};
 pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use api::loader::{Binding, Loader};
 pub use api::pool::{Pool, Pooled, Reset};

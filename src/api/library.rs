@@ -10,6 +10,7 @@ use std::ops::{Deref, Range};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
+use crate::api::closed::Closed;
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
@@ -22,6 +23,7 @@ use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
 use crate::images::dlsym;
 use crate::images::group::{LoadGroup, LoadedImage};
+use crate::images::thread_exit;
 use crate::load::debugger_commands;
 use crate::load::instantiate::{self, instance_uninitialised};
 use crate::load::prepare::Prepared;
@@ -29,7 +31,7 @@ use crate::load::prepare::Prepared;
 /// A shared library that runs from memory.
 ///
 /// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another loaded library
-/// depends on it.
+/// depends on it, or a thread [has destructors](Library::leave_thread) of its thread-local objects to run.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -219,14 +221,115 @@ impl Library {
         debugger_commands::set_debug_info(self.loaded(), bytes)
     }
 
-    /// Unloads the library: runs its destructors and frees its memory.
+    /// Unloads the library: runs its destructors and frees its memory. Returns whether it is gone, or what
+    /// keeps it loaded.
     ///
-    /// While other libraries depend on it, it stays loaded.
+    /// While other libraries depend on it, it stays loaded. It also stays while threads have destructors of
+    /// its thread-local objects to run (C++'s `thread_local`, Rust's `thread_local!`; the standard library in a
+    /// Rust plug-in has such objects in each thread that calls `std::thread::spawn` there). The last of these
+    /// threads unloads the library when it ends. A thread that lives on can let the library go earlier:
+    /// [`Library::leave_thread`], and [`Library::close_with_thread_locals`] for the thread that closes it. A
+    /// host that reloads a plug-in in such threads needs these. Otherwise every version of the plug-in stays
+    /// loaded, as under `dlopen`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a [sealed](crate::Loader::seal) library: it stays for the life of the
     /// process.
-    pub fn close(self) -> Result<(), Error> {
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bytes: Vec<u8> = vec![];
+    /// // SAFETY: we trust this library's constructors.
+    /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// let closed = library.close()?;
+    /// if !closed.is_unloaded() {
+    ///     eprintln!("{closed}"); // "it stays loaded: 2 threads have destructors ..."
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn close(self) -> Result<Closed, Error> {
+        self.refuse_if_sealed()?;
+        Ok(self.let_go())
+    }
+
+    /// As [`Library::close`], but the calling thread leaves the library first ([`Library::leave_thread`]), so
+    /// that this thread does not keep it loaded.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let versions: Vec<Vec<u8>> = vec![];
+    /// for version in &versions {
+    ///     // SAFETY: we trust the plug-in's constructors.
+    ///     let plugin = unsafe { memdl::Library::from_bytes(version)? };
+    ///     // SAFETY: this is its type.
+    ///     let run = unsafe { plugin.get::<extern "C" fn()>("run")? };
+    ///     run();
+    ///     // SAFETY: it has returned, and left nothing that refers to its thread-local variables.
+    ///     assert!(unsafe { plugin.close_with_thread_locals()? }.is_unloaded());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Library::close`], before any destructor runs, and as [`Library::leave_thread`]. The library is
+    /// closed all the same.
+    ///
+    /// # Safety
+    /// As [`Library::leave_thread`].
+    pub unsafe fn close_with_thread_locals(self) -> Result<Closed, Error> {
+        self.refuse_if_sealed()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.leave_thread()? };
+        Ok(self.let_go())
+    }
+
+    /// Does for this library what happens when the calling thread ends: runs the destructors of the thread's
+    /// thread-local objects, then those of its values of `pthread` keys whose destructor is the library's code, and frees its
+    /// thread-local variables. Then the thread does not keep the library loaded any more. If the thread calls the library again, it
+    /// finds initial values, as a new thread does.
+    ///
+    /// The same happens for the libraries that were loaded with this one, and for those that it opened by
+    /// `dlopen` if memdl loaded them.
+    ///
+    /// Before a host closes a plug-in, each of its workers leaves it:
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bytes: Vec<u8> = vec![];
+    /// # struct Workers;
+    /// # impl Workers { fn each(&self, job: impl Fn() + Sync) { job() } }
+    /// # let workers = Workers;
+    /// // SAFETY: we trust the plug-in's constructors.
+    /// let plugin = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// // ... the workers call it ...
+    /// // SAFETY: no worker is in its code, and nobody refers to a worker's thread-local variables.
+    /// workers.each(|| unsafe { plugin.leave_thread() }.expect("memory"));
+    /// // SAFETY: the same for this thread.
+    /// assert!(unsafe { plugin.close_with_thread_locals()? }.is_unloaded());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]. Destructors may have run then; the variables are not freed.
+    ///
+    /// # Safety
+    /// * These destructors may run now, in this thread.
+    /// * No code of these libraries is running in this thread: do not call it from a callback or a destructor
+    ///   of theirs.
+    /// * Nothing uses this thread's thread-local variables of these libraries any more, or what the destructors
+    ///   free: not this thread, not another (a scoped thread that borrowed one), and not a library that is bound
+    ///   to one of these.
+    pub unsafe fn leave_thread(&self) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { thread_exit::leave(&self.group) }.map_err(|error| error.in_image(self.name()))
+    }
+
+    /// Drops it, and returns what became of it.
+    pub(crate) fn let_go(self) -> Closed {
+        Closed::release(self.group)
+    }
+
+    fn refuse_if_sealed(&self) -> Result<(), Error> {
         if self.is_sealed() {
             let what = "unloading a sealed library: it stays for the life of the process";
             return Err(Error::unsupported(what).in_image(self.name()));

@@ -1,6 +1,7 @@
 //! The public Rust API.
 
 pub(crate) mod backtrace;
+pub(crate) mod closed;
 mod image_buffer;
 pub(crate) mod library;
 pub(crate) mod loader;

@@ -25,6 +25,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::api::closed::Closed;
 use crate::api::library::{Library, Template};
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
@@ -33,7 +34,7 @@ use crate::base::sync::{Lock, Rank};
 use crate::images::group::LoadGroup;
 use crate::images::libc_registrations;
 use crate::images::snapshot::Snapshot;
-use crate::services::atexit;
+use crate::images::thread_exit;
 
 /// The state to which a released instance is reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -77,7 +78,7 @@ pub enum Reset {
 /// A released instance is unloaded, like any library, if something else still holds it: a library that was
 /// loaded with it as a dependency; an extension that it has opened by `dlopen`; a thread-local object of C++
 /// or Rust, with a destructor, of another thread that is still running. So release an instance in the thread
-/// that has used it.
+/// that has used it; other threads that have used it leave it before ([`Library::leave_thread`]).
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -295,7 +296,8 @@ impl Instance {
         self.is_constructed = false;
         libc_registrations::delete_keys(group);
         // The destructors may have left something in their turn.
-        if group.holders() != 1 || group.reset_thread_locals().is_err() {
+        // SAFETY: the caller's promise.
+        if !unsafe { end_thread(group) } || group.reset_thread_locals().is_err() {
             return false;
         }
         // SAFETY: the caller's promise.
@@ -305,27 +307,41 @@ impl Instance {
 }
 
 /// Destroys the calling thread's thread-local objects of the group, as if the thread ended. Returns whether
-/// only the caller holds the group then.
+/// only the caller holds the group then. Does nothing if something holds it that may go on using it.
 ///
 /// # Safety
 /// No code of the group runs, and its thread-local variables are not used.
 unsafe fn end_thread(group: &Arc<LoadGroup>) -> bool {
-    let pending = atexit::pending(group);
-    if group.holders().checked_sub(1) != Some(pending) {
+    let threads = group.stays();
+    if group.holders().checked_sub(1) != Some(threads) {
         return false;
     }
-    if pending > 0 {
+    if threads > 0 {
         // SAFETY: the caller's promise; code of the group may run where it was promised that its
         // destructors may.
-        unsafe { atexit::run_pending(group) };
+        unsafe { thread_exit::destroy(group) };
     }
     group.holders() == 1
 }
 
 impl Pooled {
     /// Resets the instance and returns it to its pool, as dropping it does. It is unloaded if the pool is
-    /// full, or if it [is not used again](Pool#what-is-not-used-again).
-    pub fn release(self) {}
+    /// full, or if it [is not used again](Pool#what-is-not-used-again). Returns which.
+    pub fn release(mut self) -> Closed {
+        self.put_back().map_or(Closed::Parked, |instance| instance.library.let_go())
+    }
+
+    /// Resets the instance and returns it to its pool. Returns it if that is impossible.
+    fn put_back(&mut self) -> Option<Instance> {
+        let mut instance = self.instance.take()?;
+        // SAFETY: the caller of `acquire` promised this for the release.
+        let is_reset = unsafe {
+            end_thread(instance.library.group())
+                && !self.pool.is_full()
+                && instance.reset(&self.pool)
+        };
+        if is_reset { self.pool.park(instance) } else { Some(instance) }
+    }
 
     /// Takes the instance out of the pool.
     #[expect(clippy::expect_used, reason = "only `drop` takes the instance")]
@@ -345,17 +361,8 @@ impl Deref for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        // Unless it is parked, the drop at the end unloads it, when no lock is held.
-        let Some(mut instance) = self.instance.take() else { return };
-        // SAFETY: the caller of `acquire` promised this for the release.
-        unsafe {
-            if end_thread(instance.library.group())
-                && !self.pool.is_full()
-                && instance.reset(&self.pool)
-            {
-                drop(self.pool.park(instance));
-            }
-        }
+        // Unloads it if it is not parked, when no lock is held.
+        drop(self.put_back());
     }
 }
 

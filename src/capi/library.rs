@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::ffi::c_char;
 use std::ffi::c_int;
@@ -14,6 +15,7 @@ use super::buffers::BufferHandle;
 use super::errors::{Failure, c_string, caught, noted, pointer, status, transparent};
 use super::options::{Options, debug_of, loader_of, set};
 use super::pointers::{bytes_of, give, handle, take};
+use crate::Closed;
 use crate::Library;
 use crate::Pooled;
 use crate::api::startup;
@@ -126,14 +128,90 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
 pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_int {
     // SAFETY: the header's contract.
     let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
-    let closed = transparent(|| match handle.library {
+    told(transparent(|| match handle.library {
         Held::Own(library) => library.close(),
-        Held::OfPool(library) => {
-            library.release();
-            Ok(())
-        }
+        Held::OfPool(library) => Ok(library.release()),
+    }))
+}
+
+/// [`Library::close_with_thread_locals`]. An instance of a pool is released, which is the same.
+///
+/// # Safety
+/// The header's contract: runs destructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_close_with_thread_locals(
+    library: *mut LibraryHandle,
+) -> c_int {
+    // SAFETY: the header's contract.
+    let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
+    told(transparent(|| match handle.library {
+        // SAFETY: the header's contract.
+        Held::Own(library) => unsafe { library.close_with_thread_locals() },
+        // SAFETY: as above.
+        Held::OfPool(library) => unsafe { library.leave_thread().map(|()| library.release()) },
+    }))
+}
+
+/// [`Library::leave_thread`].
+///
+/// # Safety
+/// The header's contract: runs destructors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_leave_thread(library: *const LibraryHandle) -> c_int {
+    // SAFETY: the header's contract.
+    let Some(handle) = caught(|| unsafe { handle(library, "library") }) else { return -1 };
+    // SAFETY: the header's contract.
+    let left = transparent(|| unsafe { handle.library.leave_thread() });
+    status(noted(left.map_err(Failure::from)))
+}
+
+/// `memdl_kept`.
+#[repr(C)]
+pub struct CKept {
+    text: *const c_char,
+    threads: usize,
+    this_thread: c_int,
+    is_open: c_int,
+    never_unloaded: c_int,
+    libraries: usize,
+    others: usize,
+}
+
+thread_local! {
+    /// What kept the library that the thread closed last, and the text that it points to.
+    static KEPT: RefCell<Option<(CKept, Option<CString>)>> = const { RefCell::new(None) };
+}
+
+/// What a close returns; what keeps the library is noted.
+fn told(closed: Result<Closed, crate::Error>) -> c_int {
+    let kept = match noted(closed.map_err(Failure::from)) {
+        Some(Closed::Kept(kept)) => kept,
+        Some(_) => return 0,
+        None => return -1,
+    };
+    let text = require_memory().map_err(Failure::from).and_then(|()| c_string(&kept.to_string()));
+    let text = text.ok();
+    let kept = CKept {
+        text: text.as_ref().map_or(c"it stays loaded".as_ptr(), |text| text.as_ptr()),
+        threads: kept.threads,
+        this_thread: kept.this_thread.into(),
+        is_open: kept.is_open.into(),
+        never_unloaded: kept.never_unloaded.into(),
+        libraries: kept.libraries.len(),
+        others: kept.others,
+    };
+    // In a thread so far gone that it has none, nothing is noted.
+    let _ = KEPT.try_with(|noted| noted.replace(Some((kept, text))));
+    1
+}
+
+/// What kept the library that the calling thread closed last with the result 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_last_kept() -> *const CKept {
+    let kept = KEPT.try_with(|noted| {
+        noted.try_borrow().ok().and_then(|noted| noted.as_ref().map(|(kept, _)| &raw const *kept))
     });
-    status(noted(closed.map_err(Failure::from)))
+    kept.ok().flatten().unwrap_or(ptr::null())
 }
 
 /// [`release_memory`](crate::release_memory).

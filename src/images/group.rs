@@ -45,6 +45,8 @@ pub(crate) struct LoadGroup {
     /// The group's key in the registry, once it is entered.
     pub(super) number: OnceLock<u64>,
     libc_registrations: LibcRegistrations,
+    /// The number of threads that have destructors of thread-local objects to run. Each holds the group.
+    stays: AtomicUsize,
     pub(super) members: Vec<LoadedImage>,
     /// The groups and libraries that members are bound to. Behind `members`, so that they are dropped last.
     dependencies: Lock<Vec<Dependency>>,
@@ -247,6 +249,7 @@ impl LoadGroup {
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
             libc_registrations: LibcRegistrations::default(),
+            stays: AtomicUsize::new(0),
             members,
             dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
@@ -278,6 +281,46 @@ impl LoadGroup {
 
     pub(crate) fn libc_registrations(&self) -> &LibcRegistrations {
         &self.libc_registrations
+    }
+
+    /// The group's key in the registry, once it is entered.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.number.get().copied()
+    }
+
+    /// The number of threads that have destructors of its images' thread-local objects to run.
+    pub(crate) fn stays(&self) -> usize {
+        self.stays.load(Ordering::Acquire)
+    }
+
+    /// One thread more has such destructors, and holds the group.
+    pub(super) fn begin_stay(&self) {
+        self.stays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less has; it is about to let go of the group.
+    pub(super) fn end_stay(&self) {
+        self.stays.fetch_sub(1, Ordering::Release);
+    }
+
+    /// How many shares of another group this one has: the group that opened it, and what its members are
+    /// bound to or need.
+    pub(crate) fn shares_of(&self, other: &Arc<LoadGroup>) -> usize {
+        let opener = self.opener.iter().filter(|opener| Arc::ptr_eq(&opener.group, other));
+        let needed = self.members.iter().flat_map(|loaded| &loaded.needed);
+        let needed = needed.filter(
+            |needed| matches!(needed, Provider::Image(image) if Arc::ptr_eq(&image.group, other)),
+        );
+        let dependencies = self.dependencies.lock();
+        let bound = dependencies
+            .iter()
+            .filter(|bound| matches!(bound, Dependency::Group(group) if Arc::ptr_eq(group, other)));
+        opener.count().saturating_add(needed.count()).saturating_add(bound.count())
+    }
+
+    /// Whether the group is never unloaded.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.policy.seal || self.members.iter().any(|loaded| loaded.decoded.nodelete)
     }
 
     /// The number of shares of the group. All that former holders did with it happens before.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::error::Error;
@@ -72,6 +73,20 @@ pub(super) fn take_handles_of(start: usize) -> Vec<usize> {
 /// Removes a key that is being deleted.
 pub(crate) fn forget_key(key: libc::pthread_key_t) {
     write().keys.remove(&key);
+}
+
+/// The first key above `after` whose destructor is code of the group; with the destructor's address.
+pub(super) fn next_key(
+    group: &Arc<LoadGroup>,
+    after: Option<libc::pthread_key_t>,
+) -> Option<(libc::pthread_key_t, usize)> {
+    let from = after.map_or(0, |key| key.saturating_add(1));
+    let live = read();
+    let is_its = |address: usize| {
+        live.image_at(address).is_some_and(|image| image.group.as_ptr() == Arc::as_ptr(group))
+    };
+    let mut keys = live.keys.range(from..);
+    keys.find(|&(_, &destructor)| is_its(destructor)).map(|(&key, &destructor)| (key, destructor))
 }
 
 /// Deletes the keys with destructors that images of this group created and did not delete.

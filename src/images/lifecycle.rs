@@ -24,6 +24,7 @@ use crate::host::process;
 use crate::images::group::{LoadGroup, LoadedImage};
 use crate::images::libc_registrations::take_handles_of;
 use crate::images::registry;
+use crate::images::thread_exit;
 use crate::profile;
 
 /// Makes a group known to the process: from just before its constructors run until after its destructors.
@@ -95,7 +96,7 @@ impl LoadGroup {
 impl Drop for LoadGroup {
     /// Destructors run, then nothing can find the group, then the fields are dropped.
     fn drop(&mut self) {
-        self.finalise();
+        thread_exit::during_unload(self, || self.finalise());
         registry::leave(self);
     }
 }

@@ -9,4 +9,5 @@ pub(crate) mod plt;
 pub(crate) mod policy;
 pub(crate) mod registry;
 pub(crate) mod snapshot;
+pub(crate) mod thread_exit;
 pub(crate) mod unique;

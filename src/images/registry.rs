@@ -92,7 +92,7 @@ pub(super) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
     if global {
         live.global.push(number);
     }
-    if group.policy.seal || group.members.iter().any(|loaded| loaded.decoded.nodelete) {
+    if group.is_pinned() {
         live.pinned.push(group.clone());
     }
     Ok(())
@@ -134,12 +134,23 @@ pub(crate) fn image_at(address: usize) -> Option<ImageRef> {
     Some(ImageRef::new(image.group.upgrade()?, image.index))
 }
 
+/// Whether `address` lies in an image that is loaded, or is being unloaded.
+pub(crate) fn has_address(address: usize) -> bool {
+    read().image_at(address).is_some()
+}
+
+/// Whether the group of this number is loaded: its destructors have not all run.
+pub(crate) fn is_entered(number: u64) -> bool {
+    read().groups.contains_key(&number)
+}
+
 /// All images, in load order.
 pub(crate) fn all_images() -> Result<Vec<ImageRef>, Error> {
     of_groups(&all_groups()?)
 }
 
-pub(super) fn all_groups() -> Result<Vec<Arc<LoadGroup>>, Error> {
+/// All groups, in load order.
+pub(crate) fn all_groups() -> Result<Vec<Arc<LoadGroup>>, Error> {
     let live = read();
     // No upgraded group may be dropped while the lock is held, so the memory is reserved first.
     let mut groups = try_vec(live.groups.len())?;

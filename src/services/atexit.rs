@@ -4,30 +4,23 @@
 //! library has, and a library's destructors call `__cxa_finalize` with it, which calls and removes them.
 //!
 //! The destructors of thread-local objects need more. glibc keeps a library loaded until those of all
-//! threads have run; it does not know images, and would call unmapped code. And a [`Pool`] runs those
-//! of one group and thread early. So each thread has a stack of them here, and for each of them the C library
-//! calls a function that pops one.
+//! threads have run; it does not know images, and would call unmapped code. So memdl has a stack of them
+//! for each thread ([`thread_exit`]), and for each of them the C library calls a function that pops one.
 //!
 //! Source: Itanium C++ ABI, "DSO Object Destruction API", as glibc extends it to threads.
-//!
-//! [`Pool`]: crate::Pool
 
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
 
 use crate::base::fallible::has_spare_memory;
 use crate::base::sync;
 use crate::host::exit_handlers;
-use crate::images::group::LoadGroup;
 use crate::images::libc_registrations;
 use crate::images::registry;
-use crate::tls;
+use crate::images::thread_exit::{self, Destructor};
 
-type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
 type AtFork = unsafe extern "C" fn();
 
 unsafe extern "C-unwind" {
@@ -143,24 +136,6 @@ pub(super) unsafe extern "C" fn at_fork(
     unsafe { __register_atfork(prepare, parent, child, dso_handle) }
 }
 
-/// A thread-local object's destructor that runs when the thread ends.
-struct AtThreadExit {
-    destructor: Destructor,
-    object: *mut c_void,
-    /// The destructor's code, and the object's memory, must stay until then.
-    image: Arc<LoadGroup>,
-    /// The one below it.
-    next: *mut AtThreadExit,
-}
-
-thread_local! {
-    /// The top of the thread's stack of destructors. A type without a destructor of its own: it is used until
-    /// the very end of the thread.
-    static TOP: Cell<*mut AtThreadExit> = const { Cell::new(ptr::null_mut()) };
-    /// The number of destructors that have run, and that the C library will still call for.
-    static SPARE: Cell<usize> = const { Cell::new(0) };
-}
-
 /// `__cxa_thread_atexit_impl` as images see it.
 ///
 /// # Safety
@@ -171,16 +146,15 @@ pub(super) unsafe extern "C" fn at_thread_exit(
     dso_handle: *const c_void,
 ) -> c_int {
     let Some(function) = destructor else { return REFUSED };
-    let Some(image) = registry::image_at(dso_handle.addr()) else {
+    let image = registry::image_at(dso_handle.addr());
+    if image.is_none() && !registry::has_address(dso_handle.addr()) {
         // SAFETY: the caller's promise, passed on.
         return unsafe { __cxa_thread_atexit_impl(destructor, object, dso_handle) };
-    };
-    if !has_spare_memory() {
-        return -1;
     }
-    if let Some(less) = SPARE.get().checked_sub(1) {
-        SPARE.set(less);
-    } else {
+    if !has_spare_memory() {
+        return REFUSED;
+    }
+    if !thread_exit::take_spare() {
         // SAFETY: the function is memdl's, so the handle is memdl's: its library must stay.
         let result = unsafe {
             __cxa_thread_atexit_impl(Some(run_top), ptr::null_mut(), &raw const __dso_handle)
@@ -189,74 +163,20 @@ pub(super) unsafe extern "C" fn at_thread_exit(
             return result;
         }
     }
-    let next = TOP.get();
-    TOP.set(Box::into_raw(Box::new(AtThreadExit {
-        destructor: function,
-        object,
-        image: image.into_group(),
-        next,
-    })));
-    0
+    let is_pushed = match image {
+        Some(image) => thread_exit::push(image.into_group(), function, object).map(|()| true),
+        // It is being unloaded. In any other thread than that which unloads it: its code would be gone.
+        None => thread_exit::push_of_unloading(dso_handle.addr(), function, object),
+    };
+    if let Ok(true) = is_pushed {
+        return 0;
+    }
+    thread_exit::add_spare();
+    REFUSED
 }
 
 /// The function that the C library calls for each destructor when the thread ends.
 unsafe extern "C-unwind" fn run_top(_: *mut c_void) {
-    // SAFETY: the calling thread's stack. Each element was leaked by `at_thread_exit`, and is taken once.
-    unsafe {
-        let top = TOP.get();
-        if top.is_null() {
-            SPARE.set(SPARE.get().saturating_sub(1));
-            return;
-        }
-        let pending = Box::from_raw(top);
-        TOP.set(pending.next);
-        // The image stays until this function, which is memdl's code, ends.
-        (pending.destructor)(pending.object);
-        // Destructors of the thread's keys run after this, and may be the image's code.
-        tls::keep_until_thread_ends(pending);
-    }
-}
-
-/// The number of destructors of this group's images that the calling thread still has to run. Each holds
-/// the group.
-pub(crate) fn pending(group: &Arc<LoadGroup>) -> usize {
-    let mut count: usize = 0;
-    let mut at = TOP.get();
-    // SAFETY: elements of the calling thread's stack, which nothing changes meanwhile.
-    while let Some(pending) = unsafe { at.as_ref() } {
-        count = count.saturating_add(Arc::ptr_eq(&pending.image, group).into());
-        at = pending.next;
-    }
-    count
-}
-
-/// Runs the calling thread's destructors of the images of this group now, the last first.
-///
-/// # Safety
-/// They may run now, and their objects are not used any more.
-pub(crate) unsafe fn run_pending(group: &Arc<LoadGroup>) {
-    while let Some(pending) = take_pending(group) {
-        SPARE.set(SPARE.get().saturating_add(1));
-        // SAFETY: the caller's promise.
-        unsafe { (pending.destructor)(pending.object) };
-    }
-}
-
-/// Takes the group's topmost element out of the calling thread's stack.
-fn take_pending(group: &Arc<LoadGroup>) -> Option<Box<AtThreadExit>> {
-    let mut above: *mut AtThreadExit = ptr::null_mut();
-    let mut at = TOP.get();
-    // SAFETY: elements of the calling thread's stack, which nothing changes meanwhile; each was leaked
-    // by `at_thread_exit`, and an element that is taken leaves the stack.
-    unsafe {
-        while !at.is_null() && !Arc::ptr_eq(&(*at).image, group) {
-            (above, at) = (at, (*at).next);
-        }
-        let next = at.as_ref()?.next;
-        match above.as_mut() {
-            Some(above) => above.next = next,
-            None => TOP.set(next),
-        }
-        Some(Box::from_raw(at))
-    }
+    // SAFETY: the C library calls it once for each registration.
+    unsafe { thread_exit::run_top() }
 }

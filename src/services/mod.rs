@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-pub(crate) mod atexit;
+mod atexit;
 mod dladdr;
 mod dlfcn;
 mod dlinfo;

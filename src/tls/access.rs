@@ -78,36 +78,49 @@ fn abort(text: &str) -> ! {
     std::process::abort()
 }
 
+/// The slot of the calling thread's record.
+fn thread_slot<'a>(slots: *mut *mut u8) -> &'a AtomicPtr<Thread> {
+    // SAFETY: slot 0 of the calling thread's own slots, which are there as long as the thread.
+    unsafe { &*slots.add(THREAD_SLOT).cast::<AtomicPtr<Thread>>() }
+}
+
+/// The calling thread's record, if it has one.
+fn known_thread(slots: *mut *mut u8) -> Option<NonNull<Thread>> {
+    NonNull::new(thread_slot(slots).load(Ordering::Relaxed))
+}
+
 /// The calling thread's record, made at its first use.
 pub(super) fn current_thread() -> Result<NonNull<Thread>, Error> {
     let slots = tls_slots();
-    // SAFETY: slot 0 of the calling thread's own slots.
-    let slot = unsafe { &*slots.add(THREAD_SLOT).cast::<AtomicPtr<Thread>>() };
-    if let Some(thread) = NonNull::new(slot.load(Ordering::Relaxed)) {
+    if let Some(thread) = known_thread(slots) {
         return Ok(thread);
     }
     require_memory()?;
     registry().threads.try_room(1)?;
     let thread = NonNull::from(Box::leak(Box::new(Thread::new(slots))));
     registry().threads.push(thread);
-    slot.store(thread.as_ptr(), Ordering::Relaxed);
+    thread_slot(slots).store(thread.as_ptr(), Ordering::Relaxed);
     set_thread_exit(thread.as_ptr());
     Ok(thread)
 }
 
 /// Keeps a value until the calling thread has ended, after the destructors of its keys (for the number of
 /// rounds that POSIX guarantees). In the main thread: never dropped.
-pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) {
-    let Ok(thread) = current_thread() else {
-        std::mem::forget(what);
-        return;
-    };
+pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) -> Result<(), Error> {
+    let thread = current_thread()?;
     // SAFETY: the calling thread's own record, and a field that no other thread reaches.
     let kept = unsafe { &mut (*thread.as_ptr()).kept };
-    match kept.try_room(1) {
-        Ok(()) => kept.push(what),
-        // Never dropped is better than dropped too early.
-        Err(_) => std::mem::forget(what),
+    kept.try_room(1)?;
+    kept.push(what);
+    Ok(())
+}
+
+/// Frees the calling thread's block of a module, if it has one.
+pub(super) fn free_own_block(index: usize) {
+    if let Some(thread) = known_thread(tls_slots()) {
+        let _lock = registry();
+        // SAFETY: the calling thread's own record, and the lock is held.
+        unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
     }
 }
 
@@ -153,16 +166,24 @@ unsafe extern "C" fn thread_exit(thread: *mut c_void) {
         set_thread_exit(thread);
         return;
     }
+    // A kept value may be an image, whose destructors access variables: they get a new record, which no key's
+    // destructor will free.
+    let slots = tls_slots();
+    while let Some(thread) = known_thread(slots) {
+        free_record(thread, slots);
+    }
+}
+
+/// Frees the calling thread's record and its blocks.
+fn free_record(thread: NonNull<Thread>, slots: *mut *mut u8) {
+    registry().threads.retain(|&other| other != thread);
     // SAFETY: the record was leaked by `current_thread` in this thread. Once it has left the registry no other
     // thread can reach it, and with the slots cleared nor can this thread.
     unsafe {
-        let slots = (*thread).slots;
-        registry().threads.retain(|other| other.as_ptr() != thread);
         slots.add(THREAD_SLOT).write(ptr::null_mut());
         for index in THREAD_SLOT + 1..SLOTS {
             slots.add(index).write(ptr::without_provenance_mut(NO_BLOCK));
         }
-        // A kept value may be an image, whose destructors access variables: they get a new record.
-        drop(Box::from_raw(thread));
+        drop(Box::from_raw(thread.as_ptr()));
     }
 }

@@ -18,7 +18,7 @@ use crate::elf::segment::TlsSegment;
 use crate::host::{process, threads};
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Stage;
-use crate::tls::access::{static_pool_offset, thread_exit_key, tls_slots};
+use crate::tls::access::{free_own_block, static_pool_offset, thread_exit_key, tls_slots};
 use crate::tls::layout::{SLOTS, THREAD_SLOT};
 use crate::tls::registry::registry;
 use crate::tls::thread::Initial;
@@ -109,6 +109,17 @@ impl TlsModule {
         Ok(())
     }
 
+    /// Gives the calling thread the initial values again, and frees its block.
+    ///
+    /// The thread runs no code of the image, and no code uses its variables of the image, or a pointer to one.
+    pub(crate) fn leave_thread(&self) -> Result<(), Error> {
+        match &self.pool {
+            Some(range) => TlsModule::write_own(range, &self.initial_values()?),
+            None => free_own_block(self.index),
+        }
+        Ok(())
+    }
+
     fn initial_values(&self) -> Result<Vec<u8>, Error> {
         let initial = *registry().module(self.index);
         let Some(initial) = initial else { return Ok(Vec::new()) };
@@ -124,12 +135,16 @@ impl TlsModule {
 
     /// Writes to a module's range of the pool in every thread that exists.
     fn write_pool(range: &Range<usize>, values: &[u8]) -> Result<(), Error> {
-        let offset = offset_in_pool(range);
-        let start = arch::thread_pointer().wrapping_add_signed(offset) as *mut u8;
+        TlsModule::write_own(range, values);
+        threads::write_to_others(offset_in_pool(range), values)
+    }
+
+    /// Writes to a module's range of the pool in the calling thread.
+    fn write_own(range: &Range<usize>, values: &[u8]) {
+        let start = arch::thread_pointer().wrapping_add_signed(offset_in_pool(range)) as *mut u8;
         // SAFETY: a range of the pool, in this thread's static thread-local storage, that was taken for this
         // module, and that nothing refers to while its image does not run.
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
-        threads::write_to_others(offset, values)
     }
 
     pub(crate) fn id(&self) -> ModuleId {

@@ -45,7 +45,8 @@ fn libraries() -> Vec<PathBuf> {
     let stand_in = stand_in.to_str().unwrap();
     let dependent = build("gcc", "capi/dependent.c", &["-Wl,--no-as-needed", stand_in]);
     let throws = build("g++", "capi/throws.cpp", &["-Wl,-soname,libthrows.so"]);
-    vec![plugin, plain, dependent, throws]
+    let leaves = build("g++", "unload/leaves.cpp", &["-O1"]);
+    vec![plugin, plain, dependent, leaves, throws]
 }
 
 /// Libraries that use thread-local variables of their host, in all ways that there are.
@@ -77,7 +78,7 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
     run(&mut command, compiler);
 
     let libraries = match source {
-        "test.c" => libraries()[..3].to_vec(),
+        "test.c" => libraries()[..4].to_vec(),
         "tls_host.c" => users_of_thread_locals(),
         "own_tls.c" => {
             let library = build("gcc", "tls/variables.c", &["-ftls-model=initial-exec"]);

@@ -356,6 +356,106 @@ static void test_pool(const struct file *plugin) {
     memdl_pool_free(NULL);
 }
 
+/* ---- Threads that have objects of a library ---- */
+
+struct worker {
+    memdl_library *library;
+    int may_end;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int step;
+};
+
+static int told;
+static void count_event(int letter) {
+    CHECK(letter != '!');
+    __atomic_fetch_add(&told, 1, __ATOMIC_SEQ_CST);
+}
+
+/* The worker's steps, and those of the thread that waits for it. */
+static void go_to(struct worker *worker, int step) {
+    pthread_mutex_lock(&worker->lock);
+    worker->step = step;
+    pthread_cond_broadcast(&worker->changed);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+static void wait_for(struct worker *worker, int step) {
+    pthread_mutex_lock(&worker->lock);
+    while (worker->step != step) pthread_cond_wait(&worker->changed, &worker->lock);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+/* Uses the library, leaves it when it is told to, and lives on. */
+static void *work(void *user) {
+    struct worker *worker = user;
+    CHECK(call0(worker->library, "use") == 6);
+    CHECK(call0(worker->library, "use") == 7);
+    go_to(worker, 1);
+    wait_for(worker, 2);
+    if (worker->may_end == 0) {
+        CHECK(memdl_leave_thread(worker->library) == 0);
+        CHECK(call0(worker->library, "use") == 6);
+        CHECK(memdl_leave_thread(worker->library) == 0);
+    }
+    go_to(worker, 3);
+    wait_for(worker, 4);
+    return NULL;
+}
+
+static memdl_library *open_leaves(const struct file *leaves) {
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_system_libraries(options, 1) == 0);
+    memdl_library *library = memdl_open(leaves->bytes, leaves->len, options);
+    memdl_options_free(options);
+    CHECK(library != NULL);
+    void (*report_to)(void (*)(int)) = NULL;
+    *(void **)&report_to = memdl_sym(library, "report_to");
+    report_to(count_event);
+    return library;
+}
+
+static void test_leaving(const struct file *leaves) {
+    enum { WORKERS = 3, OBJECTS = 3 };
+    CHECK(memdl_leave_thread(NULL) == -1);
+    CHECK_ERROR("library");
+    CHECK(memdl_close_with_thread_locals(NULL) == -1);
+    CHECK_ERROR("library");
+    for (int stays = 0; stays < 2; stays++) {
+        memdl_library *library = open_leaves(leaves);
+        struct worker workers[WORKERS];
+        pthread_t threads[WORKERS];
+        told = 0;
+        for (int i = 0; i < WORKERS; i++) {
+            workers[i] = (struct worker){library, i < stays, PTHREAD_MUTEX_INITIALIZER,
+                                         PTHREAD_COND_INITIALIZER, 0};
+            CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
+            wait_for(&workers[i], 1);
+            go_to(&workers[i], 2);
+            wait_for(&workers[i], 3);
+        }
+        CHECK(told == 2 * OBJECTS * (WORKERS - stays));
+        CHECK(call0(library, "use") == 6);
+        CHECK(memdl_close_with_thread_locals(library) == stays);
+        CHECK(told == 2 * OBJECTS * (WORKERS - stays) + OBJECTS);
+        if (stays) {
+            const memdl_kept *kept = memdl_last_kept();
+            CHECK(kept && kept->threads == 1 && !kept->this_thread && kept->libraries == 0);
+            CHECK(strstr(kept->text, "1 thread has destructors") != NULL);
+        }
+        for (int i = 0; i < WORKERS; i++) {
+            go_to(&workers[i], 4);
+            CHECK(pthread_join(threads[i], NULL) == 0);
+        }
+        CHECK(told == 2 * OBJECTS * (WORKERS - stays) + OBJECTS + OBJECTS * stays);
+    }
+    /* The thread that closes keeps it, if it closes as dlclose does. */
+    memdl_library *library = open_leaves(leaves);
+    CHECK(call0(library, "use") == 6);
+    CHECK(memdl_close(library) == 1);
+    CHECK(memdl_last_kept()->threads == 1 && memdl_last_kept()->this_thread);
+}
+
 /* ---- Options ---- */
 
 static void test_needed(const struct file *plain, const struct file *dependent) {
@@ -392,7 +492,12 @@ static void test_needed(const struct file *plain, const struct file *dependent) 
     memdl_options_free(options);
     CHECK(library != NULL);
     CHECK(memdl_sym(library, "plain_value") == memdl_sym(needed, "plain_value"));
-    CHECK(memdl_close(needed) == 0);
+    CHECK(memdl_last_kept() == NULL);
+    CHECK(memdl_close(needed) == 1);
+    const memdl_kept *kept = memdl_last_kept();
+    CHECK(kept && kept->libraries == 1 && kept->threads == 0 && !kept->this_thread);
+    CHECK(!kept->is_open && !kept->never_unloaded && kept->others == 0);
+    CHECK(strstr(kept->text, "is bound to it") != NULL);
     CHECK(call0(library, "dependent_value") == 42);
     CHECK(memdl_close(library) == 0);
 
@@ -720,15 +825,17 @@ static void test_failures_leave_nothing(const struct file *plugin, const struct 
 }
 
 int main(int argc, char **argv) {
-    CHECK(argc == 4);
+    CHECK(argc == 5);
     CHECK(memdl_error() == NULL);
     struct file plugin = read_file(argv[1]);
     struct file plain = read_file(argv[2]), dependent = read_file(argv[3]);
+    struct file leaves = read_file(argv[4]);
     test_library(&plugin);
     test_buffer(&plain);
     test_template(&plugin);
     test_pool(&plugin);
     test_needed(&plain, &dependent);
+    test_leaving(&leaves);
     test_options(&plain);
     test_kept_memory(&plain);
     test_debug(&plain);
@@ -740,6 +847,7 @@ int main(int argc, char **argv) {
     free(plugin.bytes);
     free(plain.bytes);
     free(dependent.bytes);
+    free(leaves.bytes);
     puts("all of memdl.h works");
     return 0;
 }

@@ -140,7 +140,10 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
 
     memdl::library library =
         memdl::library::open(dependent, memdl::options().depends_on(needed));
-    needed.close();
+    memdl::closed kept = needed.close();
+    CHECK(!kept && kept.libraries() == 1 && kept.threads() == 0 && !kept.is_this_thread());
+    CHECK(!kept.is_open() && !kept.is_never_unloaded() && kept.others() == 0);
+    CHECK(kept.why().find("is bound to it") != std::string::npos);
     CHECK(library.get<int()>("dependent_value")() == 42);
 
     memdl::options options;
@@ -240,14 +243,39 @@ static void test_policy(const bytes &plugin, const bytes &plain, const bytes &de
     CHECK(!memdl::library::open(plain, memdl::options().seal(false)).is_sealed());
 }
 
+static int told;
+
+static void test_leaving(const bytes &leaves) {
+    auto options = memdl::options().system_libraries(true);
+    auto open = [&] {
+        memdl::library library = memdl::library::open(leaves, options);
+        library.get<void(void (*)(int))>("report_to")([](int letter) { told += letter != '!'; });
+        return library;
+    };
+    memdl::library library = open();
+    auto use = library.get<int()>("use");
+    CHECK(use() == 6 && use() == 7);
+    library.leave_thread();
+    CHECK(told == 3 && use() == 6);
+    memdl::closed gone = library.close_with_thread_locals();
+    CHECK(gone && gone.why().empty() && told == 6 && !library);
+    CHECK(library.close() && library.close_with_thread_locals());
+    library = open();
+    CHECK(library.get<int()>("use")() == 6);
+    memdl::closed kept = library.close();
+    CHECK(!kept && kept.is_this_thread() && kept.threads() == 1 && !kept.why().empty());
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 5);
+    CHECK(argc == 6);
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
-    bytes dependent = read_file(argv[3]), throws = read_file(argv[4]);
+    bytes dependent = read_file(argv[3]), leaves = read_file(argv[4]);
+    bytes throws = read_file(argv[5]);
     test_library(plugin);
     CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
     test_policy(plugin, plain, dependent);
+    test_leaving(leaves);
     std::puts("all of memdl.hpp works");
 }

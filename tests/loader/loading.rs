@@ -909,7 +909,7 @@ fn constructors_and_destructors_run_in_order_with_the_arguments_of_the_process()
             let flags = [&*linker, "-Wl,-init,init", "-Wl,-fini,fini"];
             let path = build("gcc", "loading/order.c", &flags);
             let file = fs::read(&path).unwrap();
-            let ours = notes(|| load(&file).close().unwrap());
+            let ours = notes(|| drop(load(&file).close().unwrap()));
             let theirs = notes(|| assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42));
             assert_eq!(ours, theirs, "{linker}");
             assert!(!ours.contains("wrong"), "{ours}");

@@ -21,6 +21,7 @@ mod policy;
 mod pool;
 mod real_libraries;
 mod real_programs;
+mod reload;
 mod services;
 mod symbolize;
 mod tls;
