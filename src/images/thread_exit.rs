@@ -86,7 +86,9 @@ impl Drop for EndOfThread {
     }
 }
 
-/// Takes a registration with the C library whose destructor ran early, for another one.
+/// Takes a registration with the C library whose destructor ran early, for another one. The C library has no
+/// way to remove it, and a thread that lives on would collect them without end. The price: the destructor comes
+/// later, after those of the host's thread-local objects that were made since that registration.
 pub(crate) fn take_spare() -> bool {
     let less = SPARE.get().checked_sub(1);
     SPARE.set(less.unwrap_or(0));

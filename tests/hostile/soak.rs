@@ -201,7 +201,7 @@ fn pool(soak: &Soak, random: &mut Random) {
     run(&second);
     match random.below(4) {
         0 => drop(second.into_library()),
-        _ => second.release(),
+        _ => drop(second.release()),
     }
     first.release();
 }
