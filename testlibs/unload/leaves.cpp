@@ -55,6 +55,7 @@ static Late &late() {
 }
 static struct Last {
     ~Last() {
+        if (!event) return;
         late().number++;
         event(counter == 5 ? 's' : '!');
     }
