@@ -40,6 +40,10 @@ impl Handle {
     }
 
     pub(super) fn open(name: &CStr, flags: c_int) -> Option<Handle> {
+        // No file has such a name, and `ld.so` copies it to the stack.
+        if name.count_bytes() >= libc::PATH_MAX as usize {
+            return None;
+        }
         // SAFETY: a C string. Opening may run constructors of system libraries, which the caller
         // allowed; with RTLD_NOLOAD it does not.
         let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };

@@ -69,7 +69,7 @@ impl HostLibrary {
         let handle = (0..MAX_NEEDED).find_map(|_| {
             let handle = Handle::open(path.as_deref().unwrap_or(name), flags);
             if handle.is_none() {
-                text = last_dl_error().unwrap_or_default();
+                text = last_dl_error().unwrap_or_else(|| "the name is longer than any path".into());
                 let missing = text.split_once(": cannot open shared object file");
                 let missing = missing.and_then(|(missing, _)| CString::new(missing).ok());
                 let file = missing.and_then(|missing| find_file(&missing, folders));

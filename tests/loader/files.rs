@@ -140,6 +140,33 @@ fn strings_of_any_length() {
     });
 }
 
+/// A name that no file can have, and whose length on a stack would end the process.
+#[test]
+fn a_needed_name_of_3_mib() {
+    isolated(|| {
+        let name = "x".repeat(3 << 20);
+        let source = file("long-name", b"").with_extension("s");
+        fs::write(&source, format!(".globl {name}\n.data\n{name}: .long 42\n")).unwrap();
+        let flags = ["-DCALL=run", "-DIMPL=42", "-Wl,--no-as-needed", "-lm", "-Wl,-z,noexecstack"];
+        let flags = [&flags[..], &[source.to_str().unwrap()]].concat();
+        let mut library = bytes("gcc", "files/part.c", &flags);
+        let elf = goblin::elf::Elf::parse(&library).unwrap();
+        let has_name = |symbol: &goblin::elf::Sym| {
+            elf.dynstrtab.get_at(symbol.st_name).is_some_and(|it| it.len() == name.len())
+        };
+        let long = elf.dynsyms.iter().find(has_name).unwrap().st_name as u64;
+        let needed = elf.dynamic.unwrap().dyns.iter().position(|entry| entry.d_tag == 1).unwrap();
+        let headers = elf.program_headers.iter();
+        let dynamic = headers.clone().find(|header| header.p_type == DYNAMIC).unwrap().p_offset;
+        let at = dynamic as usize + needed * 16 + 8;
+        library[at..at + 8].copy_from_slice(&long.to_le_bytes());
+        for loader in [Loader::new(), Loader::new().system_libraries(true)] {
+            let error = by_memdl(&loader, &library, "copy");
+            assert!(error.contains("needs libraries that are not there"), "{error:.200}");
+        }
+    });
+}
+
 #[test]
 fn alignments_above_a_page() {
     isolated(|| {
