@@ -233,20 +233,27 @@ impl Names {
         let one = |tag: u64| dynamic.get(tag).map(|offset| string(tag, offset)).transpose();
         // Usually there is no filtee, and then only the tags of the first kind are compared.
         let has_filtees = dynamic.get(DT_AUXILIARY).or(dynamic.get(DT_FILTER)).is_some();
-        let tags: &[u64] =
-            if has_filtees { &[DT_NEEDED, DT_AUXILIARY, DT_FILTER] } else { &[DT_NEEDED] };
-        let needed_count = dynamic.all_of(tags).count() as u64;
-        limits::check("the number of needed libraries", needed_count, limits.needed)?;
+        let is_needed =
+            |tag: u64| tag == DT_NEEDED || has_filtees && (tag == DT_AUXILIARY || tag == DT_FILTER);
+        if dynamic.len() as u64 > limits.needed {
+            let count = dynamic.all_with(is_needed).count() as u64;
+            limits::check("the number of needed libraries", count, limits.needed)?;
+        }
         let soname = one(DT_SONAME)?;
-        let needed = dynamic.all_of(tags).enumerate().map(|(index, (tag, offset))| {
+        let needed = dynamic.all_with(is_needed).enumerate().map(|(index, (tag, offset))| {
             require_memory_for_next(index)?;
             string(tag, offset)
         });
         let needed = try_collect_ok::<_, Error>(needed)?;
-        let filtees = dynamic.all_of(tags).enumerate().filter(|(_, (tag, _))| *tag != DT_NEEDED);
-        let filtees =
-            filtees.map(|(index, (tag, _))| Filtee { index, is_optional: tag == DT_AUXILIARY });
-        let filtees = if has_filtees { try_collect(filtees)? } else { Vec::new() };
+        let filtees = if has_filtees {
+            let all = dynamic.all_with(is_needed).enumerate();
+            let filtees = all.filter(|(_, (tag, _))| *tag != DT_NEEDED);
+            try_collect(
+                filtees.map(|(index, (tag, _))| Filtee { index, is_optional: tag == DT_AUXILIARY }),
+            )?
+        } else {
+            Vec::new()
+        };
         let run_path = match one(DT_RUNPATH)? {
             Some(run_path) => Some(run_path),
             None => one(DT_RPATH)?,

@@ -127,9 +127,17 @@ impl Dynamic {
         self.entries.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
     }
 
-    /// The tags and values of all entries with one of `tags`, in order.
-    pub(crate) fn all_of<'a>(&'a self, tags: &'a [u64]) -> impl Iterator<Item = (u64, u64)> + 'a {
-        self.entries.iter().filter(|entry| tags.contains(&entry.0)).copied()
+    /// The tags and values of all entries with a tag that `wanted` accepts, in order.
+    pub(crate) fn all_with(
+        &self,
+        wanted: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = (u64, u64)> {
+        self.entries.iter().filter(move |entry| wanted(entry.0)).copied()
+    }
+
+    /// The number of entries.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The table that starts at tag `start` and is `size` (another tag) bytes long: `None` if it

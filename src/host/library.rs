@@ -124,7 +124,8 @@ impl HostLibrary {
         let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
         let soname = dynamic.get(DT_SONAME).and_then(string);
         let is_filter = dynamic.get(DT_AUXILIARY).or(dynamic.get(DT_FILTER)).is_some();
-        let filtees = || dynamic.all_of(&[DT_AUXILIARY, DT_FILTER]).map(|it| it.1);
+        let filtees =
+            || dynamic.all_with(|tag| [DT_AUXILIARY, DT_FILTER].contains(&tag)).map(|it| it.1);
         let filtees: Vec<CString> =
             if is_filter { filtees().filter_map(string).collect() } else { Vec::new() };
         let needed = dynamic.all(DT_NEEDED).filter_map(string).chain(filtees.iter().cloned());

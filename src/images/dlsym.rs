@@ -189,13 +189,14 @@ pub(crate) fn breadth_first(
     let mut index: usize = 0;
     while let Some(provider) = list.get(index) {
         require_memory_for_next(index)?;
-        if filters.iter().any(|known| known.is(provider)) {
+        if !filters.is_empty() && is_among(provider, &filters) {
             index = index.saturating_add(1);
             continue;
         }
         let Needs { needed, filtees } = provider.needs(&own)?;
         let filter = (!filtees.is_empty()).then(|| provider.clone());
-        let mut needed = needed.into_iter().filter(|it| wanted(it) && !is_among(it, &filtees));
+        let is_filtee = |it: &Provider| !filtees.is_empty() && is_among(it, &filtees);
+        let mut needed = needed.into_iter().filter(|it| wanted(it) && !is_filtee(it));
         needed.try_for_each(|provider| push_new(&mut list, provider))?;
         match filter {
             None => index = index.saturating_add(1),

@@ -449,7 +449,10 @@ impl Provider {
                 let LoadedImage { needed, filtees, .. } = image.image();
                 Ok(Needs {
                     needed: try_collect(needed.iter().map(of_group))?,
-                    filtees: try_collect(filtees.iter().map(of_group))?,
+                    filtees: match filtees.as_slice() {
+                        [] => Vec::new(),
+                        filtees => try_collect(filtees.iter().map(of_group))?,
+                    },
                 })
             }
             Provider::Host(library) => Ok(Needs {

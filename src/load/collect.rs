@@ -164,7 +164,9 @@ impl<'s, 'd> Collector<'s, 'd> {
             }
             let of_filtee = |it: &Filtee| providers.get(it.index).cloned().flatten();
             let member = member_mut(&mut self.parsed, index);
-            member.filtees = try_collect(filtees.iter().filter_map(of_filtee))?;
+            if !filtees.is_empty() {
+                member.filtees = try_collect(filtees.iter().filter_map(of_filtee))?;
+            }
             member.needed = try_collect(providers.into_iter().flatten())?;
         }
         missing_libraries.reverse();

@@ -276,7 +276,10 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         // SAFETY: both are in the same struct, behind it.
         let table = unsafe { KeptTable::new(decoded, &mapping)? };
         let needed = try_collect(self.prepared.needed.iter().cloned())?;
-        let filtees = try_collect(self.prepared.filtees.iter().cloned())?;
+        let filtees = match self.prepared.filtees.as_slice() {
+            [] => Vec::new(),
+            filtees => try_collect(filtees.iter().cloned())?,
+        };
         // Nothing fails from here on: the drop of `LoadedImage` must see each mapping that debuggers know.
         let debug = register(name.clone(), Instance { load_bias, thread_locals });
         Ok(LoadedImage {

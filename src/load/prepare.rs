@@ -272,7 +272,10 @@ fn searchlist(parsed: &[Parsed<'_>], scope: Scope) -> Result<Vec<Provider>, Erro
         let Parsed { needed, filtees, .. } = member(parsed, index);
         Ok(Needs {
             needed: try_collect(needed.iter().cloned())?,
-            filtees: try_collect(filtees.iter().cloned())?,
+            filtees: match filtees.as_slice() {
+                [] => Vec::new(),
+                filtees => try_collect(filtees.iter().cloned())?,
+            },
         })
     };
     dlsym::breadth_first(Provider::Member(0), own, |needed| !is_searched(needed))
