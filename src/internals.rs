@@ -54,7 +54,7 @@ pub struct Idle {
 }
 
 fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
-    let mut settings = Settings::new(services::replacement);
+    let mut settings = Settings::new(services::replacement, services::hosted::cover);
     settings.debug = debug;
     settings.debug_info = debug_info.map(|bytes| Bytes::Shared(bytes.into()));
     settings

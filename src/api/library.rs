@@ -22,7 +22,8 @@ use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
 use crate::images::dlsym;
-use crate::images::group::{LoadGroup, LoadedImage};
+use crate::images::global;
+use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provided, Source};
 use crate::images::thread_exit;
 use crate::load::debugger_commands;
 use crate::load::instantiate::{self, instance_uninitialised};
@@ -54,6 +55,12 @@ pub struct Library {
 // A panic in a callback leaves a library as it was.
 impl UnwindSafe for Library {}
 impl RefUnwindSafe for Library {}
+
+impl From<&Library> for Provided {
+    fn from(library: &Library) -> Provided {
+        Provided(Source::Group(library.group.clone()))
+    }
+}
 
 impl Library {
     /// The only instance of a prepared group.
@@ -177,6 +184,15 @@ impl Library {
         let loaded = self.loaded();
         let (index, symbol) = loaded.symbol_at(address)?;
         Some(ExportedSymbol::new(loaded, &loaded.symbols(), index, &symbol))
+    }
+
+    /// Makes the exports of the library, and of all libraries that it needs, visible to images that are loaded
+    /// later, as [`Loader::global`](crate::Loader::global) does at the load. It cannot be undone.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn make_global(&self) -> Result<(), Error> {
+        global::promote(&ImageRef::new(self.group.clone(), 0))
     }
 
     /// How much debuggers see of the library now. If [`Debug::Portable`] was asked for and could not be made,

@@ -7,14 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::api::library::{Library, Template};
+use crate::api::namespace::Namespace;
 use crate::api::startup;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::base::promise::MayRun;
 use crate::debug::{Debug, Instances};
+use crate::images::group::Provided;
 use crate::images::policy::SymbolRequest;
 use crate::images::policy::{Imports, VerifyRequest};
-use crate::link::scope::Scope;
+use crate::images::provider::LibraryRequest;
+use crate::images::scope::Scope;
 use crate::load::settings::Settings;
 use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::Bytes;
@@ -62,7 +65,7 @@ impl Default for Loader {
 impl Loader {
     /// A loader that does what `dlopen(.., RTLD_NOW | RTLD_LOCAL)` does, with debug entries.
     pub fn new() -> Loader {
-        Loader { settings: Settings::new(services::replacement) }
+        Loader { settings: Settings::new(services::replacement, services::hosted::cover) }
     }
 
     /// The name of the image in errors, debuggers, profilers and `/proc/self/maps`. Default: its `DT_SONAME`,
@@ -107,7 +110,54 @@ impl Loader {
         self
     }
 
-    /// Whether images that are loaded later see the exports, as with `RTLD_GLOBAL`. Default false.
+    /// Asks `provider` for every library that an image needs, and that neither [`Loader::depends_on`], nor the
+    /// namespace, nor [`Loader::provide`] has: before the process's libraries and the file system. It is asked
+    /// once for each name in a load, and for what the images open later with `dlopen`.
+    ///
+    /// It supplies bytes, which are loaded with the image, or a library that is loaded, or nothing. So
+    /// libraries come out of an archive or a cache, without a list of them.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::Arc;
+    ///
+    /// let store: HashMap<String, Arc<[u8]>> = HashMap::new();
+    /// let loader = memdl::Loader::new()
+    ///     .provider(move |request| Some(store.get(request.name())?.clone().into()));
+    /// ```
+    pub fn provider(
+        mut self,
+        provider: impl Fn(&LibraryRequest<'_>) -> Option<Provided> + Send + Sync + 'static,
+    ) -> Loader {
+        self.settings.provider = Some(Arc::new(provider));
+        self
+    }
+
+    /// Loads into a namespace that other loads use, too. Default: each load, and each instance of a template,
+    /// has one of its own.
+    ///
+    /// Images of a namespace find each other by `DT_SONAME` and by name when something needs or opens a
+    /// library of that name, and by file. So what several loads need exists once, also if it was supplied as
+    /// bytes.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dep, first, second) = (vec![], vec![], vec![]);
+    /// let loader = memdl::Loader::new()
+    ///     .namespace(&memdl::Namespace::new())
+    ///     .provide("libdep.so", dep);
+    /// // SAFETY: we trust these libraries.
+    /// let (first, second) = unsafe { (loader.load(&first)?, loader.load(&second)?) };
+    /// // Both use one libdep.so.
+    /// # Ok(()) }
+    /// ```
+    pub fn namespace(mut self, namespace: &Namespace) -> Loader {
+        self.settings.namespace = Some(namespace.0.clone());
+        self
+    }
+
+    /// Whether images that are loaded later see the exports, and those of all libraries that the image needs,
+    /// as with `RTLD_GLOBAL`. Default false. [`Library::make_global`] does so later.
     pub fn global(mut self, global: bool) -> Loader {
         self.settings.global = global;
         self
@@ -351,6 +401,8 @@ impl fmt::Debug for Loader {
             .field("name", &self.settings.name)
             .field("defined", &self.settings.defined.keys())
             .field("provided", &provided)
+            .field("provider", &self.settings.provider.is_some())
+            .field("namespace", &self.settings.namespace.is_some())
             .field("global", &self.settings.global)
             .field("system_libraries", &self.settings.system_libraries)
             .field("scope", &self.settings.scope)

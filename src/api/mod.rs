@@ -5,5 +5,6 @@ pub(crate) mod closed;
 mod image_buffer;
 pub(crate) mod library;
 pub(crate) mod loader;
+pub(crate) mod namespace;
 pub(crate) mod pool;
 pub(crate) mod startup;

@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     /// The type of the GNU property with the levels of the instruction set that an image needs; 0 if the
     /// machine has none.
     pub isa_needed: u32,
+    /// The flags of this machine's libraries in `ld.so`'s cache (glibc `_DL_CACHE_DEFAULT_ID`).
+    pub cache_flags: u32,
 }
 
 impl Machine {

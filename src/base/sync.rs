@@ -36,8 +36,12 @@ pub(crate) enum Rank {
     Pool,
     /// The names that libraries of the process define.
     HostNames,
+    /// The libraries whose calls of `dlopen` lead to memdl.
+    Hosted,
     /// The handles that images got from their `dlopen`.
     Handles,
+    /// The images of one namespace.
+    Namespace,
     /// The registry of images.
     Images,
     /// The restrictions of groups' imports.

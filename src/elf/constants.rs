@@ -9,8 +9,8 @@ pub(crate) use goblin::elf::sym::{
     STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS,
 };
 pub(crate) use goblin::elf64::dynamic::{
-    DF_1_NODEFLIB, DT_FINI_ARRAY, DT_FLAGS_1, DT_INIT_ARRAY, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ,
-    DT_RELA, DT_RELASZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
+    DT_FINI_ARRAY, DT_INIT_ARRAY, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH,
+    DT_RUNPATH, DT_SONAME,
 };
 pub(crate) use goblin::elf64::header::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
 pub(crate) use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};

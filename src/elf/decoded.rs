@@ -12,11 +12,11 @@ use std::ffi::CString;
 use std::ops::Range;
 
 use goblin::elf64::dynamic::{
-    DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC, DF_TEXTREL,
-    DT_BIND_NOW, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH,
-    DT_HASH, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT,
-    DT_RELA, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB, DT_TEXTREL,
-    DT_VERDEF, DT_VERNEED, DT_VERSYM,
+    DF_1_NODEFLIB, DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DF_SYMBOLIC,
+    DF_TEXTREL, DT_BIND_NOW, DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1,
+    DT_GNU_HASH, DT_HASH, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL,
+    DT_PLTGOT, DT_RELA, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_SYMBOLIC, DT_SYMTAB,
+    DT_TEXTREL, DT_VERDEF, DT_VERNEED, DT_VERSYM,
 };
 use goblin::elf64::program_header::{PT_NOTE, ProgramHeader};
 
@@ -70,8 +70,13 @@ pub(crate) struct Decoded {
     pub needed: Vec<CString>,
     /// Which of `needed` are filtees, ascending.
     pub filtees: Vec<Filtee>,
-    /// `DT_RUNPATH`, or else `DT_RPATH`: where needed libraries are searched first.
-    pub run_path: Option<CString>,
+    /// `DT_RPATH`: where `ld.so` searches for what this image needs, and what the libraries need that it
+    /// loads for it. `None` if there is a `DT_RUNPATH`, which replaces it.
+    pub rpath: Option<CString>,
+    /// `DT_RUNPATH`: where `ld.so` searches for what this image itself needs.
+    pub runpath: Option<CString>,
+    /// `DF_1_NODEFLIB`: neither the cache nor the system's folders are searched.
+    pub no_default_folders: bool,
     pub relocations: RelocationTables,
     pub tls: Option<TlsSegment>,
     /// `PT_GNU_RELRO`, as stated; it holds a whole page, and lies between the first segment and the last.
@@ -117,7 +122,8 @@ impl Decoded {
         let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
         let symbols = SymbolLayout::of_image(&dynamic, &view, tables.chain([section.start]))?;
         let table = SymbolTable::over(&symbols, &view).ok_or_else(Decoded::no_symbols)?;
-        let Names { soname, needed, filtees, run_path } = Names::parse(&dynamic, &table, limits)?;
+        let Names { soname, needed, filtees, rpath, runpath } =
+            Names::parse(&dynamic, &table, limits)?;
         // What lies outside the segments counts as absent.
         let notes = headers.properties.clone().filter(|_| machine.isa_needed != 0);
         let notes = notes.and_then(|notes| view.read(notes));
@@ -128,7 +134,9 @@ impl Decoded {
             soname,
             needed,
             filtees,
-            run_path,
+            rpath,
+            runpath,
+            no_default_folders: flags_1 & DF_1_NODEFLIB != 0,
             relocations: RelocationTables::parse(&dynamic, &view, limits)?,
             init: function(DT_INIT)?,
             init_array: functions(DT_INIT_ARRAY, DT_INIT_ARRAYSZ)?,
@@ -211,7 +219,8 @@ struct Names {
     soname: Option<CString>,
     needed: Vec<CString>,
     filtees: Vec<Filtee>,
-    run_path: Option<CString>,
+    rpath: Option<CString>,
+    runpath: Option<CString>,
 }
 
 /// From this length on, a name is no small allocation. Later stages copy it a few times.
@@ -254,11 +263,9 @@ impl Names {
         } else {
             Vec::new()
         };
-        let run_path = match one(DT_RUNPATH)? {
-            Some(run_path) => Some(run_path),
-            None => one(DT_RPATH)?,
-        };
-        Ok(Names { soname, needed, filtees, run_path })
+        let runpath = one(DT_RUNPATH)?;
+        let rpath = if runpath.is_none() { one(DT_RPATH)? } else { None };
+        Ok(Names { soname, needed, filtees, rpath, runpath })
     }
 }
 
@@ -349,7 +356,7 @@ mod tests {
         let decoded = parse(&Library::new(), &Limits::default()).unwrap();
         assert_eq!(decoded.soname.as_deref(), Some(c"libself.so"));
         assert_eq!(decoded.needed, [c"libneeded.so"]);
-        assert_eq!(decoded.run_path.as_deref(), Some(c"/lib/path"));
+        assert_eq!((decoded.runpath.as_deref(), &decoded.rpath), (Some(c"/lib/path"), &None));
         assert_eq!(decoded.init, Some(Vaddr(TEXT)));
         assert_eq!(decoded.init_array, Some(Vaddr(INIT_ARRAY)..Vaddr(INIT_ARRAY + 8)));
         assert_eq!((decoded.fini, &decoded.fini_array), (None, &None));

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
 
+/// The C library's `DT_SONAME`.
+const LIBC: &CStr = c"libc.so.6";
+
 /// A handle of `dlopen`.
 pub(crate) struct Handle(*mut c_void);
 
@@ -133,18 +136,9 @@ pub(crate) fn is_executable(handle: *mut c_void) -> bool {
     handle == Handle::global_scope().0
 }
 
-/// The file of this name in the first of these folders that has one.
-pub(crate) fn find_file(name: &CStr, folders: &[PathBuf]) -> Option<PathBuf> {
-    let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-    if name.components().nth(1).is_some() {
-        return name.is_file().then(|| name.to_owned());
-    }
-    folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// Where the system's loader searches for libraries of the executable (`LD_LIBRARY_PATH` and the
-/// standard folders).
-pub(crate) fn search_folders() -> Vec<PathBuf> {
+/// The folders that are built into `ld.so`, as it lists them for the C library: behind `skip` others, the
+/// executable's `DT_RPATH` and `LD_LIBRARY_PATH`.
+pub(super) fn built_in_folders(skip: usize) -> Vec<PathBuf> {
     const RTLD_DI_SERINFO: c_int = 4;
     const RTLD_DI_SERINFOSIZE: c_int = 5;
     /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
@@ -158,24 +152,22 @@ pub(crate) fn search_folders() -> Vec<PathBuf> {
         dls_name: *const libc::c_char,
         dls_flags: u32,
     }
-    let executable = Handle::global_scope().0;
+    let Some(library) = Handle::loaded(LIBC) else { return Vec::new() };
     let mut size = SearchInfo { dls_size: 0, dls_cnt: 0 };
     // SAFETY: an open handle. The first request fills the size in, the second a buffer of that size, which
     // begins with the size. Names point into the same buffer, or to strings of `ld.so`.
     unsafe {
-        if executable.is_null()
-            || libc::dlinfo(executable, RTLD_DI_SERINFOSIZE, (&raw mut size).cast()) != 0
-        {
+        if libc::dlinfo(library.0, RTLD_DI_SERINFOSIZE, (&raw mut size).cast()) != 0 {
             return Vec::new();
         }
         let mut buffer = vec![0u64; size.dls_size.div_ceil(8)];
         let info = buffer.as_mut_ptr().cast::<SearchInfo>();
         info.write(SearchInfo { dls_size: size.dls_size, dls_cnt: size.dls_cnt });
-        if libc::dlinfo(executable, RTLD_DI_SERINFO, info.cast()) != 0 {
+        if libc::dlinfo(library.0, RTLD_DI_SERINFO, info.cast()) != 0 {
             return Vec::new();
         }
         let paths = info.add(1).cast::<SearchPath>();
-        let names = (0..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
+        let names = (skip..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
         names
             .map(|name| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))
             .collect()

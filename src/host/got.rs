@@ -6,12 +6,14 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, RelocKind};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
+use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
 use crate::host::opened::opened_defining;
 use crate::host::process;
@@ -39,6 +41,34 @@ pub(crate) fn patch_got(
     let count = || libraries.iter().filter(|library| patch_library(library, name, change)).count();
     process::alone(&mut || found = count());
     found
+}
+
+/// Leads a library's references to functions of the C library to their replacements. A reference that leads
+/// elsewhere, to a function that a preloaded library puts in its place, stays.
+pub(crate) fn redirect(library: &HostLibrary, replacement: &dyn Fn(&[u8]) -> Option<usize>) {
+    let table = library.table();
+    let mut names: Vec<&[u8]> = Vec::new();
+    for rela in library.relas() {
+        let Some(symbol) = table.symbol(rela.symbol) else { continue };
+        let Some(name) = table.string(symbol.st_name) else { continue };
+        if symbol.is_undefined() && replacement(name).is_some() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if !names.contains(&&b"dlopen"[..]) {
+        return;
+    }
+    for name in names {
+        let Some(to) = replacement(name) else { continue };
+        let real =
+            CString::new(name).ok().and_then(|name| Handle::global_scope().symbol(&name, None));
+        let change = |now: usize| {
+            // A call that was not made yet leads to the library's own PLT.
+            let is_unbound = library.has_code_at(now);
+            (is_unbound || Some(now) == real).then_some(to)
+        };
+        process::alone(&mut || _ = patch_library(library, name, &change));
+    }
 }
 
 /// Changes the references of one library. Returns whether there are any.

@@ -15,13 +15,15 @@ use std::ffi::{CStr, CString, OsStr};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch;
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
 use crate::base::tls_index::ModuleId;
 use crate::elf::constants::{
-    DT_AUXILIARY, DT_FILTER, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SONAME,
+    DT_AUXILIARY, DT_FILTER, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH,
+    DT_RUNPATH, DT_SONAME,
 };
 use crate::elf::dynamic::Dynamic;
 use crate::elf::lookup::{TypeClass, VersionMatch};
@@ -41,6 +43,8 @@ pub(crate) struct HostLibrary {
     pub(super) needed: Vec<CString>,
     /// Those of `DT_FILTER` and `DT_AUXILIARY`.
     pub(super) filtees: Vec<CString>,
+    /// `DT_RPATH`, unless there is a `DT_RUNPATH`.
+    pub(super) rpath: Option<CString>,
     memory: HostMemory,
     symbols: SymbolLayout,
     tls_module: ModuleId,
@@ -51,6 +55,8 @@ pub(crate) struct HostLibrary {
     pub(super) relro: Range<usize>,
     /// The process had not loaded it before an image needed it.
     pub(super) opened_for_image: bool,
+    /// Its calls of `dlopen` were looked at.
+    is_covered: AtomicBool,
 }
 
 /// The value of a symbol of a loaded library in this process.
@@ -130,12 +136,15 @@ impl HostLibrary {
             if is_filter { filtees().filter_map(string).collect() } else { Vec::new() };
         let needed = dynamic.all(DT_NEEDED).filter_map(string).chain(filtees.iter().cloned());
         let needed = needed.collect();
+        let rpath = dynamic.get(DT_RPATH).filter(|_| dynamic.get(DT_RUNPATH).is_none());
+        let rpath = rpath.and_then(string);
         let tls_module = ModuleId(listed.tls_module);
         Ok(Some(HostLibrary {
             name: listed.name,
             soname,
             needed,
             filtees,
+            rpath,
             memory,
             symbols,
             tls_module,
@@ -146,6 +155,7 @@ impl HostLibrary {
             ],
             relro: listed.relro,
             opened_for_image: false,
+            is_covered: AtomicBool::new(false),
         }))
     }
 
@@ -169,9 +179,39 @@ impl HostLibrary {
         }
     }
 
+    /// Adds the library to the global scope, as `RTLD_GLOBAL` does.
+    pub(crate) fn make_global(&self) {
+        if !self.is_startup() {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_GLOBAL;
+            drop(Handle::try_open(&self.name, flags));
+        }
+    }
+
     /// Whether a `DT_NEEDED` entry of this name means this library.
     pub(super) fn is_called(&self, name: &CStr) -> bool {
         self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+    }
+
+    /// Whether this was called before. The value of a library of the start-up set lives as long as the
+    /// process.
+    pub(crate) fn was_covered(&self) -> bool {
+        self.is_covered.swap(true, Ordering::Relaxed)
+    }
+
+    /// Its load bias, by which libraries that are loaded differ.
+    pub(crate) fn load_bias(&self) -> usize {
+        self.memory.load_bias.get()
+    }
+
+    /// Whether it is the C library, which defines `dlopen`, or `ld.so`.
+    pub(crate) fn is_of_the_c_library(&self) -> bool {
+        let names: [&[u8]; 2] = [b"__libc_start_main", b"_rtld_global"];
+        names.iter().any(|name| self.defines(&SymbolName::new(name), VersionMatch::Any))
+    }
+
+    /// Whether it is the executable, which has no name.
+    pub(crate) fn is_executable(&self) -> bool {
+        self.name.is_empty()
     }
 
     /// Whether its `DT_SONAME` is this.
@@ -246,6 +286,12 @@ impl HostLibrary {
     pub(super) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
         let tables = self.relocations.iter().flatten();
         tables.flat_map(|range| Rela::entries(self.memory.read(range.clone()).unwrap_or(&[])))
+    }
+
+    /// Whether an address lies in one of its segments.
+    pub(crate) fn has_code_at(&self, address: usize) -> bool {
+        let at = self.memory.load_bias.remove(address);
+        self.memory.readable.iter().any(|segment| segment.contains(&at))
     }
 
     /// The address of a stated address.

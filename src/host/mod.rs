@@ -1,19 +1,21 @@
 //! The process that memdl is linked into: its libraries, their symbols, its threads.
 //!
 //! * `ld.so`: [`dl`] (handles), [`phdr`] (the list of libraries), [`library`] (one of them), [`startup_set`],
-//!   [`opened`] (the others), [`open`] (opening and finding), [`global_scope`], [`got`] (changing references),
-//!   [`link_map`].
+//!   [`opened`] (the others), [`search`] and [`ld_cache`] (finding files), [`open`] (opening),
+//!   [`global_scope`], [`got`] (changing references), [`link_map`].
 //! * The process: [`process`], [`threads`], [`exit_handlers`].
 
 pub(crate) mod dl;
 pub(crate) mod exit_handlers;
 pub(crate) mod global_scope;
 pub(crate) mod got;
+mod ld_cache;
 pub(crate) mod library;
 pub(crate) mod link_map;
 pub(crate) mod open;
 pub(crate) mod opened;
 pub(crate) mod phdr;
 pub(crate) mod process;
+pub(crate) mod search;
 pub(crate) mod startup_set;
 pub(crate) mod threads;

@@ -1,28 +1,25 @@
 //! Opening libraries through `ld.so`, and finding those that it has loaded.
 //!
-//! Never binds a reference.
+//! Never binds a reference, and searches for no file ([`crate::host::search`] does).
 //!
 //! Sources: `dlopen(3)`; gABI "Shared Object Dependencies".
 
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::{CStr, CString, OsString, c_int};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::error::Error;
 use crate::base::fallible::{require_memory, try_collect_ok};
 use crate::base::promise::MayRun;
-use crate::host::dl::{Handle, find_file, last_dl_error, search_folders};
+use crate::host::dl::{Handle, last_dl_error};
 use crate::host::library::HostLibrary;
 use crate::host::opened::known_entry;
 use crate::host::phdr::{PhdrEntry, listed, listed_if};
 use crate::host::startup_set::startup_set;
-
-/// The number of dependencies that are opened before a library.
-const MAX_NEEDED: usize = 64;
 
 /// Why `ld.so` did not open a library.
 pub(crate) struct OpenError {
@@ -52,47 +49,44 @@ impl HostLibrary {
         Ok(HostLibrary::held(handle)?.map(Arc::new))
     }
 
-    /// The library of this name, opened by `ld.so`: from one of these folders, or from those that `ld.so`
-    /// searches. Its constructors run.
+    /// The library of the last of these files, opened by `ld.so`. The others are opened before and closed
+    /// afterwards: libraries that it needs and that `ld.so` would not find on its own. Their constructors
+    /// run. The scope of a library that `binds_itself_first` begins with itself (`RTLD_DEEPBIND`).
     pub(crate) fn open(
-        name: &CStr,
-        folders: &[PathBuf],
-        _: MayRun,
+        files: &[PathBuf],
+        binds_itself_first: bool,
+        may_run: MayRun,
     ) -> Result<Arc<HostLibrary>, OpenError> {
-        let file = find_file(name, folders);
-        let path = file.as_ref().and_then(|file| CString::new(file.as_os_str().as_bytes()).ok());
-        let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
-        // Its dependencies may lie in these folders, too (`DT_RPATH` holds for all that is loaded on behalf
-        // of an image): they are opened first.
-        let mut needed = Vec::new();
-        let mut text = String::new();
-        let handle = (0..MAX_NEEDED).find_map(|_| {
-            let handle = Handle::open(path.as_deref().unwrap_or(name), flags);
-            if handle.is_none() {
-                text = last_dl_error().unwrap_or_else(|| "the name is longer than any path".into());
-                let missing = text.split_once(": cannot open shared object file");
-                let missing = missing.and_then(|(missing, _)| CString::new(missing).ok());
-                let file = missing.and_then(|missing| find_file(&missing, folders));
-                let file = file.and_then(|it| CString::new(it.as_os_str().as_bytes()).ok());
-                match file.and_then(|file| Handle::try_open(&file, flags)) {
-                    Some(opened) => needed.push(opened),
-                    None => return Some(None),
-                }
-            }
-            handle.map(Some)
-        });
-        let Some(handle) = handle.flatten() else {
+        let deep = if binds_itself_first { libc::RTLD_DEEPBIND } else { 0 };
+        let flags = libc::RTLD_NOW | libc::RTLD_LOCAL | deep;
+        let refused = |text: String| OpenError { text, file: None };
+        let Some((file, needed)) = files.split_last() else {
+            return Err(refused("no file".into()));
+        };
+        let _needed = HostLibrary::open_all(needed, may_run);
+        let Some(handle) = open_file(file, flags) else {
             // Only the message tells the reason. It is never translated: there is no catalogue of messages
             // for `ld.so`.
-            let unbound = text.contains("undefined symbol");
-            let file = file.or_else(|| find_file(name, &search_folders()));
-            return Err(OpenError { file: file.filter(|_| unbound), text });
+            let text = last_dl_error().unwrap_or_else(|| "the name is longer than any path".into());
+            let is_unbound = text.contains("undefined symbol")
+                || !needed.is_empty() && text.contains("cannot open shared object file");
+            return Err(OpenError { text, file: is_unbound.then(|| file.clone()) });
         };
-        let refused = |text: String| OpenError { text, file: None };
         let library = HostLibrary::held(handle).map_err(|error| refused(error.to_string()))?;
         let mut library = library.ok_or_else(|| refused("it has no symbol table".into()))?;
         library.opened_for_image = true;
         Ok(Arc::new(library))
+    }
+
+    /// Opens libraries that another needs. One that cannot be bound alone may be bound with that one.
+    pub(crate) fn open_all(files: &[PathBuf], _: MayRun) -> Vec<Handle> {
+        let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
+        files.iter().filter_map(|file| open_file(file, flags)).collect()
+    }
+
+    /// Whether the process has loaded the library at this path.
+    pub(crate) fn is_open_file(path: &CStr) -> bool {
+        Handle::loaded(path).is_some()
     }
 
     /// Its direct dependencies that are loaded, filtees included.
@@ -110,6 +104,13 @@ impl HostLibrary {
 fn loaded(names: &[CString]) -> Result<Vec<Arc<HostLibrary>>, Error> {
     let loaded = names.iter().map(|name| HostLibrary::loaded(name));
     try_collect_ok(loaded.filter_map(Result::transpose))
+}
+
+fn open_file(file: &Path, flags: c_int) -> Option<Handle> {
+    // A path without a slash would be searched for.
+    let is_name = file.components().nth(1).is_none();
+    let path = if is_name { Path::new(".").join(file) } else { file.to_owned() };
+    Handle::open(&CString::new(path.into_os_string().into_vec()).ok()?, flags)
 }
 
 /// The file names, without folders, of the process's libraries.

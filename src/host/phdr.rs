@@ -117,6 +117,11 @@ pub(crate) fn loads() -> u64 {
     Changes::now().loads
 }
 
+/// The number of libraries that `ld.so` has unloaded so far.
+pub(crate) fn unloads() -> u64 {
+    Changes::now().unloads
+}
+
 /// The number of changes of `ld.so`'s list of libraries.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Changes {

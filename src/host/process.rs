@@ -8,9 +8,12 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::env;
+use std::ffi::{CStr, OsString, c_char, c_int, c_void};
+use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
@@ -44,6 +47,28 @@ unsafe extern "C" fn remember_arguments(
 #[unsafe(link_section = ".init_array")]
 static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char) =
     remember_arguments;
+
+/// A variable of the environment that the process was started with, which is what `ld.so` read. Nothing in a
+/// process that runs with more rights than its user has (`secure_getenv(3)`).
+pub(super) fn initial_variable(name: &str) -> Option<OsString> {
+    // SAFETY: no preconditions.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return None;
+    }
+    let Ok(variables) = fs::read("/proc/self/environ") else { return env::var_os(name) };
+    let mut variables = variables.split(|&byte| byte == 0);
+    let value =
+        |it: &[u8]| it.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
+    variables.find_map(value).map(OsString::from_vec)
+}
+
+/// What `$PLATFORM` stands for.
+pub(super) fn platform() -> Option<&'static CStr> {
+    // SAFETY: no preconditions.
+    let platform = unsafe { libc::getauxval(libc::AT_PLATFORM) } as *const c_char;
+    // SAFETY: a string that the kernel placed above the stack when the process was started.
+    (!platform.is_null()).then(|| unsafe { CStr::from_ptr(platform) })
+}
 
 type Visitor = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 
@@ -201,6 +226,16 @@ impl Object {
         unsafe { visit_libraries(visit, (&raw mut found).cast()) };
         found
     }
+}
+
+/// The process's first argument, by which `ld.so` calls the program in its messages.
+pub(crate) fn program_name() -> String {
+    let Arguments { argc, argv, .. } = arguments();
+    if argc < 1 || argv.is_null() {
+        return String::new();
+    }
+    // SAFETY: the arguments of the process, which has at least one.
+    unsafe { CStr::from_ptr(*argv) }.to_string_lossy().into_owned()
 }
 
 /// The process's arguments and its environment as it is now.

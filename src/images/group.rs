@@ -28,8 +28,13 @@ use crate::elf::symbol::Sym;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
+use crate::host::search::{FileId, SearchPath};
+use crate::images::namespace::Namespace;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
+use crate::images::provider::LibraryRequest;
+use crate::images::scope::Scope;
+use crate::memory::bytes::Bytes;
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Sealed;
 use crate::profile;
@@ -44,6 +49,8 @@ pub(crate) struct LoadGroup {
     pub(super) initialised: AtomicUsize,
     /// The group's key in the registry, once it is entered.
     pub(super) number: OnceLock<u64>,
+    /// An image of it was opened with `RTLD_NODELETE`.
+    pub(super) is_kept: AtomicBool,
     libc_registrations: LibcRegistrations,
     /// The number of threads that have destructors of thread-local objects to run. Each holds the group.
     stays: AtomicUsize,
@@ -51,11 +58,26 @@ pub(crate) struct LoadGroup {
     /// The groups and libraries that members are bound to. Behind `members`, so that they are dropped last.
     dependencies: Lock<Vec<Dependency>>,
     call_binder: Option<Arc<CallBinder>>,
-    /// The image that opened the group, whose scope it is in.
-    opener: Option<ImageRef>,
+    context: Context,
+    /// Where its images find others by name, and are found.
+    namespace: Arc<Namespace<LoadGroup>>,
     /// What the host allows its images.
     pub(super) policy: Policy,
     _restriction: Option<Restriction>,
+}
+
+/// Where the images of a group were loaded, which counts for what they open.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// The image that opened the group, whose scope it is in.
+    pub opener: Option<ImageRef>,
+    /// Supplies libraries, by name.
+    pub provider: Option<Arc<LibraryProvider>>,
+    pub scope: Scope,
+    /// Replaces functions of the host, by name.
+    pub services: fn(&[u8]) -> Option<usize>,
+    /// Leads calls of `dlopen` in libraries of the system to memdl.
+    pub cover: fn(&[Provider]) -> Result<(), Error>,
 }
 
 /// Whether images of a group have registered anything with the C library, which a pool's reset must undo.
@@ -151,6 +173,10 @@ pub(crate) struct LoadedImage {
     pub(crate) needed: Vec<Provider>,
     /// The libraries whose definitions come before its own (`DT_FILTER`, `DT_AUXILIARY`).
     pub(crate) filtees: Vec<Provider>,
+    /// Where what it needs and what it opens is searched for.
+    pub(crate) search_path: SearchPath,
+    /// The file that it was read from by memdl.
+    pub(crate) file: Option<FileId>,
     pub(crate) debug: DebugRegistration,
     pub(crate) _profile: Option<profile::Registration>,
     /// Its debug information, as far as backtraces have read it.
@@ -231,6 +257,42 @@ pub(crate) enum Provider {
     Host(Arc<HostLibrary>),
 }
 
+/// What a provider supplies: bytes to load, or a library that is loaded.
+///
+/// ```
+/// let bytes: Vec<u8> = std::fs::read("/proc/self/exe").unwrap();
+/// let provided = memdl::Provided::from(bytes);
+/// ```
+#[derive(Clone)]
+pub struct Provided(pub(crate) Source);
+
+#[derive(Clone)]
+pub(crate) enum Source {
+    Bytes(Bytes<'static>),
+    Group(Arc<LoadGroup>),
+}
+
+impl From<Arc<[u8]>> for Provided {
+    fn from(bytes: Arc<[u8]>) -> Provided {
+        Provided(Source::Bytes(Bytes::Shared(bytes)))
+    }
+}
+
+impl From<Vec<u8>> for Provided {
+    fn from(bytes: Vec<u8>) -> Provided {
+        Arc::<[u8]>::from(bytes).into()
+    }
+}
+
+impl From<&[u8]> for Provided {
+    fn from(bytes: &[u8]) -> Provided {
+        Arc::<[u8]>::from(bytes).into()
+    }
+}
+
+/// The caller's source of needed libraries, asked by name.
+pub(crate) type LibraryProvider = dyn Fn(&LibraryRequest<'_>) -> Option<Provided> + Send + Sync;
+
 impl LoadGroup {
     /// A group of images that are relocated and sealed. Only their IFUNC resolvers have run, and the
     /// registry does not have the group yet.
@@ -239,7 +301,8 @@ impl LoadGroup {
         init_order: Vec<usize>,
         dependencies: Vec<Dependency>,
         call_binder: Option<Arc<CallBinder>>,
-        opener: Option<ImageRef>,
+        context: Context,
+        namespace: Arc<Namespace<LoadGroup>>,
         policy: Policy,
     ) -> Arc<LoadGroup> {
         let group = Arc::new(LoadGroup {
@@ -248,12 +311,14 @@ impl LoadGroup {
             init_order,
             initialised: AtomicUsize::new(0),
             number: OnceLock::new(),
+            is_kept: AtomicBool::new(false),
             libc_registrations: LibcRegistrations::default(),
             stays: AtomicUsize::new(0),
             members,
             dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
-            opener,
+            context,
+            namespace,
         });
         for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
             plt.set_group(&group);
@@ -276,7 +341,17 @@ impl LoadGroup {
 
     /// The image that opened the group, whose scope it is in.
     pub(crate) fn opener(&self) -> Option<&ImageRef> {
-        self.opener.as_ref()
+        self.context.opener.as_ref()
+    }
+
+    /// Where its images find others by name, and are found.
+    pub(crate) fn namespace(&self) -> &Arc<Namespace<LoadGroup>> {
+        &self.namespace
+    }
+
+    /// Where its images were loaded.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 
     pub(crate) fn libc_registrations(&self) -> &LibcRegistrations {
@@ -306,7 +381,7 @@ impl LoadGroup {
     /// How many shares of another group this one has: the group that opened it, and what its members are
     /// bound to or need.
     pub(crate) fn shares_of(&self, other: &Arc<LoadGroup>) -> usize {
-        let opener = self.opener.iter().filter(|opener| Arc::ptr_eq(&opener.group, other));
+        let opener = self.context.opener.iter().filter(|opener| Arc::ptr_eq(&opener.group, other));
         let needed = self.members.iter().flat_map(|loaded| &loaded.needed);
         let needed = needed.filter(
             |needed| matches!(needed, Provider::Image(image) if Arc::ptr_eq(&image.group, other)),
@@ -320,7 +395,9 @@ impl LoadGroup {
 
     /// Whether the group is never unloaded.
     pub(crate) fn is_pinned(&self) -> bool {
-        self.policy.seal || self.members.iter().any(|loaded| loaded.decoded.nodelete)
+        self.is_kept.load(Ordering::Relaxed)
+            || self.policy.seal
+            || self.members.iter().any(|loaded| loaded.decoded.nodelete)
     }
 
     /// The number of shares of the group. All that former holders did with it happens before.

@@ -28,11 +28,11 @@ use crate::images::thread_exit;
 use crate::profile;
 
 /// Makes a group known to the process: from just before its constructors run until after its destructors.
-pub(crate) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
+pub(crate) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
     // The linker reaches the finaliser only through this object file. A reference makes it part of the
     // link.
     std::hint::black_box(&FINI);
-    registry::enter(group, global)
+    registry::enter(group)
 }
 
 impl LoadGroup {

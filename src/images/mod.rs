@@ -2,12 +2,17 @@
 
 pub(crate) mod dl_handles;
 pub(crate) mod dlsym;
+pub(crate) mod global;
 pub(crate) mod group;
 pub(crate) mod libc_registrations;
 pub(crate) mod lifecycle;
+pub(crate) mod named;
+pub(crate) mod namespace;
 pub(crate) mod plt;
 pub(crate) mod policy;
+pub(crate) mod provider;
 pub(crate) mod registry;
+pub(crate) mod scope;
 pub(crate) mod snapshot;
 pub(crate) mod thread_exit;
 pub(crate) mod unique;

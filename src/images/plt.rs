@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
+use crate::host::process;
 
 /// A group of images with lazily bound calls.
 pub(crate) trait BindCall {
@@ -27,6 +28,22 @@ pub(crate) struct Plt<G> {
     bind: extern "C" fn(&Plt<G>, usize) -> usize,
     group: AtomicPtr<G>,
     member: usize,
+}
+
+/// Writes why a call cannot be bound, as `ld.so` does.
+fn report(reason: &str) {
+    eprintln!("{}: symbol lookup error: {reason}", process::program_name());
+}
+
+/// The error, in the words of `ld.so` where it has them.
+fn as_of_ld_so(error: &Error) -> String {
+    let Error::Missing { image, symbols, .. } = error else { return error.to_string() };
+    let Some(symbol) = symbols.first() else { return error.to_string() };
+    let (comma, version) = match &symbol.version {
+        Some(version) => (", version ", version.as_str()),
+        None => ("", ""),
+    };
+    format!("{image}: undefined symbol: {}{comma}{version}", symbol.name)
 }
 
 impl<G: BindCall> Plt<G> {
@@ -50,8 +67,8 @@ impl<G: BindCall> Plt<G> {
         match result {
             Some(Ok(function)) => return function,
             // As `ld.so` does: there is no caller to return an error to.
-            Some(Err(error)) => eprintln!("symbol lookup error: {error}"),
-            None => eprintln!("symbol lookup error: an IFUNC resolver calls through a lazy PLT"),
+            Some(Err(error)) => report(&as_of_ld_so(&error)),
+            None => report("an IFUNC resolver calls through a lazy PLT"),
         }
         // SAFETY: ends the process.
         unsafe { libc::_exit(127) }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::base::error::Error;
@@ -21,8 +22,9 @@ pub(super) struct Live {
     groups: BTreeMap<u64, Weak<LoadGroup>>,
     /// By the first address of each image.
     pub(super) images: BTreeMap<usize, LiveImage>,
-    /// Numbers of the groups whose exports later images see.
-    global: Vec<u64>,
+    /// The images whose exports later images see, in the order in which they became so: the number of the
+    /// group, and the index in it.
+    global: Vec<(u64, usize)>,
     /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
     pub(super) keys: BTreeMap<libc::pthread_key_t, usize>,
     /// Groups that are never unloaded (`DF_1_NODELETE`, or sealed).
@@ -72,9 +74,8 @@ pub(super) fn write() -> WriteGuard<'static, Live> {
 }
 
 /// Enters a group. On an error, entries that were made are removed when the group is dropped.
-pub(super) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
+pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
     let mut live = write();
-    live.global.try_room(1)?;
     live.pinned.try_room(1)?;
     let number = live.next;
     live.next = number.wrapping_add(1);
@@ -89,9 +90,6 @@ pub(super) fn enter(group: &Arc<LoadGroup>, global: bool) -> Result<(), Error> {
         let image = LiveImage { end: addresses.end, group, index, handles };
         live.images.insert(addresses.start, image);
     }
-    if global {
-        live.global.push(number);
-    }
     if group.is_pinned() {
         live.pinned.push(group.clone());
     }
@@ -103,7 +101,7 @@ pub(super) fn leave(group: &LoadGroup) {
     let Some(&number) = group.number.get() else { return };
     let mut live = write();
     live.groups.remove(&number);
-    live.global.retain(|&other| other != number);
+    live.global.retain(|&(other, _)| other != number);
     for loaded in &group.members {
         let addresses = loaded.mapping.address_range();
         live.images.remove(&addresses.start);
@@ -185,13 +183,30 @@ pub(crate) fn unloads() -> u64 {
     live.next.saturating_sub(live.groups.len() as u64)
 }
 
-/// The images whose exports all later images see, in load order.
+/// The images whose exports all later images see, in the order in which they became so.
 pub(crate) fn global_images() -> Result<Vec<ImageRef>, Error> {
     let live = read();
     // As in `all_groups`.
-    let mut groups = try_vec(live.global.len())?;
-    let numbers = live.global.iter();
-    groups.extend(numbers.filter_map(|number| live.groups.get(number)?.upgrade()));
-    drop(live);
-    of_groups(&groups)
+    let mut images = try_vec(live.global.len())?;
+    images.extend(live.global.iter().filter_map(|(number, index)| {
+        Some(ImageRef::new(live.groups.get(number)?.upgrade()?, *index))
+    }));
+    Ok(images)
+}
+
+/// Makes an image's exports visible to all later images. Does nothing for an image that is not entered, or
+/// that they are visible of.
+pub(super) fn make_global(image: &ImageRef) -> Result<(), Error> {
+    let Some(&number) = image.group().number.get() else { return Ok(()) };
+    let mut live = write();
+    let entry = (number, image.index());
+    if live.global.contains(&entry) { Ok(()) } else { live.global.try_push(entry) }
+}
+
+/// Keeps an image's group for the life of the process.
+pub(crate) fn pin(image: &ImageRef) -> Result<(), Error> {
+    let mut live = write();
+    let is_pinned = live.pinned.iter().any(|group| Arc::ptr_eq(group, image.group()));
+    image.group().is_kept.store(true, Ordering::Relaxed);
+    if is_pinned { Ok(()) } else { live.pinned.try_push(image.group().clone()) }
 }

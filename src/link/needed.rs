@@ -14,8 +14,11 @@
 //! It also does for every library that needs one of these. They become members of the load group, from
 //! their files, unless they are in the process already: `ld.so` does not bind those again either.
 //!
-//! Nothing is opened here and no code runs. Files are parsed. A file that is not found, or that memdl
-//! refuses, is left to the system, and so is a file in a folder that only `ld.so`'s cache names.
+//! A library that `ld.so` opens, and that needs one which only images know where to find, is opened after
+//! that one. If `ld.so` would not recognize that one, for want of a `DT_SONAME`, both become members.
+//!
+//! Nothing is opened here and no code runs. Files are searched for and parsed. A file that memdl refuses is
+//! left to the system.
 //!
 //! Source: gABI "Shared Object Dependencies".
 
@@ -23,22 +26,21 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, no_memory, require_memory, require_memory_for_next, try_vec};
+use crate::base::fallible::{TryGrow, no_memory, require_memory, try_collect, try_filled};
 use crate::base::limits::Limits;
-use crate::elf::decoded::Decoded;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
-use crate::host::{dl, open};
+use crate::host::open;
+use crate::host::search::{self, FolderOf, SearchPath, Searcher};
 use crate::memory::bytes::{Bytes, Image};
 use crate::memory::mapped_file::MappedFile;
 
@@ -47,104 +49,147 @@ use crate::memory::mapped_file::MappedFile;
 /// sign of that: many libraries read the list for backtraces (LLVM, libbsd, libgfortran).
 const REGISTRIES: [&[u8]; 1] = [b"_d_dso_registry"];
 
+/// Whether a name, needed by a library, is in memory.
+type IsInMemory<'a> = dyn Fn(&[u8], &str) -> Result<bool, Error> + 'a;
+
 /// The images that a library could be bound to, and the host.
 pub(crate) struct Surroundings<'a> {
     /// The images' symbol tables, in the order of the search.
     pub images: &'a dyn Fn() -> Result<Vec<SymbolTable<'a>>, Error>,
-    /// Whether an image or bytes in memory satisfy a `DT_NEEDED` entry of this name.
-    pub is_in_memory: &'a dyn Fn(&[u8]) -> bool,
+    /// Whether an image or bytes in memory satisfy a `DT_NEEDED` entry of this name, of this library.
+    pub is_in_memory: &'a IsInMemory<'a>,
+    /// Whether an image was read from this file.
+    pub is_loaded_file: &'a dyn Fn(&Path) -> Result<bool, Error>,
     /// Symbols that the caller defines in the host's stead.
     pub defined: &'a BTreeMap<String, usize>,
     pub host: &'a GlobalScope,
     pub limits: &'a Limits,
 }
 
+/// How a library that is not in the process gets there.
+pub(crate) enum Supply {
+    /// As a member of the load group, from this file: it must be bound to images.
+    Member(PathBuf),
+    /// `ld.so` opens these files in turn; the last is the library's.
+    System(Vec<PathBuf>),
+}
+
 /// A library that is not in the process.
 struct Unopened {
     name: CString,
     file: PathBuf,
+    /// Where what it needs is searched for.
+    path: SearchPath,
+    soname: Option<CString>,
     /// The libraries that it needs and that are not in the process either, by index.
     needed: Vec<usize>,
+    /// `ld.so` would not find it where only images search.
+    open_before: bool,
     must_see_images: Cell<bool>,
 }
 
 /// The libraries that were searched for.
 struct Candidates {
     libraries: Vec<Unopened>,
+    searcher: Searcher,
     /// Names that are surely in the process. `ld.so` is asked for others where it matters.
     loaded_files: HashSet<Vec<u8>>,
-    system_folders: Vec<PathBuf>,
     /// The names of the images' strong definitions.
     definitions: NameFilter,
 }
 
 impl Surroundings<'_> {
-    /// The libraries among `names` that must be members, with their files. None of `names` is in the process.
-    /// Files are searched in `folders`, then in the system's folders.
-    pub(crate) fn members(
+    /// How an image with this search path gets the libraries of these names. None of them is in the process.
+    /// One that is not found is left out.
+    pub(crate) fn supplies(
         &self,
         names: Vec<CString>,
-        folders: &[PathBuf],
-    ) -> Result<HashMap<CString, PathBuf>, Error> {
+        path: &SearchPath,
+    ) -> Result<HashMap<CString, Supply>, Error> {
         let mut found = Candidates {
             libraries: Vec::new(),
+            searcher: Searcher::new(),
             loaded_files: open::loaded_files()?,
-            system_folders: dl::search_folders(),
             definitions: defined_by(&(self.images)()?)?,
         };
         for name in names {
-            found.find(name, folders)?;
+            found.find(name, path, Finder::Image)?;
         }
         let asked = found.libraries.len();
         // The libraries that they need are appended; the limit is that of a load group.
         for index in 0..usize::try_from(self.limits.images).unwrap_or(usize::MAX) {
-            let Some(library) = found.libraries.get(index) else { break };
-            let file = library.file.clone();
-            let (needed, must_see_images) = self.examine(&mut found, &file)?;
-            let Some(library) = found.libraries.get_mut(index) else { break };
-            library.needed = needed;
-            library.must_see_images.set(must_see_images && !open::is_loaded(&library.name));
+            if index >= found.libraries.len() {
+                break;
+            }
+            self.examine(&mut found, index)?;
         }
         let libraries = found.libraries;
+        let needed_by = |library: &Unopened| {
+            let needed = library.needed.iter();
+            try_collect(needed.filter_map(|&index| libraries.get(index)))
+        };
+        for library in &libraries {
+            for needed in needed_by(library)? {
+                let is_recognized = needed.soname.as_ref() == Some(&needed.name);
+                if needed.open_before && !is_recognized {
+                    needed.must_see_images.set(true);
+                }
+            }
+        }
         // Every library that needs one of them must be a member, too: until nothing changes.
         let mut changed = true;
         while std::mem::take(&mut changed) {
             for library in &libraries {
-                let mut needed = library.needed.iter().filter_map(|&index| libraries.get(index));
-                if needed.any(|needed| needed.must_see_images.get()) {
+                if needed_by(library)?.iter().any(|needed| needed.must_see_images.get()) {
                     changed |= !library.must_see_images.replace(true);
                 }
             }
         }
         self.host.check_memory()?;
-        let mut members = HashMap::new();
-        members.try_reserve(asked).map_err(|_| no_memory::<(CString, PathBuf)>(asked))?;
-        let asked = libraries.into_iter().take(asked).filter(|it| it.must_see_images.get());
-        members.extend(asked.map(|library| (library.name, library.file)));
-        Ok(members)
+        let mut supplies = HashMap::new();
+        supplies.try_reserve(asked).map_err(|_| no_memory::<(CString, Supply)>(asked))?;
+        for (index, library) in libraries.iter().take(asked).enumerate() {
+            require_memory()?;
+            let supply = match library.must_see_images.get() {
+                true => Supply::Member(library.file.clone()),
+                false => Supply::System(opening_order(&libraries, index)?),
+            };
+            supplies.insert(library.name.clone(), supply);
+        }
+        Ok(supplies)
     }
 
-    /// The libraries that a file needs, and whether it must itself be bound to images. Nothing for a file that
-    /// is no library.
-    fn examine(&self, found: &mut Candidates, file: &Path) -> Result<(Vec<usize>, bool), Error> {
-        let nothing = || Ok((Vec::new(), false));
-        let Ok(bytes) = MappedFile::open(file) else { return nothing() };
+    /// Finds what the library of this index needs, and whether it must itself be bound to images. Neither for
+    /// a file that is no library.
+    fn examine(&self, found: &mut Candidates, index: usize) -> Result<(), Error> {
+        let Some(library) = found.libraries.get(index) else { return Ok(()) };
+        let (name, file) = (library.name.clone(), library.file.clone());
+        if (self.is_loaded_file)(&file)? {
+            library.must_see_images.set(true);
+            return Ok(());
+        }
+        let Ok(bytes) = MappedFile::open(&file) else { return Ok(()) };
         let page = PageSize::current();
         let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
-        let Ok(image) = image else { return nothing() };
-        let path = file.to_string_lossy();
-        let folders = folders(&image.decoded, &path)?;
+        let Ok(image) = image else { return Ok(()) };
+        let shown = file.to_string_lossy();
+        let path = SearchPath::new(&image.decoded, &shown, Some(&library.path))?;
         let (mut all_needed, mut needs_image) = (Vec::new(), false);
-        for name in names(&image.decoded, &path)? {
-            if (self.is_in_memory)(name.to_bytes()) {
+        for name in search::needed_names(&image.decoded, &shown)? {
+            if (self.is_in_memory)(name.to_bytes(), &shown)? {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
-                let needed = found.find(name, &folders)?;
+                let needed = found.find(name, &path, Finder::System)?;
                 all_needed.try_extend(needed)?;
             }
         }
         let must = needs_image || self.refers_to_images(&image, &found.definitions)?;
-        Ok((all_needed, must))
+        let must = must && !open::is_loaded(&name);
+        let Some(library) = found.libraries.get_mut(index) else { return Ok(()) };
+        library.soname = image.decoded.soname.clone();
+        (library.path, library.needed) = (path, all_needed);
+        library.must_see_images.set(must);
+        Ok(())
     }
 
     /// Whether `ld.so` would bind a reference of this library to a definition of an image, or images register
@@ -224,71 +269,71 @@ fn is_interposable(name: &SymbolName<'_>, symbol: &Sym) -> bool {
     symbol.is_strong() && symbol.has_type() && !is_common
 }
 
+/// Who searches for a library.
+#[derive(Clone, Copy)]
+enum Finder {
+    /// An image, whose folders only memdl knows.
+    Image,
+    /// A library that `ld.so` may open, and whose folders it then knows.
+    System,
+}
+
 impl Candidates {
-    /// The index of the library of this name, which is added if it lies in `folders` or the system's folders.
-    fn find(&mut self, name: CString, folders: &[PathBuf]) -> Result<Option<usize>, Error> {
+    /// The index of the library of this name, which is added if a library with this search path finds its
+    /// file.
+    fn find(
+        &mut self,
+        name: CString,
+        path: &SearchPath,
+        finder: Finder,
+    ) -> Result<Option<usize>, Error> {
         let known = self.libraries.iter().position(|library| library.name == name);
         if known.is_some() {
             return Ok(known);
         }
         require_memory()?;
-        let file = dl::find_file(&name, folders);
-        let file = file.or_else(|| dl::find_file(&name, &self.system_folders));
-        let Some(file) = file else { return Ok(None) };
-        let (index, must_see_images) = (self.libraries.len(), Cell::new(false));
-        self.libraries.try_push(Unopened { name, file, needed: Vec::new(), must_see_images })?;
+        let Some(found) = self.searcher.find(&name, path) else { return Ok(None) };
+        let open_before = match (finder, found.folder) {
+            (_, FolderOf::Process) | (Finder::System, FolderOf::Finder) => false,
+            (_, FolderOf::Loader) | (Finder::Image, FolderOf::Finder) => true,
+        };
+        let index = self.libraries.len();
+        self.libraries.try_push(Unopened {
+            name,
+            file: found.path,
+            path: path.clone(),
+            soname: None,
+            needed: Vec::new(),
+            open_before,
+            must_see_images: Cell::new(false),
+        })?;
         Ok(Some(index))
     }
 }
 
-/// The folders of an image's `DT_RUNPATH`. `$ORIGIN` is the image's folder, which is known only if the
-/// image's name is an absolute path.
-pub(crate) fn folders(decoded: &Decoded, name: &str) -> Result<Vec<PathBuf>, Error> {
-    let Some(list) = &decoded.run_path else { return Ok(Vec::new()) };
-    let origin = origin(name);
-    let expanded = |folder: &[u8]| expand(&CString::new(folder).ok()?, origin.as_deref());
-    let mut folders = Vec::new();
-    for (index, folder) in list.to_bytes().split(|&byte| byte == b':').enumerate() {
-        require_memory_for_next(index)?;
-        let Some(folder) = expanded(folder) else { continue };
-        let folder = Path::new(OsStr::from_bytes(folder.to_bytes()));
-        if folder.is_absolute() {
-            folders.try_push(folder.to_owned())?;
+/// The files to open for the library of this index: those that it needs, directly or not, and that `ld.so`
+/// would not find, each behind what it needs itself; then its own.
+fn opening_order(libraries: &[Unopened], index: usize) -> Result<Vec<PathBuf>, Error> {
+    let needed_by = |index: usize| libraries.get(index).map_or(&[][..], |it| &it.needed).iter();
+    let mut files = Vec::new();
+    let mut visited = try_filled(false, libraries.len())?;
+    let mut visit =
+        |index: usize| visited.get_mut(index).is_some_and(|it| !std::mem::replace(it, true));
+    visit(index);
+    // A stack of (library, its needs that are still to be visited): the files control the depth.
+    let mut stack = vec![(index, needed_by(index))];
+    while let Some((this, left)) = stack.last_mut() {
+        match left.next() {
+            Some(&needed) if visit(needed) => stack.try_push((needed, needed_by(needed)))?,
+            Some(_) => {}
+            None => {
+                require_memory()?;
+                let library = libraries.get(*this);
+                let opened = library.filter(|library| library.open_before || *this == index);
+                files.try_extend(opened.map(|library| library.file.clone()))?;
+                stack.pop();
+            }
         }
     }
-    Ok(folders)
-}
-
-/// The image's folder, if its name is an absolute path.
-fn origin(name: &str) -> Option<String> {
-    let folder = Path::new(name).parent().filter(|folder| folder.is_absolute())?;
-    Some(folder.to_str()?.to_owned())
-}
-
-/// The `DT_NEEDED` entries of an image, in order.
-pub(crate) fn names(decoded: &Decoded, name: &str) -> Result<Vec<CString>, Error> {
-    let origin = origin(name);
-    let mut names = try_vec(decoded.needed.len())?;
-    for (index, needed) in decoded.needed.iter().enumerate() {
-        require_memory_for_next(index)?;
-        names.push(expand(needed, origin.as_deref()).unwrap_or_else(|| needed.clone()));
-    }
-    Ok(names)
-}
-
-/// Replaces `$ORIGIN` by the image's folder; `None` if that is unknown, or the result is longer than any
-/// path.
-fn expand(text: &CStr, origin: Option<&str>) -> Option<CString> {
-    let has_origin = |text: &str| text.contains("$ORIGIN") || text.contains("${ORIGIN}");
-    // Two searches in a name take longer than copying it.
-    let text = match text.to_str() {
-        Ok(utf8) if text.to_bytes().contains(&b'$') && has_origin(utf8) => utf8,
-        _ => return Some(text.to_owned()),
-    };
-    let origin = origin?;
-    let count = text.matches('$').count();
-    if text.len().saturating_add(count.saturating_mul(origin.len())) >= libc::PATH_MAX as usize {
-        return None;
-    }
-    CString::new(text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)).ok()
+    Ok(files)
 }

@@ -262,7 +262,7 @@ mod tests {
     /// The number of words of this library that move; `None` if the library does not suit the test.
     fn moved_words(file: &Path) -> Option<usize> {
         let bytes = std::fs::read(file).ok()?;
-        let mut settings = Settings::new(|_| None);
+        let mut settings = Settings::new(|_| None, |_| Ok(()));
         settings.debug = Debug::Off;
         settings.system_libraries = true;
         let prepared =

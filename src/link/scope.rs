@@ -10,11 +10,12 @@
 //! 3. images that were loaded with `global(true)`, in load order;
 //! 4. the load group's searchlist: the root image, then the libraries that it needs, breadth first; the
 //!    libraries that an image is a filter for come before it (`DT_FILTER`, `DT_AUXILIARY`);
-//! 5. the resolver.
+//! 5. for a library that an image opens with `dlopen`, the images in the scope of that image. `ld.so` would
+//!    not search them, unless the library needs them by name; a runtime whose extensions do not name it
+//!    could then not run from memory;
+//! 6. the resolver.
 //!
-//! [`Scope::SelfFirst`] puts 4 before 2, as `RTLD_DEEPBIND` does. A library that an image opens with
-//! `dlopen`, and that the system's loader cannot bind, is bound to that image and the libraries that it
-//! needs before 2.
+//! [`Scope::SelfFirst`] puts 4 and 5 before 2, as `RTLD_DEEPBIND` does with 4.
 //!
 //! Searching only: nothing is recorded or stored here.
 
@@ -32,19 +33,9 @@ use crate::host::library::{HostLibrary, HostSymbol, SymbolValue};
 use crate::images::dlsym::MayUseHost;
 use crate::images::group::{Dependency, ImageRef, Provider};
 use crate::images::policy::{Imports, SymbolRequest};
+use crate::images::scope::Scope;
 use crate::images::unique;
 use crate::link::bound::Target;
-
-/// Where an image's references are searched first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Scope {
-    /// The host's definitions take precedence over the image's own, as with `dlopen`.
-    #[default]
-    HostFirst,
-    /// The image and the libraries that it needs take precedence, as with `RTLD_DEEPBIND`.
-    SelfFirst,
-}
 
 /// The caller's function for symbols that nothing defines.
 pub(crate) type Resolver = dyn Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync;
@@ -77,7 +68,7 @@ pub(crate) struct LookupScope<'a> {
     pub host: GlobalScope,
     /// Replaces functions of the host, by name.
     pub services: fn(&[u8]) -> Option<usize>,
-    /// Images that are searched before the host.
+    /// The images in the scope of the image that opens the group.
     pub opener: Vec<ImageRef>,
     pub global: Vec<ImageRef>,
     pub searchlist: Vec<Provider>,
@@ -160,9 +151,7 @@ impl LookupScope<'_> {
                 .iter()
                 .find_map(|image| Definition::of_image(image, name, wanted, class, may_use_host))
         };
-        if let Some(found) = in_images(&self.opener) {
-            return Some(found);
-        }
+        let in_opener = || in_images(&self.opener);
         let local = || {
             self.searchlist
                 .iter()
@@ -173,8 +162,8 @@ impl LookupScope<'_> {
             in_host.or_else(|| in_images(&self.global))
         };
         match self.scope {
-            Scope::HostFirst => outer().or_else(local),
-            Scope::SelfFirst => local().or_else(outer),
+            Scope::HostFirst => outer().or_else(local).or_else(in_opener),
+            Scope::SelfFirst => local().or_else(in_opener).or_else(outer),
         }
     }
 

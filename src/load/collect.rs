@@ -10,28 +10,34 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion};
 use crate::base::fallible::{
-    TryGrow, require_memory, require_memory_for_next, try_collect, try_vec,
+    TryGrow, lossy, require_memory, require_memory_for_next, try_collect, try_vec,
 };
 use crate::base::limits;
-use crate::base::members::member_mut;
+use crate::base::members::{member, member_mut};
 use crate::base::promise::MayRun;
 use crate::elf::decoded::Filtee;
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::HostLibrary;
+use crate::host::search::{self, FileId, SearchPath};
 use crate::images::dlsym;
-use crate::images::group::{ImageRef, LoadGroup, Provider};
+use crate::images::group::{ImageRef, LoadGroup, Provided, Provider, Source};
+use crate::images::named;
+use crate::images::provider::LibraryRequest;
 use crate::images::registry;
-use crate::link::needed::{self, Surroundings};
+use crate::images::scope::Scope;
+use crate::link::needed::{Supply, Surroundings};
 use crate::load::admission;
 use crate::load::settings::Settings;
 use crate::memory::bytes::{Bytes, Image};
@@ -44,6 +50,10 @@ pub(super) struct Parsed<'d> {
     pub needed: Vec<Provider>,
     /// The libraries whose definitions come before its own.
     pub filtees: Vec<Provider>,
+    /// Where what it needs is searched for.
+    pub search_path: SearchPath,
+    /// The file that it was read from.
+    pub file: Option<FileId>,
     /// It is a copy of a library of the system.
     pub of_system: bool,
 }
@@ -61,9 +71,11 @@ pub(super) fn collect<'d>(
 ) -> Result<Vec<Parsed<'d>>, Error> {
     let root = settings.name.as_deref().unwrap_or("image");
     settings.policy.verify(root, &bytes)?;
-    let parsed = vec![settings.parse(settings.name.clone(), bytes)?];
-    let (opener_images, global_images) = (settings.opener_images()?, registry::global_images()?);
-    Collector { settings, system_copies, may_run, opener_images, global_images, parsed }.collect()
+    let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
+    let root = settings.parse(settings.name.clone(), bytes, path, settings.file)?;
+    let mut collector = Collector::new(settings, system_copies, may_run)?;
+    collector.parsed.try_push(root)?;
+    collector.collect()
 }
 
 /// A load group that is being collected.
@@ -71,18 +83,20 @@ struct Collector<'s, 'd> {
     settings: &'s Settings,
     system_copies: &'s [SystemCopy],
     may_run: Option<MayRun>,
-    /// Loaded images that the group sees before the host.
+    /// Loaded images that the group finds by name, too.
     opener_images: Vec<ImageRef>,
     /// Loaded images that every group sees.
     global_images: Vec<ImageRef>,
+    /// What the caller's provider has answered, by name.
+    answers: RefCell<BTreeMap<Box<[u8]>, Option<Provided>>>,
     parsed: Vec<Parsed<'d>>,
 }
 
-/// An image or bytes in memory that satisfy a `DT_NEEDED` entry.
-enum InMemory<'a> {
+/// What satisfies a `DT_NEEDED` entry without a file.
+enum InMemory {
     Loaded(Provider),
-    /// Provided, and not parsed yet; and whether it is a copy of a library of the system.
-    Bytes(&'a Arc<str>, &'a Bytes<'static>, bool),
+    /// Bytes that are not parsed yet, and whether they are a copy of a library of the system.
+    Bytes(Arc<str>, Bytes<'static>, bool),
 }
 
 /// Why a needed library cannot be used.
@@ -122,26 +136,40 @@ fn is_no_library(error: &Error) -> bool {
 }
 
 impl<'s, 'd> Collector<'s, 'd> {
+    fn new(
+        settings: &'s Settings,
+        system_copies: &'s [SystemCopy],
+        may_run: Option<MayRun>,
+    ) -> Result<Collector<'s, 'd>, Error> {
+        Ok(Collector {
+            settings,
+            system_copies,
+            may_run,
+            opener_images: settings.opener_images()?,
+            global_images: registry::global_images()?,
+            answers: RefCell::default(),
+            parsed: Vec::new(),
+        })
+    }
+
     /// Collects the libraries that the members need, breadth first.
     fn collect(mut self) -> Result<Vec<Parsed<'d>>, Error> {
         let mut missing_libraries = Vec::new();
         for index in 0.. {
             let Some(member) = self.parsed.get(index) else { break };
             let (needed_by, decoded) = (member.name.clone(), member.image.decoded.clone());
-            let folders = needed::folders(&decoded, &needed_by)?;
-            let needed = needed::names(&decoded, &needed_by)?;
+            let needed = search::needed_names(&decoded, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
             let filtees = &decoded.filtees;
-            let is_optional =
-                |index: usize| filtees.iter().any(|it| it.index == index && it.is_optional);
+            let is_optional = |at: usize| filtees.iter().any(|it| it.index == at && it.is_optional);
             for (at, name) in needed.iter().enumerate() {
                 require_memory_for_next(at)?;
-                providers.push(match self.find_needed(name) {
+                providers.push(match self.find_needed(name, index) {
                     Err(error) if is_optional(at) && is_no_library(&error) => None,
                     found => found?,
                 });
             }
-            self.add_members(&needed, &folders, &mut providers)?;
+            let mut supplies = self.add_members(&needed, index, &mut providers)?;
             // The system opens the rest, from the last to the first, which is how `ld.so` relocates them:
             // the last ones are those that the others use.
             for (at, (name, provider)) in needed.iter().zip(&mut providers).enumerate().rev() {
@@ -149,7 +177,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                     continue;
                 }
                 require_memory()?;
-                match self.open_needed(name, &folders) {
+                match self.open_needed(name, supplies.remove(name), index) {
                     Ok(opened) => *provider = Some(opened),
                     Err(refusal) if is_optional(at) && refusal.is_of(name) => {}
                     Err(NotFound::Missing(reason)) => {
@@ -177,65 +205,95 @@ impl<'s, 'd> Collector<'s, 'd> {
         }
     }
 
-    /// The library that satisfies a `DT_NEEDED` entry, unless it must be opened first. Provided bytes
+    /// The library that satisfies a `DT_NEEDED` entry of a member, unless it must be opened first. Bytes
     /// become a member.
-    fn find_needed(&mut self, needed: &CStr) -> Result<Option<Provider>, Error> {
-        match self.in_memory(needed.to_bytes()) {
+    fn find_needed(&mut self, needed: &CStr, index: usize) -> Result<Option<Provider>, Error> {
+        let needed_by = member(&self.parsed, index).name.clone();
+        match self.in_memory(needed.to_bytes(), &needed_by)? {
             Some(InMemory::Loaded(provider)) => Ok(Some(provider)),
             Some(InMemory::Bytes(name, bytes, of_system)) => {
-                self.add_member(name.clone(), bytes.clone(), of_system).map(Some)
+                self.add_member(name, bytes, index, None, of_system).map(Some)
             }
             None => Ok(HostLibrary::loaded(needed)?.map(Provider::Host)),
         }
     }
 
-    /// The image or the bytes in memory that satisfy a `DT_NEEDED` entry of this name.
-    fn in_memory(&self, name: &[u8]) -> Option<InMemory<'s>> {
+    /// What satisfies a `DT_NEEDED` entry of this name in memory.
+    fn in_memory(&self, name: &[u8], needed_by: &str) -> Result<Option<InMemory>, Error> {
         let settings = self.settings;
         let is_it = |member: &Parsed<'_>| member.image.decoded.is_called(&member.name, name);
         if let Some(index) = self.parsed.iter().position(is_it) {
-            return Some(InMemory::Loaded(Provider::Member(index)));
+            return Ok(Some(InMemory::Loaded(Provider::Member(index))));
         }
+        let of_image = |image| Ok(Some(InMemory::Loaded(Provider::Image(image))));
         let in_group = |group: &Arc<LoadGroup>| {
             let index = (0..group.len()).find(|&index| group.member(index).is_called(name))?;
-            Some(Provider::Image(ImageRef::new(group.clone(), index)))
+            Some(ImageRef::new(group.clone(), index))
         };
-        if let Some(loaded) = settings.depends_on.iter().find_map(in_group) {
-            return Some(InMemory::Loaded(loaded));
+        if let Some(image) = settings.depends_on.iter().find_map(in_group) {
+            return of_image(image);
         }
-        let in_images = |images: &[ImageRef]| {
-            let found = images.iter().find(|it| it.image().is_called(name));
-            found.map(|it| InMemory::Loaded(Provider::Image(it.clone())))
-        };
+        let namespace = settings.namespace.as_deref();
+        if let Some(image) = namespace.map_or(Ok(None), |it| named::named(it, name))? {
+            return of_image(image);
+        }
+        let is_called = |image: &&ImageRef| image.image().is_called(name);
+        if let Some(image) = self.opener_images.iter().find(is_called) {
+            return of_image(image.clone());
+        }
         let provided = settings.provided.iter().map(|it| (it, false));
         let mut provided = provided.chain(self.system_copies.iter().map(|it| (it, true)));
-        in_images(&self.opener_images)
-            .or_else(|| {
-                let is_it = |it: &(&(Arc<str>, Bytes<'_>), bool)| it.0.0.as_bytes() == name;
-                let ((name, bytes), of_system) = provided.find(is_it)?;
-                Some(InMemory::Bytes(name, bytes, of_system))
-            })
-            .or_else(|| in_images(&self.global_images))
+        if let Some(((name, bytes), of_system)) = provided.find(|it| it.0.0.as_bytes() == name) {
+            return Ok(Some(InMemory::Bytes(name.clone(), bytes.clone(), of_system)));
+        }
+        match self.ask_provider(name, needed_by)? {
+            Some(Source::Bytes(bytes)) => {
+                let name = lossy(name).into();
+                return Ok(Some(InMemory::Bytes(name, bytes, false)));
+            }
+            Some(Source::Group(group)) => return of_image(ImageRef::new(group, 0)),
+            None => {}
+        }
+        match self.global_images.iter().find(is_called) {
+            Some(image) => of_image(image.clone()),
+            None => Ok(None),
+        }
     }
 
-    /// Makes members of the needed libraries that the system could open, but that must see the
-    /// group's images.
-    fn add_members(
-        &mut self,
-        needed: &[CString],
-        folders: &[PathBuf],
-        providers: &mut [Option<Provider>],
-    ) -> Result<(), Error> {
-        let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
-        let count = to_open.clone().count();
-        if !self.settings.system_libraries || count == 0 {
-            return Ok(());
+    /// What the caller's provider has for a name. It is asked once for each.
+    fn ask_provider(&self, name: &[u8], needed_by: &str) -> Result<Option<Source>, Error> {
+        let Some(provider) = &self.settings.provider else { return Ok(None) };
+        let known = self.answers.borrow().get(name).cloned();
+        let answer = match known {
+            Some(answer) => answer,
+            None => {
+                require_memory()?;
+                let name_text = lossy(name);
+                let answer = provider(&LibraryRequest { name: &name_text, needed_by });
+                self.answers.borrow_mut().insert(name.into(), answer.clone());
+                answer
+            }
+        };
+        Ok(answer.map(|Provided(source)| source))
+    }
+
+    /// The member, or the image of the namespace, that was read from this file.
+    fn of_file(&self, file: FileId) -> Result<Option<Provider>, Error> {
+        if let Some(index) = self.parsed.iter().position(|member| member.file == Some(file)) {
+            return Ok(Some(Provider::Member(index)));
         }
-        let mut names = try_vec(count)?;
-        for (name, _) in to_open {
-            require_memory()?;
-            names.push(name.clone());
-        }
+        let namespace = self.settings.namespace.as_deref();
+        Ok(namespace.map_or(Ok(None), |it| named::of_file(it, file))?.map(Provider::Image))
+    }
+
+    /// How a library gets into the process that is needed by something with this search path, and is not there
+    /// yet.
+    fn supplies(
+        &self,
+        names: Vec<CString>,
+        path: &SearchPath,
+        providers: &[Option<Provider>],
+    ) -> Result<HashMap<CString, Supply>, Error> {
         let mut loaded =
             try_collect(self.opener_images.iter().chain(&self.global_images).cloned())?;
         let provided = self.parsed.iter().flat_map(|member| &member.needed);
@@ -251,51 +309,102 @@ impl<'s, 'd> Collector<'s, 'd> {
         };
         let surroundings = Surroundings {
             images: &images,
-            is_in_memory: &|name| self.in_memory(name).is_some(),
+            is_in_memory: &|name, needed_by| Ok(self.in_memory(name, needed_by)?.is_some()),
+            is_loaded_file: &|file| match FileId::of(file) {
+                Some(file) => Ok(self.of_file(file)?.is_some()),
+                None => Ok(false),
+            },
             defined: &self.settings.defined,
             host: &GlobalScope::new()?,
             limits: &self.settings.limits,
         };
-        let files = surroundings.members(names, folders)?;
+        surroundings.supplies(names, path)
+    }
+
+    /// Makes members of the libraries needed by a member that the system could open, but that must see the
+    /// group's images. Returns how it opens the others.
+    fn add_members(
+        &mut self,
+        needed: &[CString],
+        index: usize,
+        providers: &mut [Option<Provider>],
+    ) -> Result<HashMap<CString, Supply>, Error> {
+        let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
+        let count = to_open.clone().count();
+        if !self.settings.system_libraries || count == 0 {
+            return Ok(HashMap::new());
+        }
+        let mut names = try_vec(count)?;
+        for (name, _) in to_open {
+            require_memory()?;
+            names.push(name.clone());
+        }
+        let path = member(&self.parsed, index).search_path.clone();
+        let supplies = self.supplies(names, &path, providers)?;
         for (name, provider) in needed.iter().zip(providers) {
-            let Some(file) = files.get(name) else { continue };
+            let Some(Supply::Member(file)) = supplies.get(name) else { continue };
             // It may have become a member by now, under another name.
-            *provider = self.find_needed(name)?;
-            if provider.is_none()
-                && let Some(bytes) = read_file(file)?
-            {
-                *provider = match self.add_member(file.to_string_lossy().into(), bytes, true) {
+            *provider = self.find_needed(name, index)?;
+            if provider.is_none() {
+                *provider = match self.add_file(file, index) {
                     // Left to the system, which has its own reasons to refuse it.
                     Err(error) if is_no_library(&error) => None,
                     Err(Error::Processor { .. }) => None,
-                    member => Some(member?),
+                    member => member?,
                 };
             }
         }
-        Ok(())
+        Ok(supplies)
+    }
+
+    /// Makes a member of a library's file, unless there is an image of it. `None` if the file cannot be read.
+    fn add_file(&mut self, file: &Path, index: usize) -> Result<Option<Provider>, Error> {
+        let id = FileId::of(file);
+        if let Some(id) = id
+            && let Some(loaded) = self.of_file(id)?
+        {
+            return Ok(Some(loaded));
+        }
+        let Some(bytes) = read_file(file)? else { return Ok(None) };
+        self.add_member(file.to_string_lossy().into(), bytes, index, id, true).map(Some)
     }
 
     /// Lets the system open a needed library, if the caller allows that.
-    fn open_needed(&mut self, needed: &CStr, folders: &[PathBuf]) -> Result<Provider, NotFound> {
+    fn open_needed(
+        &mut self,
+        needed: &CStr,
+        supply: Option<Supply>,
+        index: usize,
+    ) -> Result<Provider, NotFound> {
         let Some(may_run) = self.may_run.filter(|_| self.settings.system_libraries) else {
             return Err(NotFound::Missing(None));
         };
-        let refusal = match HostLibrary::open(needed, folders, may_run) {
+        // It may have been opened by now, for another library.
+        if let Some(loaded) = HostLibrary::loaded(needed).map_err(NotFound::Bad)? {
+            return Ok(Provider::Host(loaded));
+        }
+        let Some(Supply::System(files)) = supply else {
+            return Err(NotFound::Missing(Some(no_such_file(needed))));
+        };
+        let binds_itself_first = self.settings.scope == Scope::SelfFirst;
+        let refusal = match HostLibrary::open(&files, binds_itself_first, may_run) {
             Ok(library) => return Ok(Provider::Host(library)),
             Err(refusal) => refusal,
         };
         // A library that needs symbols of the images that it is needed with cannot be opened alone: it
         // becomes a member, and shares their scope.
         let Some(file) = refusal.file else { return Err(NotFound::Missing(Some(refusal.text))) };
-        let bytes = read_file(&file).map_err(NotFound::Bad)?;
-        let bytes = bytes.ok_or(NotFound::Missing(Some(refusal.text)))?;
-        self.add_member(file.to_string_lossy().into(), bytes, true).map_err(NotFound::Bad)
+        let added = self.add_file(&file, index).map_err(NotFound::Bad)?;
+        added.ok_or(NotFound::Missing(Some(refusal.text)))
     }
 
+    /// Adds a member that the member of index `needed_by` needs.
     fn add_member(
         &mut self,
         name: Arc<str>,
         bytes: Bytes<'static>,
+        needed_by: usize,
+        file: Option<FileId>,
         of_system: bool,
     ) -> Result<Provider, Error> {
         let index = self.parsed.len();
@@ -303,29 +412,37 @@ impl<'s, 'd> Collector<'s, 'd> {
         limits::check("the number of images in one load", count, self.settings.limits.images)?;
         require_memory()?;
         self.settings.policy.verify(&name, &bytes)?;
-        let member = self.settings.parse(Some(name), bytes)?;
-        self.parsed.try_push(Parsed { of_system, ..member })?;
+        let path = &member(&self.parsed, needed_by).search_path;
+        let added = self.settings.parse(Some(name), bytes, Some(path), file)?;
+        self.parsed.try_push(Parsed { of_system, ..added })?;
         Ok(Provider::Member(index))
     }
 }
 
+/// The text of `ld.so` for a library that it does not find.
+pub(crate) fn no_such_file(name: &CStr) -> String {
+    let name = lossy(name.to_bytes());
+    format!("{name}: cannot open shared object file: No such file or directory")
+}
+
 impl Settings {
-    /// Whether these bytes are a library with a `DT_NEEDED` entry that an image in the opener's scope
-    /// satisfies.
-    pub(crate) fn needs_opener(&self, bytes: &[u8]) -> Result<bool, Error> {
-        let images = self.opener_images()?;
-        let parsed = match self.parse(None, Bytes::Borrowed(bytes)) {
-            Ok(parsed) => parsed,
-            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
-            Err(_) => return Ok(false),
-        };
-        Ok(parsed.image.decoded.needed.iter().any(|name| {
-            let name = name.to_bytes();
-            images.iter().any(|it| it.image().is_called(name))
-        }))
+    /// How the file at this path gets into the process, for the image that opens it. `None` if there is no
+    /// such file.
+    pub(crate) fn supply(&self, path: &CStr) -> Result<Option<Supply>, Error> {
+        let search_path = self.opener.as_ref().map(|opener| opener.image().search_path.clone());
+        let collector = Collector::new(self, &[], None)?;
+        let names = vec![path.to_owned()];
+        let mut supplies = collector.supplies(names, &search_path.unwrap_or_default(), &[])?;
+        Ok(supplies.remove(path))
     }
 
-    fn parse<'d>(&self, name: Option<Arc<str>>, bytes: Bytes<'d>) -> Result<Parsed<'d>, Error> {
+    fn parse<'d>(
+        &self,
+        name: Option<Arc<str>>,
+        bytes: Bytes<'d>,
+        loader: Option<&SearchPath>,
+        file: Option<FileId>,
+    ) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
         let image = image.and_then(|image| admission::check(&image.decoded).map(|()| image));
@@ -334,7 +451,9 @@ impl Settings {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
         });
-        Ok(Parsed { name, image, needed: Vec::new(), filtees: Vec::new(), of_system: false })
+        let search_path = SearchPath::new(&image.decoded, &name, loader)?;
+        let (needed, filtees) = (Vec::new(), Vec::new());
+        Ok(Parsed { name, image, needed, filtees, search_path, file, of_system: false })
     }
 }
 

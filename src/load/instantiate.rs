@@ -19,8 +19,10 @@ use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
 use crate::debug::{DebugRegistration, Instance, ThreadLocals};
 use crate::host::link_map::LinkMap;
-use crate::images::group::{KeptTable, LoadGroup, LoadedImage, Provider};
+use crate::images::global;
+use crate::images::group::{ImageRef, KeptTable, LoadGroup, LoadedImage, Provider};
 use crate::images::lifecycle;
+use crate::images::namespace::Namespace;
 use crate::images::plt::Plt;
 use crate::images::unique;
 use crate::link::apply::{
@@ -90,7 +92,11 @@ pub(crate) fn instance_uninitialised(
         group.seal()?;
     }
     unique::enter(&group, &prepared.first_uses)?;
-    lifecycle::enter(&group, prepared.global)?;
+    lifecycle::enter(&group)?;
+    group.namespace().enter(&group)?;
+    if prepared.global {
+        global::promote(&ImageRef::new(group.clone(), 0))?;
+    }
     Ok(group)
 }
 
@@ -142,7 +148,8 @@ fn map_and_relocate(
         try_copy(&prepared.init_order)?,
         try_collect(prepared.dependencies.iter().cloned())?,
         prepared.call_binder.clone(),
-        prepared.opener.clone(),
+        prepared.context.clone(),
+        prepared.namespace.clone().unwrap_or_else(Namespace::new),
         prepared.policy.clone(),
     ))
 }
@@ -288,6 +295,8 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             decoded: decoded.clone(),
             needed,
             filtees,
+            search_path: self.prepared.search_path.clone(),
+            file: self.prepared.file,
             link_map,
             _profile: profile::Registration::new(
                 *profile,

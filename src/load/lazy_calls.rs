@@ -15,6 +15,7 @@ use crate::base::fallible::{require_memory, try_collect};
 use crate::elf::plan::Plan;
 use crate::elf::rela::Rela;
 use crate::images::group::{CallBinder, LoadGroup, LoadedImage, Provider};
+use crate::images::named;
 use crate::link::bind::{Outcome, bind_call};
 use crate::link::bound::Target;
 use crate::load::settings::Settings;
@@ -43,13 +44,21 @@ impl Settings {
         Arc::new(move |group: &LoadGroup, member: usize, symbol: u32| {
             require_memory()?;
             let images = || (0..group.len()).map(|index| group.member(index));
-            let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
-            let of_system = try_collect(images().map(|loaded| loaded.of_system))?;
-            let searchlist = try_collect(searchlist.iter().cloned())?;
-            let order = settings.lookup_scope(searchlist, tables, of_system)?;
             let LoadedImage { name, decoded, .. } = group.member(member);
-            let mut outcome = Outcome::default();
-            let target = bind_call(member, name, decoded.symbolic, symbol, &order, &mut outcome)?;
+            let bind = |later: Vec<Provider>| {
+                let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
+                let of_system = try_collect(images().map(|loaded| loaded.of_system))?;
+                let searchlist = try_collect(searchlist.iter().cloned().chain(later))?;
+                let order = settings.lookup_scope(searchlist, tables, of_system)?;
+                let mut outcome = Outcome::default();
+                let symbolic = decoded.symbolic;
+                let target = bind_call(member, name, symbolic, symbol, &order, &mut outcome)?;
+                Ok::<_, Error>((target, outcome))
+            };
+            let (mut target, mut outcome) = bind(Vec::new())?;
+            if !outcome.missing.is_empty() {
+                (target, outcome) = bind(named::later_scopes(group)?)?;
+            }
             if !outcome.refused.is_empty() {
                 let (image, symbols) = (name.to_string(), outcome.refused);
                 return Err(Error::RefusedImports { image, symbols });

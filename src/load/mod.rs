@@ -1,7 +1,7 @@
 //! Loading: from bytes and options to a prepared group, and from that to an initialised one.
 
 mod admission;
-mod collect;
+pub(crate) mod collect;
 pub(crate) mod debug_source;
 pub(crate) mod debugger_commands;
 pub(crate) mod instantiate;

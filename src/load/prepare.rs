@@ -27,14 +27,17 @@ use crate::debug::{Debug, DebugTemplate, Instances};
 use crate::elf::plan::Plan;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::library::HostLibrary;
+use crate::host::search::{FileId, SearchPath};
 use crate::images::dlsym;
-use crate::images::group::{CallBinder, Dependency, ImageRef, Needs, Provider};
+use crate::images::group::{CallBinder, Context, Dependency, LoadGroup, Needs, Provider};
+use crate::images::namespace::Namespace;
 use crate::images::policy::Policy;
+use crate::images::scope::Scope;
 use crate::images::unique::FirstUse;
 use crate::link::bind::{self, Outcome};
 use crate::link::bound::Bound;
 use crate::link::prelink::Prelinked;
-use crate::link::scope::{LookupScope, Scope};
+use crate::link::scope::LookupScope;
 use crate::load::collect::{Parsed, SystemCopy, collect, missing, read_file};
 use crate::load::debug_source::debug_template;
 use crate::load::lazy_calls::may_bind_lazily;
@@ -66,8 +69,9 @@ pub(crate) struct Prepared<'d> {
     pub call_binder: Option<Arc<CallBinder>>,
     /// What the host allows the images.
     pub policy: Policy,
-    /// The image that opens the group.
-    pub opener: Option<ImageRef>,
+    /// Where the images are loaded. Each instance has a namespace of its own if `namespace` is `None`.
+    pub context: Context,
+    pub namespace: Option<Arc<Namespace<LoadGroup>>>,
 }
 
 /// One image of a prepared group.
@@ -78,6 +82,10 @@ pub(crate) struct Member<'d> {
     /// Filtees included.
     pub needed: Vec<Provider>,
     pub filtees: Vec<Provider>,
+    /// Where what it needs and what it opens is searched for.
+    pub search_path: SearchPath,
+    /// The file that it was read from.
+    pub file: Option<FileId>,
     pub bound: Bound,
     /// Its calls are bound at the first call.
     pub lazy: bool,
@@ -193,6 +201,17 @@ impl Settings {
         Ok(copies)
     }
 
+    /// What counts for libraries that the images open later.
+    fn context(&self) -> Context {
+        Context {
+            opener: self.opener.clone(),
+            provider: self.provider.clone(),
+            scope: self.scope,
+            services: self.services,
+            cover: self.cover,
+        }
+    }
+
     /// Makes all that the instances of a bound group share.
     fn plan_instances<'d>(
         &self,
@@ -202,18 +221,19 @@ impl Settings {
     ) -> Result<Prepared<'d>, Error> {
         let GroupBinding { bindings, outcome, searchlist } = group;
         let init_order = init_order(&parsed, &searchlist)?;
+        parsed.iter().try_for_each(|member| (self.cover)(&member.needed))?;
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let count = parsed.len();
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
         for (parsed, Binding { plan, lazy, bound }) in parsed.into_iter().zip(bindings) {
-            let Parsed { name, image, needed, filtees, of_system } = parsed;
+            let Parsed { name, image, needed, filtees, search_path, file, of_system } = parsed;
             require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
-            let file = separate.map(|bytes| &**bytes);
-            symfiles.push(debug_template(&name, &image, file, debug, instances, &self.limits)?);
+            let separate = separate.map(|bytes| &**bytes);
+            symfiles.push(debug_template(&name, &image, separate, debug, instances, &self.limits)?);
             let tables_are_readable =
                 image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
             let in_image = |error: Error| error.in_image(&name);
@@ -233,6 +253,8 @@ impl Settings {
                 plan,
                 needed,
                 filtees,
+                search_path,
+                file,
                 bound,
                 lazy,
                 tables_are_readable,
@@ -254,7 +276,8 @@ impl Settings {
             global: self.global,
             symfiles,
             call_binder,
-            opener: self.opener.clone(),
+            context: self.context(),
+            namespace: self.namespace.clone(),
             policy: self.policy.clone(),
         })
     }

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::error::Error;
@@ -13,12 +12,14 @@ use crate::base::limits::Limits;
 use crate::debug::Debug;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
+use crate::host::search::FileId;
 use crate::images::dlsym;
-use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provider};
+use crate::images::group::{ImageRef, LibraryProvider, LoadGroup, Provider};
+use crate::images::namespace::Namespace;
 use crate::images::policy::Policy;
 use crate::images::registry;
-use crate::link::needed;
-use crate::link::scope::{LookupScope, Resolver, Scope};
+use crate::images::scope::Scope;
+use crate::link::scope::{LookupScope, Resolver};
 use crate::memory::bytes::Bytes;
 use crate::profile::Profile;
 
@@ -26,6 +27,8 @@ use crate::profile::Profile;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub name: Option<Arc<str>>,
+    /// The file that the root image was read from.
+    pub file: Option<FileId>,
     /// Addresses by name, as if the host defined them.
     pub defined: BTreeMap<String, usize>,
     pub resolver: Option<Arc<Resolver>>,
@@ -33,6 +36,10 @@ pub(crate) struct Settings {
     pub depends_on: Vec<Arc<LoadGroup>>,
     /// Bytes that satisfy `DT_NEEDED` entries, by name.
     pub provided: Vec<(Arc<str>, Bytes<'static>)>,
+    /// Supplies needed libraries, by name.
+    pub provider: Option<Arc<LibraryProvider>>,
+    /// The namespace that the images enter. `None`: one of their own.
+    pub namespace: Option<Arc<Namespace<LoadGroup>>>,
     /// What the host allows the images.
     pub policy: Policy,
     pub global: bool,
@@ -47,25 +54,27 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// Replaces functions of the host, by name.
     pub services: fn(&[u8]) -> Option<usize>,
-    /// The image that opens the group. Its exports, and those of the images that it needs, come before the
-    /// host's.
+    /// Leads calls of `dlopen` in libraries of the system to memdl.
+    pub cover: fn(&[Provider]) -> Result<(), Error>,
+    /// The image that opens the group. What nothing else defines is searched in its scope.
     pub opener: Option<ImageRef>,
-}
-
-/// The folders of the image's `DT_RUNPATH`, or else `DT_RPATH`.
-pub(crate) fn folders(image: &LoadedImage) -> Result<Vec<PathBuf>, Error> {
-    needed::folders(&image.decoded, &image.name)
 }
 
 impl Settings {
     /// The defaults of [`Loader::new`](crate::Loader::new).
-    pub(crate) fn new(services: fn(&[u8]) -> Option<usize>) -> Settings {
+    pub(crate) fn new(
+        services: fn(&[u8]) -> Option<usize>,
+        cover: fn(&[Provider]) -> Result<(), Error>,
+    ) -> Settings {
         Settings {
             name: None,
+            file: None,
             defined: BTreeMap::new(),
             resolver: None,
             depends_on: Vec::new(),
             provided: Vec::new(),
+            provider: None,
+            namespace: None,
             policy: Policy::default(),
             global: false,
             system_libraries: false,
@@ -76,6 +85,7 @@ impl Settings {
             profile: Profile::default(),
             limits: Limits::default(),
             services,
+            cover,
             opener: None,
         }
     }

@@ -1,48 +1,34 @@
-//! `dlopen`, `dlsym`, `dlvsym`, `dlclose` and `dlerror`, for callers in images.
+//! `dlsym`, `dlvsym` and `dlerror`, for callers in images.
 //!
-//! Handles of `ld.so` pass through. The differences for an image:
+//! Handles of `ld.so` pass through. For an image, `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller,
+//! which is found by the return address; to `ld.so` that address lies in no library.
 //!
-//! * `RTLD_DEFAULT` and `RTLD_NEXT` mean the scope of the caller, which is found by the return address;
-//!   to `ld.so` that address lies in no library.
-//! * `dlopen` finds images in the caller's scope by name.
-//! * A library that the system's loader finds but cannot bind, since it needs symbols of the very
-//!   image that opens it (an extension module of an interpreter that runs from memory), is read
-//!   and loaded here, with that image before everything else in its scope.
-//!
-//! Sources: `dlopen(3)`, `dlsym(3)`; POSIX.
+//! Sources: `dlsym(3)`; POSIX.
 
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::fmt::Display;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr;
 
 use crate::arch;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
-use crate::base::fallible::{
-    has_spare_memory, lossy, require_memory, try_c_string, try_collect, try_format,
-};
-use crate::base::promise::MayRun;
-use crate::debug::Instances;
+use crate::base::fallible::{lossy, require_memory, try_c_string, try_collect, try_format};
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
 use crate::elf::versions::Version;
 use crate::host::dl;
 use crate::host::global_scope::GlobalScope;
-use crate::images::dl_handles::{self, FileId};
+use crate::images::dl_handles;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, Provider};
+use crate::images::named;
 use crate::images::policy;
 use crate::images::policy::SymbolRequest;
 use crate::images::registry;
-use crate::load::instantiate;
-use crate::load::settings::Settings;
-use crate::memory::bytes::Bytes;
 
 thread_local! {
     /// The text that `dlerror` returns next, unless the C library has one; and the last text.
@@ -85,159 +71,6 @@ pub(super) extern "C" fn dlerror() -> *mut c_char {
     });
     // SAFETY: no preconditions.
     ours.unwrap_or_else(|| unsafe { libc::dlerror() })
-}
-
-arch::with_return_address! {
-    /// `dlopen`, with its return address.
-    ///
-    /// # Safety
-    /// As the C library's function.
-    pub(super) fn dlopen(path: *const c_char, flags: c_int) => dlopen_for;
-}
-
-arch::with_return_address! {
-    /// `dlopen` for images whose policy may refuse libraries.
-    ///
-    /// # Safety
-    /// As the C library's function.
-    pub(super) fn dlopen_restricted(path: *const c_char, flags: c_int) => dlopen_restricted_for;
-}
-
-/// # Safety
-/// As [`dlopen_for`].
-unsafe extern "C-unwind" fn dlopen_restricted_for(
-    path: *const c_char,
-    flags: c_int,
-    caller: usize,
-) -> *mut c_void {
-    let is_known = registry::image_at(caller).is_some_and(|it| it.group().policy().is_restricted());
-    // SAFETY: the caller's promise.
-    let name = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
-    // The caller is some restricted image, which one is unknown.
-    if !is_known
-        && flags & libc::RTLD_NOLOAD == 0
-        && let Some(name) = name.filter(|name| name.to_bytes().contains(&b'/'))
-        && let Ok(bytes) = std::fs::read(OsStr::from_bytes(name.to_bytes()))
-        && let Err(error) = policy::all_verify(&lossy(name.to_bytes()), &bytes)
-    {
-        return fail(error);
-    }
-    // SAFETY: the caller's promise.
-    unsafe { dlopen_for(path, flags, caller) }
-}
-
-/// # Safety
-/// `path` is null or a C string. Runs the library's constructors.
-// Long because: it is the order in which `dlopen` looks, each step with its own way out.
-unsafe extern "C-unwind" fn dlopen_for(
-    path: *const c_char,
-    flags: c_int,
-    caller: usize,
-) -> *mut c_void {
-    if path.is_null() {
-        // SAFETY: null asks for the executable.
-        return unsafe { libc::dlopen(path, flags) };
-    }
-    // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(path) };
-    let caller = registry::image_at(caller);
-    if caller.is_some() && !has_spare_memory() {
-        return no_memory();
-    }
-    let file = FileId::of(name);
-    if let Some(caller) = &caller {
-        if let Some(handle) = dl_handles::open_again(caller, file) {
-            return handle;
-        }
-        match open_image(caller, name) {
-            Ok(None) => {}
-            Ok(Some(handle)) => return handle,
-            Err(_) => return no_memory(),
-        }
-    }
-    let Some(caller) = caller else {
-        // SAFETY: the caller's promise, passed on.
-        return unsafe { libc::dlopen(path, flags) };
-    };
-    // SAFETY: the caller's promise. A library that `ld.so` has already loaded is not loaded again.
-    let handle = unsafe { libc::dlopen(path, flags | libc::RTLD_NOLOAD) };
-    if !handle.is_null() || flags & libc::RTLD_NOLOAD != 0 {
-        return handle;
-    }
-    let is_path = name.to_bytes().contains(&b'/');
-    let path_of_file = Path::new(OsStr::from_bytes(name.to_bytes()));
-    let bytes = if is_path { std::fs::read(path_of_file).ok() } else { None };
-    let settings = Settings {
-        name: Some(name.to_string_lossy().into()),
-        global: flags & libc::RTLD_GLOBAL != 0,
-        lazy: flags & libc::RTLD_LAZY != 0,
-        system_libraries: true,
-        opener: Some(caller.clone()),
-        // Inherit the opener's debug level.
-        debug: caller.image().debug.debug(),
-        policy: caller.group().policy().without_panics(),
-        ..Settings::new(super::replacements_for(caller.group().policy()))
-    };
-    // Before anything reads them; and the system does not open bytes that the verifier refuses.
-    if let Some(bytes) = &bytes
-        && let Err(error) = settings.policy.verify(&name.to_string_lossy(), bytes)
-    {
-        return fail(error);
-    }
-    // If the library needs an image of the scope by name, `ld.so` would search for a file instead.
-    let is_ours = bytes.as_ref().map_or(Ok(false), |bytes| settings.needs_opener(bytes));
-    let Ok(is_ours) = is_ours else { return no_memory() };
-    let refusal = if is_ours {
-        CString::default()
-    } else {
-        // Bound at once, so that a failure shows here.
-        let now = flags & !libc::RTLD_LAZY | libc::RTLD_NOW;
-        // SAFETY: the caller's promise, passed on.
-        let handle = unsafe { libc::dlopen(path, now) };
-        if !handle.is_null() {
-            return handle;
-        }
-        // SAFETY: there is an error, whose text is valid until the next call in this thread.
-        unsafe { CStr::from_ptr(libc::dlerror()).to_owned() }
-    };
-    let Some(bytes) = bytes else { return fail(refusal.to_string_lossy()) };
-    // SAFETY: the caller's promise: it asks for the library's constructors to run.
-    let may_run = unsafe { MayRun::promised() };
-    let group = match settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run)) {
-        // SAFETY: as above.
-        Ok(prepared) => unsafe { instantiate::single_instance(prepared) },
-        Err(error) => Err(error),
-    };
-    match group {
-        Ok(group) => {
-            let handle = dl_handles::open(&caller, file, ImageRef::new(group, 0));
-            handle.unwrap_or_else(|_| no_memory())
-        }
-        Err(error) => fail(format_args!("{}; {error}", refusal.to_string_lossy())),
-    }
-}
-
-/// The handle of an image of this name that the caller sees.
-fn open_image(caller: &ImageRef, name: &CStr) -> Result<Option<*mut c_void>, Error> {
-    let in_scope = dlsym::images_in_scope(caller.group())?.into_iter();
-    let mut images = in_scope.chain(registry::global_images()?);
-    let named = images.find(|it| it.image().is_called(name.to_bytes()));
-    let Some(image) = named else { return Ok(None) };
-    dl_handles::open(caller, None, image).map(Some)
-}
-
-/// `dlclose`.
-///
-/// # Safety
-/// As the C library's function. Runs the library's destructors if the handle was the last.
-pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    match dl_handles::close(handle) {
-        // Its destructors may open and close: no lock is held.
-        Some(closed) => drop(closed),
-        // SAFETY: the caller's promise, passed on.
-        None => return unsafe { libc::dlclose(handle) },
-    }
-    0
 }
 
 arch::with_return_address! {
@@ -285,7 +118,7 @@ arch::with_return_address! {
 
 /// # Safety
 /// `handle` is one that `dlopen` gave, or one of the two that mean a scope; `name` is a C string.
-unsafe extern "C-unwind" fn dlsym_for(
+pub(super) unsafe extern "C-unwind" fn dlsym_for(
     handle: *mut c_void,
     name: *const c_char,
     caller: usize,
@@ -307,7 +140,7 @@ unsafe extern "C-unwind" fn dlsym_restricted_for(
 
 /// # Safety
 /// As [`dlsym_for`]; `version` is a C string.
-unsafe extern "C-unwind" fn dlvsym_for(
+pub(super) unsafe extern "C-unwind" fn dlvsym_for(
     handle: *mut c_void,
     name: *const c_char,
     version: *const c_char,
@@ -478,7 +311,8 @@ impl<'a> Lookup<'a> {
                 let after = position.map_or(0, |position| position.saturating_add(1));
                 or_else(in_list(list.get(after..).unwrap_or_default())?, in_global)
             } else {
-                or_else(or_else(in_global()?, in_global_images)?, || in_list(&list))
+                let known = or_else(or_else(in_global()?, in_global_images)?, || in_list(&list))?;
+                or_else(known, || in_list(&named::later_scopes(caller.group())?))
             };
             return found.map(Some);
         }

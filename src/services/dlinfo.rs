@@ -9,7 +9,6 @@
 
 #![allow(unsafe_code)]
 
-use std::collections::HashSet;
 use std::env;
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,15 +16,10 @@ use std::path::PathBuf;
 use std::ptr;
 
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory, try_insert, try_vec};
-use crate::elf::constants::{DF_1_NODEFLIB, DT_FLAGS_1, DT_RPATH, DT_RUNPATH};
-use crate::elf::dynamic::Dynamic;
-use crate::elf::read::ReadAt;
-use crate::host::dl;
+use crate::base::fallible::{TryGrow, require_memory, try_vec};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles;
-use crate::images::group::{ImageRef, LoadedImage, Provider};
-use crate::load::settings;
+use crate::images::group::{ImageRef, LoadedImage};
 use crate::services::dlfcn::{fail, forget_error, no_memory};
 use crate::tls::{self, TlsModule};
 
@@ -142,66 +136,15 @@ fn origin(loaded: &LoadedImage) -> Result<Vec<u8>, Error> {
     Ok(folder)
 }
 
-/// The image's dynamic section, as it is in memory.
-fn dynamic_section(loaded: &LoadedImage) -> Result<Dynamic, Error> {
-    Dynamic::parse(loaded.mapping.read(loaded.decoded.dynamic.clone()).unwrap_or(&[]))
-}
-
 /// The folders where `ld.so` would search for what the image needs, in its order, and the cache, which it
 /// does not list, left out.
 fn folders(image: &ImageRef) -> Result<Vec<Vec<u8>>, Error> {
     require_memory()?;
-    let own = dynamic_section(image.image())?;
-    let runpath = own.get(DT_RUNPATH).is_some();
     let mut all = Vec::new();
-    if !runpath {
-        // Of the image, and of what it was loaded for.
-        let mut next = Some(image.clone());
-        while let Some(image) = next {
-            let dynamic = dynamic_section(image.image())?;
-            if dynamic.get(DT_RPATH).is_some() && dynamic.get(DT_RUNPATH).is_none() {
-                add_list(&mut all, settings::folders(image.image())?)?;
-            }
-            next = loader(&image);
-        }
-    }
-    let mut of_process = dl::search_folders();
-    let system = of_process.split_off(variable_count()?.min(of_process.len()));
-    add_list(&mut all, of_process)?;
-    if runpath {
-        add_list(&mut all, settings::folders(image.image())?)?;
-    }
-    if own.get(DT_FLAGS_1).unwrap_or(0) & DF_1_NODEFLIB == 0 {
-        add_list(&mut all, system)?;
+    for list in image.image().search_path.lists()? {
+        add_list(&mut all, list)?;
     }
     Ok(all)
-}
-
-/// The image that this one was loaded for.
-fn loader(image: &ImageRef) -> Option<ImageRef> {
-    let (group, index) = (image.group(), image.index());
-    if index == 0 {
-        return group.opener().cloned();
-    }
-    let needs = |needing: &usize| {
-        let needed = &group.member(*needing).needed;
-        needed.iter().any(|it| matches!(it, Provider::Member(member) if *member == index))
-    };
-    // The members come in the order in which they were found, each behind the first that needs it.
-    let first = (0..index).find(needs)?;
-    Some(ImageRef::new(group.clone(), first))
-}
-
-/// The number of folders that `ld.so` lists for `LD_LIBRARY_PATH`.
-fn variable_count() -> Result<usize, Error> {
-    let Some(variable) = env::var_os("LD_LIBRARY_PATH").filter(|it| !it.is_empty()) else {
-        return Ok(0);
-    };
-    let mut seen = HashSet::new();
-    for folder in variable.as_bytes().split(|&byte| byte == b':' || byte == b';') {
-        try_insert(&mut seen, without_slashes(folder))?;
-    }
-    Ok(seen.len())
 }
 
 /// A folder without the slashes at its end.
@@ -217,12 +160,11 @@ fn without_slashes(folder: &[u8]) -> &[u8] {
 }
 
 /// Adds the folders of a list, each once, as `ld.so` names them.
-fn add_list(all: &mut Vec<Vec<u8>>, folders: Vec<PathBuf>) -> Result<(), Error> {
+fn add_list(all: &mut Vec<Vec<u8>>, folders: &[PathBuf]) -> Result<(), Error> {
     let start = all.len();
     for folder in folders {
         require_memory()?;
-        let folder = folder.into_os_string().into_vec();
-        let name: &[u8] = match without_slashes(&folder) {
+        let name: &[u8] = match without_slashes(folder.as_os_str().as_bytes()) {
             [] => b".",
             name => name,
         };
@@ -284,9 +226,9 @@ mod tests {
     fn folders_are_named_as_ld_so_names_them() {
         let mut all = Vec::new();
         let list = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        add_list(&mut all, list(&["/a//", "/b", "/a", "", "//", "c/"])).unwrap();
+        add_list(&mut all, &list(&["/a//", "/b", "/a", "", "//", "c/"])).unwrap();
         // A list does not know what is in another.
-        add_list(&mut all, list(&["/b"])).unwrap();
+        add_list(&mut all, &list(&["/b"])).unwrap();
         let all: Vec<_> = all.iter().map(|name| std::str::from_utf8(name).unwrap()).collect();
         assert_eq!(all, ["/a", "/b", ".", "/", "c", "/b"]);
     }

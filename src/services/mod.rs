@@ -7,9 +7,12 @@
 #![allow(unsafe_code)]
 
 mod atexit;
+mod callers;
 mod dladdr;
 mod dlfcn;
 mod dlinfo;
+mod dlopen;
+pub(crate) mod hosted;
 
 use std::ffi::{c_int, c_void};
 
@@ -36,8 +39,8 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dladdr1" => Some(dladdr::dladdr1_of_images as *const () as usize),
         b"dl_iterate_phdr" => Some(dladdr::dl_iterate_phdr as *const () as usize),
         b"_dl_find_object" => Some(unwind::find_object as *const () as usize),
-        b"dlopen" => Some(dlfcn::dlopen as *const () as usize),
-        b"dlclose" => Some(dlfcn::dlclose as *const () as usize),
+        b"dlopen" => Some(dlopen::dlopen as *const () as usize),
+        b"dlclose" => Some(dlopen::dlclose as *const () as usize),
         b"dlsym" => Some(dlfcn::dlsym as *const () as usize),
         b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
         b"dlinfo" => Some(dlinfo::dlinfo as *const () as usize),
@@ -49,7 +52,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
 /// As [`replacement`], for images whose policy restricts them.
 pub(crate) fn restricted_replacement(name: &[u8]) -> Option<usize> {
     match name {
-        b"dlopen" => Some(dlfcn::dlopen_restricted as *const () as usize),
+        b"dlopen" => Some(dlopen::dlopen_restricted as *const () as usize),
         b"dlsym" => Some(dlfcn::dlsym_restricted as *const () as usize),
         b"dlvsym" => Some(dlfcn::dlvsym_restricted as *const () as usize),
         _ => replacement(name),

@@ -422,11 +422,7 @@ pub fn isolated_without_caches<F: FnOnce()>(body: F) {
 }
 
 /// As [`isolated`], with these variables in the environment from the start.
-pub fn isolated_with_environment<F: FnOnce()>(environment: &[(&str, &str)], body: F) {
-    isolated_with(environment, body);
-}
-
-fn isolated_with<F: FnOnce()>(environment: &[(&str, &str)], body: F) {
+pub fn isolated_with<F: FnOnce()>(environment: &[(&str, &str)], body: F) {
     let test = name_of(&body);
     if let Some(output) = isolated_output_with(test, environment, body) {
         assert_success(&output, test);

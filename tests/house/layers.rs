@@ -25,8 +25,8 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("images", "base arch elf memory host tls debug unwind profile"),
     ("link", "base arch elf memory host tls images"),
     ("load", "base arch elf memory host tls debug unwind profile images link"),
-    ("services", "base arch elf memory host tls debug unwind images load"),
-    ("api", "base arch elf memory host tls debug unwind profile images link load services"),
+    ("services", "base arch elf memory host tls debug unwind images link load"),
+    ("api", "base arch elf memory host tls debug unwind profile images load services"),
     ("capi", "base memory debug load services api"),
     ("internals", "base arch elf memory tls debug profile load services api"),
 ];

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use crate::common::{Opened, WAYS, build, isolated_with_environment, load_in_way};
+use crate::common::{Opened, WAYS, build, isolated_with, load_in_way};
 use crate::helpers::{apart, function, opened_function, read};
 use libc::RTLD_NOW;
 use memdl::Loader;
@@ -48,7 +48,7 @@ fn library(flags: &[&str]) -> PathBuf {
 
 #[test]
 fn every_request_is_answered_as_for_a_file() {
-    isolated_with_environment(&[], || {
+    isolated_with(&[], || {
         for flags in [
             &[][..],
             &["-Wl,-rpath,/memdl/one:/memdl/two//:/memdl/one:/"],
@@ -71,7 +71,7 @@ fn every_request_is_answered_as_for_a_file() {
 #[test]
 fn the_folders_of_the_environment_are_listed() {
     let folders = "/memdl/env:/memdl/more/;/memdl/env";
-    isolated_with_environment(&[("LD_LIBRARY_PATH", folders)], || {
+    isolated_with(&[("LD_LIBRARY_PATH", folders)], || {
         for flags in [&[][..], &["-Wl,-rpath,/memdl/one"]] {
             let path = library(flags);
             let text = assert_same(&path, path.to_str().unwrap());
@@ -83,7 +83,7 @@ fn the_folders_of_the_environment_are_listed() {
 /// A name that is no absolute path is one from the current folder on, as with `dlopen`.
 #[test]
 fn the_origin_of_a_relative_name() {
-    isolated_with_environment(&[], || {
+    isolated_with(&[], || {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dlinfo");
         fs::create_dir_all(folder.join("deep")).unwrap();
         let path = library(&[]);
@@ -101,7 +101,7 @@ fn the_origin_of_a_relative_name() {
 /// A needed library is searched for things in the `DT_RPATH` of the one that needs it, too.
 #[test]
 fn the_folders_of_what_needs_the_library() {
-    isolated_with_environment(&[], || {
+    isolated_with(&[], || {
         let soname = "libmemdl-info.so";
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dlinfo-needed");
         fs::create_dir_all(&folder).unwrap();

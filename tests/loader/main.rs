@@ -16,6 +16,7 @@ mod helpers;
 mod lazy;
 mod loading;
 mod memory;
+mod namespaces;
 mod needed;
 mod policy;
 mod pool;

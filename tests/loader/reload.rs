@@ -435,7 +435,8 @@ fn a_thousand_reloads_are_flat() {
         let in_new_thread = |library: &Library| {
             thread::scope(|scope| scope.spawn(|| here(library)).join()).unwrap();
         };
-        let users: [(&str, &dyn Fn(&Library)); 3] =
+        type User<'a> = (&'a str, &'a dyn Fn(&Library));
+        let users: [User<'_>; 3] =
             [("main", &here), ("worker", &in_worker), ("new thread", &in_new_thread)];
         let load = |number: usize| {
             // SAFETY: a library of `testlibs/`.

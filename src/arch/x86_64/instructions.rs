@@ -43,3 +43,41 @@ macro_rules! with_return_address {
     };
 }
 pub(crate) use with_return_address;
+
+/// Defines a function that asks `$answer`, a function of the same arguments, at most three, which returns
+/// two words: the result, and 0 if the C library's `$real` is to answer instead, with the same arguments and
+/// return address.
+macro_rules! unless_answered {
+    ($(#[$doc:meta])* fn $name:ident => $answer:path, else $real:ident;) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C-unwind" fn $name() {
+            std::arch::naked_asm!(
+                ".cfi_startproc",
+                "push rdi",
+                ".cfi_adjust_cfa_offset 8",
+                "push rsi",
+                ".cfi_adjust_cfa_offset 8",
+                "push rdx",
+                ".cfi_adjust_cfa_offset 8",
+                "call {answer}",
+                "mov r11, rdx",
+                "pop rdx",
+                ".cfi_adjust_cfa_offset -8",
+                "pop rsi",
+                ".cfi_adjust_cfa_offset -8",
+                "pop rdi",
+                ".cfi_adjust_cfa_offset -8",
+                "test r11, r11",
+                "jz 2f",
+                "ret",
+                "2:",
+                "jmp qword ptr [rip + {real}@GOTPCREL]",
+                ".cfi_endproc",
+                answer = sym $answer,
+                real = sym libc::$real,
+            )
+        }
+    };
+}
+pub(crate) use unless_answered;

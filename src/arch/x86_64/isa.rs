@@ -9,6 +9,8 @@
 #![cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 #![cfg_attr(not(target_arch = "x86_64"), forbid(unsafe_code))]
 
+use std::sync::OnceLock;
+
 /// `GNU_PROPERTY_X86_ISA_1_NEEDED`.
 pub(super) const ISA_NEEDED: u32 = 0xc000_8002;
 
@@ -146,6 +148,20 @@ impl Processor {
 unsafe fn enabled_states() -> u64 {
     // SAFETY: the caller's promise.
     unsafe { std::arch::x86_64::_xgetbv(0) }
+}
+
+/// The folders in `glibc-hwcaps` whose libraries this processor runs, best first. They are named after the
+/// levels above the lowest.
+pub(crate) fn hwcaps_folders() -> &'static [&'static str] {
+    static FOLDERS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    FOLDERS.get_or_init(|| {
+        let processor = Processor::current();
+        let has = |level: &(usize, &(&str, &[Feature]))| processor.lacks(1 << level.0).is_none();
+        let levels = LEVELS.iter().enumerate().take_while(has).skip(1);
+        let mut folders: Vec<&str> = levels.map(|(_, (name, _))| *name).collect();
+        folders.reverse();
+        folders
+    })
 }
 
 /// The level that an image with this value of [`ISA_NEEDED`] needs, and the features that this processor

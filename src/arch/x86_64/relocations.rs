@@ -20,6 +20,7 @@ pub(crate) static MACHINE: Machine = Machine {
     reloc_kinds: &KINDS,
     reloc_name,
     isa_needed: ISA_NEEDED,
+    cache_flags: 0x0303,
 };
 
 const KINDS: [Option<RelocKind>; 38] = {

@@ -1,0 +1,14 @@
+//! Which of the image and its host comes first. The order as a whole is in `link/scope.rs`.
+
+#![forbid(unsafe_code)]
+
+/// Where an image's references are searched first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The host's definitions take precedence over the image's own, as with `dlopen`.
+    #[default]
+    HostFirst,
+    /// The image and the libraries that it needs take precedence, as with `RTLD_DEEPBIND`.
+    SelfFirst,
+}
