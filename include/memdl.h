@@ -46,6 +46,10 @@
 extern "C" {
 #endif
 
+/* Libraries that find each other, by DT_SONAME, by name and by file, when something needs or opens a library.
+ * So what several loads need exists once. It keeps no library loaded. memdl_namespace_free ends it. */
+typedef struct memdl_namespace memdl_namespace;
+
 /* A library that runs from memory. memdl_close ends it. */
 typedef struct memdl_library memdl_library;
 /* A library that is parsed and bound, for any number of instances. memdl_template_free ends it. */
@@ -321,6 +325,16 @@ typedef enum memdl_debug {
     MEMDL_DEBUG_PORTABLE = 3
 } memdl_debug;
 
+/* Makes the exports of a library, and of all libraries that it needs, visible to libraries that are loaded
+ * later, as memdl_options_set_global does at the load. It cannot be undone. Returns 0, or -1 for an error. */
+int memdl_make_global(const memdl_library *library);
+
+/* A namespace without libraries. */
+memdl_namespace *memdl_namespace_new(void);
+
+/* Ends the handle. Libraries of the namespace stay, and still find each other. Does nothing for null. */
+void memdl_namespace_free(memdl_namespace *space);
+
 /* Changes how much debuggers see of a library and of the libraries that were loaded with it. So a fleet can run
  * with MEMDL_DEBUG_SYMBOLS, and be shown in full when someone attaches.
  * Returns 0, or -1 for an error: of a library that was loaded with MEMDL_DEBUG_OFF, debuggers can see no more
@@ -387,7 +401,42 @@ int memdl_options_depends_on(memdl_options *options, const memdl_library *librar
 /* Bytes to load when something needs a library of this name: at most once per load. */
 int memdl_options_provide(memdl_options *options, const char *name, const void *bytes, size_t len);
 
-/* Whether libraries that are loaded later see the exports, as with RTLD_GLOBAL. Default 0. */
+/* A library that something needs, as a provider sees it. Lives, with its strings, until the provider returns. */
+typedef struct memdl_library_request {
+    /* As the DT_NEEDED entry, or the call of dlopen, has it. */
+    const char *name;
+    /* The name of the library, or the path of the file, that needs it. */
+    const char *needed_by;
+} memdl_library_request;
+
+/* What a provider supplies: a library, or else bytes. */
+typedef struct memdl_provided {
+    /* They are copied when the provider returns. */
+    const void *bytes;
+    size_t len;
+    /* Null, or a library that is not closed before the load has returned. */
+    const memdl_library *library;
+} memdl_provided;
+
+/* Returns 1 and fills `*provided`, which is zero at first; or 0 if it does not have the library. */
+typedef int (*memdl_provider)(const memdl_library_request *request, memdl_provided *provided, void *user);
+
+/* Asks `provider` for every library that something needs, and that neither memdl_options_depends_on, nor the
+ * namespace, nor memdl_options_provide has: before the process's libraries and the file system. It is asked
+ * once for each name in a load, and for what the libraries open later with dlopen; by several threads at once
+ * if several load. A null provider removes it.
+ * `user` is passed to it, and must be valid for as long as the options, templates and libraries that were
+ * made with them. `free_user`, unless it is null, is called with `user` after that, and also if this
+ * function fails. Neither may throw. */
+int memdl_options_set_provider(memdl_options *options, memdl_provider provider, void *user,
+                               void (*free_user)(void *user));
+
+/* Loads into a namespace that other loads use, too. Null, the default: each load, and each instance of a
+ * template, has one of its own. */
+int memdl_options_set_namespace(memdl_options *options, const memdl_namespace *space);
+
+/* Whether libraries that are loaded later see the exports, and those of all libraries that the library needs,
+ * as with RTLD_GLOBAL. Default 0. memdl_make_global does so later. */
 int memdl_options_set_global(memdl_options *options, int global);
 
 /* Whether needed libraries that are not in the process may be opened by the system's dlopen. Default 0. A

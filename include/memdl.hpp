@@ -53,6 +53,7 @@ struct deleter {
     void operator()(memdl_pool *pool) const { memdl_pool_free(pool); }
     void operator()(memdl_buffer *buffer) const noexcept { memdl_buffer_free(buffer); }
     void operator()(memdl_options *options) const noexcept { memdl_options_free(options); }
+    void operator()(memdl_namespace *space) const noexcept { memdl_namespace_free(space); }
 };
 
 template <class T> using handle = std::unique_ptr<T, deleter>;
@@ -131,11 +132,24 @@ class buffer {
     detail::handle<memdl_buffer> handle_;
 };
 
+/// Libraries that find each other; see memdl_namespace.
+class name_space {
+  public:
+    name_space() : handle_(detail::check(memdl_namespace_new())) {}
+
+    memdl_namespace *get() const noexcept { return handle_.get(); }
+
+  private:
+    detail::handle<memdl_namespace> handle_;
+};
+
 /// Load options. Calls can be chained: options().name("x").global(true).
 class options {
   public:
     using resolver_function = std::function<const void *(const memdl_request &)>;
     using verifier_function = std::function<void(const memdl_image &)>;
+    /// What a provider supplies: a library that is loaded, or bytes, or nothing.
+    using provider_function = std::function<memdl_provided(const memdl_library_request &)>;
     using import_filter_function = std::function<bool(const memdl_request &)>;
 
     options() : handle_(detail::check(memdl_options_new())) {}
@@ -192,6 +206,18 @@ class options {
     template <class Bytes> options &provide(const std::string &name, const Bytes &bytes) & {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return provide(name, bytes.data(), bytes.size());
+    }
+    /// Called for every library that something needs. It returns zeros if it does not have the library. Bytes must
+    /// be valid until it is called again in this thread. An exception counts as nothing. See
+    /// memdl_options_set_provider.
+    options &provider(provider_function provider) & {
+        auto owned = std::make_unique<provider_function>(std::move(provider));
+        return checked(memdl_options_set_provider(
+            get(), &provide_with, owned.release(), &free_function<provider_function>));
+    }
+    /// Loads into a namespace that other loads use, too.
+    options &name_space(const class name_space &space) & {
+        return checked(memdl_options_set_namespace(get(), space.get()));
     }
     options &global(bool global) & { return checked(memdl_options_set_global(get(), global)); }
     options &system_libraries(bool allowed) & {
@@ -250,6 +276,12 @@ class options {
     template <class Bytes> options &&provide(const std::string &name, const Bytes &bytes) && {
         return std::move(provide(name, bytes));
     }
+    options &&provider(provider_function provider) && {
+        return std::move(this->provider(std::move(provider)));
+    }
+    options &&name_space(const class name_space &space) && {
+        return std::move(this->name_space(space));
+    }
     options &&global(bool global) && { return std::move(this->global(global)); }
     options &&system_libraries(bool allowed) && { return std::move(system_libraries(allowed)); }
     options &&scope(memdl_scope scope) && { return std::move(this->scope(scope)); }
@@ -284,6 +316,16 @@ class options {
         } catch (...) {
         }
         return 1;
+    }
+
+    static int provide_with(const memdl_library_request *request, memdl_provided *provided,
+                            void *user) noexcept {
+        try {
+            *provided = (*static_cast<provider_function *>(user))(*request);
+            return provided->library || provided->bytes;
+        } catch (...) {
+            return 0;
+        }
     }
 
     static int filter_with(const memdl_request *request, void *user) noexcept {
@@ -400,6 +442,8 @@ class library {
         return typed<T>(found);
     }
 
+    /// Makes the exports visible to libraries that are loaded later.
+    void make_global() { detail::check(memdl_make_global(get())); }
     void set_debug(memdl_debug debug) { detail::check(memdl_set_debug(get(), debug)); }
     void set_debug_info(const void *bytes, std::size_t size) {
         detail::check(memdl_set_debug_info(get(), bytes, size));

@@ -128,7 +128,7 @@ pub unsafe extern "C-unwind" fn memdl_open_buffer(
 pub unsafe extern "C-unwind" fn memdl_close(library: *mut LibraryHandle) -> c_int {
     // SAFETY: the header's contract.
     let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
-    told(transparent(|| match handle.library {
+    status_of(transparent(|| match handle.library {
         Held::Own(library) => library.close(),
         Held::OfPool(library) => Ok(library.release()),
     }))
@@ -144,7 +144,7 @@ pub unsafe extern "C-unwind" fn memdl_close_with_thread_locals(
 ) -> c_int {
     // SAFETY: the header's contract.
     let Some(handle) = caught(|| unsafe { take(library, "library") }) else { return -1 };
-    told(transparent(|| match handle.library {
+    status_of(transparent(|| match handle.library {
         // SAFETY: the header's contract.
         Held::Own(library) => unsafe { library.close_with_thread_locals() },
         // SAFETY: as above.
@@ -177,13 +177,20 @@ pub struct CKept {
     others: usize,
 }
 
+/// What kept a library that was closed, with the text that it points to.
+struct LastKept {
+    c: CKept,
+    _text: Option<CString>,
+}
+
 thread_local! {
-    /// What kept the library that the thread closed last, and the text that it points to.
-    static KEPT: RefCell<Option<(CKept, Option<CString>)>> = const { RefCell::new(None) };
+    /// What kept the library that the thread closed last. In a box, since
+    /// each byte here is one of static thread-local storage, of which `dlopen` has little.
+    static KEPT: RefCell<Option<Box<LastKept>>> = const { RefCell::new(None) };
 }
 
 /// What a close returns; what keeps the library is noted.
-fn told(closed: Result<Closed, crate::Error>) -> c_int {
+fn status_of(closed: Result<Closed, crate::Error>) -> c_int {
     let kept = match noted(closed.map_err(Failure::from)) {
         Some(Closed::Kept(kept)) => kept,
         Some(_) => return 0,
@@ -201,7 +208,7 @@ fn told(closed: Result<Closed, crate::Error>) -> c_int {
         others: kept.others,
     };
     // In a thread so far gone that it has none, nothing is noted.
-    let _ = KEPT.try_with(|noted| noted.replace(Some((kept, text))));
+    let _ = KEPT.try_with(|noted| noted.replace(Some(Box::new(LastKept { c: kept, _text: text }))));
     1
 }
 
@@ -209,7 +216,7 @@ fn told(closed: Result<Closed, crate::Error>) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn memdl_last_kept() -> *const CKept {
     let kept = KEPT.try_with(|noted| {
-        noted.try_borrow().ok().and_then(|noted| noted.as_ref().map(|(kept, _)| &raw const *kept))
+        noted.try_borrow().ok().and_then(|noted| noted.as_ref().map(|noted| &raw const noted.c))
     });
     kept.ok().flatten().unwrap_or(ptr::null())
 }

@@ -18,6 +18,7 @@ mod backtrace;
 mod buffers;
 mod errors;
 mod library;
+mod namespaces;
 mod options;
 mod pointers;
 mod symbols;

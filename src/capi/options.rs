@@ -177,6 +177,16 @@ pub(super) struct OwnedUser {
     free: Option<FreeUser>,
 }
 
+impl OwnedUser {
+    pub(super) fn new(user: *mut c_void, free: Option<FreeUser>) -> OwnedUser {
+        OwnedUser { user: User(user), free }
+    }
+
+    pub(super) fn get(&self) -> *mut c_void {
+        self.user.get()
+    }
+}
+
 impl Drop for OwnedUser {
     fn drop(&mut self) {
         if let Some(free) = self.free {
@@ -213,14 +223,14 @@ pub unsafe extern "C" fn memdl_options_set_verifier(
     user: *mut c_void,
     free_user: Option<FreeUser>,
 ) -> c_int {
-    let user = OwnedUser { user: User(user), free: free_user };
+    let user = OwnedUser::new(user, free_user);
     let verify = move |verifier: Verifier, request: &VerifyRequest<'_>| {
         let name = c_string(request.name()).map_err(|_| "out of memory")?;
         let (bytes, len) = (request.bytes().as_ptr().cast(), request.bytes().len());
         let image = CImage { name: name.as_ptr(), bytes, len };
         let mut reason = ptr::null();
         // SAFETY: the header's contract; the image lives during the call.
-        if unsafe { verifier(&image, &mut reason, user.user.get()) } == 0 {
+        if unsafe { verifier(&image, &mut reason, user.get()) } == 0 {
             return Ok(());
         }
         if reason.is_null() {

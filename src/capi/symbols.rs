@@ -83,8 +83,9 @@ pub unsafe extern "C" fn memdl_symv(
 }
 
 thread_local! {
-    /// The symbol that `memdl_symbol_at` found last. C may still hold a pointer to it.
-    static FOUND: RefCell<Option<OwnedSymbol>> = const { RefCell::new(None) };
+    /// The symbol that `memdl_symbol_at` found last. C may still hold a pointer to it. In a box, as `KEPT` in
+    /// `library.rs`.
+    static FOUND: RefCell<Option<Box<OwnedSymbol>>> = const { RefCell::new(None) };
 }
 
 /// An exported symbol with strings for C.
@@ -167,7 +168,7 @@ pub unsafe extern "C" fn memdl_symbol_at(
         require_memory()?;
         let kept = FOUND.try_with(|found| {
             let mut found = found.try_borrow_mut().ok()?;
-            Some(&raw const found.insert(symbol).c)
+            Some(&raw const found.insert(Box::new(symbol)).c)
         });
         kept.ok().flatten().ok_or_else(|| "the thread is ending".into())
     });

@@ -272,6 +272,13 @@ pub(crate) enum Source {
     Group(Arc<LoadGroup>),
 }
 
+impl Provided {
+    #[cfg(feature = "capi")]
+    pub(crate) fn from_bytes(bytes: Bytes<'static>) -> Provided {
+        Provided(Source::Bytes(bytes))
+    }
+}
+
 impl From<Arc<[u8]>> for Provided {
     fn from(bytes: Arc<[u8]>) -> Provided {
         Provided(Source::Bytes(Bytes::Shared(bytes)))

@@ -458,6 +458,67 @@ static void test_leaving(const struct file *leaves) {
 
 /* ---- Options ---- */
 
+struct store {
+    const struct file *plain;
+    const memdl_library *library;
+    int asked, freed;
+};
+
+static int provider(const memdl_library_request *request, memdl_provided *provided, void *user) {
+    struct store *store = user;
+    if (strcmp(request->name, "libplain.so") != 0) return 0;
+    CHECK(strcmp(request->needed_by, "needing") == 0);
+    store->asked++;
+    provided->library = store->library;
+    if (!store->library) {
+        provided->bytes = store->plain->bytes;
+        provided->len = store->plain->len;
+    }
+    return 1;
+}
+
+static void free_store(void *user) { ((struct store *)user)->freed++; }
+
+static void test_namespace(const struct file *plain, const struct file *dependent) {
+    struct store store = {plain, NULL, 0, 0};
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_name(options, "needing") == 0);
+    CHECK(memdl_options_set_provider(options, provider, &store, free_store) == 0);
+    memdl_library *one = memdl_open(dependent->bytes, dependent->len, options);
+    memdl_library *two = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(one && two && store.asked == 2 && call0(one, "dependent_value") == 42);
+    CHECK(memdl_sym(one, "plain_value") != memdl_sym(two, "plain_value"));
+    CHECK(memdl_close(one) == 0 && memdl_close(two) == 0);
+
+    /* What the first load needs, the second finds. */
+    memdl_namespace *space = memdl_namespace_new();
+    CHECK(space && memdl_options_set_namespace(options, space) == 0);
+    one = memdl_open(dependent->bytes, dependent->len, options);
+    memdl_namespace_free(space);
+    memdl_namespace_free(NULL);
+    two = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(one && two && store.asked == 3);
+    CHECK(memdl_sym(one, "plain_value") == memdl_sym(two, "plain_value"));
+    CHECK(memdl_options_set_namespace(options, NULL) == 0);
+
+    /* A library that is loaded. */
+    memdl_library *loaded = memdl_open(plain->bytes, plain->len, NULL);
+    store.library = loaded;
+    memdl_library *three = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(three && memdl_sym(three, "plain_value") == memdl_sym(loaded, "plain_value"));
+    CHECK(memdl_make_global(loaded) == 0);
+    CHECK(memdl_make_global(NULL) == -1);
+    CHECK_ERROR("the library is null");
+
+    CHECK(memdl_options_set_provider(options, NULL, NULL, NULL) == 0);
+    memdl_options_free(options);
+    CHECK(store.freed == 0); /* a library could still open something */
+    CHECK(memdl_close(three) == 0 && memdl_close(loaded) == 0);
+    memdl_close(one);
+    memdl_close(two);
+    CHECK(store.freed == 1);
+}
+
 static void test_needed(const struct file *plain, const struct file *dependent) {
     CHECK(memdl_open(dependent->bytes, dependent->len, NULL) == NULL);
     CHECK_ERROR("libplain.so");
@@ -835,6 +896,7 @@ int main(int argc, char **argv) {
     test_template(&plugin);
     test_pool(&plugin);
     test_needed(&plain, &dependent);
+    test_namespace(&plain, &dependent);
     test_leaving(&leaves);
     test_options(&plain);
     test_kept_memory(&plain);

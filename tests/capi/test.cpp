@@ -163,11 +163,25 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
     memdl::wipe_kept_memory(false);
     memdl::release_memory();
 
+    int asked = 0;
+    memdl::name_space space;
+    auto provides = memdl::options().name_space(space).provider(
+        [&](const memdl_library_request &request) -> memdl_provided {
+            if (std::string(request.name) != "libplain.so") throw std::runtime_error("not here");
+            asked++;
+            return {plain.data(), plain.size(), nullptr};
+        });
+    memdl::library one = memdl::library::open(dependent, provides);
+    memdl::library two = memdl::library::open(dependent, provides);
+    CHECK(asked == 1 && one.get<int()>("dependent_value")() == 42);
+    CHECK(one.get<int()>("plain_value") == two.get<int()>("plain_value"));
+
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
     check_error("malformed", [&] { memdl::library::open("not ELF", 7); });
     check_error("malformed", [&] { memdl::library::open(memdl::buffer(10)); });
     check_error("null", [&] { memdl::library().name(); });
     check_error("memdl_limit 99", [&] { options.limit(static_cast<memdl_limit>(99), 1); });
+    one.make_global();
 }
 
 // What a constructor throws passes through memdl, which takes the library away on the way.

@@ -1,0 +1,153 @@
+//! Namespaces and the provider of needed libraries.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+use super::errors::{c_string, caught, status};
+use super::library::LibraryHandle;
+use super::options::{FreeUser, Options, OwnedUser, set};
+use super::pointers::{give, handle, take};
+use crate::LibraryRequest;
+use crate::Namespace;
+use crate::Provided;
+use crate::base::fallible::require_memory;
+
+/// `memdl_namespace`.
+pub struct NamespaceHandle(Namespace);
+
+/// A namespace without libraries.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_namespace_new() -> *mut NamespaceHandle {
+    give(caught(|| {
+        require_memory()?;
+        Ok(NamespaceHandle(Namespace::new()))
+    }))
+}
+
+/// Frees the handle.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_namespace_free(space: *mut NamespaceHandle) {
+    if !space.is_null() {
+        // SAFETY: the header's contract. A namespace owns no library.
+        drop(caught(|| unsafe { take(space, "namespace") }));
+    }
+}
+
+/// [`Loader::namespace`](crate::Loader::namespace).
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_namespace(
+    options: *mut Options,
+    space: *const NamespaceHandle,
+) -> c_int {
+    // SAFETY: the header's contract.
+    let space = unsafe { space.as_ref() };
+    // SAFETY: as above.
+    unsafe {
+        set(options, |options| {
+            options.change(|mut loader| match space {
+                Some(NamespaceHandle(space)) => loader.namespace(space),
+                None => {
+                    loader.settings.namespace = None;
+                    loader
+                }
+            })
+        })
+    }
+}
+
+/// `memdl_library_request`.
+#[repr(C)]
+pub struct CLibraryRequest {
+    name: *const c_char,
+    needed_by: *const c_char,
+}
+
+/// `memdl_provided`.
+#[repr(C)]
+pub struct CProvided {
+    bytes: *const c_void,
+    len: usize,
+    library: *const LibraryHandle,
+}
+
+/// `memdl_provider`.
+pub type Provider = unsafe extern "C" fn(
+    request: *const CLibraryRequest,
+    provided: *mut CProvided,
+    user: *mut c_void,
+) -> c_int;
+
+/// Asks a provider.
+///
+/// # Safety
+/// The header's contract.
+unsafe fn ask(
+    provider: Provider,
+    user: *mut c_void,
+    request: &LibraryRequest<'_>,
+) -> Option<Provided> {
+    // A library that there is no memory for is not provided.
+    let (name, needed_by) = (c_string(request.name()).ok()?, c_string(request.needed_by()).ok()?);
+    let request = CLibraryRequest { name: name.as_ptr(), needed_by: needed_by.as_ptr() };
+    let mut provided = CProvided { bytes: ptr::null(), len: 0, library: ptr::null() };
+    // SAFETY: the caller's promise; request and answer live during the call.
+    if unsafe { provider(&request, &mut provided, user) } == 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise: null, or a library that is not closed meanwhile.
+    if let Some(library) = unsafe { provided.library.as_ref() } {
+        return Some(Provided::from(&*library.library));
+    }
+    // SAFETY: the caller's promise: these bytes can be read.
+    let bytes = caught(|| unsafe { super::pointers::copied(provided.bytes, provided.len) });
+    bytes.map(Provided::from_bytes)
+}
+
+/// [`Loader::provider`](crate::Loader::provider).
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_options_set_provider(
+    options: *mut Options,
+    provider: Option<Provider>,
+    user: *mut c_void,
+    free_user: Option<FreeUser>,
+) -> c_int {
+    let user = Arc::new(OwnedUser::new(user, free_user));
+    // SAFETY: the header's contract.
+    unsafe {
+        set(options, |options| {
+            options.change(|mut loader| match provider {
+                // SAFETY: the header's contract.
+                Some(provider) => loader.provider(move |it| ask(provider, user.get(), it)),
+                None => {
+                    loader.settings.provider = None;
+                    loader
+                }
+            })
+        })
+    }
+}
+
+/// [`Library::make_global`](crate::Library::make_global).
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_make_global(library: *const LibraryHandle) -> c_int {
+    status(caught(|| {
+        // SAFETY: the header's contract.
+        let library = unsafe { &handle(library, "library")?.library };
+        Ok(library.make_global()?)
+    }))
+}
