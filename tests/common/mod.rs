@@ -62,7 +62,9 @@ fn build_with(compiler: &str, source: &str, flags: &[&str], extension: &str) -> 
     // Test binaries, and the threads of one, build the same thing at once.
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mine = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let unfinished = folder.join(format!("{stem}-{:016x}.{mine}.tmp", hasher.finish()));
+    // No dot before the number: rustc takes what follows the last for the extension, and puts its objects
+    // where those of another process lie.
+    let unfinished = folder.join(format!("{stem}-{:016x}-{mine}.tmp", hasher.finish()));
     let mut command = Command::new(compiler);
     if compiler == "go" {
         command.args(["build", "-o"]).arg(&unfinished).args(flags).arg(&source);
