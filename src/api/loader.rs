@@ -70,6 +70,11 @@ impl Loader {
 
     /// The name of the image in errors, debuggers, profilers and `/proc/self/maps`. Default: its `DT_SONAME`,
     /// or else `image`.
+    ///
+    /// It is also what `dladdr` gives as the image's file. So an image that finds its own files that way needs
+    /// the path that it would have on disk: a JVM finds its home by that of libjvm.so. And `$ORIGIN` in the
+    /// image's search path, and in names that it opens, is the folder of a name that is an absolute path. If
+    /// there is a file at that path, it counts as this image, for what opens it later.
     pub fn name(mut self, name: impl Into<String>) -> Loader {
         self.settings.name = Some(name.into().into());
         self
@@ -168,6 +173,11 @@ impl Loader {
     ///
     /// A library that is opened this way stays in the process once the image is loaded: the system's loader
     /// owns it, other threads may run in it, and the next load finds it there.
+    ///
+    /// A library that is not in the process is searched for as `ld.so` would for the image.
+    ///
+    /// Where such a library calls `dlopen` for an image (as libgmodule does), and what it opens needs the image,
+    /// memdl answers that call.
     ///
     /// A few libraries must see the images that need them: libstdc++, where an image replaces `operator new`;
     /// a library that itself needs an image; D's runtime. If the process does not have such a library yet,
