@@ -12,7 +12,8 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -24,7 +25,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::arch::{self, MACHINE};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_vec};
+use crate::base::fallible::{
+    TryGrow, no_memory, require_memory_for_next, try_collect, try_insert, try_vec,
+};
+use crate::base::limits;
 use crate::elf::decoded::Decoded;
 use crate::host::dl;
 use crate::host::ld_cache::LdCache;
@@ -126,52 +130,104 @@ impl SearchPath {
     }
 }
 
-/// Searches for files, each time as the file system is then.
+/// The number of files that one load looks for. Names and lists of folders are the bytes' choice, and each look
+/// takes about a microsecond.
+const MAX_LOOKS: u64 = 400_000;
+/// The length of all folders of one list, in bytes, with `$ORIGIN` replaced.
+const MAX_LIST: u64 = 16 << 20;
+
+/// Searches for files, for one load. It remembers which folders there are, as `ld.so` does.
 pub(crate) struct Searcher {
     cache: LdCache,
+    folders: RefCell<HashMap<PathBuf, bool>>,
+    looks: Cell<u64>,
 }
 
 impl Searcher {
     pub(crate) fn new() -> Searcher {
-        Searcher { cache: LdCache::open() }
+        Searcher { cache: LdCache::open(), folders: RefCell::default(), looks: Cell::new(0) }
     }
 
     /// The file that a library with this search path gets for `name`. A name with a slash is the path of a
     /// file.
-    pub(crate) fn find(&self, name: &CStr, path: &SearchPath) -> Option<FoundFile> {
+    pub(crate) fn find(&self, name: &CStr, path: &SearchPath) -> Result<Option<FoundFile>, Error> {
         let name = name.to_bytes();
-        let at = |path: PathBuf, folder| FoundFile { path, folder };
+        let at = |path: PathBuf, folder| Ok(Some(FoundFile { path, folder }));
         if name.contains(&b'/') {
             let path = PathBuf::from(OsStr::from_bytes(name));
-            return path.is_file().then(|| at(path, FolderOf::Process));
+            return if path.is_file() { at(path, FolderOf::Process) } else { Ok(None) };
         }
-        let mut before = path.before_environment();
-        let early = before.find_map(|(folder, whose)| Some(at(in_folder(folder, name)?, whose)));
+        for (folder, whose) in path.before_environment() {
+            if let Some(file) = self.in_folder(folder, name)? {
+                return at(file, whose);
+            }
+        }
         let common = process_folders();
-        let in_folders =
-            |folders: &[PathBuf]| folders.iter().find_map(|folder| in_folder(folder, name));
-        let of_process = |found: Option<PathBuf>| Some(at(found?, FolderOf::Process));
-        early
-            .or_else(|| of_process(in_folders(&common.library_path)))
-            .or_else(|| Some(at(in_folders(path.runpath.as_deref()?)?, FolderOf::Finder)))
-            .or_else(|| {
-                let cached = || self.cache.find(name).filter(|path| is_for_this_machine(path));
-                let is_searched = !path.no_default_folders;
-                of_process(is_searched.then(cached).flatten())
-                    .or_else(|| of_process(in_folders(&common.system)).filter(|_| is_searched))
-            })
+        let in_folders = |folders: &[PathBuf]| -> Result<Option<PathBuf>, Error> {
+            for folder in folders {
+                if let Some(file) = self.in_folder(folder, name)? {
+                    return Ok(Some(file));
+                }
+            }
+            Ok(None)
+        };
+        if let Some(file) = in_folders(&common.library_path)? {
+            return at(file, FolderOf::Process);
+        }
+        if let Some(file) = in_folders(path.runpath.as_deref().unwrap_or_default())? {
+            return at(file, FolderOf::Finder);
+        }
+        if path.no_default_folders {
+            return Ok(None);
+        }
+        let cached = self.cache.find(name).filter(|path| is_for_this_machine(path));
+        let found = if cached.is_some() { cached } else { in_folders(&common.system)? };
+        found.map_or(Ok(None), |file| at(file, FolderOf::Process))
     }
-}
 
-/// The library of this name in a folder.
-fn in_folder(folder: &Path, name: &[u8]) -> Option<PathBuf> {
-    let name = OsStr::from_bytes(name);
-    let better = folder.join("glibc-hwcaps");
-    // Nearly no folder has one.
-    let better = if better.is_dir() { arch::hwcaps_folders() } else { &[] }
-        .iter()
-        .map(|sub| better.join(sub).join(name));
-    better.chain([folder.join(name)]).find(|path| is_for_this_machine(path))
+    /// The library of this name in a folder.
+    fn in_folder(&self, folder: &Path, name: &[u8]) -> Result<Option<PathBuf>, Error> {
+        if !self.is_there(folder)? {
+            return Ok(None);
+        }
+        let name = OsStr::from_bytes(name);
+        let better = folder.join("glibc-hwcaps");
+        // Nearly no folder has one.
+        let levels = if self.is_there(&better)? { arch::hwcaps_folders() } else { &[] };
+        let better = levels.iter().map(|level| better.join(level).join(name));
+        for file in better.chain([folder.join(name)]) {
+            self.count()?;
+            if is_for_this_machine(&file) {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether there is a folder at this path. The current one, and those in it, can change.
+    fn is_there(&self, folder: &Path) -> Result<bool, Error> {
+        if !folder.is_absolute() {
+            return Ok(true);
+        }
+        let known = self.folders.borrow().get(folder).copied();
+        if let Some(is_there) = known {
+            return Ok(is_there);
+        }
+        self.count()?;
+        let is_there = folder.is_dir();
+        let mut folders = self.folders.borrow_mut();
+        folders.try_reserve(1).map_err(|_| no_memory::<(PathBuf, bool)>(folders.len()))?;
+        folders.insert(folder.to_owned(), is_there);
+        Ok(is_there)
+    }
+
+    fn count(&self) -> Result<(), Error> {
+        let looks = self.looks.get().saturating_add(1);
+        self.looks.set(looks);
+        // The map of folders grows with it.
+        require_memory_for_next(looks as usize)?;
+        limits::check("the number of files that a load looks for", looks, MAX_LOOKS)
+    }
 }
 
 /// Whether `ld.so` would take this file, if only to find that it is no library. It passes over files that it
@@ -285,11 +341,17 @@ impl Tokens<'_> {
             return Ok(folders);
         }
         let parts = text.split(|byte| separators.contains(byte));
+        let (mut seen, mut len) = (HashSet::new(), 0u64);
         for (index, part) in parts.enumerate() {
             require_memory_for_next(index)?;
-            if let Some(folder) = self.expand(part) {
-                folders.try_push(PathBuf::from(OsStr::from_bytes(&folder)))?;
+            let Some(folder) = self.expand(part) else { continue };
+            // A list has each folder once.
+            if !try_insert(&mut seen, part)? {
+                continue;
             }
+            len = len.saturating_add(folder.len() as u64);
+            limits::check("the length of a list of folders", len, MAX_LIST)?;
+            folders.try_push(PathBuf::from(OsStr::from_bytes(&folder)))?;
         }
         Ok(folders)
     }
@@ -386,9 +448,25 @@ mod tests {
     fn the_systems_folders_are_known_and_searched() {
         let searcher = Searcher::new();
         assert!(process_folders().system.iter().any(|folder| folder == Path::new("/usr/lib")));
-        let found = searcher.find(c"libc.so.6", &SearchPath::default()).unwrap();
+        let find = |name| searcher.find(name, &SearchPath::default()).unwrap();
+        let found = find(c"libc.so.6").unwrap();
         assert!(found.path.ends_with("libc.so.6") && found.folder == FolderOf::Process);
-        assert!(searcher.find(c"libnone.so", &SearchPath::default()).is_none());
-        assert!(searcher.find(c"/dev/null", &SearchPath::default()).is_none());
+        assert!(find(c"libnone.so").is_none() && find(c"/dev/null").is_none());
+    }
+
+    #[test]
+    fn a_search_ends_however_long_the_lists_are() {
+        let searcher = Searcher::new();
+        let folders: Vec<PathBuf> = (0..1000).map(|it| PathBuf::from(format!("rel{it}"))).collect();
+        let path = SearchPath { runpath: Some(folders.into()), ..SearchPath::default() };
+        let mut names = (0..1000).map(|it| CString::new(format!("lib{it}.so")).unwrap());
+        let error = names.find_map(|name| searcher.find(&name, &path).err()).unwrap();
+        assert!(matches!(error, Error::Limit { limit: MAX_LOOKS, .. }), "{error}");
+        // 4 KiB for each of 100,000 folders.
+        let origin = [b'x'; 4000];
+        let tokens = Tokens { origin: Some(&origin), system: &[] };
+        let list: String = (0..100_000).map(|it| format!("$ORIGIN/{it}:")).collect();
+        let error = tokens.folders(list.as_bytes(), b":").unwrap_err();
+        assert!(matches!(error, Error::Limit { limit: MAX_LIST, .. }), "{error}");
     }
 }

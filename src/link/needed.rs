@@ -63,6 +63,7 @@ pub(crate) struct Surroundings<'a> {
     /// Symbols that the caller defines in the host's stead.
     pub defined: &'a BTreeMap<String, usize>,
     pub host: &'a GlobalScope,
+    pub searcher: &'a Searcher,
     pub limits: &'a Limits,
 }
 
@@ -89,9 +90,9 @@ struct Unopened {
 }
 
 /// The libraries that were searched for.
-struct Candidates {
+struct Candidates<'s> {
     libraries: Vec<Unopened>,
-    searcher: Searcher,
+    searcher: &'s Searcher,
     /// Names that are surely in the process. `ld.so` is asked for others where it matters.
     loaded_files: HashSet<Vec<u8>>,
     /// The names of the images' strong definitions.
@@ -108,7 +109,7 @@ impl Surroundings<'_> {
     ) -> Result<HashMap<CString, Supply>, Error> {
         let mut found = Candidates {
             libraries: Vec::new(),
-            searcher: Searcher::new(),
+            searcher: self.searcher,
             loaded_files: open::loaded_files()?,
             definitions: defined_by(&(self.images)()?)?,
         };
@@ -161,7 +162,7 @@ impl Surroundings<'_> {
 
     /// Finds what the library of this index needs, and whether it must itself be bound to images. Neither for
     /// a file that is no library.
-    fn examine(&self, found: &mut Candidates, index: usize) -> Result<(), Error> {
+    fn examine(&self, found: &mut Candidates<'_>, index: usize) -> Result<(), Error> {
         let Some(library) = found.libraries.get(index) else { return Ok(()) };
         let (name, file) = (library.name.clone(), library.file.clone());
         if (self.is_loaded_file)(&file)? {
@@ -278,7 +279,7 @@ enum Finder {
     System,
 }
 
-impl Candidates {
+impl Candidates<'_> {
     /// The index of the library of this name, which is added if a library with this search path finds its
     /// file.
     fn find(
@@ -292,7 +293,7 @@ impl Candidates {
             return Ok(known);
         }
         require_memory()?;
-        let Some(found) = self.searcher.find(&name, path) else { return Ok(None) };
+        let Some(found) = self.searcher.find(&name, path)? else { return Ok(None) };
         let open_before = match (finder, found.folder) {
             (_, FolderOf::Process) | (Finder::System, FolderOf::Finder) => false,
             (_, FolderOf::Loader) | (Finder::Image, FolderOf::Finder) => true,

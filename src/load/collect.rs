@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -30,7 +30,7 @@ use crate::base::promise::MayRun;
 use crate::elf::decoded::Filtee;
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::HostLibrary;
-use crate::host::search::{self, FileId, SearchPath};
+use crate::host::search::{self, FileId, SearchPath, Searcher};
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, Provided, Provider, Source};
 use crate::images::named;
@@ -89,6 +89,7 @@ struct Collector<'s, 'd> {
     global_images: Vec<ImageRef>,
     /// What the caller's provider has answered, by name.
     answers: RefCell<BTreeMap<Box<[u8]>, Option<Provided>>>,
+    searcher: OnceCell<Searcher>,
     parsed: Vec<Parsed<'d>>,
 }
 
@@ -148,6 +149,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             opener_images: settings.opener_images()?,
             global_images: registry::global_images()?,
             answers: RefCell::default(),
+            searcher: OnceCell::new(),
             parsed: Vec::new(),
         })
     }
@@ -316,6 +318,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             },
             defined: &self.settings.defined,
             host: &GlobalScope::new()?,
+            searcher: self.searcher.get_or_init(Searcher::new),
             limits: &self.settings.limits,
         };
         surroundings.supplies(names, path)

@@ -141,7 +141,7 @@ impl Call {
         let file = if is_path {
             PathBuf::from(OsStr::from_bytes(name.to_bytes()))
         } else {
-            let found = Searcher::new().find(&name, &self.caller.image().search_path);
+            let found = Searcher::new().find(&name, &self.caller.image().search_path)?;
             found.ok_or_else(|| Failure::Text(no_such_file(&name)))?.path
         };
         match self.open_image(&file)? {

@@ -100,7 +100,8 @@ fn for_image(call: &Call, name: &CStr) -> Result<Option<*mut c_void>, Failure> {
         return Ok(Some(handle));
     }
     // Where the library that calls searches, `ld.so` knows.
-    let Some(found) = Searcher::new().find(name, &SearchPath::default()) else { return Ok(None) };
+    let found = Searcher::new().find(name, &SearchPath::default())?;
+    let Some(found) = found else { return Ok(None) };
     match call.open_image(&found.path)? {
         Opened::Image(image) => Ok(Some(call.handle_of(image)?)),
         Opened::Not | Opened::OfSystem(_) => Ok(None),
