@@ -214,6 +214,17 @@ impl HostLibrary {
         self.name.is_empty()
     }
 
+    /// Whether this is the name of its file.
+    pub(crate) fn is_file(&self, name: &[u8]) -> bool {
+        let folder = self.name.to_bytes().strip_suffix(name);
+        folder.is_some_and(|folder| folder.ends_with(b"/"))
+    }
+
+    /// The path of its file, as `ld.so` has it.
+    pub(crate) fn path(&self) -> &CStr {
+        &self.name
+    }
+
     /// Whether its `DT_SONAME` is this.
     pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
         self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)

@@ -4,9 +4,11 @@
 
 use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
+use crate::host::library::HostLibrary;
 use crate::host::search::FileId;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provider};
@@ -45,6 +47,24 @@ pub(crate) fn later_scopes(group: &LoadGroup) -> Result<Vec<Provider>, Error> {
         }
     }
     Ok(later)
+}
+
+/// The library of `ld.so`'s that an image needs under this name, if that is the name of its file and not its
+/// `DT_SONAME`: `ld.so` knows such a name only of libraries that it was asked for by it, and images are given
+/// the path.
+pub(crate) fn host_library(
+    namespace: &Namespace<LoadGroup>,
+    name: &[u8],
+) -> Result<Option<Arc<HostLibrary>>, Error> {
+    let is_it = |library: &HostLibrary| library.is_file(name) && !library.has_soname(name);
+    Ok(namespace.groups()?.iter().find_map(|group| {
+        let needed = (0..group.len()).flat_map(|index| &group.member(index).needed);
+        let mut hosts = needed.filter_map(|provider| match provider {
+            Provider::Host(library) => Some(library),
+            Provider::Member(_) | Provider::Image(_) => None,
+        });
+        hosts.find(|library| is_it(library)).cloned()
+    }))
 }
 
 fn find(

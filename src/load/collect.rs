@@ -256,10 +256,11 @@ impl<'s, 'd> Collector<'s, 'd> {
             Some(Source::Group(group)) => return of_image(ImageRef::new(group, 0)),
             None => {}
         }
-        match self.global_images.iter().find(is_called) {
-            Some(image) => of_image(image.clone()),
-            None => Ok(None),
+        if let Some(image) = self.global_images.iter().find(is_called) {
+            return of_image(image.clone());
         }
+        let library = namespace.map_or(Ok(None), |it| named::host_library(it, name))?;
+        Ok(library.map(|library| InMemory::Loaded(Provider::Host(library))))
     }
 
     /// What the caller's provider has for a name. It is asked once for each.

@@ -135,6 +135,12 @@ impl Call {
         if let Some(handle) = self.provided(&name)? {
             return Ok(handle);
         }
+        let namespace = self.caller.group().namespace();
+        if let Some(library) = named::host_library(namespace, name.to_bytes())?
+            && let Some(handle) = self.system_handle(library.path(), libc::RTLD_NOLOAD)
+        {
+            return Ok(handle);
+        }
         if !is_path && let Some(handle) = self.system_handle(&name, libc::RTLD_NOLOAD) {
             return Ok(handle);
         }

@@ -526,6 +526,60 @@ fn a_provider_is_asked_by_name_and_by_who_needs_it() {
     });
 }
 
+/// `ld.so` knows a library by the names that it was asked for by. memdl asks for the path.
+#[test]
+fn a_library_without_a_soname_is_known_by_the_name_that_it_was_needed_by() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let state =
+            "static int state; void set(int n) { state = n; } int get(void) { return state; }";
+        for (file, soname) in
+            [("own/libplain.so", None), ("own/libalias.so", Some("libother.so.1"))]
+        {
+            let soname = soname.map(|soname| format!("-Wl,-soname,{soname}"));
+            let flags: Vec<&str> = soname.iter().map(String::as_str).collect();
+            folder.library(file, state, &flags);
+            let name = file.strip_prefix("own/").unwrap();
+            // The name in the DT_NEEDED entry is that of a file without a DT_SONAME.
+            folder.library(name, state, &[]);
+            let link = format!("-l:{name}");
+            let plugin = "int get(void); int plugin(void) { return get(); }";
+            let plugin = folder.library(&format!("uses-{name}"), plugin, &[&link]);
+            let core = format!("{CORE}\nvoid set(int); void prepare(void) {{ set(42); }}");
+            let path = "-Wl,--enable-new-dtags,-rpath,$D/own";
+            let image = folder.named(&format!("core-{name}"), &core, &[&link, path]);
+            fs::remove_file(folder.path(name)).unwrap();
+            let open = |how: How, what: &str| {
+                let image = how.load(&image, RTLD_NOW);
+                image.call("prepare");
+                image.call_with("core_open", what, RTLD_NOW)
+            };
+            assert_eq!(both(|how| open(how, plugin.to_str().unwrap())), expect(42), "{file}");
+        }
+    });
+}
+
+/// What an image needs looks in itself first, if the image does, as with `RTLD_DEEPBIND`.
+#[test]
+fn self_first_is_handed_on_to_what_the_image_needs() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let value = |number: i32| format!("int value(void) {{ return {number}; }}");
+        let global = folder.named("libglobal.so", &value(1), &[]);
+        let dep = format!("{}\nint dep(void) {{ return value(); }}", value(2));
+        folder.named("libdep.so", &dep, &[]);
+        let image = "int dep(void); int run(void) { return dep(); }";
+        let image = folder.named("libimage.so", image, &["-ldep", RUNPATH]);
+        for (flags, expected) in [(RTLD_NOW, 1), (RTLD_NOW | libc::RTLD_DEEPBIND, 2)] {
+            let body = |how: How| {
+                let _global = Opened::new(&global, RTLD_NOW | RTLD_GLOBAL);
+                how.load(&image, flags).call("run")
+            };
+            assert_eq!(both(body), expect(expected), "{flags:#x}");
+        }
+    });
+}
+
 /// Two threads that open a file at once get one copy of it.
 #[test]
 fn two_threads_open_a_file_once() {
