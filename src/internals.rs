@@ -279,3 +279,81 @@ pub fn demangle(name: &str) -> String {
 pub fn is_service(name: &str) -> bool {
     services::replacement(name.as_bytes()).is_some()
 }
+
+/// What a library needs that stands between a program and the C library's `dlopen`.
+///
+/// The namespace is that of the loader ([`Loader::namespace`](crate::Loader::namespace)). Handles are like
+/// those that images get from their own `dlopen`: `dlsym` and the others of [`service`](interposed::service)
+/// take them, and hand all other handles on to the C library.
+#[cfg(feature = "internals")]
+pub mod interposed {
+    use std::ffi::{CStr, c_int, c_void};
+    use std::path::{Path, PathBuf};
+
+    use crate::api::loader::Loader;
+    use crate::api::startup;
+    use crate::base::error::Error;
+    use crate::base::promise::MayRun;
+    use crate::services;
+
+    /// Whether it is a handle of an image.
+    pub fn is_handle(handle: *mut c_void) -> bool {
+        services::interposed::is_handle(handle)
+    }
+
+    /// Whether an image lies at this address.
+    pub fn is_of_image(address: usize) -> bool {
+        services::interposed::is_of_image(address)
+    }
+
+    /// The address of memdl's function in place of the C library's of this name.
+    pub fn service(name: &str) -> Option<usize> {
+        services::replacement(name.as_bytes())
+    }
+
+    /// The file that `ld.so` finds for a name without a slash, for the library that has this address.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], and a limit on how many files are looked for.
+    pub fn find(name: &CStr, caller: usize) -> Result<Option<PathBuf>, Error> {
+        services::interposed::find(name, caller)
+    }
+
+    /// A handle of the image that is called `name`, if the loader's namespace has one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn open_named(
+        loader: &Loader,
+        name: &CStr,
+        flags: c_int,
+    ) -> Result<Option<*mut c_void>, Error> {
+        services::interposed::open_named(&loader.settings, name, flags)
+    }
+
+    /// A handle of the image of this file, if the loader's namespace has one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn open_loaded(
+        loader: &Loader,
+        file: &Path,
+        flags: c_int,
+    ) -> Result<Option<*mut c_void>, Error> {
+        services::interposed::open_loaded(&loader.settings, file, flags)
+    }
+
+    /// A handle of an image of this file. It is loaded, unless the loader's namespace has it.
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    ///
+    /// # Safety
+    /// As [`Loader::load`].
+    pub unsafe fn open(loader: &Loader, file: &Path, flags: c_int) -> Result<*mut c_void, Error> {
+        startup::set_up()?;
+        // SAFETY: the caller's promise.
+        let may_run = unsafe { MayRun::promised() };
+        services::interposed::open(loader.settings.clone(), file, flags, may_run)
+    }
+}

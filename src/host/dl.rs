@@ -139,6 +139,29 @@ pub(crate) fn is_executable(handle: *mut c_void) -> bool {
 /// The folders that are built into `ld.so`, as it lists them for the C library: behind `skip` others, the
 /// executable's `DT_RPATH` and `LD_LIBRARY_PATH`.
 pub(super) fn built_in_folders(skip: usize) -> Vec<PathBuf> {
+    let Some(library) = Handle::loaded(LIBC) else { return Vec::new() };
+    let mut folders = search_list(library.0);
+    folders.drain(..skip.min(folders.len()));
+    folders
+}
+
+/// The folders in which `ld.so` searches for what the library at this address opens; the cache is not among
+/// them. `None` if `ld.so` has no library there.
+#[cfg(feature = "internals")]
+pub(crate) fn folders_of(address: usize) -> Option<Vec<PathBuf>> {
+    use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
+    let mut map: *mut c_void = ptr::null_mut();
+    // SAFETY: `Dl_info` is plain data. Both can be written to; the request writes one pointer.
+    let is_found = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        dladdr1(address as *const c_void, &mut info, &raw mut map, RTLD_DL_LINKMAP) != 0
+    };
+    // A handle of `ld.so` is the address of the library's link map.
+    (is_found && !map.is_null()).then(|| search_list(map))
+}
+
+/// The folders in which `ld.so` searches for what the library of this open handle needs, in order.
+fn search_list(handle: *mut c_void) -> Vec<PathBuf> {
     const RTLD_DI_SERINFO: c_int = 4;
     const RTLD_DI_SERINFOSIZE: c_int = 5;
     /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
@@ -152,22 +175,21 @@ pub(super) fn built_in_folders(skip: usize) -> Vec<PathBuf> {
         dls_name: *const libc::c_char,
         dls_flags: u32,
     }
-    let Some(library) = Handle::loaded(LIBC) else { return Vec::new() };
     let mut size = SearchInfo { dls_size: 0, dls_cnt: 0 };
     // SAFETY: an open handle. The first request fills the size in, the second a buffer of that size, which
     // begins with the size. Names point into the same buffer, or to strings of `ld.so`.
     unsafe {
-        if libc::dlinfo(library.0, RTLD_DI_SERINFOSIZE, (&raw mut size).cast()) != 0 {
+        if libc::dlinfo(handle, RTLD_DI_SERINFOSIZE, (&raw mut size).cast()) != 0 {
             return Vec::new();
         }
         let mut buffer = vec![0u64; size.dls_size.div_ceil(8)];
         let info = buffer.as_mut_ptr().cast::<SearchInfo>();
         info.write(SearchInfo { dls_size: size.dls_size, dls_cnt: size.dls_cnt });
-        if libc::dlinfo(library.0, RTLD_DI_SERINFO, info.cast()) != 0 {
+        if libc::dlinfo(handle, RTLD_DI_SERINFO, info.cast()) != 0 {
             return Vec::new();
         }
         let paths = info.add(1).cast::<SearchPath>();
-        let names = (skip..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
+        let names = (0..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
         names
             .map(|name| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))
             .collect()

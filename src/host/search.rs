@@ -163,14 +163,7 @@ impl Searcher {
             }
         }
         let common = process_folders();
-        let in_folders = |folders: &[PathBuf]| -> Result<Option<PathBuf>, Error> {
-            for folder in folders {
-                if let Some(file) = self.in_folder(folder, name)? {
-                    return Ok(Some(file));
-                }
-            }
-            Ok(None)
-        };
+        let in_folders = |folders: &[PathBuf]| self.in_folders(folders, name);
         if let Some(file) = in_folders(&common.library_path)? {
             return at(file, FolderOf::Process);
         }
@@ -183,6 +176,37 @@ impl Searcher {
         let cached = self.cache.find(name).filter(|path| is_for_this_machine(path));
         let found = if cached.is_some() { cached } else { in_folders(&common.system)? };
         found.map_or(Ok(None), |file| at(file, FolderOf::Process))
+    }
+
+    /// The file that `ld.so` finds for a name without a slash in the folders that it lists for a library
+    /// ([`dl::folders_of`]) and in the cache, which it searches before its own folders.
+    #[cfg(feature = "internals")]
+    pub(crate) fn find_in(
+        &self,
+        name: &CStr,
+        folders: &[PathBuf],
+    ) -> Result<Option<PathBuf>, Error> {
+        let name = name.to_bytes();
+        let system = &process_folders().system[..];
+        // `-z nodefaultlib` leaves them, and the cache, out.
+        let Some(before) = folders.strip_suffix(system) else {
+            return self.in_folders(folders, name);
+        };
+        if let Some(file) = self.in_folders(before, name)? {
+            return Ok(Some(file));
+        }
+        let cached = self.cache.find(name).filter(|path| is_for_this_machine(path));
+        if cached.is_some() { Ok(cached) } else { self.in_folders(system, name) }
+    }
+
+    /// The library of this name in the first of these folders that has one.
+    fn in_folders(&self, folders: &[PathBuf], name: &[u8]) -> Result<Option<PathBuf>, Error> {
+        for folder in folders {
+            if let Some(file) = self.in_folder(folder, name)? {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
     }
 
     /// The library of this name in a folder.

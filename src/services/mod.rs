@@ -13,6 +13,8 @@ mod dlfcn;
 mod dlinfo;
 mod dlopen;
 pub(crate) mod hosted;
+#[cfg(feature = "internals")]
+pub(crate) mod interposed;
 
 use std::ffi::{c_int, c_void};
 

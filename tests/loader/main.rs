@@ -24,6 +24,7 @@ mod real_libraries;
 mod real_programs;
 mod reload;
 mod services;
+mod shim;
 mod symbolize;
 mod tls;
 mod unload;
