@@ -68,8 +68,8 @@ pub(crate) struct LookupScope<'a> {
     pub host: GlobalScope,
     /// Replaces functions of the host, by name.
     pub services: fn(&[u8]) -> Option<usize>,
-    /// The images in the scope of the image that opens the group.
-    pub opener: Vec<ImageRef>,
+    /// The libraries in the scope of the image that opens the group.
+    pub opener: Vec<Provider>,
     pub global: Vec<ImageRef>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
@@ -151,20 +151,22 @@ impl LookupScope<'_> {
                 .iter()
                 .find_map(|image| Definition::of_image(image, name, wanted, class, may_use_host))
         };
-        let in_opener = || in_images(&self.opener);
-        let local = || {
-            self.searchlist
-                .iter()
-                .find_map(|provider| self.in_provider(provider, name, wanted, class, may_use_host))
-        };
+        let in_provider =
+            |provider: &Provider| self.in_provider(provider, name, wanted, class, may_use_host);
+        let local = || self.searchlist.iter().find_map(in_provider);
+        let is_host = |provider: &&Provider| matches!(provider, Provider::Host(_));
+        let in_opener = || self.opener.iter().filter(|it| !is_host(it)).find_map(in_provider);
+        // What an image needs is in its scope, also where it is not in the process's.
+        let needed_by_opener = || self.opener.iter().filter(is_host).find_map(in_provider);
         let outer = || {
             let in_host = self.in_host(name, wanted, class, may_use_host);
             in_host.or_else(|| in_images(&self.global))
         };
-        match self.scope {
+        let found = match self.scope {
             Scope::HostFirst => outer().or_else(local).or_else(in_opener),
             Scope::SelfFirst => local().or_else(in_opener).or_else(outer),
-        }
+        };
+        found.or_else(needed_by_opener)
     }
 
     fn in_host(

@@ -90,6 +90,12 @@ impl Settings {
         }
     }
 
+    /// The scope of the image that opens the group.
+    fn opener_scope(&self) -> Result<Vec<Provider>, Error> {
+        let opener = self.opener.as_ref();
+        opener.map_or(Ok(Vec::new()), |opener| dlsym::scope(opener.group()))
+    }
+
     /// The image that opens the group, and the images in its scope.
     pub(super) fn opener_images(&self) -> Result<Vec<ImageRef>, Error> {
         let opener = self.opener.as_ref();
@@ -109,7 +115,7 @@ impl Settings {
             resolver: self.resolver.as_deref(),
             host: GlobalScope::new()?,
             services: self.services,
-            opener: self.opener_images()?,
+            opener: self.opener_scope()?,
             global: registry::global_images()?,
             searchlist,
             members,

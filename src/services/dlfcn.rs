@@ -56,7 +56,8 @@ pub(super) fn no_memory() -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Discards the error that `dlerror` would report next: a call that succeeds does so in the C library.
+/// Discards the error that `dlerror` would report next, memdl's or the C library's: each call replaces what the
+/// call before it left, whoever answers it.
 pub(super) fn forget_error() {
     ERROR.with_borrow_mut(|error| error.0 = None);
     // SAFETY: no preconditions.
@@ -242,6 +243,7 @@ impl<'a> Lookup<'a> {
     /// # Safety
     /// `handle` is one that `dlopen` gave, or one of the two that mean a scope.
     unsafe fn answer(&self) -> *mut c_void {
+        forget_error();
         match self.in_images_and_global() {
             Ok(Some(found)) => return found.unwrap_or_else(|| self.not_found()),
             Ok(None) => {}
@@ -263,14 +265,22 @@ impl<'a> Lookup<'a> {
         super::restricted_replacement(self.name.to_bytes()).map_or(found, |it| it as *mut c_void)
     }
 
+    /// As `ld.so` says it: with the library that was searched, or that asked.
     fn not_found(&self) -> *mut c_void {
-        let at = if self.version.is_some() { "@" } else { "" };
+        let name = lossy(self.name.to_bytes());
         let version = self.version.map_or(Cow::Borrowed(""), |it| lossy(it.to_bytes()));
-        let what = match self.allowed.get() {
-            Some(false) => "the host does not allow this import",
-            _ => "undefined symbol",
-        };
-        fail(format_args!("{what}: {}{at}{version}", lossy(self.name.to_bytes())))
+        if self.allowed.get() == Some(&false) {
+            let at = if self.version.is_some() { "@" } else { "" };
+            return fail(format_args!("the host does not allow this import: {name}{at}{version}"));
+        }
+        let comma = if self.version.is_some() { ", version " } else { "" };
+        match dl_handles::image(self.handle).as_ref().or(self.caller.as_ref()) {
+            Some(image) => {
+                let image = &image.image().name;
+                fail(format_args!("{image}: undefined symbol: {name}{comma}{version}"))
+            }
+            None => fail(format_args!("undefined symbol: {name}{comma}{version}")),
+        }
     }
 
     /// The result of a look-up that involves images: `Some(None)` if nothing is found; `None` if the C library

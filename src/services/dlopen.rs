@@ -37,7 +37,7 @@ use crate::load::instantiate;
 use crate::load::settings::Settings;
 use crate::memory::bytes::Bytes;
 use crate::services::callers;
-use crate::services::dlfcn::{fail, no_memory};
+use crate::services::dlfcn::{fail, forget_error, no_memory};
 
 arch::with_return_address! {
     /// `dlopen`, with its return address.
@@ -85,6 +85,7 @@ unsafe extern "C-unwind" fn dlopen_for(
     flags: c_int,
     caller: usize,
 ) -> *mut c_void {
+    forget_error();
     let caller = if path.is_null() { None } else { callers::image(caller) };
     let Some(caller) = caller else {
         // SAFETY: the caller's promise, passed on. Null asks for the executable.
@@ -347,6 +348,7 @@ fn c_path(file: &Path) -> Result<CString, Failure> {
 /// # Safety
 /// As the C library's function. Runs the library's destructors if the handle was the last.
 pub(super) unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
+    forget_error();
     match dl_handles::close(handle) {
         // Its destructors may open and close: no lock is held.
         Some(closed) => drop(closed),

@@ -773,3 +773,88 @@ fn errors_of_an_images_dlopen_are_those_of_ld_so() {
         }
     });
 }
+
+/// Each call replaces the error that the call before it left, whoever answers it.
+#[test]
+fn errors_are_those_of_the_last_call() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let core = r#"
+            #define _GNU_SOURCE
+            #include <dlfcn.h>
+            #include <string.h>
+            static char text[4096];
+            const char *run(const char *path, int which) {
+                void *handle = dlopen(path, RTLD_NOW);
+                if (!handle) return dlerror();
+                dlerror();
+                switch (which) {
+                case 0: dlsym(handle, "none"); break;
+                case 1: dlvsym(handle, "plugin", "NONE_1"); break;
+                case 2: dlsym(RTLD_DEFAULT, "none"); break;
+                case 3: dlvsym(RTLD_DEFAULT, "none", "NONE_1"); break;
+                case 4: dlsym(handle, "none"), dlopen("/none/libnone.so", RTLD_NOW); break;
+                case 5: dlsym(handle, "none"), dlsym(handle, "plugin"); break;
+                case 6: dlsym(handle, "none"), dlsym(RTLD_DEFAULT, "strlen"); break;
+                case 7: dlsym(handle, "none"), dlclose(dlopen(path, RTLD_NOW)); break;
+                default: dlopen("/none/libnone.so", RTLD_NOW), dlsym(handle, "none");
+                }
+                const char *error = dlerror();
+                strcpy(text, error ? error : "no error");
+                return dlerror() ? "two errors" : text;
+            }
+        "#;
+        let image = folder.named("libcore.so", core, &[]);
+        let plugin = "int run(void); int plugin(void) { return 0; } void *uses = run;";
+        let plugin = folder.named("libplugin.so", plugin, &["-lcore", RUNPATH]);
+        let plugin = CString::new(plugin.to_str().unwrap()).unwrap();
+        let text = |how: How, which: c_int| {
+            let run = how.load(&image, RTLD_NOW);
+            let run = run.symbol("run");
+            type Run = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
+            // SAFETY: its type.
+            let text = unsafe {
+                let run = std::mem::transmute::<*mut c_void, Run>(run);
+                CStr::from_ptr(run(plugin.as_ptr(), which))
+            };
+            text.to_string_lossy().into_owned()
+        };
+        // In the second round the plug-in is `ld.so`'s for the image, too.
+        for round in 0..2 {
+            let ours: Vec<String> = (0..9).map(|which| text(How::Memdl, which)).collect();
+            for (which, ours) in (0..).zip(&ours) {
+                assert_eq!(*ours, text(How::LdSo, which), "{which} {round}");
+            }
+        }
+    });
+}
+
+/// What an image needs is in its scope, so in that of what it opens, though the process does not see it.
+#[test]
+fn what_an_image_opens_sees_the_libraries_that_it_needs() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let dep = folder.named("libdep.so", "int dep(void) { return 42; }", &[]);
+        let image = folder.named("libcore.so", CORE, &["-ldep", RUNPATH, "-Wl,--no-as-needed"]);
+        // The one refers to an image, and is loaded with it; neither needs libdep.
+        let core = "int core_get(void); int dep(void); void *uses = core_get; int plugin(void) { return dep(); }";
+        let core = folder.library("core.so", core, &["-lcore", RUNPATH]);
+        let alone =
+            folder.library("alone.so", "int dep(void); int plugin(void) { return dep(); }", &[]);
+        // `dep` is the system's.
+        let _opened = Opened::new(&dep, RTLD_NOW);
+        for plugin in [&core, &alone] {
+            let body = |how: How| {
+                let image = how.load(&image, RTLD_NOW | RTLD_GLOBAL);
+                image.call_with("core_open", plugin.to_str().unwrap(), RTLD_NOW)
+            };
+            assert_eq!(body(How::LdSo), 42);
+            // Also where it is not global: `ld.so` refuses that.
+            for flags in [RTLD_NOW | RTLD_GLOBAL, RTLD_NOW] {
+                let image = How::Memdl.load(&image, flags);
+                let found = image.call_with("core_open", plugin.to_str().unwrap(), RTLD_NOW);
+                assert_eq!(found, 42, "{plugin:?} {flags}");
+            }
+        }
+    });
+}

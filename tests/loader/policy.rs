@@ -280,7 +280,7 @@ fn dlsym_finds_no_more_than_relocations_do() {
             } else {
                 "the host does not allow this import: system"
             };
-            assert!(text.starts_with(expected), "{way}: {text}");
+            assert!(text.contains(expected), "{way}: {text}");
             if way != "by_itself" {
                 assert!(!found(&library, way, "getpid").is_null(), "{way}");
             }
