@@ -131,9 +131,9 @@ typedef struct memdl_kept {
  * is valid until the next close in this thread, or the thread's end. */
 const memdl_kept *memdl_last_kept(void);
 
-/* Parses and binds a library. Runs none of its code. But with memdl_options_set_system_libraries, the
- * system opens the libraries that it needs, paths included, and runs their constructors: then the
- * bytes must be trusted. The bytes are copied.
+/* Parses and binds a library. Runs none of its code. But the system opens the libraries that it needs, paths
+ * included, and runs their constructors, unless memdl_options_set_system_libraries forbids that: the bytes
+ * must be trusted. The bytes are copied.
  * Returns a template, or null. */
 memdl_template *memdl_prepare(const void *bytes, size_t len, const memdl_options *options);
 
@@ -439,8 +439,9 @@ int memdl_options_set_namespace(memdl_options *options, const memdl_namespace *s
  * as with RTLD_GLOBAL. Default 0. memdl_make_global does so later. */
 int memdl_options_set_global(memdl_options *options, int global);
 
-/* Whether needed libraries that are not in the process may be opened by the system's dlopen. Default 0. A
- * library that is opened this way stays in the process. */
+/* Whether needed libraries that are not in the process may be opened, as dlopen does. Default 1. A library that
+ * is opened this way stays in the process. With 0 a library gets only what is in the process, and what the
+ * options supply. */
 int memdl_options_set_system_libraries(memdl_options *options, int allowed);
 
 /* Where references are searched first. */

@@ -175,6 +175,7 @@ pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use api::loader::{Binding, Loader};
 pub use api::namespace::Namespace;
 pub use api::pool::{Pool, Pooled, Reset};
+pub use api::symbol_name::AsSymbolName;
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
 pub use base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport};
 pub use base::limits::Limits;

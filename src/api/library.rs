@@ -11,6 +11,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use crate::api::closed::Closed;
+use crate::api::symbol_name::AsSymbolName;
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
@@ -101,8 +102,8 @@ impl Library {
     /// # Safety
     /// `T` is the type of the symbol. The result, and copies of it, must not be used once the library is
     /// unloaded; the address of a thread-local variable, not once its thread has ended.
-    pub unsafe fn get<T>(&self, name: impl AsRef<[u8]>) -> Result<Symbol<'_, T>, Error> {
-        self.symbol(name.as_ref(), None)
+    pub unsafe fn get<T>(&self, name: impl AsSymbolName) -> Result<Symbol<'_, T>, Error> {
+        self.symbol(name.as_symbol_name(), None)
     }
 
     /// As [`Library::get`], for a symbol of this version, like `dlvsym`.
@@ -114,10 +115,10 @@ impl Library {
     /// As [`Library::get`].
     pub unsafe fn get_versioned<T>(
         &self,
-        name: impl AsRef<[u8]>,
-        version: impl AsRef<[u8]>,
+        name: impl AsSymbolName,
+        version: impl AsSymbolName,
     ) -> Result<Symbol<'_, T>, Error> {
-        self.symbol(name.as_ref(), Some(version.as_ref()))
+        self.symbol(name.as_symbol_name(), Some(version.as_symbol_name()))
     }
 
     fn symbol<T>(&self, name: &[u8], version: Option<&[u8]>) -> Result<Symbol<'_, T>, Error> {
@@ -127,6 +128,9 @@ impl Library {
                 "a symbol is a pointer or function pointer"
             )
         };
+        // One NUL at the end does not count.
+        let name = name.strip_suffix(b"\0").unwrap_or(name);
+        let version = version.map(|version| version.strip_suffix(b"\0").unwrap_or(version));
         let wanted = version.map_or(VersionMatch::Default, |version| {
             VersionMatch::Version(Version::exact(version))
         });
@@ -383,6 +387,12 @@ unsafe impl<T: Sync> Sync for Symbol<'_, T> {}
 impl<T> Symbol<'_, T> {
     /// The symbol's address.
     pub fn as_raw_ptr(&self) -> *mut c_void {
+        self.address
+    }
+
+    /// The symbol's address, without the borrow of the library. It must not be used once the library is
+    /// unloaded.
+    pub fn into_raw(self) -> *mut c_void {
         self.address
     }
 }

@@ -168,8 +168,9 @@ impl Loader {
         self
     }
 
-    /// Whether needed libraries that are not in the process may be opened by the system's `dlopen`. Default
-    /// false.
+    /// Whether needed libraries that are not in the process may be opened, as `dlopen` does. Default true. With
+    /// false an image gets only what is in the process, and what the caller supplies: a hardened host knows
+    /// what its images need.
     ///
     /// A library that is opened this way stays in the process once the image is loaded: the system's loader
     /// owns it, other threads may run in it, and the next load finds it there.
@@ -183,7 +184,7 @@ impl Loader {
     /// a library that itself needs an image; D's runtime. If the process does not have such a library yet,
     /// memdl reads its file, and loads and unloads it with the image.
     ///
-    /// With this option, [`Loader::prepare`] runs the constructors of such system libraries.
+    /// [`Loader::prepare`] runs the constructors of such system libraries, too.
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
         self
@@ -332,8 +333,8 @@ impl Loader {
     /// Loads a shared library from its bytes, which need not outlive the call.
     ///
     /// # Errors
-    /// See [`Error`]. A failed load leaves the process as it was; but system libraries that
-    /// [`Loader::system_libraries`] let it open may have run their constructors.
+    /// See [`Error`]. A failed load leaves the process as it was; but needed libraries that it opened may have
+    /// run their constructors.
     ///
     /// # Safety
     /// As [`Library::from_bytes`].
@@ -374,7 +375,7 @@ impl Loader {
     ///
     /// # Safety
     /// The system opens what `dlopen` would open: the libraries, paths included, that `DT_NEEDED` entries of
-    /// the bytes name, if [`Loader::system_libraries`] allows that. Their constructors run, and must be sound
+    /// the bytes name, unless [`Loader::system_libraries`] forbids that. Their constructors run, and must be sound
     /// to run here; their destructors run if the load fails. The IFUNC resolver of a library that is already
     /// in the process runs if the image refers to it.
     pub unsafe fn prepare(&self, bytes: &[u8]) -> Result<Template, Error> {

@@ -8,3 +8,4 @@ pub(crate) mod loader;
 pub(crate) mod namespace;
 pub(crate) mod pool;
 pub(crate) mod startup;
+pub(crate) mod symbol_name;

@@ -359,9 +359,15 @@ impl fmt::Display for MissingListing<'_> {
                 }
             }
             f.write_str(
-                "; supply each with Loader::provide(name, bytes), with Loader::depends_on(&library), \
-                 or let the system open it with Loader::system_libraries(true)",
+                "; supply each with Loader::provide(name, bytes), Loader::provider(..) or \
+                 Loader::depends_on(&library)",
             )?;
+            let is_forbidden = |library: &MissingLibrary| {
+                library.reason.as_ref().is_none_or(|it| it.contains("system_libraries(false)"))
+            };
+            if self.libraries.iter().any(is_forbidden) {
+                f.write_str(", or let memdl open it with Loader::system_libraries(true)")?;
+            }
         }
         if !self.versions.is_empty() {
             f.write_str(": needs versions that are not there:")?;

@@ -59,8 +59,8 @@ pub(crate) struct LoadGroup {
     dependencies: Lock<Vec<Dependency>>,
     call_binder: Option<Arc<CallBinder>>,
     context: Context,
-    /// Where its images find others by name, and are found.
-    namespace: Arc<Namespace<LoadGroup>>,
+    /// Where its images find others by name, and are found. One of its own is made when it is asked for.
+    namespace: OnceLock<Arc<Namespace<LoadGroup>>>,
     /// What the host allows its images.
     pub(super) policy: Policy,
     _restriction: Option<Restriction>,
@@ -309,7 +309,7 @@ impl LoadGroup {
         dependencies: Vec<Dependency>,
         call_binder: Option<Arc<CallBinder>>,
         context: Context,
-        namespace: Arc<Namespace<LoadGroup>>,
+        namespace: Option<Arc<Namespace<LoadGroup>>>,
         policy: Policy,
     ) -> Arc<LoadGroup> {
         let group = Arc::new(LoadGroup {
@@ -325,7 +325,7 @@ impl LoadGroup {
             dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
             context,
-            namespace,
+            namespace: namespace.map_or_else(OnceLock::new, OnceLock::from),
         });
         for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
             plt.set_group(&group);
@@ -352,8 +352,13 @@ impl LoadGroup {
     }
 
     /// Where its images find others by name, and are found.
-    pub(crate) fn namespace(&self) -> &Arc<Namespace<LoadGroup>> {
-        &self.namespace
+    pub(crate) fn namespace(self: &Arc<LoadGroup>) -> &Arc<Namespace<LoadGroup>> {
+        self.namespace.get_or_init(|| Namespace::of(self))
+    }
+
+    /// As [`LoadGroup::namespace`]; `None` if nothing has asked for it, so that it has no other group.
+    pub(crate) fn shared_namespace(&self) -> Option<&Arc<Namespace<LoadGroup>>> {
+        self.namespace.get()
     }
 
     /// Where its images were loaded.

@@ -37,7 +37,8 @@ pub(crate) fn later_scopes(group: &LoadGroup) -> Result<Vec<Provider>, Error> {
     let is_of_group =
         |it: &Provider| matches!(it, Provider::Image(image) if ptr::eq(&**image.group(), group));
     let mut later = Vec::new();
-    for other in group.namespace().groups()? {
+    let Some(namespace) = group.shared_namespace() else { return Ok(later) };
+    for other in namespace.groups()? {
         if ptr::eq(&*other, group) {
             continue;
         }

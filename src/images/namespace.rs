@@ -61,6 +61,12 @@ impl<G> Namespace<G> {
         Arc::new(Namespace { state: Lock::new(Rank::Namespace, state) })
     }
 
+    /// The namespace of one group.
+    pub(crate) fn of(group: &Arc<G>) -> Arc<Namespace<G>> {
+        let state = State { groups: vec![Arc::downgrade(group)], loading: Vec::new() };
+        Arc::new(Namespace { state: Lock::new(Rank::Namespace, state) })
+    }
+
     /// Adds a group's images.
     pub(crate) fn enter(&self, group: &Arc<G>) -> Result<(), Error> {
         let groups = &mut self.state.lock().groups;

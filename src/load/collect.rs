@@ -116,6 +116,7 @@ impl NotFound {
             |path: &[u8]| Path::new(OsStr::from_bytes(path)).file_name().map(OsStr::to_owned);
         match self {
             NotFound::Missing(None) => true,
+            NotFound::Missing(Some(reason)) if reason == FORBIDDEN => true,
             // Checked once all libraries are there.
             NotFound::Missing(Some(reason))
                 if reason.ends_with("CPU ISA level is lower than required") =>
@@ -380,9 +381,10 @@ impl<'s, 'd> Collector<'s, 'd> {
         supply: Option<Supply>,
         index: usize,
     ) -> Result<Provider, NotFound> {
-        let Some(may_run) = self.may_run.filter(|_| self.settings.system_libraries) else {
-            return Err(NotFound::Missing(None));
-        };
+        if !self.settings.system_libraries {
+            return Err(NotFound::Missing(Some(FORBIDDEN.into())));
+        }
+        let Some(may_run) = self.may_run else { return Err(NotFound::Missing(None)) };
         // It may have been opened by now, for another library.
         if let Some(loaded) = HostLibrary::loaded(needed).map_err(NotFound::Bad)? {
             return Ok(Provider::Host(loaded));
@@ -422,6 +424,9 @@ impl<'s, 'd> Collector<'s, 'd> {
         Ok(Provider::Member(index))
     }
 }
+
+/// Why a library is missing where the caller forbids that one is opened.
+const FORBIDDEN: &str = "not loaded in this process, and system_libraries(false) was chosen";
 
 /// The text of `ld.so` for a library that it does not find.
 pub(crate) fn no_such_file(name: &CStr) -> String {

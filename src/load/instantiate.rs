@@ -22,7 +22,6 @@ use crate::host::link_map::LinkMap;
 use crate::images::global;
 use crate::images::group::{ImageRef, KeptTable, LoadGroup, LoadedImage, Provider};
 use crate::images::lifecycle;
-use crate::images::namespace::Namespace;
 use crate::images::plt::Plt;
 use crate::images::unique;
 use crate::link::apply::{
@@ -93,7 +92,9 @@ pub(crate) fn instance_uninitialised(
     }
     unique::enter(&group, &prepared.first_uses)?;
     lifecycle::enter(&group)?;
-    group.namespace().enter(&group)?;
+    if let Some(namespace) = &prepared.namespace {
+        namespace.enter(&group)?;
+    }
     if prepared.global {
         global::promote(&ImageRef::new(group.clone(), 0))?;
     }
@@ -149,7 +150,7 @@ fn map_and_relocate(
         try_collect(prepared.dependencies.iter().cloned())?,
         prepared.call_binder.clone(),
         prepared.context.clone(),
-        prepared.namespace.clone().unwrap_or_else(Namespace::new),
+        prepared.namespace.clone(),
         prepared.policy.clone(),
     ))
 }

@@ -77,7 +77,7 @@ impl Settings {
             namespace: None,
             policy: Policy::default(),
             global: false,
-            system_libraries: false,
+            system_libraries: true,
             scope: Scope::default(),
             lazy: false,
             debug: Debug::default(),

@@ -96,7 +96,7 @@ fn get_functions_and_data() {
         assert_eq!(library.get::<Function>(b"add").unwrap().as_raw_ptr(), add.as_raw_ptr());
         assert_eq!(format!("{add:?}"), format!("Symbol({:p})", add.as_raw_ptr()));
     }
-    for absent in ["ad", "addd", "more", "first", "", "add\0", "_init "] {
+    for absent in ["ad", "addd", "more", "first", "", "add\0d", "_init "] {
         // SAFETY: not called.
         let error = unsafe { library.get::<Function>(absent) }.unwrap_err();
         let Error::SymbolNotFound { image, symbol, version: None, .. } = &error else {
@@ -607,27 +607,26 @@ fn system_libraries() {
         let file = bytes("gcc", "api/uses_zlib.c", &["-Wl,--no-as-needed", zlib.to_str().unwrap()]);
         let is_open = || maps().iter().any(|line| line.name.contains("libz.so"));
         assert!(!is_open());
-        for loader in [Loader::new(), Loader::new().system_libraries(false)] {
-            let error = load_error(&loader, &file);
-            let Error::Missing { libraries, .. } = &error else { panic!("{error}") };
-            assert_eq!(libraries[0].name, "libz.so.1");
-            assert!(error.to_string().contains("system_libraries"), "{error}");
-            assert!(!is_open());
-        }
+        let hardened = Loader::new().system_libraries(false);
+        let error = load_error(&hardened, &file);
+        let Error::Missing { libraries, .. } = &error else { panic!("{error}") };
+        assert_eq!(libraries[0].name, "libz.so.1");
+        assert!(error.to_string().contains("system_libraries(false) was chosen"), "{error}");
+        assert!(!is_open());
         // What somebody has opened is in the process, and may be used.
         let opened = Opened::new(&zlib, RTLD_NOW | RTLD_LOCAL);
-        let library = load_and_run(&Loader::new(), &file, "opened before");
+        let library = load_and_run(&hardened, &file, "opened before");
         drop(opened);
         assert_eq!(call_run(&library), 42, "it is kept as long as it is used");
         drop(library);
         assert!(!is_open());
         // Bytes for that name come before the system.
         let provided = Loader::new().provide("libz.so.1", fs::read(&zlib).unwrap());
-        let library = load_and_run(&provided.system_libraries(true), &file, "provided");
+        let library = load_and_run(&provided, &file, "provided");
         assert!(!is_open());
         drop(library);
         // Opened for an image it stays: it may have threads and handlers of its own.
-        let library = load_and_run(&Loader::new().system_libraries(true), &file, "allowed");
+        let library = load_and_run(&Loader::new(), &file, "the default");
         assert!(is_open());
         library.close().unwrap();
         assert!(is_open());
@@ -860,4 +859,32 @@ fn markers() {
     }
     fn is_error<T: std::error::Error + 'static>() {}
     is_error::<Error>();
+}
+
+/// As libloading's users write it.
+#[test]
+fn a_name_may_be_text_bytes_or_a_c_string_with_or_without_its_nul() {
+    let library = load(&Loader::new(), &node_bytes("b", &[]));
+    // SAFETY: only the addresses are compared.
+    let addresses = unsafe {
+        [
+            library.get::<*mut c_void>("common_name").map(Symbol::into_raw),
+            library.get::<*mut c_void>("common_name\0").map(Symbol::into_raw),
+            library.get::<*mut c_void>(b"common_name").map(Symbol::into_raw),
+            library.get::<*mut c_void>(b"common_name\0").map(Symbol::into_raw),
+            library.get::<*mut c_void>(b"common_name\0".as_slice()).map(Symbol::into_raw),
+            library.get::<*mut c_void>(c"common_name").map(Symbol::into_raw),
+            library.get::<*mut c_void>(c"common_name".to_owned()).map(Symbol::into_raw),
+            library.get::<*mut c_void>(String::from("common_name")).map(Symbol::into_raw),
+        ]
+    };
+    let first = *addresses[0].as_ref().unwrap();
+    for (index, address) in addresses.into_iter().enumerate() {
+        assert_eq!(address.unwrap(), first, "{index}");
+    }
+    // A NUL elsewhere, and a second one, are part of the name.
+    for name in [&b"common_name\0\0"[..], b"common\0name"] {
+        // SAFETY: not used.
+        assert!(unsafe { library.get::<*mut c_void>(name) }.is_err());
+    }
 }

@@ -950,7 +950,10 @@ fn all_missing_libraries_are_listed_with_the_three_ways_to_supply_them() {
     let user = build("gcc", "loading/needs_much.c", &flags);
     let file = fs::read(&user).unwrap();
     let three_ways = ["provide", "depends_on", "system_libraries"];
-    let error = refused(&Loader::new().name("user.so"), &file, "missing libraries");
+    let hardened = Loader::new().system_libraries(false);
+    let error = refused(&hardened.clone().name("user.so"), &file, "missing libraries");
+    let chosen = "libone.so [not loaded in this process, and system_libraries(false) was chosen]";
+    assert_says(&error, &[chosen], "why");
     let Error::Missing { libraries, .. } = &error else { panic!("{error}") };
     let listed: Vec<_> =
         libraries.iter().map(|library| (&*library.name, &*library.needed_by)).collect();
@@ -959,8 +962,9 @@ fn all_missing_libraries_are_listed_with_the_three_ways_to_supply_them() {
     assert_says(&error, &three_ways, "what to do about it");
     assert!(Opened::refusal(&user, RTLD_NOW | RTLD_LOCAL).contains("libone.so"));
 
-    // If the system may be asked, the error has the system's reason.
-    let error = refused(&Loader::new().system_libraries(true), &file, "asking the system");
+    // By default they are searched for, and the error has the system's reason.
+    let error = refused(&Loader::new(), &file, "asking the system");
+    assert!(!error.to_string().contains("system_libraries"), "{error}");
     let Error::Missing { libraries, .. } = &error else { panic!("{error}") };
     assert_eq!(libraries.len(), 2, "{error}");
     for library in libraries {
@@ -970,7 +974,7 @@ fn all_missing_libraries_are_listed_with_the_three_ways_to_supply_them() {
     assert_says(&error, &["cannot open shared object file"], "asking the system");
 
     // What a provided library needs is named with it.
-    let loader = Loader::new().name("top.so").provide("libmiddle.so", file);
+    let loader = hardened.name("top.so").provide("libmiddle.so", file);
     let middle =
         build("gcc", "loading/needs_much.c", &[flags[0], flags[1], "-Wl,-soname,libmiddle.so"]);
     let allow = "-Wl,--allow-shlib-undefined";

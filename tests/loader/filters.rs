@@ -156,7 +156,9 @@ fn a_filtee_from_bytes() {
             let front = part(&[&FRONT[..], &[tag, &rpath]].concat());
             let provided = Loader::new().provide("libmemdl-real.so", read(&real));
             assert_same(&provided, &front);
-            let broken = Loader::new().provide("libmemdl-real.so", &b"no library"[..]);
+            let broken = Loader::new()
+                .system_libraries(false)
+                .provide("libmemdl-real.so", &b"no library"[..]);
             let ours = by_memdl(&broken, &front, "copy");
             match tag.contains("-f") {
                 true => assert_eq!(ours, "f [Some(2), Some(3), Some(4), Some(2), None]"),
