@@ -60,7 +60,7 @@ fn compile_foo() -> Result<Vec<u8>, Box<dyn Error>> {
 /// Loads a library, calls one function of it and unloads it.
 fn call(bytes: &[u8], symbol: &str, numbers: &[c_int]) -> Result<(), Box<dyn Error>> {
     // SAFETY: whoever runs this example named the library, and so trusts its constructors.
-    let library = unsafe { memdl::Loader::new().system_libraries(true).load(bytes)? };
+    let library = unsafe { memdl::Loader::new().load(bytes)? };
     println!("loaded `{}` at {:#x}", library.name(), library.address_range().start);
     let result = call_with(&library, symbol, numbers)?;
     println!("{symbol}({}) = {result}", join(numbers));
