@@ -24,8 +24,7 @@ use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl::Handle;
 use crate::host::library::{HostLibrary, HostSymbol, SymbolValue};
 use crate::host::opened::{
-    GlobalVisibility, OpenedLibraries, libraries_with_unique, opened, opened_defining,
-    startup_names,
+    GlobalVisibility, OpenedLibraries, OpenedLibrary, opened, opened_defining, startup_names,
 };
 use crate::host::process;
 use crate::host::startup_set::startup_set;
@@ -37,15 +36,20 @@ pub(crate) struct GlobalScope {
     startup_names: OnceCell<Arc<NameFilter>>,
     /// Whether a name was searched.
     is_used: Cell<bool>,
-    /// The libraries that were opened since the process started, and, once it is known, the visibility of
-    /// each.
-    opened: OnceCell<(Arc<OpenedLibraries>, Vec<OnceCell<GlobalVisibility>>)>,
-    /// Of these, the libraries that may define unique symbols.
-    with_unique: OnceCell<Vec<Arc<HostLibrary>>>,
+    /// The libraries that were opened since the process started, and what is known of each.
+    opened: OnceCell<(Arc<OpenedLibraries>, Vec<Known>)>,
     /// Of these, the libraries that defined a name, the last first: they usually define further names.
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
     /// A search had no memory, so answers may be wrong.
     failed: RefCell<Option<Error>>,
+}
+
+/// What was found out about an opened library, once it mattered.
+#[derive(Default)]
+struct Known {
+    visibility: OnceCell<GlobalVisibility>,
+    /// `None` if it was unloaded meanwhile.
+    held: OnceCell<Option<Arc<HostLibrary>>>,
 }
 
 /// After this many searches, the names of the start-up set are collected. That takes as long as some hundred
@@ -71,7 +75,6 @@ impl GlobalScope {
             startup_names: OnceCell::new(),
             is_used: Cell::new(false),
             opened: OnceCell::new(),
-            with_unique: OnceCell::new(),
             found_in: RefCell::default(),
             failed: RefCell::default(),
         })
@@ -128,11 +131,11 @@ impl GlobalScope {
     }
 
     #[inline]
-    fn opened(&self) -> &(Arc<OpenedLibraries>, Vec<OnceCell<GlobalVisibility>>) {
+    fn opened(&self) -> &(Arc<OpenedLibraries>, Vec<Known>) {
         self.opened.get_or_init(|| {
             let found = opened().and_then(|opened| {
-                let visible = try_collect(opened.libraries.iter().map(|_| OnceCell::new()))?;
-                Ok((opened, visible))
+                let known = try_collect(opened.libraries.iter().map(|_| Known::default()))?;
+                Ok((opened, known))
             });
             let none = || OpenedLibraries { names: NameFilter::none(), libraries: Vec::new() };
             self.noting(found, || (Arc::new(none()), Vec::new()))
@@ -142,33 +145,36 @@ impl GlobalScope {
     /// The visibility of the opened libraries that may define such a name, except for those that are not
     /// visible.
     fn visible_with(&self, gnu_hash_31: u32) -> impl Iterator<Item = &GlobalVisibility> {
-        let (opened, visible) = self.opened();
+        self.opened_with(gnu_hash_31).filter_map(|(library, known)| {
+            let found = || self.noting(library.visibility(), || GlobalVisibility::Perhaps);
+            let visible = known.visibility.get_or_init(found);
+            (!matches!(visible, GlobalVisibility::No)).then_some(visible)
+        })
+    }
+
+    /// The opened libraries that may define such a name.
+    fn opened_with(&self, gnu_hash_31: u32) -> impl Iterator<Item = (&OpenedLibrary, &Known)> {
+        let (opened, known) = self.opened();
         // Usually none of them defines the name.
         let any = opened.names.may_have(gnu_hash_31);
-        let libraries = any.then(|| opened.libraries.iter().zip(visible));
-        libraries.into_iter().flatten().filter_map(move |(library, visible)| {
-            let found = || self.noting(library.visibility(), || GlobalVisibility::Perhaps);
-            let visible = || visible.get_or_init(found);
-            library
-                .names
-                .may_have(gnu_hash_31)
-                .then(visible)
-                .filter(|visible| !matches!(visible, GlobalVisibility::No))
-        })
+        let libraries = any.then(|| opened.libraries.iter().zip(known));
+        libraries.into_iter().flatten().filter(move |it| it.0.names.may_have(gnu_hash_31))
     }
 
     /// The process's definition of a unique symbol, if a library that was opened since the process started
     /// defines it. The visibility of that library does not matter: `ld.so` has one table for all.
     pub(crate) fn unique(&self, name: &SymbolName<'_>) -> Option<(HostSymbol, Arc<HostLibrary>)> {
-        if !self.opened().0.names.may_have(name.gnu_hash_31()) {
-            return None;
-        }
-        let find = || self.noting(libraries_with_unique(), Vec::new);
-        let libraries = self.with_unique.get_or_init(find);
+        // The ELF header says nothing of it: some linkers and tools do not mark such libraries as GNU's.
+        let mut libraries = self.opened_with(name.gnu_hash_31()).filter_map(|(library, known)| {
+            let held = || self.noting(library.hold(), || None);
+            known.held.get_or_init(held).as_ref()
+        });
         // A definition is in that table once a reference was bound to it; most libraries have one. Asking
         // `dlsym` for another definition would add that.
-        let mut libraries = libraries.iter().filter(|library| library.has_bound(name));
-        libraries.find_map(|library| Some((library.unique(name)?, library.clone())))
+        libraries.find_map(|library| {
+            let found = library.has_bound(name).then(|| library.unique(name)).flatten()?;
+            Some((found, library.clone()))
+        })
     }
 
     /// The definition that `name` is bound to.

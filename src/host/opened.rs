@@ -7,7 +7,7 @@
 //!
 //! Decides nothing about bindings: [`crate::host::global_scope`] does.
 //!
-//! Sources: `dl_iterate_phdr(3)`; glibc `dl-lookup.c` for unique symbols.
+//! Source: `dl_iterate_phdr(3)`.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +18,6 @@ use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_collect, try_collect_ok};
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::elf::constants::{EI_OSABI, ELFOSABI_GNU, SIZEOF_EHDR};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::{Sym, SymbolName};
@@ -59,18 +58,6 @@ pub(super) fn opened_defining(
         let library = HostLibrary::new(entry.clone(), None)?;
         Ok(library.is_some_and(|library| library.defines(name, wanted)))
     })?)
-}
-
-/// The libraries that were opened since the process started and that may define unique symbols: linkers note
-/// in the ELF header that they need GNU's extensions.
-pub(super) fn libraries_with_unique() -> Result<Vec<Arc<HostLibrary>>, Error> {
-    let may_have = |entry: &PhdrEntry| {
-        let header = entry.readable.iter().find(|segment| segment.contains(&Vaddr(0)));
-        header.is_some_and(|segment| segment.end > Vaddr(SIZEOF_EHDR as u64))
-            // SAFETY: the start of a listed library, which stays mapped while the list is locked.
-            && unsafe { *(entry.load_bias as *const u8).add(EI_OSABI) } == ELFOSABI_GNU
-    };
-    hold_all(opened_if(&mut |entry| Ok(may_have(entry)))?)
 }
 
 /// The libraries that were opened since the process started and that `keep` selects, as [`listed_if`].
@@ -140,6 +127,11 @@ impl OpenedLibrary {
             Some((name, library.address(Vaddr(symbol.st_value))))
         });
         Ok(OpenedLibrary { entry: entry.clone(), names: NameFilter::new(hashes)?, defined })
+    }
+
+    /// The library, held, if it is still loaded.
+    pub(super) fn hold(&self) -> Result<Option<Arc<HostLibrary>>, Error> {
+        hold(self.entry.clone())
     }
 
     pub(super) fn visibility(&self) -> Result<GlobalVisibility, Error> {

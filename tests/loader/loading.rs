@@ -18,6 +18,7 @@ use crate::common::{
     maps, notes, repository, system_library,
 };
 use goblin::elf::Elf;
+use goblin::elf::header::{EI_OSABI, ELFOSABI_GNU, ELFOSABI_NONE};
 use goblin::elf::program_header::{PT_GNU_RELRO, PT_LOAD};
 use goblin::elf::sym::STB_GNU_UNIQUE;
 use libc::{RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
@@ -742,6 +743,31 @@ fn unique_definitions_are_one_in_the_process() {
         // SAFETY: an `int`.
         let looked_up = unsafe { with_theirs.get::<*mut c_int>(name) }.unwrap().as_raw_ptr();
         assert_eq!(looked_up.cast(), theirs[0]);
+    });
+}
+
+/// GNU's `ld` notes in the ELF header that a library has unique definitions; what rewrites a library, as wheels
+/// are, may lose that, and `ld.so` does not look there.
+#[test]
+fn unique_definitions_of_opened_libraries_count_whatever_their_elf_header_says() {
+    isolated(|| {
+        let mut file = fs::read(build("g++", "loading/unique.cpp", &["-O1"])).unwrap();
+        assert_eq!(file[EI_OSABI], ELFOSABI_GNU);
+        file[EI_OSABI] = ELFOSABI_NONE;
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unmarked-unique.so");
+        fs::write(&path, file).unwrap();
+        let opened = Opened::new(&path, RTLD_NOW);
+        let other = fs::read(build("g++", "loading/unique.cpp", &["-O2"])).unwrap();
+        let library = load_and_run(&Loader::new(), &other, "beside the one without a mark");
+        for name in ["holder", "counted"] {
+            type Place = extern "C" fn() -> *mut c_int;
+            // SAFETY: `int *(void)`, in both.
+            let (theirs, ours) = unsafe {
+                let theirs = std::mem::transmute::<*mut c_void, Place>(opened.symbol(name, None));
+                (theirs(), library.get::<Place>(name).unwrap()())
+            };
+            assert_eq!(ours, theirs, "{name}");
+        }
     });
 }
 
