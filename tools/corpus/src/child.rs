@@ -15,7 +15,7 @@ use crate::Result;
 use crate::library_file::{Export, Facts};
 use crate::loaded::{Loaded, System};
 use crate::places::Places;
-use crate::process::{Object, mappings, members, objects};
+use crate::process::{MEMBER, Object, mappings, members, objects};
 use crate::values::{Dump, Value};
 
 /// Arguments: how (`dlopen` or `memdl`), the library, the path that it is called by, and where to
@@ -117,8 +117,7 @@ fn dump(library: &impl Loaded, facts: &Facts, path: &Path) -> Dump {
     }
     let load_bias = library.load_bias();
     let mut objects = objects();
-    if library.is_memdl() {
-        let own = load_bias.wrapping_add(facts.span.start);
+    if let Some(own) = library.memdl_name() {
         objects.extend(members(own, objects.len() as u32));
     }
     let objects = objects;
@@ -155,10 +154,11 @@ fn dump(library: &impl Loaded, facts: &Facts, path: &Path) -> Dump {
     // The same file may be there twice.
     let real = |path: &str| fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let own_path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    let name = |object: &Object| match object.index {
-        0 => String::from("memdl"),
+    let name = |object: &Object| match object.path.strip_prefix(MEMBER) {
+        Some(path) => format!("{MEMBER}{}", real(path).display()),
+        None if object.index == 0 => String::from("memdl"),
         _ if real(&object.path) == own_path => String::from("the copy in the process"),
-        _ => object.path.clone(),
+        _ => real(&object.path).display().to_string(),
     };
     Dump { objects: objects.iter().map(name).collect(), symbols, words, listing: Vec::new() }
 }

@@ -10,6 +10,7 @@ use goblin::elf::header::EM_X86_64;
 use goblin::elf::sym::STB_GNU_UNIQUE;
 
 use crate::library_file::{Facts, without_constructors};
+use crate::process::MEMBER;
 use crate::spawn::{Ended, spawn};
 use crate::values::{Dump, Value};
 use crate::verdict::{Pair, Reason, Verdict};
@@ -94,7 +95,8 @@ pub fn compare(path: &Path, folder: &Path, options: &Options) -> Result<Outcome>
 /// Whether a value is where another library defines this symbol as `STB_GNU_UNIQUE`.
 fn is_unique(dump: &Dump, value: Value, name: Option<&str>) -> bool {
     let (Value::Library(object, offset), Some(name)) = (value, name) else { return false };
-    let Ok(bytes) = fs::read(Pair::object(dump, object)) else { return false };
+    let path = Pair::object(dump, object);
+    let Ok(bytes) = fs::read(path.strip_prefix(MEMBER).unwrap_or(path)) else { return false };
     let Ok(elf) = Elf::parse(&bytes) else { return false };
     elf.dynsyms.iter().any(|symbol| {
         symbol.st_bind() == STB_GNU_UNIQUE

@@ -12,13 +12,18 @@ use goblin::elf::program_header::PT_DYNAMIC;
 use crate::{Options, Result};
 
 /// All shared libraries of a folder, symbolic links aside.
-pub fn collect(folder: &Path, options: &Options, found: &mut Vec<PathBuf>) -> Result<()> {
+pub fn collect(
+    folder: &Path,
+    options: &Options,
+    recursive: bool,
+    found: &mut Vec<PathBuf>,
+) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let kind = entry.file_type()?;
-        if kind.is_dir() && options.recursive {
-            collect(&entry.path(), options, found)?;
+        if kind.is_dir() && recursive {
+            collect(&entry.path(), options, recursive, found)?;
         } else if kind.is_file()
             && options
                 .only
@@ -35,10 +40,11 @@ pub fn collect(folder: &Path, options: &Options, found: &mut Vec<PathBuf>) -> Re
 /// Whether a file is an ELF shared library for this machine: not an executable that says so
 /// (`DF_1_PIE`), and not what is left of a library in a file of debug information.
 fn is_shared_library(path: &Path) -> bool {
-    let mut start = [0; 4096];
+    let mut header = [0; 64];
     let Ok(file) = File::open(path) else { return false };
-    let Ok(len) = file.read_at(&mut start, 0) else { return false };
-    let Some(header) = start[..len].first_chunk::<64>() else { return false };
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return false;
+    }
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if !header.starts_with(b"\x7fELF")
         || header[4] != ELFCLASS64
@@ -50,10 +56,12 @@ fn is_shared_library(path: &Path) -> bool {
     let word = |bytes: &[u8], at: usize| {
         bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
     };
-    let table = word(header, 32).unwrap_or(0) as usize;
-    let dynamic = (0..usize::from(half(56)))
-        .filter_map(|index| start[..len].get(table + index * usize::from(half(54))..)?.get(..56))
-        .find(|entry| entry.starts_with(&PT_DYNAMIC.to_le_bytes()));
+    // Anywhere in the file: tools that rewrite search paths move it.
+    let mut table = vec![0; usize::from(half(56)) * 56];
+    if file.read_exact_at(&mut table, word(&header, 32).unwrap_or(0)).is_err() {
+        return false;
+    }
+    let dynamic = table.chunks_exact(56).find(|entry| entry.starts_with(&PT_DYNAMIC.to_le_bytes()));
     let Some((offset, size)) = dynamic.and_then(|entry| Some((word(entry, 8)?, word(entry, 32)?)))
     else {
         return false;

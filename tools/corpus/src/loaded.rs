@@ -8,7 +8,8 @@ use memdl::Library;
 pub trait Loaded {
     fn load_bias(&self) -> u64;
     fn symbol(&self, name: &str, version: Option<&str>) -> Option<u64>;
-    fn is_memdl(&self) -> bool;
+    /// What memdl calls it, if memdl has loaded it.
+    fn memdl_name(&self) -> Option<&str>;
     /// The number of its thread-local module, if `ld.so` knows it.
     fn system_module(&self) -> Option<u64>;
 }
@@ -53,8 +54,8 @@ impl Loaded for System {
         (!address.is_null()).then_some(address as u64)
     }
 
-    fn is_memdl(&self) -> bool {
-        false
+    fn memdl_name(&self) -> Option<&str> {
+        None
     }
 
     fn system_module(&self) -> Option<u64> {
@@ -79,8 +80,8 @@ impl Loaded for Library {
         symbol.ok().map(|symbol| symbol.as_raw_ptr() as u64)
     }
 
-    fn is_memdl(&self) -> bool {
-        true
+    fn memdl_name(&self) -> Option<&str> {
+        Some(self.name())
     }
 
     fn system_module(&self) -> Option<u64> {

@@ -1,13 +1,18 @@
-//! The differential corpus: every shared library of a folder, loaded by `dlopen` from its file and
-//! by memdl from its bytes, and compared.
+//! The differential corpus: every shared library of a folder or a wheel, loaded by `dlopen` from its file
+//! and by memdl from its bytes, and compared.
 //!
 //! ```text
-//! cargo run --release -p corpus -- FOLDER... [--recursive] [--only NAME] [--json FILE]
-//!                                  [--jobs N] [--seconds N] [--with LIBRARY]
+//! cargo run --release -p corpus -- [FOLDER|WHEEL]... [--packages NAME...] [--recursive]
+//!                                  [--only NAME] [--json FILE] [--jobs N] [--seconds N]
+//!                                  [--with LIBRARY] [--keep FOLDER]
 //! ```
 //!
 //! `--with LIBRARY`, which may be repeated, has `dlopen` open that library with `RTLD_GLOBAL` in both
 //! processes first: extension modules need the symbols of their interpreter.
+//!
+//! A wheel is a package of PyPI: `--packages` fetches wheels by name, with pip, for the `python3` that is
+//! found; a file that ends in `.whl`, or a folder with such files, is taken as it is. Wheels are unpacked
+//! into a temporary folder, or the one of `--keep`, which later runs use again. See `README.md` here.
 //!
 //! Each library is loaded in two child processes (this program again; nothing else is in them):
 //! one calls `dlopen(path, RTLD_NOW | RTLD_LOCAL)`, the other
@@ -29,7 +34,7 @@
 //! | thread-local storage | both lie in the image's own block, and the distance between the two loaders' offsets is the same for all of the image |
 //! | TLS descriptor | as above; the descriptor was called in both processes to learn its place |
 //! | copy in the process | the same offset, in the copy of the same library that the process had before, or that a library which needs it in turn brought in |
-//! | member | the same offset, in a needed library that memdl had to load itself, since it cannot be opened alone or must see the image (found in memory by its ELF header, known by its `DT_SONAME`) |
+//! | member | the same offset, in a needed library that memdl had to load itself, since it cannot be opened alone or must see the image (memdl names it by its addresses; the file is the same) |
 //! | anonymous memory | both point to memory that belongs to no library (heap, stacks) |
 //! | constructors | equal, once both load a copy of the library without `DT_INIT` and `DT_INIT_ARRAY` |
 //! | needed libraries first | equal to a third process, where `dlopen` opens the libraries that this one needs before it opens the library itself: memdl must do so, and `ld.so` gives unique symbols (`STB_GNU_UNIQUE`) to whoever comes first |
@@ -56,11 +61,12 @@ mod report;
 mod spawn;
 mod values;
 mod verdict;
+mod wheels;
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,18 +75,25 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::compare::compare;
+use crate::compare::{Outcome, compare};
 use crate::libraries::collect;
 use crate::report::Report;
+use crate::wheels::{Wheels, is_wheel};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Compares how dlopen and memdl load every shared library of a folder.
+/// Compares how dlopen and memdl load every shared library of a folder or a wheel.
 #[derive(Parser)]
 struct Options {
-    /// Folders with shared libraries
-    #[arg(required = true)]
-    folders: Vec<PathBuf>,
+    /// Folders with shared libraries or wheels, and wheels
+    #[arg(required_unless_present = "packages")]
+    places: Vec<PathBuf>,
+    /// Fetch the wheels of these packages with pip
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    packages: Vec<String>,
+    /// Keep wheels, packed and unpacked, in FOLDER, and use what is there
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
     /// Look into folders in these folders too
     #[arg(long)]
     recursive: bool,
@@ -123,12 +136,44 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(options: &Options) -> Result<ExitCode> {
+/// Finds the libraries to compare. Wheels are unpacked for that.
+fn find(options: &Options, wheels: &mut Wheels) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for folder in &options.folders {
-        collect(folder, options, &mut paths)?;
+    for place in &options.places {
+        // As above.
+        let place = &fs::canonicalize(place)?;
+        if is_wheel(place) {
+            wheels.unpack(place)?;
+        } else {
+            collect(place, options, options.recursive, &mut paths)?;
+            wheels::files(place)?.iter().try_for_each(|wheel| wheels.unpack(wheel))?;
+        }
     }
+    options.packages.iter().try_for_each(|package| wheels.fetch(package))?;
+    for folder in &wheels.unpacked {
+        collect(folder, options, true, &mut paths)?;
+    }
+    Ok(paths)
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
     let scratch = env::temp_dir().join(format!("memdl-corpus-{}", std::process::id()));
+    let keep = options.keep.clone().unwrap_or_else(|| scratch.join("wheels"));
+    fs::create_dir_all(&keep)?;
+    // Absolute, since libraries are loaded by these paths from other folders.
+    let mut wheels = Wheels::new(fs::canonicalize(keep)?);
+    let found = find(options, &mut wheels).and_then(|paths| compare_all(options, paths, &scratch));
+    let _ = fs::remove_dir_all(&scratch);
+    let report = Report::new(&found?, &wheels);
+    print!("{}", report.text);
+    if let Some(json) = &options.json {
+        fs::write(json, report.json)?;
+    }
+    Ok(if report.is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Compares the libraries, several at a time.
+fn compare_all(options: &Options, paths: Vec<PathBuf>, scratch: &Path) -> Result<Vec<Outcome>> {
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for worker in 0..options.jobs {
@@ -146,8 +191,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             });
         }
     });
-    let _ = fs::remove_dir_all(&scratch);
-    let mut outcomes = outcomes.into_inner()?;
+    let mut outcomes = outcomes.into_inner().expect("no worker panics");
     outcomes.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut compared = Vec::new();
     for (path, outcome) in outcomes {
@@ -156,10 +200,5 @@ fn run(options: &Options) -> Result<ExitCode> {
             Err(error) => println!("{}: not compared: {error}", path.display()),
         }
     }
-    let report = Report::new(&compared);
-    print!("{}", report.text);
-    if let Some(json) = &options.json {
-        fs::write(json, report.json)?;
-    }
-    Ok(if report.is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(compared)
 }

@@ -1,13 +1,12 @@
-//! Which libraries are in this process: those that `ld.so` lists, and those that memdl loaded, found in
-//! memory by their ELF headers.
+//! Which libraries are in this process: those that `ld.so` lists, and those that memdl loaded, which it
+//! names by their addresses.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
-use goblin::elf::dynamic::{DT_SONAME, DT_STRTAB};
-use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_TLS};
+use goblin::elf::program_header::{PT_LOAD, PT_TLS};
+use goblin::elf::{Elf, ProgramHeader};
 
 /// A library that `ld.so` knows.
 pub struct Object {
@@ -69,61 +68,42 @@ pub fn mappings() -> Vec<(Range<u64>, bool)> {
     text.lines().filter_map(mapping).collect()
 }
 
-/// What a library that memdl loaded is called here, before its `DT_SONAME`.
+/// What a library that memdl loaded is called here, before the path of its file.
 pub const MEMBER: &str = "memdl:";
 
-/// The libraries that memdl loaded itself, but for the one that starts at `own`.
-pub fn members(own: u64, first_index: u32) -> Vec<Object> {
-    let Ok(memory) = File::open("/proc/self/mem") else { return Vec::new() };
-    let starts =
-        mappings().into_iter().filter(|(range, is_candidate)| *is_candidate && range.start != own);
-    let found = starts.filter_map(|(range, _)| member(&memory, range.start));
-    let number = |(index, object)| Object { index: first_index + index as u32, ..object };
-    found.enumerate().map(number).collect()
+/// The libraries that memdl loaded itself from their files, but for the one that is called `own`.
+pub fn members(own: &str, first_index: u32) -> Vec<Object> {
+    let mut names = vec![own.to_owned()];
+    let mut found: Vec<Object> = Vec::new();
+    // Ascending: the first address of each image comes first.
+    for (range, is_candidate) in mappings() {
+        let frames = memdl::symbolize(range.start as usize);
+        let Some(name) = frames.first().map(|frame| frame.image().to_owned()) else { continue };
+        if !is_candidate || names.contains(&name) {
+            continue;
+        }
+        let index = first_index + found.len() as u32;
+        found.extend(member(&name, range.start, index));
+        names.push(name);
+    }
+    found
 }
 
-/// The library whose ELF header is at `start`.
-fn member(memory: &File, start: u64) -> Option<Object> {
-    let read = |at: u64, len: usize| {
-        let mut bytes = vec![0; len];
-        memory.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+/// The library from this file that starts at `start`.
+fn member(path: &str, start: u64, index: u32) -> Option<Object> {
+    let bytes = fs::read(path).ok()?;
+    let elf = Elf::parse(&bytes).ok()?;
+    let segments = || elf.program_headers.iter().filter(|header| header.p_type == PT_LOAD);
+    let load_bias = start.wrapping_sub(segments().next()?.p_vaddr & !0xfff);
+    let segment = |header: &ProgramHeader| {
+        let from = load_bias.wrapping_add(header.p_vaddr);
+        from..from.wrapping_add(header.p_memsz)
     };
-    let word = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
-    };
-    let header = read(start, 64).filter(|header| header.starts_with(b"\x7fELF"))?;
-    let count = usize::from(u16::from_le_bytes([header[56], header[57]]));
-    let table = read(start.checked_add(word(&header, 32)?)?, count * 56)?;
-    let headers = || table.chunks_exact(56);
-    let of_kind = |header: &&[u8], kind: u32| header.starts_with(&kind.to_le_bytes());
-    let spans = headers().filter(|header| of_kind(header, PT_LOAD)).filter_map(|header| {
-        let from = word(header, 16)?;
-        Some(from..from.checked_add(word(header, 40)?)?)
-    });
-    let spans: Vec<Range<u64>> = spans.collect();
-    let load_bias = start.wrapping_sub(spans.first()?.start & !0xfff);
-    let dynamic = headers().find(|header| of_kind(header, PT_DYNAMIC))?;
-    let dynamic = read(load_bias.wrapping_add(word(dynamic, 16)?), word(dynamic, 40)? as usize)?;
-    let value = |tag| {
-        let mut entries = dynamic.chunks_exact(16);
-        entries.find(|entry| word(entry, 0) == Some(tag)).and_then(|entry| word(entry, 8))
-    };
-    // The entry may or may not be relocated.
-    let strings = value(DT_STRTAB)?;
-    let strings = if strings < load_bias { strings.wrapping_add(load_bias) } else { strings };
-    let soname = (0..256).map_while(|index| {
-        let byte = read(strings.wrapping_add(value(DT_SONAME)? + index), 1)?[0];
-        (byte != 0).then_some(byte)
-    });
-    let soname: Vec<u8> = soname.collect();
     Some(Object {
-        index: 0,
-        path: format!("{MEMBER}{}", String::from_utf8_lossy(&soname)),
+        index,
+        path: format!("{MEMBER}{path}"),
         load_bias,
-        segments: spans
-            .iter()
-            .map(|span| load_bias.wrapping_add(span.start)..load_bias.wrapping_add(span.end))
-            .collect(),
+        segments: segments().map(segment).collect(),
         tls_module: 0,
         tls_block: 0..0,
     })

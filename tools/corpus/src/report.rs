@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::compare::Outcome;
 use crate::verdict::Reason;
+use crate::wheels::Wheels;
 
 /// What is printed.
 pub struct Report {
@@ -16,7 +18,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(outcomes: &[Outcome]) -> Report {
+    pub fn new(outcomes: &[Outcome], wheels: &Wheels) -> Report {
         let count = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count();
         let mut reasons: BTreeMap<Reason, usize> = BTreeMap::new();
         for (reason, count) in outcomes.iter().flat_map(|outcome| &outcome.reasons) {
@@ -27,7 +29,13 @@ impl Report {
         let symbol_differences = sum(|o| o.symbol_differences.len());
         let word_differences = sum(|o| o.word_differences.len());
 
-        let mut rows: Vec<(String, usize)> = vec![
+        let mut rows: Vec<(String, usize)> = Vec::new();
+        if !wheels.unpacked.is_empty() {
+            let of = |wheel: &&PathBuf| outcomes.iter().any(|o| o.path.starts_with(wheel));
+            rows.push(("wheels".into(), wheels.unpacked.len()));
+            rows.push(("with shared libraries".into(), wheels.unpacked.iter().filter(of).count()));
+        }
+        rows.extend([
             ("shared libraries".into(), outcomes.len()),
             ("`dlopen` loads".into(), count(|o| o.system.is_ok())),
             ("memdl loads".into(), count(|o| o.memdl.is_ok())),
@@ -39,7 +47,7 @@ impl Report {
             ("symbols compared".into(), sum(|o| o.symbols)),
             ("symbols different".into(), symbol_differences),
             ("relocated words compared".into(), sum(|o| o.words)),
-        ];
+        ]);
         for (reason, count) in &reasons {
             rows.push((format!("explained: {reason}"), *count));
         }
@@ -49,14 +57,17 @@ impl Report {
             let _ = writeln!(text, "| {what} | {} |", grouped(*count));
         }
 
-        text += &lists(outcomes);
-        let is_clean = only_system == 0 && symbol_differences == 0 && word_differences == 0;
+        text += &lists(outcomes, wheels);
+        let is_clean = only_system == 0
+            && symbol_differences == 0
+            && word_differences == 0
+            && wheels.failures.is_empty();
         Report { text, json: format!("{:#}\n", json(&rows, outcomes)), is_clean }
     }
 }
 
 /// The libraries that are not the same with both, by what differs.
-fn lists(outcomes: &[Outcome]) -> String {
+fn lists(outcomes: &[Outcome], wheels: &Wheels) -> String {
     let mut text = String::new();
     let mut list = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {
@@ -66,6 +77,7 @@ fn lists(outcomes: &[Outcome]) -> String {
             }
         }
     };
+    list("Wheels that could not be had:", wheels.failures.clone());
     let name = |outcome: &Outcome| outcome.path.display().to_string();
     let of = |line: fn(&Outcome) -> Option<String>| -> Vec<String> {
         let lines = outcomes.iter().filter_map(|o| Some(format!("{}: {}", name(o), line(o)?)));

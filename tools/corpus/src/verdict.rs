@@ -169,7 +169,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Whether the library that memdl's child calls `memdl` is a member with the file name of `system`.
+/// Whether the library that memdl's child calls `memdl` is a member from the file that `dlopen`'s child
+/// calls `system`.
 fn is_member(system: &str, memdl: &str) -> bool {
-    memdl.strip_prefix(MEMBER).is_some_and(|name| system.rsplit('/').next() == Some(name))
+    memdl.strip_prefix(MEMBER) == Some(system)
 }
