@@ -33,9 +33,12 @@ fn table() -> Guard<'static, BTreeMap<Box<[u8]>, Unique>> {
     TABLE.lock()
 }
 
+/// The unique definitions that members of a load group were bound to first, by name.
+pub(crate) type FirstUses = BTreeMap<Box<[u8]>, FirstUse>;
+
 /// A unique definition that a member of a load group was bound to first.
+#[derive(Clone, Copy)]
 pub(crate) struct FirstUse {
-    pub name: Box<[u8]>,
     /// The member that defines it.
     pub member: usize,
     pub symbol: Sym,
@@ -50,13 +53,13 @@ pub(crate) fn definition(name: &[u8]) -> Option<(ImageRef, Sym)> {
 
 /// Makes the definitions of a loaded group the process's, but for names that another group has entered
 /// meanwhile. Entries end with their group.
-pub(crate) fn enter(group: &Arc<LoadGroup>, first_uses: &[FirstUse]) -> Result<(), Error> {
+pub(crate) fn enter(group: &Arc<LoadGroup>, first_uses: &FirstUses) -> Result<(), Error> {
     if first_uses.is_empty() {
         return Ok(());
     }
     let mut table = table();
     table.retain(|_, unique| unique.group.strong_count() > 0);
-    for FirstUse { name, member, symbol } in first_uses {
+    for (name, FirstUse { member, symbol }) in first_uses {
         if table.contains_key(name) {
             continue;
         }

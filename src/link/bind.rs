@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::arch::{MACHINE, Machine, RelocKind};
 use crate::base::error::{Error, MissingSymbol, Place, RefusedImport};
-use crate::base::fallible::{TryGrow, lossy, try_copy, try_lossy, try_string};
+use crate::base::fallible::{TryGrow, lossy, require_memory, try_copy, try_lossy, try_string};
 use crate::base::members;
 use crate::elf::lookup::{PlainDefinitions, TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
@@ -27,7 +27,7 @@ use crate::elf::versions::Version;
 use crate::host::library::HostLibrary;
 use crate::images::group::Dependency;
 use crate::images::policy::SymbolRequest;
-use crate::images::unique::FirstUse;
+use crate::images::unique::{FirstUse, FirstUses};
 use crate::link::bound::{Bound, Done, Target, checked_kind};
 use crate::link::scope::{Definition, LookupScope, Resolver};
 use crate::memory::bytes::Image;
@@ -48,7 +48,7 @@ pub(crate) struct Outcome {
     /// have no static offset.
     pub without_static_tls: Vec<Arc<HostLibrary>>,
     /// Unique definitions of members that become the process's.
-    pub first_uses: Vec<FirstUse>,
+    pub first_uses: FirstUses,
 }
 
 impl Outcome {
@@ -79,7 +79,8 @@ impl Outcome {
     }
 }
 
-/// Binds all symbols that the relocations of `image`, the group's member of index `member`, name.
+/// Binds all symbols that the relocations of `image`, the group's member of index `member`, name. The members
+/// are bound in the order of `ld.so`: unique definitions are those that the first reference is bound to.
 pub(crate) fn bind(
     image: &Image<'_>,
     member: usize,
@@ -146,6 +147,29 @@ pub(crate) fn bind_call(
     scope.host.check_memory()?;
     outcome.depend_on(definition.dependency)?;
     Ok(call.unwrap_or(definition.target))
+}
+
+/// The definition that counts where a member's unique one was found: the first of that name that a reference of
+/// the group was bound to. A `DT_SYMBOLIC` member finds another than the members before it.
+fn first_use(
+    name: &SymbolName<'_>,
+    found: Definition,
+    may_use: impl Fn(usize) -> bool,
+    outcome: &mut Outcome,
+) -> Result<Definition, Error> {
+    if let Some(symbol) = found.unique
+        && let Target::Member { member, .. } | Target::MemberTls { member, .. } = found.target
+    {
+        if let Some(first) = outcome.first_uses.get(name.bytes()) {
+            let is_usable = may_use(first.member);
+            let first = Definition::of_member(first.member, &first.symbol);
+            return Ok(if is_usable { first } else { found });
+        }
+        require_memory()?;
+        let name = try_copy(name.bytes())?.into_boxed_slice();
+        outcome.first_uses.insert(name, FirstUse { member, symbol });
+    }
+    Ok(found)
 }
 
 /// An image's own definitions, which most of its references are bound to without a search.
@@ -364,7 +388,8 @@ impl<'a> Binder<'a> {
             }
             _ if is_own => return Ok(Resolved { definition: own(), call: None }),
             Some(definition) => {
-                self.note_first_use(&name, &definition, outcome)?;
+                let may_use = |member| !self.scope.is_of_system(member) || may_use_host();
+                let definition = first_use(&name, definition, may_use, outcome)?;
                 return Ok(Resolved { definition, call: None });
             }
             None => {}
@@ -415,21 +440,5 @@ impl<'a> Binder<'a> {
         } else {
             outcome.missing.try_push(MissingSymbol { name, version, needed_by: image })
         }
-    }
-
-    /// Notes a unique definition that is a member's own.
-    fn note_first_use(
-        &self,
-        name: &SymbolName<'_>,
-        found: &Definition,
-        outcome: &mut Outcome,
-    ) -> Result<(), Error> {
-        if let Some(symbol) = found.unique
-            && let Target::Member { member, .. } | Target::MemberTls { member, .. } = found.target
-        {
-            let name = try_copy(name.bytes())?.into_boxed_slice();
-            outcome.first_uses.try_push(FirstUse { name, member, symbol })?;
-        }
-        Ok(())
     }
 }

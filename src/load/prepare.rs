@@ -33,7 +33,7 @@ use crate::images::group::{CallBinder, Context, Dependency, LoadGroup, Needs, Pr
 use crate::images::namespace::Namespace;
 use crate::images::policy::Policy;
 use crate::images::scope::Scope;
-use crate::images::unique::FirstUse;
+use crate::images::unique::FirstUses;
 use crate::link::bind::{self, Outcome};
 use crate::link::bound::Bound;
 use crate::link::prelink::Prelinked;
@@ -60,7 +60,7 @@ pub(crate) struct Prepared<'d> {
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
     pub static_tls: BTreeSet<usize>,
     /// Unique definitions of members that become the process's.
-    pub first_uses: Vec<FirstUse>,
+    pub first_uses: FirstUses,
     /// Its exports are visible to images loaded later.
     pub global: bool,
     /// By index of member: the symfile of each instance.
@@ -106,6 +106,7 @@ pub(crate) struct Member<'d> {
 
 /// The page plan and the bindings of a member.
 struct Binding {
+    member: usize,
     plan: Plan,
     lazy: bool,
     bound: Bound,
@@ -116,6 +117,7 @@ struct GroupBinding {
     bindings: Vec<Binding>,
     outcome: Outcome,
     searchlist: Vec<Provider>,
+    init_order: Vec<usize>,
 }
 
 impl Settings {
@@ -156,28 +158,35 @@ impl Settings {
             true => try_collect(parsed.iter().map(|member| member.of_system))?,
             false => Vec::new(),
         };
+        let init_order = init_order(parsed, &searchlist)?;
         let scope = self.lookup_scope(searchlist, members, of_system)?;
         check_versions(parsed, &scope)?;
 
         let page = PageSize::current();
         let mut outcome = Outcome::default();
         let mut bindings = try_vec(parsed.len())?;
-        for (index, Parsed { name, image, .. }) in parsed.iter().enumerate() {
-            require_memory_for_next(index)?;
+        for (count, &index) in init_order.iter().enumerate() {
+            require_memory_for_next(count)?;
+            let Parsed { name, image, .. } = member(parsed, index);
             let in_image = |error: Error| error.in_image(name);
             let plan = Plan::new(&image.decoded, image.bytes().len(), page).map_err(in_image)?;
             let lazy = self.lazy && may_bind_lazily(image, &plan);
             let bound = bind::bind(image, index, name, &MACHINE, &scope, lazy, &mut outcome);
-            bindings.push(Binding { plan, lazy, bound: bound.map_err(in_image)? });
+            bindings.push(Binding { member: index, plan, lazy, bound: bound.map_err(in_image)? });
         }
+        bindings.sort_unstable_by_key(|binding| binding.member);
+        // Errors tell of the root first.
+        let at = |name: &str| parsed.iter().position(|member| *member.name == *name);
         if !outcome.refused.is_empty() {
+            outcome.refused.sort_by_key(|refused| at(&refused.requested_by));
             let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
             return Err(Error::RefusedImports { image, symbols: outcome.refused });
         }
         if !outcome.missing.is_empty() {
+            outcome.missing.sort_by_key(|missing| at(&missing.needed_by));
             return Err(missing(parsed, vec![], vec![], outcome.missing));
         }
-        Ok(GroupBinding { bindings, outcome, searchlist: scope.into_searchlist() })
+        Ok(GroupBinding { bindings, outcome, searchlist: scope.into_searchlist(), init_order })
     }
 
     /// Copies of libraries that the system opened for the group, and that lack room in every thread for
@@ -219,15 +228,14 @@ impl Settings {
         group: GroupBinding,
         instances: Instances,
     ) -> Result<Prepared<'d>, Error> {
-        let GroupBinding { bindings, outcome, searchlist } = group;
-        let init_order = init_order(&parsed, &searchlist)?;
+        let GroupBinding { bindings, outcome, searchlist, init_order } = group;
         parsed.iter().try_for_each(|member| (self.cover)(&member.needed))?;
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let count = parsed.len();
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
-        for (parsed, Binding { plan, lazy, bound }) in parsed.into_iter().zip(bindings) {
+        for (parsed, Binding { plan, lazy, bound, .. }) in parsed.into_iter().zip(bindings) {
             let Parsed { name, image, needed, filtees, search_path, file, of_system } = parsed;
             require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());

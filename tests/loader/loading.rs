@@ -746,6 +746,52 @@ fn unique_definitions_are_one_in_the_process() {
     });
 }
 
+/// A `DT_SYMBOLIC` library finds its own definition first, those that need it find theirs. `ld.so` relocates what
+/// is needed first, so its definition is everybody's.
+#[test]
+fn unique_definitions_are_one_in_a_group_with_a_symbolic_member() {
+    isolated(|| {
+        let flags = ["-O2", "-Wl,-Bsymbolic", "-Dholder=inner", "-Dcounted=inner_counted"];
+        let needed = build("g++", "loading/unique.cpp", &flags);
+        let path = needed.to_str().unwrap();
+        let linked = ["-O1", "-Wl,--push-state,--no-as-needed", path, "-Wl,--pop-state"];
+        let root = build("g++", "loading/unique.cpp", &linked);
+        let file = fs::read(&needed).unwrap();
+        let elf = Elf::parse(&file).unwrap();
+        let is_bound = |index: usize| elf.dynrelas.iter().any(|rela| rela.r_sym == index);
+        let mut symbols = elf.dynsyms.iter().enumerate();
+        assert!(symbols.any(|(index, it)| it.st_bind() == STB_GNU_UNIQUE && is_bound(index)));
+        // SAFETY: `int *(void)`, in both.
+        let place = |function: *mut c_void| unsafe {
+            std::mem::transmute::<*mut c_void, extern "C" fn() -> *mut c_int>(function)()
+        };
+        let names = [("holder", "inner"), ("counted", "inner_counted")];
+        let loader = Loader::new().provide(path, file.clone());
+        let library = load_and_run(&loader, &fs::read(&root).unwrap(), "a symbolic member");
+        for (outer, inner) in names {
+            // SAFETY: only called as above.
+            let of = |name| unsafe { library.get::<*mut c_void>(name) }.unwrap().as_raw_ptr();
+            assert_eq!(place(of(outer)), place(of(inner)), "{outer}");
+            let own = library.address_range();
+            assert!(!own.contains(&place(of(outer)).addr()), "{outer}: the root's");
+        }
+        drop(library);
+        let opened = Opened::new(&root, RTLD_NOW);
+        for (outer, inner) in names {
+            let places = [outer, inner].map(|name| place(opened.symbol(name, None)));
+            assert_eq!(places[0], places[1], "dlopen: {outer}");
+        }
+        let theirs = Opened::new(&needed, RTLD_NOW);
+        let bias = theirs.load_bias();
+        let holder = elf
+            .dynsyms
+            .iter()
+            .find(|it| elf.dynstrtab.get_at(it.st_name) == Some("_ZN6HolderILi1EE5valueE"));
+        let expected = bias + holder.unwrap().st_value as usize;
+        assert_eq!(place(opened.symbol("holder", None)).addr(), expected, "dlopen");
+    });
+}
+
 /// GNU's `ld` notes in the ELF header that a library has unique definitions; what rewrites a library, as wheels
 /// are, may lose that, and `ld.so` does not look there.
 #[test]
