@@ -22,6 +22,8 @@ pub struct Outcome {
     pub system: Result<(), String>,
     pub memdl: Result<(), String>,
     pub resident: bool,
+    /// Loaded with its folder as `LD_LIBRARY_PATH`.
+    pub in_its_folder: bool,
     pub symbols: usize,
     pub words: usize,
     pub reasons: BTreeMap<Reason, usize>,
@@ -33,6 +35,17 @@ pub struct Outcome {
 }
 
 pub fn compare(path: &Path, folder: &Path, options: &Options) -> Result<Outcome> {
+    let outcome = compare_with(path, folder, options)?;
+    if outcome.system.is_ok() || outcome.memdl.is_ok() || options.library_path.is_some() {
+        return Ok(outcome);
+    }
+    let library_path = path.parent().map(|folder| folder.as_os_str().to_owned());
+    let again = compare_with(path, folder, &Options { library_path, ..options.clone() })?;
+    let is_loaded = again.system.is_ok() || again.memdl.is_ok();
+    Ok(if is_loaded { Outcome { in_its_folder: true, ..again } } else { outcome })
+}
+
+fn compare_with(path: &Path, folder: &Path, options: &Options) -> Result<Outcome> {
     let started = Instant::now();
     let system = spawn("dlopen", path, &folder.join("dlopen"), options)?;
     let memdl = spawn("memdl", path, &folder.join("memdl"), options)?;
@@ -42,6 +55,7 @@ pub fn compare(path: &Path, folder: &Path, options: &Options) -> Result<Outcome>
         system: side(&system),
         memdl: side(&memdl),
         resident: system.resident,
+        in_its_folder: false,
         symbols: 0,
         words: 0,
         reasons: BTreeMap::new(),

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release -p corpus -- [FOLDER|WHEEL]... [--packages NAME...] [--recursive]
 //!                                  [--only NAME] [--json FILE] [--jobs N] [--seconds N]
-//!                                  [--with LIBRARY] [--keep FOLDER]
+//!                                  [--with LIBRARY] [--keep FOLDER] [--library-path FOLDERS]
 //! ```
 //!
 //! `--with LIBRARY`, which may be repeated, has `dlopen` open that library with `RTLD_GLOBAL` in both
@@ -13,6 +13,10 @@
 //! A wheel is a package of PyPI: `--packages` fetches wheels by name, with pip, for the `python3` that is
 //! found; a file that ends in `.whl`, or a folder with such files, is taken as it is. Wheels are unpacked
 //! into a temporary folder, or the one of `--keep`, which later runs use again. See `README.md` here.
+//!
+//! A library that both refuse is compared once more, with its own folder as `LD_LIBRARY_PATH`, unless
+//! `--library-path` says something else: what a package brings along finds its neighbours by the search path
+//! of the module that needs it.
 //!
 //! Each library is loaded in two child processes (this program again; nothing else is in them):
 //! one calls `dlopen(path, RTLD_NOW | RTLD_LOCAL)`, the other
@@ -83,7 +87,7 @@ use crate::wheels::{Wheels, is_wheel};
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// Compares how dlopen and memdl load every shared library of a folder or a wheel.
-#[derive(Parser)]
+#[derive(Parser, Clone)]
 struct Options {
     /// Folders with shared libraries or wheels, and wheels
     #[arg(required_unless_present = "packages")]
@@ -112,6 +116,9 @@ struct Options {
     /// Open LIBRARY with RTLD_GLOBAL in each process first (may be repeated)
     #[arg(long, value_name = "LIBRARY")]
     with: Vec<OsString>,
+    /// Set LD_LIBRARY_PATH in each process
+    #[arg(long, value_name = "FOLDERS")]
+    library_path: Option<OsString>,
 }
 
 impl Options {

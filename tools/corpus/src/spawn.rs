@@ -62,6 +62,7 @@ pub fn spawn(how: &str, path: &Path, folder: &Path, options: &Options) -> Result
         .env("TMPDIR", folder)
         .env("XDG_RUNTIME_DIR", folder)
         .env("LC_ALL", "C")
+        .envs(options.library_path.as_ref().map(|path| ("LD_LIBRARY_PATH", path)))
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
