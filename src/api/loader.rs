@@ -45,8 +45,7 @@ pub enum Binding {
 ///
 /// let loader = memdl::Loader::new()
 ///     .name("thumbnailer-7f3a")
-///     .define("host_log", host_log as *const std::ffi::c_void)
-///     .system_libraries(true);
+///     .define("host_log", host_log as *const std::ffi::c_void);
 /// // SAFETY: we trust this library's constructors.
 /// let library = unsafe { loader.load(&bytes)? };
 /// # Ok(()) }

@@ -32,3 +32,23 @@ impl Machine {
         self.reloc_kinds.get(r_type as usize).copied().flatten()
     }
 }
+
+/// The usual name of a machine, by gABI `e_machine`.
+pub(crate) fn machine_name(e_machine: u16) -> Option<&'static str> {
+    Some(match e_machine {
+        2 | 43 => "SPARC",
+        3 => "x86 (32 bits)",
+        8 => "MIPS",
+        20 => "PowerPC",
+        21 => "PowerPC64",
+        22 => "s390",
+        40 => "ARM (32 bits)",
+        50 => "IA-64",
+        62 => "x86-64",
+        183 => "AArch64",
+        243 => "RISC-V",
+        247 => "BPF",
+        258 => "LoongArch",
+        _ => return None,
+    })
+}

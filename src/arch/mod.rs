@@ -9,7 +9,7 @@ mod machine;
 mod reloc_kind;
 pub(crate) mod x86_64;
 
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, machine_name};
 pub(crate) use reloc_kind::RelocKind;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{

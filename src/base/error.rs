@@ -369,6 +369,13 @@ impl fmt::Display for MissingListing<'_> {
                 f.write_str(", or let memdl open it with Loader::system_libraries(true)")?;
             }
         }
+        // Its own name for the C library; Alpine's packages have it.
+        let of_musl = |library: &&MissingLibrary| {
+            library.name.starts_with("libc.musl-") || library.name.starts_with("ld-musl-")
+        };
+        if let Some(library) = self.libraries.iter().find(of_musl) {
+            write!(f, "; {} was built for musl, and this process runs glibc", library.needed_by)?;
+        }
         if !self.versions.is_empty() {
             f.write_str(": needs versions that are not there:")?;
             for (index, missing) in self.versions.iter().enumerate() {
@@ -414,6 +421,17 @@ mod tests {
             ["libx.so", "liby.so (needed by b)", "provide", "depends_on", "system_libraries"]
         {
             assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_library_for_musl_is_called_that() {
+        let library =
+            |name: &str| MissingLibrary { name: name.into(), needed_by: "a".into(), reason: None };
+        for (name, expected) in [("libc.musl-x.so.1", true), ("libc.so.6", false)] {
+            let (libraries, versions, symbols) = (vec![library(name)], vec![], vec![]);
+            let error = Error::Missing { image: "a".into(), libraries, versions, symbols };
+            assert_eq!(error.to_string().contains("a was built for musl"), expected, "{error}");
         }
     }
 

@@ -13,8 +13,9 @@ use goblin::elf64::header::{
 };
 use goblin::elf64::program_header::SIZEOF_PHDR;
 
-use crate::arch::Machine;
+use crate::arch::{self, Machine};
 use crate::base::error::{Error, Place};
+use crate::elf::foreign;
 use crate::elf::read::{u16_at, u32_at};
 
 /// The largest `EI_ABIVERSION` of a GNU image that glibc accepts.
@@ -32,6 +33,9 @@ pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
         return malformed("no bytes at all".into());
     }
     if !bytes.starts_with(ELFMAG) {
+        if let Some(format) = foreign::format_of(bytes) {
+            return malformed(format!("not an ELF file, but {format}"));
+        }
         let start: Vec<u8> = bytes.iter().take(4).copied().collect();
         return malformed(format!("not an ELF file: it starts with {start:02x?}, not 7f 45 4c 46"));
     }
@@ -44,10 +48,14 @@ pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
     check_ident(bytes)?;
     let half = |offset| u16_at(bytes, offset).unwrap_or(0);
     if half(18) != machine.e_machine {
-        let (is, want, name) = (half(18), machine.e_machine, machine.name);
-        return Err(Error::unsupported(format!(
-            "an image for another machine: e_machine is {is}, {name} is {want}"
-        )));
+        let (is, name) = (half(18), machine.name);
+        let what = match arch::machine_name(is) {
+            Some(other) => format!("an image for {other}; this process is {name}"),
+            None => {
+                format!("an image for another machine: e_machine is {is}; this process is {name}")
+            }
+        };
+        return Err(Error::unsupported(what));
     }
     match half(16) {
         ET_DYN => {}
@@ -144,7 +152,8 @@ mod tests {
             (16, 1, "ET_REL"),
             (16, 2, "ET_EXEC"),
             (16, 4, "e_type is 4"),
-            (18, 3, "e_machine is 3"),
+            (18, 3, "an image for x86 (32 bits)"),
+            (18, 1, "e_machine is 1"),
             (20, 0, "ELF version 0"),
             (54, 32, "e_phentsize is 32"),
         ] {

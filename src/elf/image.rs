@@ -14,6 +14,7 @@ use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::Error;
 use crate::base::limits::{self, Limits};
 use crate::elf::decoded::Decoded;
+use crate::elf::foreign;
 use crate::elf::header;
 use crate::elf::program_headers::ProgramHeaders;
 use crate::elf::read::ReadAt;
@@ -37,9 +38,17 @@ impl<B: Deref<Target = [u8]>> Image<B> {
     ) -> Result<Image<B>, Error> {
         limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
         header::check(&bytes, machine)?;
-        let headers = ProgramHeaders::parse(&bytes, page, limits)?;
-        let decoded = Decoded::parse(&bytes, headers, machine, limits)?;
-        Ok(Image { bytes, decoded: Arc::new(decoded) })
+        let headers = ProgramHeaders::parse(&bytes, page, limits);
+        let decoded = headers.and_then(|it| Decoded::parse(&bytes, it, machine, limits));
+        match decoded {
+            Ok(decoded) => Ok(Image { bytes, decoded: Arc::new(decoded) }),
+            Err(Error::Malformed { .. }) if foreign::is_debug_file(&bytes) => {
+                let what = "a file with the debug information of a library, without its code: pass the \
+                            library, and this file to Loader::debug_info";
+                Err(Error::unsupported(what))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The received bytes.

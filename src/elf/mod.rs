@@ -8,6 +8,7 @@
 //! * `symbol_table`: the dynamic symbols, with `symbol`, `gnu_hash`, `sysv_hash` and `versions`; `lookup`
 //!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
 //! * `plan`: the pages of an image. `eh_frame`: its call frame information.
+//! * `foreign`: what bytes are that are no ELF file.
 //! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
 //!   gABI's numbers, for other folders.
 
@@ -17,6 +18,7 @@ pub(crate) mod constants;
 pub(crate) mod decoded;
 pub(crate) mod dynamic;
 pub(crate) mod eh_frame;
+mod foreign;
 mod gnu_hash;
 mod header;
 pub(crate) mod image;
