@@ -41,37 +41,44 @@ type Text = Cow<'static, CStr>;
 /// The text of `dlerror` where there is no memory for another.
 const NO_MEMORY: &CStr = c"out of memory";
 
+/// Does nothing while the thread ends, once its thread-local variables are gone: destructors call `dlclose`.
+fn set_error(text: Option<Text>) {
+    // The former text is freed once nothing is borrowed.
+    drop(ERROR.try_with(|error| std::mem::replace(&mut error.borrow_mut().0, text)));
+}
+
 pub(super) fn fail(text: impl Display) -> *mut c_void {
     let text = try_format(format_args!("{}", Escaped(text)));
     let text = match text.and_then(|text| try_c_string(text.as_bytes())) {
         Ok(text) => Cow::Owned(text.unwrap_or_default()),
         Err(_) => Cow::Borrowed(NO_MEMORY),
     };
-    ERROR.with_borrow_mut(|error| error.0 = Some(text));
+    set_error(Some(text));
     ptr::null_mut()
 }
 
 pub(super) fn no_memory() -> *mut c_void {
-    ERROR.with_borrow_mut(|error| error.0 = Some(Cow::Borrowed(NO_MEMORY)));
+    set_error(Some(Cow::Borrowed(NO_MEMORY)));
     ptr::null_mut()
 }
 
 /// Discards the error that `dlerror` would report next, memdl's or the C library's: each call replaces what the
 /// call before it left, whoever answers it.
 pub(super) fn forget_error() {
-    ERROR.with_borrow_mut(|error| error.0 = None);
+    set_error(None);
     // SAFETY: no preconditions.
     unsafe { libc::dlerror() };
 }
 
 /// `dlerror`.
 pub(super) extern "C" fn dlerror() -> *mut c_char {
-    let ours = ERROR.with_borrow_mut(|error| {
+    let ours = ERROR.try_with(|error| {
+        let error = &mut *error.borrow_mut();
         error.1 = error.0.take()?;
         Some(error.1.as_ptr().cast_mut())
     });
     // SAFETY: no preconditions.
-    ours.unwrap_or_else(|| unsafe { libc::dlerror() })
+    ours.ok().flatten().unwrap_or_else(|| unsafe { libc::dlerror() })
 }
 
 arch::with_return_address! {

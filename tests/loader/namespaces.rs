@@ -858,3 +858,48 @@ fn what_an_image_opens_sees_the_libraries_that_it_needs() {
         }
     });
 }
+
+/// A thread that ends runs destructors that open, look up and close, after memdl's own variables of that thread
+/// are gone.
+#[test]
+fn destructors_of_a_thread_open_and_close() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let core = r#"
+            #include <dlfcn.h>
+            #include <pthread.h>
+            static const char *path;
+            static pthread_key_t key;
+            static int found;
+            int core_get(void) { return 42; }
+            static void end(void *former) {
+                void *handle = dlopen(path, RTLD_NOW);
+                if (!handle || dlopen("/none/libnone.so", RTLD_NOW) || dlsym(handle, "none")) return;
+                dlerror();
+                int (*plugin)(void) = (int (*)(void))dlsym(handle, "plugin");
+                found = plugin();
+                if (dlclose(handle) || dlclose(former)) found = 1;
+            }
+            static void *thread(void *none) {
+                void *handle = dlopen(path, RTLD_NOW);
+                dlsym(handle, "none");
+                pthread_setspecific(key, handle);
+                return 0;
+            }
+            int run(const char *plugin, int flags) {
+                pthread_t id;
+                path = plugin;
+                pthread_key_create(&key, end);
+                pthread_create(&id, 0, thread, 0);
+                pthread_join(id, 0);
+                return found;
+            }
+        "#;
+        let image = folder.named("libcore.so", core, &[]);
+        let plugin = "int core_get(void); int plugin(void) { return core_get(); }";
+        let plugin = folder.named("libplugin.so", plugin, &["-lcore", RUNPATH]);
+        let body =
+            |how: How| how.load(&image, RTLD_NOW).call_with("run", plugin.to_str().unwrap(), 0);
+        assert_eq!(both(body), expect(42));
+    });
+}
