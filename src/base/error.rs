@@ -24,7 +24,7 @@ use crate::base::escape::Escaped;
 #[non_exhaustive]
 pub enum Error {
     /// The bytes are not a well-formed shared library.
-    #[error("{}: malformed image: {} ({at})", Escaped(image), Escaped(what))]
+    #[error("{}malformed image: {} ({at})", In(image), Escaped(what))]
     Malformed {
         /// The image's name.
         image: String,
@@ -35,7 +35,7 @@ pub enum Error {
     },
 
     /// The image may be well-formed, but memdl does not support it.
-    #[error("{}: not supported: {}", Escaped(image), Escaped(what))]
+    #[error("{}not supported: {}", In(image), Escaped(what))]
     Unsupported {
         /// The image's name.
         image: String,
@@ -46,8 +46,8 @@ pub enum Error {
     /// The image needs a level of the instruction set that this processor does not have
     /// (`GNU_PROPERTY_X86_ISA_1_NEEDED`; `ld.so`: "CPU ISA level is lower than required").
     #[error(
-        "{}: needs a processor of level {}{}; supply a build for another level",
-        Escaped(image),
+        "{}needs a processor of level {}{}; supply a build for another level",
+        In(image),
         Escaped(level),
         Escaped(Lacking(lacking))
     )]
@@ -75,7 +75,7 @@ pub enum Error {
     },
 
     /// The host's verifier ([`Loader::verify`](crate::Loader::verify)) refuses the bytes.
-    #[error("{}: refused by the verifier: {}", Escaped(image), Escaped(reason))]
+    #[error("{}refused by the verifier: {}", In(image), Escaped(reason))]
     Refused {
         /// The image's name.
         image: String,
@@ -95,7 +95,7 @@ pub enum Error {
     },
 
     /// A lookup by name found nothing.
-    #[error("{}: no symbol `{}`{}", Escaped(image), Escaped(symbol), Escaped(AtVersion(version)))]
+    #[error("{}no symbol `{}`{}", In(image), Escaped(symbol), Escaped(AtVersion(version)))]
     SymbolNotFound {
         /// The library that was searched.
         image: String,
@@ -106,7 +106,7 @@ pub enum Error {
     },
 
     /// The operating system refused an operation.
-    #[error("{}: {}: {}", Escaped(image), Escaped(what), Escaped(source))]
+    #[error("{}{}: {}", In(image), Escaped(what), Escaped(source))]
     System {
         /// The image's name.
         image: String,
@@ -117,7 +117,7 @@ pub enum Error {
     },
 
     /// There is not enough memory for the image.
-    #[error("{}: out of memory: cannot allocate {bytes} bytes", Escaped(image))]
+    #[error("{}out of memory: cannot allocate {bytes} bytes", In(image))]
     OutOfMemory {
         /// The image's name; empty where there is no memory for the name either.
         image: String,
@@ -127,11 +127,7 @@ pub enum Error {
 
     /// The file that was given to [`Loader::debug_info`](crate::Loader::debug_info) belongs to another
     /// image.
-    #[error(
-        "{}: the separate debug information is not this image's: {}",
-        Escaped(image),
-        Escaped(what)
-    )]
+    #[error("{}the separate debug information is not this image's: {}", In(image), Escaped(what))]
     DebugInfo {
         /// The image's name.
         image: String,
@@ -140,7 +136,7 @@ pub enum Error {
     },
 
     /// The image exceeds one of the caller's [`Limits`](crate::Limits).
-    #[error("{}: limit exceeded: {what} is {needed}, the limit is {limit}", Escaped(image))]
+    #[error("{}limit exceeded: {what} is {needed}, the limit is {limit}", In(image))]
     Limit {
         /// The image's name.
         image: String,
@@ -309,6 +305,37 @@ impl fmt::Display for AtVersion<'_> {
     }
 }
 
+/// An image's name and a colon; nothing for an image without a name.
+struct In<'a>(&'a str);
+
+impl fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", Escaped(self.0)) }
+    }
+}
+
+/// The number of items of a list that a text shows. The fields have all.
+const SHOWN: usize = 20;
+
+/// Writes a list in the order of its names, each once, and how many more there are.
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    name: impl Fn(&T) -> &str,
+    write: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    let mut sorted: Vec<&T> = items.iter().collect();
+    sorted.sort_by(|a, b| name(a).cmp(name(b)));
+    for (index, item) in sorted.iter().take(SHOWN).enumerate() {
+        f.write_str(if index == 0 { " " } else { ", " })?;
+        write(f, item)?;
+    }
+    match sorted.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => write!(f, ", and {more} more"),
+    }
+}
+
 /// The text of [`Error::RefusedImports`].
 struct RefusedListing<'a> {
     image: &'a str,
@@ -317,21 +344,26 @@ struct RefusedListing<'a> {
 
 impl fmt::Display for RefusedListing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: the host does not allow these imports:", self.image)?;
-        for (index, symbol) in self.symbols.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma} {}{}", symbol.name, AtVersion(&symbol.version))?;
-            if symbol.requested_by != self.image {
-                write!(f, " (by {})", symbol.requested_by)?;
-            }
-        }
+        write!(f, "{}the host does not allow these imports:", In(self.image))?;
+        list(
+            f,
+            self.symbols,
+            |symbol| &symbol.name,
+            |f, symbol| {
+                write!(f, "{}{}", symbol.name, AtVersion(&symbol.version))?;
+                match symbol.requested_by == self.image {
+                    true => Ok(()),
+                    false => write!(f, " (by {})", symbol.requested_by),
+                }
+            },
+        )?;
         f.write_str(
             "; allow them with Loader::imports(..), or supply others with Loader::define(name, address)",
         )
     }
 }
 
-/// The text of [`Error::Missing`]: everything that is missing, and the ways to supply it.
+/// The text of [`Error::Missing`]: what is missing, and the ways to supply it.
 struct MissingListing<'a> {
     image: &'a str,
     libraries: &'a [MissingLibrary],
@@ -344,58 +376,91 @@ impl MissingListing<'_> {
     fn by<'a>(&self, needed_by: &'a str) -> Cow<'a, str> {
         if needed_by == self.image { "".into() } else { format!(" (needed by {needed_by})").into() }
     }
+
+    fn libraries(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("needs libraries that are not there:")?;
+        list(
+            f,
+            self.libraries,
+            |library| &library.name,
+            |f, library| {
+                write!(f, "{}{}", library.name, self.by(&library.needed_by))?;
+                match &library.reason {
+                    Some(reason) => write!(f, " [{reason}]"),
+                    None => Ok(()),
+                }
+            },
+        )?;
+        f.write_str(
+            "; supply each with Loader::provide(name, bytes), Loader::provider(..) or \
+             Loader::depends_on(&library)",
+        )?;
+        let is_forbidden = |library: &MissingLibrary| {
+            library.reason.as_ref().is_none_or(|it| it.contains("system_libraries(false)"))
+        };
+        if self.libraries.iter().any(is_forbidden) {
+            f.write_str(", or let memdl open it with Loader::system_libraries(true)")?;
+        }
+        // musl's own name for the C library; Alpine's packages have it.
+        let of_musl = |library: &&MissingLibrary| {
+            library.name.starts_with("libc.musl-") || library.name.starts_with("ld-musl-")
+        };
+        match self.libraries.iter().find(of_musl) {
+            Some(library) => {
+                write!(f, "; {} was built for musl, and this process runs glibc", library.needed_by)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn versions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("needs versions that are not there:")?;
+        list(
+            f,
+            self.versions,
+            |missing| &missing.version,
+            |f, missing| {
+                let by = self.by(&missing.needed_by);
+                write!(f, "`{}' in {}{by}", missing.version, missing.library)
+            },
+        )?;
+        f.write_str("; the library in this process is older than the one it was linked with")
+    }
+
+    fn symbols(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("undefined symbols:")?;
+        list(
+            f,
+            self.symbols,
+            |symbol| &symbol.name,
+            |f, symbol| {
+                let version = AtVersion(&symbol.version);
+                write!(f, "{}{version}{}", symbol.name, self.by(&symbol.needed_by))
+            },
+        )?;
+        f.write_str(
+            "; supply them with Loader::define(name, address), Loader::resolver(..), or a library \
+             that defines them",
+        )
+    }
 }
 
 impl fmt::Display for MissingListing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.image)?;
+        write!(f, "{}", In(self.image))?;
+        let mut separator = "";
         if !self.libraries.is_empty() {
-            f.write_str(": needs libraries that are not there:")?;
-            for (index, library) in self.libraries.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                write!(f, "{comma} {}{}", library.name, self.by(&library.needed_by))?;
-                if let Some(reason) = &library.reason {
-                    write!(f, " [{reason}]")?;
-                }
-            }
-            f.write_str(
-                "; supply each with Loader::provide(name, bytes), Loader::provider(..) or \
-                 Loader::depends_on(&library)",
-            )?;
-            let is_forbidden = |library: &MissingLibrary| {
-                library.reason.as_ref().is_none_or(|it| it.contains("system_libraries(false)"))
-            };
-            if self.libraries.iter().any(is_forbidden) {
-                f.write_str(", or let memdl open it with Loader::system_libraries(true)")?;
-            }
-        }
-        // Its own name for the C library; Alpine's packages have it.
-        let of_musl = |library: &&MissingLibrary| {
-            library.name.starts_with("libc.musl-") || library.name.starts_with("ld-musl-")
-        };
-        if let Some(library) = self.libraries.iter().find(of_musl) {
-            write!(f, "; {} was built for musl, and this process runs glibc", library.needed_by)?;
+            self.libraries(f)?;
+            separator = ": ";
         }
         if !self.versions.is_empty() {
-            f.write_str(": needs versions that are not there:")?;
-            for (index, missing) in self.versions.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                let by = self.by(&missing.needed_by);
-                write!(f, "{comma} `{}' in {}{by}", missing.version, missing.library)?;
-            }
-            f.write_str("; the library in this process is older than the one it was linked with")?;
+            f.write_str(separator)?;
+            self.versions(f)?;
+            separator = ": ";
         }
         if !self.symbols.is_empty() {
-            f.write_str(": undefined symbols:")?;
-            for (index, symbol) in self.symbols.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                let version = AtVersion(&symbol.version);
-                write!(f, "{comma} {}{version}{}", symbol.name, self.by(&symbol.needed_by))?;
-            }
-            f.write_str(
-                "; supply them with Loader::define(name, address), Loader::resolver(..), or a library \
-                 that defines them",
-            )?;
+            f.write_str(separator)?;
+            self.symbols(f)?;
         }
         Ok(())
     }
@@ -433,6 +498,24 @@ mod tests {
             let error = Error::Missing { image: "a".into(), libraries, versions, symbols };
             assert_eq!(error.to_string().contains("a was built for musl"), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_cut() {
+        let symbol = |index: usize| MissingSymbol {
+            name: format!("symbol_{index:03}"),
+            version: None,
+            needed_by: "a".into(),
+        };
+        let symbols: Vec<_> = (0..50).rev().map(symbol).collect();
+        let (libraries, versions) = (vec![], vec![]);
+        let error = Error::Missing { image: String::new(), libraries, versions, symbols };
+        let text = error.to_string();
+        let start = "undefined symbols: symbol_000 (needed by a), symbol_001 (needed by a), ";
+        assert!(text.starts_with(start) && text.contains("symbol_019"), "{text}");
+        assert!(!text.contains("symbol_020") && text.contains(", and 30 more; "), "{text}");
+        let Error::Missing { symbols, .. } = error else { unreachable!() };
+        assert_eq!(symbols.len(), 50);
     }
 
     #[test]

@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(try_collect(0..3).unwrap(), [0, 1, 2]);
         let failed: Result<Vec<u8>, Error> =
             try_collect_ok([Ok(1), Err(Error::unsupported("x")), Ok(2)]);
-        assert_eq!(failed.unwrap_err().to_string(), ": not supported: x");
+        assert_eq!(failed.unwrap_err().to_string(), "not supported: x");
         let mut grown = vec![1];
         grown.try_push(2).unwrap();
         grown.try_append(&[3]).unwrap();
