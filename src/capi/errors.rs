@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn without_memory_the_text_takes_none() {
         assert!(noted::<()>(Err(crate::Error::out_of_memory(7).into())).is_none());
-        assert_eq!(last_error().as_deref(), Some(": out of memory: cannot allocate 7 bytes"));
+        assert_eq!(last_error().as_deref(), Some("out of memory: cannot allocate 7 bytes"));
         NO_MEMORY.set(true);
         assert_eq!(last_error().as_deref(), Some("out of memory"));
         assert_eq!(last_error(), None);
