@@ -177,6 +177,8 @@ pub(crate) struct LoadedImage {
     pub(crate) search_path: SearchPath,
     /// The file that it was read from by memdl.
     pub(crate) file: Option<FileId>,
+    /// The name that it was searched by.
+    pub(crate) alias: Option<Arc<[u8]>>,
     pub(crate) debug: DebugRegistration,
     pub(crate) _profile: Option<profile::Registration>,
     /// Its debug information, as far as backtraces have read it.
@@ -461,7 +463,7 @@ impl LoadGroup {
 impl LoadedImage {
     /// Whether a `DT_NEEDED` entry of this name means this image.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
-        self.decoded.is_called(&self.name, name)
+        self.decoded.is_called(&self.name, name) || self.alias.as_deref() == Some(name)
     }
 
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {

@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
@@ -38,6 +38,9 @@ struct Loading {
     /// A child of `fork` has no other thread that could go on.
     process: u32,
 }
+
+/// The longest wait of a thread for another one that loads the same file.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The right to load a file into a namespace, for one thread at a time.
 pub(crate) struct Claim<'n, G> {
@@ -76,14 +79,18 @@ impl<G> Namespace<G> {
 
     /// Waits until no other thread loads this file, so that a file that is opened by two threads at once is
     /// loaded once: search for it afterwards.
+    ///
+    /// It does not wait for ever: the other thread may wait for `ld.so`'s lock, which this one holds if
+    /// constructors of `ld.so`'s libraries are on its stack. Then the file may be loaded twice.
     pub(crate) fn claim(&self, file: FileId) -> Result<Claim<'_, G>, Error> {
         let (thread, process) = (thread::current().id(), std::process::id());
         let loading = Loading { file, thread, process };
         let is_other =
             |it: &Loading| it.file == file && it.process == process && it.thread != thread;
+        let start = Instant::now();
         loop {
             let mut state = self.state.lock();
-            if !state.loading.iter().any(is_other) {
+            if !state.loading.iter().any(is_other) || start.elapsed() > MAX_WAIT {
                 state.loading.try_push(loading)?;
                 return Ok(Claim { namespace: self, loading });
             }

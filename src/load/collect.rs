@@ -54,8 +54,17 @@ pub(super) struct Parsed<'d> {
     pub search_path: SearchPath,
     /// The file that it was read from.
     pub file: Option<FileId>,
+    /// The name that it was searched by.
+    pub alias: Option<Arc<[u8]>>,
     /// It is a copy of a library of the system.
     pub of_system: bool,
+}
+
+impl Parsed<'_> {
+    /// Whether a `DT_NEEDED` entry of this name means this member.
+    pub(super) fn is_called(&self, name: &[u8]) -> bool {
+        self.image.decoded.is_called(&self.name, name) || self.alias.as_deref() == Some(name)
+    }
 }
 
 /// A library of the system as bytes, by the name that it is needed by.
@@ -72,7 +81,8 @@ pub(super) fn collect<'d>(
     let root = settings.name.as_deref().unwrap_or("image");
     settings.policy.verify(root, &bytes)?;
     let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
-    let root = settings.parse(settings.name.clone(), bytes, path, settings.file)?;
+    let mut root = settings.parse(settings.name.clone(), bytes, path, settings.file)?;
+    root.alias = settings.alias.clone();
     let mut collector = Collector::new(settings, system_copies, may_run)?;
     collector.parsed.try_push(root)?;
     collector.collect()
@@ -224,7 +234,7 @@ impl<'s, 'd> Collector<'s, 'd> {
     /// What satisfies a `DT_NEEDED` entry of this name in memory.
     fn in_memory(&self, name: &[u8], needed_by: &str) -> Result<Option<InMemory>, Error> {
         let settings = self.settings;
-        let is_it = |member: &Parsed<'_>| member.image.decoded.is_called(&member.name, name);
+        let is_it = |member: &Parsed<'_>| member.is_called(name);
         if let Some(index) = self.parsed.iter().position(is_it) {
             return Ok(Some(InMemory::Loaded(Provider::Member(index))));
         }
@@ -351,7 +361,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             // It may have become a member by now, under another name.
             *provider = self.find_needed(name, index)?;
             if provider.is_none() {
-                *provider = match self.add_file(file, index) {
+                *provider = match self.add_file(name, file, index) {
                     // Left to the system, which has its own reasons to refuse it.
                     Err(error) if is_no_library(&error) => None,
                     Err(Error::Processor { .. }) => None,
@@ -363,7 +373,12 @@ impl<'s, 'd> Collector<'s, 'd> {
     }
 
     /// Makes a member of a library's file, unless there is an image of it. `None` if the file cannot be read.
-    fn add_file(&mut self, file: &Path, index: usize) -> Result<Option<Provider>, Error> {
+    fn add_file(
+        &mut self,
+        name: &CStr,
+        file: &Path,
+        index: usize,
+    ) -> Result<Option<Provider>, Error> {
         let id = FileId::of(file);
         if let Some(id) = id
             && let Some(loaded) = self.of_file(id)?
@@ -371,7 +386,11 @@ impl<'s, 'd> Collector<'s, 'd> {
             return Ok(Some(loaded));
         }
         let Some(bytes) = read_file(file)? else { return Ok(None) };
-        self.add_member(file.to_string_lossy().into(), bytes, index, id, true).map(Some)
+        let added = self.add_member(file.to_string_lossy().into(), bytes, index, id, true)?;
+        if let Some(member) = self.parsed.last_mut() {
+            member.alias = Some(name.to_bytes().into());
+        }
+        Ok(Some(added))
     }
 
     /// Lets the system open a needed library, if the caller allows that.
@@ -400,7 +419,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         // A library that needs symbols of the images that it is needed with cannot be opened alone: it
         // becomes a member, and shares their scope.
         let Some(file) = refusal.file else { return Err(NotFound::Missing(Some(refusal.text))) };
-        let added = self.add_file(&file, index).map_err(NotFound::Bad)?;
+        let added = self.add_file(needed, &file, index).map_err(NotFound::Bad)?;
         added.ok_or(NotFound::Missing(Some(refusal.text)))
     }
 
@@ -462,7 +481,16 @@ impl Settings {
         });
         let search_path = SearchPath::new(&image.decoded, &name, loader)?;
         let (needed, filtees) = (Vec::new(), Vec::new());
-        Ok(Parsed { name, image, needed, filtees, search_path, file, of_system: false })
+        Ok(Parsed {
+            name,
+            image,
+            needed,
+            filtees,
+            search_path,
+            file,
+            alias: None,
+            of_system: false,
+        })
     }
 }
 

@@ -298,6 +298,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             filtees,
             search_path: self.prepared.search_path.clone(),
             file: self.prepared.file,
+            alias: self.prepared.alias.clone(),
             link_map,
             _profile: profile::Registration::new(
                 *profile,

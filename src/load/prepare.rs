@@ -86,6 +86,8 @@ pub(crate) struct Member<'d> {
     pub search_path: SearchPath,
     /// The file that it was read from.
     pub file: Option<FileId>,
+    /// The name that it was searched by.
+    pub alias: Option<Arc<[u8]>>,
     pub bound: Bound,
     /// Its calls are bound at the first call.
     pub lazy: bool,
@@ -236,7 +238,8 @@ impl Settings {
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
         for (parsed, Binding { plan, lazy, bound, .. }) in parsed.into_iter().zip(bindings) {
-            let Parsed { name, image, needed, filtees, search_path, file, of_system } = parsed;
+            let Parsed { name, image, needed, filtees, search_path, file, alias, of_system } =
+                parsed;
             require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();
@@ -263,6 +266,7 @@ impl Settings {
                 filtees,
                 search_path,
                 file,
+                alias,
                 bound,
                 lazy,
                 tables_are_readable,
@@ -322,7 +326,7 @@ fn check_versions(parsed: &[Parsed<'_>], scope: &LookupScope<'_>) -> Result<(), 
             let defined = needing.needed.iter().find_map(|provider| match provider {
                 Provider::Member(index) => {
                     let needed = member(parsed, *index);
-                    let is_it = needed.image.decoded.is_called(&needed.name, file);
+                    let is_it = needed.is_called(file);
                     is_it.then(|| member(&scope.members, *index).defines_version(&version))
                 }
                 Provider::Image(image) => {

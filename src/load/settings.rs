@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub name: Option<Arc<str>>,
     /// The file that the root image was read from.
     pub file: Option<FileId>,
+    /// The name that it was searched by.
+    pub alias: Option<Arc<[u8]>>,
     /// Addresses by name, as if the host defined them.
     pub defined: BTreeMap<String, usize>,
     pub resolver: Option<Arc<Resolver>>,
@@ -69,6 +71,7 @@ impl Settings {
         Settings {
             name: None,
             file: None,
+            alias: None,
             defined: BTreeMap::new(),
             resolver: None,
             depends_on: Vec::new(),

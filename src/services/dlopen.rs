@@ -13,6 +13,7 @@
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::arch;
 use crate::base::error::Error;
@@ -151,7 +152,8 @@ impl Call {
             let found = Searcher::new().find(&name, &self.caller.image().search_path)?;
             found.ok_or_else(|| Failure::Text(no_such_file(&name)))?.path
         };
-        match self.open_image(&file)? {
+        let alias = (!is_path).then(|| name.to_bytes().into());
+        match self.open_image(&file, alias)? {
             Opened::Image(image) => Ok(self.handle_of(image)?),
             Opened::Not => Ok(std::ptr::null_mut()),
             Opened::OfSystem(files) => self.open_system(&file, &files),
@@ -187,8 +189,13 @@ impl Call {
         Ok(Some(self.handle_of(image)?))
     }
 
-    /// Opens a file, unless `ld.so` is to do so.
-    pub(super) fn open_image(&self, file: &Path) -> Result<Opened, Failure> {
+    /// Opens a file, which was searched by `alias` if it was named without a slash, unless `ld.so` is to do
+    /// so.
+    pub(super) fn open_image(
+        &self,
+        file: &Path,
+        alias: Option<Arc<[u8]>>,
+    ) -> Result<Opened, Failure> {
         require_memory()?;
         // `ld.so` says what is wrong with it.
         if !file.is_file() {
@@ -209,7 +216,7 @@ impl Call {
         if self.flags & libc::RTLD_NOLOAD != 0 {
             return Ok(Opened::Not);
         }
-        let settings = self.settings(&file.to_string_lossy(), id);
+        let settings = Settings { alias, ..self.settings(&file.to_string_lossy(), id) };
         // The system does not open bytes that the verifier refuses.
         if settings.policy.verifier.is_some()
             && let Ok(bytes) = std::fs::read(file)

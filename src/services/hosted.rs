@@ -102,7 +102,8 @@ fn for_image(call: &Call, name: &CStr) -> Result<Option<*mut c_void>, Failure> {
     // Where the library that calls searches, `ld.so` knows.
     let found = Searcher::new().find(name, &SearchPath::default())?;
     let Some(found) = found else { return Ok(None) };
-    match call.open_image(&found.path)? {
+    let alias = (!name.to_bytes().contains(&b'/')).then(|| name.to_bytes().into());
+    match call.open_image(&found.path, alias)? {
         Opened::Image(image) => Ok(Some(call.handle_of(image)?)),
         Opened::Not | Opened::OfSystem(_) => Ok(None),
     }

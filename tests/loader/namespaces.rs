@@ -559,6 +559,35 @@ fn a_library_without_a_soname_is_known_by_the_name_that_it_was_needed_by() {
     });
 }
 
+/// An image that was opened by a name without a slash is known by that name, wherever it was found.
+#[test]
+fn an_image_without_a_soname_is_known_by_the_name_that_it_was_opened_by() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let path = "-Wl,--enable-new-dtags,-rpath,$D/own";
+        let image = folder.named("libcore.so", CORE, &[path]);
+        let state =
+            "int core_get(void); static int state; void set(int n) { state = n * core_get() / 42; }
+            int get(void) { return state; }";
+        let core = format!("{CORE}\nvoid prepare(void) {{ core_state = 42; }}");
+        let image_with = folder.named("libcore.so", &core, &[path]);
+        assert_eq!(image, image_with);
+        folder.library("own/libplain.so", state, &["-lcore", RUNPATH]);
+        // Linked by the name, which no folder of its own has.
+        folder.library("libplain.so", state, &["-lcore"]);
+        let plugin = "int get(void); int plugin(void) { return get(); }";
+        let plugin = folder.library("plugin.so", plugin, &["-l:libplain.so", "-lcore"]);
+        fs::remove_file(folder.path("libplain.so")).unwrap();
+        let body = |how: How| {
+            let image = how.load(&image, RTLD_NOW);
+            image.call("prepare");
+            assert_eq!(image.call_with("core_first", "libplain.so", RTLD_NOW), 0);
+            image.call_with("core_open", plugin.to_str().unwrap(), RTLD_NOW)
+        };
+        assert_eq!(both(body), expect(42));
+    });
+}
+
 /// What an image needs looks in itself first, if the image does, as with `RTLD_DEEPBIND`.
 #[test]
 fn self_first_is_handed_on_to_what_the_image_needs() {
