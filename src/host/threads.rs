@@ -58,14 +58,18 @@ pub(crate) fn write_to_others(offset: isize, bytes: &[u8]) -> Result<(), Error> 
 /// stack (a signal handler's).
 pub(crate) fn stack_room() -> Option<usize> {
     thread_local! {
-        /// Its lowest address, and the one behind its highest. Equal if they are unknown.
-        static STACK: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+        /// Its lowest address, and the one behind its highest. Zeros before they are asked for.
+        static STACK: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
     }
-    let (low, high) = STACK.get().unwrap_or_else(|| {
-        let stack = stack().unwrap_or((0, 0));
-        STACK.set(Some(stack));
-        stack
-    });
+    let (low, high) = match STACK.get() {
+        (0, 0) => {
+            // No address lies in such a stack.
+            let stack = stack().unwrap_or((1, 1));
+            STACK.set(stack);
+            stack
+        }
+        known => known,
+    };
     let here = 0_u8;
     let here = (&raw const here).addr();
     if here < high { here.checked_sub(low) } else { None }

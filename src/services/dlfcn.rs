@@ -9,9 +9,9 @@
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt::Display;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use crate::arch;
 use crate::base::error::Error;
@@ -31,41 +31,69 @@ use crate::images::policy::SymbolRequest;
 use crate::images::registry;
 
 thread_local! {
-    /// The text that `dlerror` returns next, unless the C library has one; and the last text.
-    static ERROR: RefCell<(Option<Text>, Text)> =
-        const { RefCell::new((None, Cow::Borrowed(c""))) };
+    static ERROR: RefCell<Texts> = const { RefCell::new(Texts { next: Text(None), last: Text(None) }) };
 }
 
-type Text = Cow<'static, CStr>;
+/// The text that `dlerror` returns next, unless the C library has one, and the last text. They are thin pointers:
+/// each byte of a thread-local variable is one of static thread-local storage, of which `dlopen` has little.
+struct Texts {
+    next: Text,
+    last: Text,
+}
 
-/// The text of `dlerror` where there is no memory for another.
-const NO_MEMORY: &CStr = c"out of memory";
+/// A text that is owned, or [`NO_MEMORY`].
+struct Text(Option<NonNull<c_char>>);
+
+impl Text {
+    fn owned(text: CString) -> Text {
+        Text(NonNull::new(text.into_raw()))
+    }
+
+    fn no_memory() -> Text {
+        Text(NonNull::new(NO_MEMORY.as_ptr().cast_mut()))
+    }
+
+    fn take(&mut self) -> Text {
+        Text(self.0.take())
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        if let Some(text) = self.0.filter(|text| text.as_ptr().cast_const() != NO_MEMORY.as_ptr()) {
+            // SAFETY: from `CString::into_raw` in `owned`, and freed once.
+            drop(unsafe { CString::from_raw(text.as_ptr()) });
+        }
+    }
+}
+
+/// The text of `dlerror` where there is no memory for another. One object, since its address is compared.
+static NO_MEMORY: &CStr = c"out of memory";
 
 /// Does nothing while the thread ends, once its thread-local variables are gone: destructors call `dlclose`.
-fn set_error(text: Option<Text>) {
+fn set_error(text: Text) {
     // The former text is freed once nothing is borrowed.
-    drop(ERROR.try_with(|error| std::mem::replace(&mut error.borrow_mut().0, text)));
+    drop(ERROR.try_with(|error| std::mem::replace(&mut error.borrow_mut().next, text)));
 }
 
 pub(super) fn fail(text: impl Display) -> *mut c_void {
     let text = try_format(format_args!("{}", Escaped(text)));
-    let text = match text.and_then(|text| try_c_string(text.as_bytes())) {
-        Ok(text) => Cow::Owned(text.unwrap_or_default()),
-        Err(_) => Cow::Borrowed(NO_MEMORY),
-    };
-    set_error(Some(text));
+    set_error(match text.and_then(|text| try_c_string(text.as_bytes())) {
+        Ok(text) => Text::owned(text.unwrap_or_default()),
+        Err(_) => Text::no_memory(),
+    });
     ptr::null_mut()
 }
 
 pub(super) fn no_memory() -> *mut c_void {
-    set_error(Some(Cow::Borrowed(NO_MEMORY)));
+    set_error(Text::no_memory());
     ptr::null_mut()
 }
 
 /// Discards the error that `dlerror` would report next, memdl's or the C library's: each call replaces what the
 /// call before it left, whoever answers it.
 pub(super) fn forget_error() {
-    set_error(None);
+    set_error(Text(None));
     // SAFETY: no preconditions.
     unsafe { libc::dlerror() };
 }
@@ -73,9 +101,10 @@ pub(super) fn forget_error() {
 /// `dlerror`.
 pub(super) extern "C" fn dlerror() -> *mut c_char {
     let ours = ERROR.try_with(|error| {
-        let error = &mut *error.borrow_mut();
-        error.1 = error.0.take()?;
-        Some(error.1.as_ptr().cast_mut())
+        let texts = &mut *error.borrow_mut();
+        let next = texts.next.0?;
+        texts.last = texts.next.take();
+        Some(next.as_ptr())
     });
     // SAFETY: no preconditions.
     ours.ok().flatten().unwrap_or_else(|| unsafe { libc::dlerror() })
