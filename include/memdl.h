@@ -476,8 +476,8 @@ typedef int (*memdl_verifier)(const memdl_image *image, const char **reason, voi
 
 /* Calls `verifier` with the bytes of every library before anything else reads them: of the loaded library, of
  * needed ones from memdl_options_provide, of needed ones that memdl reads from files, and of files that
- * these libraries open by dlopen with a path. There a refusal is a null pointer, and dlerror has the
- * reason. It is not called for libraries that the system opens by a name. It may be called with the same
+ * these libraries open by dlopen. There a refusal is a null pointer, and dlerror has the
+ * reason. It is not called for needed libraries that the system opens. It may be called with the same
  * bytes again, and by several threads at once. A null verifier removes it.
  * `user` is passed to it, and must be valid for as long as the options, templates and libraries that were
  * made with them. `free_user`, unless it is null, is called with `user` after that, and also if this

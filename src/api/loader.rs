@@ -244,9 +244,9 @@ impl Loader {
     ///
     /// It is called for the loaded image; for needed images of [`Loader::provide`]; for needed libraries that
     /// memdl reads from files in order to load them with the image (see [`Loader::system_libraries`]); and,
-    /// as long as the images exist, for files that they open from inside by `dlopen` with a path. There a
-    /// refusal is a null pointer, and `dlerror` has the reason. It is not called for libraries that the
-    /// system's loader opens by a name. It may be called with the same bytes again, and by several threads at
+    /// as long as the images exist, for files that they open from inside by `dlopen`. There a refusal is a null
+    /// pointer, and `dlerror` has the reason. It is not called for needed libraries that the system's loader
+    /// opens. It may be called with the same bytes again, and by several threads at
     /// once.
     ///
     /// A panic passes through a load, which leaves the process as it was; in an image's `dlopen` it counts as

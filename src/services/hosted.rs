@@ -154,9 +154,9 @@ fn cover_library(library: &Arc<HostLibrary>) -> Result<(), Error> {
     if library.was_covered() {
         return Ok(());
     }
+    let unloads = phdr::unloads();
     let mut left = vec![library.clone()];
     while let Some(library) = left.pop() {
-        let unloads = phdr::unloads();
         let mut covered = COVERED.lock();
         if covered.unloads != unloads {
             covered.libraries.clear();
