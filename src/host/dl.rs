@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -92,7 +92,7 @@ impl Handle {
         #[repr(C)]
         struct LinkMap {
             l_addr: usize,
-            l_name: *const libc::c_char,
+            l_name: *const c_char,
         }
         const RTLD_DI_LINKMAP: c_int = 2;
         let mut map: *const LinkMap = ptr::null();
@@ -160,21 +160,26 @@ pub(crate) fn folders_of(address: usize) -> Option<Vec<PathBuf>> {
     (is_found && !map.is_null()).then(|| search_list(map))
 }
 
+/// Requests of `dlinfo` (`<dlfcn.h>`).
+pub(crate) const RTLD_DI_SERINFO: c_int = 4;
+pub(crate) const RTLD_DI_SERINFOSIZE: c_int = 5;
+
+/// `Dl_serinfo` (`<dlfcn.h>`), up to its array of [`SearchFolder`]s.
+#[repr(C)]
+pub(crate) struct SearchInfo {
+    pub dls_size: usize,
+    pub dls_cnt: c_uint,
+}
+
+/// `Dl_serpath`.
+#[repr(C)]
+pub(crate) struct SearchFolder {
+    pub dls_name: *mut c_char,
+    pub dls_flags: c_uint,
+}
+
 /// The folders in which `ld.so` searches for what the library of this open handle needs, in order.
 fn search_list(handle: *mut c_void) -> Vec<PathBuf> {
-    const RTLD_DI_SERINFO: c_int = 4;
-    const RTLD_DI_SERINFOSIZE: c_int = 5;
-    /// `Dl_serinfo` (`<dlfcn.h>`), up to its array of `Dl_serpath`.
-    #[repr(C)]
-    struct SearchInfo {
-        dls_size: usize,
-        dls_cnt: u32,
-    }
-    #[repr(C)]
-    struct SearchPath {
-        dls_name: *const libc::c_char,
-        dls_flags: u32,
-    }
     let mut size = SearchInfo { dls_size: 0, dls_cnt: 0 };
     // SAFETY: an open handle. The first request fills the size in, the second a buffer of that size, which
     // begins with the size. Names point into the same buffer, or to strings of `ld.so`.
@@ -188,7 +193,7 @@ fn search_list(handle: *mut c_void) -> Vec<PathBuf> {
         if libc::dlinfo(handle, RTLD_DI_SERINFO, info.cast()) != 0 {
             return Vec::new();
         }
-        let paths = info.add(1).cast::<SearchPath>();
+        let paths = info.add(1).cast::<SearchFolder>();
         let names = (0..(*info).dls_cnt as usize).map(|index| (*paths.add(index)).dls_name);
         names
             .map(|name| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))

@@ -107,10 +107,14 @@ fn loaded(names: &[CString]) -> Result<Vec<Arc<HostLibrary>>, Error> {
 }
 
 fn open_file(file: &Path, flags: c_int) -> Option<Handle> {
-    // A path without a slash would be searched for.
+    Handle::open(&c_path(file)?, flags)
+}
+
+/// A path for `ld.so`, which searches for one without a slash. `None` for a path with a NUL.
+pub(crate) fn c_path(file: &Path) -> Option<CString> {
     let is_name = file.components().nth(1).is_none();
     let path = if is_name { Path::new(".").join(file) } else { file.to_owned() };
-    Handle::open(&CString::new(path.into_os_string().into_vec()).ok()?, flags)
+    CString::new(path.into_os_string().into_vec()).ok()
 }
 
 /// The file names, without folders, of the process's libraries.

@@ -10,13 +10,14 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::ptr;
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_vec};
+use crate::host::dl::{RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, SearchFolder, SearchInfo};
 use crate::host::link_map::LinkMap;
 use crate::images::dl_handles;
 use crate::images::group::{ImageRef, LoadedImage};
@@ -26,8 +27,6 @@ use crate::tls::{self, TlsModule};
 // The requests (`<dlfcn.h>`). glibc refuses 3, 7 and 8, which are Solaris's.
 const RTLD_DI_LMID: c_int = 1;
 const RTLD_DI_LINKMAP: c_int = 2;
-const RTLD_DI_SERINFO: c_int = 4;
-const RTLD_DI_SERINFOSIZE: c_int = 5;
 const RTLD_DI_ORIGIN: c_int = 6;
 const RTLD_DI_TLS_MODID: c_int = 9;
 const RTLD_DI_TLS_DATA: c_int = 10;
@@ -35,20 +34,6 @@ const RTLD_DI_PHDR: c_int = 11;
 
 /// `LM_ID_BASE`.
 const LM_ID_BASE: c_long = 0;
-
-/// `Dl_serinfo`, up to its array.
-#[repr(C)]
-struct SearchInfo {
-    dls_size: usize,
-    dls_cnt: c_uint,
-}
-
-/// `Dl_serpath`.
-#[repr(C)]
-struct SearchPath {
-    dls_name: *mut c_char,
-    dls_flags: c_uint,
-}
 
 /// `dlinfo`.
 ///
@@ -180,7 +165,7 @@ fn add_list(all: &mut Vec<Vec<u8>>, folders: &[PathBuf]) -> Result<(), Error> {
 
 /// The number of bytes before the names.
 fn names_at(count: usize) -> usize {
-    count.saturating_mul(size_of::<SearchPath>()).saturating_add(size_of::<SearchInfo>())
+    count.saturating_mul(size_of::<SearchFolder>()).saturating_add(size_of::<SearchInfo>())
 }
 
 /// # Safety
@@ -203,7 +188,7 @@ unsafe fn write_folders(folders: &[Vec<u8>], info: *mut SearchInfo) {
     unsafe {
         let (count, size) = ((*info).dls_cnt as usize, (*info).dls_size);
         let mut at = names_at(count);
-        let records = info.cast::<u8>().add(size_of::<SearchInfo>()).cast::<SearchPath>();
+        let records = info.cast::<u8>().add(size_of::<SearchInfo>()).cast::<SearchFolder>();
         for (index, folder) in folders.iter().take(count).enumerate() {
             let end = at.saturating_add(folder.len()).saturating_add(1);
             if end > size {
@@ -212,7 +197,7 @@ unsafe fn write_folders(folders: &[Vec<u8>], info: *mut SearchInfo) {
             let name = info.cast::<u8>().add(at);
             ptr::copy_nonoverlapping(folder.as_ptr(), name, folder.len());
             name.add(folder.len()).write(0);
-            records.add(index).write(SearchPath { dls_name: name.cast(), dls_flags: 0 });
+            records.add(index).write(SearchFolder { dls_name: name.cast(), dls_flags: 0 });
             at = end;
         }
     }

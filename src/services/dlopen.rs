@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::base::fallible::{has_spare_memory, lossy, require_memory};
 use crate::base::promise::MayRun;
 use crate::debug::Instances;
 use crate::host::library::HostLibrary;
+use crate::host::open::c_path;
 use crate::host::search::{self, FileId, Searcher};
 use crate::images::dl_handles;
 use crate::images::dlsym;
@@ -209,7 +210,7 @@ impl Call {
         {
             return Ok(Opened::Image(image));
         }
-        let path = c_path(file)?;
+        let path = c_path(file).ok_or_else(|| no_path(file))?;
         if HostLibrary::is_open_file(&path) {
             return Ok(Opened::OfSystem(Vec::new()));
         }
@@ -235,7 +236,7 @@ impl Call {
         let needed = files.split_last().map_or(&[][..], |(_, needed)| needed);
         let _needed = HostLibrary::open_all(needed, self.may_run);
         // Bound at once, so that a failure shows here.
-        let path = c_path(file)?;
+        let path = c_path(file).ok_or_else(|| no_path(file))?;
         if let Some(handle) = self.system_handle(&path, libc::RTLD_NOW) {
             // Without memory it calls `ld.so`, as it would without memdl.
             if let Ok(Some(library)) = HostLibrary::loaded(&path) {
@@ -311,26 +312,44 @@ impl Call {
         bytes: Bytes<'_>,
         claim: Option<Claim<'_, LoadGroup>>,
     ) -> Result<ImageRef, Error> {
-        let prepared = settings.prepare(bytes, Instances::One, Some(self.may_run))?;
-        let group = instantiate::single_instance_uninitialised(prepared, Some(self.may_run))?;
-        // From here on other threads find it. Two constructors that open each other's libraries must not wait
-        // for each other.
-        drop(claim);
-        // SAFETY: no constructor has run; the promise of `dlopen`'s caller, which asks for them to run.
-        unsafe { group.initialise() };
-        Ok(ImageRef::new(group, 0))
+        load(settings, bytes, claim, self.may_run)
     }
 
     /// A handle of an image, with what the flags ask for.
     pub(super) fn handle_of(&self, image: ImageRef) -> Result<*mut c_void, Error> {
-        if self.flags & libc::RTLD_GLOBAL != 0 {
-            global::promote(&image)?;
-        }
-        if self.flags & libc::RTLD_NODELETE != 0 {
-            registry::pin(&image)?;
-        }
-        dl_handles::open(image)
+        handle_of(image, self.flags)
     }
+}
+
+/// Loads an image. Other threads find it before its constructors run, when `claim` ends: two constructors that
+/// open each other's libraries must not wait for each other.
+pub(super) fn load(
+    settings: Settings,
+    bytes: Bytes<'_>,
+    claim: Option<Claim<'_, LoadGroup>>,
+    may_run: MayRun,
+) -> Result<ImageRef, Error> {
+    let prepared = settings.prepare(bytes, Instances::One, Some(may_run))?;
+    let group = instantiate::single_instance_uninitialised(prepared, Some(may_run))?;
+    drop(claim);
+    // SAFETY: no constructor has run; `dlopen`'s caller asks for them to run.
+    unsafe { group.initialise() };
+    Ok(ImageRef::new(group, 0))
+}
+
+/// A handle of an image, with what the flags ask for.
+pub(super) fn handle_of(image: ImageRef, flags: c_int) -> Result<*mut c_void, Error> {
+    if flags & libc::RTLD_GLOBAL != 0 {
+        global::promote(&image)?;
+    }
+    if flags & libc::RTLD_NODELETE != 0 {
+        registry::pin(&image)?;
+    }
+    dl_handles::open(image)
+}
+
+fn no_path(file: &Path) -> Failure {
+    Failure::Text(format!("{}: not a path", file.display()))
 }
 
 /// What a file became.
@@ -340,14 +359,6 @@ pub(super) enum Opened {
     Not,
     /// `ld.so` has it, or opens it after the others of these files.
     OfSystem(Vec<PathBuf>),
-}
-
-/// A path for `ld.so`, which searches for one without a slash.
-fn c_path(file: &Path) -> Result<CString, Failure> {
-    let is_name = file.components().nth(1).is_none();
-    let path = if is_name { Path::new(".").join(file) } else { file.to_owned() };
-    let path = CString::new(path.as_os_str().as_bytes());
-    path.map_err(|error| Failure::Text(error.to_string()))
 }
 
 /// `dlclose`.

@@ -13,18 +13,15 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Error;
 use crate::base::fallible::require_memory;
 use crate::base::promise::MayRun;
-use crate::debug::Instances;
 use crate::host::dl;
 use crate::host::search::{FileId, Searcher};
 use crate::images::dl_handles;
-use crate::images::global;
-use crate::images::group::ImageRef;
 use crate::images::named;
 use crate::images::registry;
 use crate::images::scope::Scope;
-use crate::load::instantiate;
 use crate::load::settings::Settings;
 use crate::memory::bytes::Bytes;
+use crate::services::dlopen::{handle_of, load};
 
 /// Whether it is a handle of an image.
 pub(crate) fn is_handle(handle: *mut c_void) -> bool {
@@ -96,22 +93,6 @@ pub(crate) fn open(
     };
     let unreadable = |error| Error::system("reading a library's file", error);
     let bytes = std::fs::read(file).map_err(unreadable)?;
-    let prepared = settings.prepare(Bytes::Borrowed(&bytes), Instances::One, Some(may_run))?;
-    let group = instantiate::single_instance_uninitialised(prepared, Some(may_run))?;
-    // As in an image's `dlopen`: from here on other threads find it.
-    drop(claim);
-    // SAFETY: no constructor has run; `dlopen`'s caller asks for them to run.
-    unsafe { group.initialise() };
-    handle_of(ImageRef::new(group, 0), flags)
-}
-
-/// A handle of an image, with what the flags ask for.
-fn handle_of(image: ImageRef, flags: c_int) -> Result<*mut c_void, Error> {
-    if flags & libc::RTLD_GLOBAL != 0 {
-        global::promote(&image)?;
-    }
-    if flags & libc::RTLD_NODELETE != 0 {
-        registry::pin(&image)?;
-    }
-    dl_handles::open(image)
+    let image = load(settings, Bytes::Borrowed(&bytes), claim, may_run)?;
+    handle_of(image, flags)
 }
