@@ -499,7 +499,12 @@ fn packed_in_a_dwp_split_dwarf_has_lines_until_there_is_a_file_of_the_name_gdb_w
         let run = attached();
         // gdb 13.1 crashes on one of DWARF 5, with a library on disk too.
         if version == 5 && !run.transcript.contains("Breakpoint 1, ") {
-            assert!(run.transcript.contains("internal to GDB"), "{}", run.transcript);
+            // The signal's handler crashes in its turn at times: then only its first line is there.
+            assert!(
+                run.transcript.contains("Fatal signal: Segmentation fault"),
+                "{}",
+                run.transcript
+            );
             assert!(host.is_running());
             continue;
         }
