@@ -184,6 +184,10 @@ void memdl_pool_free(memdl_pool *pool);
 /* ---- Buffers ----------------------------------------------------------------------------- */
 
 /* Makes a buffer of `len` zero bytes, page-aligned.
+ * If a network card writes into it (an RDMA memory region, or a registered buffer of io_uring), deregister
+ * that before memdl_open_buffer: the library runs in this memory, so a late write would change its code, and
+ * the load moves some of the bytes. Marks that hide the memory from children of fork (MADV_DONTFORK) are
+ * removed by memdl_open_buffer: a child can run the library.
  * Returns a buffer, or null. */
 memdl_buffer *memdl_buffer_new(size_t len);
 

@@ -421,6 +421,7 @@ impl Prepared<'_> {
             return None;
         }
         let mut buffer = root.image.owner_mut().take_buffer()?;
+        buffer.give_to_children();
         match buffer.make_room(place.room) {
             Ok(()) => Some(InPlaceFile { buffer, place }),
             Err(_) => {

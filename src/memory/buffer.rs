@@ -19,6 +19,15 @@ use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages};
 ///
 /// Receive the image into it and give it to [`Loader::load_buffer`](crate::Loader::load_buffer).
 ///
+/// # Memory that a device writes to
+/// A network card may write into the buffer: an RDMA memory region, or a registered buffer of io_uring.
+/// Deregister it before the load (`ibv_dereg_mr`). The image runs in this memory, so a late or a wrong write
+/// of the device would change its code and data. The registration would not even follow the bytes: the load
+/// moves some of them, and unmaps the rest of the buffer. And the pages stay pinned for as long as it lasts.
+///
+/// A registration may also hide the memory from children of `fork` (`ibv_fork_init`, `MADV_DONTFORK`). A load
+/// undoes that, deregistered or not: a child can run the image, as it can run any library.
+///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut buffer = memdl::ImageBuffer::new(4)?;
@@ -121,6 +130,12 @@ impl ImageBuffer {
             self.is_closed = true;
         }
         Ok(())
+    }
+
+    /// Children of `fork` get the memory, whatever a driver has marked: code of the image may run in them.
+    /// Called before the memory grows, since a part that is marked is a mapping of its own.
+    pub(crate) fn give_to_children(&self) {
+        self.memory.give_to_children();
     }
 
     /// Makes the buffer `len` bytes long if it is longer.

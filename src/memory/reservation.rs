@@ -302,6 +302,12 @@ impl Reservation {
         }
     }
 
+    /// Lets children of `fork` have this memory, if it was hidden from them (`MADV_DONTFORK`).
+    pub(super) fn give_to_children(&self) {
+        // SAFETY: all of this reservation; the advice changes no contents.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_DOFORK) };
+    }
+
     /// Makes the kernel provide all pages of this part, whole pages, in one call. One by one, the page
     /// faults take longer than filling the pages. A kernel before 5.14 refuses the advice, and provides
     /// them one by one.

@@ -2,6 +2,7 @@
 //! neither a thread of the parent nor a child. Each test is a process of its own: one that hangs ends
 //! with it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -151,6 +152,57 @@ fn load_and_call(bytes: &[u8]) -> bool {
     call_run(&library) == 42
 }
 
+/// Marks bytes of a buffer, from the start of a page on, as a driver does that writes to them.
+fn mark(buffer: &mut memdl::ImageBuffer, part: Range<usize>, advice: i32) {
+    let part = part.start & !4095..part.end.next_multiple_of(4096);
+    // SAFETY: whole pages of the buffer's memory, which goes on to the end of the last page.
+    let result =
+        unsafe { libc::madvise(buffer.as_mut_ptr().add(part.start).cast(), part.len(), advice) };
+    assert_eq!(result, 0, "{part:x?}: {}", std::io::Error::last_os_error());
+}
+
+/// An RDMA driver hides memory that a card writes to from children of `fork`, and may show it again when the
+/// memory is deregistered, which may be late.
+#[test]
+fn a_child_runs_an_image_from_a_buffer_that_a_driver_had_marked() {
+    isolated(|| {
+        // Small; in large pages; and with more `.bss` than the buffer has room for, so that it must move.
+        let sizes: [&[&str]; 4] = [
+            &["-O1"],
+            &["-O1", "-DPAD=5000000"],
+            &["-O1", "-DBSS=60000000"],
+            &["-O1", "-DPAD=5000000", "-DBSS=60000000"],
+        ];
+        for flags in sizes {
+            let bytes = bytes("gcc", "loading/received.c", flags);
+            let len = bytes.len();
+            let section = |name| section(&bytes, name);
+            let parts = [0..0, 0..len, section(".text"), section(".data"), 0..1, len - 1..len];
+            for (part, early) in parts.into_iter().flat_map(|it| [(it.clone(), true), (it, false)])
+            {
+                let what = format!("{flags:?}, {part:x?} marked, before the bytes came: {early}");
+                let mut buffer = memdl::ImageBuffer::new(len).unwrap();
+                if early {
+                    mark(&mut buffer, part.clone(), libc::MADV_DONTFORK);
+                }
+                buffer.copy_from_slice(&bytes);
+                if !early {
+                    mark(&mut buffer, part, libc::MADV_DONTFORK);
+                }
+                let loader = memdl::Loader::new();
+                // SAFETY: a library of `testlibs/`.
+                let loaded = unsafe { [loader.load(&buffer), loader.load_buffer(buffer)] };
+                for (way, library) in ["load", "load_buffer"].into_iter().zip(loaded) {
+                    let library = library.unwrap();
+                    assert_eq!(call_run(&library), 42, "{way}: {what}");
+                    let status = crate::common::in_child(60, || call_run(&library));
+                    assert_eq!(exit_status(status), Some(42), "{way}: {status:#x}: {what}");
+                }
+            }
+        }
+    });
+}
+
 /// A logger is foreign code: it may come back to memdl.
 struct Logger;
 
@@ -191,7 +243,7 @@ fn the_logger_is_called_without_a_lock() {
 }
 
 /// Where a section's contents are in the file.
-fn section(bytes: &[u8], name: &str) -> std::ops::Range<usize> {
+fn section(bytes: &[u8], name: &str) -> Range<usize> {
     let elf = goblin::elf::Elf::parse(bytes).unwrap();
     let header = elf
         .section_headers
