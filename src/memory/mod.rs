@@ -2,7 +2,8 @@
 //! unmaps and protects memory: a test holds that.
 //!
 //! * From the kernel: [`reservation`], [`cow_image`] (pages at several addresses), [`mapped_file`], [`relro`]
-//!   (data of objects that `ld.so` loaded), [`retry`] (calls that the kernel refused).
+//!   (data of objects that `ld.so` loaded), [`process_memory`] (whatever else is mapped), [`retry`] (calls
+//!   that the kernel refused).
 //! * Kept: [`cache`] (for the next image), [`wipe`] (contents), [`quarantine`] (addresses), [`scratch`].
 //! * Of an image: [`buffer`] and [`bytes`] (its file), [`mapping`] (filling, and all access),
 //!   [`in_place`] and [`shared_text`] (two ways to fill), [`stage`] (its life), [`protect`].
@@ -14,6 +15,7 @@ pub(crate) mod cow_image;
 pub(crate) mod in_place;
 pub(crate) mod mapped_file;
 pub(crate) mod mapping;
+pub(crate) mod process_memory;
 pub(crate) mod protect;
 pub(crate) mod quarantine;
 pub(crate) mod relro;

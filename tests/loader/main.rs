@@ -6,6 +6,7 @@
 mod common;
 
 mod api;
+mod denied;
 mod differential;
 mod dlinfo;
 mod errors;
