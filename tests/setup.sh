@@ -8,6 +8,8 @@ packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
 # For tests/loader/real_programs.rs: a Go compiler, and libraries that are no dependency of the packages
 # above (as gfortran's run-time library and libLLVM are).
 packages="$packages golang-go libopenblas0-pthread libjemalloc2 libperl5.36"
+# For tests/capi/roots.rs: a garbage collector. gcc brings its sanitizers.
+packages="$packages libgc-dev"
 # For tests/loader/shim.rs: programs whose libraries memdl loads.
 packages="$packages perl libdbi-perl libdbd-sqlite3-perl openssl"
 missing=

@@ -12,6 +12,7 @@ use crate::base::promise::MayRun;
 use crate::base::sync::{self, Lock, Rank};
 use crate::debug::Instances;
 use crate::debug::read_lines;
+use crate::host::collectors;
 use crate::host::process;
 use crate::host::startup_set;
 use crate::load::debugger_commands;
@@ -73,6 +74,7 @@ unsafe extern "C" fn after_in_parent() {
 
 unsafe extern "C" fn after_in_child() {
     unwind::after_fork_in_child();
+    collectors::after_fork_in_child();
     sync::open_after_fork_in_child();
     tls::after_fork_in_child();
     read_lines::after_fork_in_child();

@@ -52,6 +52,8 @@ pub(crate) enum Rank {
     Tls,
     /// The unique definitions (`STB_GNU_UNIQUE`).
     Unique,
+    /// Writers of the table of ranges that libgc asks for.
+    Roots,
     /// Writers of the unwinders' table.
     Unwind,
     /// The debug registration of one image.

@@ -5,6 +5,7 @@
 //!   [`global_scope`], [`got`] (changing references), [`link_map`].
 //! * The process: [`process`], [`threads`], [`exit_handlers`].
 
+pub(crate) mod collectors;
 pub(crate) mod dl;
 pub(crate) mod exit_handlers;
 pub(crate) mod global_scope;

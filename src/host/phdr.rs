@@ -9,6 +9,7 @@
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
@@ -114,8 +115,17 @@ pub(super) fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> 
 
 /// The number of libraries that `ld.so` has loaded so far.
 pub(crate) fn loads() -> u64 {
-    Changes::now().loads
+    let loads = Changes::now().loads;
+    COUNTED.fetch_max(loads, Ordering::Relaxed);
+    loads
 }
+
+/// The highest result of [`loads`] so far, which costs nothing to ask for.
+pub(super) fn loads_at_last_count() -> u64 {
+    COUNTED.load(Ordering::Relaxed)
+}
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 /// The number of libraries that `ld.so` has unloaded so far.
 pub(crate) fn unloads() -> u64 {

@@ -26,6 +26,7 @@ use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::Sym;
 use crate::elf::symbol_table::SymbolTable;
+use crate::host::collectors::Roots;
 use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::search::{FileId, SearchPath};
@@ -190,6 +191,8 @@ pub(crate) struct LoadedImage {
     pub(crate) tls: Option<TlsModule>,
     /// It is a copy of a library of the system.
     pub(crate) of_system: bool,
+    /// The memory that it writes, as collectors know it.
+    pub(crate) roots: Roots,
     pub(crate) mapping: Mapping<Sealed>,
 }
 

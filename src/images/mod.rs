@@ -12,6 +12,7 @@ pub(crate) mod plt;
 pub(crate) mod policy;
 pub(crate) mod provider;
 pub(crate) mod registry;
+pub(crate) mod roots;
 pub(crate) mod scope;
 pub(crate) mod snapshot;
 pub(crate) mod thread_exit;

@@ -16,12 +16,15 @@ use std::ptr;
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
+use crate::host::collectors::{self, Roots};
 use crate::images::group::LoadGroup;
 use crate::memory::reservation::{MANY_PAGES, many_pages, zero};
 
 /// The contents of a group's writable memory.
 #[derive(Default)]
 pub(crate) struct Snapshot {
+    /// What only the saved bytes point to is in use: a reset brings the pointers back.
+    roots: Roots,
     /// Ascending within an image.
     runs: Vec<Run>,
     /// The bytes of all runs that are not zero, back to back.
@@ -47,6 +50,7 @@ impl Snapshot {
     /// # Safety
     /// The group is loaded, and no thread writes to its memory meanwhile.
     pub(crate) unsafe fn take(&mut self, group: &LoadGroup) -> Result<(), Error> {
+        self.roots.remove();
         self.runs.clear();
         self.saved.clear();
         let page = region::page::size();
@@ -70,6 +74,12 @@ impl Snapshot {
                     _ => self.runs.try_push(Run { start: start as *mut u8, len: page, is_zero })?,
                 }
             }
+        }
+        let collectors = collectors::known();
+        if !collectors.is_none() {
+            let start = self.saved.as_ptr().addr();
+            let saved = start..start.saturating_add(self.saved.len());
+            self.roots.register(collectors, std::iter::once(saved))?;
         }
         Ok(())
     }

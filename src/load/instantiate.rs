@@ -18,11 +18,13 @@ use crate::base::members;
 use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
 use crate::debug::{DebugRegistration, Instance, ThreadLocals};
+use crate::host::collectors::Roots;
 use crate::host::link_map::LinkMap;
 use crate::images::global;
 use crate::images::group::{ImageRef, KeptTable, LoadGroup, LoadedImage, Provider};
 use crate::images::lifecycle;
 use crate::images::plt::Plt;
+use crate::images::roots;
 use crate::images::unique;
 use crate::link::apply::{
     Applier, IfuncWord, Placement, TlsBlock, TlsDescResolvers, WritableMemory,
@@ -92,6 +94,7 @@ pub(crate) fn instance_uninitialised(
     }
     unique::enter(&group, &prepared.first_uses)?;
     lifecycle::enter(&group)?;
+    roots::register(&group)?;
     if let Some(namespace) = &prepared.namespace {
         namespace.enter(&group)?;
     }
@@ -314,6 +317,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             plt: self.plt,
             tls: self.tls,
             of_system: self.prepared.of_system,
+            roots: Roots::none(),
             mapping,
         })
     }

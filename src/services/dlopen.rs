@@ -32,6 +32,7 @@ use crate::images::namespace::Claim;
 use crate::images::policy;
 use crate::images::provider::LibraryRequest;
 use crate::images::registry;
+use crate::images::roots;
 use crate::images::scope::Scope;
 use crate::link::needed::Supply;
 use crate::load::collect::no_such_file;
@@ -238,6 +239,7 @@ impl Call {
         // Bound at once, so that a failure shows here.
         let path = c_path(file).ok_or_else(|| no_path(file))?;
         if let Some(handle) = self.system_handle(&path, libc::RTLD_NOW) {
+            roots::register_if_opened();
             // Without memory it calls `ld.so`, as it would without memdl.
             if let Ok(Some(library)) = HostLibrary::loaded(&path) {
                 let _ = (self.caller.group().context().cover)(&[Provider::Host(library)]);

@@ -17,6 +17,7 @@ use crate::arch;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory};
 use crate::base::tls_index::{DESCRIPTOR_OFFSET_BITS, OURS, TlsDescArgument, TlsIndex};
+use crate::host::collectors;
 use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
 use crate::tls::registry::registry;
 use crate::tls::thread::{Block, STARTS, STARTS_LEN, Thread};
@@ -60,6 +61,8 @@ fn first_access(thread: NonNull<Thread>, module: usize) -> Result<*mut u8, Error
             (Some(block), start)
         }
     };
+    register_pool(thread)?;
+    let former;
     let mut registry = registry();
     if let Some(Some(initial)) = registry.modules.get_mut(module) {
         initial.is_used = true;
@@ -67,8 +70,10 @@ fn first_access(thread: NonNull<Thread>, module: usize) -> Result<*mut u8, Error
     // SAFETY: the calling thread's own record, and the lock is held.
     unsafe {
         Thread::grow(thread, module)?;
-        Thread::set(thread, module, start, block);
+        former = Thread::set(thread, module, start, block);
     }
+    drop(registry);
+    drop(former);
     Ok(start)
 }
 
@@ -118,10 +123,30 @@ pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) -> Result<(), Error> {
 /// Frees the calling thread's block of a module, if it has one.
 pub(super) fn free_own_block(index: usize) {
     if let Some(thread) = known_thread(tls_slots()) {
-        let _lock = registry();
+        let lock = registry();
         // SAFETY: the calling thread's own record, and the lock is held.
-        unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+        let block = unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+        drop(lock);
+        drop(block);
     }
+}
+
+/// Registers the calling thread's static pool with the collectors that the process has, until the thread ends.
+/// libgc scans no static thread-local storage.
+fn register_pool(thread: NonNull<Thread>) -> Result<(), Error> {
+    let collectors = collectors::known();
+    if collectors.is_none() {
+        return Ok(());
+    }
+    let start = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
+    // SAFETY: the calling thread's own record, and a field that no other thread reaches.
+    let roots = unsafe { &(*thread.as_ptr()).pool_roots };
+    roots.register(collectors, std::iter::once(start..start.wrapping_add(POOL)))
+}
+
+/// As [`register_pool`], for a thread that may have no record, and in the first load.
+pub(super) fn register_own_pool() -> Result<(), Error> {
+    if collectors::present_now().is_none() { Ok(()) } else { register_pool(current_thread()?) }
 }
 
 /// In a child just after the fork: forgets the records of threads that do not exist here, since glibc uses the

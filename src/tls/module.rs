@@ -18,9 +18,11 @@ use crate::elf::segment::TlsSegment;
 use crate::host::{process, threads};
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Stage;
-use crate::tls::access::{free_own_block, static_pool_offset, thread_exit_key, tls_slots};
+use crate::tls::access::{
+    free_own_block, register_own_pool, static_pool_offset, thread_exit_key, tls_slots,
+};
 use crate::tls::layout::{SLOTS, THREAD_SLOT};
-use crate::tls::registry::registry;
+use crate::tls::registry::{free_blocks, registry};
 use crate::tls::thread::Initial;
 
 /// An image's registration. Threads can have blocks of it for as long as this lives.
@@ -69,6 +71,7 @@ impl TlsModule {
     /// will be created. Does nothing for other images.
     pub(crate) fn fill_pool(&self) -> Result<(), Error> {
         let Some(range) = &self.pool else { return Ok(()) };
+        register_own_pool()?;
         let values = self.initial_values()?;
         // First for new threads, so that none is missed between the two.
         let own = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
@@ -101,10 +104,13 @@ impl TlsModule {
         if let Some(range) = &self.pool {
             return TlsModule::write_pool(range, &self.initial_values()?);
         }
-        let mut registry = registry();
-        let module = registry.module(self.index).as_mut();
-        if module.is_some_and(|module| std::mem::take(&mut module.is_used)) {
-            registry.free_blocks(self.index);
+        let is_used = {
+            let mut registry = registry();
+            let module = registry.module(self.index).as_mut();
+            module.is_some_and(|module| std::mem::take(&mut module.is_used))
+        };
+        if is_used {
+            free_blocks(self.index);
         }
         Ok(())
     }
@@ -184,11 +190,12 @@ pub(crate) enum BlockPlace {
 impl Drop for TlsModule {
     fn drop(&mut self) {
         self.clear_pool();
+        // Before the index is free for another module. No code of the image runs, so no thread makes a block.
+        free_blocks(self.index);
         let mut registry = registry();
         *registry.module(self.index) = None;
         if let Some(range) = &self.pool {
             registry.pool.free(range);
         }
-        registry.free_blocks(self.index);
     }
 }

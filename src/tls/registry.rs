@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::tls::static_pool::StaticPool;
-use crate::tls::thread::{Initial, Thread};
+use crate::tls::thread::{Block, Initial, Thread};
 
 #[derive(Default)]
 pub(super) struct Registry {
@@ -32,6 +32,19 @@ pub(super) fn registry() -> Guard<'static, Registry> {
     REGISTRY.lock()
 }
 
+/// The number of blocks that are taken out of threads' records at once.
+const AT_ONCE: usize = 16;
+
+/// Frees all threads' blocks of a module. The lock is released before: a collector may hear of it.
+pub(super) fn free_blocks(index: usize) {
+    loop {
+        let taken = registry().take_blocks(index);
+        if taken.last().is_none_or(Option::is_none) {
+            break;
+        }
+    }
+}
+
 impl Registry {
     /// The entry of a registered module.
     #[expect(clippy::indexing_slicing, reason = "modules are numbered by memdl, not by bytes")]
@@ -39,11 +52,17 @@ impl Registry {
         &mut self.modules[index]
     }
 
-    /// Frees all threads' blocks of a module.
-    pub(super) fn free_blocks(&self, index: usize) {
+    /// Takes blocks of a module out of threads' records. If the last element is one, there may be more.
+    fn take_blocks(&self, index: usize) -> [Option<Block>; AT_ONCE] {
+        let mut taken = [const { None }; AT_ONCE];
+        let mut places = taken.iter_mut();
+        let mut place = places.next();
         for &thread in &self.threads {
+            let Some(free) = place.take() else { break };
             // SAFETY: records in the registry are alive, and the lock is held.
-            unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+            *free = unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+            place = if free.is_some() { places.next() } else { Some(free) };
         }
+        taken
     }
 }

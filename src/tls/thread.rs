@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crate::base::addr::distance_to;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
+use crate::host::collectors::{self, Roots};
 use crate::tls::layout::{NO_BLOCK, SLOTS};
 
 /// The contents and layout of a module's blocks.
@@ -49,6 +50,8 @@ pub(super) struct Thread {
     room: Vec<AtomicPtr<u8>>,
     /// The thread's static slots.
     pub slots: *mut *mut u8,
+    /// The thread's static pool. Changed by its own thread only.
+    pub pool_roots: Roots,
     /// The memory of the blocks, by index. Only under the lock.
     blocks: Vec<Option<Block>>,
     /// Values to drop when no code of the thread runs any more. Only for its own thread.
@@ -63,6 +66,7 @@ pub(crate) const STARTS_LEN: usize = std::mem::offset_of!(Thread, starts_len);
 
 /// Memory for one thread's copy of one module's variables.
 pub(super) struct Block {
+    roots: Roots,
     allocation: *mut c_void,
 }
 
@@ -74,6 +78,7 @@ impl Thread {
             starts_len: 0,
             room: Vec::new(),
             slots,
+            pool_roots: Roots::none(),
             blocks: Vec::new(),
             kept: Vec::new(),
             exit_rounds: 0,
@@ -117,7 +122,8 @@ impl Thread {
         Ok(())
     }
 
-    /// Sets a module's entry, in the record and in the slot that `__tls_get_addr` reads first.
+    /// Sets a module's entry, in the record and in the slot that `__tls_get_addr` reads first. Returns the
+    /// former block, to be dropped when the lock is released.
     ///
     /// # Safety
     /// `thread` is alive, and the registry's lock is held.
@@ -126,7 +132,7 @@ impl Thread {
         index: usize,
         start: *mut u8,
         block: Option<Block>,
-    ) {
+    ) -> Option<Block> {
         // SAFETY: the caller's promise; fields are borrowed one by one, see `Thread`. A slot is in its array,
         // and the array lives as long as its thread, which removes this record first.
         unsafe {
@@ -141,15 +147,14 @@ impl Thread {
                     if start.is_null() { ptr::without_provenance_mut(NO_BLOCK) } else { start };
                 slot.store(start, Ordering::Release);
             }
-            if let Some(entry) = blocks.get_mut(index) {
-                *entry = block;
-            }
+            blocks.get_mut(index).and_then(|entry| std::mem::replace(entry, block))
         }
     }
 }
 
 impl Block {
-    /// A new copy of a module's initial values, and the start of the block in it.
+    /// A new copy of a module's initial values, and the start of the block in it. No lock is held, neither here
+    /// nor when it is dropped: collectors hear of it.
     pub(super) fn new(initial: &Initial) -> Result<(Block, *mut u8), Error> {
         // `calloc` returns large blocks as untouched zero pages. It aligns to 16 only.
         let room = initial.size.saturating_add(initial.align);
@@ -168,12 +173,19 @@ impl Block {
             ptr::copy_nonoverlapping(initial.template, start, initial.template_len);
             start
         };
-        Ok((Block { allocation }, start))
+        let block = Block { roots: Roots::none(), allocation };
+        let collectors = collectors::known();
+        if !collectors.is_none() {
+            let range = start.addr()..start.addr().saturating_add(initial.size);
+            block.roots.register(collectors, std::iter::once(range))?;
+        }
+        Ok((block, start))
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        self.roots.remove();
         // SAFETY: from `calloc` in `new`, freed once.
         unsafe { libc::free(self.allocation) };
     }

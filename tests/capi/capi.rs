@@ -9,13 +9,13 @@ use std::sync::OnceLock;
 use crate::common::{build, limited, repository, run};
 
 /// memdl in both forms.
-struct Forms {
+pub struct Forms {
     shared: PathBuf,
-    fixed: PathBuf,
+    pub fixed: PathBuf,
 }
 
 /// Builds memdl for C, as README.md tells it.
-fn forms() -> &'static Forms {
+pub fn forms() -> &'static Forms {
     static FORMS: OnceLock<Forms> = OnceLock::new();
     FORMS.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
