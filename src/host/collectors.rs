@@ -81,6 +81,9 @@ impl AtomicCollectors {
 type OfStartAndLen = unsafe extern "C" fn(*const c_void, usize);
 type OfStartAndEnd = unsafe extern "C" fn(*mut c_void, *mut c_void);
 type Callback = unsafe extern "C" fn();
+type GetNumber = unsafe extern "C" fn() -> c_int;
+type GetCallback = unsafe extern "C" fn() -> Option<Callback>;
+type SetCallback = unsafe extern "C" fn(Option<Callback>);
 
 struct LeakSanitizer {
     register: OfStartAndLen,
@@ -96,9 +99,9 @@ struct Libgc {
 
 /// The functions for a libgc that asks for the ranges.
 struct Asks {
-    is_initialised: unsafe extern "C" fn() -> c_int,
-    get_callback: unsafe extern "C" fn() -> Option<Callback>,
-    set_callback: unsafe extern "C" fn(Option<Callback>),
+    is_initialised: GetNumber,
+    get_callback: GetCallback,
+    set_callback: SetCallback,
     push: OfStartAndEnd,
 }
 
@@ -225,9 +228,9 @@ impl Asks {
         // SAFETY: libgc's functions of these names have these types.
         unsafe {
             Some(Asks {
-                is_initialised: std::mem::transmute::<usize, _>(is_initialised?),
-                get_callback: std::mem::transmute::<usize, _>(get_callback?),
-                set_callback: std::mem::transmute::<usize, _>(set_callback?),
+                is_initialised: std::mem::transmute::<usize, GetNumber>(is_initialised?),
+                get_callback: std::mem::transmute::<usize, GetCallback>(get_callback?),
+                set_callback: std::mem::transmute::<usize, SetCallback>(set_callback?),
                 push: push?,
             })
         }

@@ -3,7 +3,7 @@
 //! * `ld.so`: [`dl`] (handles), [`phdr`] (the list of libraries), [`library`] (one of them), [`startup_set`],
 //!   [`opened`] (the others), [`search`] and [`ld_cache`] (finding files), [`open`] (opening),
 //!   [`global_scope`], [`got`] (changing references), [`link_map`].
-//! * The process: [`process`], [`threads`], [`exit_handlers`].
+//! * The process: [`process`], [`threads`], [`exit_handlers`], [`collectors`] (of memory).
 
 pub(crate) mod collectors;
 pub(crate) mod dl;
