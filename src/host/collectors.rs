@@ -289,7 +289,7 @@ pub(crate) struct Roots {
 
 struct Node {
     next: *mut Node,
-    _roots: Vec<Root>,
+    roots: Vec<Root>,
 }
 
 impl Roots {
@@ -306,6 +306,40 @@ impl Roots {
         collectors: Collectors,
         ranges: impl Iterator<Item = Range<usize>>,
     ) -> Result<(), Error> {
+        self.register_by(collectors, ranges, Root::with_libgc)
+    }
+
+    /// As [`Roots::register`], of memory on a thread's stack. In a child of a fork it is gone, and libgc must
+    /// not be called before it has handled the fork: so it asks for the memory.
+    #[cold]
+    pub(crate) fn register_on_stack(
+        &self,
+        collectors: Collectors,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        self.register_by(collectors, std::iter::once(range), |range| match LIBGC.get() {
+            Some(Libgc { asks: Some(asks), .. }) => Root::asked(asks, range).map(Some),
+            _ => Ok(None),
+        })
+    }
+
+    /// In a child just after the fork, of a thread that does not exist there: libgc does not get it any more.
+    /// LeakSanitizer reads nothing that is not mapped.
+    pub(crate) fn forget_in_child(&mut self) {
+        let mut next = std::mem::replace(self.first.get_mut(), ptr::null_mut());
+        // SAFETY: nodes of `register_by`, which are leaked.
+        while let Some(node) = unsafe { next.as_ref() } {
+            node.roots.iter().for_each(Root::do_not_ask);
+            next = node.next;
+        }
+    }
+
+    fn register_by(
+        &self,
+        collectors: Collectors,
+        ranges: impl Iterator<Item = Range<usize>>,
+        with_libgc: impl Fn(Range<usize>) -> Result<Option<Root>, Error>,
+    ) -> Result<(), Error> {
         let missing = Collectors(collectors.0 & !self.with.get().0);
         if missing.is_none() {
             return Ok(());
@@ -318,10 +352,10 @@ impl Roots {
                 roots.extend(Root::with_lsan(range.clone()));
             }
             if missing.has(Collectors::LIBGC) {
-                roots.extend(Root::with_libgc(range)?);
+                roots.extend(with_libgc(range)?);
             }
         }
-        let node = Box::into_raw(Box::new(Node { next: ptr::null_mut(), _roots: roots }));
+        let node = Box::into_raw(Box::new(Node { next: ptr::null_mut(), roots }));
         let mut first = self.first.load(Ordering::Acquire);
         loop {
             // SAFETY: the new node, which no other thread reaches yet.
@@ -385,10 +419,16 @@ impl Root {
             }
             ADDED.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some(asks) = &libgc.asks else {
-            warn_of_too_many();
-            return Ok(None);
-        };
+        match &libgc.asks {
+            Some(asks) => Root::asked(asks, range).map(Some),
+            None => {
+                warn_of_too_many();
+                Ok(None)
+            }
+        }
+    }
+
+    fn asked(asks: &Asks, range: Range<usize>) -> Result<Root, Error> {
         let refused = Cell::new(None);
         RANGES.write(|ranges| match ranges.try_room(1) {
             Ok(()) => {
@@ -403,7 +443,19 @@ impl Root {
             return Err(error);
         }
         asks.install();
-        Ok(Some(root))
+        Ok(root)
+    }
+
+    /// Takes it out of the table that libgc asks for.
+    fn do_not_ask(&self) {
+        if let Root::Asked(range) = self {
+            RANGES.write(|ranges| {
+                let from = ranges.partition_point(|it| it.start < range.start);
+                if ranges.get(from).is_some_and(|it| it == range) {
+                    ranges.remove(from);
+                }
+            });
+        }
     }
 }
 
@@ -423,13 +475,7 @@ impl Drop for Root {
                 }
                 ADDED.fetch_sub(1, Ordering::Relaxed);
             }
-            Root::Asked(range) => RANGES.write(|ranges| {
-                let from = ranges.partition_point(|it| it.start < range.start);
-                let found = ranges.get(from).is_some_and(|it| it == range);
-                if found {
-                    ranges.remove(from);
-                }
-            }),
+            Root::Asked(_) => self.do_not_ask(),
         }
     }
 }

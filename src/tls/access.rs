@@ -141,7 +141,7 @@ fn register_pool(thread: NonNull<Thread>) -> Result<(), Error> {
     let start = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
     // SAFETY: the calling thread's own record, and a field that no other thread reaches.
     let roots = unsafe { &(*thread.as_ptr()).pool_roots };
-    roots.register(collectors, std::iter::once(start..start.wrapping_add(POOL)))
+    roots.register_on_stack(collectors, start..start.wrapping_add(POOL))
 }
 
 /// As [`register_pool`], for a thread that may have no record, and in the first load.
@@ -154,7 +154,13 @@ pub(super) fn register_own_pool() -> Result<(), Error> {
 pub(crate) fn after_fork_in_child() {
     let slots = tls_slots();
     // SAFETY: records in the registry are alive, and the lock is held.
-    registry().threads.retain(|thread| unsafe { (*thread.as_ptr()).slots } == slots);
+    registry().threads.retain(|thread| unsafe {
+        let exists = (*thread.as_ptr()).slots == slots;
+        if !exists {
+            (*thread.as_ptr()).pool_roots.forget_in_child();
+        }
+        exists
+    });
 }
 
 /// The key whose destructor frees a thread's blocks when it ends.

@@ -104,11 +104,17 @@ fn libgc_follows_the_pointers_of_images() {
 #[test]
 fn libgc_follows_what_threads_snapshots_and_many_images_have() {
     let host = host("roots.c", &[]);
-    let (library, opened) = &libraries()[0];
+    let libraries = libraries();
+    let [(library, opened), _, (initial_exec, _), _] = &libraries[..] else { unreachable!() };
     let constructed = build("gcc", "roots/keeps.c", &["-O1", "-DCONSTRUCTED"]);
     for when in ["initialised", "initialised-later"] {
-        let text = said(&host, &[when, "thread", "tx"], library, opened);
-        assert_eq!(text, "of a thread: 0 freed\nof an ended thread: 1 freed\n", "{when}");
+        // A child frees what only a thread's stack had that is gone there.
+        for (library, in_child) in [(library, 0), (initial_exec, 1)] {
+            let text = said(&host, &[when, "thread", "tx"], library, opened);
+            let child = format!("in a child: {in_child} freed");
+            let expected = format!("of a thread: 0 freed\n{child}\nof an ended thread: 1 freed\n");
+            assert_eq!(text, expected, "{when}, {library:?}");
+        }
         let text = said(&host, &[when, "reset", "-"], &constructed, opened);
         let turn = "in the snapshot: 0 freed\nreset: 0 freed\n".repeat(3);
         assert_eq!(text, format!("constructed: 0 freed\n{turn}"), "{when}");

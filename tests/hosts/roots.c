@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "memdl.h"
 
 #define COUNT 50
@@ -21,6 +23,7 @@ static const char *last_error(void) {
 static struct {
     void *(*malloc)(size_t);
     void (*init)(void), (*gcollect)(void), (*allow_register_threads)(void);
+    void (*set_handle_fork)(int);
     int (*invoke_finalizers)(void);
     void (*register_finalizer)(void *, void (*)(void *, void *), void *, void *, void *);
     int (*get_stack_base)(void *), (*register_my_thread)(const void *), (*unregister_my_thread)(void);
@@ -32,6 +35,7 @@ static void find_gc(void) {
 #define FIND(name) MUST(*(void **)&gc.name = dlsym(libgc, "GC_" #name))
     FIND(malloc); FIND(init); FIND(gcollect); FIND(allow_register_threads); FIND(invoke_finalizers);
     FIND(register_finalizer); FIND(get_stack_base); FIND(register_my_thread); FIND(unregister_my_thread);
+    FIND(set_handle_fork);
 }
 
 static volatile int freed;
@@ -145,6 +149,12 @@ static void with_thread(const char *places) {
     pthread_create(&id, NULL, in_thread, &thread);
     pthread_barrier_wait(&thread.filled);
     printf("of a thread: %d freed\n", collected());
+    pid_t child = fork();
+    /* The thread is gone, and its stack may be; the library's data is there. */
+    if (!child) _exit(collected() > COUNT / 2 ? 42 : 41);
+    int status;
+    waitpid(child, &status, 0);
+    printf("in a child: %d freed\n", WIFEXITED(status) ? WEXITSTATUS(status) - 41 : status);
     pthread_barrier_wait(&thread.done);
     pthread_join(id, NULL);
     printf("of an ended thread: %d freed\n", collected() > COUNT / 2);
@@ -209,6 +219,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     find_gc();
+    gc.set_handle_fork(1);
     if (strcmp(collector, "initialised-later")) gc.init();
     if (!strcmp(way, "thread")) { open_library("load", path); gc.init(); with_thread(places); return 0; }
     if (!strcmp(way, "many")) { many("shared", path, atoi(places)); return 0; }
