@@ -131,7 +131,9 @@ fn map_and_relocate(
     // Resolvers are code of the images: all that they can reach must be relocated first.
     if ifuncs.iter().any(|words| !words.is_empty()) {
         for member in &mut mapped {
-            member.mapping.protect().map_err(|error| error.in_image(&member.prepared.name))?;
+            let prepared = member.prepared;
+            let protected = member.mapping.protect(prepared.memory_name());
+            protected.map_err(|error| error.in_image(&prepared.name))?;
         }
     }
     for &index in &prepared.init_order {
@@ -187,7 +189,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         received: Option<InPlaceFile>,
         static_tls: bool,
     ) -> Result<MappedMember<'p, 'd>, Error> {
-        let name = prepared.profile.allows_memory_names().then_some(&*prepared.name);
+        let name = prepared.memory_name();
         let bytes = prepared.image.bytes();
         let is_received = received.is_some();
         let source = match (received, &prepared.shared_text) {
@@ -277,7 +279,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         self,
         register: &mut dyn FnMut(Arc<str>, Instance) -> DebugRegistration,
     ) -> Result<LoadedImage, Error> {
-        let mapping = self.mapping.seal()?;
+        let mapping = self.mapping.seal(self.prepared.memory_name())?;
         let Member { name, image, profile, debug_info, .. } = self.prepared;
         let decoded = &image.decoded;
         let load_bias = mapping.load_bias();

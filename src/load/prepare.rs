@@ -106,6 +106,13 @@ pub(crate) struct Member<'d> {
     pub of_system: bool,
 }
 
+impl Member<'_> {
+    /// The name of its memory in `/proc/self/maps`, if it shall have one.
+    pub(crate) fn memory_name(&self) -> Option<&str> {
+        self.profile.allows_memory_names().then_some(&*self.name)
+    }
+}
+
 /// The page plan and the bindings of a member.
 struct Binding {
     member: usize,

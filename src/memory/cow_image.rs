@@ -17,7 +17,8 @@ use std::sync::{Arc, Weak};
 
 use crate::base::error::Error;
 use crate::memory::cache::{self, CacheKey, CachedMapping, User};
-use crate::memory::reservation::Reservation;
+use crate::memory::executable;
+use crate::memory::reservation::{READ_WRITE, Reservation};
 use crate::memory::wipe;
 
 /// Anonymous memory whose pages can be mapped at several addresses at once. Read-only once it is filled.
@@ -31,7 +32,7 @@ impl SharedPages {
         parts: impl IntoIterator<Item = Range<usize>>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<SharedPages, Error> {
-        let memory = Reservation::shared(len)?;
+        let memory = Reservation::shared(len, READ_WRITE)?;
         parts.into_iter().for_each(|part| memory.populate(part));
         // SAFETY: `len` bytes that were just mapped, zeroed, and that nothing else refers to.
         fill(unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), len) });
@@ -40,6 +41,12 @@ impl SharedPages {
             return Err(Error::last_os_error(format!("mprotect of {len:#x} shared bytes")));
         }
         Ok(SharedPages(memory))
+    }
+
+    /// Pages with the same contents that can be executed wherever they are mapped: for a process that may not
+    /// make memory executable.
+    pub(super) fn executable(&self) -> Result<SharedPages, Error> {
+        Ok(SharedPages(executable::shared(self.len(), self)?))
     }
 
     /// Maps these pages over a part of `target`, readable.

@@ -38,6 +38,7 @@ use crate::elf::plan::{Plan, PlannedSegment};
 use crate::elf::read::ReadAt;
 use crate::memory::buffer::HEADROOM;
 use crate::memory::cache::{self, Pages};
+use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
 use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages, zero};
 use crate::memory::shared_text::SharedText;
@@ -65,6 +66,8 @@ pub(crate) struct Mapping<State: Stage> {
     pub(super) text_relocations: bool,
     /// Segments have their final protection, except for RELRO.
     pub(super) is_protected: bool,
+    /// Executable segments have their contents and their protection: see [`executable`].
+    pub(super) has_code: bool,
     /// At least a page behind the image cannot be accessed, and memory between the image and that page is
     /// zero.
     pub(super) is_closed: bool,
@@ -119,6 +122,7 @@ impl Unplaced {
             relro: self.relro,
             text_relocations: self.text_relocations,
             is_protected: false,
+            has_code: false,
             is_closed: false,
             is_huge: false,
             state: PhantomData,
@@ -140,7 +144,11 @@ impl Unplaced {
         let mut mapping = self.place(reservation, first, Reuse::Recycled { used: span_len });
         mapping.is_huge = pages == Pages::Zeroed && huge > 0;
         mapping.is_closed = pages == Pages::Stale;
-        mapping.fill(bytes, |_| true, pages);
+        if executable::is_denied() && !mapping.text_relocations {
+            mapping.place_code(bytes)?;
+        }
+        let has_code = mapping.has_code;
+        mapping.fill(bytes, |segment| !(has_code && is_code(segment)), pages);
         Ok(mapping)
     }
 
@@ -175,13 +183,15 @@ impl Unplaced {
 
     fn shared(self, plan: &Plan, bytes: &[u8], text: &SharedText) -> Result<Mapping<Open>, Error> {
         let reservation = Reservation::new(with_guard(self.span_len)?, self.align, self.residue())?;
-        for (at, pages) in &text.runs {
+        let (runs, has_code) = text.runs();
+        for (at, pages) in runs {
             // SAFETY: the run was made of this plan's segments, so it lies in the span, which nothing
             // refers to yet.
             unsafe { pages.map_over(&reservation, *at)? };
         }
         let first = reservation.address();
-        let mapping = self.place(reservation, first, text.reuse(plan)?);
+        let mut mapping = self.place(reservation, first, text.reuse(plan)?);
+        mapping.has_code = has_code;
         mapping.fill(bytes, is_written, Pages::Zeroed);
         Ok(mapping)
     }
@@ -208,6 +218,11 @@ fn is_written(segment: &PlannedSegment) -> bool {
     segment.access.write
 }
 
+/// Whether a segment is executable in the end.
+pub(super) fn is_code(segment: &PlannedSegment) -> bool {
+    segment.access.execute && !segment.access.write
+}
+
 impl Mapping<Open> {
     /// Reserves the plan's span and fills it. `/proc/self/maps` shows `name`.
     pub(crate) fn new(
@@ -225,10 +240,35 @@ impl Mapping<Open> {
                 None => unplaced.shared(plan, bytes, text)?,
             },
         };
-        if let Some(name) = name {
-            mapping.memory.set_name(&format!("memdl:{name}"));
-        }
+        mapping.set_name(name);
         Ok(mapping)
+    }
+
+    /// Names the memory, if there is a name.
+    pub(super) fn set_name(&self, name: Option<&str>) {
+        if let Some(name) = name {
+            self.memory.set_name(&format!("memdl:{name}"));
+        }
+    }
+
+    /// Puts memory that can be executed, with the file's bytes, where the code will be: for a process that may not
+    /// make memory executable.
+    #[cold]
+    fn place_code(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let OpenMemory { reservation, reuse } = &mut self.memory;
+        let is_huge = in_huge_pages(self.span_len) > 0;
+        for segment in self.segments.iter().filter(|segment| is_code(segment)) {
+            let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
+            let start = self.load_bias.apply(segment.pages.start);
+            let start = start.saturating_sub(reservation.address());
+            let part = start..start.saturating_add(segment.len());
+            // SAFETY: the pages lie in the reservation (`Plan`), which nothing refers to yet.
+            if !unsafe { executable::place(reservation, part, is_huge, source)? } {
+                *reuse = Reuse::None;
+            }
+        }
+        self.has_code = true;
+        Ok(())
     }
 
     /// Copies the segments that are `wanted` from the file's bytes. The rest of their pages is zero.

@@ -6,12 +6,14 @@
 //!   that the kernel refused).
 //! * Kept: [`cache`] (for the next image), [`wipe`] (contents), [`quarantine`] (addresses), [`scratch`].
 //! * Of an image: [`buffer`] and [`bytes`] (its file), [`mapping`] (filling, and all access),
-//!   [`in_place`] and [`shared_text`] (two ways to fill), [`stage`] (its life), [`protect`].
+//!   [`in_place`] and [`shared_text`] (two ways to fill), [`stage`] (its life), [`protect`],
+//!   [`executable`] (code where the system does not let memory become executable).
 
 pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod cache;
 pub(crate) mod cow_image;
+pub(crate) mod executable;
 pub(crate) mod in_place;
 pub(crate) mod mapped_file;
 pub(crate) mod mapping;

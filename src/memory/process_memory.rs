@@ -77,7 +77,7 @@ fn is_any(error: &io::Error, numbers: &[i32]) -> bool {
 }
 
 /// All memory of this process. Opened each time: a child of `fork` has memory of its own.
-fn file() -> io::Result<File> {
+pub(super) fn file() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/proc/self/mem")
 }
 

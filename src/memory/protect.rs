@@ -1,7 +1,9 @@
 //! Protection of an image's pages: as its segments state it, then RELRO, then, on request, for ever.
 //!
-//! No page is ever writable and executable at once. An image that shared read-only pages with other instances
-//! gets pages of its own here ([`Mapping::make_private`]), with the protection that it had.
+//! No page is ever writable and executable at once. Where a process may not make memory executable, code is
+//! replaced by memory that is executable from the start ([`crate::memory::executable`]). An image that shared
+//! read-only pages with other instances gets pages of its own here ([`Mapping::make_private`]), with the
+//! protection that it had.
 //!
 //! Never fills: [`crate::memory::mapping`] does.
 //!
@@ -9,7 +11,6 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -24,28 +25,29 @@ use crate::base::error::Error;
 use crate::base::fallible::try_vec;
 use crate::elf::plan::PlannedSegment;
 use crate::elf::segment::Access;
-use crate::memory::mapping::Mapping;
+use crate::memory::executable;
+use crate::memory::mapping::{Mapping, is_code};
 use crate::memory::reservation::{HUGE_PAGE, Reservation};
-use crate::memory::stage::{Open, OpenMemory, Sealed, SealedMemory, Stage};
+use crate::memory::stage::{Open, OpenMemory, Reuse, Sealed, SealedMemory, Stage};
 
 impl Mapping<Open> {
     /// Gives the segments their final protection, except for RELRO, so that code of the image can run while
-    /// it is still relocated. Text relocations must be finished.
-    pub(crate) fn protect(&mut self) -> Result<(), Error> {
+    /// it is still relocated. Text relocations must be finished. `name` is the memory's.
+    pub(crate) fn protect(&mut self, name: Option<&str>) -> Result<(), Error> {
         if !std::mem::replace(&mut self.is_protected, true) {
-            self.protect_all(&[])?;
+            self.protect_all(false, name)?;
         }
         Ok(())
     }
 
-    /// Gives everything its final protection, RELRO included: relocating is finished.
-    pub(crate) fn seal(self) -> Result<Mapping<Sealed>, Error> {
+    /// Gives everything its final protection, RELRO included: relocating is finished. `name` is the memory's.
+    pub(crate) fn seal(mut self, name: Option<&str>) -> Result<Mapping<Sealed>, Error> {
         if self.is_protected {
             for relro in &self.relro {
                 self.protect_pages(relro, Protection::READ)?;
             }
         } else {
-            self.protect_all(&self.relro)?;
+            self.protect_all(true, name)?;
         }
         let OpenMemory { reservation, reuse } = self.memory;
         Ok(Mapping {
@@ -62,16 +64,20 @@ impl Mapping<Open> {
             relro: self.relro,
             text_relocations: false,
             is_protected: true,
+            has_code: true,
             is_closed: true,
             is_huge: false,
             state: PhantomData,
         })
     }
 
-    /// Protects the segments that are not writable, the gaps between segments, and `relro`. Adjacent pages
-    /// with the same protection take one call.
-    fn protect_all(&self, relro: &[Range<Vaddr>]) -> Result<(), Error> {
-        let segments = self.segments.iter().filter(|segment| !segment.access.write);
+    /// Protects the segments that are not writable, the gaps between segments, and RELRO if `with_relro`.
+    /// Adjacent pages with the same protection take one call.
+    fn protect_all(&mut self, with_relro: bool, name: Option<&str>) -> Result<(), Error> {
+        let relro = if with_relro { self.relro.as_slice() } else { &[] };
+        let segments = self.segments.iter();
+        let segments =
+            segments.filter(|it| !(it.access.write || self.has_code && it.access.execute));
         let segments = segments.map(|segment| (segment.pages.clone(), protection(segment)));
         let gaps = self.segments.windows(2).filter_map(|pair| match pair {
             [before, after] if before.pages.end < after.pages.start => {
@@ -92,8 +98,12 @@ impl Mapping<Open> {
             }
             joins
         });
+        let had_code = self.has_code;
         for run in all.chunk_by(|(before, _), (pages, _)| before.end == pages.start) {
             self.protect_run(run)?;
+        }
+        if self.has_code != had_code {
+            self.set_name(name);
         }
         if self.is_closed { Ok(()) } else { self.close_behind() }
     }
@@ -109,35 +119,69 @@ impl Mapping<Open> {
     }
 
     /// Protects adjacent ranges.
-    fn protect_run(&self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+    fn protect_run(&mut self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
         /// Up to this many bytes, protecting pages twice is faster than a further call.
         const MAX_TWICE: u64 = 1 << 17;
         /// So it is from this many bytes on if they are in large pages: those that are not split are quick.
         const MIN_UNSPLIT: u64 = 2 * HUGE_PAGE as u64;
         let ([(first, outer), .., (last, of_last)], [_, inner @ .., _]) = (run, run) else {
-            return run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+            return self.protect_each(run);
         };
         let is_unsplit = self.is_huge && len_of(&(first.start..last.end)) >= MIN_UNSPLIT;
         let inside: u64 = inner.iter().map(|(pages, _)| len_of(pages)).sum();
         // Code usually lies between read-only segments: all is made read-only, then the code executable.
         if outer == of_last && (inside <= MAX_TWICE || is_unsplit) {
             self.protect_pages(&(first.start..last.end), *outer)?;
-            return inner
-                .iter()
-                .filter(|(_, access)| access != outer)
-                .try_for_each(|(pages, access)| self.protect_pages(pages, *access));
+            let mut inner = inner.iter().filter(|(_, access)| access != outer);
+            return inner.try_for_each(|(pages, access)| self.protect_part(pages, *access));
         }
-        run.iter().try_for_each(|(pages, access)| self.protect_pages(pages, *access))
+        self.protect_each(run)
+    }
+
+    fn protect_each(&mut self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+        run.iter().try_for_each(|(pages, access)| self.protect_part(pages, *access))
+    }
+
+    /// As [`Mapping::protect_pages`], also where the process may not make memory executable.
+    fn protect_part(&mut self, pages: &Range<Vaddr>, access: Protection) -> Result<(), Error> {
+        let is_denied = access == Protection::READ_EXECUTE && executable::is_denied();
+        if !is_denied {
+            match self.protect_pages(pages, access) {
+                Err(error)
+                    if access == Protection::READ_EXECUTE && executable::is_denial(&error) => {}
+                result => return result,
+            }
+        }
+        self.replace_code(pages)
+    }
+
+    /// Makes pages executable by replacing them.
+    #[cold]
+    fn replace_code(&mut self, pages: &Range<Vaddr>) -> Result<(), Error> {
+        // Such memory is several mappings, or has code of its own where instances share it.
+        self.memory.reuse = Reuse::None;
+        self.has_code = true;
+        let range = self.with_front(pages);
+        let (start, len) = (range.start as *mut u8, range.len());
+        // SAFETY: whole pages of the reservation, which are readable; nothing writes to them meanwhile.
+        let contents = unsafe { std::slice::from_raw_parts(start, len) };
+        // SAFETY: as above. They keep their contents.
+        unsafe { executable::replace(start, len, contents) }
     }
 }
 
 impl<State: Stage> Mapping<State> {
-    fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
-        // The unused memory in front of the image gets the protection of the first pages: one mapping fewer.
+    /// The addresses of these pages. With the first ones comes the unused memory in front of the image, which
+    /// gets their protection: one mapping fewer.
+    fn with_front(&self, pages: &Range<Vaddr>) -> Range<usize> {
         let is_first = self.segments.first().is_some_and(|first| first.pages.start == pages.start);
         let first = if is_first { None } else { Some(self.load_bias.apply(pages.start)) };
-        let start = first.unwrap_or_else(|| self.memory.address());
-        let len = (start..self.load_bias.apply(pages.end)).len();
+        first.unwrap_or_else(|| self.memory.address())..self.load_bias.apply(pages.end)
+    }
+
+    fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
+        let range = self.with_front(pages);
+        let (start, len) = (range.start, range.len());
         // SAFETY: whole pages of the reservation, which is owned. While the mapping is open, references
         // into them live only inside `store`.
         unsafe { region::protect(start as *const u8, len, protection) }.map_err(refused(len))
@@ -205,24 +249,42 @@ impl Mapping<Sealed> {
         for segment in self.segments.iter().filter(|segment| !segment.access.write) {
             let len = segment.len();
             let target = self.load_bias.apply(segment.pages.start) as *mut u8;
-            let own = Reservation::new(len, region::page::size(), 0)?;
-            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-            // SAFETY: both are whole pages. One is a segment of this image, readable, or without access and
-            // so without contents; the other is owned, and nothing else refers to it. The second replaces
-            // the first, with its contents and protection.
-            unsafe {
-                if segment.access.read {
-                    ptr::copy_nonoverlapping(target, own.as_ptr(), len);
-                }
-                region::protect(own.as_ptr(), len, protection(segment)).map_err(refused(len))?;
-                let moved =
-                    libc::mremap(own.as_ptr().cast(), len, len, flags, target.cast::<c_void>());
-                if moved == libc::MAP_FAILED {
-                    return Err(Error::last_os_error("mremap of an image's pages"));
-                }
-                own.forget();
-            }
+            // SAFETY: whole pages of a segment of this image. They can be read, or have no access and so no
+            // contents. Nothing writes to them.
+            let contents = unsafe {
+                std::slice::from_raw_parts(
+                    target,
+                    if protection(segment) == Protection::NONE { 0 } else { len },
+                )
+            };
+            let own = own_pages(segment, target.addr(), contents)?;
+            // SAFETY: as above; the pages that come keep contents and protection.
+            unsafe { own.move_over(target)? };
         }
         Ok(())
+    }
+}
+
+/// Pages of an instance's own for a segment that is not written and that will be at `target`.
+fn own_pages(
+    segment: &PlannedSegment,
+    target: usize,
+    contents: &[u8],
+) -> Result<Reservation, Error> {
+    let len = segment.len();
+    if is_code(segment) && executable::is_denied() {
+        return executable::private(target, len, contents);
+    }
+    let own = Reservation::new(len, region::page::size(), 0)?;
+    // SAFETY: new memory of `len` bytes that nothing else refers to; the contents are at most as long.
+    let protected = unsafe {
+        ptr::copy_nonoverlapping(contents.as_ptr(), own.as_ptr(), contents.len().min(len));
+        region::protect(own.as_ptr(), len, protection(segment))
+    };
+    match protected.map_err(refused(len)) {
+        Err(error) if is_code(segment) && executable::is_denial(&error) => {
+            executable::private(target, len, contents)
+        }
+        result => result.map(|()| own),
     }
 }

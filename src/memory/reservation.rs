@@ -88,12 +88,22 @@ impl Reservation {
     /// Zeroed, readable and writable memory of `len` bytes (a multiple of the page, not 0) whose
     /// start is congruent to `residue` modulo `align` (a power of two, at least a page).
     pub(crate) fn new(len: usize, align: usize, residue: usize) -> Result<Reservation, Error> {
+        Reservation::with_protection(len, align, residue, READ_WRITE)
+    }
+
+    /// As [`Reservation::new`], with this protection, a combination of `PROT_*`.
+    pub(super) fn with_protection(
+        len: usize,
+        align: usize,
+        residue: usize,
+        protection: i32,
+    ) -> Result<Reservation, Error> {
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         // The kernel aligns to a page. For more than that, map enough to cut an aligned part out.
         let page = region::page::size();
         let padded = if align > page { len.checked_add(align).ok_or_else(too_large)? } else { len };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let mut reservation = Reservation::map(padded, READ_WRITE, flags, -1)
+        let mut reservation = Reservation::map(padded, protection, flags, -1)
             .map_err(|error| Error::system(format!("mmap of {padded:#x} bytes"), error))?;
         let address = reservation.start.addr().get();
         let head = distance_to(residue, align, address);
@@ -101,10 +111,10 @@ impl Reservation {
         Ok(reservation)
     }
 
-    /// As [`Reservation::new`], of pages that can be mapped at several addresses at once.
-    pub(super) fn shared(len: usize) -> Result<Reservation, Error> {
+    /// Zeroed memory of pages that can be mapped at several addresses at once, with this protection.
+    pub(super) fn shared(len: usize, protection: i32) -> Result<Reservation, Error> {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Reservation::map(len, READ_WRITE, flags, -1)
+        Reservation::map(len, protection, flags, -1)
             .map_err(|error| Error::system(format!("mmap of {len:#x} shared bytes"), error))
     }
 
@@ -173,6 +183,22 @@ impl Reservation {
         if blank == libc::MAP_FAILED {
             self.empty();
         }
+    }
+
+    /// Replaces a part, whole pages, by zeroed memory with this protection. False if the part is not inside, or if
+    /// the system refused.
+    ///
+    /// # Safety
+    /// Nothing refers to the part.
+    pub(super) unsafe fn renew(&self, part: Range<usize>, protection: i32) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: a part of this reservation; the rest is the caller's promise.
+        part.start <= part.end
+            && part.end <= self.len
+            && unsafe {
+                let start = self.as_ptr().add(part.start);
+                libc::mmap(start.cast(), part.len(), protection, flags, -1, 0) != libc::MAP_FAILED
+            }
     }
 
     /// Gives a part, whole pages, this protection, a combination of `PROT_*`. False if the part is not
@@ -263,6 +289,37 @@ impl Reservation {
                 Ok(())
             }
             _ => Err(Error::last_os_error(format!("mremap to {len:#x} bytes"))),
+        }
+    }
+
+    /// Moves all of it over memory at `target`, which it replaces at once, with its contents and protection.
+    ///
+    /// # Safety
+    /// As much memory there, whole pages, has an owner, and what refers to it expects these contents. `self` is
+    /// one mapping.
+    pub(super) unsafe fn move_over(self, target: *mut u8) -> Result<(), Error> {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: `self` is owned, and nothing refers to it; the rest is the caller's promise.
+        let moved =
+            unsafe { libc::mremap(self.as_ptr().cast(), self.len, self.len, flags, target) };
+        if moved == libc::MAP_FAILED {
+            return Err(Error::last_os_error("mremap of an image's pages"));
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// The pages of shared memory mapped once more, with the same protection.
+    pub(super) fn mapped_again(&self) -> Result<Reservation, Error> {
+        // SAFETY: with an old length of 0 shared pages stay where they are and are mapped once more, at an
+        // address of the kernel's choice. It refuses that of private memory.
+        let start =
+            unsafe { libc::mremap(self.as_ptr().cast(), 0, self.len, libc::MREMAP_MAYMOVE) };
+        match NonNull::new(start.cast()) {
+            Some(first) if start != libc::MAP_FAILED => {
+                Ok(Reservation { start: first, len: self.len })
+            }
+            _ => Err(Error::last_os_error("mremap of shared memory")),
         }
     }
 

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::addr::{Vaddr, len_of};
 use crate::base::error::Error;
@@ -15,12 +15,18 @@ use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_c
 use crate::elf::plan::{Plan, PlannedSegment};
 use crate::memory::cache::{self, CacheKey};
 use crate::memory::cow_image::SharedPages;
+use crate::memory::executable;
 use crate::memory::stage::Reuse;
+
+/// Each run of segments without a gap: its offset in the span, and its pages.
+type Runs = Vec<(usize, SharedPages)>;
 
 /// The segments of an image that are not written, for all instances that no debugger sees.
 pub(crate) struct SharedText {
-    /// Each run of such segments without a gap: its offset in the span, and its pages.
-    pub(super) runs: Vec<(usize, SharedPages)>,
+    /// Empty if the process was known not to make memory executable.
+    runs: Runs,
+    /// The same, executable everywhere. Made when the process is known not to make memory executable.
+    executable: OnceLock<Runs>,
     /// For memory in the cache that maps these pages.
     pub(super) key: Arc<CacheKey>,
 }
@@ -73,7 +79,33 @@ impl SharedText {
             Ok((len_of(&(plan.span.start..start)) as usize, pages))
         };
         let runs = try_collect_ok::<_, Error>(runs.into_iter().map(pages))?;
-        Ok(Some(SharedText { runs, key: Arc::default() }))
+        let mut text = SharedText { runs, executable: OnceLock::new(), key: Arc::default() };
+        if executable::is_denied() && text.executable_runs().is_some() {
+            text.runs = Vec::new();
+        }
+        Ok(Some(text))
+    }
+
+    /// What is mapped into an instance, and whether it can be executed already.
+    pub(super) fn runs(&self) -> (&[(usize, SharedPages)], bool) {
+        if executable::is_denied()
+            && let Some(runs) = self.executable_runs()
+        {
+            return (runs, true);
+        }
+        (&self.runs, false)
+    }
+
+    /// `None` if the system refuses such memory, too. Then each instance gets code of its own.
+    #[cold]
+    fn executable_runs(&self) -> Option<&Runs> {
+        if self.executable.get().is_none() {
+            let copies = self.runs.iter().map(|(at, pages)| Ok((*at, pages.executable()?)));
+            let runs = try_collect_ok::<_, Error>(copies).ok()?;
+            // Another thread's are as good.
+            let _ = self.executable.set(runs);
+        }
+        self.executable.get()
     }
 }
 

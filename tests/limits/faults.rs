@@ -40,6 +40,19 @@ thread_local! {
     static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
     /// How many calls that count were made under the plan.
     static CALLS: Cell<usize> = const { Cell::new(0) };
+    /// No memory can become executable, whatever the plan says.
+    static MAY_NOT_EXECUTE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a policy refuses this call; `errno` is set then.
+fn is_denied(name: &'static str, arguments: &[usize]) -> bool {
+    let denied =
+        MAY_NOT_EXECUTE.get() && name == "mprotect" && arguments[2] as c_int & libc::PROT_EXEC != 0;
+    if denied {
+        // SAFETY: this thread's `errno`.
+        unsafe { *libc::__errno_location() = libc::EACCES };
+    }
+    denied
 }
 
 /// Whether this call fails; `errno` is set then.
@@ -56,8 +69,10 @@ fn fails(name: &'static str) -> bool {
     CALLS.set(count);
     let fails = count == plan.first || plan.and_all_after && count > plan.first;
     if fails {
+        // Other errors of `mprotect` mean a policy, which is remembered.
+        let errno = if name == "mprotect" { libc::ENOMEM } else { plan.errno };
         // SAFETY: this thread's `errno`.
-        unsafe { *libc::__errno_location() = plan.errno };
+        unsafe { *libc::__errno_location() = errno };
     }
     fails
 }
@@ -89,7 +104,8 @@ macro_rules! interposed {
             /// As that.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($argument: $type),*) -> $result {
-                if fails(stringify!($name)) {
+                let name = stringify!($name);
+                if is_denied(name, &[$($argument as usize),*]) || fails(name) {
                     return $failed;
                 }
                 // SAFETY: the caller's promise; the kernel's arguments are the C library's.
@@ -109,6 +125,8 @@ interposed! {
     madvise(SYS_madvise) -> c_int, -1; start: *mut c_void, len: usize, advice: c_int;
     prctl(SYS_prctl) -> c_int, -1;
         option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong;
+    pwrite64(SYS_pwrite64) -> isize, -1;
+        file: c_int, bytes: *const c_void, len: usize, offset: i64;
     process_vm_readv(SYS_process_vm_readv) -> isize, -1;
         id: libc::pid_t, local: *const libc::iovec, count: c_ulong, remote: *const libc::iovec,
         remote_count: c_ulong, flags: c_ulong;
@@ -370,6 +388,12 @@ fn fault(
     (result, is_reached)
 }
 
+/// [`sweep`], in a process in which memory cannot become executable.
+fn sweep_denied(image: &Image) {
+    MAY_NOT_EXECUTE.set(true);
+    sweep(image);
+}
+
 #[test]
 fn a_small_image_survives_every_fault() {
     isolated(|| {
@@ -411,5 +435,36 @@ fn an_image_with_text_relocations_survives_every_fault() {
     isolated(|| {
         let flags = ["-Wl,-z,notext"];
         sweep(&Image::new("text relocations", "loading/text_relocation.S", &flags));
+    });
+}
+
+#[test]
+fn a_small_image_that_may_not_become_executable_survives_every_fault() {
+    isolated(|| {
+        sweep_denied(&Image::new("small", "faults/image.c", &["-g", "-Wl,-z,now"]));
+    });
+}
+
+#[test]
+fn shared_text_that_may_not_become_executable_survives_every_fault() {
+    isolated(|| {
+        let flags = ["-g", "-Wl,-z,now", "-DLARGE=(1<<17)", "-DIFUNC", "-DINITIAL_EXEC"];
+        sweep_denied(&Image::new("shared text", "faults/image.c", &flags));
+    });
+}
+
+#[test]
+fn large_pages_that_may_not_become_executable_survive_every_fault() {
+    isolated(|| {
+        let flags = ["-Wl,-z,now,-z,noseparate-code", "-DLARGE=(3<<19)"];
+        sweep_denied(&Image::new("large pages", "faults/image.c", &flags));
+    });
+}
+
+#[test]
+fn text_relocations_that_may_not_become_executable_survive_every_fault() {
+    isolated(|| {
+        let flags = ["-Wl,-z,notext"];
+        sweep_denied(&Image::new("text relocations", "loading/text_relocation.S", &flags));
     });
 }

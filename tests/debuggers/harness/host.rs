@@ -162,6 +162,7 @@ impl Host {
             ["bury", name] => self.bury(name),
             ["bury", name, "if-free"] => self.bury_if_free(name),
             ["check"] => self.check(),
+            ["forbid-executable"] => forbid_executable(),
             ["pause"] => host_pauses(),
             ["await-debugger"] => await_debugger(),
             _ => panic!("no such step: {step}"),
@@ -342,6 +343,13 @@ unsafe fn host_calls(function: Function, number: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let result = unsafe { function(number) }; // MARK host
     std::hint::black_box(result)
+}
+
+/// From now on, memory can be executable from the start only (Linux 6.3).
+fn forbid_executable() {
+    const PR_SET_MDWE: c_int = 65;
+    // SAFETY: a flag of this process.
+    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0);
 }
 
 /// Where a test can stop the host while nothing is going on.
