@@ -43,7 +43,7 @@ pub(super) fn is_denied() -> bool {
 /// Whether this error of `mprotect` says that memory must not become executable.
 pub(super) fn is_denial(error: &Error) -> bool {
     let Error::System { source, .. } = error else { return false };
-    matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+    matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
 }
 
 /// Puts memory that can be read and executed, with these contents and zeroes behind them, in place of a part of

@@ -4,6 +4,8 @@
 //! `process_vm_readv` and `process_vm_writev` do that. Old profiles for containers deny them, and emulators
 //! lack them. Then `/proc/self/mem` does the same.
 //!
+//! The kernel is told this thread, not the process, whose main thread may have ended.
+//!
 //! Knows nothing of what lies there.
 //!
 //! Sources: `process_vm_readv(2)`; `proc(5)`, `/proc/pid/mem`.
@@ -20,7 +22,7 @@ pub(crate) fn read(address: usize, bytes: &mut [u8]) -> io::Result<()> {
     let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
     let remote = libc::iovec { iov_base: address as *mut _, iov_len: len };
     // SAFETY: the local side is `bytes`; the kernel checks the other side.
-    let count = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    let count = unsafe { libc::process_vm_readv(libc::gettid(), &local, 1, &remote, 1, 0) };
     or_by_file("process_vm_readv", whole(count, len), |memory| {
         memory.read_exact_at(bytes, address as u64)
     })
@@ -35,7 +37,7 @@ pub(crate) unsafe fn write(address: usize, bytes: &[u8]) -> io::Result<()> {
     let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: len };
     let remote = libc::iovec { iov_base: address as *mut _, iov_len: len };
     // SAFETY: the local side is only read; the rest is the caller's promise.
-    let count = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    let count = unsafe { libc::process_vm_writev(libc::gettid(), &local, 1, &remote, 1, 0) };
     or_by_file("process_vm_writev", whole(count, len), |memory| {
         memory.write_all_at(bytes, address as u64)
     })
@@ -76,9 +78,10 @@ fn is_any(error: &io::Error, numbers: &[i32]) -> bool {
     error.raw_os_error().is_some_and(|number| numbers.contains(&number))
 }
 
-/// All memory of this process. Opened each time: a child of `fork` has memory of its own.
+/// All memory of this process, by this thread: the main one, for which `/proc/self` stands, may have ended. Opened
+/// each time, since a child of `fork` has memory of its own.
 pub(super) fn file() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open("/proc/self/mem")
+    OpenOptions::new().read(true).write(true).open("/proc/thread-self/mem")
 }
 
 #[cfg(test)]

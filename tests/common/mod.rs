@@ -265,7 +265,7 @@ pub struct MapsLine {
 
 /// This process's mappings.
 pub fn maps() -> Vec<MapsLine> {
-    let text = fs::read_to_string("/proc/self/maps").unwrap();
+    let text = fs::read_to_string("/proc/thread-self/maps").unwrap();
     let line = |line: &str| {
         let mut fields = line.split_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;

@@ -346,6 +346,19 @@ fn under(what: &str, is_denied: bool, forbid: impl FnOnce()) {
     check_shared_text(shared, is_denied, what);
     check_shared_text(&execute_only(shared), is_denied, what);
     images.check(is_denied, what);
+    // Several threads at once share one template's text.
+    let template = Loader::new().debug(Debug::Off).template(shared).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    // SAFETY: as above.
+                    let library = unsafe { template.instantiate() }.unwrap();
+                    assert_eq!(call_run(&library), 42, "{what}");
+                }
+            });
+        }
+    });
     // Where there is a debugger, code has to take its breakpoints.
     let small = &images.0[0].2;
     for way in ["copy", "buffer", "instance"] {
@@ -482,5 +495,39 @@ fn what_was_loaded_before_a_policy_stays() {
         }
         drop((kept, new));
         assert_eq!(call_run(&load(Debug::Off)), 42);
+    });
+}
+
+/// The main thread may end before others. The kernel then knows no memory of the process by its number.
+#[test]
+fn the_main_thread_may_have_ended() {
+    isolated(|| {
+        let images = Images::build();
+        let opened = initial_exec("-DROOM=48");
+        let file = fs::read(initial_exec("-DROOM=40")).unwrap();
+        let check = move || {
+            let old = OldThread::start();
+            // SAFETY: a library of `testlibs/`.
+            let library = unsafe { Loader::new().load(&file) }.unwrap();
+            assert_eq!(old.call(function(&library, "run")), 42);
+            assert_eq!(old.call(opened_function(&Opened::new(&opened, RTLD_NOW), "run")), 42);
+            set_mdwe();
+            for (name, _, file) in &images.0 {
+                // SAFETY: as above.
+                let library = unsafe { Loader::new().load(file) }.unwrap();
+                let address = function::<Number>(&library, "run") as usize;
+                assert_eq!((call_run(&library), &*access_at(address)), (42, "r-xp"), "{name}");
+            }
+        };
+        let status = in_child(60, || {
+            thread::spawn(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+                // SAFETY: the child's end, whose status is what the parent waits for.
+                unsafe { libc::_exit(i32::from(result.is_err())) }
+            });
+            // SAFETY: ends this thread alone, the main one of the child, without any clean-up.
+            unsafe { libc::syscall(libc::SYS_exit, 0) as c_int }
+        });
+        assert_eq!(exit_status(status), Some(0), "{status:#x}");
     });
 }
