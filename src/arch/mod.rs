@@ -14,6 +14,7 @@ pub(crate) use reloc_kind::RelocKind;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     BREAKPOINT, E_MACHINE, MACHINE, bind_call, call_ifunc_resolver, define_finder, define_tls,
-    detect_xsave, hwcaps_folders, jump_instruction, lacking_isa, return_instruction,
-    signal_returns, thread_pointer, thread_pointer_of, unless_answered, with_return_address,
+    define_tls_variables, detect_xsave, hwcaps_folders, jump_instruction, lacking_isa,
+    return_instruction, signal_returns, thread_pointer, thread_pointer_of, unless_answered,
+    with_return_address,
 };

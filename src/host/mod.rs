@@ -3,7 +3,8 @@
 //! * `ld.so`: [`dl`] (handles), [`phdr`] (the list of libraries), [`library`] (one of them), [`startup_set`],
 //!   [`opened`] (the others), [`search`] and [`ld_cache`] (finding files), [`open`] (opening),
 //!   [`global_scope`], [`got`] (changing references), [`link_map`].
-//! * The process: [`process`], [`threads`], [`exit_handlers`], [`collectors`] (of memory).
+//! * The process: [`process`], [`threads`], [`thread_keys`], [`static_tls`], [`exit_handlers`], [`collectors`] (of
+//!   memory).
 
 pub(crate) mod collectors;
 pub(crate) mod dl;
@@ -19,4 +20,6 @@ pub(crate) mod phdr;
 pub(crate) mod process;
 pub(crate) mod search;
 pub(crate) mod startup_set;
+pub(crate) mod static_tls;
+pub(crate) mod thread_keys;
 pub(crate) mod threads;

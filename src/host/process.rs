@@ -228,6 +228,34 @@ impl Object {
     }
 }
 
+/// Whether memdl is linked into the executable, and not into a library.
+pub(crate) fn is_in_executable() -> bool {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        found: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `dl_iterate_phdr` gives a valid record, whose program headers live during the call; `found`
+        // is the local below.
+        unsafe {
+            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
+            let bias = (*info).dlpi_addr as usize;
+            let code = visit as *const () as usize;
+            *found.cast::<bool>() = headers.iter().any(|header| {
+                let start = bias.wrapping_add(header.p_vaddr as usize);
+                let end = start.wrapping_add(header.p_memsz as usize);
+                header.p_type == libc::PT_LOAD && (start..end).contains(&code)
+            });
+        }
+        // The executable comes first.
+        1
+    }
+    let mut found = false;
+    // SAFETY: the callback has the required signature and does not unwind.
+    unsafe { visit_libraries(visit, (&raw mut found).cast()) };
+    found
+}
+
 /// The process's first argument, by which `ld.so` calls the program in its messages.
 pub(crate) fn program_name() -> String {
     let Arguments { argc, argv, .. } = arguments();

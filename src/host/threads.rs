@@ -185,11 +185,18 @@ fn symbol(name: &CStr) -> Option<usize> {
 }
 
 /// The offset in a field's description (size in bits, count, offset).
-fn field_offset(name: &CStr) -> Option<usize> {
+pub(super) fn field_offset(name: &CStr) -> Option<usize> {
     let description = symbol(name)? as *const [u32; 3];
     // SAFETY: glibc's constant has that form.
     let [_, _, offset] = unsafe { description.read() };
     Some(offset as usize)
+}
+
+/// The size of a structure that glibc exports for debuggers.
+pub(super) fn size_of_structure(name: &CStr) -> Option<usize> {
+    let size = symbol(name)? as *const u32;
+    // SAFETY: glibc's constant has that form.
+    Some(unsafe { size.read() } as usize)
 }
 
 fn read_word(address: usize) -> io::Result<usize> {

@@ -10,17 +10,16 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory};
 use crate::base::tls_index::{DESCRIPTOR_OFFSET_BITS, OURS, TlsDescArgument, TlsIndex};
 use crate::host::collectors;
-use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
+use crate::tls::layout::POOL;
 use crate::tls::registry::registry;
 use crate::tls::thread::{Block, STARTS, STARTS_LEN, Thread};
+use crate::tls::words::{RECORD_AT, SLOT_COUNT, SLOTS_AT, Words, find_words, known_words};
 
 arch::define_tls!(address_slow, descriptor_slow);
 
@@ -70,7 +69,7 @@ fn first_access(thread: NonNull<Thread>, module: usize) -> Result<*mut u8, Error
     // SAFETY: the calling thread's own record, and the lock is held.
     unsafe {
         Thread::grow(thread, module)?;
-        former = Thread::set(thread, module, start, block);
+        former = Thread::set(thread, &registry.words, module, start, block);
     }
     drop(registry);
     drop(former);
@@ -83,29 +82,29 @@ fn abort(text: &str) -> ! {
     std::process::abort()
 }
 
-/// The slot of the calling thread's record.
-fn thread_slot<'a>(slots: *mut *mut u8) -> &'a AtomicPtr<Thread> {
-    // SAFETY: slot 0 of the calling thread's own slots, which are there as long as the thread.
-    unsafe { &*slots.add(THREAD_SLOT).cast::<AtomicPtr<Thread>>() }
+/// memdl's words in each thread, found at the first call.
+pub(super) fn words() -> Result<&'static Words, Error> {
+    find_words(thread_exit)
 }
 
 /// The calling thread's record, if it has one.
-fn known_thread(slots: *mut *mut u8) -> Option<NonNull<Thread>> {
-    NonNull::new(thread_slot(slots).load(Ordering::Relaxed))
+fn record(words: &Words) -> Option<NonNull<Thread>> {
+    NonNull::new(words.record().cast())
 }
 
 /// The calling thread's record, made at its first use.
 pub(super) fn current_thread() -> Result<NonNull<Thread>, Error> {
-    let slots = tls_slots();
-    if let Some(thread) = known_thread(slots) {
+    let words = words()?;
+    if let Some(thread) = record(words) {
         return Ok(thread);
     }
     require_memory()?;
     registry().threads.try_room(1)?;
-    let thread = NonNull::from(Box::leak(Box::new(Thread::new(slots))));
+    let mut thread = Box::new(Thread::new(arch::thread_pointer()));
+    // First, since a thread that has other words must have this one.
+    words.set_record((&raw mut *thread).cast())?;
+    let thread = NonNull::from(Box::leak(thread));
     registry().threads.push(thread);
-    thread_slot(slots).store(thread.as_ptr(), Ordering::Relaxed);
-    set_thread_exit(thread.as_ptr());
     Ok(thread)
 }
 
@@ -122,11 +121,11 @@ pub(crate) fn keep_until_thread_ends(what: Box<dyn Any>) -> Result<(), Error> {
 
 /// Frees the calling thread's block of a module, if it has one.
 pub(super) fn free_own_block(index: usize) {
-    if let Some(thread) = known_thread(tls_slots()) {
-        let lock = registry();
+    if let Some(thread) = known_words().and_then(record) {
+        let registry = registry();
         // SAFETY: the calling thread's own record, and the lock is held.
-        let block = unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
-        drop(lock);
+        let block = unsafe { Thread::set(thread, &registry.words, index, ptr::null_mut(), None) };
+        drop(registry);
         drop(block);
     }
 }
@@ -138,7 +137,9 @@ fn register_pool(thread: NonNull<Thread>) -> Result<(), Error> {
     if collectors.is_none() {
         return Ok(());
     }
-    let start = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
+    // The other parts of the pool are left out: they come when threads have registered already.
+    let Some(distance) = words()?.pool() else { return Ok(()) };
+    let start = arch::thread_pointer().wrapping_add_signed(distance);
     // SAFETY: the calling thread's own record, and a field that no other thread reaches.
     let roots = unsafe { &(*thread.as_ptr()).pool_roots };
     roots.register_on_stack(collectors, start..start.wrapping_add(POOL))
@@ -150,12 +151,12 @@ pub(super) fn register_own_pool() -> Result<(), Error> {
 }
 
 /// In a child just after the fork: forgets the records of threads that do not exist here, since glibc uses the
-/// memory of their slots for other threads. Their blocks are leaked.
+/// memory of their words for other threads. Their blocks are leaked.
 pub(crate) fn after_fork_in_child() {
-    let slots = tls_slots();
+    let own = arch::thread_pointer();
     // SAFETY: records in the registry are alive, and the lock is held.
     registry().threads.retain(|thread| unsafe {
-        let exists = (*thread.as_ptr()).slots == slots;
+        let exists = (*thread.as_ptr()).thread_pointer == own;
         if !exists {
             (*thread.as_ptr()).pool_roots.forget_in_child();
         }
@@ -163,58 +164,39 @@ pub(crate) fn after_fork_in_child() {
     });
 }
 
-/// The key whose destructor frees a thread's blocks when it ends.
-pub(super) fn thread_exit_key() -> Result<libc::pthread_key_t, Error> {
-    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
-    KEY.get_or_init(|| {
-        let mut key = 0;
-        // SAFETY: writes one key; the destructor has the required signature.
-        (unsafe { libc::pthread_key_create(&mut key, Some(thread_exit)) } == 0).then_some(key)
-    })
-    .ok_or_else(|| {
-        Error::system("pthread_key_create", std::io::Error::from_raw_os_error(libc::EAGAIN))
-    })
-}
-
-fn set_thread_exit(thread: *mut Thread) {
-    if let Ok(key) = thread_exit_key() {
-        // SAFETY: the key exists. If the value cannot be stored, the blocks are leaked.
-        unsafe { libc::pthread_setspecific(key, thread.cast()) };
-    }
-}
-
 /// Frees the record of the thread that is ending.
 unsafe extern "C" fn thread_exit(thread: *mut c_void) {
-    let thread = thread.cast::<Thread>();
+    let (Some(thread), Some(words)) = (NonNull::new(thread.cast::<Thread>()), known_words()) else {
+        return;
+    };
     // Other keys' destructors may still use thread-local variables. So this one asks to be called in the next
     // round, and frees in the last that POSIX guarantees (PTHREAD_DESTRUCTOR_ITERATIONS, 4).
     // SAFETY: the ending thread's own record, freed nowhere but below.
     let exit_rounds = unsafe {
+        let thread = thread.as_ptr();
         (*thread).exit_rounds = (*thread).exit_rounds.saturating_add(1);
         (*thread).exit_rounds
     };
-    if exit_rounds < 4 {
-        set_thread_exit(thread);
+    if exit_rounds < 4 && words.set_record(thread.as_ptr().cast()).is_ok() {
         return;
     }
+    free_record(thread, words);
     // A kept value may be an image, whose destructors access variables: they get a new record, which no key's
     // destructor will free.
-    let slots = tls_slots();
-    while let Some(thread) = known_thread(slots) {
-        free_record(thread, slots);
+    while let Some(thread) = record(words) {
+        free_record(thread, words);
     }
 }
 
 /// Frees the calling thread's record and its blocks.
-fn free_record(thread: NonNull<Thread>, slots: *mut *mut u8) {
-    registry().threads.retain(|&other| other != thread);
-    // SAFETY: the record was leaked by `current_thread` in this thread. Once it has left the registry no other
-    // thread can reach it, and with the slots cleared nor can this thread.
-    unsafe {
-        slots.add(THREAD_SLOT).write(ptr::null_mut());
-        for index in THREAD_SLOT + 1..SLOTS {
-            slots.add(index).write(ptr::without_provenance_mut(NO_BLOCK));
-        }
-        drop(Box::from_raw(thread.as_ptr()));
-    }
+fn free_record(thread: NonNull<Thread>, words: &Words) {
+    let mut registry = registry();
+    registry.threads.retain(|&other| other != thread);
+    registry.words.clear(arch::thread_pointer());
+    drop(registry);
+    // A null value needs no memory.
+    let _ = words.set_record(ptr::null_mut());
+    // SAFETY: the record was leaked by `current_thread` in this thread. Now that it has left the registry no other
+    // thread can reach it, and with the words cleared nor can this thread.
+    drop(unsafe { Box::from_raw(thread.as_ptr()) });
 }

@@ -3,11 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-/// The number of words of static thread-local storage that hold block pointers. Small, since a host that opens
-/// memdl with `dlopen` has only some 1,600 bytes of it left.
+/// The number of words of memdl's thread-local storage that hold block pointers. Used where that is static.
 pub(crate) const SLOTS: usize = 32;
-/// The number of bytes of static thread-local storage for images that need initial exec. Small for the same
-/// reason; the feature `large-static-tls` is for executables, which have no such limit.
+/// The number of bytes of static thread-local storage for images that need initial exec. Small, since each thread
+/// has them; the feature `large-static-tls` is for executables that need more.
 pub(crate) const POOL: usize = if cfg!(feature = "large-static-tls") { 64 << 10 } else { 1024 };
 /// The largest alignment of a block in the pool. glibc aligns the executable's own block to that.
 pub(crate) const POOL_ALIGN: usize = 64;

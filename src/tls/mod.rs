@@ -11,8 +11,9 @@
 //!
 //! A thread's pointers to its blocks lie in [`SLOTS`](layout::SLOTS) words of static thread-local storage, so
 //! that the usual access is two loads. Slot 0 points to the thread's record ([`thread`]), which owns
-//! the blocks; modules whose index is `SLOTS` or more are found through it. A block is
-//! allocated at the thread's first access, filled from the image's relocated `.tdata`, and freed
+//! the blocks; modules whose index is `SLOTS` or more are found through it. In a library that was opened with
+//! `dlopen` there is no static storage: the record is found by the value of a `pthread` key ([`words`]). A block
+//! is allocated at the thread's first access, filled from the image's relocated `.tdata`, and freed
 //! when the thread ends or the image is unloaded.
 //!
 //! The registry's lock is held for bookkeeping only, never while a block is allocated or foreign code runs.
@@ -33,12 +34,14 @@
 //! "Thread-Local Storage Descriptors for IA32 and AMD64/EM64T"; gABI "Thread-Local Storage".
 
 mod access;
+mod block_words;
 mod layout;
 mod module;
 mod module_id;
 mod registry;
 mod static_pool;
 mod thread;
+mod words;
 
 pub(crate) use access::{
     after_fork_in_child, keep_until_thread_ends, tls_get_addr, tlsdesc_dynamic, tlsdesc_static,
@@ -49,6 +52,6 @@ pub(crate) use module_id::{allocated_block, first_module_offset, static_offset, 
 
 /// Makes the process's key for the end of threads, and asks for the size of its static area.
 pub(crate) fn set_up() {
-    let _ = access::thread_exit_key();
-    module_id::host_static_size();
+    let _ = access::words();
+    words::host_static_size();
 }

@@ -6,30 +6,29 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::Range;
 use std::ptr;
 
 use crate::arch;
 use crate::base::addr::{distance_to, len_of};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, try_zeroed};
+use crate::base::fallible::try_zeroed;
 use crate::base::tls_index::{ModuleId, OURS};
 use crate::elf::segment::TlsSegment;
-use crate::host::{process, threads};
+use crate::host::{process, static_tls, threads};
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Stage;
-use crate::tls::access::{
-    free_own_block, register_own_pool, static_pool_offset, thread_exit_key, tls_slots,
-};
-use crate::tls::layout::{SLOTS, THREAD_SLOT};
+use crate::tls::access::{free_own_block, register_own_pool, words};
+use crate::tls::layout::{POOL, POOL_ALIGN};
 use crate::tls::registry::{free_blocks, registry};
+use crate::tls::static_pool::{Part, PoolBlock, Template};
 use crate::tls::thread::Initial;
+use crate::tls::words::{Words, static_pool};
 
 /// An image's registration. Threads can have blocks of it for as long as this lives.
 pub(crate) struct TlsModule {
     index: usize,
-    /// The range of the pool that is its block in every thread.
-    pool: Option<Range<usize>>,
+    /// Its block in every thread, if that lies in the pool.
+    pool: Option<PoolBlock>,
 }
 
 impl TlsModule {
@@ -53,45 +52,42 @@ impl TlsModule {
             static_offset: None,
             is_used: false,
         };
-        thread_exit_key()?;
+        let words = words()?;
+        let pool = if in_pool { Some(take_from_pool(&initial, words)?) } else { None };
+        initial.static_offset = pool.as_ref().map(|block| block.distance);
         let mut registry = registry();
-        registry.pool.reserve_entry()?;
-        let modules = &mut registry.modules;
-        let free = modules.iter().enumerate().skip(THREAD_SLOT + 1).find(|(_, it)| it.is_none());
-        let index = free.map_or(modules.len().max(THREAD_SLOT + 1), |(index, _)| index);
-        modules.try_lengthen(index.saturating_add(1), None)?;
-        let Initial { size, align, residue, .. } = initial;
-        let pool = if in_pool { Some(registry.pool.take(size, align, residue)?) } else { None };
-        initial.static_offset = pool.as_ref().map(offset_in_pool);
-        *registry.module(index) = Some(initial);
-        Ok(TlsModule { index, pool })
+        match registry.add(initial, words) {
+            Ok(index) => Ok(TlsModule { index, pool }),
+            Err(error) => {
+                pool.iter().for_each(|block| registry.pool.free(block));
+                Err(error)
+            }
+        }
     }
 
     /// Writes the initial values of an image whose block lies in the pool, for every thread that exists or
     /// will be created. Does nothing for other images.
     pub(crate) fn fill_pool(&self) -> Result<(), Error> {
-        let Some(range) = &self.pool else { return Ok(()) };
+        let Some(block) = &self.pool else { return Ok(()) };
         register_own_pool()?;
         let values = self.initial_values()?;
         // First for new threads, so that none is missed between the two.
-        let own = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
-        process::write_tls_template(own, range.start, &values)?;
-        TlsModule::write_pool(range, &values)
+        block.write_template(&values)?;
+        block.write(&values)
     }
 
     /// Zeroes the module's range of the pool in every thread, as far as the system permits, so that the next
     /// image there does not find this one's values.
     fn clear_pool(&self) {
-        let Some(range) = &self.pool else { return };
-        let zeroes = vec![0; range.len()];
+        let Some(block) = &self.pool else { return };
+        let zeroes = vec![0; block.len()];
         let has_values = registry().module(self.index).is_some_and(|it| it.template_len > 0);
-        let own = arch::thread_pointer().wrapping_add_signed(static_pool_offset());
         // In the same order as above. If this fails, the next image's values are written all the same.
         let cleared = match has_values {
-            true => process::write_tls_template(own, range.start, &zeroes),
+            true => block.write_template(&zeroes),
             false => Ok(()),
         };
-        if let Err(error) = cleared.and(TlsModule::write_pool(range, &zeroes)) {
+        if let Err(error) = cleared.and(block.write(&zeroes)) {
             log::debug!("thread-local variables of an unloaded image are not cleared: {error}");
         }
     }
@@ -101,8 +97,8 @@ impl TlsModule {
     /// No code of the image runs, and no code uses its variables, or a pointer to one.
     pub(crate) fn reset(&self) -> Result<(), Error> {
         // New threads get them from `fill_pool`.
-        if let Some(range) = &self.pool {
-            return TlsModule::write_pool(range, &self.initial_values()?);
+        if let Some(block) = &self.pool {
+            return block.write(&self.initial_values()?);
         }
         let is_used = {
             let mut registry = registry();
@@ -120,7 +116,7 @@ impl TlsModule {
     /// The thread runs no code of the image, and no code uses its variables of the image, or a pointer to one.
     pub(crate) fn leave_thread(&self) -> Result<(), Error> {
         match &self.pool {
-            Some(range) => TlsModule::write_own(range, &self.initial_values()?),
+            Some(block) => block.write_own(&self.initial_values()?),
             None => free_own_block(self.index),
         }
         Ok(())
@@ -139,20 +135,6 @@ impl TlsModule {
         Ok(values)
     }
 
-    /// Writes to a module's range of the pool in every thread that exists.
-    fn write_pool(range: &Range<usize>, values: &[u8]) -> Result<(), Error> {
-        TlsModule::write_own(range, values);
-        threads::write_to_others(offset_in_pool(range), values)
-    }
-
-    /// Writes to a module's range of the pool in the calling thread.
-    fn write_own(range: &Range<usize>, values: &[u8]) {
-        let start = arch::thread_pointer().wrapping_add_signed(offset_in_pool(range)) as *mut u8;
-        // SAFETY: a range of the pool, in this thread's static thread-local storage, that was taken for this
-        // module, and that nothing refers to while its image does not run.
-        unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
-    }
-
     pub(crate) fn id(&self) -> ModuleId {
         ModuleId(OURS | self.index)
     }
@@ -160,20 +142,85 @@ impl TlsModule {
     /// The place of every thread's block.
     pub(crate) fn block_place(&self) -> BlockPlace {
         match &self.pool {
-            Some(range) => BlockPlace::At(offset_in_pool(range)),
-            None if self.index < SLOTS => {
-                let slots = tls_slots().addr().wrapping_sub(arch::thread_pointer());
-                let slot = slots.wrapping_add(self.index.wrapping_mul(size_of::<usize>()));
-                BlockPlace::BehindPointerAt(slot as isize)
-            }
-            None => BlockPlace::Elsewhere,
+            Some(block) => BlockPlace::At(block.distance),
+            None => match registry().words.distance(self.index) {
+                Some(distance) => BlockPlace::BehindPointerAt(distance),
+                None => BlockPlace::Elsewhere,
+            },
         }
     }
 }
 
-/// The distance of a range of the pool from the thread pointer, in every thread.
-fn offset_in_pool(range: &Range<usize>) -> isize {
-    static_pool_offset().wrapping_add_unsigned(range.start)
+/// A block in the pool. If no part of it has room, the process's static storage gets a new one.
+fn take_from_pool(initial: &Initial, words: &Words) -> Result<PoolBlock, Error> {
+    let Initial { size, align, residue, .. } = *initial;
+    {
+        let pool = &mut registry().pool;
+        if let (true, Some(distance)) = (pool.is_empty(), words.pool()) {
+            pool.add(Part::new(distance, POOL, Template::Own))?;
+        }
+        if let Some(block) = pool.take(size, align, residue)? {
+            return Ok(block);
+        }
+    }
+    // Without the lock, since this calls `ld.so`.
+    let len = size.saturating_add(residue).next_multiple_of(POOL_ALIGN);
+    let reserved = static_tls::reserve(len).map_err(|reason| no_room(len, &reason))?;
+    let template = Template::At(reserved.template.expose_provenance());
+    let block = {
+        let pool = &mut registry().pool;
+        pool.add(Part::new(reserved.distance, len, template))?;
+        pool.take(size, align, residue)?
+    };
+    // Another thread can have taken the new part.
+    block.ok_or_else(|| no_room(len, "several threads need it at once"))
+}
+
+/// No room for an image's block in static thread-local storage.
+#[cold]
+fn no_room(len: usize, reason: &str) -> Error {
+    log::debug!("no static thread-local storage: {reason}");
+    let most = registry().pool.len() as u64;
+    Error::limit(NO_ROOM, most.saturating_add(len as u64), most)
+}
+
+/// What an image lacks, and the ways out.
+const NO_ROOM: &str = "the initial-exec thread-local storage of all images in place, in bytes \
+    (start the program with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=BYTES, glibc's room for \
+    `dlopen`; or build memdl with its feature `large-static-tls`, for executables, or \
+    `shared-static-tls`, for libraries that are opened with `dlopen`)";
+
+impl PoolBlock {
+    /// Writes the values that new threads get.
+    fn write_template(&self, values: &[u8]) -> Result<(), Error> {
+        match self.template {
+            Template::Own => {
+                process::write_tls_template(static_pool().addr(), self.start(), values)
+            }
+            Template::At(start) => {
+                let start =
+                    ptr::with_exposed_provenance_mut::<u8>(start.wrapping_add(self.start()));
+                // SAFETY: as many bytes of a reserved part's initial values, which are writable for good, and which
+                // `ld.so` reads when it creates a thread. The range was taken for this block.
+                unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes to the block in every thread that exists.
+    fn write(&self, values: &[u8]) -> Result<(), Error> {
+        self.write_own(values);
+        threads::write_to_others(self.distance, values)
+    }
+
+    /// Writes to the block in the calling thread.
+    fn write_own(&self, values: &[u8]) {
+        let start = arch::thread_pointer().wrapping_add_signed(self.distance) as *mut u8;
+        // SAFETY: a range of the pool, in this thread's static thread-local storage, that was taken for this
+        // module, and that nothing refers to while its image does not run.
+        unsafe { ptr::copy_nonoverlapping(values.as_ptr(), start, values.len()) };
+    }
 }
 
 /// The place of a module's block in every thread, as a distance from the thread pointer.
@@ -194,8 +241,8 @@ impl Drop for TlsModule {
         free_blocks(self.index);
         let mut registry = registry();
         *registry.module(self.index) = None;
-        if let Some(range) = &self.pool {
-            registry.pool.free(range);
+        if let Some(block) = &self.pool {
+            registry.pool.free(block);
         }
     }
 }

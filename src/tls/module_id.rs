@@ -9,7 +9,6 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::OnceLock;
 
 use crate::arch;
 use crate::base::error::Error;
@@ -17,6 +16,7 @@ use crate::base::tls_index::{ModuleId, OURS, TlsIndex};
 use crate::tls::access::{current_thread, tls_get_addr, try_address};
 use crate::tls::registry::registry;
 use crate::tls::thread::Thread;
+use crate::tls::words::host_static_size;
 
 /// The calling thread's address of the variable at `offset` in the block of `module`.
 ///
@@ -66,26 +66,6 @@ pub(crate) fn static_offset(module: ModuleId) -> Option<isize> {
     let thread_pointer = arch::thread_pointer();
     let is_static = thread_pointer.checked_sub(address)? <= host_static_size();
     is_static.then(|| address.wrapping_sub(thread_pointer) as isize)
-}
-
-/// The size of a thread's static area, which ends at its thread pointer.
-pub(super) fn host_static_size() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        // SAFETY: a C string.
-        let function =
-            unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info".as_ptr()) };
-        let (mut size, mut align) = (0usize, 0usize);
-        if !function.is_null() {
-            // SAFETY: glibc's function has this type. It sets both values.
-            unsafe {
-                let function: unsafe extern "C" fn(*mut usize, *mut usize) =
-                    std::mem::transmute(function);
-                function(&mut size, &mut align);
-            }
-        }
-        size
-    })
 }
 
 /// The distance from the thread pointer of the block of the first module: the executable's, or that of the first

@@ -6,17 +6,22 @@
 
 use std::ptr::{self, NonNull};
 
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::tls::block_words::BlockWords;
+use crate::tls::layout::THREAD_SLOT;
 use crate::tls::static_pool::StaticPool;
 use crate::tls::thread::{Block, Initial, Thread};
+use crate::tls::words::Words;
 
-#[derive(Default)]
 pub(super) struct Registry {
     /// By module index; slot 0 is never used.
     pub modules: Vec<Option<Initial>>,
     /// All threads that have a record.
     pub threads: Vec<NonNull<Thread>>,
     pub pool: StaticPool,
+    pub words: BlockWords,
 }
 
 // SAFETY: other threads reach the records only under the registry's lock, and a record lives until its thread
@@ -25,7 +30,12 @@ unsafe impl Send for Registry {}
 
 static REGISTRY: Lock<Registry> = Lock::new(
     Rank::Tls,
-    Registry { modules: Vec::new(), threads: Vec::new(), pool: StaticPool::new() },
+    Registry {
+        modules: Vec::new(),
+        threads: Vec::new(),
+        pool: StaticPool::new(),
+        words: BlockWords::new(),
+    },
 );
 
 pub(super) fn registry() -> Guard<'static, Registry> {
@@ -52,6 +62,17 @@ impl Registry {
         &mut self.modules[index]
     }
 
+    /// Registers a module: its index.
+    pub(super) fn add(&mut self, initial: Initial, words: &Words) -> Result<usize, Error> {
+        let modules = &mut self.modules;
+        let free = modules.iter().enumerate().skip(THREAD_SLOT + 1).find(|(_, it)| it.is_none());
+        let index = free.map_or(modules.len().max(THREAD_SLOT + 1), |(index, _)| index);
+        modules.try_lengthen(index.saturating_add(1), None)?;
+        self.words.make(index, words)?;
+        *self.module(index) = Some(initial);
+        Ok(index)
+    }
+
     /// Takes blocks of a module out of threads' records. If the last element is one, there may be more.
     fn take_blocks(&self, index: usize) -> [Option<Block>; AT_ONCE] {
         let mut taken = [const { None }; AT_ONCE];
@@ -60,7 +81,7 @@ impl Registry {
         for &thread in &self.threads {
             let Some(free) = place.take() else { break };
             // SAFETY: records in the registry are alive, and the lock is held.
-            *free = unsafe { Thread::set(thread, index, ptr::null_mut(), None) };
+            *free = unsafe { Thread::set(thread, &self.words, index, ptr::null_mut(), None) };
             place = if free.is_some() { places.next() } else { Some(free) };
         }
         taken

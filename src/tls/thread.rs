@@ -14,7 +14,7 @@ use crate::base::addr::distance_to;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 use crate::host::collectors::{self, Roots};
-use crate::tls::layout::{NO_BLOCK, SLOTS};
+use crate::tls::block_words::BlockWords;
 
 /// The contents and layout of a module's blocks.
 #[derive(Clone, Copy)]
@@ -48,8 +48,8 @@ pub(super) struct Thread {
     starts_len: usize,
     /// Owns the array that `starts` points to.
     room: Vec<AtomicPtr<u8>>,
-    /// The thread's static slots.
-    pub slots: *mut *mut u8,
+    /// Identifies the thread, and leads to its words.
+    pub thread_pointer: usize,
     /// The thread's static pool. Changed by its own thread only.
     pub pool_roots: Roots,
     /// The memory of the blocks, by index. Only under the lock.
@@ -72,12 +72,12 @@ pub(super) struct Block {
 
 impl Thread {
     /// A record without blocks.
-    pub(super) fn new(slots: *mut *mut u8) -> Thread {
+    pub(super) fn new(thread_pointer: usize) -> Thread {
         Thread {
             starts: ptr::null(),
             starts_len: 0,
             room: Vec::new(),
-            slots,
+            thread_pointer,
             pool_roots: Roots::none(),
             blocks: Vec::new(),
             kept: Vec::new(),
@@ -122,31 +122,26 @@ impl Thread {
         Ok(())
     }
 
-    /// Sets a module's entry, in the record and in the slot that `__tls_get_addr` reads first. Returns the
-    /// former block, to be dropped when the lock is released.
+    /// Sets a module's entry, in the record and in the module's word. Returns the former block, to be dropped
+    /// when the lock is released.
     ///
     /// # Safety
     /// `thread` is alive, and the registry's lock is held.
     pub(super) unsafe fn set(
         thread: NonNull<Thread>,
+        words: &BlockWords,
         index: usize,
         start: *mut u8,
         block: Option<Block>,
     ) -> Option<Block> {
-        // SAFETY: the caller's promise; fields are borrowed one by one, see `Thread`. A slot is in its array,
-        // and the array lives as long as its thread, which removes this record first.
+        // SAFETY: the caller's promise; fields are borrowed one by one, see `Thread`.
         unsafe {
             let thread = thread.as_ptr();
             let (room, blocks) = (&(*thread).room, &mut (*thread).blocks);
             if let Some(entry) = room.get(index) {
                 entry.store(start, Ordering::Release);
             }
-            if index < SLOTS {
-                let slot = &*(*thread).slots.add(index).cast::<AtomicPtr<u8>>();
-                let start =
-                    if start.is_null() { ptr::without_provenance_mut(NO_BLOCK) } else { start };
-                slot.store(start, Ordering::Release);
-            }
+            words.set((*thread).thread_pointer, index, start);
             blocks.get_mut(index).and_then(|entry| std::mem::replace(entry, block))
         }
     }

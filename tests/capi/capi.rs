@@ -81,8 +81,19 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
         "test.c" => libraries()[..4].to_vec(),
         "tls_host.c" => users_of_thread_locals(),
         "own_tls.c" => {
-            let library = build("gcc", "tls/variables.c", &["-ftls-model=initial-exec"]);
-            vec![forms.shared.clone(), library]
+            let models =
+                ["-ftls-model=global-dynamic", "-mtls-dialect=gnu2", "-ftls-model=initial-exec"];
+            let copy = forms.shared.with_file_name("libmemdl-copy.so");
+            fs::copy(&forms.shared, &copy).unwrap();
+            let mut arguments = vec![forms.shared.clone(), "libgomp.so.1".into(), copy];
+            for model in models {
+                let library = build("gcc", "tls/variables.c", &[model]);
+                // The program tells them apart by their names.
+                let named = library.with_file_name(format!("own{model}.so"));
+                fs::copy(library, &named).unwrap();
+                arguments.push(named);
+            }
+            arguments
         }
         _ => libraries(),
     };
@@ -147,9 +158,16 @@ fn thread_local_variables_of_the_executable() {
 }
 
 #[test]
-fn thread_local_variables_of_the_first_library() {
+fn thread_local_variables_where_memdl_is_opened() {
     let expected = "thread-local variables of its own work";
     check("gcc", &["-std=c99"], "own_tls.c", "opened", expected);
+}
+
+/// `dlopen` has little static thread-local storage. A library that takes none comes beside any other.
+#[test]
+fn the_shared_library_needs_no_static_thread_local_storage() {
+    let headers = run(limited(60, "readelf").args(["-dW"]).arg(&forms().shared), "binutils");
+    assert!(headers.contains("(FLAGS)") && !headers.contains("STATIC_TLS"), "{headers}");
 }
 
 /// All `memdl_...` names that are followed by an opening parenthesis.

@@ -18,6 +18,7 @@ tests! { pub fn tests:
     images_are_seen_in_a_host_in_c
     images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair
     images_are_not_seen_in_a_host_in_c_without_any_symbol
+    images_and_thread_locals_are_seen_where_memdl_was_opened
     two_versions_in_one_program
 }
 
@@ -249,6 +250,40 @@ fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
         let session = session(&host);
         session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
     }
+}
+
+/// memdl in a library that `dlopen` opened, beside an image that takes static thread-local storage from `ld.so`.
+fn images_and_thread_locals_are_seen_where_memdl_was_opened() {
+    let memdl = libraries_for_c("capi").join("libmemdl.so");
+    let host = folder().join("host-opens");
+    let mut command = Command::new("gcc");
+    command.arg("-I").args([repository("include"), repository("tests/hosts/opens.c")]);
+    run(command.args(["-g", "-ldl", "-o"]).arg(&host), "gcc");
+    let fixed = crate::common::build("gcc", "tls/variables.c", &["-ftls-model=initial-exec", "-g"]);
+    let library = library("gcc", "clib.c", &["-g", "-O0"]);
+    let arguments = [&memdl, &fixed, &library].map(|path| path.to_str().unwrap());
+    let session = Gdb::of_program(&host, &arguments).run(&[
+        "break leaf",
+        "run",
+        "print lib_thread",
+        "continue",
+        "bt",
+        "print lib_thread",
+        "print lib_thread = 99",
+        "print exported",
+        "info sharedlibrary",
+        "delete",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 1, leaf (a=0, b=1) at clib.c:24\n"]);
+    // Before the thread's first access there is none.
+    session.to("print lib_thread").has(&["Cannot access memory at address 0x0\n"]);
+    session.to("continue").has(&["Breakpoint 1, leaf (a=1, b=2) at clib.c:24\n"]);
+    session.to("bt").has(&[" in entry (n=5) at clib.c:48\n", " in main ("]);
+    session.to("print lib_thread").has(&[" = 100\n"]);
+    session.to("print lib_thread = 99").has(&[" = 99\n"]);
+    session.to("print exported").has(&[" = 7\n"]);
+    session.to("continue").has(&["entry(5) = 516\n", "exited normally"]);
 }
 
 /// Two versions of the crate in one program, which cargo allows where they are not compatible, and a

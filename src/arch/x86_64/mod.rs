@@ -43,4 +43,4 @@ pub(crate) use signals::signal_returns;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use thread_pointer::{thread_pointer, thread_pointer_of};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use tls::define_tls;
+pub(crate) use tls::{define_tls, define_tls_variables};

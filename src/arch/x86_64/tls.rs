@@ -10,19 +10,18 @@
 //!
 //! Source: U. Drepper, "ELF Handling For Thread-Local Storage", 3.4.6.
 
-/// Defines `tls_get_addr`, the resolvers of TLS descriptors, and every thread's slots and static pool.
+/// Defines every thread's slots and static pool, and the functions that find those of the calling thread.
 ///
-/// The invoking file must have in scope the constants `SLOTS`, `NO_BLOCK`, `POOL`, `POOL_ALIGN`, `DESCRIPTOR_OFFSET_BITS`,
-/// `STARTS`, `STARTS_LEN`, and the type `TlsIndex`.
-macro_rules! define_tls {
-    ($address_slow:path, $descriptor_slow:path) => {
+/// The invoking file must have in scope the constants `SLOTS`, `NO_BLOCK`, `POOL`, `POOL_ALIGN`.
+macro_rules! define_tls_variables {
+    () => {
         /// The prefix of the symbols below. Its name contains a hash of this crate, so that another version of
         /// memdl can be linked into the same program.
         static OWN: u8 = 0;
 
-        // Every thread's pointers to its blocks of the first `SLOTS` modules, in the static part of
-        // the thread-local storage of the object that memdl is linked into: at a constant distance from
-        // the thread pointer, so that code and debuggers reach them without a call.
+        // Every thread's pointers to its blocks of the first `SLOTS` modules, in the thread-local storage of the
+        // object that memdl is linked into. Where that is static, they are at a constant distance from the
+        // thread pointer, so that code and debuggers reach them without a call.
         std::arch::global_asm!(
             ".pushsection .tdata.memdl_tls_slots, \"awT\", @progbits",
             ".p2align 3",
@@ -61,31 +60,79 @@ macro_rules! define_tls {
             own = sym OWN,
         );
 
-        /// The distance of the static pool from the thread pointer, the same in every thread.
+        // The two below ask as general dynamic code does: of a library that was opened with `dlopen`, the
+        // storage need not be static, of which `dlopen` has little. In an executable the linker replaces the
+        // call. The instructions have the prefixes by which linkers know the sequence.
+
+        /// The calling thread's static pool.
         ///
         /// It is assembly because [`OWN`] is replaced as text in the variable's name.
+        #[cfg(not(feature = "shared-static-tls"))]
         #[unsafe(naked)]
-        pub(crate) extern "C" fn static_pool_offset() -> isize {
+        pub(crate) extern "C" fn static_pool() -> *mut u8 {
             std::arch::naked_asm!(
-                // Initial-exec access: the GOT entry holds the distance from the thread pointer.
-                "mov rax, qword ptr [rip + {own}_static_pool@GOTTPOFF]",
+                "sub rsp, 8",
+                ".byte 0x66",
+                "lea rdi, [rip + {own}_static_pool@TLSGD]",
+                ".byte 0x66, 0x66, 0x48",
+                "call __tls_get_addr@PLT",
+                "add rsp, 8",
                 "ret",
                 own = sym OWN,
             )
         }
 
-        /// The distance of the calling thread's slots from the thread pointer, the same in every thread.
-        #[unsafe(naked)]
-        extern "C" fn tls_slots_offset() -> isize {
-            std::arch::naked_asm!("mov rax, qword ptr [rip + {own}_tls_slots@GOTTPOFF]", "ret", own = sym OWN)
-        }
-
         /// The calling thread's slots: `SLOTS` words. When the thread starts the first is zero and the others
         /// are `NO_BLOCK`.
-        pub(crate) fn tls_slots() -> *mut *mut u8 {
-            $crate::arch::x86_64::thread_pointer::thread_pointer().wrapping_add_signed(tls_slots_offset()) as *mut *mut u8
+        #[cfg(not(feature = "shared-static-tls"))]
+        #[unsafe(naked)]
+        pub(crate) extern "C" fn tls_slots() -> *mut *mut u8 {
+            std::arch::naked_asm!(
+                "sub rsp, 8",
+                ".byte 0x66",
+                "lea rdi, [rip + {own}_tls_slots@TLSGD]",
+                ".byte 0x66, 0x66, 0x48",
+                "call __tls_get_addr@PLT",
+                "add rsp, 8",
+                "ret",
+                own = sym OWN,
+            )
         }
 
+        /// As above, as initial exec code: the GOT entry holds the distance, and `dlopen` makes the storage of
+        /// the library static, or refuses the library.
+        #[cfg(feature = "shared-static-tls")]
+        #[unsafe(naked)]
+        pub(crate) extern "C" fn static_pool() -> *mut u8 {
+            std::arch::naked_asm!(
+                "mov rax, qword ptr [rip + {own}_static_pool@GOTTPOFF]",
+                "add rax, qword ptr fs:0",
+                "ret",
+                own = sym OWN,
+            )
+        }
+
+        /// As above.
+        #[cfg(feature = "shared-static-tls")]
+        #[unsafe(naked)]
+        pub(crate) extern "C" fn tls_slots() -> *mut *mut u8 {
+            std::arch::naked_asm!(
+                "mov rax, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "add rax, qword ptr fs:0",
+                "ret",
+                own = sym OWN,
+            )
+        }
+    };
+}
+pub(crate) use define_tls_variables;
+
+/// Defines `tls_get_addr` and the resolvers of TLS descriptors.
+///
+/// The invoking file must have in scope the constants `DESCRIPTOR_OFFSET_BITS`, `STARTS`, `STARTS_LEN`, the type
+/// `TlsIndex`, and the words `SLOT_COUNT`, `SLOTS_AT`, `RECORD_AT`.
+macro_rules! define_tls {
+    ($address_slow:path, $descriptor_slow:path) => {
         /// `__tls_get_addr` as images see it: their own modules first, all others the host's.
         ///
         /// The id of a module of memdl has bit 63 set, and the module's index in the other bits. For an index
@@ -100,9 +147,9 @@ macro_rules! define_tls {
                 "mov rax, qword ptr [rdi]",
                 "btr rax, 63",
                 "jnc 2f",
-                "mov rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
-                "cmp rax, {slots}",
+                "cmp rax, qword ptr [rip + {slot_count}]",
                 "jae 4f",
+                "mov rcx, qword ptr [rip + {slots_at}]",
                 "mov rax, qword ptr fs:[rcx + rax * 8]",
                 // `NO_BLOCK` is less than zero.
                 "test rax, rax",
@@ -111,8 +158,11 @@ macro_rules! define_tls {
                 "ret",
                 "2:",
                 "jmp qword ptr [rip + __tls_get_addr@GOTPCREL]",
-                // Beyond the slots: the thread's record, in slot 0, has the rest.
+                // Beyond the slots: the thread's record has the rest.
                 "4:",
+                "mov rcx, qword ptr [rip + {record_at}]",
+                "test rcx, rcx",
+                "jz 3f",
                 "mov rcx, qword ptr fs:[rcx]",
                 "test rcx, rcx",
                 "jz 3f",
@@ -131,11 +181,12 @@ macro_rules! define_tls {
                 "call {slow}",
                 "leave",
                 "ret",
-                slots = const SLOTS,
+                slot_count = sym SLOT_COUNT,
+                slots_at = sym SLOTS_AT,
+                record_at = sym RECORD_AT,
                 starts = const STARTS,
                 len = const STARTS_LEN,
                 slow = sym $address_slow,
-                own = sym OWN,
             )
         }
 
@@ -177,10 +228,10 @@ macro_rules! define_tls {
                 "btr rcx, 63",
                 "jnc 3f",
                 "shr rcx, {bits}",
-                "cmp rcx, {slots}",
+                "cmp rcx, qword ptr [rip + {slot_count}]",
                 "jae 4f",
                 "shl rcx, 3",
-                "add rcx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "add rcx, qword ptr [rip + {slots_at}]",
                 "mov rcx, qword ptr fs:[rcx]",
                 "2:",
                 "test rcx, rcx",
@@ -192,10 +243,12 @@ macro_rules! define_tls {
                 "sub rax, qword ptr fs:0",
                 "pop rcx",
                 "ret",
-                // Beyond the slots: the thread's record, in slot 0, has the rest.
+                // Beyond the slots: the thread's record has the rest.
                 "4:",
                 "push rdx",
-                "mov rdx, qword ptr [rip + {own}_tls_slots@GOTTPOFF]",
+                "mov rdx, qword ptr [rip + {record_at}]",
+                "test rdx, rdx",
+                "jz 5f",
                 "mov rdx, qword ptr fs:[rdx]",
                 "test rdx, rdx",
                 "jz 5f",
@@ -217,11 +270,12 @@ macro_rules! define_tls {
                 "pop rcx",
                 "ret",
                 bits = const DESCRIPTOR_OFFSET_BITS,
-                slots = const SLOTS,
+                slot_count = sym SLOT_COUNT,
+                slots_at = sym SLOTS_AT,
+                record_at = sym RECORD_AT,
                 starts = const STARTS,
                 len = const STARTS_LEN,
                 preserving = sym descriptor_slow_preserving,
-                own = sym OWN,
             )
         }
 
