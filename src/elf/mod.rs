@@ -8,6 +8,7 @@
 //! * `symbol_table`: the dynamic symbols, with `symbol`, `gnu_hash`, `sysv_hash` and `versions`; `lookup`
 //!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
 //! * `plan`: the pages of an image. `eh_frame`: its call frame information.
+//! * `static_symbols`: `.symtab`, of files that the process has loaded.
 //! * `foreign`: what bytes are that are no ELF file.
 //! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
 //!   gABI's numbers, for other folders.
@@ -31,6 +32,7 @@ pub(crate) mod read;
 pub(crate) mod rela;
 pub(crate) mod relocation_tables;
 pub(crate) mod segment;
+pub(crate) mod static_symbols;
 pub(crate) mod symbol;
 pub(crate) mod symbol_table;
 mod sysv_hash;

@@ -6,10 +6,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 use std::ptr;
 
 use crate::base::sync;
+use crate::host::process;
 
 unsafe extern "C-unwind" {
     fn __cxa_finalize(dso_handle: *const c_void);
@@ -19,10 +20,7 @@ unsafe extern "C-unwind" {
 /// since glibc 2.36. `__cxa_finalize` takes that lock, too. So before, a fork that waits for `__cxa_finalize` to
 /// end would deadlock with it. There, forks are not held off, and a child may find the lock taken.
 fn fork_calls_handlers_unlocked() -> bool {
-    // SAFETY: returns a constant C string.
-    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-    let minor = version.to_str().ok().and_then(|it| it.strip_prefix("2.")?.parse::<u32>().ok());
-    minor.is_none_or(|minor| minor >= 36)
+    process::is_glibc_since(36)
 }
 
 /// Makes the C library call, and remove, the functions that are registered under the handle of an image.

@@ -305,6 +305,12 @@ impl HostLibrary {
         self.memory.readable.iter().any(|segment| segment.contains(&at))
     }
 
+    /// Whether these bytes are mapped at a stated address.
+    pub(super) fn has_bytes(&self, at: Vaddr, bytes: &[u8]) -> bool {
+        let range = at.range(bytes.len() as u64);
+        range.and_then(|range| self.memory.read(range)) == Some(bytes)
+    }
+
     /// The address of a stated address.
     pub(super) fn address(&self, at: Vaddr) -> usize {
         self.memory.load_bias.apply(at)

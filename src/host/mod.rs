@@ -4,7 +4,7 @@
 //!   [`opened`] (the others), [`search`] and [`ld_cache`] (finding files), [`open`] (opening),
 //!   [`global_scope`], [`got`] (changing references), [`link_map`].
 //! * The process: [`process`], [`threads`], [`thread_keys`], [`static_tls`], [`exit_handlers`], [`collectors`] (of
-//!   memory).
+//!   memory); [`libpthread`] (private symbols of old versions).
 
 pub(crate) mod collectors;
 pub(crate) mod dl;
@@ -12,6 +12,7 @@ pub(crate) mod exit_handlers;
 pub(crate) mod global_scope;
 pub(crate) mod got;
 mod ld_cache;
+mod libpthread;
 pub(crate) mod library;
 pub(crate) mod link_map;
 pub(crate) mod open;

@@ -62,6 +62,20 @@ pub(super) fn initial_variable(name: &str) -> Option<OsString> {
     variables.find_map(value).map(OsString::from_vec)
 }
 
+/// The version of the C library, as `2.36`.
+pub(super) fn glibc_version() -> &'static CStr {
+    // SAFETY: a constant C string of the C library.
+    unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }
+}
+
+/// Whether this is glibc 2.`minor` or later.
+pub(super) fn is_glibc_since(minor: u32) -> bool {
+    let version = glibc_version().to_bytes().strip_prefix(b"2.");
+    let digits = version.and_then(|it| it.split(|byte| !byte.is_ascii_digit()).next());
+    let number = digits.and_then(|it| str::from_utf8(it).ok()?.parse().ok());
+    number.is_none_or(|it: u32| it >= minor)
+}
+
 /// What `$PLATFORM` stands for.
 pub(super) fn platform() -> Option<&'static CStr> {
     // SAFETY: no preconditions.

@@ -216,8 +216,9 @@ impl Searcher {
         }
         let name = OsStr::from_bytes(name);
         let better = folder.join("glibc-hwcaps");
-        // Nearly no folder has one.
-        let levels = if self.is_there(&better)? { arch::hwcaps_folders() } else { &[] };
+        // Nearly no folder has one. `ld.so` looks there since glibc 2.33.
+        let is_asked = self.is_there(&better)? && process::is_glibc_since(33);
+        let levels = if is_asked { arch::hwcaps_folders() } else { &[] };
         let better = levels.iter().map(|level| better.join(level).join(name));
         for file in better.chain([folder.join(name)]) {
             self.count()?;

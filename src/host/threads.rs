@@ -6,8 +6,10 @@
 //!
 //! POSIX has no list of threads. glibc has one, and describes it for debuggers: `libthread_db` reads a process's
 //! threads by offsets that libc exports for it (`_thread_db_*`, one format since glibc 2.3). They are used here
-//! the same way, from inside. The list may change while it is read, since its lock is private. So all memory
-//! is read and written by the kernel ([`process_memory`]), which reports unmapped memory instead of faulting.
+//! the same way, from inside. Before glibc 2.34 they are in libpthread, which exports none of them: there they are
+//! looked up in its file, as `libthread_db` does ([`libpthread`]). The list may change while it is read, since its
+//! lock is private. So all memory is read and written by the kernel ([`process_memory`]), which reports unmapped
+//! memory instead of faulting.
 //!
 //! A thread that is being created at this moment may be missed: glibc copies the initial values for it before it
 //! lists it. It gets the new values if they were copied after memdl has written them, which it does first.
@@ -20,10 +22,13 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::sync::OnceLock;
 use std::{io, ptr};
 
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
+use crate::base::sync;
+use crate::host::{libpthread, process};
 use crate::memory::process_memory;
 
 /// More threads than a process can have. A list that seems longer is being changed.
@@ -39,7 +44,7 @@ pub(crate) fn write_to_others(offset: isize, bytes: &[u8]) -> Result<(), Error> 
     if is_only_thread() {
         return Ok(());
     }
-    let list = ThreadList::find().ok_or_else(|| refused(io::ErrorKind::Unsupported.into()))?;
+    let list = ThreadList::known().map_err(refused)?;
     let own = crate::arch::thread_pointer();
     for thread_pointer in list.thread_pointers().map_err(refused)? {
         if thread_pointer != own {
@@ -125,6 +130,40 @@ struct ThreadList {
 }
 
 impl ThreadList {
+    /// The list of this process, which is found once.
+    fn known() -> io::Result<&'static ThreadList> {
+        static LIST: OnceLock<ThreadList> = OnceLock::new();
+        if let Some(list) = LIST.get() {
+            return Ok(list);
+        }
+        let found = ThreadList::find().map_or_else(ThreadList::of_libpthread, Ok)?;
+        // A forked child would find it half set.
+        let _no_fork = sync::hold_off_fork();
+        Ok(LIST.get_or_init(|| found))
+    }
+
+    /// That of glibc before 2.34. Its names have no version, so what they lead to is tried: the calling thread
+    /// must be in the list.
+    fn of_libpthread() -> io::Result<ThreadList> {
+        let names: [&[u8]; 4] =
+            [b"stack_used", b"__stack_user", b"_thread_db_list_t_next", b"_thread_db_pthread_list"];
+        let found = libpthread::addresses(names).and_then(|[used, user, next, element]| {
+            let heads = [used, user];
+            // SAFETY: glibc's constants have that form, and that library is never unloaded (`DF_1_NODELETE`).
+            let [next, element] = [next, element].map(|at| unsafe { offset_at(at as *const _) });
+            let list = ThreadList { heads, next, element };
+            match list.thread_pointers()?.contains(&crate::arch::thread_pointer()) {
+                true => Ok(list),
+                false => Err(io::Error::other("its list lacks the calling thread")),
+            }
+        });
+        found.map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => error,
+            kind => io::Error::new(kind, before_2_34(&error)),
+        })
+    }
+
+    /// That of glibc 2.34 and later.
     fn find() -> Option<ThreadList> {
         let global = symbol(c"_rtld_global")?;
         Some(ThreadList {
@@ -186,10 +225,26 @@ fn symbol(name: &CStr) -> Option<usize> {
 
 /// The offset in a field's description (size in bits, count, offset).
 pub(super) fn field_offset(name: &CStr) -> Option<usize> {
-    let description = symbol(name)? as *const [u32; 3];
     // SAFETY: glibc's constant has that form.
+    Some(unsafe { offset_at(symbol(name)? as *const _) })
+}
+
+/// # Safety
+/// A field's description is there.
+unsafe fn offset_at(description: *const [u32; 3]) -> usize {
+    // SAFETY: the caller's promise.
     let [_, _, offset] = unsafe { description.read() };
-    Some(offset as usize)
+    offset as usize
+}
+
+/// What is said where the list is not found.
+fn before_2_34(error: &io::Error) -> String {
+    let version = process::glibc_version().to_string_lossy();
+    format!(
+        "glibc before 2.34 (this is {version}) has its list of threads in libpthread.so.0, by symbols that \
+         debuggers read in its file: {error}; restore that file, or load this image before the process starts \
+         its second thread"
+    )
 }
 
 /// The size of a structure that glibc exports for debuggers.
@@ -226,7 +281,7 @@ mod tests {
             .unzip();
         let mut expected: Vec<usize> = (0..5).map(|_| from_threads.recv().unwrap()).collect();
         expected.push(crate::arch::thread_pointer());
-        let found = ThreadList::find().unwrap().thread_pointers().unwrap();
+        let found = ThreadList::known().unwrap().thread_pointers().unwrap();
         for thread_pointer in expected {
             assert!(found.contains(&thread_pointer));
         }

@@ -5,14 +5,17 @@
 
 pub mod time;
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -82,6 +85,40 @@ fn build_with(compiler: &str, source: &str, flags: &[&str], extension: &str) -> 
     }
     fs::remove_file(&unfinished).unwrap();
     output
+}
+
+/// The linkers that are compared, of those that this release of the system has: gold goes, and mold came late.
+pub fn linkers() -> Vec<&'static str> {
+    ["bfd", "lld", "mold", "gold"].into_iter().filter(|linker| has_linker(linker)).collect()
+}
+
+/// Whether the linker that these flags name is here (`-fuse-ld=gold`). True where they name none.
+pub fn can_link(flags: &[&str]) -> bool {
+    flags.iter().filter_map(|flag| flag.strip_prefix("-fuse-ld=")).all(has_linker)
+}
+
+/// Whether a linker is here. One that is not is named on the standard error, where the harness does not hide it.
+pub fn has_linker(linker: &str) -> bool {
+    // These are everywhere: without them tests fail, and say what to install.
+    if ["bfd", "lld"].contains(&linker) {
+        return true;
+    }
+    let program = format!("ld.{linker}");
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = std::env::split_paths(&folders).any(|it| it.join(&program).exists());
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if !is_here && SAID.lock().unwrap().insert(program.clone()) {
+        let _ = writeln!(io::stderr(), "left out: what {program} links, which is not installed");
+    }
+    is_here
+}
+
+/// The version of the C library, as `(2, 36)`.
+pub fn glibc() -> (u32, u32) {
+    // SAFETY: a constant C string.
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// Builds a shared library and reads it.
@@ -385,6 +422,20 @@ pub fn system_library(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {name}; `sh tests/setup.sh` installs what tests need"))
 }
 
+/// The name of a library of the system of which each release has another version: `libssl.so.3` for `libssl.so.`.
+/// Of several, the one with the lowest number.
+pub fn system_library_of(prefix: &str, suffix: &str) -> String {
+    let folder = Path::new("/usr/lib/x86_64-linux-gnu");
+    let names = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name().into_string());
+    let is_version = |name: &String| {
+        let version = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+        version.is_some_and(|version| version.split('.').all(is_number))
+    };
+    let found = names.filter_map(Result::ok).filter(is_version).min();
+    found.unwrap_or_else(|| panic!("no {prefix}*; `sh tests/setup.sh` installs what tests need"))
+}
+
 /// The name of a test as the harness has it. `test` is its function, or a closure in it.
 pub fn name_of<T>(_test: &T) -> &'static str {
     // As `binary::module::function::{{closure}}`.
@@ -505,12 +556,7 @@ pub fn in_child(seconds: u64, body: impl FnOnce() -> c_int) -> c_int {
             libc::_exit(body());
         }
         let mut status = -1;
-        assert_eq!(
-            libc::waitpid(child, &mut status, 0),
-            child,
-            "{}",
-            std::io::Error::last_os_error()
-        );
+        assert_eq!(libc::waitpid(child, &mut status, 0), child, "{}", io::Error::last_os_error());
         status
     }
 }
@@ -534,5 +580,5 @@ pub fn notes(body: impl FnOnce()) -> String {
         libc::close(199);
         fs::File::from_raw_fd(ends[0])
     };
-    std::io::read_to_string(reader).unwrap()
+    io::read_to_string(reader).unwrap()
 }

@@ -5,12 +5,16 @@ use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{AnyWay, Opened, build, call_run, is_over, isolated, load_and_run};
+use crate::common::{
+    AnyWay, Opened, build, call_run, glibc, is_over, isolated, isolated_with, load_and_run, run,
+    system_library,
+};
 use crate::helpers::{Number, OldThread, function, opened_function, read};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_TLS;
@@ -380,6 +384,31 @@ fn initial_exec_while_threads_start_and_end() {
             done.store(true, Ordering::Relaxed);
         });
         assert!(started.into_inner() > 100);
+    });
+}
+
+/// Where glibc's list of threads is: since 2.34 in `ld.so`, before in libpthread, by symbols that its file has.
+#[test]
+fn the_list_of_threads_needs_no_symbols_of_a_file_or_says_which() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tls-stripped");
+    fs::create_dir_all(&folder).unwrap();
+    let stripped = folder.join(format!("new-{}", std::process::id()));
+    let mut strip = Command::new("strip");
+    run(strip.arg("-o").arg(&stripped).arg(system_library("libpthread.so.0")), "binutils");
+    fs::rename(stripped, folder.join("libpthread.so.0")).unwrap();
+    let file = read(&gcc("variables.c", INITIAL_EXEC));
+    isolated_with(&[("LD_LIBRARY_PATH", folder.to_str().unwrap())], || {
+        let old = OldThread::start();
+        // SAFETY: a library of `testlibs/`.
+        let result = unsafe { Loader::new().name("fixed.so").load_any_way(&file) };
+        if glibc() >= (2, 34) {
+            assert_eq!(old.call(number(&result.unwrap(), "fresh")), 42);
+            return;
+        }
+        let text = result.unwrap_err().to_string();
+        for part in ["fixed.so", "glibc before 2.34", "libpthread.so.0", ".symtab"] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
     });
 }
 
