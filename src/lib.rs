@@ -97,8 +97,8 @@
 //! `dlopen`:
 //! * the first use of a thread-local variable in a thread (`__tls_get_addr`);
 //! * a call that is bound lazily ([`Binding::Lazy`]);
-//! * libgcc's `__register_frame`, which registers images with the unwinder where the C library has no
-//!   `_dl_find_object`: it allocates 48 bytes for each image, and sorts an image's frames at the
+//! * libgcc's `__register_frame`, which registers images with an unwinder that cannot be led to them, as one
+//!   that is linked into a stripped executable: it allocates 48 bytes for each image, and sorts an image's frames at the
 //!   first exception;
 //! * glibc's own blocks of thread-local variables, for system libraries that an image needs and for
 //!   memdl's own: glibc allocates them at their first use in a thread.

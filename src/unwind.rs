@@ -8,16 +8,21 @@
 //!
 //! So images are found the first way. Each unwinder in the process calls `_dl_find_object` through a word of its
 //! own global offset table. That word is changed to [`find_object`], which answers for images and passes all
-//! other addresses to the C library. No other caller of `_dl_find_object` is affected. Without such an unwinder
-//! (libgcc before 12, glibc before 2.35, or one linked statically into a stripped executable),
-//! `__register_frame` is called; it walks an `.eh_frame` up to an entry of length zero, so a section without
-//! that entry is not registered.
+//! other addresses to the C library. No other caller of `_dl_find_object` is affected.
+//!
+//! An older unwinder (libgcc before 12, or built for glibc before 2.35) calls `dl_iterate_phdr`, and searches the
+//! same table of the library that has the program counter. There the word for that function is changed, to
+//! [`visit_objects`], which shows images too.
+//!
+//! Where there is neither (an unwinder that is linked into a stripped executable, or that another copy of memdl has
+//! changed), `__register_frame` is called. It walks an `.eh_frame` up to an entry of length zero, so a section
+//! without that entry is not registered.
 //!
 //! [`find_object`] runs inside of throws, in signal handlers, and when a debugger calls it, so it takes no lock:
-//! the table is a [`LeftRight`].
+//! the table is a [`LeftRight`]. `visit_objects` takes the lock that `dl_iterate_phdr` takes.
 //!
 //! Other copies of memdl in the process do the same. The first copy that finds a word unchanged changes it. All
-//! copies are linked in a ring ([`Link`]), and ask each other.
+//! copies are linked in a ring ([`Link`]), and ask each other; not those for old unwinders.
 //!
 //! Never reads frame descriptions: unwinders do.
 //!
@@ -30,6 +35,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arch;
@@ -66,6 +72,20 @@ pub(crate) struct Registration {
     start: usize,
     /// The `.eh_frame` that was registered by `__register_frame`.
     registered_frame: Option<usize>,
+    /// Its program headers are in the table until this is dropped.
+    _decoded: Arc<Decoded>,
+}
+
+/// What unwinders are shown.
+struct Table {
+    /// The images, ascending.
+    entries: Vec<Entry>,
+    /// How often it was changed.
+    changes: u64,
+}
+
+impl Table {
+    const EMPTY: Table = Table { entries: Vec::new(), changes: 0 };
 }
 
 /// The data that unwinders get for an image.
@@ -75,16 +95,18 @@ struct Entry {
     /// `PT_GNU_EH_FRAME`, or 0.
     eh_frame_hdr: usize,
     link_map: *const LinkMap,
+    load_bias: usize,
+    headers: *const libc::Elf64_Phdr,
+    header_count: u16,
 }
 
-// SAFETY: the pointer is passed on, not dereferenced.
+// SAFETY: the pointers are passed on, not dereferenced.
 unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
-/// The images, ascending.
-static IMAGES: LeftRight<Vec<Entry>> =
-    LeftRight::new(Vec::new(), Vec::new(), Lock::new(Rank::Unwind, ()));
+static IMAGES: LeftRight<Table> =
+    LeftRight::new(Table::EMPTY, Table::EMPTY, Lock::new(Rank::Unwind, ()));
 
 /// In a child just after the fork: forgets readers, since threads that were reading do not exist here.
 pub(crate) fn after_fork_in_child() {
@@ -94,25 +116,32 @@ pub(crate) fn after_fork_in_child() {
 impl Registration {
     /// Registers an image, with or without unwind information.
     pub(crate) fn new(
-        decoded: &Decoded,
+        decoded: &Arc<Decoded>,
         mapping: &Mapping<Sealed>,
         link_map: *const LinkMap,
     ) -> Result<Registration, Error> {
         let addresses = mapping.address_range();
         let hdr = decoded.eh_frame_hdr.clone();
         let eh_frame_hdr = hdr.as_ref().map_or(0, |hdr| mapping.load_bias().apply(hdr.start));
-        let entry = Entry { addresses: addresses.clone(), eh_frame_hdr, link_map };
+        let entry = Entry {
+            addresses: addresses.clone(),
+            eh_frame_hdr,
+            link_map,
+            load_bias: mapping.load_bias().get(),
+            headers: decoded.program_headers.as_ptr().cast(),
+            header_count: decoded.program_headers.len() as u16,
+        };
         let refused = Cell::new(None);
-        IMAGES.write(|images| match images.try_room(1) {
+        change(|entries| match entries.try_room(1) {
             Ok(()) => {
-                let at = images.partition_point(|it| it.addresses.start < addresses.start);
-                images.insert(at, entry.clone());
+                let at = entries.partition_point(|it| it.addresses.start < addresses.start);
+                entries.insert(at, entry.clone());
             }
             Err(error) => refused.set(Some(error)),
         });
         if let Some(error) = refused.into_inner() {
             // One of the two copies of the table may have the entry.
-            IMAGES.write(|images| images.retain(|it| it.addresses.start != addresses.start));
+            remove(addresses.start);
             return Err(error);
         }
         let mut registered_frame = None;
@@ -126,7 +155,7 @@ impl Registration {
                 begin
             });
         }
-        Ok(Registration { start: addresses.start, registered_frame })
+        Ok(Registration { start: addresses.start, registered_frame, _decoded: decoded.clone() })
     }
 }
 
@@ -136,19 +165,35 @@ impl Drop for Registration {
             // SAFETY: registered by `new`, deregistered once.
             unsafe { __deregister_frame(begin as *const c_void) };
         }
-        IMAGES.write(|images| images.retain(|entry| entry.addresses.start != self.start));
+        remove(self.start);
     }
 }
 
-/// Makes every unwinder in the process call [`find_object`], once for each set of libraries. Returns whether there
-/// is one.
+fn change(change: impl Fn(&mut Vec<Entry>)) {
+    IMAGES.write(|table| {
+        table.changes = table.changes.wrapping_add(1);
+        change(&mut table.entries);
+    });
+}
+
+fn remove(start: usize) {
+    change(|entries| entries.retain(|entry| entry.addresses.start != start));
+}
+
+/// Makes every unwinder in the process call [`find_object`], or, if there is none that can, [`visit_objects`]; once
+/// for each set of libraries. Returns whether there is one.
 fn redirect_unwinders() -> bool {
     /// The number of loads of libraries, plus 1, at the last search; the number of unwinders found so far.
     static LOADS: AtomicU64 = AtomicU64::new(0);
     static FOUND: AtomicUsize = AtomicUsize::new(0);
     let loads = phdr::loads().saturating_add(1);
     if LOADS.swap(loads, Ordering::SeqCst) != loads {
-        let found = got::patch_got(b"_Unwind_Find_FDE", b"_dl_find_object", &|now| join(now));
+        let definer = b"_Unwind_Find_FDE";
+        let mut found = got::patch_got(definer, b"_dl_find_object", &|now| join(now));
+        if found == 0 {
+            let visitor = visit_objects as *const () as usize;
+            found = got::redirect_where_defined(definer, c"dl_iterate_phdr", visitor);
+        }
         FOUND.fetch_max(found, Ordering::SeqCst);
     }
     FOUND.load(Ordering::SeqCst) > 0
@@ -227,9 +272,9 @@ arch::define_finder!(find_object, RING);
 /// # Safety
 /// `result` can be written to.
 unsafe extern "C" fn find_own_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
-    let found = IMAGES.read(|images| {
-        let after = images.partition_point(|entry| entry.addresses.start <= address.addr());
-        let entry = images.get(after.checked_sub(1)?)?;
+    let found = IMAGES.read(|Table { entries, .. }| {
+        let after = entries.partition_point(|entry| entry.addresses.start <= address.addr());
+        let entry = entries.get(after.checked_sub(1)?)?;
         entry.addresses.contains(&address.addr()).then_some(FoundObject {
             dlfo_flags: 0,
             dlfo_map_start: entry.addresses.start as *mut c_void,
@@ -287,4 +332,73 @@ unsafe fn host_find_object(address: *mut c_void, result: *mut FoundObject) -> c_
         let function: Function = std::mem::transmute(ptr::without_provenance::<c_void>(function));
         function(address, result)
     }
+}
+
+type Visitor = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+
+/// An unwinder's walk through all objects.
+struct Walk {
+    visit: Visitor,
+    data: *mut c_void,
+    /// [`Table::changes`], once images were shown.
+    changes: Option<u64>,
+}
+
+/// `dl_iterate_phdr`, for unwinders that do not know `_dl_find_object`: images come first.
+///
+/// # Safety
+/// As the C library's function: `visit` can be called with `data`.
+unsafe extern "C" fn visit_objects(visit: Visitor, data: *mut c_void) -> c_int {
+    let mut walk = Walk { visit, data, changes: None };
+    // SAFETY: the callback gets the local, which nothing else uses meanwhile.
+    unsafe { libc::dl_iterate_phdr(Some(visit_object), (&raw mut walk).cast()) }
+}
+
+/// Shows an object of `ld.so`, and before the first one all images: under the lock of `ld.so`'s list, which guards
+/// what unwinders keep from walk to walk. They forget it when the number of loads (`dlpi_adds`) has changed; so that
+/// counts the changes of images, too.
+///
+/// # Safety
+/// `info` is a record of `size` bytes, `walk` a [`Walk`].
+unsafe extern "C" fn visit_object(
+    info: *mut libc::dl_phdr_info,
+    size: usize,
+    walk: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise. glibc before 2.4 has shorter records.
+    let (walk, mut shown) = unsafe {
+        let walk = &mut *walk.cast::<Walk>();
+        if size < size_of::<libc::dl_phdr_info>() {
+            return (walk.visit)(info, size, walk.data);
+        }
+        (walk, *info)
+    };
+    let adds = shown.dlpi_adds;
+    let (visit, data) = (walk.visit, walk.data);
+    // SAFETY: the promise of `visit_objects`; the record lives during the call.
+    let mut show = |mut record: libc::dl_phdr_info| unsafe { visit(&mut record, size, data) };
+    let changes = match walk.changes {
+        Some(changes) => changes,
+        None => {
+            let (changes, result) = IMAGES.read(|table| {
+                let records = table.entries.iter().map(|entry| libc::dl_phdr_info {
+                    dlpi_addr: entry.load_bias as u64,
+                    dlpi_name: c"".as_ptr(),
+                    dlpi_phdr: entry.headers,
+                    dlpi_phnum: entry.header_count,
+                    dlpi_adds: adds.wrapping_add(table.changes),
+                    dlpi_tls_modid: 0,
+                    dlpi_tls_data: ptr::null_mut(),
+                    ..shown
+                });
+                (table.changes, records.map(&mut show).find(|&result| result != 0))
+            });
+            if let Some(result) = result {
+                return result;
+            }
+            *walk.changes.insert(changes)
+        }
+    };
+    shown.dlpi_adds = adds.wrapping_add(changes);
+    show(shown)
 }

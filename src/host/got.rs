@@ -6,7 +6,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,17 +31,42 @@ pub(crate) fn patch_got(
     name: &[u8],
     change: &dyn Fn(usize) -> Option<usize>,
 ) -> usize {
+    let libraries = defining(definer);
+    let mut found = 0;
+    let count = || libraries.iter().filter(|library| patch_library(library, name, change)).count();
+    process::alone(&mut || found = count());
+    found
+}
+
+/// Leads the references to a function of the C library in every library that defines `definer` to `to`. Returns
+/// the number of libraries in which they lead there. A reference that leads elsewhere stays.
+pub(crate) fn redirect_where_defined(definer: &[u8], name: &CStr, to: usize) -> usize {
+    let libraries = defining(definer);
+    let real = Handle::global_scope().symbol(name, None);
+    let leads_there = |library: &HostLibrary| {
+        let leads = Cell::new(false);
+        let change = |now: usize| {
+            // A call that was not made yet leads to the library's own PLT.
+            let is_plain = library.has_code_at(now) || Some(now) == real;
+            leads.set(is_plain || now == to);
+            is_plain.then_some(to)
+        };
+        patch_library(library, name.to_bytes(), &change) && leads.get()
+    };
+    let mut found = 0;
+    process::alone(&mut || found = libraries.iter().filter(|it| leads_there(it)).count());
+    found
+}
+
+/// The libraries that define a symbol, without the executable.
+fn defining(definer: &[u8]) -> Vec<Arc<HostLibrary>> {
     let (definer, wanted) = (SymbolName::new(definer), VersionMatch::Default);
     // The executable has no name.
     let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
     let startup = startup_set().iter().filter(defines).cloned();
     // Without memory for them, they are searched again when the next library is loaded.
     let opened = opened_defining(&definer, wanted).unwrap_or_default();
-    let libraries: Vec<Arc<HostLibrary>> = startup.chain(opened).collect();
-    let mut found = 0;
-    let count = || libraries.iter().filter(|library| patch_library(library, name, change)).count();
-    process::alone(&mut || found = count());
-    found
+    startup.chain(opened).collect()
 }
 
 /// Leads a library's references to functions of the C library to their replacements. A reference that leads
