@@ -58,11 +58,13 @@ static void about(void *handle, int is_own, int is_executable) {
         volatile int *used = &first;
         say("value %d\n", *used);
     }
+#ifdef RTLD_DI_PHDR /* glibc 2.36 */
     ElfW(Phdr) *headers = 0;
     result = dlinfo(handle, RTLD_DI_PHDR, &headers);
     say("headers %d:", result);
     for (int i = 0; i < result; i++) say(" %x+%lx", headers[i].p_type, (long)headers[i].p_memsz);
     say("\n");
+#endif
     for (int request = -1; request < 40; request++) {
         if (request == RTLD_DI_CONFIGADDR || request == 7 || request == 8 || request <= 0 || request > 11) {
             dlsym(handle, "no such symbol");

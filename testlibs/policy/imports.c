@@ -52,6 +52,9 @@ void *by_version(const char *name) {
 void *by_found(const char *name) {
     void *(*found)(void *, const char *);
     *(void **)&found = dlsym(dlopen("libc.so.6", RTLD_NOW), "dlsym");
+    /* glibc before 2.34 */
+    if (!found)
+        *(void **)&found = dlsym(dlopen("libdl.so.2", RTLD_NOW), "dlsym");
     void *volatile address = found ? found(RTLD_DEFAULT, name) : NULL;
     return address;
 }

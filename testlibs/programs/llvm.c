@@ -33,7 +33,9 @@ Ref LLVMCreateMemoryBufferWithMemoryRangeCopy(const char *, size_t, const char *
 int LLVMParseIRInContext(Ref, Ref, Ref *, char **);
 
 Ref LLVMOrcCreateNewThreadSafeContext(void);
-Ref LLVMOrcThreadSafeContextGetContext(Ref);
+/* Until LLVM 20, and since 21. */
+__attribute__((weak)) Ref LLVMOrcThreadSafeContextGetContext(Ref);
+__attribute__((weak)) Ref LLVMOrcCreateNewThreadSafeContextFromLLVMContext(Ref);
 void LLVMOrcDisposeThreadSafeContext(Ref);
 Ref LLVMOrcCreateNewThreadSafeModule(Ref, Ref);
 Ref LLVMOrcCreateLLJIT(Ref *, Ref);
@@ -98,8 +100,14 @@ static void *with_orc(void *failure) {
     int *failed = failure;
     Ref jit;
     if (LLVMOrcCreateLLJIT(&jit, 0)) { *failed = 11; return 0; }
-    Ref safe = LLVMOrcCreateNewThreadSafeContext();
-    Ref context = LLVMOrcThreadSafeContextGetContext(safe);
+    Ref safe, context;
+    if (LLVMOrcThreadSafeContextGetContext) {
+        safe = LLVMOrcCreateNewThreadSafeContext();
+        context = LLVMOrcThreadSafeContextGetContext(safe);
+    } else {
+        context = LLVMContextCreate();
+        safe = LLVMOrcCreateNewThreadSafeContextFromLLVMContext(context);
+    }
     Ref text = LLVMCreateMemoryBufferWithMemoryRangeCopy(SOURCE, strlen(SOURCE), "triangle.ll");
     Ref module, generator;
     char *message = 0;

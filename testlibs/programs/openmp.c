@@ -20,6 +20,9 @@ static long fibonacci(int n) {
 int run(void) {
     enum { THREADS = 4, COUNT = 1000000 };
     omp_set_dynamic(0);
+#if __GNUC__ < 11
+    omp_set_nested(1); /* Later the next line says it. */
+#endif
     omp_set_max_active_levels(2);
     long sum = 0;
     int seen = 0;

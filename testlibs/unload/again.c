@@ -7,7 +7,7 @@ static int one = 1;
 int data = 42;
 int *pointer = &data;              /* symbolic */
 static int *const fixed = &one;    /* RELRO */
-const int *const *where = &fixed;  /* relative */
+int *const *where = &fixed;        /* relative */
 char *(*imported)(const char *, const char *) = strstr;
 int zero[1000];
 __thread int of_thread = 7;
@@ -16,7 +16,7 @@ __thread int of_thread = 7;
 int fresh(void)
 {
     if (one != 1 || data != 42) return 1;
-    if (pointer != &data || where != (const int *const *)&fixed || *where != &one) return 2;
+    if (pointer != &data || where != &fixed || *where != &one) return 2;
     if (strcmp(imported("ab", "b"), "b")) return 3;
     for (int i = 0; i < 1000; i++)
         if (zero[i]) return 4;

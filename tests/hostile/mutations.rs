@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    bytes, debug_entries, is_sanitized, isolated_without_caches, limit, limited, maps, peak_of,
-    repository, run,
+    bytes, can_link, debug_entries, is_sanitized, isolated_without_caches, limit, limited, maps,
+    peak_of, repository, run,
 };
 use crate::mutate;
 use goblin::elf::dynamic::DT_FLAGS_1;
@@ -285,6 +285,9 @@ fn images() -> Vec<Seed> {
         format!("-Wl,--version-script={}", repository("testlibs/loading/versions.map").display());
     let everything = "loading/everything.c";
     let lld = "-fuse-ld=lld";
+    // Of a linker that is not here, another one takes the place.
+    let [mold, gold] =
+        ["-fuse-ld=mold", "-fuse-ld=gold"].map(|it| if can_link(&[it]) { it } else { lld });
     let image = |compiler: &str, source: &str, flags: &[&str]| Seed {
         name: format!("{compiler} {source} {flags:?}"),
         image: bytes(compiler, source, flags),
@@ -303,14 +306,14 @@ fn images() -> Vec<Seed> {
             "loading/tls.c",
             &["-g", lld, "-Wl,--pack-dyn-relocs=android+relr", "-Wl,--use-android-relr-tags"],
         ),
-        c("gcc", "loading/versions.c", &["-g", "-fuse-ld=mold", &script]),
+        c("gcc", "loading/versions.c", &["-g", mold, &script]),
         c("gcc", everything, &["-gdwarf-4", "-gz=zlib", "-fuse-ld=bfd"]),
         c("gcc", "loading/must_not_run.c", &["-g", "-Wl,-z,now"]),
         c("gcc", "loading/small_tls.c", &["-gdwarf-4", "-ftls-model=initial-exec"]),
         c("gcc", "loading/tls.c", &["-g1", "-mtls-dialect=gnu2"]),
         c("g++", "loading/unique.cpp", &["-g", "-gz=zlib-gnu"]),
         image("gcc", "loading/order.c", &["-shared", "-fPIC", "-g"]),
-        image("gcc", everything, &["-shared", "-fPIC", "-g", "-fuse-ld=gold"]),
+        image("gcc", everything, &["-shared", "-fPIC", "-g", gold]),
         image("rustc", "debug/no_std.rs", &rust),
     ]
 }

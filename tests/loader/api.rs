@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::common::{
-    AnyWay, Opened, build, bytes, call_run, isolated, load_and_run, maps, notes, repository,
+    AnyWay, Opened, build, bytes, call_run, glibc, isolated, load_and_run, maps, notes, repository,
     system_library,
 };
 use goblin::elf::Elf;
@@ -530,7 +530,11 @@ fn provide() {
             // In circles `dlclose` has an order of its own, which nothing prescribes; here it is
             // the reverse of the constructors' order, always.
             let (begins, ends) = our_notes.split_at(our_notes.find('-').unwrap());
-            assert!(their_notes.starts_with(begins), "{what}: {our_notes}, dlopen {their_notes}");
+            // So has `dlopen` before glibc 2.35, which sorts anew.
+            assert!(
+                their_notes.starts_with(begins) || glibc() < (2, 35) && what.contains("circle"),
+                "{what}: {our_notes}, dlopen {their_notes}"
+            );
             if !what.contains("circle") {
                 assert_eq!(our_notes, their_notes, "{what}: the order");
             }

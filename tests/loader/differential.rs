@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_void};
 use std::fs;
 use std::ops::Range;
 
-use crate::common::{AnyWay, Opened, isolated, system_library};
+use crate::common::{AnyWay, Opened, isolated, system_library, system_library_of};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
 use goblin::elf::sym::{
@@ -312,10 +312,10 @@ fn compare_constant_bytes(pair: &Pair<'_>) -> usize {
 }
 
 macro_rules! libraries {
-    ($($test:ident $library:literal;)*) => {$(
+    ($($test:ident $library:expr;)*) => {$(
         #[test]
         fn $test() {
-            isolated(|| compare($library));
+            isolated(|| compare(&$library));
         }
     )*};
 }
@@ -324,11 +324,11 @@ libraries! {
     zlib "libz.so.1";
     expat "libexpat.so.1";
     sqlite "libsqlite3.so.0";
-    libcrypto "libcrypto.so.3";
-    libssl "libssl.so.3";
+    libcrypto system_library_of("libcrypto.so.", "");
+    libssl system_library_of("libssl.so.", "");
     libstdcxx "libstdc++.so.6";
     libm "libm.so.6";
     libgfortran "libgfortran.so.5";
     libgomp "libgomp.so.1";
-    python "libpython3.11.so.1.0";
+    python system_library_of("libpython3.", ".so.1.0");
 }

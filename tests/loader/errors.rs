@@ -12,8 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, build_program, bytes, debug_entries, isolated, limit, load_and_run,
-    maps, peak_of, repository, run,
+    AnyWay, Opened, build, build_program, bytes, debug_entries, has_linker, isolated, limit,
+    load_and_run, maps, peak_of, repository, run,
 };
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
@@ -574,7 +574,11 @@ fn mutated_images_never_panic_or_hang_or_take_much_memory() {
             everything(&["-g"]),
             everything(&["-Wl,--hash-style=sysv", "-Wl,-z,pack-relative-relocs"]),
             bytes("gcc", "loading/everything.c", &["-g", "-gz", "-fuse-ld=lld"]),
-            bytes("gcc", "loading/versions.c", &["-fuse-ld=mold", &script]),
+            bytes(
+                "gcc",
+                "loading/versions.c",
+                &[if has_linker("mold") { "-fuse-ld=mold" } else { "-fuse-ld=lld" }, &script],
+            ),
             bytes("gcc", "loading/ifunc.c", &["-g", "-gdwarf-4"]),
         ];
         let mut random = Random(0x6d65_6d64_6c21_2121);

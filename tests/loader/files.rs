@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Opened, WAYS, build, bytes, call_run, isolated, load_in_way};
+use crate::common::{Opened, WAYS, build, bytes, call_run, can_link, glibc, isolated, load_in_way};
 use crate::helpers::{apart, read};
 use libc::RTLD_NOW;
 use memdl::{Error, Loader};
@@ -38,7 +38,10 @@ fn host(path: &Path) -> Loader {
 
 /// `run` is content, by `dlopen` and in all ways.
 fn assert_runs(path: &Path, what: &str) {
-    assert_eq!(by_dlopen(path), "42", "{what}: dlopen");
+    // Older ones refuse some of these files, and load others at wrong addresses.
+    if glibc() >= (2, 36) {
+        assert_eq!(by_dlopen(path), "42", "{what}: dlopen");
+    }
     for way in WAYS {
         assert_eq!(by_memdl(&host(path), &read(path), way), "42", "{what}: {way}");
     }
@@ -68,6 +71,7 @@ const ALIGN: usize = 48;
 const LOAD: u32 = 1;
 const DYNAMIC: u32 = 2;
 const TLS: u32 = 7;
+const EH_FRAME: u32 = 0x6474_e550;
 const STACK: u32 = 0x6474_e551;
 const RELRO: u32 = 0x6474_e552;
 
@@ -107,6 +111,10 @@ const LINKERS: [&[&str]; 4] = [
     &["-fuse-ld=lld"],
     &["-fuse-ld=mold"],
 ];
+
+fn layouts() -> impl Iterator<Item = &'static [&'static str]> {
+    LINKERS.into_iter().filter(|flags| can_link(flags))
+}
 
 /// Spack and Nix write a folder for each dependency: the list has any length. So have names.
 #[test]
@@ -170,12 +178,12 @@ fn a_needed_name_of_3_mib() {
 #[test]
 fn alignments_above_a_page() {
     isolated(|| {
-        for flags in LINKERS {
+        for flags in layouts() {
             let aligned = build("gcc", "files/whole.c", &[&["-O1", "-DALIGNED"], flags].concat());
             assert_runs(&aligned, &format!("{flags:?}"));
         }
         // As patchelf 0.18 leaves it: congruent modulo the page size only.
-        for flags in LINKERS {
+        for flags in layouts() {
             let mut changed = whole(flags);
             for align in [0x2000, 0x10000, 0x20_0000, 0x4000_0000] {
                 for index in changed.of(LOAD) {
@@ -186,7 +194,7 @@ fn alignments_above_a_page() {
         }
         // Each instance lies as the image asks for.
         let template = Loader::new().system_libraries(true);
-        let image = bytes("gcc", "files/whole.c", &["-O1", "-DALIGNED", "-fuse-ld=mold"]);
+        let image = bytes("gcc", "files/whole.c", &["-O1", "-DALIGNED", "-fuse-ld=lld"]);
         // SAFETY: a library of `testlibs/`.
         let template = unsafe { template.prepare(&image) }.unwrap();
         // SAFETY: as above.
@@ -200,7 +208,7 @@ fn alignments_above_a_page() {
 #[test]
 fn alignments_that_mean_nothing() {
     isolated(|| {
-        for flags in &LINKERS {
+        for flags in layouts() {
             for align in [0, 1, 2, 3, 0xfff, 0x1001, 0x3000, u64::MAX, u64::MAX - 4095] {
                 let mut changed = whole(flags);
                 for index in
@@ -227,13 +235,14 @@ fn alignments_that_mean_nothing() {
 #[test]
 fn a_segment_without_bytes_of_the_file() {
     isolated(|| {
-        for flags in &LINKERS {
-            // The header of the stack becomes a segment behind the others.
+        for flags in layouts() {
+            // The header of the unwinders' table becomes a segment behind the others. (Without that of the stack
+            // glibc 2.41 refuses a file.)
             let mut changed = whole(flags);
             let last = *changed.of(LOAD).last().unwrap();
             let end = changed.word(last, VADDR) + changed.word(last, MEMSZ);
             // Headers of segments ascend: the rest moves behind them.
-            let (from, to) = (changed.of(STACK)[0], last + 1);
+            let (from, to) = (changed.of(EH_FRAME)[0], last + 1);
             let entry = |headers: &Headers, index| {
                 let at = headers.place(index, 0);
                 headers.bytes[at..at + 56].to_vec()

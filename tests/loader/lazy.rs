@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use crate::common::{AnyWay, Opened, build, call_run, isolated, isolated_output, load_and_run};
+use crate::common::{
+    AnyWay, Opened, build, call_run, isolated, isolated_output, linkers, load_and_run,
+};
 use crate::helpers::read;
 use goblin::elf::Elf;
 use goblin::elf::dynamic::{DT_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_PLTGOT};
@@ -54,7 +56,7 @@ fn has_lazy_plt(path: &Path) -> bool {
 fn arguments_arrive_and_results_return() {
     isolated(|| {
         let callee = gcc("callee.c", &["-Wl,-soname,libcallee.so"]);
-        for linker in ["bfd", "lld", "mold", "gold"] {
+        for linker in linkers() {
             let linker = format!("-fuse-ld={linker}");
             let path = gcc("calls.c", &[&linker, callee.to_str().unwrap()]);
             assert!(has_lazy_plt(&path));

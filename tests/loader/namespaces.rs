@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use crate::common::{AnyWay, Opened, in_child, isolated, isolated_with, name_of, run};
+use crate::common::{AnyWay, Opened, glibc, in_child, isolated, isolated_with, name_of, run};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Library, Loader, Namespace, Provided, Scope};
 
@@ -254,7 +254,7 @@ fn lists_of_folders_are_read_as_ld_so_reads_them() {
             ("libown.so", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/own", 5),
             ("libown.so", "-Wl,--disable-new-dtags,-rpath,/none:${ORIGIN}/../library-path/own/", 5),
             ("libtoken.so", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/$LIB", 6),
-            ("libbetter.so", RUNPATH, 7),
+            ("libbetter.so", RUNPATH, if glibc() >= (2, 33) { 7 } else { 8 }),
             ("libpassed.so", RUNPATH, 9),
             ("libforeign.so", RUNPATH, 10),
         ] {
@@ -655,6 +655,7 @@ fn a_library_of_the_system_uses_the_handles_that_it_gets() {
     isolated(|| {
         let folder = Folder::of(&|| ());
         let opener = r#"
+            #define _GNU_SOURCE
             #include <dlfcn.h>
             int opener_local = 7;
             int opens(const char *path, const char *name) {

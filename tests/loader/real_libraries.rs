@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void};
 use std::fs;
 use std::ptr::{null, null_mut};
 
-use crate::common::{AnyWay, isolated, maps, system_library};
+use crate::common::{AnyWay, isolated, maps, system_library, system_library_of};
 use memdl::{Library, Loader, Symbol};
 
 /// Loads a library of the system from its bytes.
@@ -154,7 +154,8 @@ fn sqlite_answers_a_query() {
 #[test]
 fn libcrypto_hashes_and_draws_random_bytes() {
     isolated(|| {
-        let crypto = load("libcrypto.so.3", Loader::new().system_libraries(true));
+        let crypto =
+            load(&system_library_of("libcrypto.so.", ""), Loader::new().system_libraries(true));
         type Sha256 = unsafe extern "C" fn(*const u8, usize, *mut c_uchar) -> *mut c_uchar;
         let sha256 = function::<Sha256>(&crypto, "SHA256");
         let random =
@@ -237,7 +238,10 @@ fn libcrypto_hashes_and_draws_random_bytes() {
 #[test]
 fn python_runs_a_script() {
     isolated(|| {
-        let python = load("libpython3.11.so.1.0", Loader::new().system_libraries(true));
+        let python = load(
+            &system_library_of("libpython3.", ".so.1.0"),
+            Loader::new().system_libraries(true),
+        );
         type Object = *mut c_void;
         let initialize = function::<unsafe extern "C" fn(c_int)>(&python, "Py_InitializeEx");
         let run_simple =

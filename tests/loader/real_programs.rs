@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     AnyWay, Opened, build, call_run, exit_status, in_child, is_over, isolated, limited,
-    load_and_run, maps, repository, system_library,
+    load_and_run, maps, repository, system_library, system_library_of,
 };
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Library, Loader, Symbol, Template};
@@ -66,15 +66,17 @@ struct Python {
 }
 
 impl Python {
-    const NAME: &str = "libpython3.11.so.1.0";
+    fn name() -> String {
+        system_library_of("libpython3.", ".so.1.0")
+    }
 
     fn loader() -> Loader {
-        Loader::new().name(Python::NAME).system_libraries(true)
+        Loader::new().name(&Python::name()).system_libraries(true)
     }
 
     /// Starts the interpreter; the calling thread has its lock.
     fn start(library: Library) -> Python {
-        assert!(!is_mapped(Python::NAME), "it was mapped from its file");
+        assert!(!is_mapped(&Python::name()), "it was mapped from its file");
         let python = Python { library };
         // Not where some other Python on the path has its modules. Python keeps the pointers.
         let wide = |text: &str| {
@@ -88,7 +90,9 @@ impl Python {
             function::<unsafe extern "C" fn(c_int)>(&python.library, "Py_InitializeEx");
         // SAFETY: strings that end in 0 and stay, before the start, as the manual asks.
         unsafe {
-            set_name(wide("/usr/bin/python3.11"));
+            let name = Python::name();
+            let version = name.trim_start_matches("lib").trim_end_matches(".so.1.0");
+            set_name(wide(&format!("/usr/bin/{version}")));
             set_home(wide("/usr"));
             initialize(0);
         }
@@ -184,7 +188,7 @@ linked = importlib.util.module_from_spec(spec)"
 /// Loads libpython.
 fn python(loader: Loader) -> Python {
     // SAFETY: a library of the distribution.
-    let library = unsafe { loader.load_any_way(&system_bytes(Python::NAME)) };
+    let library = unsafe { loader.load_any_way(&system_bytes(&Python::name())) };
     Python::start(library.unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -264,20 +268,19 @@ fn python_finds_itself_by_name() {
     isolated(|| {
         // `ld.so` knows a library that is there by its name, and opens no second one.
         let python = python(Python::loader());
-        python.run(
-            "import ctypes, os
-itself = ctypes.PyDLL('libpython3.11.so.1.0')
-resident = ctypes.PyDLL('libpython3.11.so.1.0', mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        let script = "import ctypes, os
+itself = ctypes.PyDLL('LIBPYTHON')
+resident = ctypes.PyDLL('LIBPYTHON', mode=os.RTLD_NOLOAD | os.RTLD_NOW)
 itself.PyLong_FromLong.restype = ctypes.py_object
 number = itself.PyLong_FromLong(42)
 address = ctypes.cast(itself.Py_GetVersion, ctypes.c_void_p).value
-same = resident._handle == itself._handle",
-        );
+same = resident._handle == itself._handle";
+        python.run(&script.replace("LIBPYTHON", &Python::name()));
         assert_eq!(python.evaluate("number"), "42");
         assert_eq!(python.evaluate("same"), "True");
         let address = function::<*mut c_void>(&python.library, "Py_GetVersion").as_raw_ptr();
         assert_eq!(python.evaluate("address"), address.addr().to_string());
-        assert!(!is_mapped(Python::NAME), "a second libpython was opened");
+        assert!(!is_mapped(&Python::name()), "a second libpython was opened");
         python.finish();
     });
 }
@@ -288,7 +291,7 @@ fn python_imports_a_module_that_is_linked_to_libpython() {
         let module = build(
             "gcc",
             "programs/module.c",
-            &["-Wl,--no-as-needed", &format!("-l:{}", Python::NAME)],
+            &["-Wl,--no-as-needed", &format!("-l:{}", Python::name())],
         );
         // What it needs is in the image that imports it: not a second libpython, in a file.
         let python = python(Python::loader());
@@ -301,7 +304,7 @@ except KeyError as error: values.append(str(error))",
         assert_eq!(python.evaluate("values"), r#"[1, 2, "'three'"]"#);
         let address = function::<*mut c_void>(&python.library, "Py_GetVersion").as_raw_ptr();
         assert_eq!(python.evaluate("linked.version()"), address.addr().to_string());
-        assert!(!is_mapped(Python::NAME), "a second libpython was opened");
+        assert!(!is_mapped(&Python::name()), "a second libpython was opened");
         python.finish();
     });
 }
@@ -477,13 +480,13 @@ assert base.execute('SELECT count(*) FROM t').fetchone() == (105,)",
     assert_eq!(one.evaluate("half"), "0.5");
     one.run("stop = True; ticker.join(); base.close()");
     one.finish();
-    assert!(!is_mapped("lib-dynload") && !is_mapped(Python::NAME), "opened by ld.so");
+    assert!(!is_mapped("lib-dynload") && !is_mapped(&Python::name()), "opened by ld.so");
 }
 
 #[test]
 fn two_pythons_of_one_template() {
     isolated(|| {
-        let template: Template = Python::loader().template(&system_bytes(Python::NAME)).unwrap();
+        let template: Template = Python::loader().template(&system_bytes(&Python::name())).unwrap();
         // SAFETY: a library of the distribution.
         let instance = || Python::start(unsafe { template.instantiate() }.unwrap());
         two_pythons(instance(), instance);
@@ -504,8 +507,10 @@ fn llvm() -> String {
     let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
     let is_llvm = |name: &String| {
+        // libLLVM-14.so.1, and since 18 libLLVM.so.19.1
         let version = name.strip_prefix("libLLVM-").and_then(|rest| rest.strip_suffix(".so.1"));
-        version.is_some_and(|version| version.parse::<u32>().is_ok())
+        let version = version.or(name.strip_prefix("libLLVM.so."));
+        version.is_some_and(|version| version.parse::<f32>().is_ok())
     };
     names.filter(is_llvm).min().expect("no libLLVM; `sh tests/setup.sh` installs what tests need")
 }
@@ -742,7 +747,7 @@ fn fortran_with_its_runtime_from_bytes() {
 #[test]
 fn perl_runs_scripts() {
     isolated(|| {
-        let name = "libperl.so.5.36";
+        let name = &*system_library_of("libperl.so.5.", "");
         let user = build("gcc", "programs/perl.c", &[&format!("-l:{name}")]);
         // Perl's modules find `ld.so`'s libperl in the global scope only.
         reference_is_content(&user, RTLD_GLOBAL);

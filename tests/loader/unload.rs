@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, debug_entries, is_mapped, isolated, isolated_output,
+    AnyWay, Opened, build, call_run, debug_entries, glibc, is_mapped, isolated, isolated_output,
     isolated_output_as, load_and_run, maps, name_of, notes, resident,
 };
 use crate::helpers::{function, read};
@@ -189,7 +189,10 @@ fn constructors_that_start_threads() {
         for _ in 0..50 {
             load_and_run(&loader(), &read(&path), "threads.c").close().unwrap();
         }
-        assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
+        // Before, a thread's first use of a thread-local variable waits for the end of `dlopen`.
+        if glibc() >= (2, 35) {
+            assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
+        }
     });
 }
 

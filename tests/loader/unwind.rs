@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, in_child, isolated, load_and_run, maps, system_library,
+    AnyWay, Opened, build, call_run, can_link, in_child, isolated, load_and_run, maps,
+    system_library,
 };
 use crate::helpers::{function, opened_function, read};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
@@ -52,7 +53,7 @@ fn exceptions_inside_an_image() {
             &["-static-libgcc", "-static-libstdc++"],
             &["-static-libgcc", "-static-libstdc++", "-Wl,--exclude-libs,ALL"],
         ];
-        for flags in variants {
+        for flags in variants.into_iter().filter(|flags| can_link(flags)) {
             let path = throws(flags);
             let what = format!("{flags:?}");
             let library = load_and_run(&loader(), &read(&path), &what);
@@ -151,6 +152,9 @@ fn an_image_without_a_terminator() {
         };
         assert_eq!(terminators(&throws(&[])), 1);
         for linker in ["-fuse-ld=bfd", "-fuse-ld=gold"] {
+            if !can_link(&[linker]) {
+                continue;
+            }
             let path = throws(&["-nostartfiles", linker]);
             assert_eq!(terminators(&path), 0, "{linker}");
             let library = load_and_run(&loader(), &read(&path), linker);
@@ -342,11 +346,18 @@ fn live_images_do_not_slow_throws() {
 #[test]
 fn the_first_throw_after_a_large_load_is_not_slow() {
     isolated(|| {
-        let large = ["libLLVM-14.so.1", "libLLVM-15.so.1", "libLLVM-16.so.1", "libLLVM-19.so.1"]
-            .into_iter()
-            .map(|name| Path::new("/usr/lib/x86_64-linux-gnu").join(name))
-            .find(|path| path.exists())
-            .unwrap_or_else(|| system_library("libsqlite3.so.0"));
+        let large = [
+            "libLLVM-14.so.1",
+            "libLLVM-15.so.1",
+            "libLLVM-16.so.1",
+            "libLLVM-19.so.1",
+            "libLLVM.so.19.1",
+            "libLLVM.so.21.1",
+        ]
+        .into_iter()
+        .map(|name| Path::new("/usr/lib/x86_64-linux-gnu").join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| system_library("libsqlite3.so.0"));
         let library = load(&throws(&[]));
         let throws_often: Times = function(&library, "throws_often");
         let once = || {

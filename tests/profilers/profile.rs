@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::{
     bytes, isolated, isolated_output, limited, limited_own_test, name_of, own_test, run,
-    system_library,
+    system_library, system_library_of,
 };
 use memdl::{Library, Loader, Profile};
 
@@ -324,7 +324,8 @@ fn functions_by_nm(file: &Path) -> BTreeMap<usize, (usize, Vec<String>)> {
 fn the_map_says_what_the_symbol_table_says() {
     isolated(|| {
         let own = crate::common::build("gcc", "debug/clib.c", &["-O2", "-g"]);
-        let named = ["libz.so.1", "libsqlite3.so.0", "libcrypto.so.3"].map(system_library);
+        let crypto = system_library_of("libcrypto.so.", "");
+        let named = ["libz.so.1", "libsqlite3.so.0", &crypto].map(system_library);
         for file in [&[own][..], &named].concat() {
             let library = load(Profile::LivePerfMap, &fs::read(&file).unwrap());
             let functions = functions_by_nm(&file);

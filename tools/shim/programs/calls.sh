@@ -117,7 +117,7 @@ int main(void) {
     return 3 * !dlsym(dlopen("libz.so.1", RTLD_NOW), "zlibVersion");
 }
 END
-    gcc -rdynamic -o main main.c -L. -lopener -Wl,-rpath,"\$ORIGIN:\$ORIGIN/own" -Wl,--enable-new-dtags
+    gcc -rdynamic -o main main.c -L. -lopener -ldl -pthread -Wl,-rpath,"\$ORIGIN:\$ORIGIN/own" -Wl,--enable-new-dtags
     exit 0
 fi
 LD_LIBRARY_PATH=environment ./main
