@@ -10,8 +10,9 @@
 use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, SELFMAG};
 use goblin::elf::section_header::{SHT_STRTAB, SHT_SYMTAB};
 use goblin::elf64::header::Header;
+use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
-use scroll::{LE, Pread, Pwrite};
+use goblin::elf64::sym::Sym;
 
 use crate::base::addr::FileOffset;
 use crate::base::error::Error;
@@ -40,7 +41,7 @@ pub(crate) struct NotElf {
 /// The file header, if it is that of a little-endian ELF file of 64 bits.
 pub(crate) fn image_header(bytes: &[u8]) -> Result<Header, NotElf> {
     let malformed = |what, at| NotElf { what, at: FileOffset(at) };
-    let header: Header = bytes.pread_with(0, LE).map_err(|_| malformed("file header", 0))?;
+    let header = Header::read(bytes).ok_or_else(|| malformed("file header", 0))?;
     if header.e_ident.get(..SELFMAG) != Some(&ELFMAG[..]) {
         return Err(malformed("file header", 0));
     }
@@ -166,20 +167,224 @@ pub(crate) fn file_range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 }
 
 /// The structure that fills `place`, which is of its size.
-pub(crate) fn get<'a, T>(place: &'a [u8]) -> T
-where
-    T: scroll::ctx::TryFromCtx<'a, scroll::Endian> + Default,
-    T::Error: From<scroll::Error>,
-{
-    place.pread_with(0, LE).unwrap_or_default()
+#[inline]
+pub(crate) fn get<T: Stored>(place: &[u8]) -> T {
+    T::read(place).unwrap_or_default()
 }
 
 /// Fills `place`, which is of its size, with the structure.
-pub(crate) fn put<T>(place: &mut [u8], structure: T)
-where
-    T: scroll::ctx::TryIntoCtx<scroll::Endian>,
-    T::Error: From<scroll::Error>,
-{
-    let written = place.pwrite_with(structure, 0, LE);
-    debug_assert!(written.is_ok(), "the place is of the structure's size");
+#[inline]
+pub(crate) fn put<T: Stored>(place: &mut [u8], structure: T) {
+    let written = structure.write(place);
+    debug_assert!(written.is_some(), "the place is of the structure's size");
+}
+
+/// A structure of a little-endian ELF file of 64 bits. Each consists of whole words of 8 bytes, which are read
+/// and written at once: a symfile has many of them.
+pub(crate) trait Stored: Default {
+    /// From the first bytes of `place`; `None` if it is shorter.
+    fn read(place: &[u8]) -> Option<Self>;
+    /// To the first bytes of `place`; `None` if it is shorter.
+    fn write(self, place: &mut [u8]) -> Option<()>;
+}
+
+#[inline]
+fn words<const N: usize>(place: &[u8]) -> Option<[u64; N]> {
+    let words: &[[u8; 8]; N] = place.as_chunks().0.first_chunk()?;
+    Some(words.map(u64::from_le_bytes))
+}
+
+#[inline]
+fn put_words<const N: usize>(place: &mut [u8], words: [u64; N]) -> Option<()> {
+    let place: &mut [[u8; 8]; N] = place.as_chunks_mut().0.first_chunk_mut()?;
+    *place = words.map(u64::to_le_bytes);
+    Some(())
+}
+
+/// The word of these two halves, the one at the lower address first.
+#[inline]
+fn of_halves(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The halves of a word.
+#[inline]
+fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+/// The word of these four quarters, the one at the lowest address first.
+#[inline]
+fn of_quarters([a, b, c, d]: [u16; 4]) -> u64 {
+    of_halves(u32::from(a) | u32::from(b) << 16, u32::from(c) | u32::from(d) << 16)
+}
+
+/// The quarters of a word.
+#[inline]
+fn quarters(word: u64) -> [u16; 4] {
+    [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16]
+}
+
+impl Stored for Header {
+    fn read(place: &[u8]) -> Option<Header> {
+        let [_, _, kind, e_entry, e_phoff, e_shoff, sizes, counts] = words(place)?;
+        let [e_type, e_machine, ..] = quarters(kind);
+        let [.., e_ehsize, e_phentsize] = quarters(sizes);
+        let [e_phnum, e_shentsize, e_shnum, e_shstrndx] = quarters(counts);
+        Some(Header {
+            e_ident: *place.first_chunk()?,
+            e_type,
+            e_machine,
+            e_version: halves(kind).1,
+            e_entry,
+            e_phoff,
+            e_shoff,
+            e_flags: halves(sizes).0,
+            e_ehsize,
+            e_phentsize,
+            e_phnum,
+            e_shentsize,
+            e_shnum,
+            e_shstrndx,
+        })
+    }
+
+    fn write(self, place: &mut [u8]) -> Option<()> {
+        let [first, second] = words(&self.e_ident)?;
+        let kind =
+            of_halves(u32::from(self.e_type) | u32::from(self.e_machine) << 16, self.e_version);
+        let sizes =
+            of_halves(self.e_flags, u32::from(self.e_ehsize) | u32::from(self.e_phentsize) << 16);
+        let counts = [self.e_phnum, self.e_shentsize, self.e_shnum, self.e_shstrndx];
+        let Header { e_entry, e_phoff, e_shoff, .. } = self;
+        let counts = of_quarters(counts);
+        put_words(place, [first, second, kind, e_entry, e_phoff, e_shoff, sizes, counts])
+    }
+}
+
+impl Stored for ProgramHeader {
+    fn read(place: &[u8]) -> Option<ProgramHeader> {
+        let [kind, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align] = words(place)?;
+        let (p_type, p_flags) = halves(kind);
+        Some(ProgramHeader {
+            p_type,
+            p_flags,
+            p_offset,
+            p_vaddr,
+            p_paddr,
+            p_filesz,
+            p_memsz,
+            p_align,
+        })
+    }
+
+    fn write(self, place: &mut [u8]) -> Option<()> {
+        let kind = of_halves(self.p_type, self.p_flags);
+        let ProgramHeader { p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align, .. } = self;
+        put_words(place, [kind, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align])
+    }
+}
+
+impl Stored for SectionHeader {
+    #[inline]
+    fn read(place: &[u8]) -> Option<SectionHeader> {
+        let [kind, sh_flags, sh_addr, sh_offset, sh_size, more, sh_addralign, sh_entsize] =
+            words(place)?;
+        let (sh_name, sh_type) = halves(kind);
+        let (sh_link, sh_info) = halves(more);
+        Some(SectionHeader {
+            sh_name,
+            sh_type,
+            sh_flags,
+            sh_addr,
+            sh_offset,
+            sh_size,
+            sh_link,
+            sh_info,
+            sh_addralign,
+            sh_entsize,
+        })
+    }
+
+    #[inline]
+    fn write(self, place: &mut [u8]) -> Option<()> {
+        let SectionHeader {
+            sh_name,
+            sh_type,
+            sh_flags,
+            sh_addr,
+            sh_offset,
+            sh_size,
+            sh_link,
+            sh_info,
+            sh_addralign,
+            sh_entsize,
+        } = self;
+        let (kind, more) = (of_halves(sh_name, sh_type), of_halves(sh_link, sh_info));
+        put_words(
+            place,
+            [kind, sh_flags, sh_addr, sh_offset, sh_size, more, sh_addralign, sh_entsize],
+        )
+    }
+}
+
+impl Stored for Sym {
+    #[inline]
+    fn read(place: &[u8]) -> Option<Sym> {
+        let [kind, st_value, st_size] = words(place)?;
+        let [.., kinds, st_shndx] = quarters(kind);
+        let [st_info, st_other] = kinds.to_le_bytes();
+        Some(Sym { st_name: halves(kind).0, st_info, st_other, st_shndx, st_value, st_size })
+    }
+
+    #[inline]
+    fn write(self, place: &mut [u8]) -> Option<()> {
+        let kinds = u16::from_le_bytes([self.st_info, self.st_other]);
+        let kind = of_halves(self.st_name, u32::from(kinds) | u32::from(self.st_shndx) << 16);
+        put_words(place, [kind, self.st_value, self.st_size])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scroll::{LE, Pread};
+
+    /// Bytes that differ, so that each field has a value of its own. goblin asks one of them for the order of the
+    /// others.
+    const BYTES: [u8; HEADER_SIZE] = {
+        let mut bytes = [0; HEADER_SIZE];
+        let mut at = 0;
+        while at < HEADER_SIZE {
+            bytes[at] = 0xff - at as u8;
+            at += 1;
+        }
+        bytes[EI_DATA] = ELFDATA2LSB;
+        bytes
+    };
+
+    /// Compares with goblin's description of the format.
+    fn is_stored<T, E>(size: usize)
+    where
+        T: Stored + Copy + PartialEq + std::fmt::Debug,
+        T: for<'a> scroll::ctx::TryFromCtx<'a, scroll::Endian, Error = E>,
+        E: From<scroll::Error> + std::fmt::Debug,
+    {
+        let bytes = &BYTES[..size];
+        let expected: T = bytes.pread_with(0, LE).unwrap();
+        assert_eq!(get::<T>(bytes), expected);
+        assert_eq!(T::read(&bytes[1..]), None);
+        let mut place = vec![0; size];
+        put(&mut place, expected);
+        assert_eq!(place, bytes);
+        assert_eq!(expected.write(&mut place[1..]), None);
+    }
+
+    #[test]
+    fn structures_are_stored_as_the_format_has_them() {
+        is_stored::<Header, _>(HEADER_SIZE);
+        is_stored::<ProgramHeader, _>(SEGMENT_SIZE);
+        is_stored::<SectionHeader, _>(SECTION_SIZE);
+        is_stored::<Sym, _>(SYMBOL_SIZE);
+    }
 }
