@@ -1,5 +1,5 @@
 //! Code that every other folder may use: addresses, errors, limits, environment variables, fallible
-//! allocation, escaped text, ranked locks. It imports no other folder, and reads no image.
+//! allocation, memory being filled, escaped text, ranked locks. It imports no other folder, and reads no image.
 
 #[macro_use]
 pub(crate) mod escape;
@@ -7,6 +7,7 @@ pub(crate) mod addr;
 pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod fallible;
+pub(crate) mod filler;
 pub(crate) mod left_right;
 pub(crate) mod limits;
 pub(crate) mod members;

@@ -13,6 +13,7 @@ use super::symfile::portable::PortableSymfile;
 use super::symfile::storage::Storage;
 use super::symfile::{instance, template};
 use crate::base::error::Error;
+use crate::base::filler::Filler;
 use crate::memory::cow_image::{CowImage, CowView, SharedPages};
 use crate::memory::scratch::ScratchMemory;
 
@@ -33,8 +34,8 @@ impl Storage for Mapped {
         region::page::size()
     }
 
-    fn own(len: usize) -> Result<ScratchMemory, Error> {
-        ScratchMemory::new(len)
+    fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<ScratchMemory, Error> {
+        ScratchMemory::filled(len, fill)
     }
 
     fn shared(

@@ -9,12 +9,12 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use crate::base::error::Error;
-use crate::base::fallible::try_zeroed;
+use crate::base::filler::Filler;
 use crate::memory::cache::{CachedMapping, User};
 use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages};
 use crate::memory::wipe;
 
-/// Memory to fill. Its contents are arbitrary.
+/// Memory that was filled.
 pub(crate) enum ScratchMemory {
     /// From the allocator.
     Small(Vec<u8>),
@@ -23,12 +23,15 @@ pub(crate) enum ScratchMemory {
 }
 
 impl ScratchMemory {
-    /// `len` bytes.
-    pub(crate) fn new(len: usize) -> Result<ScratchMemory, Error> {
+    /// `len` bytes, filled by `fill`.
+    pub(crate) fn filled(
+        len: usize,
+        fill: impl FnOnce(&mut Filler<'_>),
+    ) -> Result<ScratchMemory, Error> {
         /// From this size on, providing pages takes most of the time.
         const MIN_LARGE: usize = 1 << 16;
         if len < MIN_LARGE {
-            return Ok(ScratchMemory::Small(try_zeroed(len)?));
+            return Ok(ScratchMemory::Small(Filler::filled(len, fill)?));
         }
         let page = region::page::size();
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
@@ -47,7 +50,9 @@ impl ScratchMemory {
                 memory
             }
         };
-        Ok(ScratchMemory::Large(ManuallyDrop::new(memory), len))
+        let mut memory = ScratchMemory::Large(ManuallyDrop::new(memory), len);
+        fill(&mut Filler::new(&mut memory));
+        Ok(memory)
     }
 }
 

@@ -53,8 +53,8 @@ use super::headers::{Headers, file_range, image_header};
 use crate::base::error::Error;
 use crate::base::fallible::{
     TryGrow, check_room, require_memory, require_memory_for_next, try_collect_ok, try_insert,
-    try_zeroed,
 };
+use crate::base::filler::Filler;
 use crate::debug::dwarf::budget::{Allowance, Budget, Maximum, OverBudget};
 use crate::debug::dwarf::leb128::push_uleb;
 use crate::debug::dwarf::line_program;
@@ -848,9 +848,7 @@ fn file(
     }
     file.header.e_shstrndx = header.e_shstrndx;
     let Some(len) = file.lay_out(header.e_shstrndx, 1) else { return Ok(None) };
-    let mut bytes = try_zeroed(len)?;
-    file.write(header.e_shstrndx, 1, &mut bytes);
-    Ok(Some(bytes))
+    Ok(Some(Filler::filled(len, |out| file.write(header.e_shstrndx, 1, out))?))
 }
 
 #[cfg(test)]

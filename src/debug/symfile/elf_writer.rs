@@ -12,11 +12,11 @@ use goblin::elf64::header::Header;
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 
-use super::filler::Filler;
 use super::headers::{HEADER_SIZE, SECTION_SIZE, SEGMENT_SIZE, put};
 use super::xz::StoredXz;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
+use crate::base::filler::Filler;
 
 /// The contents of a section.
 pub(crate) enum Contents<'a> {
@@ -113,14 +113,13 @@ impl<'a> Elf<'a> {
             .saturating_add(self.sections.len().saturating_mul(SECTION_SIZE))
     }
 
-    /// Writes the file, laid out with these arguments, to zeroed memory.
-    pub(crate) fn write(&self, first: u16, align: usize, memory: &mut [u8]) {
-        let mut out = Filler::new(memory);
-        self.write_headers(&mut out);
+    /// Writes the file, laid out with these arguments.
+    pub(crate) fn write(&self, first: u16, align: usize, out: &mut Filler<'_>) {
+        self.write_headers(out);
         let mut end = self.headers_len();
         for index in in_order(first, self.sections.len()) {
             let Some((_, contents)) = self.sections.get(index) else { continue };
-            contents.write(&mut out);
+            contents.write(out);
             end = end.saturating_add(contents.len());
             if index == usize::from(first) {
                 // As in `lay_out`.

@@ -15,7 +15,8 @@ use super::error::SymfileError;
 use super::sections::{Role, Sections};
 use super::xz::{Piece, StoredXz};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, try_collect, try_zeroed};
+use crate::base::fallible::{TryGrow, try_collect};
+use crate::base::filler::Filler;
 use crate::debug::dwarf::tls_locations::TlsLocation;
 
 /// The beginning of an inner file, and the contents that follow it.
@@ -58,8 +59,8 @@ pub(super) fn beginning<'s>(
     if inner.lay_out(names, 1).is_none() {
         return Ok(None);
     }
-    let mut head = try_zeroed(inner.headers_len().saturating_add(sections.names.0.len()))?;
-    inner.write(names, 1, &mut head);
+    let len = inner.headers_len().saturating_add(sections.names.0.len());
+    let head = Filler::filled(len, |out| inner.write(names, 1, out))?;
     Ok(Some((head, contents)))
 }
 

@@ -29,7 +29,7 @@
 //! | [`instance`], [`parts`] | the symfile of one instance, and copies of its parts |
 //! | [`portable`] | the second form |
 //! | [`dwp`] | packages of split DWARF, joined with the image's file |
-//! | [`elf_writer`], [`xz`], [`filler`] | writing |
+//! | [`elf_writer`], [`xz`] | writing |
 //!
 //! Sources: gABI chapters 4 ("Sections", "Symbol Table") and 5; gdb's `symfile.c` (`read_symbols`,
 //! `addr_info_make_relative`) and `minidebug.c`; LSB Core 10.6 for `.eh_frame` and its header. The
@@ -42,7 +42,6 @@ pub(super) mod compression;
 pub(super) mod dwp;
 pub(super) mod elf_writer;
 pub(super) mod error;
-mod filler;
 pub(super) mod headers;
 mod inner;
 pub(super) mod instance;

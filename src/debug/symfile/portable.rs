@@ -24,7 +24,8 @@ use super::parts::{DebugSection, Parts};
 use super::source::SourceSegment;
 use crate::base::addr::LoadBias;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec, try_zeroed};
+use crate::base::fallible::{TryGrow, try_collect, try_collect_ok, try_copy, try_vec};
+use crate::base::filler::Filler;
 use crate::debug::dwarf::addresses::{Addresses, DwarfSection, NotRelocated, Why, is_index};
 
 /// The file.
@@ -126,7 +127,6 @@ impl Parts {
             file.push(section, Contents::Bytes(contents))?;
         }
         let Some(len) = file.lay_out(symtab, 1) else { return Ok(None) };
-        let mut bytes = try_zeroed(len)?;
         // There are few: see `Sections::find_contents`.
         let with_contents = file
             .sections
@@ -137,8 +137,7 @@ impl Parts {
         for segment in &mut file.segments {
             contain_contents(segment, &with_contents);
         }
-        file.write(symtab, 1, &mut bytes);
-        Ok(Some(bytes))
+        Ok(Some(Filler::filled(len, |out| file.write(symtab, 1, out))?))
     }
 }
 

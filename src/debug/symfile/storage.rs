@@ -8,6 +8,7 @@
 use std::ops::{Deref, DerefMut, Range};
 
 use crate::base::error::Error;
+use crate::base::filler::Filler;
 
 /// Memory for the symfiles of an image.
 pub(crate) trait Storage {
@@ -22,8 +23,8 @@ pub(crate) trait Storage {
     /// The size of a page, a power of two.
     fn page_size() -> usize;
 
-    /// Memory of `len` bytes, whatever they are.
-    fn own(len: usize) -> Result<Self::Own, Error>;
+    /// Memory of `len` bytes, filled by `fill`.
+    fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<Self::Own, Error>;
 
     /// `len` bytes, a multiple of the page size, that are zero and then filled by `fill`. Each instance gets
     /// its own copy of the ranges in `own`: whole pages, ascending, none overlapping another.

@@ -31,6 +31,7 @@ use super::symbols::Symbols;
 use super::xz::StoredXz;
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::fallible::{TryGrow, try_collect, try_copy, try_vec};
+use crate::base::filler::Filler;
 use crate::debug::dwarf::budget::Allowance;
 use crate::debug::dwarf::tls_locations::TlsLocation;
 use crate::elf::read::ReadAt;
@@ -305,8 +306,8 @@ impl<S: Storage> TemplateMemory<S> {
         strings_len: usize,
     ) -> Result<Option<TemplateMemory<S>>, SymfileError> {
         let page = S::page_size();
-        let fill = |memory: &mut [u8]| {
-            outer.elf.write(outer.symtab, align, memory);
+        let fill = |out: &mut Filler<'_>| outer.elf.write(outer.symtab, align, out);
+        let amend = |memory: &mut [u8]| {
             let entries = memory.get_mut(layout.symbols.clone()).unwrap_or_default();
             Symbols::amend(entries, strings_len);
         };
@@ -316,11 +317,15 @@ impl<S: Storage> TemplateMemory<S> {
                 let Some(padded) = layout.len.checked_next_multiple_of(page) else {
                     return Ok(None);
                 };
-                TemplateMemory::Shared(S::shared(padded, own, fill)?)
+                let shared = S::shared(padded, own, |memory| {
+                    fill(&mut Filler::new(memory));
+                    amend(memory);
+                })?;
+                TemplateMemory::Shared(shared)
             }
             None => {
-                let mut memory = S::own(layout.len)?;
-                fill(&mut memory);
+                let mut memory = S::own(layout.len, fill)?;
+                amend(&mut memory);
                 TemplateMemory::Own(memory)
             }
         }))

@@ -22,6 +22,7 @@ use super::storage::Storage;
 use super::template::{Dwarf, Instances, SymfileTemplate};
 use crate::base::addr::{FileOffset, LoadBias, Vaddr};
 use crate::base::error::Error;
+use crate::base::filler::Filler;
 use crate::debug::dwarf::budget::Allowance;
 use crate::debug::dwarf::tls_locations::{self, ThreadLocals};
 use crate::elf::eh_frame::EhFrame;
@@ -54,8 +55,10 @@ impl Storage for Heap {
         4096
     }
 
-    fn own(len: usize) -> Result<Vec<u8>, Error> {
-        Ok(vec![0xaa; len])
+    fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0xaa; len];
+        fill(&mut Filler::new(&mut bytes));
+        Ok(bytes)
     }
 
     fn shared(

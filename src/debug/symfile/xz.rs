@@ -14,9 +14,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::filler::Filler;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_vec};
+use crate::base::filler::Filler;
 
 /// The most bytes an LZMA2 chunk can hold as they are.
 const CHUNK: usize = 1 << 16;
@@ -197,9 +197,7 @@ mod tests {
     }
 
     fn written(xz: &StoredXz<'_>) -> Vec<u8> {
-        let mut file = vec![0; xz.len()];
-        xz.write(&mut Filler::new(&mut file));
-        file
+        Filler::filled(xz.len(), |out| xz.write(out)).unwrap()
     }
 
     #[test]
