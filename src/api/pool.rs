@@ -80,6 +80,10 @@ pub enum Reset {
 /// or Rust, with a destructor, of another thread that is still running. So release an instance in the thread
 /// that has used it; other threads that have used it leave it before ([`Library::leave_thread`]).
 ///
+/// So is an instance that has changed the protection of its own pages by `mprotect`, as code does that patches
+/// itself. Changes that memdl does not see (the system call itself, `/proc/self/mem`) are handed on with the instance:
+/// do not pool such a library.
+///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let bytes: Vec<u8> = vec![];
@@ -167,8 +171,8 @@ impl Pool {
     /// # Safety
     /// As [`Library::from_bytes`]. When the instance is released, none of its code runs in any thread,
     /// nothing in the host will call it, and its data and thread-local variables are no longer used: as when
-    /// a library is unloaded. Its data must be writable then: pages that it has protected by `mprotect` it
-    /// has made writable again.
+    /// a library is unloaded. Its data must be writable then: pages that it has protected by the system call
+    /// itself, and not by the C library's `mprotect`, it has made writable again.
     pub unsafe fn acquire(&self) -> Result<Pooled, Error> {
         let parked = self.shared.with_parked(Vec::pop);
         // SAFETY: the caller's promise.
@@ -338,6 +342,7 @@ impl Pooled {
         let is_reset = unsafe {
             end_thread(instance.library.group())
                 && !self.pool.is_full()
+                && !instance.library.group().has_changed_pages()
                 && instance.reset(&self.pool)
         };
         if is_reset { self.pool.park(instance) } else { Some(instance) }

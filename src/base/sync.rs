@@ -64,6 +64,8 @@ pub(crate) enum Rank {
     Profile,
     /// The list that debuggers read.
     DebugList,
+    /// Which instances still share pages.
+    Sharing,
     /// Memory for the next image.
     Memory,
     /// The quarantined addresses.

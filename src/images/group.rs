@@ -457,6 +457,11 @@ impl LoadGroup {
         self.members.len()
     }
 
+    /// Whether an image has changed the protection of its pages, so that they may be changed themselves.
+    pub(crate) fn has_changed_pages(&self) -> bool {
+        self.members.iter().any(|loaded| loaded.mapping.has_changed())
+    }
+
     /// The member of this index, which the group or its loader handed out.
     pub(crate) fn member(&self, index: usize) -> &LoadedImage {
         member(&self.members, index)

@@ -42,7 +42,7 @@ pub(super) fn is_denied() -> bool {
 
 /// Whether this error of `mprotect` says that memory must not become executable.
 pub(super) fn is_denial(error: &Error) -> bool {
-    let Error::System { source, .. } = error else { return false };
+    let Error::System { error: source, .. } = error else { return false };
     matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
 }
 
@@ -127,7 +127,7 @@ pub(super) fn shared(len: usize, contents: &[u8]) -> Result<Reservation, Error> 
 #[cold]
 fn refused(len: usize, by_file: Error, by_view: Error) -> Error {
     let source = match by_view {
-        Error::System { source, .. } => source,
+        Error::System { error, .. } => error,
         _ => io::ErrorKind::OutOfMemory.into(),
     };
     let policies = policies(source.raw_os_error() == Some(libc::EACCES)).join("; ");

@@ -115,7 +115,7 @@ impl Unplaced {
     /// The mapping in this memory, with its first page at the address `first`.
     fn place(self, reservation: Reservation, first: usize, reuse: Reuse) -> Mapping<Open> {
         Mapping {
-            memory: OpenMemory { reservation, reuse },
+            memory: OpenMemory { reservation, reuse, shares: false },
             load_bias: LoadBias::between(self.span_start, first),
             span_len: self.span_len,
             segments: self.segments,
@@ -192,6 +192,7 @@ impl Unplaced {
         let first = reservation.address();
         let mut mapping = self.place(reservation, first, text.reuse(plan)?);
         mapping.has_code = has_code;
+        mapping.memory.shares = true;
         mapping.fill(bytes, is_written, Pages::Zeroed);
         Ok(mapping)
     }
@@ -209,6 +210,7 @@ impl Unplaced {
         // The memory was sealed (`SealedMemory`), and its writable segments are writable again.
         mapping.is_protected = true;
         mapping.is_closed = true;
+        mapping.memory.shares = true;
         mapping.fill(bytes, is_written, Pages::Stale);
         Ok(mapping)
     }
@@ -255,7 +257,7 @@ impl Mapping<Open> {
     /// make memory executable.
     #[cold]
     fn place_code(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let OpenMemory { reservation, reuse } = &mut self.memory;
+        let OpenMemory { reservation, reuse, .. } = &mut self.memory;
         let is_huge = in_huge_pages(self.span_len) > 0;
         for segment in self.segments.iter().filter(|segment| is_code(segment)) {
             let source = bytes.get(segment.file.clone()).unwrap_or(&[]);

@@ -23,6 +23,7 @@ use region::Protection;
 use crate::base::addr::{Vaddr, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::try_vec;
+use crate::base::sync::{Lock, Rank};
 use crate::elf::plan::PlannedSegment;
 use crate::elf::segment::Access;
 use crate::memory::executable;
@@ -49,13 +50,16 @@ impl Mapping<Open> {
         } else {
             self.protect_all(true, name)?;
         }
-        let OpenMemory { reservation, reuse } = self.memory;
+        let OpenMemory { reservation, reuse, shares } = self.memory;
         Ok(Mapping {
             memory: SealedMemory {
                 reservation: ManuallyDrop::new(reservation),
                 reuse,
                 is_quarantined: false,
+                shares,
                 is_private: AtomicBool::new(false),
+                is_unshared: Lock::new(Rank::Sharing, false),
+                has_changed: AtomicBool::new(false),
                 is_immutable: AtomicBool::new(false),
             },
             load_bias: self.load_bias,
@@ -242,7 +246,12 @@ impl Mapping<Sealed> {
     /// meanwhile: each segment is replaced at once, by pages with the same contents.
     pub(crate) fn make_private(&self) -> Result<(), Error> {
         // An immutable image shares no pages.
-        if self.is_immutable() {
+        if self.is_immutable() || !self.memory.shares {
+            return Ok(());
+        }
+        // Once: the image may have changed its pages and their protection since.
+        let mut is_done = self.memory.is_unshared.lock();
+        if *is_done {
             return Ok(());
         }
         self.memory.is_private.store(true, Ordering::Relaxed);
@@ -261,7 +270,20 @@ impl Mapping<Sealed> {
             // SAFETY: as above; the pages that come keep contents and protection.
             unsafe { own.move_over(target)? };
         }
+        *is_done = true;
         Ok(())
+    }
+
+    /// The image is about to change the protection of its pages: what it then writes is its own, and the memory
+    /// is not for another image.
+    pub(crate) fn before_change(&self) -> Result<(), Error> {
+        self.memory.has_changed.store(true, Ordering::Relaxed);
+        self.make_private()
+    }
+
+    /// Whether the image has changed the protection of its pages.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.memory.has_changed.load(Ordering::Relaxed)
     }
 }
 

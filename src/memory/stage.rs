@@ -14,6 +14,7 @@ use std::ops::{Deref, Range};
 use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 
+use crate::base::sync::Lock;
 use crate::memory::cache::{self, CacheKey};
 use crate::memory::quarantine::quarantine;
 use crate::memory::reservation::Reservation;
@@ -41,14 +42,23 @@ pub(crate) struct OpenMemory {
     pub(super) reservation: Reservation,
     /// How it can be used again once the image was finished.
     pub(super) reuse: Reuse,
+    /// Unwritten segments are pages that other instances share.
+    pub(super) shares: bool,
 }
 
 /// The memory of a finished image. Made by [`Mapping::seal`](crate::memory::mapping::Mapping::seal) alone.
 pub(crate) struct SealedMemory {
     pub(super) reservation: ManuallyDrop<Reservation>,
     pub(super) reuse: Reuse,
-    /// Read-only segments are no longer pages that other instances share.
+    /// Unwritten segments were made as pages that other instances share.
+    pub(super) shares: bool,
+    /// They are no longer, or some of them.
     pub(super) is_private: AtomicBool,
+    /// None of them is.
+    pub(super) is_unshared: Lock<bool>,
+    /// The image has changed protections of its pages: they and their contents may not be what the next image
+    /// relies on.
+    pub(super) has_changed: AtomicBool,
     /// It is immutable (`mseal`), and can never be unmapped.
     pub(super) is_immutable: AtomicBool,
     /// Its addresses must not be used again soon.
@@ -95,6 +105,8 @@ impl Drop for SealedMemory {
         }
         if self.is_quarantined {
             quarantine(reservation);
+        } else if *self.has_changed.get_mut() {
+            drop(reservation);
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
                 Reuse::Recycled { used } => cache::recycle(reservation, used),

@@ -1,4 +1,5 @@
-//! Replacements for functions of the C library that depend on the list of loaded libraries.
+//! Replacements for functions of the C library that depend on the list of loaded libraries, or on whose pages
+//! they change.
 //!
 //! Such functions are wrong for images, which `ld.so` does not know. Images' imports of them are bound to
 //! memdl's versions, which handle images and pass all other calls on. Only images see them: nothing is
@@ -15,6 +16,7 @@ mod dlopen;
 pub(crate) mod hosted;
 #[cfg(feature = "internals")]
 pub(crate) mod interposed;
+mod mprotect;
 
 use std::ffi::{c_int, c_void};
 
@@ -47,6 +49,8 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
         b"dlinfo" => Some(dlinfo::dlinfo as *const () as usize),
         b"dlerror" => Some(dlfcn::dlerror as *const () as usize),
+        b"mprotect" => Some(mprotect::mprotect as *const () as usize),
+        b"pkey_mprotect" => Some(mprotect::pkey_mprotect as *const () as usize),
         _ => None,
     }
 }

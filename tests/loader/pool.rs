@@ -644,3 +644,51 @@ fn select(sqlite: &Library) -> c_int {
         result
     }
 }
+
+/// What one instance changes in its code is not in another, and is not handed on.
+#[test]
+fn code_that_patched_itself_is_not_handed_out() {
+    const PATCHED: [i32; 3] = [0, 0x2222_2222, 0x1111_1111];
+    for pad in ["-DPAD=0", "-DPAD=200000"] {
+        let path = gcc("pool/patches.c", &[pad]);
+        for debug in [Debug::Off, Debug::Symbols, Debug::Full] {
+            let what = format!("{pad} {debug:?}");
+            let loader = Loader::new().debug(debug);
+            let bytes = fs::read(&path).unwrap();
+            // SAFETY: a library of `testlibs/`, as below.
+            let template = unsafe { loader.prepare(&bytes) }.unwrap();
+            // SAFETY: as above.
+            let instance = || unsafe { template.instantiate() }.unwrap();
+            let (one, other) = (instance(), instance());
+            let answers = [call(&one, "patch"), call(&one, "answer"), call(&other, "answer")];
+            assert_eq!(answers, PATCHED, "{what}");
+            // Its own pages stay its own when a debugger shall see it.
+            one.set_debug(Debug::Symbols).unwrap();
+            assert_eq!(call(&one, "answer"), 0x2222_2222, "{what}");
+            drop(one);
+            let next: Vec<_> = (0..3).map(|_| instance()).collect();
+            assert!(next.iter().all(|next| call(next, "answer") == 0x1111_1111), "{what}");
+
+            let pool = template.pool(2);
+            for step in ["patch", "freeze"] {
+                let instance = acquire(&pool);
+                assert_eq!(call(&instance, step), 0, "{what}");
+                drop(instance);
+                assert_eq!(pool.parked(), 0, "{what} {step}");
+                let next = acquire(&pool);
+                let values = [call(&next, "answer"), call(&next, "thaw")];
+                assert_eq!(values, [0x1111_1111, 0], "{what} {step}");
+                next.into_library();
+            }
+            drop(acquire(&pool));
+            assert_eq!(pool.parked(), 1, "{what}");
+
+            for _ in 0..3 {
+                // SAFETY: as above.
+                let library = unsafe { loader.load_any_way(&bytes) }.unwrap();
+                assert_eq!(call(&library, "answer"), 0x1111_1111, "{what}");
+                assert_eq!([call(&library, "patch"), call(&library, "freeze")], [0, 0], "{what}");
+            }
+        }
+    }
+}
