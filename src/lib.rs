@@ -146,6 +146,18 @@
     )
 )]
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!(
+    "memdl works with glibc and its `ld.so`, on Linux: build the program for a target whose name ends in \
+     `-linux-gnu`. Other C libraries (musl) load libraries in other ways."
+);
+
+#[cfg(target_feature = "crt-static")]
+compile_error!(
+    "memdl needs a dynamically linked program, since images use the process's C library and other \
+     shared libraries: build without `-C target-feature=+crt-static`."
+);
+
 #[macro_use]
 mod base;
 

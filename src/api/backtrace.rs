@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::base::addr::Vaddr;
+use crate::base::demangle::demangled;
 use crate::base::escape::Escaped;
 use crate::base::fallible::{has_spare_memory, try_copy, try_lossy, try_vec};
-use crate::debug::demangle::demangled;
 use crate::debug::lines::SourceFrame;
 use crate::images::group::LoadedImage;
 use crate::images::registry;

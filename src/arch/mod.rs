@@ -5,6 +5,11 @@
 //! beside `x86_64`, and add its two lines below. The tables compile on every host, so that they can be
 //! tested on any; the assembly is under `cfg`. This folder loads nothing, and imports no other.
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!(
+    "memdl supports x86-64 only so far: build the program for x86_64-unknown-linux-gnu."
+);
+
 mod machine;
 mod reloc_kind;
 pub(crate) mod x86_64;

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 
 use crate::base::addr::{FileOffset, Vaddr};
+use crate::base::demangle::demangled;
 use crate::base::escape::Escaped;
 
 /// Why a load, or a lookup, failed. A failed load leaves the process as it was.
@@ -79,8 +80,7 @@ pub enum Error {
     Refused {
         /// The image's name.
         image: String,
-        /// The verifier's reason.
-        #[source]
+        /// The verifier's reason. It is part of the text, and so no [`source`](std::error::Error::source).
         reason: Box<dyn std::error::Error + Send + Sync>,
     },
 
@@ -106,14 +106,14 @@ pub enum Error {
     },
 
     /// The operating system refused an operation.
-    #[error("{}{}: {}", In(image), Escaped(what), Escaped(source))]
+    #[error("{}{}: {}", In(image), Escaped(what), Escaped(error))]
     System {
         /// The image's name.
         image: String,
         /// The operation.
         what: Cow<'static, str>,
-        /// The system's error.
-        source: io::Error,
+        /// The system's error. It is part of the text, and so no [`source`](std::error::Error::source).
+        error: io::Error,
     },
 
     /// There is not enough memory for the image.
@@ -244,8 +244,8 @@ impl Error {
         Error::system(what, io::Error::last_os_error())
     }
 
-    pub(crate) fn system(what: impl Into<Cow<'static, str>>, source: io::Error) -> Error {
-        Error::System { image: String::new(), what: what.into(), source }
+    pub(crate) fn system(what: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
+        Error::System { image: String::new(), what: what.into(), error }
     }
 
     /// Sets the image's name, if it is not set yet.
@@ -350,7 +350,7 @@ impl fmt::Display for RefusedListing<'_> {
             self.symbols,
             |symbol| &symbol.name,
             |f, symbol| {
-                write!(f, "{}{}", symbol.name, AtVersion(&symbol.version))?;
+                write!(f, "{}{}", demangled(&symbol.name), AtVersion(&symbol.version))?;
                 match symbol.requested_by == self.image {
                     true => Ok(()),
                     false => write!(f, " (by {})", symbol.requested_by),
@@ -435,7 +435,7 @@ impl MissingListing<'_> {
             |symbol| &symbol.name,
             |f, symbol| {
                 let version = AtVersion(&symbol.version);
-                write!(f, "{}{version}{}", symbol.name, self.by(&symbol.needed_by))
+                write!(f, "{}{version}{}", demangled(&symbol.name), self.by(&symbol.needed_by))
             },
         )?;
         f.write_str(
@@ -516,6 +516,31 @@ mod tests {
         assert!(!text.contains("symbol_020") && text.contains(", and 30 more; "), "{text}");
         let Error::Missing { symbols, .. } = error else { unreachable!() };
         assert_eq!(symbols.len(), 50);
+    }
+
+    #[test]
+    fn names_in_a_list_are_readable_and_stay_in_the_fields() {
+        let symbol = MissingSymbol {
+            name: "_ZN3foo3barEi".into(),
+            version: Some("V1".into()),
+            needed_by: "a".into(),
+        };
+        let (libraries, versions) = (vec![], vec![]);
+        let error =
+            Error::Missing { image: "a".into(), libraries, versions, symbols: vec![symbol] };
+        let text = error.to_string();
+        assert!(text.starts_with("a: undefined symbols: foo::bar(int)@V1; "), "{text}");
+        let Error::Missing { symbols, .. } = error else { unreachable!() };
+        assert_eq!(symbols.first().unwrap().name, "_ZN3foo3barEi");
+    }
+
+    #[test]
+    fn a_chain_of_errors_says_each_thing_once() {
+        use std::error::Error as _;
+        let error = Error::system("mmap", io::Error::from_raw_os_error(libc::EPERM));
+        assert!(error.to_string().contains("not permitted") && error.source().is_none());
+        let error = Error::Refused { image: "a".into(), reason: "no such digest".into() };
+        assert!(error.to_string().contains("no such digest") && error.source().is_none());
     }
 
     #[test]

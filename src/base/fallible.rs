@@ -26,10 +26,7 @@ use std::hash::Hash;
 use std::hint::black_box;
 
 use crate::base::error::Error;
-
-/// The largest total of the small allocations between two calls of [`require_memory`], in bytes. Less
-/// than the C library's allocator keeps at the end of its heap, so the check needs no system call.
-pub(crate) const SPARE_MEMORY: usize = 64 << 10;
+use crate::base::room::{SPARE_MEMORY, has_room};
 
 /// Checks that there is memory for many small allocations. Every operation that can fail begins with this
 /// check, and repeats it for each item of a list that can be long.
@@ -71,19 +68,7 @@ fn leaves_spare_memory(bytes: usize) -> bool {
 /// Checks that `bytes` bytes can be allocated at once, before a call of a library that aborts where it
 /// finds no memory. The memory is not reserved: another thread may take it.
 pub(crate) fn check_room(bytes: usize) -> Result<(), Error> {
-    /// No other large allocation has this alignment: the tests' allocator recognizes this one by it.
-    const ALIGN: usize = 64;
-    let no_room = || no_memory::<u8>(bytes);
-    let bytes = bytes.saturating_add(SPARE_MEMORY);
-    let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| no_room())?;
-    // SAFETY: the layout's size is not 0; for the rest see `has_spare_memory`.
-    let start = black_box(unsafe { alloc::alloc(layout) });
-    if start.is_null() {
-        return Err(no_room());
-    }
-    // SAFETY: allocated above, with this layout.
-    unsafe { alloc::dealloc(start, layout) };
-    Ok(())
+    if has_room(bytes) { Ok(()) } else { Err(no_memory::<u8>(bytes)) }
 }
 
 /// As `HashSet::insert`.

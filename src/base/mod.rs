@@ -1,9 +1,11 @@
 //! Code that every other folder may use: addresses, errors, limits, environment variables, fallible
-//! allocation, memory being filled, escaped text, ranked locks. It imports no other folder, and reads no image.
+//! allocation, memory being filled, escaped text, readable names, ranked locks. It imports no other folder,
+//! and reads no image.
 
 #[macro_use]
 pub(crate) mod escape;
 pub(crate) mod addr;
+pub(crate) mod demangle;
 pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod fallible;
@@ -12,6 +14,8 @@ pub(crate) mod left_right;
 pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod promise;
+pub(crate) mod room;
 pub(crate) mod shared;
+pub(crate) mod stack;
 pub(crate) mod sync;
 pub(crate) mod tls_index;

@@ -31,7 +31,6 @@
 //! that would cost too much for its size ([`dwarf::budget`]): then debuggers see names only. Nothing is
 //! unpacked or read before a caller requests a form that needs it.
 
-pub(crate) mod demangle;
 mod dwarf;
 mod gdb_jit;
 mod in_full;

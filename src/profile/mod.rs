@@ -20,13 +20,13 @@ mod perf_map;
 use std::ops::Range;
 
 use crate::base::addr::Vaddr;
+use crate::base::demangle::demangled;
 use crate::base::environment;
 use crate::base::error::Error;
 use crate::base::escape::{Escaped, Utf8};
 use crate::base::fallible::{require_memory, try_collect, try_format, try_push_str};
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::debug::DebugRegistration;
-use crate::debug::demangle::demangled;
 use crate::debug::lines::Dwarf;
 use crate::elf::read::ReadAt;
 use crate::memory::bytes::Image;

@@ -7,3 +7,4 @@ mod documents;
 mod instructions;
 mod layers;
 mod tidy;
+mod unsupported;

@@ -31,7 +31,7 @@ pub struct State {
 
 pub const IDLE: State = State { mode: None, seen: 0, live: 0, most: 0, refused: 0, foreseen: 0 };
 
-/// The alignment of what only looks whether there is memory: `fallible::check_room`.
+/// The alignment of what only looks whether there is memory: `room::has_room`.
 const FORESEES: usize = 64;
 
 thread_local! {

@@ -322,7 +322,7 @@ fn refuse(case: &Case, action: &Action, mode: Mode) -> Option<Outcome> {
     if let Some(error) = &result.error {
         let is_clean = match error {
             Error::OutOfMemory { .. } => true,
-            Error::System { source, .. } => source.kind() == std::io::ErrorKind::OutOfMemory,
+            Error::System { error, .. } => error.kind() == std::io::ErrorKind::OutOfMemory,
             _ => false,
         };
         assert!(is_clean, "{}: {error}", what());

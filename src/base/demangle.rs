@@ -16,7 +16,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::thread;
 
-use crate::host::threads::stack_room;
+use crate::base::room::has_room;
+use crate::base::stack::stack_room;
 
 /// The longest name that is demangled, in bytes.
 const MAX_NAME: usize = 32 << 10;
@@ -31,8 +32,6 @@ const MAX_DEPTH: u32 = 40;
 /// optimisation needs several times as much.
 const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 512 << 10 };
 
-use crate::base::fallible::{check_room, try_push_str};
-
 /// The demangled name; the name itself if it cannot be demangled. It is at most four times as long as the
 /// name, and 128 bytes.
 pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
@@ -42,7 +41,7 @@ pub(crate) fn demangled(name: &str) -> Cow<'_, str> {
         None
     } else if stack_room().is_some_and(|room| room >= STACK) {
         readable(name)
-    } else if check_room(STACK).is_err() {
+    } else if !has_room(STACK) {
         // Starting a thread without memory for both its stack and its signal stack would abort.
         None
     } else {
@@ -80,7 +79,10 @@ struct Limited {
 impl Write for Limited {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         self.room = self.room.checked_sub(part.len()).ok_or(fmt::Error)?;
-        try_push_str(&mut self.text, part).map_err(|_| fmt::Error)
+        // Not by `base/fallible.rs`, whose errors use this file.
+        self.text.try_reserve(part.len()).map_err(|_| fmt::Error)?;
+        self.text.push_str(part);
+        Ok(())
     }
 }
 
