@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -285,6 +286,32 @@ impl Mapping<Sealed> {
     pub(crate) fn has_changed(&self) -> bool {
         self.memory.has_changed.load(Ordering::Relaxed)
     }
+}
+
+/// `mprotect`, for code of an image.
+///
+/// # Safety
+/// As the C library's function.
+pub(crate) unsafe fn on_behalf(start: *mut c_void, len: usize, protection: c_int) -> c_int {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { libc::mprotect(start, len, protection) }
+}
+
+/// `pkey_mprotect`, for code of an image.
+///
+/// # Safety
+/// As the C library's function.
+pub(crate) unsafe fn with_key_on_behalf(
+    start: *mut c_void,
+    len: usize,
+    protection: c_int,
+    key: c_int,
+) -> c_int {
+    unsafe extern "C" {
+        fn pkey_mprotect(start: *mut c_void, len: usize, protection: c_int, key: c_int) -> c_int;
+    }
+    // SAFETY: the caller's promise, passed on.
+    unsafe { pkey_mprotect(start, len, protection, key) }
 }
 
 /// Pages of an instance's own for a segment that is not written and that will be at `target`.

@@ -16,7 +16,7 @@ mod dlopen;
 pub(crate) mod hosted;
 #[cfg(feature = "internals")]
 pub(crate) mod interposed;
-mod mprotect;
+mod protection;
 
 use std::ffi::{c_int, c_void};
 
@@ -49,8 +49,8 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
         b"dlinfo" => Some(dlinfo::dlinfo as *const () as usize),
         b"dlerror" => Some(dlfcn::dlerror as *const () as usize),
-        b"mprotect" => Some(mprotect::mprotect as *const () as usize),
-        b"pkey_mprotect" => Some(mprotect::pkey_mprotect as *const () as usize),
+        b"mprotect" => Some(protection::protect as *const () as usize),
+        b"pkey_mprotect" => Some(protection::protect_with_key as *const () as usize),
         _ => None,
     }
 }

@@ -11,19 +11,20 @@
 use std::ffi::{c_int, c_void};
 
 use crate::images::registry;
+use crate::memory::protect;
 
 /// `mprotect`.
 ///
 /// # Safety
 /// As the C library's function.
-pub(super) unsafe extern "C" fn mprotect(
+pub(super) unsafe extern "C" fn protect(
     start: *mut c_void,
     len: usize,
     protection: c_int,
 ) -> c_int {
     match before_change(start) {
         // SAFETY: the caller's promise, passed on.
-        true => unsafe { libc::mprotect(start, len, protection) },
+        true => unsafe { protect::on_behalf(start, len, protection) },
         false => no_memory(),
     }
 }
@@ -32,18 +33,15 @@ pub(super) unsafe extern "C" fn mprotect(
 ///
 /// # Safety
 /// As the C library's function.
-pub(super) unsafe extern "C" fn pkey_mprotect(
+pub(super) unsafe extern "C" fn protect_with_key(
     start: *mut c_void,
     len: usize,
     protection: c_int,
     key: c_int,
 ) -> c_int {
-    unsafe extern "C" {
-        fn pkey_mprotect(start: *mut c_void, len: usize, protection: c_int, key: c_int) -> c_int;
-    }
     match before_change(start) {
         // SAFETY: the caller's promise, passed on.
-        true => unsafe { pkey_mprotect(start, len, protection, key) },
+        true => unsafe { protect::with_key_on_behalf(start, len, protection, key) },
         false => no_memory(),
     }
 }
