@@ -70,6 +70,8 @@ pub(crate) enum Rank {
     Memory,
     /// The quarantined addresses.
     Quarantine,
+    /// Writers of read-only data of libraries that `ld.so` loaded.
+    Relro,
     /// Memory that the system has refused to unmap or to protect.
     Refused,
 }

@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::error::Error;
+use crate::base::sync::{Lock, Rank};
 use crate::memory::retry;
 
 /// Writes into data of an object that `ld.so` loaded, which may lie in its RELRO (at `relro`). That is
@@ -31,6 +32,9 @@ pub(crate) unsafe fn write_relro(
     // A page is a power of two.
     let pages = start & page.wrapping_neg()..end.ok_or_else(wraps)?;
     let is_relro = relro.start < pages.end && pages.start < relro.end;
+    // Or else one thread's pages would be read-only again while another writes.
+    static WRITER: Lock<()> = Lock::new(Rank::Relro, ());
+    let _writer = is_relro.then(|| WRITER.lock());
     if is_relro {
         let protection = region::Protection::READ_WRITE;
         // SAFETY: adds access only. The pages are read-only again below; the rest is the caller's promise.

@@ -387,6 +387,27 @@ fn initial_exec_while_threads_start_and_end() {
     });
 }
 
+/// The initial values of new threads lie in RELRO: one load must not find it read-only again after another.
+#[test]
+fn initial_exec_in_several_threads_at_once() {
+    isolated(|| {
+        let file = read(&gcc("variables.c", &["-ftls-model=initial-exec", "-DROOM=20"]));
+        let template = Loader::new().template(&file).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..200 {
+                        // SAFETY: a library of `testlibs/`.
+                        let library = unsafe { template.instantiate() }
+                            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+                        assert_eq!(number(&library, "run")(), 42, "round {round}");
+                    }
+                });
+            }
+        });
+    });
+}
+
 /// Where glibc's list of threads is: since 2.34 in `ld.so`, before in libpthread, by symbols that its file has.
 #[test]
 fn the_list_of_threads_needs_no_symbols_of_a_file_or_says_which() {
