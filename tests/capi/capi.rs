@@ -68,7 +68,7 @@ fn check(compiler: &str, flags: &[&str], source: &str, form: &str, expected: &st
     match form {
         "shared" => {
             let folder = forms.shared.parent().unwrap();
-            command.arg(&forms.shared).arg(format!("-Wl,-rpath,{}", folder.display()))
+            command.arg(&forms.shared).args([&*format!("-Wl,-rpath,{}", folder.display()), "-ldl"])
         }
         "static" => command.arg(&forms.fixed).args(["-lgcc_s", "-ldl", "-lm"]),
         // By the program itself.

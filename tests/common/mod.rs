@@ -113,6 +113,12 @@ pub fn has_linker(linker: &str) -> bool {
     is_here
 }
 
+/// The compression of debug sections that objcopy has besides zlib: Zstandard, since binutils 2.40.
+pub fn zstd() -> &'static str {
+    let help = run(Command::new("objcopy").arg("--help"), "binutils");
+    if help.contains("zstd") { "zstd" } else { "zlib" }
+}
+
 /// The version of the C library, as `(2, 36)`.
 pub fn glibc() -> (u32, u32) {
     // SAFETY: a constant C string.

@@ -659,6 +659,22 @@ struct Counts {
     libraries: usize,
 }
 
+/// Bytes that are allocated in heaps, and in mappings of their own.
+fn allocated() -> [usize; 2] {
+    // glibc 2.33
+    type Mallinfo2 = unsafe extern "C" fn() -> libc::mallinfo2;
+    // SAFETY: a C string; plain data.
+    unsafe {
+        let new = libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr());
+        if !new.is_null() {
+            let all = std::mem::transmute::<*mut c_void, Mallinfo2>(new)();
+            return [all.uordblks, all.hblkhd];
+        }
+        let all = libc::mallinfo();
+        [all.uordblks, all.hblkhd].map(|bytes| bytes as u32 as usize)
+    }
+}
+
 impl Counts {
     fn now(after_rounds: u64, on_disk: &Path) -> Counts {
         memdl::release_memory();
@@ -667,14 +683,13 @@ impl Counts {
         // SAFETY: gives memory back to the system.
         unsafe { libc::malloc_trim(0) };
         let entries = |path: &str| fs::read_dir(path).unwrap().count();
-        // SAFETY: plain data.
-        let heap = unsafe { libc::mallinfo2() };
+        let [in_heaps, mapped] = allocated();
         let mappings = maps();
         let counts = Counts {
             after_rounds,
             resident_kb: resident(),
-            heap_bytes: heap.uordblks + heap.hblkhd,
-            other_kb: (others(&mappings) - heap.hblkhd) / 1024,
+            heap_bytes: in_heaps + mapped,
+            other_kb: (others(&mappings) - mapped) / 1024,
             mappings: mappings.len(),
             descriptors: entries("/proc/self/fd"),
             debug_entries: debug_entries().len(),

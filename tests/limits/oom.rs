@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::allocator::{IDLE, LAST, Mode, STATE, State};
 use crate::common::{
     build, debug_entries, exit_status, in_child, isolated, limited_own_test, maps, name_of, run,
-    small_stack,
+    small_stack, zstd,
 };
 use memdl::{Debug, Error, ImageBuffer, Library, Loader, Pool, Reset, Template};
 
@@ -146,7 +146,7 @@ fn cases() -> Vec<Case> {
         Case::new("tiny", 20, fs::read(tiny).unwrap()),
         Case::new("rust", 2, fs::read(&rust).unwrap()),
         compressed("zlib", 1),
-        compressed("zstd", 1),
+        compressed(zstd(), 1),
         Case::new("split", 12, fs::read(split).unwrap()),
         packaged(),
         Case::new("many", 5, fs::read(build("gcc", "oom/many.S", &[])).unwrap()),

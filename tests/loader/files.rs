@@ -180,7 +180,13 @@ fn alignments_above_a_page() {
     isolated(|| {
         for flags in layouts() {
             let aligned = build("gcc", "files/whole.c", &[&["-O1", "-DALIGNED"], flags].concat());
-            assert_runs(&aligned, &format!("{flags:?}"));
+            // bfd before 2.38 may leave it out of the headers; then nobody can know.
+            let headers = Headers { bytes: read(&aligned) };
+            let says_so = headers.of(LOAD).into_iter().any(|it| headers.word(it, ALIGN) >= 8192);
+            assert!(says_so || glibc() < (2, 36), "{flags:?}");
+            if says_so {
+                assert_runs(&aligned, &format!("{flags:?}"));
+            }
         }
         // As patchelf 0.18 leaves it: congruent modulo the page size only.
         for flags in layouts() {
