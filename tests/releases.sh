@@ -124,10 +124,11 @@ failures() {
         END { printf "%s", list }' "$1"
 }
 
-# Runs all suites in the release $1. Adds its row to the table, and its failures to the list.
+# Runs all suites in the release $1. Writes its row of the table, and the list of its failures.
 run() {
     results=$roots/$1.results
     mkdir -p "$results"
+    : >"$results/failed"
     unpack "$1"
     in_root "$1" sh -c 'apt-get -qq update && exec sh tests/setup.sh' >"$results/setup" 2>&1 ||
         fail "cannot install what the tests need in $1:" "$(tail -n 5 "$results/setup")"
@@ -137,12 +138,12 @@ run() {
         in_root "$1" sh tests/releases.sh --suite "$suite" >"$results/$suite" 2>&1 || true
         passed=$(count "$results/$suite")
         row="$row ${passed:-did not run} |"
-        [ -n "$passed" ] || echo "$1 $suite::all" >>"$roots/failed"
+        [ -n "$passed" ] || echo "$1 $suite::all" >>"$results/failed"
         for name in $(failures "$results/$suite"); do
-            echo "$1 $suite::$name" >>"$roots/failed"
+            echo "$1 $suite::$name" >>"$results/failed"
         done
     done
-    echo "$row" >>"$roots/table.md"
+    echo "$row" >"$results/row"
 }
 
 case ${1:-} in
@@ -161,19 +162,16 @@ case ${1:-} in
 esac
 
 [ "$(id -u)" = 0 ] || fail "needs root: it mounts what the tests need into another root"
-mkdir -p "$roots"
-: >"$roots/failed"
-{
-    echo "| release | glibc | gcc | gdb | linkers |$(for suite in $suites; do printf ' %s |' "$suite"; done)"
-    echo "|---|---|---|---|---|$(for suite in $suites; do printf -- '---|'; done)"
-} >"$roots/table.md"
-for release in ${*:-bullseye trixie sid}; do
+[ $# != 0 ] || set -- bullseye trixie sid
+for release; do
     run "$release"
 done
-cat "$roots/table.md"
+echo "| release | glibc | gcc | gdb | linkers |$(for suite in $suites; do printf ' %s |' "$suite"; done)"
+echo "|---|---|---|---|---|$(for suite in $suites; do printf -- '---|'; done)"
+for release; do cat "$roots/$release.results/row"; done
 echo
 # A line of $expected: RELEASE SUITE::TEST why
-awk -v expected="$expected" '
+for release; do cat "$roots/$release.results/failed"; done | awk -v expected="$expected" '
     BEGIN {
         while ((getline line < expected) > 0)
             if (line !~ /^(#|$)/) {
@@ -184,4 +182,4 @@ awk -v expected="$expected" '
     $0 in why { print "expected: " $0 ": " why[$0]; next }
     { print "FAILED: " $0; failed = 1 }
     END { exit failed }
-' "$roots/failed"
+'
