@@ -329,17 +329,18 @@ pub fn maps_without_heaps() -> Vec<MapsLine> {
     let starts: Vec<usize> = maps
         .windows(2)
         .map(|pair| [&pair[0].range, &pair[1].range])
-        .filter(|[used, rest]| {
-            used.start.is_multiple_of(HEAP)
-                && used.end == rest.start
-                && rest.end == used.start + HEAP
-        })
-        .map(|[used, _]| used.start)
+        .filter(|[used, rest]| used.end == rest.start && rest.end.is_multiple_of(HEAP))
+        // The kernel joins what lies directly before with it.
+        .filter(|[used, rest]| used.contains(&(rest.end - HEAP)))
+        .map(|[_, rest]| rest.end - HEAP)
         .collect();
-    let is_heap = |line: &MapsLine| {
-        line.name == "[heap]" || starts.contains(&(line.range.start / HEAP * HEAP))
+    let without_heap = |mut line: MapsLine| {
+        let joined = starts.iter().find(|&start| line.range.contains(start));
+        line.range.end = joined.map_or(line.range.end, |&start| start);
+        let is_heap = line.name == "[heap]" || starts.contains(&(line.range.start / HEAP * HEAP));
+        (!is_heap && !line.range.is_empty()).then_some(line)
     };
-    maps.into_iter().filter(|line| !is_heap(line)).collect()
+    maps.into_iter().filter_map(without_heap).collect()
 }
 
 /// The sizes of the symfiles in the list for debuggers.
