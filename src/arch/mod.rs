@@ -17,9 +17,14 @@ pub(crate) mod x86_64;
 pub(crate) use machine::{Machine, machine_name};
 pub(crate) use reloc_kind::RelocKind;
 #[cfg(target_arch = "x86_64")]
+#[cfg_attr(
+    feature = "capi",
+    allow(unused_imports, reason = "`build.rs` writes that function")
+)]
+pub(crate) use x86_64::return_instruction;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     BREAKPOINT, E_MACHINE, MACHINE, bind_call, call_ifunc_resolver, define_finder, define_tls,
     define_tls_variables, detect_xsave, hwcaps_folders, jump_instruction, lacking_isa,
-    return_instruction, signal_returns, thread_pointer, thread_pointer_of, unless_answered,
-    with_return_address,
+    signal_returns, thread_pointer, thread_pointer_of, unless_answered, with_return_address,
 };

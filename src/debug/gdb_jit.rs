@@ -12,8 +12,9 @@
 //! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
 //! that share the pair share the lock too (`base/shared.rs`).
 //!
-//! A fully stripped host has only the symbols that it exports. For such a host
-//! there is the feature `exported-debug-symbols`: then the pair is strong and is exported.
+//! A fully stripped host has only the symbols that it exports. `libmemdl.so` exports the pair, if the linker
+//! permits it (`build.rs`). For other hosts there is the feature `exported-debug-symbols`: then the pair is
+//! strong and is exported. Where it cannot be found, a warning is logged ([`super::stripped`]).
 //!
 //! It never looks into a symfile, and never touches the memory of an image. The order is the
 //! caller's duty: register when the image is mapped and relocated, and **drop the registration
@@ -31,7 +32,8 @@ use crate::arch;
 use crate::base::shared;
 use crate::base::sync::{Guard, Lock, Rank};
 
-#[cfg(not(feature = "exported-debug-symbols"))]
+// With the C API it comes from archives that `build.rs` makes.
+#[cfg(not(any(feature = "exported-debug-symbols", feature = "capi")))]
 std::arch::global_asm!(
     ".ifndef __jit_debug_descriptor",
     ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
@@ -58,7 +60,13 @@ std::arch::global_asm!(
     ".endif",
 );
 
+// For links by rustc: `libmemdl.so` exports these.
+#[cfg(all(feature = "capi", not(feature = "exported-debug-symbols")))]
+#[link(name = "memdl_pair_exported", kind = "static", modifiers = "-bundle,+whole-archive")]
+unsafe extern "C" {}
+
 #[cfg(not(feature = "exported-debug-symbols"))]
+#[cfg_attr(feature = "capi", link(name = "memdl_pair", kind = "static"))]
 unsafe extern "C" {
     /// Does nothing. A debugger stops here.
     safe fn __jit_debug_register_code();

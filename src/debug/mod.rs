@@ -44,6 +44,7 @@ pub(crate) mod read_lines;
 mod registration;
 mod separate;
 mod storage;
+mod stripped;
 mod symfile;
 
 pub use policy::Debug;

@@ -15,6 +15,7 @@ use super::in_full::InFull;
 use super::policy::Debug;
 use super::published::{Fault, NextForm, Published};
 use super::storage::{Symfile, SymfileTemplate};
+use super::stripped;
 use super::symfile::compression::NotInflated;
 use super::symfile::error::SymfileError;
 use super::symfile::instance::Instance;
@@ -190,6 +191,9 @@ impl DebugRegistration {
             published.unread(wanted, None).map(|symfile| NextForm::from(symfile, wanted, instance));
         let (published, fault) = published.changed_to(wanted, made);
         warn_of(&image, fault);
+        if wanted != Debug::Off {
+            stripped::warn_once();
+        }
         let in_full = published.in_full(&image);
         let state = Lock::new(Rank::Debug, State { published, has_debug_sections: true, in_full });
         DebugRegistration { image, instance, most, state }

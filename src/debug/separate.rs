@@ -131,6 +131,13 @@ pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) ->
     })
 }
 
+/// Whether a debug file with this build-id is installed, where gdb would find it.
+pub(super) fn is_installed<'a>(notes: impl Iterator<Item = &'a [u8]>) -> bool {
+    let Some(id) = build_id(notes) else { return false };
+    let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
+    folders.filter_map(|folder| id.path_below(folder)).any(|path| path.is_file())
+}
+
 /// The contents of a file of no more than `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let data = fs::metadata(path)?;

@@ -256,6 +256,11 @@ impl HostLibrary {
         self.table().lookup(name, wanted, TypeClass::Definition).is_some()
     }
 
+    /// Whether it defines this name in any version.
+    pub(crate) fn exports(&self, name: &[u8]) -> bool {
+        self.defines(&SymbolName::new(name), VersionMatch::Any)
+    }
+
     /// Whether it defines this version.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
         self.table().defines_version(version)

@@ -19,6 +19,7 @@ use crate::host::dl::{Handle, last_dl_error};
 use crate::host::library::HostLibrary;
 use crate::host::opened::known_entry;
 use crate::host::phdr::{PhdrEntry, listed, listed_if};
+use crate::host::process;
 use crate::host::startup_set::startup_set;
 
 /// Why `ld.so` did not open a library.
@@ -47,6 +48,15 @@ impl HostLibrary {
         }
         let Some(handle) = Handle::loaded(name) else { return Ok(None) };
         Ok(HostLibrary::held(handle)?.map(Arc::new))
+    }
+
+    /// The one that memdl is linked into.
+    pub(crate) fn of_this_code() -> Result<Option<Arc<HostLibrary>>, Error> {
+        match process::own_name() {
+            Some(name) if name.is_empty() => Ok(startup_set().first().cloned()),
+            Some(name) => HostLibrary::loaded(&name),
+            None => Ok(None),
+        }
     }
 
     /// The library of the last of these files, opened by `ld.so`. The others are opened before and closed

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::{CStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -128,21 +128,27 @@ unsafe extern "C" {
 /// Keeps the object that memdl is linked into from being unloaded: images, the ends of threads, and debuggers
 /// refer to its code. Does nothing if that is the executable.
 pub(crate) fn stay_loaded() {
+    // The executable has no name, and is never unloaded.
+    if let Some(name) = own_name().filter(|name| !name.is_empty()) {
+        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+        // SAFETY: a C string. The flags load nothing; they mark a loaded library.
+        unsafe { libc::dlopen(name.as_ptr(), flags) };
+    }
+}
+
+/// The name that `ld.so` has for the object that memdl is linked into; empty for the executable.
+pub(super) fn own_name() -> Option<CString> {
     // SAFETY: `Dl_info` is plain data that `dladdr1` fills in. The link map begins with two words
-    // (`<link.h>`), the second its name; `ld.so` owns both for as long as the library is loaded. The flags
-    // load nothing; they mark a loaded library.
+    // (`<link.h>`), the second its name; `ld.so` owns both for as long as the library is loaded.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         let mut link_map = ptr::null_mut();
         let code = stay_loaded as *const c_void;
-        if dladdr1(code, &mut info, &mut link_map, RTLD_DL_LINKMAP) != 0 && !link_map.is_null() {
-            let [_, name] = *link_map.cast::<[*const c_char; 2]>();
-            // The executable has no name, and is never unloaded.
-            if !name.is_null() && *name != 0 {
-                let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-                libc::dlopen(name, flags);
-            }
+        if dladdr1(code, &mut info, &mut link_map, RTLD_DL_LINKMAP) == 0 || link_map.is_null() {
+            return None;
         }
+        let [_, name] = *link_map.cast::<[*const c_char; 2]>();
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_owned())
     }
 }
 

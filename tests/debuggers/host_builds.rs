@@ -16,6 +16,7 @@ tests! { pub fn tests:
     images_are_not_seen_in_a_host_without_any_symbol
     images_are_seen_in_a_host_without_any_symbol_that_exports_the_pair
     images_are_seen_in_a_host_in_c
+    images_are_seen_with_a_stripped_libmemdl
     images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair
     images_are_not_seen_in_a_host_in_c_without_any_symbol
     images_and_thread_locals_are_seen_where_memdl_was_opened
@@ -41,7 +42,7 @@ fn folder() -> &'static Path {
             format!(
                 "[package]\nname = \"host\"\nedition = \"2024\"\n\n[workspace]\n\n\
                  [features]\nexported = [\"memdl/exported-debug-symbols\"]\n\n\
-                 [dependencies]\nmemdl.path = {:?}\n\n\
+                 [dependencies]\nlog = \"0.4\"\nmemdl.path = {:?}\n\n\
                  [[bin]]\nname = \"host\"\npath = {:?}\n",
                 repository(""),
                 repository("tests/hosts/host.rs"),
@@ -188,8 +189,10 @@ fn images_are_seen_in_a_host_in_rust() {
         ("lto", "release", &["-Clto=fat"], true),
         ("strip-debuginfo", "release", &["-Cstrip=debuginfo"], false),
     ] {
-        let session = session(&rust_host(name, profile, &[], flags));
+        let host = rust_host(name, profile, &[], flags);
+        let session = session(&host);
         assert_seen(&session);
+        assert_warns(0, name, &host, &[]);
         assert_called(&session, has_debug_info);
     }
 }
@@ -198,21 +201,45 @@ fn images_are_seen_in_a_stripped_host_that_keeps_the_pair() {
     let host = rust_host("kept", "release", &[], &[]);
     strip(&["-K", "__jit_debug_descriptor", "-K", "__jit_debug_register_code"], &host);
     assert_seen(&session(&host));
+    assert_warns(0, "kept", &host, &[]);
+    strip(&[], &host);
+    assert_warns(1, "stripped later", &host, &[]);
+    // Nobody wants to debug.
+    assert_warns(0, "off", &host, &[("MEMDL_DEBUG", "off")]);
 }
 
 /// README.md says so. The feature alone does not help an executable: nothing is exported from one.
 fn images_are_not_seen_in_a_host_without_any_symbol() {
     for (name, flags) in [("stripped", &[][..]), ("not-exported", &["--features", "exported"])] {
-        let session = session(&rust_host(name, "release", flags, &["-Cstrip=symbols"]));
+        let host = rust_host(name, "release", flags, &["-Cstrip=symbols"]);
+        let session = session(&host);
         session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
         session.to(IN_C_WITH_TYPE).has(&["No symbol \"memdl_debug_full\" in current context."]);
+        assert_warns(1, name, &host, &[]);
+    }
+}
+
+/// The first of two loads says that debuggers will not see images, and how they would; or none does.
+fn assert_warns(times: usize, name: &str, host: &Path, environment: &[(&str, &str)]) {
+    let library = library("gcc", "clib.c", &["-g", "-O0"]);
+    let mut command = limited(60, host);
+    let output = command.arg(library).arg("twice").envs(environment.iter().copied()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let warnings = said.lines().filter(|line| line.starts_with("WARN: "));
+    assert_eq!(warnings.count(), times, "{name}: {said}");
+    for part in ["debuggers cannot see images", &*host.to_string_lossy(), "-K __jit_debug_", "`-g`"]
+    {
+        assert_eq!(said.matches(part).count().min(1), times, "{name}: {part:?} in {said}");
     }
 }
 
 fn images_are_seen_in_a_host_without_any_symbol_that_exports_the_pair() {
     let flags = ["-Cstrip=symbols", "-Clink-arg=-rdynamic"];
-    let session = session(&rust_host("exported", "release", &["--features", "exported"], &flags));
+    let host = rust_host("exported", "release", &["--features", "exported"], &flags);
+    let session = session(&host);
     assert_seen(&session);
+    assert_warns(0, "exported", &host, &[]);
     assert_called(&session, false);
 }
 
@@ -223,6 +250,24 @@ fn images_are_seen_in_a_host_in_c() {
             assert_seen(&session);
             assert_called(&session, form == "so" || name != "stripped-of-debug");
         }
+    }
+}
+
+/// What distributions do to a shared library, and more.
+fn images_are_seen_with_a_stripped_libmemdl() {
+    for (name, arguments) in
+        [("unneeded", &["--strip-unneeded"][..]), ("debug", &["-g"]), ("all", &["-s", "-x"])]
+    {
+        let name = format!("so-strip-{name}");
+        let host = c_host(&name, "so", "capi", &["-s"]);
+        let memdl = folder().join(format!("lib-{name}.so"));
+        strip(arguments, &memdl);
+        let exported = run(Command::new("nm").arg("-D").arg(&memdl), "binutils");
+        for symbol in ["T __jit_debug_register_code", "D __jit_debug_descriptor"] {
+            // With a version of their own: no other library's references are bound to them.
+            assert!(exported.contains(&format!(" {symbol}@@MEMDL_DEBUG\n")), "{exported}");
+        }
+        assert_seen(&session(&host));
     }
 }
 
@@ -241,15 +286,8 @@ fn images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair() {
 }
 
 fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
-    for form in ["a", "so"] {
-        let name = format!("{form}-stripped");
-        let host = c_host(&name, form, "capi", &["-s"]);
-        if form == "so" {
-            strip(&[], &folder().join(format!("lib-{name}.so")));
-        }
-        let session = session(&host);
-        session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
-    }
+    let session = session(&c_host("a-stripped", "a", "capi", &["-s"]));
+    session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
 }
 
 /// memdl in a library that `dlopen` opened, beside an image that takes static thread-local storage from `ld.so`.

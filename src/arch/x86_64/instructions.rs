@@ -6,11 +6,13 @@ pub(crate) const BREAKPOINT: u8 = 0xcc;
 
 /// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro, because
 /// `global_asm!` takes literals only.
+#[cfg_attr(feature = "capi", allow(unused_macros, reason = "`build.rs` writes that function"))]
 macro_rules! return_instruction {
     () => {
         "ret"
     };
 }
+#[cfg_attr(feature = "capi", allow(unused_imports, reason = "as above"))]
 pub(crate) use return_instruction;
 
 /// The instruction that jumps to a function, and changes neither the stack nor the arguments.
