@@ -12,6 +12,8 @@ pub(crate) use goblin::elf64::dynamic::{
     DT_FINI_ARRAY, DT_INIT_ARRAY, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH,
     DT_RUNPATH, DT_SONAME,
 };
-pub(crate) use goblin::elf64::program_header::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE};
+pub(crate) use goblin::elf64::program_header::{
+    PF_R, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_LOAD, PT_NOTE,
+};
 
 pub(crate) use crate::elf::dynamic::{DT_AUXILIARY, DT_FILTER};

@@ -29,15 +29,46 @@ pub(crate) struct EhFrame {
 impl EhFrame {
     /// The section that the table at `hdr` points to.
     pub(crate) fn locate(hdr: Range<Vaddr>, memory: &impl ReadAt) -> Option<EhFrame> {
-        let table = memory.read(hdr.clone())?;
-        let bases = BaseAddresses::default().set_eh_frame_hdr(hdr.start.0);
-        let parsed = EhFrameHdr::new(table, LittleEndian).parse(&bases, 8).ok()?;
-        let Pointer::Direct(start) = parsed.eh_frame_ptr() else {
-            return None;
-        };
-        let (len, terminated) = entries_len(memory.read_to_end(Vaddr(start))?)?;
-        Some(EhFrame { range: Vaddr(start).range(len as u64)?, terminated })
+        let start = start(hdr, memory)?;
+        let (len, terminated) = entries_len(memory.read_to_end(start)?)?;
+        Some(EhFrame { range: start.range(len as u64)?, terminated })
     }
+
+    /// Whether an entry of the section that the table at `hdr` points to names a personality routine.
+    pub(crate) fn has_personality(hdr: Range<Vaddr>, memory: &impl ReadAt) -> bool {
+        let section = start(hdr, memory).and_then(|start| memory.read_to_end(start));
+        section.is_some_and(names_personality)
+    }
+}
+
+/// The start of the section that the table at `hdr` points to.
+fn start(hdr: Range<Vaddr>, memory: &impl ReadAt) -> Option<Vaddr> {
+    let table = memory.read(hdr.clone())?;
+    let bases = BaseAddresses::default().set_eh_frame_hdr(hdr.start.0);
+    let parsed = EhFrameHdr::new(table, LittleEndian).parse(&bases, 8).ok()?;
+    match parsed.eh_frame_ptr() {
+        Pointer::Direct(start) => Some(Vaddr(start)),
+        Pointer::Indirect(_) => None,
+    }
+}
+
+/// Whether a CIE of the entries that `bytes` start with has a `P` in its augmentation.
+fn names_personality(bytes: &[u8]) -> bool {
+    let mut at = 0usize;
+    // As in `entries_len`.
+    while let Some(len @ 1..) = entry_len(bytes, at) {
+        let Some(next) = at.checked_add(len) else { return false };
+        let entry = bytes.get(at..next).unwrap_or(&[]);
+        // The length (12 bytes if it is long), 0 for a CIE, the version.
+        let field = if u32_at(entry, 0) == Some(u32::MAX) { 12usize } else { 4 };
+        let augmentation = entry.get(field.saturating_add(5)..).unwrap_or(&[]);
+        let mut augmentation = augmentation.iter().take_while(|&&byte| byte != 0);
+        if u32_at(entry, field) == Some(0) && augmentation.any(|&byte| byte == b'P') {
+            return true;
+        }
+        at = next;
+    }
+    false
 }
 
 /// The length of the entries that `bytes` start with, and whether an entry of length zero ends
@@ -86,6 +117,22 @@ mod tests {
         assert_eq!(entries_len(&good[..20]), Some((12, false)));
         assert_eq!(entries_len(&[0; 8]), None);
         assert_eq!(entries_len(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn a_personality_is_named_by_a_cie() {
+        let cie = |augmentation: &[u8; 4]| {
+            [&[12, 0, 0, 0, 0, 0, 0, 0, 1][..], augmentation, &[0; 3]].concat()
+        };
+        let fde = [8, 0, 0, 0, 20, 0, 0, 0, 1, b'P', 0, 0];
+        let plain = [&cie(b"zR\0P")[..], &fde].concat();
+        assert!(!names_personality(&plain));
+        assert!(names_personality(&[&plain[..], &cie(b"zPLR"), &[0; 4]].concat()));
+        assert!(
+            !names_personality(&[&plain[..], &[0; 4], &cie(b"zPLR")].concat()),
+            "behind the end"
+        );
+        assert!(!names_personality(&[&plain[..], &cie(b"zPLR")[..14]].concat()), "cut off");
     }
 
     #[test]

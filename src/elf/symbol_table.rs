@@ -432,6 +432,22 @@ impl<'a> SymbolTable<'a> {
             .any(|symbol| symbol.is_undefined() && self.is_string(symbol.st_name, name.bytes()))
     }
 
+    /// The names of the symbols that the library refers to and does not define.
+    pub(crate) fn undefined_names(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        let end = match self.hash {
+            // The symbols of the hash table, if there are any, are the last ones. ld enters undefined ones, too.
+            Some(HashTable::Gnu(table)) if table.symoffset() < self.len() => self.len(),
+            Some(HashTable::Sysv(_)) => self.len(),
+            // Usually the strings follow.
+            _ => match self.layout.strtab.start.checked_sub(self.layout.symtab.start) {
+                Some(len) if len > 0 => self.capacity().min((len / SYM_SIZE) as u32),
+                _ => self.capacity(),
+            },
+        };
+        let symbols = (1..end).filter_map(|index| self.symbol(index));
+        symbols.filter(Sym::is_undefined).filter_map(|symbol| self.string(symbol.st_name))
+    }
+
     /// The symbols that the hash table counts, with index; in table order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
         (1..self.len()).filter_map(|index| Some((index, self.symbol(index)?)))
@@ -470,6 +486,7 @@ mod tests {
             assert!(table.defines_version(&Version::exact(b"V3")));
             assert!(!table.defines_version(&Version::exact(b"V4")));
             assert!(table.refers_to(&SymbolName::new(b"needed")));
+            assert!(table.undefined_names().any(|name| name == b"needed"));
             assert!(!table.refers_to(&SymbolName::new(b"first")));
             let hash = SymbolName::new(b"second").gnu_hash_31();
             assert_eq!(table.gnu_hash_31(3), Some(hash));

@@ -36,9 +36,9 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory};
 use crate::base::left_right::LeftRight;
 use crate::base::sync::{Lock, Rank};
-use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
-use crate::host::library::{HostLibrary, SymbolValue};
+use crate::host::library::HostLibrary;
 use crate::host::opened::opened;
 use crate::host::phdr;
 use crate::host::startup_set::startup_set;
@@ -184,20 +184,11 @@ fn find<T>(
     Ok(None)
 }
 
-fn address(library: &HostLibrary, name: &[u8]) -> Option<usize> {
-    let name = SymbolName::new(name);
-    let found = library.lookup(&name, VersionMatch::Default, TypeClass::Definition)?;
-    match found.definition {
-        SymbolValue::Address(address) => Some(address),
-        SymbolValue::ThreadLocal { .. } => None,
-    }
-}
-
 impl LeakSanitizer {
     fn of(library: &HostLibrary) -> Option<LeakSanitizer> {
         let function = |name| -> Option<OfStartAndLen> {
             // SAFETY: LeakSanitizer's functions of these names have this type.
-            Some(unsafe { std::mem::transmute::<usize, OfStartAndLen>(address(library, name)?) })
+            Some(unsafe { std::mem::transmute::<usize, OfStartAndLen>(library.exported(name)?) })
         };
         Some(LeakSanitizer {
             register: function(b"__lsan_register_root_region")?,
@@ -210,7 +201,7 @@ impl Libgc {
     fn of(library: &HostLibrary) -> Option<Libgc> {
         let function = |name| -> Option<OfStartAndEnd> {
             // SAFETY: libgc's functions of the names below have this type.
-            Some(unsafe { std::mem::transmute::<usize, OfStartAndEnd>(address(library, name)?) })
+            Some(unsafe { std::mem::transmute::<usize, OfStartAndEnd>(library.exported(name)?) })
         };
         Some(Libgc {
             add: function(b"GC_add_roots")?,
@@ -224,7 +215,7 @@ impl Asks {
     fn of(library: &HostLibrary, push: Option<OfStartAndEnd>) -> Option<Asks> {
         let [is_initialised, get_callback, set_callback] =
             [&b"GC_is_init_called"[..], b"GC_get_push_other_roots", b"GC_set_push_other_roots"]
-                .map(|name| address(library, name));
+                .map(|name| library.exported(name));
         // SAFETY: libgc's functions of these names have these types.
         unsafe {
             Some(Asks {

@@ -15,6 +15,11 @@ use std::sync::OnceLock;
 /// The C library's `DT_SONAME`.
 const LIBC: &CStr = c"libc.so.6";
 
+/// The address of a function or a variable, by the global scope.
+pub(crate) fn global_symbol(name: &CStr) -> Option<usize> {
+    Handle::global_scope().symbol(name, None)
+}
+
 /// A handle of `dlopen`.
 pub(crate) struct Handle(*mut c_void);
 

@@ -6,67 +6,67 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString};
-use std::sync::Arc;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, RelocKind};
-use crate::elf::lookup::VersionMatch;
-use crate::elf::symbol::SymbolName;
 use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
-use crate::host::opened::opened_defining;
 use crate::host::process;
-use crate::host::startup_set::startup_set;
 use crate::memory::relro::write_relro;
 
-/// Changes the references to `name` in every library that defines `definer`. `change` gets the address that
-/// a reference has now, and returns the new one, or `None` to leave it. Returns the number of libraries that
-/// have such a reference.
+/// What becomes of a reference.
+pub(crate) enum Reference {
+    /// It is changed to this address.
+    To(usize),
+    /// It leads where it should, and stays.
+    Right,
+    /// It leads elsewhere, and stays.
+    Elsewhere,
+}
+
+/// Changes the references of a library to `name`. `change` gets the address that a reference has now. Returns
+/// whether there is one that leads where it should then.
 ///
-/// One thread of the process does so at a time, whichever copy of memdl it is in.
-pub(crate) fn patch_got(
-    definer: &[u8],
+/// Only one thread of the process may do so at a time, whichever copy of memdl it is in ([`process::alone`]).
+pub(crate) fn change_references(
+    library: &HostLibrary,
     name: &[u8],
-    change: &dyn Fn(usize) -> Option<usize>,
-) -> usize {
-    let libraries = defining(definer);
-    let mut found = 0;
-    let count = || libraries.iter().filter(|library| patch_library(library, name, change)).count();
-    process::alone(&mut || found = count());
-    found
-}
-
-/// Leads the references to a function of the C library in every library that defines `definer` to `to`. Returns
-/// the number of libraries in which they lead there. A reference that leads elsewhere stays.
-pub(crate) fn redirect_where_defined(definer: &[u8], name: &CStr, to: usize) -> usize {
-    let libraries = defining(definer);
-    let real = Handle::global_scope().symbol(name, None);
-    let leads_there = |library: &HostLibrary| {
-        let leads = Cell::new(false);
-        let change = |now: usize| {
-            // A call that was not made yet leads to the library's own PLT.
-            let is_plain = library.has_code_at(now) || Some(now) == real;
-            leads.set(is_plain || now == to);
-            is_plain.then_some(to)
+    change: &dyn Fn(usize) -> Reference,
+) -> bool {
+    let mut found = false;
+    for word in references(library, name) {
+        // SAFETY: a word of the global offset table of a library that stays loaded, which `ld.so` has
+        // filled in. Its code reads the whole word.
+        found |= unsafe {
+            match change((*(word as *const AtomicUsize)).load(Ordering::SeqCst)) {
+                Reference::To(to) => write_relro(word, &to.to_ne_bytes(), &library.relro).is_ok(),
+                Reference::Right => true,
+                Reference::Elsewhere => false,
+            }
         };
-        patch_library(library, name.to_bytes(), &change) && leads.get()
-    };
-    let mut found = 0;
-    process::alone(&mut || found = libraries.iter().filter(|it| leads_there(it)).count());
+    }
     found
 }
 
-/// The libraries that define a symbol, without the executable.
-fn defining(definer: &[u8]) -> Vec<Arc<HostLibrary>> {
-    let (definer, wanted) = (SymbolName::new(definer), VersionMatch::Default);
-    // The executable has no name.
-    let defines = |it: &&Arc<HostLibrary>| !it.name.is_empty() && it.defines(&definer, wanted);
-    let startup = startup_set().iter().filter(defines).cloned();
-    // Without memory for them, they are searched again when the next library is loaded.
-    let opened = opened_defining(&definer, wanted).unwrap_or_default();
-    startup.chain(opened).collect()
+/// The addresses of the words of a library's global offset table for a name.
+fn references(library: &HostLibrary, name: &[u8]) -> impl Iterator<Item = usize> {
+    let table = library.table();
+    library.relas().filter_map(move |rela| {
+        let is_reference = matches!(
+            arch::MACHINE.reloc_kind(rela.r_type),
+            Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+        );
+        let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
+        let is_it = symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name));
+        is_it.then(|| library.address(rela.r_offset))
+    })
+}
+
+/// Whether a reference of a library leads to a function of the C library, whose address is `real`, or was not used
+/// yet: then it leads to the library's own PLT.
+pub(crate) fn is_plain(library: &HostLibrary, now: usize, real: Option<usize>) -> bool {
+    library.has_code_at(now) || Some(now) == real
 }
 
 /// Leads a library's references to functions of the C library to their replacements. A reference that leads
@@ -88,40 +88,10 @@ pub(crate) fn redirect(library: &HostLibrary, replacement: &dyn Fn(&[u8]) -> Opt
         let Some(to) = replacement(name) else { continue };
         let real =
             CString::new(name).ok().and_then(|name| Handle::global_scope().symbol(&name, None));
-        let change = |now: usize| {
-            // A call that was not made yet leads to the library's own PLT.
-            let is_unbound = library.has_code_at(now);
-            (is_unbound || Some(now) == real).then_some(to)
+        let change = |now: usize| match is_plain(library, now, real) {
+            true => Reference::To(to),
+            false => Reference::Elsewhere,
         };
-        process::alone(&mut || _ = patch_library(library, name, &change));
+        process::alone(&mut || _ = change_references(library, name, &change));
     }
-}
-
-/// Changes the references of one library. Returns whether there are any.
-fn patch_library(
-    library: &HostLibrary,
-    name: &[u8],
-    change: &dyn Fn(usize) -> Option<usize>,
-) -> bool {
-    let table = library.table();
-    let mut found = false;
-    for rela in library.relas() {
-        let is_reference = matches!(
-            arch::MACHINE.reloc_kind(rela.r_type),
-            Some(RelocKind::JumpSlot | RelocKind::GlobDat)
-        );
-        let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
-        if symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name)) {
-            let word = library.address(rela.r_offset);
-            // SAFETY: a word of the global offset table of a library that stays loaded, which `ld.so` has
-            // filled in. Its code reads the whole word.
-            found |= unsafe {
-                match change((*(word as *const AtomicUsize)).load(Ordering::SeqCst)) {
-                    Some(to) => write_relro(word, &to.to_ne_bytes(), &library.relro).is_ok(),
-                    None => true,
-                }
-            };
-        }
-    }
-    found
 }

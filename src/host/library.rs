@@ -26,6 +26,7 @@ use crate::elf::constants::{
     DT_RUNPATH, DT_SONAME,
 };
 use crate::elf::dynamic::Dynamic;
+use crate::elf::eh_frame::EhFrame;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
@@ -53,6 +54,7 @@ pub(crate) struct HostLibrary {
     handle: Option<Handle>,
     relocations: [Option<Range<Vaddr>>; 2],
     pub(super) relro: Range<usize>,
+    eh_frame_hdr: Option<Range<Vaddr>>,
     /// The process had not loaded it before an image needed it.
     pub(super) opened_for_image: bool,
     /// Its calls of `dlopen` were looked at.
@@ -154,6 +156,7 @@ impl HostLibrary {
                 dynamic.table(DT_RELA, DT_RELASZ).flatten(),
             ],
             relro: listed.relro,
+            eh_frame_hdr: listed.eh_frame_hdr,
             opened_for_image: false,
             is_covered: AtomicBool::new(false),
         }))
@@ -302,6 +305,21 @@ impl HostLibrary {
     pub(super) fn relas(&self) -> impl Iterator<Item = Rela> + '_ {
         let tables = self.relocations.iter().flatten();
         tables.flat_map(|range| Rela::entries(self.memory.read(range.clone()).unwrap_or(&[])))
+    }
+
+    /// Whether code of it needs an unwinder to run its handlers: some of its frames name a personality routine.
+    pub(super) fn has_personality(&self) -> bool {
+        self.eh_frame_hdr.clone().is_some_and(|hdr| EhFrame::has_personality(hdr, &self.memory))
+    }
+
+    /// The address of a function or a variable that it defines.
+    pub(crate) fn exported(&self, name: &[u8]) -> Option<usize> {
+        let name = SymbolName::new(name);
+        let found = self.lookup(&name, VersionMatch::Default, TypeClass::Definition)?;
+        match found.definition {
+            SymbolValue::Address(address) => Some(address),
+            SymbolValue::ThreadLocal { .. } => None,
+        }
     }
 
     /// Whether an address lies in one of its segments.

@@ -47,16 +47,23 @@ fn hold_all(entries: Vec<PhdrEntry>) -> Result<Vec<Arc<HostLibrary>>, Error> {
 }
 
 /// The libraries that were opened since the process started and define `name`.
-///
-/// They are read while `ld.so`'s list is locked. A handle of each would keep their owners from unloading them
-/// for that moment.
 pub(super) fn opened_defining(
     name: &SymbolName<'_>,
     wanted: VersionMatch<'_>,
 ) -> Result<Vec<Arc<HostLibrary>>, Error> {
+    opened_that(&|library| library.defines(name, wanted))
+}
+
+/// The libraries that were opened since the process started and that `is_wanted` selects.
+///
+/// They are read while `ld.so`'s list is locked. A handle of each would keep their owners from unloading them
+/// for that moment.
+pub(super) fn opened_that(
+    is_wanted: &dyn Fn(&HostLibrary) -> bool,
+) -> Result<Vec<Arc<HostLibrary>>, Error> {
     hold_all(opened_if(&mut |entry| {
         let library = HostLibrary::new(entry.clone(), None)?;
-        Ok(library.is_some_and(|library| library.defines(name, wanted)))
+        Ok(library.is_some_and(|library| is_wanted(&library)))
     })?)
 }
 

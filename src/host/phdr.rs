@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory};
-use crate::elf::constants::{PF_R, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
+use crate::elf::constants::{PF_R, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_LOAD};
 use crate::host::process;
 
 /// One entry of `dl_iterate_phdr`'s list.
@@ -25,6 +25,7 @@ pub(super) struct PhdrEntry {
     pub readable: Vec<Range<Vaddr>>,
     pub dynamic: Option<Range<Vaddr>>,
     pub relro: Range<usize>,
+    pub eh_frame_hdr: Option<Range<Vaddr>>,
     pub tls_module: usize,
 }
 
@@ -39,6 +40,7 @@ impl PhdrEntry {
             readable: Vec::new(),
             dynamic: None,
             relro: 0..0,
+            eh_frame_hdr: None,
             tls_module: info.dlpi_tls_modid,
         };
         if !info.dlpi_phdr.is_null() {
@@ -50,6 +52,7 @@ impl PhdrEntry {
                 match header.p_type {
                     PT_LOAD if header.p_flags & PF_R != 0 => entry.readable.extend(range),
                     PT_DYNAMIC => entry.dynamic = range,
+                    PT_GNU_EH_FRAME => entry.eh_frame_hdr = range,
                     PT_GNU_RELRO => {
                         let start = entry.load_bias.wrapping_add(header.p_vaddr as usize);
                         entry.relro = start..start.wrapping_add(header.p_memsz as usize);

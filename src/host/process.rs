@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::base::error::Error;
 use crate::base::sync;
@@ -84,7 +84,36 @@ pub(super) fn platform() -> Option<&'static CStr> {
     (!platform.is_null()).then(|| unsafe { CStr::from_ptr(platform) })
 }
 
-type Visitor = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+/// A callback of `dl_iterate_phdr`.
+pub(crate) type Visitor =
+    unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+
+/// `dl_iterate_phdr` of the C library, or of a library that puts its own in its place: without images, also where
+/// an unwinder is linked into the same object as memdl, so that the object's references to it lead to images.
+///
+/// # Safety
+/// `visit` can be called with `data`.
+pub(crate) unsafe fn iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
+    type Function = unsafe extern "C" fn(Visitor, *mut c_void) -> c_int;
+    /// Its address. The first call comes before any reference is changed, and not from a signal handler.
+    static FUNCTION: AtomicUsize = AtomicUsize::new(0);
+    let mut function = FUNCTION.load(Ordering::Relaxed);
+    if function == 0 {
+        // SAFETY: a C string.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"dl_iterate_phdr".as_ptr()) };
+        function = if found.is_null() {
+            libc::dl_iterate_phdr as *const () as usize
+        } else {
+            found.addr()
+        };
+        FUNCTION.store(function, Ordering::Relaxed);
+    }
+    // SAFETY: the function has this type by its documentation; the rest is the caller's promise.
+    unsafe {
+        let function: Function = std::mem::transmute(ptr::without_provenance::<c_void>(function));
+        function(visit, data)
+    }
+}
 
 /// `dl_iterate_phdr`, for visitors of memdl only.
 ///
@@ -94,7 +123,7 @@ pub(crate) unsafe fn visit_libraries(visit: Visitor, data: *mut c_void) {
     // glibc locks the list meanwhile, and a forked child would find it locked.
     let _no_fork = sync::hold_off_fork();
     // SAFETY: the caller's promise.
-    unsafe { libc::dl_iterate_phdr(Some(visit), data) };
+    unsafe { iterate_phdr(visit, data) };
 }
 
 /// Calls `act` while no other thread of the process does so, whichever copy of memdl it is in: all copies share

@@ -285,7 +285,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let load_bias = mapping.load_bias();
         let link_map = LinkMap::new(name, load_bias, decoded.dynamic.start);
         let thread_locals = self.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
-        let unwind = unwind::Registration::new(decoded, &mapping, &*link_map)?;
+        let unwind = unwind::Registration::new(decoded, &mapping, &link_map)?;
         // SAFETY: both are in the same struct, behind it.
         let table = unsafe { KeptTable::new(decoded, &mapping)? };
         let needed = try_collect(self.prepared.needed.iter().cloned())?;

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use crate::base::sync;
-use crate::host::process::{RTLD_DL_LINKMAP, dladdr1};
+use crate::host::process::{self, RTLD_DL_LINKMAP, dladdr1};
 use crate::images::group::{ImageRef, LoadedImage};
 use crate::images::registry;
 use crate::tls;
@@ -98,7 +98,7 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
         // promise.
         unsafe {
             type Plain = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
-            libc::dl_iterate_phdr(Some(std::mem::transmute::<Visitor, Plain>(visit)), data)
+            process::iterate_phdr(std::mem::transmute::<Visitor, Plain>(visit), data)
         }
     };
     if result != 0 {

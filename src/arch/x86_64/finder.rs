@@ -1,33 +1,33 @@
-//! The function that unwinders call in place of `_dl_find_object`.
+//! The functions that unwinders call in place of `_dl_find_object` and `dl_iterate_phdr`.
 //!
 //! A macro, because it names a function and a list of the file that invokes it, in a folder above this
 //! one. It searches nothing itself: it jumps to that function.
 
-/// Defines `finder()`, which gives the address of a function that jumps to `$function`. The address of
-/// `$ring` is stored behind its code.
-macro_rules! define_finder {
-    ($function:path, $ring:path) => {
+/// Defines `$name()`, which gives the address of a function that jumps to `$function`. The address of
+/// `$ring` is stored behind its code, with a mark of 16 bytes before it.
+macro_rules! define_marked {
+    ($name:ident, $suffix:literal, $mark:literal, $function:path, $ring:path) => {
         /// The prefix of the symbols below. Its name contains a hash of this crate, so that another version of
         /// memdl can be linked into the same program.
         static OWN: u8 = 0;
 
-        // Unwinders call this function instead of `_dl_find_object`. It jumps to memdl's own. Other copies of
-        // memdl, of any version, recognize it by its mark (`unwind::Link`).
+        // Unwinders call this function instead of the C library's. It jumps to memdl's own. Other copies of
+        // memdl, of any version, recognize it by its mark (`unwind::ring`).
         std::arch::global_asm!(
-            ".pushsection .text.memdl_find_object, \"ax\", @progbits",
+            ".pushsection .text.memdl_unwind, \"ax\", @progbits",
             // Aligned, so that it does not cross a page.
             ".balign 64",
-            ".globl {own}_find_object",
-            ".hidden {own}_find_object",
-            ".type {own}_find_object, @function",
-            "{own}_find_object:",
+            concat!(".globl {own}", $suffix),
+            concat!(".hidden {own}", $suffix),
+            concat!(".type {own}", $suffix, ", @function"),
+            concat!("{own}", $suffix, ":"),
             ".cfi_startproc",
             "jmp {function}",
             ".cfi_endproc",
             ".balign 16",
-            ".ascii \"memdl finder v1\\0\"",
+            concat!(".ascii \"", $mark, "\\0\""),
             ".8byte {ring} - .",
-            ".size {own}_find_object, . - {own}_find_object",
+            concat!(".size {own}", $suffix, ", . - {own}", $suffix),
             ".popsection",
             function = sym $function,
             ring = sym $ring,
@@ -36,12 +36,14 @@ macro_rules! define_finder {
 
         /// The address of the function above.
         #[unsafe(naked)]
-        extern "C" fn finder() -> usize {
-            std::arch::naked_asm!("lea rax, [rip + {own}_find_object]", "ret", own = sym OWN)
+        pub(super) extern "C" fn $name() -> usize {
+            std::arch::naked_asm!(
+                concat!("lea rax, [rip + {own}", $suffix, "]"), "ret", own = sym OWN
+            )
         }
-
-        /// The distance of the mark from the start of the function.
-        const FINDER_MARK: usize = 16;
     };
 }
-pub(crate) use define_finder;
+pub(crate) use define_marked;
+
+/// The distance of the mark from the start of the function.
+pub(crate) const MARK_DISTANCE: usize = 16;

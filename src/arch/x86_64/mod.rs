@@ -24,9 +24,11 @@ mod signals;
 pub(crate) mod thread_pointer;
 #[cfg(target_arch = "x86_64")]
 mod tls;
+#[cfg(target_arch = "x86_64")]
+mod unwinders;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use finder::define_finder;
+pub(crate) use finder::{MARK_DISTANCE, define_marked};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use instructions::{
     BREAKPOINT, jump_instruction, return_instruction, unless_answered, with_return_address,
@@ -44,3 +46,5 @@ pub(crate) use signals::signal_returns;
 pub(crate) use thread_pointer::{thread_pointer, thread_pointer_of};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tls::{define_tls, define_tls_variables};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use unwinders::{LIBUNWIND_CACHES, LIBUNWIND_STEPS, linked_caches, linked_unwinders};

@@ -1,0 +1,91 @@
+//! The table of the images that unwinders find.
+//!
+//! Read inside of throws, in signal handlers, and when a debugger calls, so without a lock: a [`LeftRight`].
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::c_char;
+use std::ops::Range;
+
+use crate::base::error::Error;
+use crate::base::fallible::TryGrow;
+use crate::base::left_right::LeftRight;
+use crate::base::sync::{Lock, Rank};
+use crate::host::link_map::LinkMap;
+
+/// What unwinders are shown.
+pub(super) struct Table {
+    /// The images, ascending.
+    pub entries: Vec<Entry>,
+    /// How often it was changed.
+    pub changes: u64,
+}
+
+impl Table {
+    const EMPTY: Table = Table { entries: Vec::new(), changes: 0 };
+}
+
+/// The data that unwinders get for an image.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub addresses: Range<usize>,
+    /// `PT_GNU_EH_FRAME`, or 0.
+    pub eh_frame_hdr: usize,
+    pub link_map: *const LinkMap,
+    /// The name that the link map has.
+    pub name: *const c_char,
+    pub load_bias: usize,
+    pub headers: *const libc::Elf64_Phdr,
+    pub header_count: u16,
+}
+
+// SAFETY: the pointers are passed on, not dereferenced.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+static IMAGES: LeftRight<Table> =
+    LeftRight::new(Table::EMPTY, Table::EMPTY, Lock::new(Rank::Unwind, ()));
+
+/// In a child just after the fork: forgets readers, since threads that were reading do not exist here.
+pub(super) fn after_fork_in_child() {
+    IMAGES.forget_readers();
+}
+
+/// Calls `read` with the table, without a lock.
+pub(super) fn read<R>(read: impl FnOnce(&Table) -> R) -> R {
+    IMAGES.read(read)
+}
+
+/// Enters an image.
+pub(super) fn enter(entry: &Entry) -> Result<(), Error> {
+    let refused = Cell::new(None);
+    change(|entries| match entries.try_room(1) {
+        Ok(()) => {
+            let at = entries.partition_point(|it| it.addresses.start < entry.addresses.start);
+            entries.insert(at, entry.clone());
+        }
+        Err(error) => refused.set(Some(error)),
+    });
+    match refused.into_inner() {
+        None => Ok(()),
+        Some(error) => {
+            // One of the two copies of the table may have the entry.
+            remove(entry.addresses.start);
+            Err(error)
+        }
+    }
+}
+
+/// Removes the image that starts there.
+pub(super) fn remove(start: usize) {
+    change(|entries| entries.retain(|entry| entry.addresses.start != start));
+}
+
+fn change(change: impl Fn(&mut Vec<Entry>)) {
+    IMAGES.write(|table| {
+        table.changes = table.changes.wrapping_add(1);
+        change(&mut table.entries);
+    });
+}
