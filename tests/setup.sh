@@ -11,6 +11,8 @@ packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
 packages="$packages golang-go libopenblas0-pthread libjemalloc2"
 # For tests/capi/roots.rs: a garbage collector. gcc brings its sanitizers.
 packages="$packages libgc-dev"
+# For tests/capi/unwinders.rs: another unwinder, and profilers that use it.
+packages="$packages libunwind-dev google-perftools/libgoogle-perftools-dev heaptrack"
 # For tests/loader/shim.rs: programs whose libraries memdl loads.
 packages="$packages perl libdbi-perl libdbd-sqlite3-perl openssl"
 
@@ -62,3 +64,5 @@ command -v ld.gold >/dev/null || echo "not in this release: gold"
 # For tests/debuggers. The packages of two lldbs cannot be installed together: they are unpacked.
 [ -n "${MEMDL_TEST_LLDB:-}" ] ||
     sh "$(dirname "$0")/debuggers.sh" bookworm/lldb-14 bookworm/lldb-19 >/dev/null
+# LLVM's unwinder cannot be installed beside the other one, either.
+sh "$(dirname "$0")/llvm.sh"

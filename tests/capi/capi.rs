@@ -10,7 +10,7 @@ use crate::common::{build, limited, repository, run};
 
 /// memdl in both forms.
 pub struct Forms {
-    shared: PathBuf,
+    pub shared: PathBuf,
     pub fixed: PathBuf,
 }
 

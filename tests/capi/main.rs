@@ -5,3 +5,4 @@ mod common;
 
 mod capi;
 mod roots;
+mod unwinders;

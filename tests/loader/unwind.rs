@@ -1,7 +1,7 @@
 //! Exceptions, panics and backtraces inside, out of and through images. `dlopen` of the same file
 //! is the reference.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::hint::black_box;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, can_link, in_child, isolated, load_and_run, maps,
-    system_library,
+    AnyWay, Opened, build, call_run, can_link, in_child, isolated, isolated_with, load_and_run,
+    maps, system_library,
 };
 use crate::helpers::{function, opened_function, read};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
@@ -186,37 +186,36 @@ extern "C-unwind" fn panics(_: *mut c_void) {
 #[test]
 fn exceptions_cross_borders() {
     isolated(|| {
-        let path = throws(&[]);
-        let (one, two) = (load(&path), load(&path));
-        let opened = Opened::new(&path, RTLD_NOW);
-        let throwers: [Throws; 3] = [
-            function(&one, "throws"),
-            function(&two, "throws"),
-            opened_function(&opened, "throws"),
-        ];
-        let catchers: [Catches; 3] = [
-            function(&one, "catches"),
-            function(&two, "catches"),
-            opened_function(&opened, "catches"),
-        ];
-        for mut throws in throwers {
-            for catches in catchers {
-                // The frames of `call_throws`, which are the host's, are between the two.
-                let caught = catches(call_throws, (&raw mut throws).cast());
-                assert_eq!(caught, 31);
-            }
-        }
-        // A panic of the host through an image, whose destructors run.
-        let passes: [Passes; 2] = [function(&one, "passes"), opened_function(&opened, "passes")];
-        let destroyed: [Number; 2] =
-            [function(&one, "destroyed_so_far"), opened_function(&opened, "destroyed_so_far")];
-        for (passes, destroyed) in passes.into_iter().zip(destroyed) {
-            let before = destroyed();
-            let panic = catch_unwind(AssertUnwindSafe(|| passes(panics, ptr::null_mut())));
-            let text = *panic.expect_err("it panics").downcast::<&str>().unwrap();
-            assert_eq!((text, destroyed() - before), ("a panic of the host", 1));
-        }
+        cross_borders();
     });
+}
+
+/// Between images, libraries of `ld.so` and the host.
+fn cross_borders() {
+    let path = throws(&[]);
+    let (one, two) = (load(&path), load(&path));
+    let opened = Opened::new(&path, RTLD_NOW);
+    let throwers: [Throws; 3] =
+        [function(&one, "throws"), function(&two, "throws"), opened_function(&opened, "throws")];
+    let catchers: [Catches; 3] =
+        [function(&one, "catches"), function(&two, "catches"), opened_function(&opened, "catches")];
+    for mut throws in throwers {
+        for catches in catchers {
+            // The frames of `call_throws`, which are the host's, are between the two.
+            let caught = catches(call_throws, (&raw mut throws).cast());
+            assert_eq!(caught, 31);
+        }
+    }
+    // A panic of the host through an image, whose destructors run.
+    let passes: [Passes; 2] = [function(&one, "passes"), opened_function(&opened, "passes")];
+    let destroyed: [Number; 2] =
+        [function(&one, "destroyed_so_far"), opened_function(&opened, "destroyed_so_far")];
+    for (passes, destroyed) in passes.into_iter().zip(destroyed) {
+        let before = destroyed();
+        let panic = catch_unwind(AssertUnwindSafe(|| passes(panics, ptr::null_mut())));
+        let text = *panic.expect_err("it panics").downcast::<&str>().unwrap();
+        assert_eq!((text, destroyed() - before), ("a panic of the host", 1));
+    }
 }
 
 #[test]
@@ -229,6 +228,47 @@ fn panics_inside_a_rust_library() {
             assert_eq!(Opened::new(&path, RTLD_NOW).run(), 42, "dlopen");
         }
     });
+}
+
+/// nongnu libunwind, and LLVM's where this release of the system has one (`tests/llvm.sh`).
+fn other_unwinders() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("llvm");
+    assert!(folder.exists(), "`sh tests/setup.sh` installs what tests need (LLVM's libunwind)");
+    let all = [system_library("libunwind.so.8"), folder.join("libunwind.so.1")];
+    all.into_iter().filter(|path| path.exists()).collect()
+}
+
+/// This executable is a host in Rust. Its panics and its backtraces are those of a preloaded unwinder.
+#[test]
+fn a_rust_host_with_another_unwinder() {
+    for unwinder in other_unwinders() {
+        isolated_with(&[("LD_PRELOAD", unwinder.to_str().unwrap())], || {
+            let at = |name: &CStr| {
+                // SAFETY: a C string, and a record that is filled in.
+                unsafe {
+                    let mut info: libc::Dl_info = std::mem::zeroed();
+                    let function = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+                    assert!(libc::dladdr(function, &mut info) != 0, "{name:?}");
+                    CStr::from_ptr(info.dli_fname).to_str().unwrap().to_owned()
+                }
+            };
+            assert_eq!(at(c"_Unwind_RaiseException"), std::env::var("LD_PRELOAD").unwrap());
+            cross_borders();
+            let path = throws(&[]);
+            assert_eq!(call_run(&load(&path)), 42);
+            let panics = build("rustc", "unwind/panics.rs", &["-O"]);
+            for _ in 0..3 {
+                assert_eq!(call_run(&load_and_run(&loader(), &read(&panics), "panics.rs")), 42);
+            }
+            // Sees the frames of the image, and those below.
+            let plain = build("gcc", "unwind/plain.c", &["-O1", "-fno-optimize-sibling-calls"]);
+            let library = load(&plain);
+            let frames = trace(function(&library, "calls_back"));
+            let range = library.address_range();
+            let last = frames.iter().rposition(|frame| range.contains(frame)).unwrap();
+            assert!(frames.len() > last + 3, "{frames:x?}");
+        });
+    }
 }
 
 /// Loads the file whose path it is given.
