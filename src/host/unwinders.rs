@@ -64,6 +64,13 @@ fn has_unwinder(library: &HostLibrary, exported: &[SymbolName<'_>]) -> bool {
     asks && (!gets && library.has_personality() || is_linked())
 }
 
+/// Whether nongnu libunwind is in the object, for all that can be seen.
+pub(crate) fn has_steps(unwinder: &HostLibrary) -> bool {
+    let is_linked = |address: usize| address != 0 && unwinder.has_code_at(address);
+    arch::LIBUNWIND_STEPS.iter().any(|name| unwinder.exported(name).is_some())
+        || arch::linked_unwinders().iter().take(2).any(|&it| is_linked(it))
+}
+
 /// The addresses of nongnu libunwind's function that empties its caches, and of the pointer to the address space of
 /// the process, if an unwinder has both.
 pub(crate) fn caches(unwinder: &HostLibrary) -> Option<[usize; 2]> {

@@ -1,12 +1,17 @@
-//! What nongnu libunwind keeps of frames, by program counter. It never forgets that by itself: a throw through code
-//! at addresses where other code was before would take the frames of that one.
+//! What nongnu libunwind keeps.
 //!
-//! Source: `unw_flush_cache(3)`.
+//! Frames, by program counter. It never forgets them by itself: a throw through code at addresses where other code
+//! was before would take the frames of that one.
+//!
+//! And since 1.7 the address of `dl_iterate_phdr`, from its first use on. A program can set another function there
+//! (`unw_set_iterate_phdr_function`), which stays.
+//!
+//! Sources: `unw_flush_cache(3)`; libunwind `src/x86_64/Ginit.c`.
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::host::library::HostLibrary;
@@ -20,12 +25,27 @@ struct Caches {
     space: &'static AtomicPtr<c_void>,
 }
 
-/// Remembers an unwinder, if it is libunwind.
-pub(super) fn note(unwinder: &Arc<HostLibrary>) {
+/// Remembers an unwinder, if it is libunwind, and leads the function that it keeps from `real`, the C library's, to
+/// `walker`.
+pub(super) fn note(unwinder: &Arc<HostLibrary>, real: Option<usize>, walker: usize) {
+    let Some([flush, space]) = unwinders::caches(unwinder) else { return };
+    // SAFETY: libunwind's variable, a pointer, which is set before any code of it runs.
+    let start = unsafe { (*(space as *const AtomicUsize)).load(Ordering::Relaxed) };
+    /// More than there are before the pointer.
+    const WORDS: usize = 64;
+    for at in (start..start.saturating_add(WORDS.saturating_mul(8))).step_by(8) {
+        if !at.is_multiple_of(8) || !unwinder.has_code_at(at) {
+            break;
+        }
+        // SAFETY: a word of the address space, which is a variable of libunwind, in its memory.
+        let word = unsafe { &*(at as *const AtomicUsize) };
+        if Some(word.load(Ordering::Relaxed)) == real {
+            word.store(walker, Ordering::Relaxed);
+        }
+    }
     if CACHES.get().is_some() {
         return;
     }
-    let Some([flush, space]) = unwinders::caches(unwinder) else { return };
     std::mem::forget(unwinder.clone());
     // SAFETY: libunwind's function of this name has this type, and its variable is a pointer, which libunwind sets
     // once. Both stay, since the library is held forever.

@@ -30,7 +30,7 @@ use crate::host::library::HostLibrary;
 use crate::host::openings;
 use crate::host::phdr;
 use crate::host::process;
-use crate::host::unwinders::unwinders;
+use crate::host::unwinders::{has_steps, unwinders};
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Sealed;
 
@@ -111,16 +111,21 @@ fn search(loads: u64) -> Result<Vec<Arc<HostLibrary>>, Error> {
 /// Leads all unwinders of the process to images by their references, and returns those that have none.
 fn left() -> Result<Vec<Arc<HostLibrary>>, Error> {
     let unwinders = unwinders()?;
-    unwinders.iter().for_each(caches::note);
     let real = dl::global_symbol(c"dl_iterate_phdr");
     let mut is_led = try_collect(unwinders.iter().map(|_| false))?;
     process::alone(&mut || {
         for (unwinder, is_led) in unwinders.iter().zip(&mut is_led) {
             let walks = |now| walker::lead(now, got::is_plain(unwinder, now, real));
-            *is_led = got::change_references(unwinder, b"_dl_find_object", &finder::lead)
-                | got::change_references(unwinder, b"dl_iterate_phdr", &walks);
+            *is_led = got::change_references(unwinder, b"_dl_find_object", &finder::lead);
+            // What finds objects does not walk, unless a second unwinder is in the same object.
+            if !*is_led || has_steps(unwinder) {
+                *is_led |= got::change_references(unwinder, b"dl_iterate_phdr", &walks);
+            }
         }
     });
+    for unwinder in &unwinders {
+        caches::note(unwinder, real, walker::walker());
+    }
     let left = unwinders.into_iter().zip(is_led).filter(|(_, is_led)| !is_led);
     try_collect(left.map(|(unwinder, _)| unwinder))
 }

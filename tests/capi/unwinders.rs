@@ -81,6 +81,8 @@ impl Run<'_> {
         // In processes of their own: the first throw is another each time.
         self.alike("c", what);
         self.alike("bo", what);
+        // The unwinder has worked before the load.
+        assert_eq!(self.alike("tiopcb", what), said, "{what}");
     }
 }
 

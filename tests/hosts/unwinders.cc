@@ -121,6 +121,12 @@ static void call_throws(void *with) { static_cast<Throw *>(with)->throws(31); }
 int main(int argc, char **argv) {
     if (argc < 4) return 1;
     const char *way = argv[1];
+    // The unwinder is at work before anything is loaded.
+    if (argv[2][0] == 't') {
+        Unwinder unwinder;
+        walk(&unwinder);
+        try { throws_through(nullptr); } catch (const std::runtime_error &) {}
+    }
     Library *library = new Library(way, argv[3]);
     for (const char *step = argv[2]; *step; step++) {
         switch (*step) {

@@ -35,7 +35,7 @@ address_of!(set_register, "_Unwind_SetGR");
 address_of!(flush_cache, "_Ux86_64_flush_cache");
 address_of!(local_address_space, "_ULx86_64_local_addr_space");
 
-/// The addresses of functions of unwinders that this object can call.
+/// The addresses of functions of unwinders that this object can call: first those that [`LIBUNWIND_STEPS`] names.
 pub(crate) fn linked_unwinders() -> [usize; 4] {
     [local_step(), any_step(), llvm_step(), set_register()]
 }
