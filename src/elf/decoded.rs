@@ -24,7 +24,8 @@ use crate::arch::Machine;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{
-    check_room, require_memory_for_next, try_c_string, try_collect, try_collect_ok,
+    TryGrow, check_room, require_memory_for_next, try_c_string, try_collect, try_collect_ok,
+    try_vec,
 };
 use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{
@@ -186,16 +187,31 @@ impl Decoded {
         &self,
         memory: &impl ReadAt,
     ) -> Result<Vec<(Vaddr, Vaddr)>, Error> {
-        const MOVED: [u64; 8] =
-            [DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_VERSYM, DT_GNU_HASH];
+        /// Each has one entry, usually.
+        const MOVED: usize = 8;
+        let is_moved = |tag: u64| {
+            matches!(
+                tag,
+                DT_HASH
+                    | DT_PLTGOT
+                    | DT_STRTAB
+                    | DT_SYMTAB
+                    | DT_RELA
+                    | DT_JMPREL
+                    | DT_VERSYM
+                    | DT_GNU_HASH
+            )
+        };
         let section = memory.read(self.dynamic.clone()).unwrap_or(&[]);
         let tag = |entry: &[u8]| u64_at(entry, 0).unwrap_or(DT_NULL);
         let entries = section.chunks_exact(16).take_while(|entry| tag(entry) != DT_NULL);
         let moved = entries.zip((self.dynamic.start.0..).step_by(16)).filter_map(|(entry, at)| {
             let value = u64_at(entry, 8)?;
-            MOVED.contains(&tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
+            is_moved(tag(entry)).then_some((Vaddr(at).checked_add(8)?, Vaddr(value)))
         });
-        try_collect(moved)
+        let mut list = try_vec(MOVED)?;
+        list.try_extend(moved)?;
+        Ok(list)
     }
 
     /// Whether a `DT_NEEDED` entry `name` means this image, which its caller calls `own_name`.

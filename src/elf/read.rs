@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
 use std::ops::Range;
 
 use crate::base::addr::Vaddr;
@@ -40,10 +39,16 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*word))
 }
 
+/// The string at the start of `bytes`, up to its NUL.
+#[inline]
+pub(super) fn terminated(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(..memchr::memchr(0, bytes)?)
+}
+
 /// The NUL-terminated string at `offset` of a string table, without its NUL.
 pub(crate) fn string_at(strtab: &[u8], offset: u64) -> Option<&[u8]> {
     let tail = strtab.get(usize::try_from(offset).ok()?..)?;
-    CStr::from_bytes_until_nul(tail).ok().map(CStr::to_bytes)
+    terminated(tail)
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
-
 use goblin::elf::sym::{
     STB_GLOBAL, STB_GNU_UNIQUE, STB_WEAK, STT_COMMON, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
     STT_OBJECT, STT_SECTION, STT_TLS, STV_DEFAULT, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
@@ -16,6 +14,7 @@ use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
 
 use crate::base::addr::Vaddr;
 use crate::elf::gnu_hash::gnu_hash;
+use crate::elf::read::terminated;
 
 /// Size of one `Elf64_Sym`.
 pub(crate) const SYM_SIZE: u64 = 24;
@@ -163,7 +162,7 @@ impl<'a> SymbolName<'a> {
 
     /// The name at the start of `bytes`, up to its NUL.
     pub(super) fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
-        CStr::from_bytes_until_nul(bytes).ok().map(|name| SymbolName::new(name.to_bytes()))
+        terminated(bytes).map(SymbolName::new)
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {

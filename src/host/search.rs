@@ -328,7 +328,10 @@ fn origin(name: &str) -> Option<&[u8]> {
 }
 
 /// The `DT_NEEDED` entries of an image of this name, in order.
-pub(crate) fn needed_names(decoded: &Decoded, name: &str) -> Result<Vec<CString>, Error> {
+pub(crate) fn needed_names<'d>(
+    decoded: &'d Decoded,
+    name: &str,
+) -> Result<Vec<Cow<'d, CStr>>, Error> {
     let mut names = try_vec(decoded.needed.len())?;
     for (index, needed) in decoded.needed.iter().enumerate() {
         require_memory_for_next(index)?;
@@ -339,14 +342,14 @@ pub(crate) fn needed_names(decoded: &Decoded, name: &str) -> Result<Vec<CString>
 
 /// The name of a library that an image called `image` asks for, with `ld.so`'s dynamic string tokens
 /// replaced.
-pub(crate) fn expand_name(name: &CStr, image: &str) -> CString {
+pub(crate) fn expand_name<'n>(name: &'n CStr, image: &str) -> Cow<'n, CStr> {
     if !name.to_bytes().contains(&b'$') {
-        return name.to_owned();
+        return name.into();
     }
     let tokens = Tokens { origin: origin(image), system: &process_folders().system };
     let expanded = tokens.expand(name.to_bytes());
     let expanded = expanded.and_then(|expanded| CString::new(expanded).ok());
-    expanded.unwrap_or_else(|| name.to_owned())
+    expanded.map_or(name.into(), Cow::Owned)
 }
 
 /// What dynamic string tokens stand for.

@@ -180,7 +180,7 @@ impl Surroundings<'_> {
             if (self.is_in_memory)(name.to_bytes(), &shown)? {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
-                let needed = found.find(name, &path, Finder::System)?;
+                let needed = found.find(name.into_owned(), &path, Finder::System)?;
                 all_needed.try_extend(needed)?;
             }
         }

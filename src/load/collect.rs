@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, OsStr};
@@ -190,7 +191,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                     continue;
                 }
                 require_memory()?;
-                match self.open_needed(name, supplies.remove(name), index) {
+                match self.open_needed(name, supplies.remove(&**name), index) {
                     Ok(opened) => *provider = Some(opened),
                     Err(refusal) if is_optional(at) && refusal.is_of(name) => {}
                     Err(NotFound::Missing(reason)) => {
@@ -340,7 +341,7 @@ impl<'s, 'd> Collector<'s, 'd> {
     /// group's images. Returns how it opens the others.
     fn add_members(
         &mut self,
-        needed: &[CString],
+        needed: &[Cow<'_, CStr>],
         index: usize,
         providers: &mut [Option<Provider>],
     ) -> Result<HashMap<CString, Supply>, Error> {
@@ -352,12 +353,12 @@ impl<'s, 'd> Collector<'s, 'd> {
         let mut names = try_vec(count)?;
         for (name, _) in to_open {
             require_memory()?;
-            names.push(name.clone());
+            names.push(name.clone().into_owned());
         }
         let path = member(&self.parsed, index).search_path.clone();
         let supplies = self.supplies(names, &path, providers)?;
         for (name, provider) in needed.iter().zip(providers) {
-            let Some(Supply::Member(file)) = supplies.get(name) else { continue };
+            let Some(Supply::Member(file)) = supplies.get(&**name) else { continue };
             // It may have become a member by now, under another name.
             *provider = self.find_needed(name, index)?;
             if provider.is_none() {

@@ -249,7 +249,7 @@ impl Mapping<Open> {
     /// Names the memory, if there is a name.
     pub(super) fn set_name(&self, name: Option<&str>) {
         if let Some(name) = name {
-            self.memory.set_name(&format!("memdl:{name}"));
+            self.memory.set_name(format_args!("memdl:{name}"));
         }
     }
 

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -393,13 +394,13 @@ impl Reservation {
     }
 
     /// Names the memory in `/proc/self/maps`, if the kernel supports names.
-    pub(crate) fn set_name(&self, name: &str) {
+    pub(crate) fn set_name(&self, name: fmt::Arguments<'_>) {
         /// The kernel does not support names.
         static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
         if UNSUPPORTED.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(name) = CString::new(printable(name)) else { return };
+        let Ok(name) = CString::new(printable(&name.to_string())) else { return };
         let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
         // SAFETY: the range is this reservation's, and the name a C string, which the kernel copies.
         // A kernel without the feature returns EINVAL; a name is only a convenience.
