@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use goblin::elf64::dynamic::{
     DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, DT_VERDEF, DT_VERNEED,
@@ -52,6 +52,20 @@ pub(crate) struct SymbolLayout {
 enum HashRange {
     Gnu(Range<Vaddr>),
     Sysv(Range<Vaddr>),
+}
+
+impl HashRange {
+    /// The table, read from `memory`; `None` if it lies outside, `Some(None)` if it contradicts itself.
+    fn table<'a>(&self, memory: &'a impl ReadAt) -> Option<Option<HashTable<'a>>> {
+        Some(match self {
+            HashRange::Gnu(range) => {
+                GnuHashTable::parse(memory.read(range.clone())?).map(HashTable::Gnu)
+            }
+            HashRange::Sysv(range) => {
+                SysvHashTable::parse(memory.read(range.clone())?).map(HashTable::Sysv)
+            }
+        })
+    }
 }
 
 impl SymbolLayout {
@@ -203,24 +217,39 @@ impl SymbolLayout {
 
     fn count_hashed(&self, memory: &impl ReadAt) -> Result<u32, Error> {
         let malformed = |what: &'static str, tag| Error::malformed(what, Place::Dynamic(tag));
-        let table = SymbolTable::over(self, memory)
+        let Some(hash) = &self.hash else { return Ok(0) };
+        let table = hash
+            .table(memory)
             .ok_or_else(|| malformed("symbol tables lie outside the image", DT_SYMTAB))?;
-        match (&self.hash, table.hash) {
-            (None, _) => Ok(0),
-            (Some(_), Some(hash)) => Ok(hash.symbol_count()),
-            (Some(HashRange::Gnu(_)), None) => Err(malformed(CONTRADICTORY_HASH, DT_GNU_HASH)),
-            (Some(HashRange::Sysv(_)), None) => Err(malformed(CONTRADICTORY_HASH, DT_HASH)),
+        match (hash, table) {
+            (_, Some(table)) => Ok(table.symbol_count()),
+            (HashRange::Gnu(_), None) => Err(malformed(CONTRADICTORY_HASH, DT_GNU_HASH)),
+            (HashRange::Sysv(_), None) => Err(malformed(CONTRADICTORY_HASH, DT_HASH)),
         }
     }
 }
 
-/// A library's symbols, seen in some memory.
-pub(crate) struct SymbolTable<'a> {
+/// The tables of a library's symbols, found in some memory. Threads can share them.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<'a> {
     layout: &'a SymbolLayout,
     pub(super) symtab: &'a [u8],
     strtab: &'a [u8],
     versym: Option<&'a [u8]>,
     pub(super) hash: Option<HashTable<'a>>,
+}
+
+impl<'a> Tables<'a> {
+    /// A view of them, with a budget of its own.
+    #[inline]
+    pub(crate) fn view(&self) -> SymbolTable<'a> {
+        SymbolTable { tables: *self, work: Cell::new(0) }
+    }
+}
+
+/// A library's symbols, seen in some memory.
+pub(crate) struct SymbolTable<'a> {
+    tables: Tables<'a>,
     /// Bytes compared and links followed; see [`SymbolTable::check_work`].
     work: Cell<u64>,
 }
@@ -242,6 +271,15 @@ impl HashTable<'_> {
     }
 }
 
+impl<'a> Deref for SymbolTable<'a> {
+    type Target = Tables<'a>;
+
+    #[inline]
+    fn deref(&self) -> &Tables<'a> {
+        &self.tables
+    }
+}
+
 impl<'a> SymbolTable<'a> {
     /// The tables of `layout`, read from `memory`.
     pub(crate) fn over(
@@ -250,31 +288,20 @@ impl<'a> SymbolTable<'a> {
     ) -> Option<SymbolTable<'a>> {
         let hash = match &layout.hash {
             None => None,
-            Some(HashRange::Gnu(range)) => {
-                GnuHashTable::parse(memory.read(range.clone())?).map(HashTable::Gnu)
-            }
-            Some(HashRange::Sysv(range)) => {
-                SysvHashTable::parse(memory.read(range.clone())?).map(HashTable::Sysv)
-            }
+            Some(hash) => hash.table(memory)?,
         };
         let versym = match &layout.versym {
             Some(range) => Some(memory.read(range.clone())?),
             None => None,
         };
-        Some(SymbolTable {
+        let tables = Tables {
             layout,
             symtab: memory.read(layout.symtab.clone())?,
             strtab: memory.read(layout.strtab.clone())?,
             versym,
             hash,
-            work: Cell::new(0),
-        })
-    }
-
-    /// The same view, with a budget of its own.
-    #[inline]
-    pub(crate) fn anew(&self) -> SymbolTable<'a> {
-        SymbolTable { work: Cell::new(0), ..*self }
+        };
+        Some(tables.view())
     }
 
     /// Fails if this view has compared and read more than the table of any linker can need for one
@@ -537,6 +564,6 @@ mod tests {
         table.check_work().unwrap();
         table.add_work(1 << 20);
         assert!(matches!(table.check_work(), Err(Error::Limit { .. })));
-        table.anew().check_work().unwrap();
+        table.view().check_work().unwrap();
     }
 }

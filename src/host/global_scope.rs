@@ -27,7 +27,7 @@ use crate::host::opened::{
     GlobalVisibility, OpenedLibraries, OpenedLibrary, opened, opened_defining, startup_names,
 };
 use crate::host::process;
-use crate::host::startup_set::startup_set;
+use crate::host::startup_set::startup_tables;
 
 /// The host's global scope, as `dlsym(RTLD_DEFAULT, ..)` searches it for the executable.
 pub(crate) struct GlobalScope {
@@ -68,8 +68,9 @@ pub(crate) struct GlobalSymbol {
 impl GlobalScope {
     /// The scope as it is now.
     pub(crate) fn new() -> Result<GlobalScope, Error> {
-        let startup =
-            try_collect(startup_set().iter().map(|library| (&**library, library.table())))?;
+        let startup = try_collect(
+            startup_tables().iter().map(|(library, tables)| (*library, tables.view())),
+        )?;
         Ok(GlobalScope {
             startup,
             startup_names: OnceCell::new(),

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_collect, try_vec};
+use crate::elf::symbol_table::Tables;
 use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
 use crate::host::phdr::{self, PhdrEntry};
@@ -24,6 +25,9 @@ use crate::host::phdr::{self, PhdrEntry};
 pub(crate) fn set_up() -> Result<(), Error> {
     if START.get().is_none() {
         let _ = START.set(Start::find()?);
+    }
+    if TABLES.get().is_none() {
+        let _ = TABLES.set(find_tables()?);
     }
     Handle::global_scope();
     Ok(())
@@ -42,6 +46,15 @@ pub(super) fn startup_set() -> &'static [Arc<HostLibrary>] {
     &start().set
 }
 
+/// The same, with the symbol tables of each.
+pub(super) fn startup_tables() -> &'static [WithTables] {
+    TABLES.get_or_init(|| find_tables().unwrap_or_default())
+}
+
+fn find_tables() -> Result<Vec<WithTables>, Error> {
+    try_collect(startup_set().iter().map(|library| (&**library, *library.table())))
+}
+
 /// Whether `ld.so` has loaded no library since the process started.
 pub(super) fn is_alone() -> bool {
     start().alone_at == Some(phdr::loads())
@@ -53,6 +66,10 @@ fn start() -> &'static Start {
 }
 
 static START: OnceLock<Start> = OnceLock::new();
+static TABLES: OnceLock<Vec<WithTables>> = OnceLock::new();
+
+/// A library of the set, with its symbol tables, which every load searches.
+type WithTables = (&'static HostLibrary, Tables<'static>);
 
 impl Start {
     fn find() -> Result<Start, Error> {

@@ -25,7 +25,7 @@ use crate::elf::decoded::Decoded;
 use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::Sym;
-use crate::elf::symbol_table::SymbolTable;
+use crate::elf::symbol_table::{SymbolTable, Tables};
 use crate::host::collectors::Roots;
 use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
@@ -120,13 +120,7 @@ pub(crate) type CallBinder =
     dyn Fn(&LoadGroup, usize, u32) -> Result<(usize, Vec<Dependency>), Error> + Send + Sync;
 
 /// The symbol table of a loaded image, located once.
-pub(crate) struct KeptTable(SymbolTable<'static>);
-
-// SAFETY: a view is shared slices and a counter. The counter of this one is never used, since only
-// `anew` is called on it.
-unsafe impl Send for KeptTable {}
-// SAFETY: as above.
-unsafe impl Sync for KeptTable {}
+pub(crate) struct KeptTable(Tables<'static>);
 
 impl KeptTable {
     /// The table of the image that `mapping` holds.
@@ -137,11 +131,11 @@ impl KeptTable {
         decoded: &Arc<Decoded>,
         mapping: &Mapping<Sealed>,
     ) -> Result<KeptTable, Error> {
-        let table = decoded.symbols_in(mapping)?;
+        let tables: Tables<'_> = *decoded.symbols_in(mapping)?;
         // SAFETY: the slices are of the image's memory and the layout is in the `Arc`: neither moves
         // when their owners do, and the caller promises that both outlive the table.
-        let table = unsafe { std::mem::transmute::<SymbolTable<'_>, SymbolTable<'static>>(table) };
-        Ok(KeptTable(table))
+        let tables = unsafe { std::mem::transmute::<Tables<'_>, Tables<'static>>(tables) };
+        Ok(KeptTable(tables))
     }
 }
 
@@ -475,7 +469,7 @@ impl LoadedImage {
     }
 
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {
-        self.table.0.anew()
+        self.table.0.view()
     }
 
     /// The value of a symbol of this image.
