@@ -121,24 +121,34 @@ fn map_and_relocate(
                 .map_err(|error| error.in_image(&member.name))?,
         );
     }
-    let placements = try_collect(mapped.iter().map(MappedMember::placement))?;
-
-    let mut ifuncs = try_vec(count)?;
+    // Usually there is one, which needs no list.
+    let (one, all);
+    let placements = match &mapped[..] {
+        [only] => {
+            one = only.placement();
+            std::slice::from_ref(&one)
+        }
+        _ => {
+            all = try_collect(mapped.iter().map(MappedMember::placement))?;
+            &all[..]
+        }
+    };
     for (index, member) in mapped.iter_mut().enumerate() {
-        let words = member.relocate(index, &placements);
-        ifuncs.push(words.map_err(|error| error.in_image(&member.prepared.name))?);
+        let words = member.relocate(index, placements);
+        member.ifuncs = words.map_err(|error| error.in_image(&member.prepared.name))?;
     }
     // Resolvers are code of the images: all that they can reach must be relocated first.
-    if ifuncs.iter().any(|words| !words.is_empty()) {
+    if mapped.iter().any(|member| !member.ifuncs.is_empty()) {
         for member in &mut mapped {
             let prepared = member.prepared;
             let protected = member.mapping.protect(prepared.memory_name());
             protected.map_err(|error| error.in_image(&prepared.name))?;
         }
-    }
-    for &index in &prepared.init_order {
-        for word in members::member(&ifuncs, index) {
-            resolve_ifunc(&mut mapped, index, word, may_run)?;
+        for &index in &prepared.init_order {
+            let words = std::mem::take(&mut members::member_mut(&mut mapped, index).ifuncs);
+            for word in &words {
+                resolve_ifunc(&mut mapped, index, word, may_run)?;
+            }
         }
     }
 
@@ -167,6 +177,8 @@ struct MappedMember<'p, 'd> {
     tls: Option<TlsModule>,
     /// The image runs in the buffer that its file was received into.
     is_received: bool,
+    /// The words that IFUNC resolvers fill, until they have.
+    ifuncs: Vec<IfuncWord>,
     mapping: Mapping<Open>,
 }
 
@@ -202,7 +214,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
         let plt = prepared.lazy.then(|| Plt::new(index));
-        Ok(MappedMember { prepared, plt, tls, is_received, mapping })
+        Ok(MappedMember { prepared, plt, tls, is_received, ifuncs: Vec::new(), mapping })
     }
 
     fn placement(&self) -> Placement {
