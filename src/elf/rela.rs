@@ -41,9 +41,21 @@ impl Rela {
         })
     }
 
+    /// Whether all entries of the table have this type and name no symbol. Usually long runs of a table do.
+    #[inline]
+    pub(crate) fn all_are(table: &[u8], r_type: u32) -> bool {
+        let differing = table.as_chunks::<{ RELA_SIZE as usize }>().0.iter().map(|entry| {
+            let r_info =
+                entry.as_chunks::<8>().0.get(1).map_or(0, |word| u64::from_le_bytes(*word));
+            r_info ^ u64::from(r_type)
+        });
+        // Without a branch for each entry.
+        differing.fold(0, |all, one| all | one) == 0
+    }
+
     /// As an entry of a table.
     pub(crate) fn to_bytes(self) -> [u8; RELA_SIZE as usize] {
-        let r_info = u64::from(self.symbol) << 32 | u64::from(self.r_type);
+        let r_info = Rela::info(self.symbol, self.r_type);
         let mut entry = [0; RELA_SIZE as usize];
         let words = [self.r_offset.0, r_info, self.r_addend as u64];
         for (bytes, word) in entry.as_chunks_mut().0.iter_mut().zip(words) {
@@ -52,6 +64,13 @@ impl Rela {
         entry
     }
 
+    /// `r_info`, of which the symbol is the upper half.
+    #[inline]
+    pub(crate) fn info(symbol: u32, r_type: u32) -> u64 {
+        u64::from(symbol) << 32 | u64::from(r_type)
+    }
+
+    #[inline]
     pub(crate) fn new(r_offset: Vaddr, r_info: u64, r_addend: i64) -> Rela {
         Rela { r_offset, symbol: (r_info >> 32) as u32, r_type: r_info as u32, r_addend }
     }

@@ -79,11 +79,16 @@ pub(crate) struct IfuncWord {
     pub r_addend: i64,
 }
 
+/// The bit of a kind, of which there are fewer than 32.
+#[inline]
+fn bit(kind: RelocKind) -> u32 {
+    1u32.wrapping_shl(kind as u32)
+}
+
 #[cold]
-fn misplaced(rela: &Rela, machine: &Machine) -> Box<Error> {
-    let what =
-        format!("{} applies to memory that is not writable", (machine.reloc_name)(rela.r_type));
-    Box::new(Error::malformed(what, Place::Relocation(rela.r_offset)))
+fn misplaced(r_type: u32, r_offset: Vaddr, machine: &Machine) -> Box<Error> {
+    let what = format!("{} applies to memory that is not writable", (machine.reloc_name)(r_type));
+    Box::new(Error::malformed(what, Place::Relocation(r_offset)))
 }
 
 /// Stores the relocations of an image, in one instance of its group.
@@ -110,14 +115,15 @@ impl Applier<'_> {
     ) -> Result<Vec<IfuncWord>, Error> {
         self.apply_relr(self.relocations.relr_words(tables), memory)?;
         let mut ifuncs = Vec::new();
+        let (load_bias, plain) = (self.load_bias(), self.plain_kinds());
         self.relocations.visit(tables, |entries| {
             for rela in Rela::entries(entries) {
                 // Most relocations are relative, and need nothing but the entry.
                 if rela.r_type == self.machine.relative {
-                    self.apply_relative(&rela, memory)?;
+                    self.apply_relative(&rela, load_bias, memory)?;
                 } else {
                     let kind = checked_kind(&rela, self.machine)?;
-                    self.apply(kind, &rela, memory, &mut ifuncs)?;
+                    self.apply(kind, &rela, plain, memory, &mut ifuncs)?;
                 }
             }
             Ok(())
@@ -134,13 +140,14 @@ impl Applier<'_> {
         mut rest: impl FnMut(Rela, u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.apply_relr(self.relocations.relr_words(tables), memory)?;
+        let (load_bias, plain) = (self.load_bias(), self.plain_kinds());
         self.relocations.visit(tables, |entries| {
             for rela in Rela::entries(entries) {
                 let kind = checked_kind(&rela, self.machine)?;
                 if kind == RelocKind::Relative {
-                    self.apply_relative(&rela, memory)?;
+                    self.apply_relative(&rela, load_bias, memory)?;
                 } else if self.is_common(kind, &rela)? {
-                    self.apply(kind, &rela, memory, &mut Vec::new())?;
+                    self.apply(kind, &rela, plain, memory, &mut Vec::new())?;
                 } else {
                     rest(rela, kind.stored_len())?;
                 }
@@ -156,8 +163,9 @@ impl Applier<'_> {
         memory: &mut impl WritableMemory,
     ) -> Result<Vec<IfuncWord>, Error> {
         let mut ifuncs = Vec::new();
+        let plain = self.plain_kinds();
         let done = rest.iter().try_for_each(|rela| {
-            self.apply(checked_kind(rela, self.machine)?, rela, memory, &mut ifuncs)
+            self.apply(checked_kind(rela, self.machine)?, rela, plain, memory, &mut ifuncs)
         });
         done.map_err(|error| *error)?;
         Ok(ifuncs)
@@ -207,11 +215,27 @@ impl Applier<'_> {
     }
 
     #[inline]
-    fn apply_relative(&self, rela: &Rela, memory: &mut impl WritableMemory) -> Done<()> {
+    fn apply_relative(
+        &self,
+        rela: &Rela,
+        load_bias: LoadBias,
+        memory: &mut impl WritableMemory,
+    ) -> Done<()> {
         let address = Vaddr(rela.r_addend as u64);
         memory
-            .store_address(rela.r_offset, address, self.member, self.load_bias())
-            .ok_or_else(|| misplaced(rela, self.machine))
+            .store_address(rela.r_offset, address, self.member, load_bias)
+            .ok_or_else(|| self.misplaced(rela))
+    }
+
+    /// The kinds that store a symbol's address in a word, as bits.
+    fn plain_kinds(&self) -> u32 {
+        let calls_differ = self.bound.lazy_calls || !self.bound.calls.is_empty();
+        let calls = if calls_differ { 0 } else { bit(RelocKind::JumpSlot) };
+        bit(RelocKind::Absolute) | bit(RelocKind::GlobDat) | calls
+    }
+
+    fn misplaced(&self, rela: &Rela) -> Box<Error> {
+        misplaced(rela.r_type, rela.r_offset, self.machine)
     }
 
     /// Whether the value differs between instances by a load bias only.
@@ -231,15 +255,14 @@ impl Applier<'_> {
         &self,
         kind: RelocKind,
         rela: &Rela,
+        plain: u32,
         memory: &mut impl WritableMemory,
         ifuncs: &mut Vec<IfuncWord>,
     ) -> Done<()> {
         // Most others store a symbol's address in a word.
-        let Bound { symbols, calls, lazy_calls, .. } = self.bound;
-        let calls_differ = *lazy_calls || !calls.is_empty();
-        let is_plain = kind.is_plain() && !(kind == RelocKind::JumpSlot && calls_differ);
+        let is_plain = plain & bit(kind) != 0;
         let addend = if kind == RelocKind::Absolute { rela.r_addend } else { 0 };
-        let stored = match symbols.get(rela.symbol as usize) {
+        let stored = match self.bound.symbols.get(rela.symbol as usize) {
             Some(&Some(Target::Address(address))) if is_plain => {
                 let value = (address as u64).wrapping_add_signed(addend);
                 memory.store(rela.r_offset, value.to_le_bytes())
@@ -249,12 +272,30 @@ impl Applier<'_> {
                 let load_bias = self.placement(member).load_bias;
                 memory.store_address(rela.r_offset, address, member, load_bias)
             }
-            _ => return self.apply_any(kind, rela, memory, ifuncs),
+            _ => {
+                let Rela { r_offset, symbol, r_type, r_addend } = *rela;
+                let r_info = Rela::info(symbol, r_type);
+                return self.apply_parts(kind, r_offset, r_info, r_addend, memory, ifuncs);
+            }
         };
-        stored.ok_or_else(|| misplaced(rela, self.machine))
+        stored.ok_or_else(|| self.misplaced(rela))
     }
 
+    /// As [`Applier::apply_any`]. Takes the entry in parts, so that those that the usual path handles stay in
+    /// registers.
     #[inline(never)]
+    fn apply_parts(
+        &self,
+        kind: RelocKind,
+        r_offset: Vaddr,
+        r_info: u64,
+        r_addend: i64,
+        memory: &mut impl WritableMemory,
+        ifuncs: &mut Vec<IfuncWord>,
+    ) -> Done<()> {
+        self.apply_any(kind, &Rela::new(r_offset, r_info, r_addend), memory, ifuncs)
+    }
+
     fn apply_any(
         &self,
         kind: RelocKind,
@@ -265,7 +306,7 @@ impl Applier<'_> {
         let place = rela.r_offset;
         if kind == RelocKind::JumpSlot && self.bound.lazy_calls {
             // The word leads to the second half of the PLT entry, which calls the lazy binder.
-            return self.relocate_word(place, memory).ok_or_else(|| misplaced(rela, self.machine));
+            return self.relocate_word(place, memory).ok_or_else(|| self.misplaced(rela));
         }
         let target = self.target(kind, rela)?;
         let mut no_room = None;
@@ -323,7 +364,7 @@ impl Applier<'_> {
         if let Some(error) = no_room {
             return Err(error.into());
         }
-        stored.ok_or_else(|| misplaced(rela, self.machine))
+        stored.ok_or_else(|| self.misplaced(rela))
     }
 
     /// Stores a relocation of a thread-local; `None` where the memory is not writable.
@@ -362,7 +403,7 @@ impl Applier<'_> {
                 let words = u128::from(argument) << 64 | resolver as u128;
                 memory.store(place, words.to_le_bytes())
             }
-            _ => return Err(no_kind(rela, self.machine)),
+            _ => return Err(no_kind(rela.r_type, rela.r_offset, self.machine)),
         })
     }
 

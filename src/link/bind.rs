@@ -20,7 +20,7 @@ use crate::base::fallible::{TryGrow, lossy, require_memory, try_copy, try_lossy,
 use crate::base::members;
 use crate::elf::lookup::{PlainDefinitions, TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
-use crate::elf::rela::Rela;
+use crate::elf::rela::{RELA_SIZE, Rela};
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
@@ -90,31 +90,38 @@ pub(crate) fn bind(
     lazy_calls: bool,
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
+    /// Relocations that are looked at together first.
+    const BLOCK: usize = 16 * RELA_SIZE as usize;
     let symbolic = image.decoded.symbolic;
     let binder = Binder::new(machine, symbolic, member, name, scope);
     let table = binder.table;
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;
     let mut own = None;
     image.decoded.relocations.visit(image, |entries| {
-        for rela in Rela::entries(entries) {
+        for block in entries.chunks(BLOCK) {
             // Most bind nothing.
-            if rela.r_type == machine.relative && rela.symbol == 0 {
+            if Rela::all_are(block, machine.relative) {
                 continue;
             }
-            let kind = checked_kind(&rela, machine)?;
-            // Most others are bound already, or to the image's own definition.
-            if kind.is_plain()
-                && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
-            {
-                if symbol.is_none() {
-                    let own = own.get_or_insert_with(|| binder.own_definitions()).as_ref();
-                    *symbol = own.and_then(|own| own.get(rela.symbol));
-                }
-                if symbol.is_some() {
+            for rela in Rela::entries(block) {
+                if rela.r_type == machine.relative && rela.symbol == 0 {
                     continue;
                 }
+                let kind = checked_kind(&rela, machine)?;
+                // Most others are bound already, or to the image's own definition.
+                if kind.is_plain()
+                    && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
+                {
+                    if symbol.is_none() {
+                        let own = own.get_or_insert_with(|| binder.own_definitions()).as_ref();
+                        *symbol = own.and_then(|own| own.get(rela.symbol));
+                    }
+                    if symbol.is_some() {
+                        continue;
+                    }
+                }
+                binder.bind(kind, &rela, &mut bound, outcome)?;
             }
-            binder.bind(kind, &rela, &mut bound, outcome)?;
         }
         Ok(())
     })?;

@@ -128,16 +128,15 @@ pub(super) type Done<T> = Result<T, Box<Error>>;
 #[inline]
 pub(super) fn checked_kind(rela: &Rela, machine: &Machine) -> Done<RelocKind> {
     match machine.reloc_kind(rela.r_type) {
-        None | Some(RelocKind::Copy) => Err(no_kind(rela, machine)),
+        None | Some(RelocKind::Copy) => Err(no_kind(rela.r_type, rela.r_offset, machine)),
         Some(kind) => Ok(kind),
     }
 }
 
 #[cold]
-pub(super) fn no_kind(rela: &Rela, machine: &Machine) -> Box<Error> {
-    let Rela { r_type, r_offset, .. } = rela;
-    let name = (machine.reloc_name)(*r_type);
-    Box::new(Error::unsupported(match machine.reloc_kind(*r_type) {
+pub(super) fn no_kind(r_type: u32, r_offset: Vaddr, machine: &Machine) -> Box<Error> {
+    let name = (machine.reloc_name)(r_type);
+    Box::new(Error::unsupported(match machine.reloc_kind(r_type) {
         None => {
             format!("relocation type {r_type} ({name}) at {r_offset} is not a dynamic relocation")
         }
