@@ -18,7 +18,7 @@ pub(crate) use machine::{Machine, machine_name};
 pub(crate) use reloc_kind::RelocKind;
 #[cfg(target_arch = "x86_64")]
 #[cfg_attr(
-    feature = "capi",
+    not(feature = "exported-debug-symbols"),
     allow(unused_imports, reason = "`build.rs` writes that function")
 )]
 pub(crate) use x86_64::return_instruction;

@@ -388,7 +388,9 @@ fn two_versions_in_one_program() {
     let folder = folder().join("copies");
     let other = folder.join("memdl");
     fs::create_dir_all(&other).unwrap();
-    let _ = std::os::unix::fs::symlink(repository("src"), other.join("src"));
+    for name in ["src", "build.rs"] {
+        let _ = std::os::unix::fs::symlink(repository(name), other.join(name));
+    }
     let manifest = fs::read_to_string(repository("Cargo.toml")).unwrap();
     let ours = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
     assert!(manifest.contains(&ours));

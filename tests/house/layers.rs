@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("memory", "base elf"),
     ("host", "base arch elf memory"),
     ("tls", "base arch elf memory host"),
-    ("debug", "base arch elf memory"),
+    ("debug", "base arch elf memory host"),
     ("unwind", "base arch elf memory host"),
     ("profile", "base arch elf memory debug"),
     ("images", "base arch elf memory host tls debug unwind profile"),

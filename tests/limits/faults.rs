@@ -141,12 +141,15 @@ struct Image {
     bytes: Vec<u8>,
     /// What it needs.
     dependency: Option<Arc<[u8]>>,
+    /// Its instances share pages.
+    shares: bool,
 }
 
 impl Image {
     fn new(name: &'static str, source: &str, flags: &[&str]) -> Image {
         let bytes = fs::read(build("gcc", source, flags)).unwrap();
-        Image { name, bytes, dependency: None }
+        let shares = flags.iter().any(|flag| flag.starts_with("-DLARGE"));
+        Image { name, bytes, dependency: None, shares }
     }
 
     fn loader(&self, debug: Debug) -> Loader {
@@ -332,7 +335,8 @@ fn sweep(image: &Image) {
     }
     let before = State::now();
     let mut faults = 0;
-    for (what, operation) in OPERATIONS {
+    for (name, operation) in OPERATIONS {
+        let what = name;
         let mut calls = 0;
         for first in 1.. {
             let mut is_reached = false;
@@ -354,8 +358,9 @@ fn sweep(image: &Image) {
         let what = format!("{}: {what}: without advice", image.name);
         let (result, _) = fault(image, *operation, plan, &before, &what);
         result.unwrap_or_else(|error| panic!("{what}: {error}"));
-        // Changes of memory: each operation has some.
-        assert!(calls > 1, "{what}: no call was counted");
+        // Changes of memory: each operation has some. An image that shares no pages needs none to be seen.
+        let needs_none = *name == "set_debug" && !image.shares;
+        assert!(needs_none || calls > 1, "{what}: no call was counted");
     }
     println!("{}: {faults} faults", image.name);
 }

@@ -6,13 +6,19 @@ pub(crate) const BREAKPOINT: u8 = 0xcc;
 
 /// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro, because
 /// `global_asm!` takes literals only.
-#[cfg_attr(feature = "capi", allow(unused_macros, reason = "`build.rs` writes that function"))]
+#[cfg_attr(
+    not(feature = "exported-debug-symbols"),
+    allow(unused_macros, reason = "`build.rs` writes that function")
+)]
 macro_rules! return_instruction {
     () => {
         "ret"
     };
 }
-#[cfg_attr(feature = "capi", allow(unused_imports, reason = "as above"))]
+#[cfg_attr(
+    not(feature = "exported-debug-symbols"),
+    allow(unused_imports, reason = "as above")
+)]
 pub(crate) use return_instruction;
 
 /// The instruction that jumps to a function, and changes neither the stack nor the arguments.
