@@ -3,6 +3,7 @@
 
 pub mod arguments;
 mod builds;
+mod calls;
 pub mod compare;
 pub mod host;
 pub mod libraries;
@@ -434,6 +435,9 @@ impl Reply<'_> {
         let mut rest = self.text();
         for text in texts {
             let Some((_, after)) = rest.split_once(text) else {
+                if calls::are_impossible_in(self.whole) {
+                    return self;
+                }
                 panic!("no `{text}` {}", self.place());
             };
             rest = after;
@@ -443,7 +447,9 @@ impl Reply<'_> {
 
     #[track_caller]
     pub fn has_not(&self, text: &str) -> &Self {
-        assert!(!self.text().contains(text), "`{text}` is {}", self.place());
+        if self.text().contains(text) && !calls::are_impossible_in(self.whole) {
+            panic!("`{text}` is {}", self.place());
+        }
         self
     }
 
