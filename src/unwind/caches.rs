@@ -23,6 +23,8 @@ static CACHES: OnceLock<Caches> = OnceLock::new();
 struct Caches {
     flush: unsafe extern "C" fn(*mut c_void, usize, usize),
     space: &'static AtomicPtr<c_void>,
+    /// Both are its.
+    _held: Arc<HostLibrary>,
 }
 
 /// Remembers an unwinder, if it is libunwind, and leads the function that it keeps from `real`, the C library's, to
@@ -46,7 +48,6 @@ pub(super) fn note(unwinder: &Arc<HostLibrary>, real: Option<usize>, walker: usi
     if CACHES.get().is_some() {
         return;
     }
-    std::mem::forget(unwinder.clone());
     // SAFETY: libunwind's function of this name has this type, and its variable is a pointer, which libunwind sets
     // once. Both stay, since the library is held forever.
     let caches = unsafe {
@@ -55,6 +56,7 @@ pub(super) fn note(unwinder: &Arc<HostLibrary>, real: Option<usize>, walker: usi
                 flush,
             ),
             space: &*(space as *const AtomicPtr<c_void>),
+            _held: unwinder.clone(),
         }
     };
     let _ = CACHES.set(caches);

@@ -38,8 +38,8 @@ use crate::memory::stage::Sealed;
 static SEARCHED: AtomicU64 = AtomicU64::new(0);
 /// An unwinder was found that needs [`BySection`], or that cannot be served.
 static IS_ANY_LEFT: AtomicBool = AtomicBool::new(false);
-/// The first that was found.
-static BY_SECTION: OnceLock<BySection> = OnceLock::new();
+/// The first that was found, and the library that it is in.
+static BY_SECTION: OnceLock<(BySection, Arc<HostLibrary>)> = OnceLock::new();
 
 type OfSection = unsafe extern "C" fn(*const c_void);
 
@@ -99,8 +99,7 @@ fn search(loads: u64) -> Result<Vec<Arc<HostLibrary>>, Error> {
     IS_ANY_LEFT.store(!left.is_empty(), Ordering::Release);
     let is_told = |unwinder: &Arc<HostLibrary>| {
         BySection::of(unwinder).is_some_and(|functions| {
-            std::mem::forget(unwinder.clone());
-            *BY_SECTION.get_or_init(|| functions) == functions
+            BY_SECTION.get_or_init(|| (functions, unwinder.clone())).0 == functions
         })
     };
     let left = try_collect(left.into_iter().filter(|unwinder| !is_told(unwinder)))?;
@@ -161,7 +160,7 @@ fn tell(decoded: &Decoded, mapping: &Mapping<Sealed>) -> Result<Option<Section>,
     let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, mapping));
     let section = eh_frame.filter(|eh_frame| eh_frame.terminated).and_then(|eh_frame| {
         let begin = mapping.load_bias().apply(eh_frame.range.start);
-        Some(Section { begin, of: BY_SECTION.get()? })
+        Some(Section { begin, of: &BY_SECTION.get()?.0 })
     });
     if let Some(section) = &section {
         // `locate` walked the section up to its terminator, inside mapped memory that outlives the registration

@@ -177,6 +177,11 @@ fn an_unwinder_that_is_opened_later_finds_the_images_that_are_there() {
             assert!(said.starts_with("later: 7 frames\n"), "{unwinder}: {said}");
         }
     }
+    // Nothing is leaked that way.
+    let host = &host("g++", "a", &["-fsanitize=address"]);
+    let unwinder = nongnu();
+    let run = Run { host, library, preloaded: "", others: &[unwinder.as_ref()] };
+    assert!(run.alike("lbio", "sanitized").ends_with("out: shared\nexit status: 0"));
 }
 
 /// libunwind keeps what it has found by program counter. With `dlopen`, throws end the process here.
