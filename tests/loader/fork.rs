@@ -133,6 +133,7 @@ fn a_child_notes_functions_for_the_exit_whatever_threads_of_its_parent_were_noti
         let load = || match keeps {
             // SAFETY: a library of `testlibs/`.
             true => {
+                // SAFETY: a library of `testlibs/`.
                 kept.lock().unwrap().push(unsafe { memdl::Loader::new().load(&bytes) }.unwrap())
             }
             false => assert!(loads()),

@@ -71,7 +71,7 @@ impl Python {
     }
 
     fn loader() -> Loader {
-        Loader::new().name(&Python::name()).system_libraries(true)
+        Loader::new().name(Python::name()).system_libraries(true)
     }
 
     /// Starts the interpreter; the calling thread has its lock.
