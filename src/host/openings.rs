@@ -3,7 +3,8 @@
 //! The C library's `dlopen` and its own openings call `ld.so` through a word of `_rtld_global_ro`, with the caller as
 //! an argument. That word is changed to [`open`], which passes the call on. The structure is private. It has the
 //! same four functions in a row in all versions since 2.3: the second is `_dl_mcount`, which `ld.so` exports, the
-//! fourth opens. Where they are not found so, nothing is changed, and openings are not seen.
+//! fourth opens. Where they are not found so, and in versions that were not tried, nothing is changed, and openings
+//! are not seen.
 //!
 //! Decides nothing: what is done then, the caller says.
 //!
@@ -61,8 +62,14 @@ fn install(loader: &HostLibrary, then: fn()) -> Option<()> {
     unsafe { write_relro(word, &to, &loader.relro) }.ok()
 }
 
+/// The first minor version of glibc 2 that was not tried (seen with 2.31, 2.36, 2.41, 2.43).
+const UNKNOWN_FROM: u32 = 44;
+
 /// The address of the word that leads to `_dl_open`.
 fn find(loader: &HostLibrary) -> Option<usize> {
+    if process::is_glibc_since(UNKNOWN_FROM) {
+        return None;
+    }
     let mcount = loader.exported(b"_dl_mcount")?;
     let name = SymbolName::new(b"_rtld_global_ro");
     let found = loader.lookup(&name, VersionMatch::Any, TypeClass::Definition)?;
