@@ -8,7 +8,7 @@ use std::{env, fs, mem, ptr, thread};
 unsafe extern "C" {
     // What debuggers look for, and call: all that is linked into one object shares them.
     safe fn memdl_debug_symbols() -> c_int;
-    static memdl_pair_descriptor: [*const Entry; 3];
+    static __jit_debug_descriptor: [*const Entry; 3];
 }
 
 #[repr(C)]
@@ -25,7 +25,7 @@ type Catches = unsafe extern "C" fn(unsafe extern "C-unwind" fn(*mut c_void), *m
 fn listed() -> usize {
     // SAFETY: the list is as its owners left it.
     unsafe {
-        let mut entry = (&raw const memdl_pair_descriptor).read()[2];
+        let mut entry = (&raw const __jit_debug_descriptor).read()[2];
         let mut count = 0;
         while !entry.is_null() {
             count += 1;
