@@ -1,10 +1,11 @@
-//! Makes the two symbols through which debuggers find images (`src/debug/gdb_jit.rs`), in small archives.
+//! Lets `strip` leave the two symbols through which debuggers find images in `libmemdl.so`.
 //!
-//! * `memdl_pair` has the pair as local symbols, beside names of memdl's own for the same places. GNU ld leaves
-//!   hidden symbols of an executable global, and gdb takes a global one for a library's. An object file that
-//!   refers to other runtimes' symbols of these names cannot have local ones: hence the archive.
-//! * `memdl_pair_exported`, with the feature `capi`, has a visible pair for `libmemdl.so`, since `strip` leaves
-//!   nothing else in a shared library. It is not part of `libmemdl.a`, and comes first in a link by rustc.
+//! `strip` removes all symbols of a shared library but the exported ones. The pair in `src/debug/gdb_jit.rs` is
+//! hidden, for the sake of executables. So with the feature `capi` it comes from two small archives instead:
+//!
+//! * `memdl_pair` has the hidden pair. It becomes part of `libmemdl.a`, and is linked only where no other pair is
+//!   there.
+//! * `memdl_pair_exported` has a visible one. It is not part of `libmemdl.a`, and comes first in a link by rustc.
 //!
 //! rustc exports only what is written in Rust. A version script of our own exports the pair, too, with a version
 //! of its own: libraries whose references have another version, such as libLLVM's, keep their own pair. GNU ld
@@ -16,23 +17,18 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 const SYMBOLS: [&str; 2] = ["__jit_debug_register_code", "__jit_debug_descriptor"];
-/// memdl's names for the same places.
-const OWN: [&str; 2] = ["memdl_pair_register_code", "memdl_pair_descriptor"];
 const VERSION: &str = "MEMDL_DEBUG";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    if has("EXPORTED_DEBUG_SYMBOLS") {
+    if !has("CAPI") || has("EXPORTED_DEBUG_SYMBOLS") {
         return Ok(());
     }
     let folder = PathBuf::from(variable("OUT_DIR"));
+    archive(&folder, "memdl_pair", ".weak", ".hidden")?;
+    archive(&folder, "memdl_pair_exported", ".globl", ".protected")?;
     println!("cargo:rustc-link-search=native={}", folder.display());
-    archive(&folder, "memdl_pair", &["local"])?;
-    if !has("CAPI") {
-        return Ok(());
-    }
-    archive(&folder, "memdl_pair_exported", &["globl", "protected"])?;
 
     let script = folder.join("version-script");
     let [function, data] = SYMBOLS;
@@ -58,22 +54,15 @@ fn rustc(folder: &Path, name: &str, source: &str) -> io::Result<Command> {
 }
 
 /// Makes a static library with the pair: an empty list, and a function that returns.
-fn archive(folder: &Path, name: &str, kind: &[&str]) -> io::Result<()> {
+fn archive(folder: &Path, name: &str, binding: &str, visibility: &str) -> io::Result<()> {
     let [function, data] = SYMBOLS;
-    let [own_function, own_data] = OWN;
-    let kind_of =
-        |symbol| kind.iter().map(|kind| format!(".{kind} {symbol}\n")).collect::<String>();
-    let (kind_of_function, kind_of_data) = (kind_of(function), kind_of(data));
     let source = format!(
         r##"#![no_std]
 core::arch::global_asm!(r#"
     .pushsection .text.{function},"ax"
-    {kind_of_function}
-    .weak {own_function}
-    .hidden {own_function}
-    .type {own_function}, STT_FUNC
+    {binding} {function}
+    {visibility} {function}
     .type {function}, STT_FUNC
-    {own_function}:
     {function}:
     .cfi_startproc
     ret
@@ -82,12 +71,9 @@ core::arch::global_asm!(r#"
     .popsection
     .pushsection .data.{data},"aw"
     .balign 8
-    {kind_of_data}
-    .weak {own_data}
-    .hidden {own_data}
-    .type {own_data}, STT_OBJECT
+    {binding} {data}
+    {visibility} {data}
     .type {data}, STT_OBJECT
-    {own_data}:
     {data}:
     .4byte 1, 0
     .8byte 0, 0
@@ -101,12 +87,11 @@ core::arch::global_asm!(r#"
     command.args(["--crate-type=lib", "--emit=obj", "-Cpanic=abort", "-Ccodegen-units=1", "-o"]);
     let status = command.arg(&object).status()?;
     assert!(status.success(), "{command:?}: {status}");
-    let symbols = if kind.contains(&"local") { &OWN[..] } else { &[SYMBOLS, OWN].concat() };
-    fs::write(folder.join(format!("lib{name}.a")), in_archive(name, symbols, &fs::read(object)?))
+    fs::write(folder.join(format!("lib{name}.a")), in_archive(name, &fs::read(object)?))
 }
 
 /// An archive with one member, and the index that linkers read (`ar(5)`, the System V form).
-fn in_archive(name: &str, symbols: &[&str], object: &[u8]) -> Vec<u8> {
+fn in_archive(name: &str, object: &[u8]) -> Vec<u8> {
     let member = |name: &str, contents: &[u8]| {
         let header =
             format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "644", contents.len());
@@ -116,12 +101,12 @@ fn in_archive(name: &str, symbols: &[&str], object: &[u8]) -> Vec<u8> {
         bytes.extend((contents.len() % 2 == 1).then_some(b'\n'));
         bytes
     };
-    let names: Vec<u8> = symbols.iter().flat_map(|name| name.bytes().chain([0])).collect();
+    let names: Vec<u8> = SYMBOLS.iter().flat_map(|name| name.bytes().chain([0])).collect();
     // The number of symbols, for each the offset of its member, and the names.
-    let index_len = 4 * (1 + symbols.len()) + names.len();
+    let index_len = 4 * (1 + SYMBOLS.len()) + names.len();
     let offset = (8 + 60 + index_len.next_multiple_of(2)) as u32;
-    let mut index = (symbols.len() as u32).to_be_bytes().to_vec();
-    index.extend(symbols.iter().flat_map(|_| offset.to_be_bytes()));
+    let mut index = (SYMBOLS.len() as u32).to_be_bytes().to_vec();
+    index.extend(SYMBOLS.iter().flat_map(|_| offset.to_be_bytes()));
     index.extend(names);
     // A name ends with a slash; 15 bytes of it are enough.
     let name = format!("{}/", &name[name.len().saturating_sub(15)..]);

@@ -5,11 +5,12 @@
 //! attaches, and keeps a breakpoint on `__jit_debug_register_code`, which is called after each change.
 //! [`Registration`] is one entry, from `new` to drop. No other state exists.
 //!
-//! memdl's pair is local to its object file (`build.rs`), since gdb takes the descriptor of every library for a copy
-//! of one that is global in the executable, and does not read the library's. Hidden is not enough: GNU ld leaves
-//! hidden symbols of executables global. Where another runtime is linked into the same object (wasmtime has such a
-//! pair, weak; LLVM's is strong), debuggers see only its pair, so memdl uses that: then the list is shared, but not
-//! this lock, which is a limit of the interface. Copies of memdl in one object share both (`base/shared.rs`).
+//! Both symbols are weak and hidden. Weak, so that another runtime linked into the same object
+//! (wasmtime has such a pair, also weak; LLVM's is strong) may define them too. Hidden, since a
+//! pair that is exported from the executable makes gdb take the descriptor of every other object
+//! for a copy of it, and not read that one. Where the pair is shared with another runtime, so is
+//! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
+//! that share the pair share the lock too (`base/shared.rs`).
 //!
 //! A fully stripped host has only the symbols that it exports. `libmemdl.so` exports the pair, if the linker
 //! permits it (`build.rs`). For other hosts there is the feature `exported-debug-symbols`: then the pair is
@@ -26,97 +27,50 @@
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
-#[cfg(not(feature = "exported-debug-symbols"))]
-use std::sync::OnceLock;
 
 use crate::arch;
 use crate::base::shared;
 use crate::base::sync::{Guard, Lock, Rank};
+
+// With the C API it comes from archives that `build.rs` makes.
+#[cfg(not(any(feature = "exported-debug-symbols", feature = "capi")))]
+std::arch::global_asm!(
+    ".ifndef __jit_debug_descriptor",
+    ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
+    ".weak __jit_debug_register_code",
+    ".hidden __jit_debug_register_code",
+    ".type __jit_debug_register_code,@function",
+    "__jit_debug_register_code:",
+    ".cfi_startproc",
+    arch::return_instruction!(),
+    ".cfi_endproc",
+    ".size __jit_debug_register_code, . - __jit_debug_register_code",
+    ".popsection",
+    ".pushsection .data.__jit_debug_descriptor,\"aw\",@progbits",
+    ".balign 8",
+    ".weak __jit_debug_descriptor",
+    ".hidden __jit_debug_descriptor",
+    ".type __jit_debug_descriptor,@object",
+    "__jit_debug_descriptor:",
+    // `version` is 1 in all that exist; the list is empty.
+    ".4byte 1, 0",
+    ".8byte 0, 0",
+    ".size __jit_debug_descriptor, . - __jit_debug_descriptor",
+    ".popsection",
+    ".endif",
+);
 
 // For links by rustc: `libmemdl.so` exports these.
 #[cfg(all(feature = "capi", not(feature = "exported-debug-symbols")))]
 #[link(name = "memdl_pair_exported", kind = "static", modifiers = "-bundle,+whole-archive")]
 unsafe extern "C" {}
 
-// memdl's own pair, under names of memdl's.
 #[cfg(not(feature = "exported-debug-symbols"))]
-#[link(name = "memdl_pair", kind = "static")]
+#[cfg_attr(feature = "capi", link(name = "memdl_pair", kind = "static"))]
 unsafe extern "C" {
     /// Does nothing. A debugger stops here.
-    safe fn memdl_pair_register_code();
-    static mut memdl_pair_descriptor: Descriptor;
-}
-
-// The pair of another runtime, or null. Words, since linkers may replace an instruction that loads the address of
-// a symbol that is not defined. Not hidden, since mold takes a library's definition of a hidden symbol for an
-// error. All copies of memdl in one object have the same.
-#[cfg(not(feature = "exported-debug-symbols"))]
-std::arch::global_asm!(
-    ".ifndef memdl_linked_pair_v1",
-    ".weak __jit_debug_register_code",
-    ".weak __jit_debug_descriptor",
-    ".pushsection .data.rel.ro.memdl_linked_pair_v1,\"aw\",@progbits",
-    ".balign 8",
-    ".weak memdl_linked_pair_v1",
-    ".hidden memdl_linked_pair_v1",
-    ".type memdl_linked_pair_v1,@object",
-    ".size memdl_linked_pair_v1, 16",
-    "memdl_linked_pair_v1:",
-    ".8byte __jit_debug_register_code, __jit_debug_descriptor",
-    ".popsection",
-    ".endif",
-);
-
-/// The pair of symbols.
-#[cfg(not(feature = "exported-debug-symbols"))]
-#[repr(C)]
-struct Pair {
-    register_code: Option<unsafe extern "C" fn()>,
-    descriptor: *mut Descriptor,
-}
-
-// SAFETY: addresses, which do not change.
-#[cfg(not(feature = "exported-debug-symbols"))]
-unsafe impl Sync for Pair {}
-
-/// The pair that debuggers find: that of another runtime in this object, if there is one.
-#[cfg(not(feature = "exported-debug-symbols"))]
-fn pair() -> (unsafe extern "C" fn(), *mut Descriptor) {
-    unsafe extern "C" {
-        #[link_name = "memdl_linked_pair_v1"]
-        safe static LINKED: Pair;
-    }
-    /// Whether it is in the object that memdl is linked into: each object has a list of its own.
-    static IS_OURS: OnceLock<bool> = OnceLock::new();
-    let own = (memdl_pair_register_code as unsafe extern "C" fn(), &raw mut memdl_pair_descriptor);
-    let Pair { register_code: Some(register_code), descriptor } = LINKED else { return own };
-    if descriptor.is_null() || descriptor == own.1 {
-        return own;
-    }
-    let is_ours = *IS_OURS.get_or_init(|| {
-        let object = object_of(own.1.addr());
-        object.is_some()
-            && [descriptor.addr(), register_code as *const () as usize]
-                .iter()
-                .all(|it| object_of(*it) == object)
-    });
-    if is_ours { (register_code, descriptor) } else { own }
-}
-
-/// The load address of the object in which an address lies.
-#[cfg(not(feature = "exported-debug-symbols"))]
-fn object_of(address: usize) -> Option<usize> {
-    // SAFETY: `Dl_info` is plain data that `dladdr` fills in; it accepts any address.
-    unsafe {
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        let found = libc::dladdr(ptr::with_exposed_provenance(address), &mut info) != 0;
-        found.then(|| info.dli_fbase.addr())
-    }
-}
-
-#[cfg(feature = "exported-debug-symbols")]
-fn pair() -> (unsafe extern "C" fn(), *mut Descriptor) {
-    (__jit_debug_register_code, &raw mut __jit_debug_descriptor)
+    safe fn __jit_debug_register_code();
+    static mut __jit_debug_descriptor: Descriptor;
 }
 
 /// Does nothing. A debugger stops here.
@@ -257,7 +211,7 @@ pub(crate) fn is_busy() -> bool {
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` now.
 pub(crate) fn debugger_listens() -> bool {
-    let code = pair().0 as *const u8;
+    let code: *const u8 = __jit_debug_register_code as *const () as *const u8;
     // SAFETY: the function is at least one byte long, and text is readable. A debugger writes to
     // it behind the compiler's back, hence volatile; one byte cannot tear.
     unsafe { code.read_volatile() == arch::BREAKPOINT }
@@ -286,8 +240,6 @@ static LOCK: Lock<()> = Lock::new(Rank::DebugList, ());
 
 impl List {
     fn lock() -> List {
-        // Its first call may call `ld.so`, which no lock permits.
-        pair();
         let own = LOCK.lock();
         List { _shared: shared::ListGuard::lock(), _own: own }
     }
@@ -301,7 +253,7 @@ impl List {
         // does so only when all threads stand still. `entry` and all in the list are valid (the
         // caller's promise, for each of them).
         unsafe {
-            let descriptor = pair().1;
+            let descriptor = &raw mut __jit_debug_descriptor;
             let first = (*descriptor).first;
             (*entry).previous = ptr::null_mut();
             (*entry).next = first;
@@ -320,7 +272,7 @@ impl List {
     unsafe fn remove(&self, entry: *mut Entry) {
         // SAFETY: as in `insert`.
         unsafe {
-            let descriptor = pair().1;
+            let descriptor = &raw mut __jit_debug_descriptor;
             let Entry { next, previous, .. } = *entry;
             if !next.is_null() {
                 (*next).previous = previous;
@@ -342,10 +294,10 @@ impl List {
         // SAFETY: the lock is held, see `insert`. The function is opaque to the compiler, so all
         // that was written before is in memory when it is called.
         unsafe {
-            let (register_code, descriptor) = pair();
+            let descriptor = &raw mut __jit_debug_descriptor;
             (*descriptor).relevant = entry;
             (*descriptor).action = action;
-            register_code();
+            __jit_debug_register_code();
             // Nothing dangles, even in a core file.
             (*descriptor).action = NO_ACTION;
             (*descriptor).relevant = ptr::null_mut();
@@ -384,7 +336,7 @@ mod tests {
         // SAFETY: the lock is held; every entry in the list is valid.
         unsafe {
             let mut previous = ptr::null_mut();
-            let descriptor = pair().1;
+            let descriptor = &raw const __jit_debug_descriptor;
             let mut entry = (*descriptor).first;
             while !entry.is_null() {
                 assert_eq!((*entry).previous, previous);
