@@ -33,7 +33,7 @@ fn are_impossible() -> bool {
         fs::write(&source, "int five(void) { return 5; }\nint main(void) { return five() - 5; }\n")
             .unwrap();
         run(Command::new("gcc").arg("-g").arg("-o").args([&program, &source]), "gcc");
-        let mut command = limited(60, &gdb());
+        let mut command = limited(60, gdb());
         command.args(["-nx", "-batch", "-ex", "break main", "-ex", "run", "-ex", "print five()"]);
         let output = command.arg(&program).output().unwrap();
         let _ = fs::remove_dir_all(&folder);
