@@ -269,8 +269,8 @@ fn the_profiler_of_gperftools_walks_through_images() {
     let stacks = stacks(&fs::read(&profile).unwrap());
     let reach = stacks.iter().filter(|stack| stack.iter().any(|at| main.contains(at))).count();
     let deep = stacks.iter().filter(|stack| stack.len() > 2).count();
-    // One may be of the end of the process.
-    assert!(deep > 5 && reach + 1 >= deep, "{reach} of {deep} stacks reach main: {stacks:x?}");
+    // One may be of the end of the process. A busy machine gives few samples, of which equal ones are one record.
+    assert!(reach > 0 && reach + 1 >= deep, "{reach} of {deep} stacks reach main: {stacks:x?}");
 }
 
 #[test]
