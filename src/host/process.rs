@@ -231,6 +231,7 @@ struct Object {
     /// call of `__tls_get_addr` for it.)
     tls_module: ModuleId,
     relro: Range<usize>,
+    is_executable: bool,
 }
 
 impl Object {
@@ -247,6 +248,8 @@ impl Object {
                     std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
                 (&*info, headers, &mut *found.cast::<Option<Object>>())
             };
+            // SAFETY: a C string, or null. That of the executable is empty.
+            let is_executable = info.dlpi_name.is_null() || unsafe { *info.dlpi_name == 0 };
             let bias = info.dlpi_addr as usize;
             let range = |header: &libc::Elf64_Phdr| {
                 let start = bias.wrapping_add(header.p_vaddr as usize);
@@ -266,6 +269,7 @@ impl Object {
                     tls_template_len: tls.p_filesz as usize,
                     tls_module: ModuleId(info.dlpi_tls_modid),
                     relro: of_type(libc::PT_GNU_RELRO).map_or(0..0, range),
+                    is_executable,
                 });
             }
             1
@@ -279,30 +283,7 @@ impl Object {
 
 /// Whether memdl is linked into the executable, and not into a library.
 pub(crate) fn is_in_executable() -> bool {
-    unsafe extern "C" fn visit(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        found: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `dl_iterate_phdr` gives a valid record, whose program headers live during the call; `found`
-        // is the local below.
-        unsafe {
-            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
-            let bias = (*info).dlpi_addr as usize;
-            let code = visit as *const () as usize;
-            *found.cast::<bool>() = headers.iter().any(|header| {
-                let start = bias.wrapping_add(header.p_vaddr as usize);
-                let end = start.wrapping_add(header.p_memsz as usize);
-                header.p_type == libc::PT_LOAD && (start..end).contains(&code)
-            });
-        }
-        // The executable comes first.
-        1
-    }
-    let mut found = false;
-    // SAFETY: the callback has the required signature and does not unwind.
-    unsafe { visit_libraries(visit, (&raw mut found).cast()) };
-    found
+    Object::of_this_code().is_some_and(|object| object.is_executable)
 }
 
 /// The process's first argument, by which `ld.so` calls the program in its messages.

@@ -1,10 +1,10 @@
-//! Static thread-local storage that the process has left, taken from `ld.so` when it is needed.
+//! Takes free static thread-local storage from `ld.so`.
 //!
-//! `ld.so` sets a little static storage aside for libraries that come with `dlopen` (glibc: some 1,600 bytes), and
-//! hands it out to libraries only. It also copies a library's initial values for each new thread. So [`reserve`]
-//! opens a library that is nothing but thread-local variables: a few hundred bytes in an anonymous file, closed at
-//! once. Its name has the process's number, not `self`: a debugger that opens the file by that name finds this
-//! one or none, and not one of its own.
+//! `ld.so` reserves some static storage for libraries that are opened with `dlopen` (glibc: about 1,600 bytes). It
+//! gives parts of it to libraries only, and copies a library's initial values for each new thread. So [`reserve`]
+//! opens a library that contains only thread-local variables: a few hundred bytes in an anonymous file, which is
+//! closed at once. The file's name contains the process's number, not `self`: a debugger that opens that name gets
+//! this file or an error, and never one of its own descriptors.
 //!
 //! Sources: glibc `elf/dl-reloc.c`, `_dl_try_allocate_static_tls`; `memfd_create(2)`.
 

@@ -32,7 +32,7 @@ pub(crate) unsafe fn write_relro(
     // A page is a power of two.
     let pages = start & page.wrapping_neg()..end.ok_or_else(wraps)?;
     let is_relro = relro.start < pages.end && pages.start < relro.end;
-    // Or else one thread's pages would be read-only again while another writes.
+    // Without it, one thread would make the pages read-only while another writes.
     static WRITER: Lock<()> = Lock::new(Rank::Relro, ());
     let _writer = is_relro.then(|| WRITER.lock());
     if is_relro {

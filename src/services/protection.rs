@@ -52,7 +52,7 @@ fn before_change(start: *mut c_void) -> bool {
     image.is_none_or(|image| match image.image().mapping.before_change() {
         Ok(()) => true,
         Err(error) => {
-            log::warn!("mprotect by {}: {error}", image.image().name);
+            logged!(warn, "mprotect by {}: {error}", image.image().name);
             false
         }
     })

@@ -88,7 +88,7 @@ impl TlsModule {
             false => Ok(()),
         };
         if let Err(error) = cleared.and(block.write(&zeroes)) {
-            log::debug!("thread-local variables of an unloaded image are not cleared: {error}");
+            logged!(debug, "thread-local variables of an unloaded image are not cleared: {error}");
         }
     }
 
@@ -179,7 +179,7 @@ fn take_from_pool(initial: &Initial, words: &Words) -> Result<PoolBlock, Error> 
 /// No room for an image's block in static thread-local storage.
 #[cold]
 fn no_room(len: usize, reason: &str) -> Error {
-    log::debug!("no static thread-local storage: {reason}");
+    logged!(debug, "no static thread-local storage: {reason}");
     let most = registry().pool.len() as u64;
     Error::limit(NO_ROOM, most.saturating_add(len as u64), most)
 }

@@ -2,10 +2,9 @@
 //! which compiled code reads, and a pointer to the thread's block of each module, which debuggers read as well.
 //!
 //! In an executable, and in a library that the process started with, they are memdl's own thread-local
-//! variables ([`tls_slots`]). `dlopen` gives a library static storage only as far as the little lasts that the
-//! process set aside, so memdl does not ask for any there: the words are then values of `pthread` keys
-//! ([`thread_keys`]). Without such a key everything works, by slower calls, but debuggers cannot show the
-//! variables.
+//! variables ([`tls_slots`]). glibc reserves little static storage for libraries that are opened with `dlopen`, so
+//! memdl takes none there: the words are values of `pthread` keys ([`thread_keys`]). Without such a key compiled
+//! code takes slower calls, and debuggers cannot show the variables.
 
 #![allow(unsafe_code)]
 
