@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::host::{process, thread_keys};
+use crate::host::{dl, process, thread_keys};
 use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
 
 arch::define_tls_variables!();
@@ -123,11 +123,8 @@ impl Words {
 pub(super) fn host_static_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
-        // SAFETY: a C string.
-        let function =
-            unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info".as_ptr()) };
         let (mut size, mut align) = (0usize, 0usize);
-        if !function.is_null() {
+        if let Some(function) = dl::global_symbol(c"_dl_get_tls_static_info") {
             // SAFETY: glibc's function has this type. It sets both values.
             unsafe {
                 let function: unsafe extern "C" fn(*mut usize, *mut usize) =
