@@ -13,11 +13,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory};
+use crate::base::fallible::{TryGrow, require_memory, try_collect};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
 use crate::host::library::HostLibrary;
@@ -27,15 +27,26 @@ use crate::host::startup_set::startup_set;
 /// The objects that have an unwinder, held.
 pub(crate) fn unwinders() -> Result<Vec<Arc<HostLibrary>>, Error> {
     let exported = exported();
+    if AT_START.get().is_none() {
+        let _ = AT_START.set(at_start(&exported)?);
+    }
+    let mut found = try_collect(AT_START.get().into_iter().flatten().cloned())?;
+    for library in opened_that(&|library| has_unwinder(library, &exported))? {
+        found.try_push(library)?;
+    }
+    Ok(found)
+}
+
+/// Those of the start-up set, which never changes. To find them takes as long as a load.
+static AT_START: OnceLock<Vec<Arc<HostLibrary>>> = OnceLock::new();
+
+fn at_start(exported: &[SymbolName<'_>]) -> Result<Vec<Arc<HostLibrary>>, Error> {
     let mut found = Vec::new();
     for library in startup_set() {
         require_memory()?;
-        if has_unwinder(library, &exported) {
+        if has_unwinder(library, exported) {
             found.try_push(library.clone())?;
         }
-    }
-    for library in opened_that(&|library| has_unwinder(library, &exported))? {
-        found.try_push(library)?;
     }
     Ok(found)
 }
