@@ -20,7 +20,7 @@ use crate::base::demangle::demangled;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::debug::lines::Dwarf;
-use crate::debug::{self, Debug, Instance, Instances, ThreadLocals};
+use crate::debug::{self, Debug, Ifuncs, Instance, Instances, ThreadLocals};
 use crate::elf::segment::TlsSegment;
 use crate::load::debug_source::with_debug_source;
 use crate::load::settings::Settings;
@@ -200,8 +200,8 @@ pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, Strin
         ThreadLocals::BehindPointerAt(-64),
         ThreadLocals::AtDistance(0x1234_5678),
     ] {
-        let instance = Instance { load_bias: bias, thread_locals };
-        let symfile = made.at(instance).map_err(|error| text(&error))?;
+        let instance = Instance { load_bias: bias, thread_locals, ifuncs: Ifuncs::default() };
+        let symfile = made.at(&instance).map_err(|error| text(&error))?;
         last = debug::internals::symfile(symfile, form, bias)?;
     }
     Ok(last)

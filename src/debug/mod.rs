@@ -66,6 +66,7 @@ pub(crate) use storage::SymfileTemplate;
 pub(crate) use symfile::dwp::is_package;
 pub(crate) use symfile::error::SymfileError;
 pub(crate) use symfile::headers::full_symbol_table as symbol_table;
+pub(crate) use symfile::ifuncs::Ifuncs;
 pub(crate) use symfile::instance::Instance;
 pub(crate) use symfile::sections::has_dwarf;
 pub(crate) use symfile::source::{DynamicSymbol, Source, SourceSegment};

@@ -134,7 +134,7 @@ pub(super) struct NextForm {
 
 impl NextForm {
     /// From a symfile that no other thread can change.
-    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: Instance) -> NextForm {
+    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: &Instance) -> NextForm {
         NextForm::new(symfile.origin(), symfile.parts(), wanted, instance)
     }
 
@@ -142,7 +142,7 @@ impl NextForm {
         origin: Origin,
         parts: Result<Parts, SymfileError>,
         wanted: Debug,
-        instance: Instance,
+        instance: &Instance,
     ) -> NextForm {
         let mut made = NextForm { origin, opened: None, portable: None, fault: None };
         let parts = parts.map_err(|error| Fault::names_only(&error));
@@ -150,7 +150,7 @@ impl NextForm {
         made
     }
 
-    fn read(&mut self, mut parts: Parts, wanted: Debug, instance: Instance) -> Result<(), Fault> {
+    fn read(&mut self, mut parts: Parts, wanted: Debug, instance: &Instance) -> Result<(), Fault> {
         let names_only = |error: SymfileError| Fault::names_only(&error);
         if parts.is_to_be_opened() {
             let policy = policy(parts.has_thread_locals());
@@ -194,10 +194,10 @@ mod tests {
         let scratch = Scratch::new("another");
         let [one, other] = [CODE, DATA].map(|code| {
             let image = scratch.compiled(code, &["-g"]);
-            Published::Nothing(Some(template(&image).into_symfile(bias(0)).unwrap()))
+            Published::Nothing(Some(template(&image).into_symfile(&bias(0)).unwrap()))
         });
         let made = one.unread(Debug::Portable, None).unwrap();
-        let made = NextForm::from(made, Debug::Portable, bias(0));
+        let made = NextForm::from(made, Debug::Portable, &bias(0));
         assert!(one.unread(Debug::Portable, Some(&made)).is_none());
         assert!(other.unread(Debug::Portable, Some(&made)).is_some());
         // The wrapped form needs nothing to be made.

@@ -68,7 +68,8 @@ impl DebugTemplate {
     /// Registers an instance with debuggers. It is mapped and relocated, and outlives the result.
     pub(crate) fn register(&self, image: Arc<str>, instance: Instance) -> DebugRegistration {
         let wanted = self.wanted_for(&image);
-        DebugRegistration::new(image, instance, self.symfile.at(instance), wanted, self.most)
+        let symfile = self.symfile.at(&instance);
+        DebugRegistration::new(image, instance, symfile, wanted, self.most)
     }
 
     /// As [`DebugTemplate::register`], for the only instance: copies nothing.
@@ -78,13 +79,9 @@ impl DebugTemplate {
         instance: Instance,
     ) -> DebugRegistration {
         let wanted = self.wanted_for(&image);
-        DebugRegistration::new(
-            image,
-            instance,
-            self.symfile.into_symfile(instance),
-            wanted,
-            self.most,
-        )
+        let most = self.most;
+        let symfile = self.symfile.into_symfile(&instance);
+        DebugRegistration::new(image, instance, symfile, wanted, most)
     }
 
     /// The level of one more instance. An attached debugger reads all instances at each event and for each
@@ -187,8 +184,9 @@ impl DebugRegistration {
             }
         };
         let published = Published::Nothing(Some(symfile));
-        let made =
-            published.unread(wanted, None).map(|symfile| NextForm::from(symfile, wanted, instance));
+        let made = published
+            .unread(wanted, None)
+            .map(|symfile| NextForm::from(symfile, wanted, &instance));
         let (published, fault) = published.changed_to(wanted, made);
         warn_of(&image, fault);
         if wanted != Debug::Off {
@@ -240,13 +238,13 @@ impl DebugRegistration {
                 return Ok(());
             };
             drop(state);
-            made = Some(NextForm::new(origin, parts, wanted, self.instance));
+            made = Some(NextForm::new(origin, parts, wanted, &self.instance));
         }
     }
 
     /// The symfile of this instance, made from what is in its memory.
     fn symfile_from(&self, made: Result<SymfileTemplate, SymfileError>) -> Result<Symfile, Error> {
-        made.and_then(|made| made.into_symfile(self.instance)).map_err(|error| {
+        made.and_then(|made| made.into_symfile(&self.instance)).map_err(|error| {
             let error = match error {
                 SymfileError::Memory(error) => error,
                 other => Error::unsupported(format!("telling debuggers of it: {other}")),
@@ -268,12 +266,12 @@ impl DebugRegistration {
 
     /// Replaces the symfile by one made with debug information that came later. The level stays.
     pub(crate) fn replace(&self, symfile: SymfileTemplate) -> Result<(), SymfileError> {
-        let published = Published::Nothing(Some(symfile.into_symfile(self.instance)?));
+        let published = Published::Nothing(Some(symfile.into_symfile(&self.instance)?));
         loop {
             // Without the lock, as in `set`; again, if another thread changes the level meanwhile.
             let wanted = self.debug();
             let unread = published.unread(wanted, None);
-            let made = unread.map(|symfile| NextForm::from(symfile, wanted, self.instance));
+            let made = unread.map(|symfile| NextForm::from(symfile, wanted, &self.instance));
             let mut state = self.lock();
             if state.published.debug() != wanted {
                 continue;

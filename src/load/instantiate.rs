@@ -13,11 +13,11 @@ use std::sync::Arc;
 use crate::arch::{self, MACHINE};
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
-use crate::base::fallible::{require_memory_for_next, try_collect, try_copy, try_vec};
+use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_copy, try_vec};
 use crate::base::members;
 use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
-use crate::debug::{DebugRegistration, Instance, ThreadLocals};
+use crate::debug::{DebugRegistration, Ifuncs, Instance, ThreadLocals};
 use crate::host::collectors::Roots;
 use crate::host::link_map::LinkMap;
 use crate::images::global;
@@ -179,6 +179,8 @@ struct MappedMember<'p, 'd> {
     is_received: bool,
     /// The words that IFUNC resolvers fill, until they have.
     ifuncs: Vec<IfuncWord>,
+    /// What its resolvers have chosen: the stated addresses of both.
+    chosen: Vec<(Vaddr, Vaddr)>,
     mapping: Mapping<Open>,
 }
 
@@ -214,7 +216,8 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let tls =
             segment.map(|segment| TlsModule::new(segment, &mapping, static_tls)).transpose()?;
         let plt = prepared.lazy.then(|| Plt::new(index));
-        Ok(MappedMember { prepared, plt, tls, is_received, ifuncs: Vec::new(), mapping })
+        let (ifuncs, chosen) = (Vec::new(), Vec::new());
+        Ok(MappedMember { prepared, plt, tls, is_received, ifuncs, chosen, mapping })
     }
 
     fn placement(&self) -> Placement {
@@ -305,8 +308,9 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             [] => Vec::new(),
             filtees => try_collect(filtees.iter().cloned())?,
         };
+        let ifuncs = Ifuncs::new(self.chosen);
         // Nothing fails from here on: the drop of `LoadedImage` must see each mapping that debuggers know.
-        let debug = register(name.clone(), Instance { load_bias, thread_locals });
+        let debug = register(name.clone(), Instance { load_bias, thread_locals, ifuncs });
         Ok(LoadedImage {
             name: name.clone(),
             table,
@@ -369,6 +373,12 @@ fn resolve_ifunc(
         Some(_) => unsafe { arch::call_ifunc_resolver(resolver) },
         None => resolver,
     };
+    if may_run.is_some() && mapping.is_code(function) {
+        let function = mapping.load_bias().remove(function);
+        let chosen = &mut members::member_mut(mapped, word.member).chosen;
+        // Without memory for it, debuggers stop in the resolver.
+        let _ = chosen.try_push((word.resolver, function));
+    }
     let value = (function as u64).wrapping_add_signed(word.r_addend);
     let stored =
         members::member_mut(mapped, index).mapping.store(word.r_offset, value.to_le_bytes());

@@ -15,6 +15,7 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::error::SymfileError;
 use super::headers::{HEADER_SIZE, SECTION_SIZE, file_range, get, put};
+use super::ifuncs::{CodeSections, Ifuncs};
 use super::layout::{DwarfState, Layout, move_section, move_symbols};
 use super::parts::{Origin, OuterSections, PackedSection, Parts, WithContents};
 use super::storage::Storage;
@@ -25,11 +26,12 @@ use crate::base::fallible::{try_copy, try_vec};
 use crate::debug::dwarf::budget::Allowance;
 use crate::debug::dwarf::tls_locations::ThreadLocals;
 
-/// Where an instance of an image is.
-#[derive(Clone, Copy, Debug)]
+/// Where an instance of an image is, and which functions its IFUNC resolvers have chosen.
+#[derive(Debug)]
 pub(crate) struct Instance {
     pub load_bias: LoadBias,
     pub thread_locals: ThreadLocals,
+    pub ifuncs: Ifuncs,
 }
 
 /// The symfile of an instance.
@@ -51,14 +53,14 @@ impl<S: Storage> Symfile<S> {
     pub(super) fn new(
         memory: InstanceMemory<S>,
         layout: Arc<Layout>,
-        instance: Instance,
-    ) -> Symfile<S> {
+        instance: &Instance,
+    ) -> Result<Symfile<S>, SymfileError> {
         let mut symfile = Symfile { memory, layout, shows_dwarf: true };
-        symfile.adapt_to(instance);
+        symfile.adapt_to(instance)?;
         if !symfile.can_show_dwarf() {
             symfile.show_dwarf(false);
         }
-        symfile
+        Ok(symfile)
     }
 
     /// Whether a debugger may see the DWARF, or `.gnu_debugdata` of an image without DWARF.
@@ -193,8 +195,8 @@ impl<S: Storage> Symfile<S> {
         self.bytes().get(self.layout.names.clone())
     }
 
-    fn adapt_to(&mut self, instance: Instance) {
-        let Instance { load_bias, thread_locals } = instance;
+    fn adapt_to(&mut self, instance: &Instance) -> Result<(), SymfileError> {
+        let Instance { load_bias, thread_locals, ref ifuncs } = *instance;
         let layout = self.layout.clone();
         if let Some(inner) = &layout.inner {
             for (piece, locations) in &inner.thread_locals {
@@ -206,6 +208,11 @@ impl<S: Storage> Symfile<S> {
                 }
             }
         }
+        if !ifuncs.is_empty() {
+            let sections = self.bytes().get(layout.sections.clone()).unwrap_or_default();
+            let code = CodeSections::new(sections.chunks_exact(SECTION_SIZE).map(get))?;
+            ifuncs.amend(self.get_mut(layout.symbols.clone()), &code);
+        }
         for place in self.get_mut(layout.sections.clone()).chunks_exact_mut(SECTION_SIZE) {
             let mut section: SectionHeader = get(place);
             if move_section(&mut section, load_bias) {
@@ -213,6 +220,7 @@ impl<S: Storage> Symfile<S> {
             }
         }
         move_symbols(self.get_mut(layout.symbols.clone()), load_bias);
+        Ok(())
     }
 
     /// What a debugger is shown.

@@ -26,6 +26,7 @@
 //! | [`headers`], [`sections`], [`compression`], [`symbols`] | reading: section headers, which sections a symfile has, their contents |
 //! | [`thread_locals`] | which locations of thread-local variables must be rewritten |
 //! | [`template`] | what is the same for all instances: [`outer`], [`inner`], their [`layout`] |
+//! | [`ifuncs`] | the functions that IFUNC resolvers chose |
 //! | [`instance`], [`parts`] | the symfile of one instance, and copies of its parts |
 //! | [`portable`] | the second form |
 //! | [`dwp`] | packages of split DWARF, joined with the image's file |
@@ -43,6 +44,7 @@ pub(super) mod dwp;
 pub(super) mod elf_writer;
 pub(super) mod error;
 pub(super) mod headers;
+pub(super) mod ifuncs;
 mod inner;
 pub(super) mod instance;
 mod layout;

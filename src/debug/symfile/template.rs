@@ -115,7 +115,7 @@ impl<S: Storage> SymfileTemplate<S> {
     /// are ready to be shown.
     pub(crate) fn opened(
         parts: Parts,
-        instance: Instance,
+        instance: &Instance,
         policy: Policy,
     ) -> Result<SymfileTemplate<S>, SymfileError> {
         let Parts { layout, header, outer, names, debug } = parts;
@@ -235,7 +235,7 @@ impl<S: Storage> SymfileTemplate<S> {
     }
 
     /// The symfile of this instance.
-    pub(crate) fn at(&self, instance: Instance) -> Result<Symfile<S>, SymfileError> {
+    pub(crate) fn at(&self, instance: &Instance) -> Result<Symfile<S>, SymfileError> {
         let memory = match &self.memory {
             TemplateMemory::Own(bytes) => InstanceMemory::Heap(try_copy(bytes)?),
             TemplateMemory::Shared(shared) => match S::view(shared) {
@@ -247,14 +247,14 @@ impl<S: Storage> SymfileTemplate<S> {
                 }
             },
         };
-        Ok(Symfile::new(memory, self.layout.clone(), instance))
+        Symfile::new(memory, self.layout.clone(), instance)
     }
 
     /// As [`SymfileTemplate::at`], for the only instance: copies nothing.
-    pub(crate) fn into_symfile(self, instance: Instance) -> Result<Symfile<S>, SymfileError> {
+    pub(crate) fn into_symfile(self, instance: &Instance) -> Result<Symfile<S>, SymfileError> {
         match self.memory {
             TemplateMemory::Own(bytes) => {
-                Ok(Symfile::new(InstanceMemory::Own(bytes), self.layout, instance))
+                Symfile::new(InstanceMemory::Own(bytes), self.layout, instance)
             }
             TemplateMemory::Shared(_) => self.at(instance),
         }

@@ -15,6 +15,7 @@ use scroll::{LE, Pread};
 
 use super::error::SymfileError;
 use super::headers::{SECTION_SIZE, SYMBOL_SIZE, get, put};
+use super::ifuncs::Ifuncs;
 use super::instance::{Instance, Symfile};
 use super::layout::moves;
 use super::source::{DynamicSymbol, Policy, Source, SourceSegment};
@@ -273,7 +274,7 @@ fn without_section_headers(bytes: &[u8]) -> Vec<u8> {
 
 pub(in crate::debug) fn bias(bytes: usize) -> Instance {
     let load_bias = LoadBias::between(Vaddr(0), bytes);
-    Instance { load_bias, thread_locals: ThreadLocals::Elsewhere }
+    Instance { load_bias, thread_locals: ThreadLocals::Elsewhere, ifuncs: Ifuncs::default() }
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn readelf_finds_nothing_wrong_with_a_symfile() {
             let template = template::<Heap>(image);
             let instance = bias(0x7f12_3456_7000);
             let symfiles =
-                [template.at(instance).unwrap(), template.into_symfile(instance).unwrap()];
+                [template.at(&instance).unwrap(), template.into_symfile(&instance).unwrap()];
             let [symfile, same] = symfiles.map(|mut symfile| {
                 symfile.show_dwarf(with_dwarf);
                 shown(&symfile)
@@ -313,7 +314,7 @@ fn readelf_finds_nothing_wrong_with_a_symfile() {
 fn addresses_move_outside_and_stay_inside() {
     let scratch = Scratch::new("moves");
     let image = scratch.compiled(CODE, &["-g"]);
-    let symfile = shown(&template(&image).at(bias(0x1000_0000)).unwrap());
+    let symfile = shown(&template(&image).at(&bias(0x1000_0000)).unwrap());
     let inner = scratch.inner(&symfile).unwrap();
     for name in [".text", ".data", ".bss", ".eh_frame", ".tdata"] {
         let stated = section(&image, name).unwrap().0;
@@ -358,7 +359,7 @@ fn the_build_id_is_told_only_where_there_is_no_dwarf() {
     let scratch = Scratch::new("build-id");
     for (flag, told) in [("-g", false), ("-g0", true)] {
         let image = scratch.compiled(CODE, &[flag, "-Wl,--build-id"]);
-        let symfile = shown(&template(&image).at(bias(0)).unwrap());
+        let symfile = shown(&template(&image).at(&bias(0)).unwrap());
         let (_, contents) = section(&symfile, ".note.gnu.build-id").unwrap();
         assert_eq!(!contents.is_empty(), told);
     }
@@ -369,7 +370,7 @@ fn without_section_headers_code_and_frames_and_names_are_found() {
     let scratch = Scratch::new("no-headers");
     let image = scratch.compiled(CODE, &["-O2"]);
     let bytes = without_section_headers(&image);
-    let symfile = shown(&template_by(&bytes, &image).unwrap().at(bias(0x1000)).unwrap());
+    let symfile = shown(&template_by(&bytes, &image).unwrap().at(&bias(0x1000)).unwrap());
     let (stated, made_up) = (section(&image, ".eh_frame"), section(&symfile, ".eh_frame"));
     let (stated, made_up) = (stated.unwrap(), made_up.unwrap());
     assert_eq!(made_up.0.sh_addr, stated.0.sh_addr + 0x1000);
@@ -394,7 +395,7 @@ fn dwarf_that_needs_a_second_file_is_kept_with_the_name_of_it() {
     let output = run("binutils", "objcopy", [Path::new(&add), &library]);
     assert!(output.status.success(), "{output:?}");
     let image = std::fs::read(library).unwrap();
-    let inner = scratch.inner(&shown(&template(&image).at(bias(0)).unwrap())).unwrap();
+    let inner = scratch.inner(&shown(&template(&image).at(&bias(0)).unwrap())).unwrap();
     assert_eq!(section(&inner, ".gnu_debugaltlink").unwrap().1, b"/nowhere\0");
 }
 
@@ -412,7 +413,7 @@ fn a_small_file_cannot_ask_for_much_memory() {
             put(place, section);
         }
     }
-    let symfile = shown(&template(&image).into_symfile(bias(0)).unwrap());
+    let symfile = shown(&template(&image).into_symfile(&bias(0)).unwrap());
     // There are seven or more such sections.
     assert!(symfile.len() < 3 * len);
 }
@@ -471,7 +472,7 @@ fn no_bytes_make_it_panic_or_grow() {
             bytes.truncate(64 + random(image.len() - 64));
         }
         if let Ok(template) = template_by(&bytes, &image) {
-            let symfile = shown(&template.into_symfile(bias(usize::MAX - 5)).unwrap());
+            let symfile = shown(&template.into_symfile(&bias(usize::MAX - 5)).unwrap());
             assert!(symfile.len() < 8 * image.len(), "round {round}");
         }
     }
