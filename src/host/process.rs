@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
+use crate::base::environment;
 use crate::base::error::Error;
 use crate::base::sync;
 use crate::base::tls_index::{ModuleId, TlsIndex};
@@ -51,8 +52,7 @@ static INIT: unsafe extern "C" fn(c_int, *mut *const c_char, *mut *const c_char)
 /// A variable of the environment that the process was started with, which is what `ld.so` read. Nothing in a
 /// process that runs with more rights than its user has (`secure_getenv(3)`).
 pub(super) fn initial_variable(name: &str) -> Option<OsString> {
-    // SAFETY: no preconditions.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+    if environment::is_secure() {
         return None;
     }
     let Ok(variables) = fs::read("/proc/self/environ") else { return env::var_os(name) };
