@@ -183,6 +183,7 @@ mod unwind;
 
 pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
 pub use api::closed::{Closed, Kept};
+pub use api::images::{ImageInfo, Statistics, images, statistics};
 pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use api::loader::{Binding, Loader};
 pub use api::namespace::Namespace;

@@ -571,6 +571,14 @@ impl Template {
     pub fn name(&self) -> &str {
         &self.prepared.root().name
     }
+
+    /// Its number, which no other template of the process has or had: [`ImageInfo::template`] of its instances.
+    ///
+    /// [`ImageInfo::template`]: crate::ImageInfo::template
+    pub fn id(&self) -> u64 {
+        // What was prepared for many instances has one.
+        self.prepared.origin.template.unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Template {

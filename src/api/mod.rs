@@ -3,6 +3,7 @@
 pub(crate) mod backtrace;
 pub(crate) mod closed;
 mod image_buffer;
+pub(crate) mod images;
 pub(crate) mod library;
 pub(crate) mod loader;
 pub(crate) mod namespace;

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::api::closed::Closed;
 use crate::api::library::{Library, Template};
 use crate::base::error::Error;
+use crate::base::events::{self, Took};
 use crate::base::fallible::TryGrow;
 use crate::base::promise::MayRun;
 use crate::base::sync::{Lock, Rank};
@@ -338,6 +339,7 @@ impl Pooled {
     /// Resets the instance and returns it to its pool. Returns it if that is impossible.
     fn put_back(&mut self) -> Option<Instance> {
         let mut instance = self.instance.take()?;
+        let start = events::start();
         // SAFETY: the caller of `acquire` promised this for the release.
         let is_reset = unsafe {
             end_thread(instance.library.group())
@@ -345,6 +347,9 @@ impl Pooled {
                 && !instance.library.group().has_changed_pages()
                 && instance.reset(&self.pool)
         };
+        if let (true, Some(start)) = (is_reset, start) {
+            logged!(debug, "{}: reset in {}", instance.library.name(), Took::since(start));
+        }
         if is_reset { self.pool.park(instance) } else { Some(instance) }
     }
 

@@ -1,4 +1,4 @@
-//! Code that every other folder may use: addresses, errors, limits, environment variables, fallible
+//! Code that every other folder may use: addresses, errors, limits, events, environment variables, fallible
 //! allocation, memory being filled, escaped text, readable names, ranked locks. It imports no other folder,
 //! and reads no image.
 
@@ -8,6 +8,7 @@ pub(crate) mod addr;
 pub(crate) mod demangle;
 pub(crate) mod environment;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod fallible;
 pub(crate) mod filler;
 pub(crate) mod left_right;

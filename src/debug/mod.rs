@@ -60,7 +60,8 @@ pub(crate) use registration::{
     DebugFault, DebugRegistration, DebugTemplate, symfile_template, warn_of_names_only,
 };
 pub(crate) use separate::{
-    check as check_separate, installed as installed_separate, read as read_separate,
+    BuildId, build_id, check as check_separate, installed as installed_separate,
+    read as read_separate,
 };
 pub(crate) use storage::SymfileTemplate;
 pub(crate) use symfile::dwp::is_package;

@@ -63,6 +63,10 @@ pub(crate) enum NotSeparate {
 pub(crate) struct BuildId(Vec<u8>);
 
 impl BuildId {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Where a file with this build-id is installed, in such a folder.
     fn path_below(&self, folder: PathBuf) -> Option<PathBuf> {
         let id = self.to_string();
@@ -158,7 +162,7 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The build-id among the notes in these segments or sections.
-fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
+pub(crate) fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
     let mut left = MAX_NOTES;
     all.find_map(|notes| build_id_in(notes, &mut left))
 }

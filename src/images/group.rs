@@ -30,6 +30,7 @@ use crate::host::collectors::Roots;
 use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::search::{FileId, SearchPath};
+use crate::images::events::Events;
 use crate::images::namespace::Namespace;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
@@ -65,6 +66,8 @@ pub(crate) struct LoadGroup {
     /// What the host allows its images.
     pub(super) policy: Policy,
     _restriction: Option<Restriction>,
+    /// Its drop logs the unload.
+    pub(super) events: Events,
 }
 
 /// Where the images of a group were loaded, which counts for what they open.
@@ -162,6 +165,8 @@ impl BindCall for LoadGroup {
 /// A loaded image. The fields are in drop order: all that refers to the mapping is dropped before it.
 pub(crate) struct LoadedImage {
     pub(crate) name: Arc<str>,
+    /// The number of the template that it is an instance of.
+    pub(crate) template: Option<u64>,
     pub(crate) table: KeptTable,
     pub(crate) decoded: Arc<Decoded>,
     /// The libraries that it needs, directly, in order, filtees included.
@@ -325,6 +330,7 @@ impl LoadGroup {
             call_binder,
             context,
             namespace: namespace.map_or_else(OnceLock::new, OnceLock::from),
+            events: Events::default(),
         });
         for plt in group.members.iter().filter_map(|loaded| loaded.plt.as_ref()) {
             plt.set_group(&group);
@@ -363,6 +369,10 @@ impl LoadGroup {
     /// Where its images were loaded.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     pub(crate) fn libc_registrations(&self) -> &LibcRegistrations {

@@ -15,12 +15,14 @@ use std::sync::atomic::Ordering;
 
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
+use crate::base::events;
 use crate::debug::debugger_listens;
 use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::read::ReadAt;
 use crate::host::dl;
 use crate::host::exit_handlers;
 use crate::host::process;
+use crate::images::events::Subject;
 use crate::images::group::{LoadGroup, LoadedImage};
 use crate::images::libc_registrations::take_handles_of;
 use crate::images::registry;
@@ -52,6 +54,7 @@ impl LoadGroup {
     /// # Safety
     /// They may run in this process, as with `dlopen`.
     pub(crate) unsafe fn initialise(&self) {
+        let start = events::start();
         let arguments = process::arguments();
         for (count, &index) in self.init_order.iter().enumerate() {
             // Counted before it runs: a constructor that unwinds is finalised like any other.
@@ -66,6 +69,18 @@ impl LoadGroup {
                     function(arguments.argc, arguments.argv, arguments.envp);
                 }
             }
+        }
+        self.events.loaded(start, || self.subject());
+    }
+
+    /// What the log says of it.
+    fn subject(&self) -> Subject {
+        let root = self.member(0);
+        Subject {
+            name: root.name.clone(),
+            addresses: root.mapping.address_range(),
+            template: root.template,
+            images: self.len(),
         }
     }
 
@@ -96,6 +111,12 @@ impl LoadGroup {
 impl Drop for LoadGroup {
     /// Destructors run, then nothing can find the group, then the fields are dropped.
     fn drop(&mut self) {
+        if let Some(start) = events::start()
+            && self.number().is_some()
+        {
+            let subject = self.subject();
+            self.events.start_unload(start, subject);
+        }
         thread_exit::during_unload(self, || self.finalise());
         registry::leave(self);
     }

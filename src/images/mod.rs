@@ -2,6 +2,7 @@
 
 pub(crate) mod dl_handles;
 pub(crate) mod dlsym;
+pub(crate) mod events;
 pub(crate) mod global;
 pub(crate) mod group;
 pub(crate) mod libc_registrations;

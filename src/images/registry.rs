@@ -8,13 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_vec};
 use crate::base::sync::{Rank, ReadGuard, SharedLock, WriteGuard};
-use crate::images::group::{ImageRef, LoadGroup};
+use crate::images::group::{ImageRef, LoadGroup, LoadedImage};
 
 /// The groups that are loaded.
 pub(super) struct Live {
@@ -45,8 +46,20 @@ impl Live {
     }
 }
 
+/// A member of a group that is entered.
+#[derive(Clone, Copy)]
+struct Member(NonNull<LoadedImage>);
+
+// SAFETY: it is used as a `&LoadedImage`, which threads share through the groups.
+unsafe impl Send for Member {}
+// SAFETY: as above.
+unsafe impl Sync for Member {}
+
 pub(super) struct LiveImage {
     end: usize,
+    /// The group's number.
+    number: u64,
+    member: Member,
     pub(super) group: Weak<LoadGroup>,
     index: usize,
     /// The handles under which the C library holds functions that the image registered. Usually one.
@@ -87,7 +100,8 @@ pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
         let addresses = loaded.mapping.address_range();
         let handles = Vec::new();
         let group = Arc::downgrade(group);
-        let image = LiveImage { end: addresses.end, group, index, handles };
+        let member = Member(NonNull::from(loaded));
+        let image = LiveImage { end: addresses.end, number, member, group, index, handles };
         live.images.insert(addresses.start, image);
     }
     if group.is_pinned() {
@@ -170,6 +184,34 @@ fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<ImageRef>, Error> {
 pub(crate) fn all_images_if_free() -> Option<Vec<ImageRef>> {
     drop(LIVE.try_read()?);
     all_images().ok()
+}
+
+/// An image that is loaded, or is being unloaded, while the registry's lock is held.
+pub(crate) struct Entry<'l> {
+    pub image: &'l LoadedImage,
+    /// The number of its group, which counts loads.
+    pub load: u64,
+    /// Its index in the group.
+    pub index: usize,
+    /// What holds the group. 0 while it is being unloaded.
+    pub holders: usize,
+}
+
+/// Calls `visit` with all images, those that are being unloaded too, until it fails. It runs under the
+/// registry's lock, so it must be short. No group gets a holder, so this unloads nothing.
+pub(crate) fn visit(mut visit: impl FnMut(Entry<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    let live = read();
+    live.images.values().try_for_each(|entry| {
+        visit(Entry {
+            // SAFETY: `enter` was given the group with this member, which does not move. The drop of a group
+            // removes its entries, with the lock held for writing, before it drops the members. Until then
+            // there are shared references to them only.
+            image: unsafe { entry.member.0.as_ref() },
+            load: entry.number,
+            index: entry.index,
+            holders: entry.group.strong_count(),
+        })
+    })
 }
 
 /// The number of groups loaded so far.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::arch::{self, MACHINE};
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
+use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_copy, try_vec};
 use crate::base::members;
 use crate::base::promise::MayRun;
@@ -76,6 +77,21 @@ pub(crate) fn single_instance_uninitialised(
 /// `received` is the buffer that the root was received into, if the image is to run there. IFUNC resolvers
 /// run if `may_run`; else references are bound to the resolvers.
 pub(crate) fn instance_uninitialised(
+    prepared: &Prepared<'_>,
+    received: Option<InPlaceFile>,
+    register: &mut Register<'_>,
+    may_run: Option<MayRun>,
+) -> Result<Arc<LoadGroup>, Error> {
+    // A single instance is the second half of a load.
+    let start = prepared.origin.start.or_else(events::start);
+    let group = entered(prepared, received, register, may_run)
+        .inspect_err(|error| events::failed(error, start))?;
+    group.events().set_start(start);
+    Ok(group)
+}
+
+/// As [`instance_uninitialised`].
+fn entered(
     prepared: &Prepared<'_>,
     received: Option<InPlaceFile>,
     register: &mut Register<'_>,
@@ -156,7 +172,8 @@ fn map_and_relocate(
     for (index, member) in mapped.into_iter().enumerate() {
         require_memory_for_next(index)?;
         let name = member.prepared.name.clone();
-        let loaded = member.seal(&mut |name, instance| register(index, name, instance));
+        let mut register = |name, instance| register(index, name, instance);
+        let loaded = member.seal(prepared.origin.template, &mut register);
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
     Ok(LoadGroup::new(
@@ -292,6 +309,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
 
     fn seal(
         self,
+        template: Option<u64>,
         register: &mut dyn FnMut(Arc<str>, Instance) -> DebugRegistration,
     ) -> Result<LoadedImage, Error> {
         let mapping = self.mapping.seal(self.prepared.memory_name())?;
@@ -313,6 +331,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let debug = register(name.clone(), Instance { load_bias, thread_locals, ifuncs });
         Ok(LoadedImage {
             name: name.clone(),
+            template,
             table,
             decoded: decoded.clone(),
             needed,

@@ -13,10 +13,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::{Error, MissingVersion};
+use crate::base::events::{self, Took};
 use crate::base::fallible::{
     TryGrow, require_memory, require_memory_for_next, try_collect, try_collect_ok, try_filled,
     try_lossy, try_string, try_vec,
@@ -49,6 +52,9 @@ use crate::memory::protect;
 use crate::memory::shared_text::SharedText;
 use crate::profile::Profile;
 
+/// The number of the next template.
+static TEMPLATES: AtomicU64 = AtomicU64::new(1);
+
 /// A load group that is parsed, planned and bound, and not yet in memory.
 pub(crate) struct Prepared<'d> {
     /// The root image, then the images that it needs, breadth first.
@@ -72,6 +78,16 @@ pub(crate) struct Prepared<'d> {
     /// Where the images are loaded. Each instance has a namespace of its own if `namespace` is `None`.
     pub context: Context,
     pub namespace: Option<Arc<Namespace<LoadGroup>>>,
+    pub origin: Origin,
+}
+
+/// What instances say of where they come from.
+#[derive(Default)]
+pub(crate) struct Origin {
+    /// The number of the template, if it is one for any number of instances.
+    pub template: Option<u64>,
+    /// When the load of a single instance began, if it is to be logged.
+    pub start: Option<Instant>,
 }
 
 /// One image of a prepared group.
@@ -132,6 +148,29 @@ struct GroupBinding {
 impl Settings {
     /// From bytes to a bound group: collects, binds, plans. The process is set up.
     pub(crate) fn prepare<'d>(
+        &self,
+        bytes: Bytes<'d>,
+        instances: Instances,
+        may_run: Option<MayRun>,
+    ) -> Result<Prepared<'d>, Error> {
+        let start = events::start();
+        let prepared = self.prepared(bytes, instances, may_run);
+        let mut prepared = prepared.inspect_err(|error| events::failed(error, start))?;
+        prepared.origin = match instances {
+            Instances::One => Origin { template: None, start },
+            Instances::Many => {
+                let template = TEMPLATES.fetch_add(1, Ordering::Relaxed);
+                if let Some(start) = start {
+                    let (name, took) = (&prepared.root().name, Took::since(start));
+                    logged!(debug, "{name}: prepared as template {template} in {took}");
+                }
+                Origin { template: Some(template), start: None }
+            }
+        };
+        Ok(prepared)
+    }
+
+    fn prepared<'d>(
         &self,
         bytes: Bytes<'d>,
         instances: Instances,
@@ -267,6 +306,7 @@ impl Settings {
             }
             members.push(Member {
                 name,
+
                 image,
                 plan,
                 needed,
@@ -284,8 +324,7 @@ impl Settings {
                 of_system,
             });
         }
-        let any_lazy = members.iter().any(|member| member.lazy);
-        let call_binder = any_lazy.then(|| self.call_binder(searchlist));
+        let call_binder = members.iter().any(|it| it.lazy).then(|| self.call_binder(searchlist));
         Ok(Prepared {
             members,
             init_order,
@@ -298,6 +337,7 @@ impl Settings {
             context: self.context(),
             namespace: self.namespace.clone(),
             policy: self.policy.clone(),
+            origin: Origin::default(),
         })
     }
 }

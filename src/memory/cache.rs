@@ -134,6 +134,13 @@ pub fn release_memory() {
     retry::all();
 }
 
+/// The number of bytes that are kept: what [`release_memory`] gives back.
+pub(crate) fn kept_bytes() -> usize {
+    let cache = cache();
+    let free = cache.free.iter().map(|free| free.own);
+    free.chain(cache.later.iter().map(|(_, touched)| *touched)).fold(0, usize::saturating_add)
+}
+
 /// Unmaps the memory that a load did not wait for, and repeats the calls that the system refused.
 pub(crate) fn unmap_deferred() {
     if HAS_LATER.load(Ordering::Relaxed) {

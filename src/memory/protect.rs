@@ -275,6 +275,15 @@ impl Mapping<Sealed> {
         Ok(())
     }
 
+    /// The number of bytes of pages that the image shares with other instances.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        if !self.memory.shares || self.memory.is_private.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let shared = self.segments.iter().filter(|segment| !segment.access.write);
+        shared.map(|segment| segment.len()).fold(0, usize::saturating_add)
+    }
+
     /// The image is about to change the protection of its pages: what it then writes is its own, and the memory
     /// is not for another image.
     pub(crate) fn before_change(&self) -> Result<(), Error> {

@@ -227,10 +227,17 @@ impl log::Log for Logger {
 
     fn log(&self, _: &log::Record<'_>) {
         MESSAGES.fetch_add(1, Ordering::Relaxed);
+        // What it does is logged as well.
+        static IS_INSIDE: AtomicBool = AtomicBool::new(false);
+        if IS_INSIDE.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let (_, library, address) = library();
         library.set_debug(memdl::Debug::Off).unwrap();
         memdl::symbolize(address);
         child_finds(|| true);
+        drop(library);
+        IS_INSIDE.store(false, Ordering::Relaxed);
     }
 
     fn flush(&self) {}

@@ -14,6 +14,7 @@ mod files;
 mod filters;
 mod fork;
 mod helpers;
+mod images;
 mod lazy;
 mod loading;
 mod memory;
