@@ -32,8 +32,8 @@
  * EXCEPTIONS. A C++ exception of a constructor passes through memdl_open, memdl_open_buffer,
  * memdl_instantiate and memdl_pool_acquire to their caller. On its way the library is finalised and
  * unmapped, so neither the type of the exception nor its what() may lie in the library. Exceptions of
- * the callbacks of memdl_symbols and memdl_symbolize pass, too. Other callbacks and destructors must
- * not throw. No longjmp may cross a function of memdl. A panic of memdl, which is a bug, is an error
+ * the callbacks of memdl_symbols, memdl_symbolize and memdl_images pass, too. Other callbacks and
+ * destructors must not throw. No longjmp may cross a function of memdl. A panic of memdl, which is a bug, is an error
  * like others; but while code of the library may run, it aborts the process with a message.
  */
 #ifndef MEMDL_H
@@ -140,6 +140,10 @@ memdl_template *memdl_prepare(const void *bytes, size_t len, const memdl_options
 /* Makes one more instance, with its own data and thread-local variables, and runs its constructors.
  * Returns a library, or null. */
 memdl_library *memdl_instantiate(const memdl_template *tmpl);
+
+/* The number of a template, which no other template of the process has or had: the `template_id` of its
+ * instances in memdl_images. 0 for a null template. */
+uint64_t memdl_template_id(const memdl_template *tmpl);
 
 /* Frees a template. Its instances stay. Null is allowed. */
 void memdl_template_free(memdl_template *tmpl);
@@ -281,6 +285,103 @@ typedef int (*memdl_frame_callback)(const memdl_frame *frame, void *user);
  * a thread that holds one of them. */
 int memdl_symbolize(const void *address, memdl_frame_callback callback, void *user);
 
+/* ---- What is loaded ---------------------------------------------------------------------- */
+
+/* An image that is loaded. Only memdl makes these. Later versions may append members. */
+typedef struct memdl_image_info {
+    /* The name of the image in errors, debuggers and /proc/self/maps, in UTF-8. Never null. It may come from the
+     * image's bytes: escape it before it goes to a terminal. */
+    const char *name;
+    /* The address of the first page, and the address after the last one. */
+    uintptr_t start;
+    uintptr_t end;
+    /* The run-time address minus the address that the file states. */
+    uintptr_t load_bias;
+    /* The build-id, as `readelf -n` shows it. Null, and 0 bytes, if the image has none. */
+    const unsigned char *build_id;
+    size_t build_id_len;
+    /* A memdl_debug: how much debuggers saw of it. */
+    int debug;
+    /* The memdl_template_id of the template that it is an instance of; 0 if it was loaded on its own. */
+    uint64_t template_id;
+    /* The number of the load that it came with, from 0 on. Images that were loaded together have the same one. */
+    uint64_t load;
+    /* How many hold the images of that load: handles, pools, libraries that are bound to it, threads with
+     * destructors to run. 0 if it was being unloaded. */
+    size_t holders;
+} memdl_image_info;
+
+/* Called with one image, which lives, with what it points to, until the callback returns. Return 0 to continue.
+ * Any other value ends memdl_images, which returns it; use a positive one, since -1 is an error. */
+typedef int (*memdl_image_callback)(const memdl_image_info *image, void *user);
+
+/* Calls `callback` with all images that memdl has loaded, in the order of their loads: libraries, instances (idle
+ * ones of pools, too), what was loaded with them, and what they opened by dlopen. An image is among them
+ * from just before its constructors run until its destructors have run.
+ * The list is made before the first call, and holds no lock and no image: the callback, and other threads, may
+ * load and unload, so an image may be gone when it is called. This runs no code of images.
+ * Returns 0, or the value with which the callback ended it, or -1 for an error.
+ * This allocates and takes locks: called in a signal handler, it may never return, as memdl_symbolize. */
+int memdl_images(memdl_image_callback callback, void *user);
+
+/* Counters. Later versions may append members. */
+typedef struct memdl_statistics {
+    /* The number of images that are loaded. */
+    uint64_t images;
+    /* Their address space, in bytes: the sum of their address ranges. */
+    uint64_t mapped_bytes;
+    /* How much of it is pages that an instance shares with other instances of its template
+     * (MEMDL_DEBUG_OFF), in bytes. */
+    uint64_t shared_bytes;
+    /* Memory that is kept for further libraries, in bytes: what memdl_release_memory gives back. */
+    uint64_t kept_bytes;
+    /* The number of loads since the process started, instances and libraries that images have opened by dlopen
+     * included. One load may bring several images. */
+    uint64_t loads;
+    /* The number of these that were unloaded. */
+    uint64_t unloads;
+    /* The number of loads that ended with an error, and of templates that could not be made. */
+    uint64_t failures;
+} memdl_statistics;
+
+/* Fills `*statistics`, of which the caller says the size: sizeof(memdl_statistics). Members that this version of
+ * memdl does not have are 0. Calls that other threads make meanwhile may be counted in some members only.
+ * Returns 0, or -1 for null statistics. In a signal handler it may never return. */
+int memdl_get_statistics(memdl_statistics *statistics, size_t size);
+
+/* ---- The log ----------------------------------------------------------------------------- */
+
+/* How important an event is. A level includes those before it. */
+typedef enum memdl_log_level {
+    MEMDL_LOG_OFF = 0,
+    /* Not used so far. */
+    MEMDL_LOG_ERROR = 1,
+    /* Something does not work as it was asked for, such as debug information that cannot be read. */
+    MEMDL_LOG_WARN = 2,
+    MEMDL_LOG_INFO = 3,
+    /* Every load, failure, instance, reset and unload, with its time. */
+    MEMDL_LOG_DEBUG = 4,
+    MEMDL_LOG_TRACE = 5
+} memdl_log_level;
+
+/* Called with one event, in UTF-8, without a line feed at the end. Characters from libraries' names that a terminal
+ * would obey are escaped. The text lives until it returns. `level` is a memdl_log_level. */
+typedef void (*memdl_logger)(int level, const char *text, void *user);
+
+/* Calls `logger` with every event of this level, or of one before it, from now on: in the thread where it happens,
+ * and by several threads at once. memdl holds no lock meanwhile: the logger may call memdl, and then gets the
+ * events of that, too. It must not throw. It replaces the logger that was set before; a null one removes it.
+ * `user` is passed to it. `free_user`, unless it is null, is called with `user` after the last call of the logger:
+ * when it was replaced, or in the thread that was in such a call then; and also if this function fails. It must
+ * not throw.
+ * The environment variable MEMDL_LOG=off|error|warn|info|debug|trace overrides the level. It counts from the first
+ * call of this API on, and where no logger is set, events go to standard error, a line each. Like all environment
+ * variables of memdl, it is ignored in a process that runs with more rights than its user has (set-user-ID).
+ * Returns 0; or -1 for an error: for a level that does not exist, or in a host in Rust that has a logger of its own
+ * (the crate `log`), which gets the events. */
+int memdl_set_log(memdl_log_level level, memdl_logger logger, void *user,
+                  void (*free_user)(void *user));
+
 /* ---- About a library --------------------------------------------------------------------- */
 
 /* The name of the library in errors, debuggers and /proc/self/maps. Lives until the library is closed. */
@@ -344,6 +445,10 @@ void memdl_namespace_free(memdl_namespace *space);
  * Returns 0, or -1 for an error: of a library that was loaded with MEMDL_DEBUG_OFF, debuggers can see no more
  * than MEMDL_DEBUG_SYMBOLS until memdl_set_debug_info supplies its debug information. */
 int memdl_set_debug(const memdl_library *library, memdl_debug debug);
+
+/* How much debuggers see of a library now: a memdl_debug, or -1 for a null library. If MEMDL_DEBUG_PORTABLE was asked
+ * for and could not be made, this is MEMDL_DEBUG_FULL. */
+int memdl_get_debug(const memdl_library *library);
 
 /* Supplies debug information after the load: as memdl_options_set_debug_info, but identified by its
  * build-id only, and not as a package of split DWARF. How much debuggers see does not change. A library

@@ -94,6 +94,63 @@ struct frame {
     }
 };
 
+/// An image that is loaded: a memdl_image_info that owns what it has.
+struct image_info {
+    std::string name;
+    std::uintptr_t start, end, load_bias;
+    std::vector<unsigned char> build_id;
+    memdl_debug debug;
+    /// The prepared::id of the template that it is an instance of.
+    std::optional<std::uint64_t> template_id;
+    std::uint64_t load;
+    std::size_t holders;
+
+    explicit image_info(const memdl_image_info &image)
+        : name(image.name), start(image.start), end(image.end), load_bias(image.load_bias),
+          debug(static_cast<memdl_debug>(image.debug)), load(image.load), holders(image.holders) {
+        if (image.build_id) build_id.assign(image.build_id, image.build_id + image.build_id_len);
+        if (image.template_id) template_id = image.template_id;
+    }
+};
+
+/// All images that are loaded, in the order of their loads; see memdl_images.
+inline std::vector<image_info> images() {
+    std::vector<image_info> images;
+    detail::check(memdl_images(
+        [](const memdl_image_info *found, void *user) {
+            static_cast<std::vector<image_info> *>(user)->emplace_back(*found);
+            return 0;
+        },
+        &images));
+    return images;
+}
+
+/// Counters; see memdl_get_statistics.
+inline memdl_statistics statistics() {
+    memdl_statistics statistics;
+    detail::check(memdl_get_statistics(&statistics, sizeof statistics));
+    return statistics;
+}
+
+using log_function = std::function<void(memdl_log_level level, const char *text)>;
+
+/// Calls `logger` with every event of this level, or of one before it, in any thread. An empty function removes it. Its
+/// exceptions are dropped. See memdl_set_log.
+inline void set_log(memdl_log_level level, log_function logger) {
+    if (!logger) return detail::check(memdl_set_log(level, nullptr, nullptr, nullptr));
+    auto owned = std::make_unique<log_function>(std::move(logger));
+    detail::check(memdl_set_log(
+        level,
+        [](int level, const char *text, void *user) noexcept {
+            try {
+                (*static_cast<log_function *>(user))(static_cast<memdl_log_level>(level), text);
+            } catch (...) {
+            }
+        },
+        owned.release(),
+        [](void *user) noexcept { delete static_cast<log_function *>(user); }));
+}
+
 /// Returns the memory that is kept for further libraries to the system.
 inline void release_memory() { memdl_release_memory(); }
 /// Chooses whether memory that is kept is wiped first; see memdl_wipe_kept_memory.
@@ -445,6 +502,12 @@ class library {
     /// Makes the exports visible to libraries that are loaded later.
     void make_global() { detail::check(memdl_make_global(get())); }
     void set_debug(memdl_debug debug) { detail::check(memdl_set_debug(get(), debug)); }
+    /// How much debuggers see of it now.
+    memdl_debug debug() const {
+        int debug = memdl_get_debug(get());
+        if (debug < 0) throw error::last();
+        return static_cast<memdl_debug>(debug);
+    }
     void set_debug_info(const void *bytes, std::size_t size) {
         detail::check(memdl_set_debug_info(get(), bytes, size));
     }
@@ -537,6 +600,9 @@ class prepared {
     library instantiate() const {
         return library(detail::check(memdl_instantiate(handle_.get())));
     }
+
+    /// Its number: the template_id of its instances in images().
+    std::uint64_t id() const { return memdl_template_id(get()); }
 
     memdl_template *get() const noexcept { return handle_.get(); }
 

@@ -74,6 +74,8 @@ pub(crate) enum Rank {
     Relro,
     /// Memory that the system has refused to unmap or to protect.
     Refused,
+    /// Where the log of a C host goes.
+    Log,
 }
 
 /// A mutual exclusion lock with a rank. A panic of its holder does not poison it.

@@ -14,6 +14,7 @@ use std::panic::catch_unwind;
 use std::ptr;
 use std::thread;
 
+use super::logger::heed_operator;
 use crate::base::escape::Escaped;
 use crate::base::fallible::require_memory;
 use crate::base::fallible::try_c_string;
@@ -94,6 +95,7 @@ pub(super) fn noted<T>(result: Result<T, Failure>) -> Option<T> {
 /// Runs code of memdl, and turns a panic into an error. An exception would abort here, so no code of images
 /// may run in it, and no callbacks but those that must not throw (resolvers, verifiers, filters).
 pub(super) fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    heed_operator();
     // After a panic, values that it left half changed are dropped or, like the thread's texts, valid.
     noted(catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
@@ -104,6 +106,7 @@ pub(super) fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> 
 
 /// Runs code that may run code of images: exceptions pass, a panic aborts.
 pub(super) fn transparent<T>(body: impl FnOnce() -> T) -> T {
+    heed_operator();
     struct Unwinding {
         was_panicking: bool,
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::buffers::BufferHandle;
 use super::errors::{Failure, c_string, caught, noted, pointer, status, transparent};
-use super::options::{Options, debug_of, loader_of, set};
+use super::options::{Options, debug_of, loader_of, number_of, set};
 use super::pointers::{bytes_of, give, handle, take};
 use crate::Closed;
 use crate::Library;
@@ -244,6 +244,17 @@ pub unsafe extern "C" fn memdl_set_debug(library: *const LibraryHandle, debug: c
         let library = unsafe { &handle(library, "library")?.library };
         Ok(library.set_debug(debug_of(debug)?)?)
     }))
+}
+
+/// [`Library::debug`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_get_debug(library: *const LibraryHandle) -> c_int {
+    // SAFETY: the header's contract.
+    let debug = caught(|| Ok(unsafe { handle(library, "library")? }.library.debug()));
+    debug.map_or(-1, number_of)
 }
 
 /// [`Library::set_debug_info`].

@@ -16,8 +16,12 @@
 
 mod backtrace;
 mod buffers;
+mod callbacks;
 mod errors;
+mod images;
 mod library;
+mod log;
+mod logger;
 mod namespaces;
 mod options;
 mod pointers;

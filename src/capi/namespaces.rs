@@ -6,9 +6,10 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
+use super::callbacks::{FreeUser, OwnedUser};
 use super::errors::{c_string, caught, status};
 use super::library::LibraryHandle;
-use super::options::{FreeUser, Options, OwnedUser, set};
+use super::options::{Options, set};
 use super::pointers::{give, handle, take};
 use crate::LibraryRequest;
 use crate::Namespace;

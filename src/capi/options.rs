@@ -9,6 +9,7 @@ use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ptr;
 
+use super::callbacks::{FreeUser, OwnedUser, User};
 use super::errors::{Failure, c_string, caught, pointer, status, transparent};
 use super::pointers::{copied, give, take, utf8};
 use crate::Binding;
@@ -61,9 +62,6 @@ pub type Verifier = unsafe extern "C" fn(
 
 /// `memdl_import_filter`.
 pub type ImportFilter = unsafe extern "C" fn(request: *const CRequest, user: *mut c_void) -> c_int;
-
-/// The function that frees a callback's context.
-pub type FreeUser = unsafe extern "C" fn(user: *mut c_void);
 
 /// The loader with these options; with the defaults for null.
 ///
@@ -154,45 +152,6 @@ pub unsafe extern "C" fn memdl_options_define(
             let name = utf8(name)?;
             options.change(|loader| loader.define(name, address))
         })
-    }
-}
-
-/// The context pointer of a callback.
-pub(super) struct User(*mut c_void);
-
-// SAFETY: memdl only passes the pointer to the callback, which the header allows it to call in any thread.
-unsafe impl Send for User {}
-// SAFETY: as above.
-unsafe impl Sync for User {}
-
-impl User {
-    pub(super) fn get(&self) -> *mut c_void {
-        self.0
-    }
-}
-
-/// The context pointer of a callback that loaded images may still call, with the function that frees it.
-pub(super) struct OwnedUser {
-    user: User,
-    free: Option<FreeUser>,
-}
-
-impl OwnedUser {
-    pub(super) fn new(user: *mut c_void, free: Option<FreeUser>) -> OwnedUser {
-        OwnedUser { user: User(user), free }
-    }
-
-    pub(super) fn get(&self) -> *mut c_void {
-        self.user.get()
-    }
-}
-
-impl Drop for OwnedUser {
-    fn drop(&mut self) {
-        if let Some(free) = self.free {
-            // SAFETY: the header's contract: called once, after the last use.
-            unsafe { free(self.user.get()) };
-        }
     }
 }
 
@@ -327,13 +286,13 @@ pub unsafe extern "C" fn memdl_options_filter_imports(
     user: *mut c_void,
     free_user: Option<FreeUser>,
 ) -> c_int {
-    let user = OwnedUser { user: User(user), free: free_user };
+    let user = OwnedUser::new(user, free_user);
     let imports = match filter {
         None => Imports::all(),
         Some(filter) => Imports::filter(move |request| {
             let user = &user;
             // SAFETY: the header's contract; the request lives during the call.
-            let allows = |request: &CRequest| unsafe { filter(request, user.user.get()) } != 0;
+            let allows = |request: &CRequest| unsafe { filter(request, user.get()) } != 0;
             with_c_request(request, allows).unwrap_or(false)
         }),
     };
@@ -361,7 +320,7 @@ pub unsafe extern "C" fn memdl_options_set_resolver(
     resolver: Option<Resolver>,
     user: *mut c_void,
 ) -> c_int {
-    let user = User(user);
+    let user = User::new(user);
     // SAFETY: the header's contract.
     unsafe {
         set(options, |options| {
@@ -511,6 +470,16 @@ pub(super) fn debug_of(debug: c_int) -> Result<Debug, Failure> {
         3 => Debug::Portable,
         other => return Err(format!("there is no memdl_debug {other}").into()),
     })
+}
+
+/// The `memdl_debug` of a value.
+pub(super) fn number_of(debug: Debug) -> c_int {
+    match debug {
+        Debug::Off => 0,
+        Debug::Symbols => 1,
+        Debug::Full => 2,
+        Debug::Portable => 3,
+    }
 }
 
 /// [`Loader::debug_info`].

@@ -53,6 +53,17 @@ pub unsafe extern "C-unwind" fn memdl_instantiate(
     loaded(transparent(|| unsafe { template.instantiate() }))
 }
 
+/// [`Template::id`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_template_id(template: *const TemplateHandle) -> u64 {
+    // SAFETY: the header's contract.
+    let template = caught(|| unsafe { handle(template, "template") });
+    template.map_or(0, |TemplateHandle(template)| template.id())
+}
+
 /// Frees a template. Its instances stay.
 ///
 /// # Safety

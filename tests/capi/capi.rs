@@ -39,7 +39,7 @@ fn libraries() -> Vec<PathBuf> {
     let text = format!("-DMAP={}", fs::read(&map).unwrap().escape_ascii());
     let flags = ["-Wl,-soname,libplugin.so", "-O1", &script, &text];
     let plugin = build("gcc", "capi/plugin.c", &flags);
-    let plain = build("gcc", "capi/plain.c", &["-O1"]);
+    let plain = build("gcc", "capi/plain.c", &["-O1", "-Wl,--build-id=sha1"]);
     // A stand-in with the name under which it is needed: the library itself has none.
     let stand_in = build("gcc", "capi/plain.c", &["-Wl,-soname,libplain.so"]);
     let stand_in = stand_in.to_str().unwrap();

@@ -4,5 +4,6 @@
 mod common;
 
 mod capi;
+mod log;
 mod roots;
 mod unwinders;

@@ -680,6 +680,142 @@ static void test_debug(const struct file *plain) {
     memdl_options_free(options);
 }
 
+/* ---- What operators see ---- */
+
+struct listed {
+    memdl_image_info last;
+    char name[32];
+    size_t count, stop;
+    memdl_library *closes;
+};
+
+static int see_image(const memdl_image_info *image, void *user) {
+    struct listed *listed = user;
+    listed->last = *image;
+    CHECK(strlen(image->name) < sizeof listed->name && image->start < image->end);
+    CHECK((image->build_id == NULL) == (image->build_id_len == 0));
+    strcpy(listed->name, image->name);
+    /* No lock is held. */
+    if (listed->closes != NULL) {
+        CHECK(memdl_close(listed->closes) == 0);
+        listed->closes = NULL;
+    }
+    return ++listed->count == listed->stop ? 7 : 0;
+}
+
+static void test_images(const struct file *plain) {
+    struct listed listed;
+    memset(&listed, 0, sizeof listed);
+    /* Some stay for their threads, or for the process. */
+    CHECK(memdl_images(see_image, &listed) == 0);
+    const size_t others = listed.count;
+    memdl_options *options = memdl_options_new();
+    CHECK(memdl_options_set_name(options, "listed") == 0);
+    CHECK(memdl_options_set_debug(options, MEMDL_DEBUG_SYMBOLS) == 0);
+    memdl_statistics before, after;
+    CHECK(memdl_get_statistics(&before, sizeof before) == 0 && before.images == others);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, options);
+    CHECK(library != NULL && memdl_get_debug(library) == MEMDL_DEBUG_SYMBOLS);
+    listed.count = 0;
+    CHECK(memdl_images(see_image, &listed) == 0 && listed.count == others + 1);
+    uintptr_t start, end;
+    CHECK(memdl_address_range(library, &start, &end) == 0);
+    CHECK(listed.last.start == start && listed.last.end == end && strcmp(listed.name, "listed") == 0);
+    CHECK(listed.last.load_bias == memdl_load_bias(library) && listed.last.holders == 1);
+    CHECK(listed.last.debug == MEMDL_DEBUG_SYMBOLS && listed.last.template_id == 0);
+    CHECK(listed.last.build_id_len == 20); /* plain.c is linked with one */
+    CHECK(memdl_get_statistics(&after, sizeof after) == 0 && after.images == others + 1);
+    CHECK(after.loads == before.loads + 1 && after.unloads == before.unloads);
+    CHECK(after.mapped_bytes == before.mapped_bytes + (end - start));
+
+    /* Instances, and the list's end. */
+    memdl_template *tmpl = memdl_prepare(plain->bytes, plain->len, options);
+    memdl_options_free(options);
+    memdl_library *one = memdl_instantiate(tmpl), *two = memdl_instantiate(tmpl);
+    CHECK(one && two && memdl_template_id(tmpl) != 0);
+    memset(&listed, 0, sizeof listed);
+    CHECK(memdl_images(see_image, &listed) == 0 && listed.count == others + 3);
+    CHECK(listed.last.template_id == memdl_template_id(tmpl));
+    uint64_t load = listed.last.load;
+    memset(&listed, 0, sizeof listed);
+    listed.stop = others + 2;
+    CHECK(memdl_images(see_image, &listed) == 7 && listed.count == others + 2);
+    CHECK(listed.last.template_id == memdl_template_id(tmpl) && listed.last.load == load - 1);
+    memdl_template_free(tmpl);
+
+    /* The list is a snapshot. */
+    memset(&listed, 0, sizeof listed);
+    listed.closes = two;
+    CHECK(memdl_images(see_image, &listed) == 0 && listed.count == others + 3);
+    CHECK(memdl_close(one) == 0 && memdl_close(library) == 0);
+    memset(&listed, 0, sizeof listed);
+    CHECK(memdl_images(see_image, &listed) == 0 && listed.count == others);
+
+    /* Failures; a host that knows less, and one that knows more. */
+    memdl_error();
+    CHECK(memdl_open(plain->bytes, 100, NULL) == NULL && memdl_error() != NULL);
+    struct {
+        memdl_statistics known;
+        uint64_t unknown;
+    } later;
+    memset(&later, 0xff, sizeof later);
+    CHECK(memdl_get_statistics(&later.known, sizeof later) == 0);
+    CHECK(later.known.failures == before.failures + 1 && later.unknown == 0);
+    CHECK(later.known.loads == before.loads + 3 && later.known.unloads == before.unloads + 3);
+    memset(&after, 0xff, sizeof after);
+    CHECK(memdl_get_statistics(&after, 2 * sizeof(uint64_t)) == 0);
+    CHECK(after.images == others && after.mapped_bytes == before.mapped_bytes);
+    CHECK(after.failures == (uint64_t)-1);
+
+    CHECK(memdl_images(NULL, NULL) == -1);
+    CHECK_ERROR("the callback is null");
+    CHECK(memdl_get_statistics(NULL, 8) == -1);
+    CHECK_ERROR("the statistics are null");
+    CHECK(memdl_get_debug(NULL) == -1);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_template_id(NULL) == 0);
+    CHECK_ERROR("the template is null");
+}
+
+struct heard {
+    int count, level, freed;
+    char text[256];
+};
+
+static void hear(int level, const char *text, void *user) {
+    struct heard *heard = user;
+    heard->count++;
+    heard->level = level;
+    snprintf(heard->text, sizeof heard->text, "%s", text);
+    /* No lock is held. */
+    memdl_statistics statistics;
+    CHECK(memdl_get_statistics(&statistics, sizeof statistics) == 0);
+}
+
+static void free_heard(void *user) { ((struct heard *)user)->freed++; }
+
+static void test_log(const struct file *plain) {
+    struct heard first, second;
+    memset(&first, 0, sizeof first);
+    memset(&second, 0, sizeof second);
+    CHECK(memdl_set_log(MEMDL_LOG_DEBUG, hear, &first, free_heard) == 0);
+    memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+    CHECK(library && first.count == 1 && first.level == MEMDL_LOG_DEBUG);
+    CHECK(strstr(first.text, ": loaded at 0x") && strstr(first.text, " ms"));
+    CHECK(memdl_set_log(MEMDL_LOG_INFO, hear, &second, free_heard) == 0 && first.freed == 1);
+    CHECK(memdl_close(library) == 0 && first.count == 1 && second.count == 0);
+    CHECK(memdl_set_log(MEMDL_LOG_TRACE, NULL, NULL, NULL) == 0 && second.freed == 1);
+    CHECK(memdl_open(plain->bytes, 100, NULL) == NULL && memdl_error() != NULL);
+    CHECK(first.count == 1 && second.count == 0);
+
+    CHECK(memdl_set_log((memdl_log_level)99, hear, &second, free_heard) == -1);
+    CHECK_ERROR("no memdl_log_level 99");
+    CHECK(second.freed == 2);
+    CHECK(memdl_set_log(MEMDL_LOG_OFF, hear, &first, NULL) == 0);
+    CHECK(memdl_open(plain->bytes, 100, NULL) == NULL && memdl_error() != NULL && first.count == 1);
+    CHECK(memdl_set_log(MEMDL_LOG_OFF, NULL, NULL, NULL) == 0 && first.freed == 1);
+}
+
 /* ---- What a host allows ---- */
 
 struct policy {
@@ -901,6 +1037,8 @@ int main(int argc, char **argv) {
     test_options(&plain);
     test_kept_memory(&plain);
     test_debug(&plain);
+    test_images(&plain);
+    test_log(&plain);
     test_policy(&plugin, &plain, &dependent);
     test_null(&plain);
     test_thread_errors(&plain);

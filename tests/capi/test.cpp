@@ -280,6 +280,46 @@ static void test_leaving(const bytes &leaves) {
     CHECK(!kept && kept.is_this_thread() && kept.threads() == 1 && !kept.why().empty());
 }
 
+static void test_operators(const bytes &plain) {
+    CHECK(memdl::images().empty());
+    std::vector<std::string> heard;
+    memdl::set_log(MEMDL_LOG_DEBUG, [&heard](memdl_log_level level, const char *text) {
+        CHECK(level == MEMDL_LOG_DEBUG);
+        heard.emplace_back(text);
+        throw std::runtime_error("is dropped");
+    });
+    memdl::prepared prepared(plain, memdl::options().name("listed").debug(MEMDL_DEBUG_SYMBOLS));
+    {
+        memdl::library library = prepared.instantiate();
+        std::vector<memdl::image_info> images = memdl::images();
+        CHECK(images.size() == 1 && images[0].name == "listed" && images[0].holders == 1);
+        CHECK(images[0].template_id == prepared.id() && images[0].build_id.size() == 20);
+        CHECK(std::make_pair(images[0].start, images[0].end) == library.address_range());
+        CHECK(images[0].load_bias == library.load_bias());
+        CHECK(images[0].debug == MEMDL_DEBUG_SYMBOLS && library.debug() == MEMDL_DEBUG_SYMBOLS);
+        memdl_statistics statistics = memdl::statistics();
+        CHECK(statistics.images == 1 && statistics.loads == statistics.unloads + 1);
+    }
+    CHECK(heard.size() == 3 && heard[0].find("listed: prepared as template ") == 0);
+    CHECK(heard[1].find("listed: an instance of template ") == 0);
+    CHECK(heard[2].find("listed: unloaded at 0x") == 0);
+    memdl::set_log(MEMDL_LOG_OFF, nullptr);
+    prepared.instantiate();
+    CHECK(heard.size() == 3 && memdl::images().empty());
+    check_error("the library is null", [] { memdl::library().debug(); });
+    check_error("no memdl_log_level 9", [] {
+        memdl::set_log(static_cast<memdl_log_level>(9), [](memdl_log_level, const char *) {});
+    });
+    // Exceptions of C callbacks pass.
+    memdl::library library = prepared.instantiate();
+    try {
+        memdl_images([](const memdl_image_info *, void *) -> int { throw 5; }, nullptr);
+        CHECK(false);
+    } catch (int thrown) {
+        CHECK(thrown == 5);
+    }
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 6);
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
@@ -289,6 +329,7 @@ int main(int argc, char **argv) {
     CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
+    test_operators(plain);
     test_policy(plugin, plain, dependent);
     test_leaving(leaves);
     std::puts("all of memdl.hpp works");
