@@ -204,18 +204,25 @@ set -- -iex "set sysroot $copies" \\
 END
 }
 
+# The command, and lldb-dap-19, which talks the Debug Adapter Protocol.
 lldb_command() {
     llvm=usr/lib/llvm-${version%%.*}
     command_for "$root/lldb-server" "$llvm/bin/lldb-server" "$llvm/lib" </dev/null
     modules=$(find "$root/$llvm/lib" -path '*-packages/lldb/__init__.py' | head -n 1)
     [ -n "$modules" ] || fail "no Python modules of lldb in $root"
     modules=${modules%/lldb/__init__.py}
-    command_for "$1" "$llvm/bin/lldb" "$llvm/lib" <<END
+    cat >"$all/lines" <<END
 export LLDB_DEBUGSERVER_PATH=$root/lldb-server
 export PYTHONHOME=$root/usr PYTHONPATH=$modules:$root/usr/lib/python3/dist-packages
+END
+    # 14 calls it lldb-vscode.
+    [ ! -e "$root/$llvm/bin/lldb-dap" ] ||
+        command_for "$all/lldb-dap-${version%%.*}" "$llvm/bin/lldb-dap" "$llvm/lib" <"$all/lines"
+    cat >>"$all/lines" <<END
 # Not for the program that is debugged.
 set -- -O "settings set target.unset-env-vars LLDB_DEBUGSERVER_PATH PYTHONHOME PYTHONPATH" "\$@"
 END
+    command_for "$1" "$llvm/bin/lldb" "$llvm/lib" <"$all/lines"
 }
 
 for one in $wanted; do

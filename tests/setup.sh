@@ -61,8 +61,9 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
 command -v ld.gold >/dev/null || echo "not in this release: gold"
-# For tests/debuggers. The packages of two lldbs cannot be installed together: they are unpacked.
+# For tests/debuggers. The packages of two lldbs cannot be installed together: they are unpacked. gdb talks the
+# Debug Adapter Protocol since version 14.
 [ -n "${MEMDL_TEST_LLDB:-}" ] ||
-    sh "$(dirname "$0")/debuggers.sh" bookworm/lldb-14 bookworm/lldb-19 >/dev/null
+    sh "$(dirname "$0")/debuggers.sh" bookworm/lldb-14 bookworm/lldb-19 trixie/gdb >/dev/null
 # LLVM's unwinder cannot be installed beside the other one, either.
 sh "$(dirname "$0")/llvm.sh"

@@ -62,6 +62,8 @@ pub(crate) enum Rank {
     InFull,
     /// The files for profilers.
     Profile,
+    /// The images that were unloaded under a debugger.
+    Retired,
     /// The list that debuggers read.
     DebugList,
     /// Which instances still share pages.

@@ -25,7 +25,8 @@
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
 //! is gone, and would write into whatever is mapped there next. See the drop of [`gdb_jit::Registration`]. So a
 //! registration is dropped while the image is still mapped. And it is made when the image is
-//! relocated and before its first constructor runs, so that breakpoints in those are hit.
+//! relocated and before its first constructor runs, so that breakpoints in those are hit. The last entry of an
+//! image stays a while, so that breakpoints are hit in the next load, too ([`retired`]).
 //!
 //! A load never fails here: an image that cannot be described is logged and left out. So is debug information
 //! that would cost too much for its size ([`dwarf::budget`]): then debuggers see names only. Nothing is
@@ -42,6 +43,7 @@ mod policy;
 mod published;
 pub(crate) mod read_lines;
 mod registration;
+pub(crate) mod retired;
 mod separate;
 mod storage;
 mod stripped;

@@ -14,6 +14,7 @@ use super::gdb_jit::debugger_listens;
 use super::in_full::InFull;
 use super::policy::Debug;
 use super::published::{Fault, NextForm, Published};
+use super::retired::{self, Identity};
 use super::storage::{Symfile, SymfileTemplate};
 use super::stripped;
 use super::symfile::compression::NotInflated;
@@ -25,6 +26,7 @@ use crate::base::error::Error;
 use crate::base::fallible::try_copy;
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::memory::stage::Keeper;
 
 /// What the registrations of all instances of an image are made from.
 pub(crate) struct DebugTemplate {
@@ -327,6 +329,14 @@ impl DebugRegistration {
     /// The linkage name of the function that `address` lies in, by the symfile's symbol table.
     pub(crate) fn function_at(&self, address: usize) -> Option<Vec<u8>> {
         self.lock().published.symfile()?.function_at(address).and_then(|name| try_copy(name).ok())
+    }
+
+    /// Takes the registration away. What is returned keeps it, with the memory of the image.
+    pub(crate) fn retire(&self, identity: Identity) -> Keeper {
+        let mut state = self.lock();
+        let published = std::mem::replace(&mut state.published, Published::Nothing(None));
+        state.in_full = None;
+        Box::new(move |memory| retired::keep(identity, published, memory))
     }
 
     /// Whether a thread holds the lock.

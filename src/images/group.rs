@@ -140,6 +140,11 @@ impl KeptTable {
         let tables = unsafe { std::mem::transmute::<Tables<'_>, Tables<'static>>(tables) };
         Ok(KeptTable(tables))
     }
+
+    /// `DT_STRTAB`.
+    pub(crate) fn strings(&self) -> &[u8] {
+        self.0.view().strings_from(0)
+    }
 }
 
 impl BindCall for LoadGroup {

@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::events;
-use crate::debug::debugger_listens;
+use crate::debug::retired::{self, Identity};
+use crate::debug::{Debug, debugger_listens};
 use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::read::ReadAt;
 use crate::host::dl;
@@ -27,6 +28,8 @@ use crate::images::group::{LoadGroup, LoadedImage};
 use crate::images::libc_registrations::take_handles_of;
 use crate::images::registry;
 use crate::images::thread_exit;
+use crate::memory::quarantine::quarantine;
+use crate::memory::stage::Keeper;
 use crate::profile;
 
 /// Makes a group known to the process: from just before its constructors run until after its destructors.
@@ -123,14 +126,35 @@ impl Drop for LoadGroup {
 }
 
 impl Drop for LoadedImage {
+    /// A debugger may write to addresses of the image later, so nothing else may be mapped there soon.
     fn drop(&mut self) {
         if debugger_listens() {
-            self.mapping.quarantine();
+            let keeper = self.keeper();
+            self.mapping.hand_over(keeper);
         }
     }
 }
 
 impl LoadedImage {
+    /// What takes the memory. It keeps the entry, too, if this is the last image with this identity.
+    fn keeper(&self) -> Keeper {
+        if self.debug.debug() == Debug::Off || !retired::is_wanted() {
+            return Box::new(quarantine);
+        }
+        let identity = self.identity();
+        let others = registry::all_images().unwrap_or_default();
+        let is_same =
+            |other: &LoadedImage| other.debug.debug() != Debug::Off && other.identity() == identity;
+        match others.iter().any(|other| is_same(other.image())) {
+            true => Box::new(quarantine),
+            false => self.debug.retire(identity),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(&self.decoded, &self.mapping, self.table.strings())
+    }
+
     /// Checks that each word of the arrays is the address of code: nearly always the group's own, else
     /// another library's.
     fn check_functions(&self, is_code: impl Fn(usize) -> bool) -> Result<(), Error> {

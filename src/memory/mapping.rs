@@ -42,7 +42,7 @@ use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
 use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages, zero};
 use crate::memory::shared_text::SharedText;
-use crate::memory::stage::{Open, OpenMemory, Reuse, Sealed, Stage};
+use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
 
 /// Where an image's contents come from.
 pub(crate) enum Source<'a> {
@@ -439,10 +439,9 @@ impl Writable<'_> {
 }
 
 impl Mapping<Sealed> {
-    /// Keeps other mappings off these addresses for a while after the image is unloaded: a debugger may
-    /// still write breakpoints there.
-    pub(crate) fn quarantine(&mut self) {
-        self.memory.is_quarantined = true;
+    /// Lets `keeper` take the memory when this is dropped.
+    pub(crate) fn hand_over(&mut self, keeper: Keeper) {
+        self.memory.keeper = Some(keeper);
     }
 
     /// The addresses that the image can write, whole pages, ascending.

@@ -56,7 +56,7 @@ impl Mapping<Open> {
             memory: SealedMemory {
                 reservation: ManuallyDrop::new(reservation),
                 reuse,
-                is_quarantined: false,
+                keeper: None,
                 shares,
                 is_private: AtomicBool::new(false),
                 is_unshared: Lock::new(Rank::Sharing, false),

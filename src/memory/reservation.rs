@@ -174,8 +174,13 @@ impl Reservation {
         self.protect(0..self.len, libc::PROT_NONE);
     }
 
+    /// Takes all access away. The contents stay. False if the system refused.
+    pub(crate) fn close(&self) -> bool {
+        self.protect(0..self.len, libc::PROT_NONE)
+    }
+
     /// Replaces the mapping by one without contents and access. Its addresses stay taken.
-    pub(super) fn blank(&self) {
+    pub(crate) fn blank(&self) {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: replaces all of an owned mapping that nothing refers to any more.
         let blank = unsafe {

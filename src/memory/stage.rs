@@ -16,7 +16,6 @@ use std::sync::atomic::AtomicBool;
 
 use crate::base::sync::Lock;
 use crate::memory::cache::{self, CacheKey};
-use crate::memory::quarantine::quarantine;
 use crate::memory::reservation::Reservation;
 
 /// Segments are filled; relocations may be stored.
@@ -61,9 +60,12 @@ pub(crate) struct SealedMemory {
     pub(super) has_changed: AtomicBool,
     /// It is immutable (`mseal`), and can never be unmapped.
     pub(super) is_immutable: AtomicBool,
-    /// Its addresses must not be used again soon.
-    pub(super) is_quarantined: bool,
+    /// Takes it when the image is gone, since its addresses must not be used again soon.
+    pub(super) keeper: Option<Keeper>,
 }
+
+/// Takes the memory of an image that is gone.
+pub(crate) type Keeper = Box<dyn FnOnce(Reservation) + Send + Sync>;
 
 /// How memory can be used again.
 pub(super) enum Reuse {
@@ -103,8 +105,8 @@ impl Drop for SealedMemory {
         if *self.is_immutable.get_mut() {
             return reservation.forget();
         }
-        if self.is_quarantined {
-            quarantine(reservation);
+        if let Some(keep) = self.keeper.take() {
+            keep(reservation);
         } else if *self.has_changed.get_mut() {
             drop(reservation);
         } else {

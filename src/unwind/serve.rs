@@ -1,6 +1,6 @@
 //! Leads every unwinder in the process to images.
 //!
-//! By its references to the C library's functions, wherever it has some. One without is told of each image's
+//! By its references to the C library's functions, wherever it has some. In one without, memdl registers each image's
 //! `.eh_frame`: by `__unw_add_dynamic_eh_frame_section` (LLVM's), or by `__register_frame` (libgcc's; that of LLVM
 //! takes a single entry). Both walk the section up to an entry of length zero. libgcc's is slow: the next throw
 //! anywhere in the process sorts all descriptions, and every later throw walks a list.
@@ -43,14 +43,14 @@ static BY_SECTION: OnceLock<(BySection, Arc<HostLibrary>)> = OnceLock::new();
 
 type OfSection = unsafe extern "C" fn(*const c_void);
 
-/// An unwinder that is told of sections. It stays loaded.
+/// An unwinder in which sections are registered. It stays loaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct BySection {
     add: usize,
     remove: usize,
 }
 
-/// A section that an unwinder was told of, until this is dropped.
+/// A section that is registered in an unwinder, until this is dropped.
 pub(super) struct Section {
     begin: usize,
     of: &'static BySection,
@@ -77,7 +77,7 @@ pub(super) fn serve(
     }
     match IS_ANY_LEFT.load(Ordering::Acquire) {
         false => Ok(None),
-        true => tell(decoded, mapping),
+        true => register(decoded, mapping),
     }
 }
 
@@ -97,12 +97,12 @@ fn after_opening() {
 fn search(loads: u64) -> Result<Vec<Arc<HostLibrary>>, Error> {
     let left = left()?;
     IS_ANY_LEFT.store(!left.is_empty(), Ordering::Release);
-    let is_told = |unwinder: &Arc<HostLibrary>| {
+    let is_registered = |unwinder: &Arc<HostLibrary>| {
         BySection::of(unwinder).is_some_and(|functions| {
             BY_SECTION.get_or_init(|| (functions, unwinder.clone())).0 == functions
         })
     };
-    let left = try_collect(left.into_iter().filter(|unwinder| !is_told(unwinder)))?;
+    let left = try_collect(left.into_iter().filter(|unwinder| !is_registered(unwinder)))?;
     SEARCHED.store(loads, Ordering::Release);
     Ok(left)
 }
@@ -152,10 +152,10 @@ impl BySection {
     }
 }
 
-/// Tells the unwinder that has no references of an image's section. Refuses an image that throws if that cannot be
+/// Registers an image's section in the unwinder that has no references. Refuses an image that throws if that cannot be
 /// done.
 #[cold]
-fn tell(decoded: &Decoded, mapping: &Mapping<Sealed>) -> Result<Option<Section>, Error> {
+fn register(decoded: &Decoded, mapping: &Mapping<Sealed>) -> Result<Option<Section>, Error> {
     let hdr = decoded.eh_frame_hdr.clone();
     let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, mapping));
     let section = eh_frame.filter(|eh_frame| eh_frame.terminated).and_then(|eh_frame| {
@@ -167,14 +167,14 @@ fn tell(decoded: &Decoded, mapping: &Mapping<Sealed>) -> Result<Option<Section>,
         // (drop order in `LoadedImage`) and is not written.
         section.of.call(section.of.add, section.begin);
     }
-    let is_told = |unwinder: &HostLibrary| {
+    let is_registered = |unwinder: &HostLibrary| {
         section.as_ref().is_some_and(|section| BySection::of(unwinder).as_ref() == Some(section.of))
     };
     if throws(decoded, mapping) {
         let raises = dl::global_symbol(c"_Unwind_RaiseException");
         for unwinder in left()? {
             let is_used = raises.is_none_or(|function| unwinder.has_code_at(function));
-            if is_used && !is_told(&unwinder) {
+            if is_used && !is_registered(&unwinder) {
                 return Err(Error::unsupported(cannot(&unwinder)?));
             }
         }

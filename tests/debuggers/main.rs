@@ -20,6 +20,7 @@ mod debug;
 mod debug_info;
 mod harness;
 mod host_builds;
+mod ide;
 mod lldb;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         debug::tests(),
         debug_info::tests(),
         host_builds::tests(),
+        ide::tests(),
         lldb::tests(),
     ]
     .into_iter()

@@ -5,6 +5,7 @@ pub mod arguments;
 mod builds;
 mod calls;
 pub mod compare;
+pub mod dialogue;
 pub mod host;
 pub mod libraries;
 pub mod lldb;

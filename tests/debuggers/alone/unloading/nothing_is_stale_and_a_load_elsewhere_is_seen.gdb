@@ -1,8 +1,9 @@
 //# source: clib.c
 //# builds: gcc_o0_g
 //# compare: nothing
-//# note: What is put into the place of the library is text of nobody's, in which gdb sees no breakpoint of its own.
+//# note: Another instance stays, so that nothing of those that go is kept. What is put into the place of the library is text of nobody's, in which gdb sees no breakpoint of its own.
 
+(host) load other {LIBRARY}
 (host) load a {LIBRARY}
 (host) call a entry 5
 (host) unload a
@@ -20,30 +21,33 @@
 (gdb) break leaf
 (gdb) break {middle}
 (gdb) run
-Breakpoint 3, middle (n=5, values=0xADDRESS) at {middle}\n
+middle (n=5, values=0xADDRESS) at {middle}\n
 (gdb) set $there = $pc
 (gdb) continue
-Breakpoint 2, leaf (a=0, b=1) at clib.c:
+leaf (a=0, b=1) at clib.c:
 (gdb) ignore 2 10
 (gdb) ignore 3 10
 (gdb) info breakpoints
+<MULTIPLE>
 in leaf at clib.c:
+in leaf at clib.c:
+<MULTIPLE>
+in middle at {middle}
 in middle at {middle}
 (not) PENDING
 (gdb) maintenance print objfiles in-memory
+<in-memory@
 <in-memory@
 (gdb) continue
 unloaded a
 host_pauses ()
 (not) leaf
 (gdb) info breakpoints
-<PENDING> \s
-leaf\n
-<PENDING> \s
-{middle}
-(not) in leaf at
+in leaf at clib.c:
+in middle at {middle}
+(not) MULTIPLE
 (gdb) maintenance print objfiles in-memory
-(not) in-memory
+<in-memory@
 (gdb) info symbol $there
 No symbol matches $there.
 (gdb) x/2xb $there
@@ -54,17 +58,18 @@ No symbol matches $there.
 (gdb) continue
 0 bytes differ
 loaded b
-Breakpoint 3, middle (n=5, values=0xADDRESS) at {middle}\n
+middle (n=5, values=0xADDRESS) at {middle}\n
 (gdb) print $pc != $there
 = 1\n
 (gdb) continue
-Breakpoint 2, leaf (a=0, b=1) at clib.c:
+leaf (a=0, b=1) at clib.c:
 (gdb) bt
 #0  leaf (
  in middle (
  in entry (
 host_calls (
 (gdb) info breakpoints
+<MULTIPLE>
 in leaf at clib.c:
 (not) PENDING
 (gdb) ignore 2 10
@@ -74,11 +79,8 @@ in leaf at clib.c:
 unloaded b
 host_pauses ()
 (gdb) info breakpoints
-<PENDING> \s
-leaf\n
-(not) in leaf at
-(gdb) maintenance print objfiles in-memory
-(not) in-memory
+in leaf at clib.c:
+(not) MULTIPLE
 (gdb) continue
 0 bytes differ\n
 0 bytes differ\n

@@ -14,14 +14,10 @@ Old value = 7
 (gdb) disable 2
 (gdb) continue
 host_pauses ()
-(dlopen<17) at tests/debuggers/harness/host.rs:
-(memdl<17) at tests/debuggers/harness/host.rs:
-(>=17) at tests/debuggers/harness/host.rs:
+at tests/debuggers/harness/host.rs:
 (gdb) info breakpoints
 hw watchpoint
-(dlopen<17) lib_global
-(memdl<17) lib_global
-(>=17) lib_global
+lib_global
 (gdb) delete 2
 (gdb) continue
 exited normally

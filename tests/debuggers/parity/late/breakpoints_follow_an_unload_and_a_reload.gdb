@@ -20,8 +20,10 @@ Breakpoint 2, leaf (a=0, b=1) at clib.c:
 [host] unloaded a
 host_pauses ()
 (gdb) info breakpoints
-<PENDING>          leaf
-<PENDING>          {entry}
+(dlopen) <PENDING>          leaf
+(memdl) in leaf at clib.c:24
+(dlopen) <PENDING>          {entry}
+(memdl) in entry at {entry}
 (gdb) info symbol leaf
 No symbol
 (gdb) enable 2
