@@ -1,10 +1,14 @@
 //! What a C host hears of memdl: by its callback, and by `MEMDL_LOG` on standard error.
 
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Mutex;
 
 use crate::capi::forms;
-use crate::common::{assert_success, build, limited, repository, run};
+use crate::common::{assert_success, build, isolated_with, limited, repository, run};
+// It has the functions below.
+use memdl as _;
 
 /// `log.c`, linked with memdl as a static library, with these flags for the linker.
 fn host(name: &str, flags: &[&str]) -> PathBuf {
@@ -99,4 +103,62 @@ fn a_stripped_c_host_hears_that_debuggers_see_nothing() {
     assert!(errors.is_empty(), "{errors:?}");
     let (heard, errors) = said(&host, None, Some("warn"));
     assert!(heard.is_empty() && errors.len() == 1 && is_warning(&errors[0]), "{errors:?}");
+}
+
+unsafe extern "C" {
+    fn memdl_set_log(
+        level: c_int,
+        logger: Option<extern "C" fn(c_int, *const c_char, *mut c_void)>,
+        user: *mut c_void,
+        free_user: Option<extern "C" fn(*mut c_void)>,
+    ) -> c_int;
+    fn memdl_error() -> *const c_char;
+    fn memdl_open(bytes: *const c_void, len: usize, options: *const c_void) -> *mut c_void;
+}
+
+extern "C" fn hear(_: c_int, _: *const c_char, _: *mut c_void) {
+    panic!("the host's own logger is there");
+}
+
+extern "C" fn free(user: *mut c_void) {
+    // SAFETY: the test passes a number of its own.
+    unsafe { *user.cast::<c_int>() += 1 };
+}
+
+/// The logger of a host in Rust.
+struct Host;
+
+static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl log::Log for Host {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        HEARD.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The operator's variable is for C hosts. A host in Rust says itself what it hears.
+#[test]
+fn the_logger_of_a_host_in_rust_stays() {
+    isolated_with(&[("MEMDL_LOG", "off")], || {
+        log::set_logger(&Host).unwrap();
+        log::set_max_level(log::LevelFilter::Debug);
+        let mut freed: c_int = 0;
+        // SAFETY: the functions have the types of memdl.h; nothing is loaded.
+        unsafe {
+            let user = (&raw mut freed).cast();
+            assert_eq!(memdl_set_log(5, Some(hear), user, Some(free)), -1);
+            let error = CStr::from_ptr(memdl_error()).to_str().unwrap();
+            assert!(error.starts_with("the process has a logger"), "{error}");
+            assert!(memdl_open(c"?".as_ptr().cast(), 1, std::ptr::null()).is_null());
+        }
+        assert_eq!((freed, log::max_level()), (1, log::LevelFilter::Debug));
+        let heard = HEARD.lock().unwrap();
+        assert!(heard.len() == 1 && heard[0].starts_with("a load failed after "), "{heard:?}");
+    });
 }

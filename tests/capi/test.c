@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -816,6 +817,54 @@ static void test_log(const struct file *plain) {
     CHECK(memdl_set_log(MEMDL_LOG_OFF, NULL, NULL, NULL) == 0 && first.freed == 1);
 }
 
+enum { LOGGERS = 100 };
+
+/* What loggers that are set one after the other heard. */
+struct heard_of {
+    int heard, heard_late, freed;
+};
+static struct heard_of loggers[LOGGERS];
+static int loggers_done;
+
+static void hear_in_turn(int level, const char *text, void *user) {
+    struct heard_of *logger = user;
+    (void)level;
+    (void)text;
+    __atomic_add_fetch(&logger->heard, 1, __ATOMIC_SEQ_CST);
+    sched_yield();
+    /* The context is freed after the last call only. */
+    __atomic_add_fetch(&logger->heard_late, __atomic_load_n(&logger->freed, __ATOMIC_SEQ_CST),
+                       __ATOMIC_SEQ_CST);
+}
+
+static void free_in_turn(void *user) {
+    __atomic_add_fetch(&((struct heard_of *)user)->freed, 1, __ATOMIC_SEQ_CST);
+}
+
+static void *load_in_thread(void *user) {
+    const struct file *plain = user;
+    while (!__atomic_load_n(&loggers_done, __ATOMIC_SEQ_CST)) {
+        memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+        CHECK(library && memdl_close(library) == 0);
+    }
+    return NULL;
+}
+
+/* The logger can be replaced while threads are in it. */
+static void test_log_in_threads(struct file *plain) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, load_in_thread, plain) == 0);
+    for (int i = 0; i < LOGGERS; i++) {
+        CHECK(memdl_set_log(MEMDL_LOG_DEBUG, hear_in_turn, &loggers[i], free_in_turn) == 0);
+        while (!__atomic_load_n(&loggers[i].heard, __ATOMIC_SEQ_CST)) sched_yield();
+    }
+    CHECK(memdl_set_log(MEMDL_LOG_OFF, NULL, NULL, NULL) == 0);
+    __atomic_store_n(&loggers_done, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 2; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 0; i < LOGGERS; i++)
+        CHECK(loggers[i].heard > 0 && loggers[i].heard_late == 0 && loggers[i].freed == 1);
+}
+
 /* ---- What a host allows ---- */
 
 struct policy {
@@ -1039,6 +1088,7 @@ int main(int argc, char **argv) {
     test_debug(&plain);
     test_images(&plain);
     test_log(&plain);
+    test_log_in_threads(&plain);
     test_policy(&plugin, &plain, &dependent);
     test_null(&plain);
     test_thread_errors(&plain);

@@ -276,6 +276,15 @@ const ACTIONS: &[Action] = &[
         assert!(!found);
         Outcome { state, error: None }
     }),
+    ("list", |case| {
+        let library = case.load().unwrap();
+        let (images, state) = armed(memdl::images);
+        // There is no error: it is whole, or empty.
+        let is_there = |it: &memdl::ImageInfo| it.address_range() == library.address_range();
+        assert_eq!(images.iter().any(is_there), !images.is_empty(), "{}", case.name);
+        assert!(state.refused > 0 || !images.is_empty(), "{}", case.name);
+        Outcome { state, error: None }
+    }),
     ("symbols", |case| {
         let library = case.load().unwrap();
         let (count, state) = armed(|| library.symbols().count());
