@@ -77,6 +77,7 @@ pub(crate) enum Rank {
     /// Memory that the system has refused to unmap or to protect.
     Refused,
     /// Where the log of a C host goes.
+    #[cfg(feature = "capi")]
     Log,
 }
 
