@@ -14,6 +14,7 @@ use crate::api::closed::Closed;
 use crate::api::symbol_name::AsSymbolName;
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
+use crate::base::events;
 use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
 use crate::base::promise::MayRun;
 use crate::debug::{Debug, DebugRegistration};
@@ -546,7 +547,7 @@ impl Template {
 
     /// Makes one more instance. Its constructors have not run. IFUNC resolvers run if `may_run` allows it.
     pub(crate) fn instance_uninitialised(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
-        require_memory()?;
+        require_memory().inspect_err(|error| events::failed(error, events::start()))?;
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::base::error::Error;
+use crate::base::events;
 use crate::base::fallible::require_memory;
 use crate::base::promise::MayRun;
 use crate::base::sync::{self, Lock, Rank};
@@ -60,7 +61,7 @@ pub(crate) fn prepare<'d>(
     instances: Instances,
     may_run: Option<MayRun>,
 ) -> Result<Prepared<'d>, Error> {
-    set_up()?;
+    set_up().inspect_err(|error| events::failed(error, events::start()))?;
     settings.prepare(bytes, instances, may_run)
 }
 
