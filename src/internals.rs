@@ -30,6 +30,11 @@ use crate::profile::functions;
 use crate::services;
 use crate::tls;
 
+/// Makes [`Debug::Full`] the form that a debugger which comes later sees, even for one that is there.
+pub fn wrapped_only() {
+    debug::internals::wrapped_only();
+}
+
 /// The way to load an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {

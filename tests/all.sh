@@ -24,7 +24,7 @@ done
 MEMDL_TEST_WAY=again cargo test --features $features --test loader "$@" -- $ways \
     --skip constructors_and_destructors --skip destructors_run_when_the_process_ends \
     --skip groups_go_in_reverse_order --skip nodelete_stays --skip what_is_left_goes_at_the_end
-MEMDL_TEST_FORM=portable cargo test --features $features --test debuggers "$@" -- \
+MEMDL_TEST_FORM=wrapped cargo test --features $features --test debuggers "$@" -- \
     parity clang_o2 gcc_o2_dwarf5 types dwarf2 dwarf3 rustc gfortran go_o0 sources_are_listed
 for way in buffer shared; do MEMDL_TEST_WAY=$way sh tests/cases.sh; done
 cargo run --release --quiet --example from_memory

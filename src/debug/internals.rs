@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::Ordering;
+
 use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::addresses::{Addresses, DwarfSection, is_index};
 use super::dwarf::budget::{Allowance, Maximum};
 use super::policy::Debug;
+use super::published::WRAPPED_ONLY;
 use super::storage::Symfile;
 use super::symfile::compression;
 use super::symfile::headers::{Headers, file_range, image_header};
@@ -80,4 +83,9 @@ pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> 
     let budget = Allowance::new(Maximum::default(), section.len()).budget();
     let unpacked = compression::section(name, &header, section, &budget);
     unpacked.unwrap_or_else(|| Ok(section.to_vec())).map_err(|error| error.to_string())
+}
+
+/// Makes [`Debug::Full`] the wrapped form from now on, even where a debugger is there.
+pub(crate) fn wrapped_only() {
+    WRAPPED_ONLY.store(true, Ordering::Relaxed);
 }

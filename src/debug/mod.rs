@@ -16,7 +16,8 @@
 //! **lldb** does not read `.gnu_debugdata` as built by the distributions: it sees names and backtraces.
 //! For it there is a second form ([`symfile::portable`]), made from the first one: all of the DWARF read, and
 //! the distance added to each address in it ([`dwarf::addresses`]). It costs that reading, and a copy for each
-//! instance.
+//! instance. A debugger that is there at the load gets it, too: gdb then looks for the places of its breakpoints once
+//! instead of twice.
 //!
 //! **Changing the level later.** Both forms, and the one without DWARF, come from the same bytes, which are
 //! kept as long as the image. So the level can change at any time ([`DebugRegistration`]). The form

@@ -8,8 +8,10 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+#[cfg(any(test, feature = "internals"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::gdb_jit::Registration;
+use super::gdb_jit::{Registration, debugger_listens};
 use super::in_full::InFull;
 use super::policy::{Debug, policy};
 use super::storage::{Symfile, SymfileTemplate};
@@ -24,11 +26,62 @@ pub(super) enum Published {
     Nothing(Option<Symfile>),
     /// [`Debug::Symbols`] or [`Debug::Full`], depending on whether the symfile shows its DWARF.
     Wrapped(Registration<Symfile>),
-    /// [`Debug::Portable`]. The other form is kept, to change back to it.
-    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile },
+    /// [`Debug::Portable`], or [`Debug::Full`] for a debugger that was there at the load. The other form is
+    /// kept, to change back to it.
+    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile, level: Debug },
+}
+
+/// More debug information than this is not read for [`Debug::Full`].
+const MAX_READ_FOR_FULL: usize = 8 << 20;
+
+/// Whether [`Debug::Full`] is the wrapped form even where a debugger is there.
+#[cfg(not(any(test, feature = "internals")))]
+const fn is_wrapped_only() -> bool {
+    false
+}
+
+#[cfg(any(test, feature = "internals"))]
+pub(crate) static WRAPPED_ONLY: AtomicBool = AtomicBool::new(false);
+
+#[cfg(any(test, feature = "internals"))]
+fn is_wrapped_only() -> bool {
+    WRAPPED_ONLY.load(Ordering::Relaxed)
 }
 
 impl Published {
+    /// Publishes the symfile of a new instance at this level. Returns also why debuggers see less.
+    ///
+    /// gdb looks for the places of its breakpoints twice for each entry with a file inside, and once for the
+    /// portable form. So a debugger that is there gets that one. Images with an index keep it instead.
+    pub(super) fn first(
+        symfile: Symfile,
+        wanted: Debug,
+        instance: &Instance,
+    ) -> (Published, Option<Fault>) {
+        let has_index = || !symfile.packed_sections(&[".gdb_index", ".debug_names"]).is_empty();
+        let is_portable = wanted == Debug::Full
+            && debugger_listens()
+            && !is_wrapped_only()
+            && symfile.len_in_full() <= MAX_READ_FOR_FULL
+            && !has_index();
+        let published = Published::Nothing(Some(symfile));
+        if is_portable
+            && let Some(symfile) = published.unread(Debug::Portable, None)
+            && let made = NextForm::from(symfile, Debug::Portable, instance)
+            && matches!(made.portable, Some(Ok(_)))
+        {
+            return match published.changed_to(Debug::Portable, Some(made)) {
+                (Published::Portable { portable, wrapped, .. }, fault) => {
+                    (Published::Portable { portable, wrapped, level: wanted }, fault)
+                }
+                other => other,
+            };
+        }
+        let made =
+            published.unread(wanted, None).map(|symfile| NextForm::from(symfile, wanted, instance));
+        published.changed_to(wanted, made)
+    }
+
     /// The symfile, published or not.
     pub(super) fn symfile(&self) -> Option<&Symfile> {
         match self {
@@ -48,13 +101,16 @@ impl Published {
             Published::Nothing(_) => Debug::Off,
             Published::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
             Published::Wrapped(_) => Debug::Symbols,
-            Published::Portable { .. } => Debug::Portable,
+            Published::Portable { level, .. } => *level,
         }
     }
 
     /// The symfile, if its debug sections must be read before this level can be published, and `made` is
     /// not the result of reading them.
     pub(super) fn unread(&self, wanted: Debug, made: Option<&NextForm>) -> Option<&Symfile> {
+        if matches!(self, Published::Portable { .. }) && wanted == Debug::Portable {
+            return None;
+        }
         let is_read = |symfile: &&Symfile| match wanted {
             Debug::Off | Debug::Symbols => false,
             Debug::Full => symfile.is_to_be_opened(),
@@ -75,11 +131,17 @@ impl Published {
         if self.debug() == wanted {
             return (self, None);
         }
-        let made = made.filter(|made| self.symfile().is_some_and(|it| it.is(&made.origin)));
+        let before = match self {
+            Published::Portable { portable, wrapped, .. } if wanted == Debug::Portable => {
+                return (Published::Portable { portable, wrapped, level: wanted }, None);
+            }
+            before => before,
+        };
+        let made = made.filter(|made| before.symfile().is_some_and(|it| it.is(&made.origin)));
         let made = made.map(|made| (made.opened, made.portable, made.fault));
         let (opened, portable, mut fault) = made.unwrap_or_default();
         let with_dwarf = wanted == Debug::Full;
-        let mut symfile = match (self, wanted) {
+        let mut symfile = match (before, wanted) {
             (Published::Wrapped(mut registration), Debug::Symbols | Debug::Full)
                 if opened.is_none() && (!with_dwarf || registration.symfile().can_show_dwarf()) =>
             {
@@ -89,7 +151,7 @@ impl Published {
             (Published::Nothing(None), _) => return (Published::Nothing(None), None),
             (Published::Nothing(Some(symfile)), _) => symfile,
             (Published::Wrapped(registration), _) => registration.withdraw(),
-            (Published::Portable { portable, wrapped }, _) => {
+            (Published::Portable { portable, wrapped, .. }, _) => {
                 portable.withdraw();
                 wrapped
             }
@@ -101,7 +163,7 @@ impl Published {
             (Debug::Off, _) => Published::Nothing(Some(symfile)),
             (Debug::Portable, Some(Ok(portable))) => {
                 let portable = Registration::new(portable);
-                Published::Portable { portable, wrapped: symfile }
+                Published::Portable { portable, wrapped: symfile, level: wanted }
             }
             // DWARF with half of its addresses moved would be worse than DWARF that lldb cannot read.
             (Debug::Portable, Some(Err(error))) if !error.is_over_budget() => {

@@ -185,11 +185,7 @@ impl DebugRegistration {
                 return DebugRegistration::none(image, instance);
             }
         };
-        let published = Published::Nothing(Some(symfile));
-        let made = published
-            .unread(wanted, None)
-            .map(|symfile| NextForm::from(symfile, wanted, &instance));
-        let (published, fault) = published.changed_to(wanted, made);
+        let (published, fault) = Published::first(symfile, wanted, &instance);
         warn_of(&image, fault);
         if wanted != Debug::Off {
             stripped::warn_once();

@@ -316,8 +316,9 @@ fn seen_with(lldb: Version, program: &str, operator: Option<&str>) -> &'static s
 }
 
 fn choices(lldb: Version) {
+    // One that comes after the load sees names with `full`: see `attaching`.
     for (choice, seen) in
-        [("off", "nothing"), ("symbols", "names"), ("full", "names"), ("portable", "all")]
+        [("off", "nothing"), ("symbols", "names"), ("full", "all"), ("portable", "all")]
     {
         assert_eq!(seen_with(lldb, choice, None), seen, "{choice}");
     }

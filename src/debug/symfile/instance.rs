@@ -223,6 +223,11 @@ impl<S: Storage> Symfile<S> {
         Ok(())
     }
 
+    /// The length with all debug sections.
+    pub(crate) fn len_in_full(&self) -> usize {
+        self.layout.len
+    }
+
     /// What a debugger is shown.
     pub(crate) fn shown(&self) -> &[u8] {
         let shown = match &self.layout.inner {

@@ -42,9 +42,9 @@ local = 1\n
 unloaded b
 host_pauses ()
 (gdb) info breakpoints
+in leaf at twin.c:
 in leaf at clib.c:
-(not) twin.c
 (gdb) continue
-Breakpoint 2, leaf (a=0, b=1) at clib.c:
+Breakpoint 2.2, leaf (a=0, b=1) at clib.c:
 (gdb) continue
 exited normally

@@ -107,8 +107,8 @@ pub fn assert_same(of_memory: &Replies, of_file: &Replies, library: &Path, diffe
 /// [`memdl::Debug::Full`].
 pub fn as_with_dlopen(library: &Path, commands: &[&str]) -> Replies {
     let of_file = Gdb::of_host(&load_and_call(library)).loader(Loader::Dlopen).run(commands);
-    let [full, _portable] = ["full", "portable"].map(|form| {
-        let gdb = Gdb::of_host(&load_and_call(library)).env("MEMDL_DEBUG", form);
+    let [full, _wrapped] = ["full", "wrapped"].map(|form| {
+        let gdb = Gdb::of_host(&load_and_call(library)).form(form);
         let of_memory = gdb.run(commands);
         assert_same(&of_memory, &of_file, library, &[]);
         of_memory

@@ -26,6 +26,9 @@ pub const LOADER: &str = "MEMDL_TEST_LOADER";
 /// After how many seconds the host ends itself.
 pub const SECONDS: &str = "MEMDL_TEST_SECONDS";
 
+/// Is set where `full` is to be the form that a debugger sees which comes after the load.
+pub const WRAPPED: &str = "MEMDL_TEST_WRAPPED";
+
 type Function = unsafe extern "C" fn(c_int) -> c_int;
 
 /// Whether this process is to be the host.
@@ -42,6 +45,9 @@ pub fn main() {
     unsafe {
         libc::alarm(seconds);
         libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY);
+    }
+    if env::var_os(WRAPPED).is_some() {
+        memdl::internals::wrapped_only();
     }
     let mut host = Host::default();
     for step in steps.lines() {

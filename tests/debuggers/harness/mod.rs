@@ -188,6 +188,9 @@ impl Drop for Running {
     }
 }
 
+/// Precedes the processor time of a timed session.
+const TOOK: &str = "processor time: ";
+
 /// A run that is over.
 pub struct Run {
     /// Whether it had to be ended at its time limit.
@@ -196,6 +199,14 @@ pub struct Run {
     pub reads: Option<PathBuf>,
     pub took: Duration,
     pub transcript: String,
+}
+
+impl Run {
+    /// The processor time of a timed session, in seconds.
+    pub fn processor_time(&self) -> f64 {
+        let (_, times) = self.transcript.rsplit_once(TOOK).unwrap();
+        times.split_whitespace().map(|time| time.parse::<f64>().unwrap()).sum()
+    }
 }
 
 /// A debugger, a script of commands for it, and what is debugged.
@@ -224,6 +235,16 @@ impl Gdb {
     /// For the host, which is to do these steps.
     pub fn of_host(steps: &[String]) -> Gdb {
         let mut gdb = Gdb::new(Command::new(gdb()), vec![host_program()]);
+        choose_steps(&mut gdb.command, steps);
+        gdb
+    }
+
+    /// For the host, which is to do these steps; the transcript ends with the processor time of both.
+    pub fn timed(steps: &[String]) -> Gdb {
+        let mut command = Command::new("bash");
+        let script = format!("TIMEFORMAT='{TOOK}%U %S'; time \"$@\"");
+        command.args(["-c", &script, "bash", &gdb()]);
+        let mut gdb = Gdb::new(command, vec![host_program()]);
         choose_steps(&mut gdb.command, steps);
         gdb
     }
@@ -271,6 +292,12 @@ impl Gdb {
 
     pub fn env(mut self, name: &str, value: &str) -> Gdb {
         self.command.env(name, value);
+        self
+    }
+
+    /// The form of debug entries, whatever the operator of the tests says.
+    pub fn form(mut self, form: &str) -> Gdb {
+        set_form(&mut self.command, form);
         self
     }
 
@@ -339,8 +366,19 @@ pub fn bare_host(steps: &[String], loader: Loader) -> Command {
 /// Unless a test says otherwise, an operator says what [`FORM`] says, or nothing.
 fn choose_form(command: &mut Command) {
     match env::var_os(FORM) {
-        Some(form) => command.env("MEMDL_DEBUG", form),
-        None => command.env_remove("MEMDL_DEBUG"),
+        Some(form) => set_form(command, form.to_str().unwrap()),
+        None => {
+            command.env_remove("MEMDL_DEBUG").env_remove(host::WRAPPED);
+        }
+    }
+}
+
+/// `wrapped` is `full` as a debugger sees it that comes after the load.
+fn set_form(command: &mut Command, form: &str) {
+    command.env_remove(host::WRAPPED);
+    match form {
+        "wrapped" => command.env("MEMDL_DEBUG", "full").env(host::WRAPPED, "1"),
+        form => command.env("MEMDL_DEBUG", form),
     };
 }
 

@@ -204,7 +204,7 @@ fn gdb_session(session: &Session, loader: Loader, form: Option<&str>) -> Replies
     let run = |gdb: Gdb| {
         let gdb = gdb.loader(loader);
         match form {
-            Some(form) => gdb.env("MEMDL_DEBUG", form).run_unchecked(&commands),
+            Some(form) => gdb.form(form).run_unchecked(&commands),
             None => gdb.run_unchecked(&commands),
         }
     };

@@ -224,7 +224,7 @@ impl Head {
                 std::mem::replace(&mut self.builds, words().collect()).is_empty()
             }
             "forms" => {
-                if let Some(form) = words().find(|form| form != "full" && form != "portable") {
+                if let Some(form) = words().find(|form| form != "full" && form != "wrapped") {
                     return Err(format!("no such form: {form}"));
                 }
                 std::mem::replace(&mut self.forms, words().collect()).is_empty()

@@ -1,6 +1,6 @@
 //# source: clib.c
 //# builds: gcc_o0_dwarf4 gcc_o0_dwarf5 gcc_o2_dwarf4 gcc_o2_dwarf5 clang_o0_dwarf4 clang_o0_dwarf5 clang_o2_dwarf4 clang_o2_dwarf5
-//# forms: full portable
+//# forms: full wrapped
 //# complaints: fail
 //# note: By clang's optimised code, `compare` and `leaf` are at their lines or at those of their bodies.
 

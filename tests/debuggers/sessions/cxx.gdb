@@ -1,6 +1,6 @@
 //# source: cpplib.cc
 //# builds: gcc_o0_dwarf4 gcc_o0_dwarf5
-//# forms: full portable
+//# forms: full wrapped
 //# complaints: fail
 
 (gdb) tbreak {area}

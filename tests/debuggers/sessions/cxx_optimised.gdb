@@ -1,6 +1,6 @@
 //# source: cpplib.cc
 //# builds: gcc_o2_dwarf4 gcc_o2_dwarf5
-//# forms: full portable
+//# forms: full wrapped
 //# complaints: fail
 //# note: Optimised, gcc marks no beginning of a statement in that function, and gdb asks for one.
 

@@ -1,6 +1,6 @@
 //# source: rustlib.rs
 //# builds: rustc_o0 rustc_o2
-//# forms: full portable
+//# forms: full wrapped
 //# complaints: fail
 
 (gdb) break rustlib::shapes::area

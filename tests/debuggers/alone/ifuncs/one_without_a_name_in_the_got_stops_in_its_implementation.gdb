@@ -1,7 +1,7 @@
 //# source: ifunc.c
 //# builds: gcc_o0_dwarf5 clang_o0_dwarf4
 //# compare: nothing
-//# forms: full portable
+//# forms: full wrapped
 //# note: with dlopen gdb stops in the resolver, if at all: no relocation names the function
 
 (gdb) break {entry}
