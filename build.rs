@@ -3,9 +3,11 @@
 //! `strip` removes all symbols of a shared library but the exported ones. The pair in `src/debug/gdb_jit.rs` is
 //! hidden, for the sake of executables. So with the feature `capi` it comes from two small archives instead:
 //!
-//! * `memdl_pair` has the hidden pair. It becomes part of `libmemdl.a`, and is linked only where no other pair is
-//!   there.
+//! * `memdl_pair` has the hidden pair. It becomes part of `libmemdl.a`.
 //! * `memdl_pair_exported` has a visible one. It is not part of `libmemdl.a`, and comes first in a link by rustc.
+//!
+//! memdl refers to a name of its own in them ([`MEMBER`]), so that one of the two is linked even if a library has
+//! defined the pair before: the pair of a library has a lock that memdl does not know.
 //!
 //! rustc exports only what is written in Rust. A version script of our own exports the pair, too, with a version
 //! of its own: libraries whose references have another version, such as libLLVM's, keep their own pair. GNU ld
@@ -17,6 +19,9 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 const SYMBOLS: [&str; 2] = ["__jit_debug_register_code", "__jit_debug_descriptor"];
+/// Stands at a word behind the function, for which see `src/debug/gdb_jit.rs`: GNU ld makes the hidden pair local for
+/// its sake.
+const MEMBER: &str = "memdl_pair_member_v1";
 const VERSION: &str = "MEMDL_DEBUG";
 
 fn main() -> io::Result<()> {
@@ -68,6 +73,10 @@ core::arch::global_asm!(r#"
     ret
     .cfi_endproc
     .size {function}, . - {function}
+    .weak {MEMBER}
+    .hidden {MEMBER}
+    {MEMBER}:
+    .4byte {data}@PLT - .
     .popsection
     .pushsection .data.{data},"aw"
     .balign 8
@@ -101,12 +110,13 @@ fn in_archive(name: &str, object: &[u8]) -> Vec<u8> {
         bytes.extend((contents.len() % 2 == 1).then_some(b'\n'));
         bytes
     };
-    let names: Vec<u8> = SYMBOLS.iter().flat_map(|name| name.bytes().chain([0])).collect();
+    let symbols = [SYMBOLS[0], SYMBOLS[1], MEMBER];
+    let names: Vec<u8> = symbols.iter().flat_map(|name| name.bytes().chain([0])).collect();
     // The number of symbols, for each the offset of its member, and the names.
-    let index_len = 4 * (1 + SYMBOLS.len()) + names.len();
+    let index_len = 4 * (1 + symbols.len()) + names.len();
     let offset = (8 + 60 + index_len.next_multiple_of(2)) as u32;
-    let mut index = (SYMBOLS.len() as u32).to_be_bytes().to_vec();
-    index.extend(SYMBOLS.iter().flat_map(|_| offset.to_be_bytes()));
+    let mut index = (symbols.len() as u32).to_be_bytes().to_vec();
+    index.extend(symbols.iter().flat_map(|_| offset.to_be_bytes()));
     index.extend(names);
     // A name ends with a slash; 15 bytes of it are enough.
     let name = format!("{}/", &name[name.len().saturating_sub(15)..]);

@@ -6,9 +6,12 @@
 //! [`Registration`] is one entry, from `new` to drop. No other state exists.
 //!
 //! Both symbols are weak and hidden. Weak, so that another runtime linked into the same object
-//! (wasmtime has such a pair, also weak; LLVM's is strong) may define them too. Hidden, since a
-//! pair that is exported from the executable makes gdb take the descriptor of every other object
-//! for a copy of it, and not read that one. Where the pair is shared with another runtime, so is
+//! (wasmtime has such a pair, also weak; LLVM's is strong) may define them too. Hidden, so that they
+//! are local in the symbol table of what is linked: gdb takes the descriptor of every library for a copy of one
+//! that is global in the executable, and does not read the library's. gold, lld and mold make each
+//! hidden symbol local. GNU ld does so in a position-independent executable only if a relocation asks for a PLT entry
+//! for it, so behind the function is a word that asks for one, which no linker makes for a hidden symbol. A
+//! position-dependent executable by GNU ld needs `-rdynamic`, which makes hidden symbols local, too. Where the pair is shared with another runtime, so is
 //! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
 //! that share the pair share the lock too (`base/shared.rs`).
 //!
@@ -45,6 +48,8 @@ std::arch::global_asm!(
     arch::return_instruction!(),
     ".cfi_endproc",
     ".size __jit_debug_register_code, . - __jit_debug_register_code",
+    // For GNU ld: see above. Nobody reads it.
+    ".4byte __jit_debug_descriptor@PLT - .",
     ".popsection",
     ".pushsection .data.__jit_debug_descriptor,\"aw\",@progbits",
     ".balign 8",
@@ -71,6 +76,9 @@ unsafe extern "C" {
     /// Does nothing. A debugger stops here.
     safe fn __jit_debug_register_code();
     static mut __jit_debug_descriptor: Descriptor;
+    /// In the object file of the pair. A reference to it links that file, whatever defines a pair besides.
+    #[cfg(feature = "capi")]
+    static memdl_pair_member_v1: u8;
 }
 
 /// Does nothing. A debugger stops here.
@@ -240,6 +248,8 @@ static LOCK: Lock<()> = Lock::new(Rank::DebugList, ());
 
 impl List {
     fn lock() -> List {
+        #[cfg(all(feature = "capi", not(feature = "exported-debug-symbols")))]
+        std::hint::black_box(&raw const memdl_pair_member_v1);
         let own = LOCK.lock();
         List { _shared: shared::ListGuard::lock(), _own: own }
     }

@@ -20,6 +20,7 @@ tests! { pub fn tests:
     images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair
     images_are_not_seen_in_a_host_in_c_without_any_symbol
     images_and_thread_locals_are_seen_where_memdl_was_opened
+    images_are_seen_beside_another_runtime_and_hide_none
     two_versions_in_one_program
 }
 
@@ -288,6 +289,72 @@ fn images_are_seen_in_a_host_in_c_without_any_symbol_that_exports_the_pair() {
 fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
     let session = session(&c_host("a-stripped", "a", "capi", &["-s"]));
     session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
+}
+
+/// Another runtime has a global pair of its own, in a library or in the program itself. Whatever the linker,
+/// gdb sees what both register.
+fn images_are_seen_beside_another_runtime_and_hide_none() {
+    let folder = folder();
+    let jitted = folder.join("jitted.elf");
+    let mut command = Command::new("gcc");
+    command.args(["-g", "-O0", "-fcf-protection=none", "-static", "-nostdlib", "-no-pie"]);
+    command.args(["-Wl,-Ttext-segment=0x30000000", "-Wl,-e,jitted", "-o"]).arg(&jitted);
+    run(command.arg(repository("tests/hosts/jitted.c")), "gcc");
+    let other = folder.join("libother.so");
+    let mut command = Command::new("gcc");
+    command.args(["-O0", "-shared", "-fPIC", "-o"]).arg(&other);
+    run(command.arg(repository("tests/hosts/other_jit.c")), "gcc");
+    let library = library("gcc", "clib.c", &["-g", "-O0"]);
+    let arguments = [&library, &jitted].map(|path| path.to_str().unwrap());
+
+    let part = repository("tests/hosts/other_jit.c");
+    for linker in crate::common::linkers() {
+        for (form, other, is_first, flags) in [
+            ("a", &other, true, &["-pie"][..]),
+            ("a", &other, false, &["-pie"]),
+            ("so", &other, true, &["-pie"]),
+            ("a", &part, true, &["-pie"]),
+            // By GNU ld the pair is global without the second.
+            ("a", &other, true, &["-no-pie"]),
+            ("a", &other, true, &["-no-pie", "-rdynamic"]),
+        ] {
+            let memdl = libraries_for_c("capi").join(format!("libmemdl.{form}"));
+            let [first, last] = if is_first { [&memdl, other] } else { [other, &memdl] };
+            let host = folder.join(format!("host-two-{linker}-{form}"));
+            let mut command = Command::new("gcc");
+            command
+                .arg("-I")
+                .args([repository("include"), repository("tests/hosts/two_runtimes.c")]);
+            command.args(flags).arg(format!("-fuse-ld={linker}")).args([first, last]);
+            for folder in [folder, memdl.parent().unwrap()] {
+                command.arg(format!("-Wl,-rpath,{}", folder.display()));
+            }
+            command.args(["-pthread", "-lgcc_s", "-ldl", "-lm", "-o"]).arg(&host);
+            run(&mut command, "gcc");
+            let session = Gdb::of_program(&host, &arguments).run(&[
+                "break jitted",
+                "break leaf",
+                "run",
+                "continue",
+                "bt",
+                "delete",
+                "continue",
+            ]);
+            println!("{linker} {form} {} {is_first} {flags:?}", other.display());
+            if linker == "bfd" && flags == ["-no-pie"] {
+                session.to("run").has(&["Breakpoint 2, leaf (a=0, b=1) at clib.c:24\n"]);
+                continue;
+            }
+            session.to("run").has(&["Breakpoint 1, jitted (called="]);
+            session.to("continue").has(&["Breakpoint 2, leaf (a=0, b=1) at clib.c:24\n"]);
+            session.to("bt").has(&[
+                " in entry (n=5) at clib.c:48\n",
+                " in jitted (called=",
+                " in main (",
+            ]);
+            session.to("continue").has(&["jitted = 515\n", "exited normally"]);
+        }
+    }
 }
 
 /// memdl in a library that `dlopen` opened, beside an image that takes static thread-local storage from `ld.so`.
