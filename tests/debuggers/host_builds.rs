@@ -21,6 +21,7 @@ tests! { pub fn tests:
     images_are_not_seen_in_a_host_in_c_without_any_symbol
     images_and_thread_locals_are_seen_where_memdl_was_opened
     images_are_seen_beside_another_runtime_and_hide_none
+    a_breakpoint_by_name_lands_in_the_image_alone
     two_versions_in_one_program
 }
 
@@ -354,6 +355,53 @@ fn images_are_seen_beside_another_runtime_and_hide_none() {
             ]);
             session.to("continue").has(&["jitted = 515\n", "exited normally"]);
         }
+    }
+}
+
+/// Functions of Rust are called `entry`, too. README.md says how a host in C keeps breakpoints out of them.
+fn a_breakpoint_by_name_lands_in_the_image_alone() {
+    let folder = folder();
+    let built = libraries_for_c("capi");
+    let [archive, library] = ["a", "so"].map(|form| folder.join(format!("libquiet.{form}")));
+    for (kept, form) in [(&archive, "a"), (&library, "so")] {
+        fs::copy(built.join(format!("libmemdl.{form}")), kept).unwrap();
+    }
+    let script = repository("tools/finish-archive.sh");
+    run(Command::new("sh").arg(script).arg(&archive), "tools/finish-archive.sh");
+    strip(&["-w", "-K", "memdl_*", "-K", "__jit_debug_*"], &library);
+    let clib = self::library("gcc", "clib.c", &["-g", "-O0"]);
+    for (name, memdl, options) in [
+        ("quiet-a", &archive, ""),
+        ("quiet-so", &library, ""),
+        ("loud-a", &built.join("libmemdl.a"), "-qualified "),
+    ] {
+        let host = folder.join(format!("host-{name}"));
+        let mut command = Command::new("gcc");
+        command.arg("-I").args([&repository("include"), &repository("tests/hosts/host.c"), memdl]);
+        command.args(["-pthread", "-lgcc_s", "-ldl", "-lm"]);
+        command.arg(format!("-Wl,-rpath,{}", folder.display())).arg("-o").arg(&host);
+        run(&mut command, "gcc");
+        let before = format!("break {options}entry");
+        let after = format!("break {options}middle");
+        let session = Gdb::of_program(&host, &[clib.to_str().unwrap()]).run(&[
+            &before,
+            "run",
+            &after,
+            "info breakpoints",
+            IN_C_WITH_TYPE,
+            "continue",
+            "delete",
+            "continue",
+        ]);
+        session.to(&before).has(&["Function \"entry\" not defined."]);
+        session.to("run").has(&["Breakpoint 1, entry (n=5) at clib.c:"]);
+        session
+            .to("info breakpoints")
+            .has(&[" in entry at ", " in middle at "])
+            .has_not("MULTIPLE");
+        session.to(IN_C_WITH_TYPE).has(&[" = 1\n"]);
+        session.to("continue").has(&["Breakpoint 2, middle (n=5"]);
+        session.to("continue").has(&["entry(5) = 514\n", "exited normally"]);
     }
 }
 
