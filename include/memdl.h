@@ -11,9 +11,8 @@
  *     memdl_close(library);
  *
  * ERRORS. A function that fails returns a null pointer or -1. memdl_error(), called in the same
- * thread, returns the reason. Its advice names functions of the Rust API: Loader::provide is
- * memdl_options_provide here, and so on. A null handle or a null string is an error, too. A failed
- * load leaves the process as it was.
+ * thread, returns the reason as a text, memdl_error_code() its kind, and memdl_error_missing() what the library
+ * lacks. A null handle or a null string is an error, too. A failed load leaves the process as it was.
  *
  * OWNERSHIP. The caller owns what a function ..._new, _open, _prepare, _instantiate or _acquire
  * returns, and ends it once, with the function that the type's comment names. memdl owns the strings
@@ -32,7 +31,7 @@
  * EXCEPTIONS. A C++ exception of a constructor passes through memdl_open, memdl_open_buffer,
  * memdl_instantiate and memdl_pool_acquire to their caller. On its way the library is finalised and
  * unmapped, so neither the type of the exception nor its what() may lie in the library. Exceptions of
- * the callbacks of memdl_symbols, memdl_symbolize and memdl_images pass, too. Other callbacks and
+ * the callbacks of memdl_symbols, memdl_symbolize, memdl_images and memdl_error_missing pass, too. Other callbacks and
  * destructors must not throw. No longjmp may cross a function of memdl. A panic of memdl, which is a bug, is an error
  * like others; but while code of the library may run, it aborts the process with a message.
  */
@@ -62,6 +61,23 @@ typedef struct memdl_buffer memdl_buffer;
 /* Load options. memdl_options_free ends them. */
 typedef struct memdl_options memdl_options;
 
+/* ---- Version ----------------------------------------------------------------------------- */
+
+/* The version of this header. Within 0.x a new minor version may change the interface, a new patch version adds to
+ * it only. libmemdl.so.0 stays compatible with all of 0.x that it can still be linked with: functions of an earlier
+ * minor version keep their symbol versions. */
+#define MEMDL_VERSION_MAJOR 0
+#define MEMDL_VERSION_MINOR 1
+#define MEMDL_VERSION_PATCH 0
+/* As one number: 1002003 is 1.2.3. */
+#define MEMDL_VERSION (MEMDL_VERSION_MAJOR * 1000000 + MEMDL_VERSION_MINOR * 1000 + MEMDL_VERSION_PATCH)
+
+/* MEMDL_VERSION of the library that runs, which may be later than the header's. */
+unsigned memdl_version(void);
+
+/* The same as a text: "0.1.0". It lives as long as the process. */
+const char *memdl_version_text(void);
+
 /* ---- Errors ------------------------------------------------------------------------------ */
 
 /* The reason why the last call of this thread that failed did so, in UTF-8. Null if none has failed since
@@ -69,11 +85,80 @@ typedef struct memdl_options memdl_options;
  * does not. The text lives until this thread's next memdl_error. */
 const char *memdl_error(void);
 
+/* Why a call failed. Later versions may add more. */
+typedef enum memdl_error_kind {
+    /* No call has failed in this thread. */
+    MEMDL_ERROR_NONE = 0,
+    /* The bytes are not a well-formed shared library. */
+    MEMDL_ERROR_MALFORMED = 1,
+    /* memdl does not support something in it: another machine, for example. */
+    MEMDL_ERROR_UNSUPPORTED = 2,
+    /* It needs a level of the instruction set that this processor does not have. */
+    MEMDL_ERROR_PROCESSOR = 3,
+    /* Libraries, versions or symbols that it needs are not there: memdl_error_missing() lists them. */
+    MEMDL_ERROR_MISSING = 4,
+    /* The verifier refuses it. */
+    MEMDL_ERROR_REFUSED = 5,
+    /* The import filter refuses symbols: memdl_error_missing() lists them. */
+    MEMDL_ERROR_REFUSED_IMPORTS = 6,
+    /* A lookup by name found nothing. */
+    MEMDL_ERROR_SYMBOL_NOT_FOUND = 7,
+    /* The system refused an operation. */
+    MEMDL_ERROR_SYSTEM = 8,
+    MEMDL_ERROR_OUT_OF_MEMORY = 9,
+    /* The debug information belongs to another library. */
+    MEMDL_ERROR_DEBUG_INFO = 10,
+    /* It exceeds a limit of memdl_options_set_limit. */
+    MEMDL_ERROR_LIMIT = 11,
+    /* An argument is wrong: a null handle, a name that is not UTF-8, a number that does not exist. */
+    MEMDL_ERROR_ARGUMENT = 12,
+    /* A fault of memdl: please report it. */
+    MEMDL_ERROR_PANIC = 13
+} memdl_error_kind;
+
+/* The memdl_error_kind of the last call of this thread that failed. It stays when memdl_error() is called, and when
+ * calls succeed. */
+int memdl_error_code(void);
+
+/* What something that is missing is. Later versions may add more. */
+typedef enum memdl_missing_kind {
+    /* A library that is needed. */
+    MEMDL_MISSING_LIBRARY = 0,
+    /* A version that a library should define. */
+    MEMDL_MISSING_VERSION = 1,
+    /* A symbol. */
+    MEMDL_MISSING_SYMBOL = 2,
+    /* A symbol of the host that the import filter refuses. */
+    MEMDL_MISSING_REFUSED_IMPORT = 3
+} memdl_missing_kind;
+
+/* Something that is missing. Only memdl makes these. Later versions may append members. */
+typedef struct memdl_missing {
+    /* A memdl_missing_kind. */
+    int kind;
+    /* Of the library, or of the symbol, not demangled. */
+    const char *name;
+    /* The version that is missing, or with which the symbol is asked for. Null if there is none. */
+    const char *version;
+    /* The name of the library that needs it. */
+    const char *needed_by;
+    /* The system's reason for not opening a library; else null. */
+    const char *reason;
+} memdl_missing;
+
+/* Called with something that is missing, which lives, with its strings, until the callback returns. Return 0 to
+ * continue. Any other value ends memdl_error_missing, which returns it; use a positive one, since -1 is an error. */
+typedef int (*memdl_missing_callback)(const memdl_missing *missing, void *user);
+
+/* Calls `callback` with all that the last call of this thread that failed found missing: libraries, then versions,
+ * then symbols. Makes no call if that call failed for another reason. The callback may call memdl.
+ * Returns 0, or the value with which the callback ended it, or -1 for an error, which then is the last one. */
+int memdl_error_missing(memdl_missing_callback callback, void *user);
+
 /* ---- Loading ----------------------------------------------------------------------------- */
 
 /* Loads a library from its `len` bytes, and runs its constructors. The bytes need not outlive the call.
- * Null options are the defaults: as dlopen with RTLD_NOW | RTLD_LOCAL, except that needed libraries
- * that are not in the process are not opened.
+ * Null options are the defaults: as dlopen with RTLD_NOW | RTLD_LOCAL.
  * Returns a library, or null. */
 memdl_library *memdl_open(const void *bytes, size_t len, const memdl_options *options);
 
@@ -200,6 +285,11 @@ void *memdl_buffer_data(const memdl_buffer *buffer);
 
 /* The buffer's size: the `len` of memdl_buffer_new. 0 for a null buffer. */
 size_t memdl_buffer_size(const memdl_buffer *buffer);
+
+/* Makes the buffer `len` bytes long: for a library whose length is not known before it was received, or which comes
+ * with other bytes behind it. Added bytes are zero. If the buffer grows, its bytes may move: ask memdl_buffer_data
+ * again. Returns 0; or -1 for an error, and changes nothing then. */
+int memdl_buffer_resize(memdl_buffer *buffer, size_t len);
 
 /* Frees a buffer that was not passed to memdl_open_buffer. Null is allowed. */
 void memdl_buffer_free(memdl_buffer *buffer);

@@ -25,17 +25,57 @@
 
 namespace memdl {
 
+/// Something that a library needs and that is not there: a memdl_missing that owns its strings.
+struct missing {
+    memdl_missing_kind kind;
+    std::string name, needed_by;
+    std::optional<std::string> version, reason;
+
+    explicit missing(const memdl_missing &missing)
+        : kind(static_cast<memdl_missing_kind>(missing.kind)), name(missing.name),
+          needed_by(missing.needed_by) {
+        if (missing.version) version = missing.version;
+        if (missing.reason) reason = missing.reason;
+    }
+};
+
 /// A failure, with the text of memdl_error().
 class error : public std::runtime_error {
   public:
-    explicit error(const std::string &text) : std::runtime_error(text) {}
+    explicit error(const std::string &text, memdl_error_kind code = MEMDL_ERROR_NONE,
+                   std::vector<memdl::missing> missing = {})
+        : std::runtime_error(text), code_(code),
+          missing_(std::make_shared<const std::vector<memdl::missing>>(std::move(missing))) {}
+
+    /// The kind of failure.
+    memdl_error_kind code() const noexcept { return code_; }
+
+    /// The libraries, versions and symbols that are not there.
+    const std::vector<memdl::missing> &missing() const noexcept { return *missing_; }
 
     /// The failure of this thread's last call that failed.
     static error last() {
         const char *text = memdl_error();
-        return error(text ? text : "memdl: unknown error");
+        const std::string copy = text ? text : "memdl: unknown error";
+        const auto code = static_cast<memdl_error_kind>(memdl_error_code());
+        std::vector<memdl::missing> missing;
+        memdl_error_missing(
+            [](const memdl_missing *found, void *user) {
+                static_cast<std::vector<memdl::missing> *>(user)->emplace_back(*found);
+                return 0;
+            },
+            &missing);
+        return error(copy, code, std::move(missing));
     }
+
+  private:
+    memdl_error_kind code_;
+    // Shared, so that copying the exception does not throw.
+    std::shared_ptr<const std::vector<memdl::missing>> missing_;
 };
+
+/// The version of the library that runs, as a text.
+inline std::string version() { return memdl_version_text(); }
 
 namespace detail {
 inline void check(int status) {
@@ -178,6 +218,8 @@ class buffer {
         return handle_ ? static_cast<unsigned char *>(memdl_buffer_data(handle_.get())) : nullptr;
     }
     std::size_t size() const noexcept { return handle_ ? memdl_buffer_size(handle_.get()) : 0; }
+    /// Makes it this long. Added bytes are zero. If it grows, data() may change.
+    void resize(std::size_t size) { detail::check(memdl_buffer_resize(handle_.get(), size)); }
     unsigned char *begin() const noexcept { return data(); }
     unsigned char *end() const noexcept { return data() + size(); }
 
@@ -535,6 +577,12 @@ class library {
                 return 0;
             },
             &visit));
+    }
+    /// All exported symbols, in the order of its symbol table.
+    std::vector<symbol> symbols() const {
+        std::vector<symbol> all;
+        symbols([&all](symbol found) { all.push_back(std::move(found)); });
+        return all;
     }
     /// The exported symbol that an address lies in, if there is one.
     std::optional<symbol> symbol_at(const void *address) const {

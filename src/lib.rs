@@ -190,7 +190,9 @@ pub use api::namespace::Namespace;
 pub use api::pool::{Pool, Pooled, Reset};
 pub use api::symbol_name::AsSymbolName;
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
-pub use base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport};
+pub use base::error::{
+    Error, ErrorKind, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport,
+};
 pub use base::limits::Limits;
 pub use debug::Debug;
 pub use images::group::Provided;

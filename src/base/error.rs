@@ -149,6 +149,34 @@ pub enum Error {
     },
 }
 
+/// A kind of [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`Error::Malformed`]: the bytes are not a well-formed shared library.
+    Malformed,
+    /// [`Error::Unsupported`]: memdl does not support it.
+    Unsupported,
+    /// [`Error::Processor`]: it needs another processor.
+    Processor,
+    /// [`Error::Missing`]: libraries, versions or symbols that it needs are not there.
+    Missing,
+    /// [`Error::Refused`]: the host's verifier refuses it.
+    Refused,
+    /// [`Error::RefusedImports`]: the host does not allow its imports.
+    RefusedImports,
+    /// [`Error::SymbolNotFound`]: a lookup by name found nothing.
+    SymbolNotFound,
+    /// [`Error::System`]: the operating system refused an operation.
+    System,
+    /// [`Error::OutOfMemory`]: there is not enough memory.
+    OutOfMemory,
+    /// [`Error::DebugInfo`]: the debug information belongs to another image.
+    DebugInfo,
+    /// [`Error::Limit`]: it exceeds one of the caller's limits.
+    Limit,
+}
+
 /// A library that a `DT_NEEDED` or `DT_FILTER` entry names and nothing supplies. (An image does without one
 /// that `DT_AUXILIARY` names.)
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,6 +274,55 @@ impl Error {
 
     pub(crate) fn system(what: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
         Error::System { image: String::new(), what: what.into(), error }
+    }
+
+    /// What kind of failure this is.
+    ///
+    /// ```
+    /// let error = memdl::ImageBuffer::new(usize::MAX).unwrap_err();
+    /// assert!(matches!(error.kind(), memdl::ErrorKind::System | memdl::ErrorKind::OutOfMemory));
+    /// ```
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Malformed { .. } => ErrorKind::Malformed,
+            Error::Unsupported { .. } => ErrorKind::Unsupported,
+            Error::Processor { .. } => ErrorKind::Processor,
+            Error::Missing { .. } => ErrorKind::Missing,
+            Error::Refused { .. } => ErrorKind::Refused,
+            Error::RefusedImports { .. } => ErrorKind::RefusedImports,
+            Error::SymbolNotFound { .. } => ErrorKind::SymbolNotFound,
+            Error::System { .. } => ErrorKind::System,
+            Error::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Error::DebugInfo { .. } => ErrorKind::DebugInfo,
+            Error::Limit { .. } => ErrorKind::Limit,
+        }
+    }
+
+    /// The name of the image that the failure is about. Empty if it is about none.
+    ///
+    /// ```
+    /// # fn f(bytes: &[u8]) {
+    /// // SAFETY: the bytes are a library that may run here.
+    /// if let Err(error) = unsafe { memdl::load(bytes) } {
+    ///     eprintln!("{}: {:?}", error.image(), error.kind());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn image(&self) -> &str {
+        let (Error::Malformed { image, .. }
+        | Error::Unsupported { image, .. }
+        | Error::Processor { image, .. }
+        | Error::Missing { image, .. }
+        | Error::Refused { image, .. }
+        | Error::RefusedImports { image, .. }
+        | Error::SymbolNotFound { image, .. }
+        | Error::System { image, .. }
+        | Error::OutOfMemory { image, .. }
+        | Error::DebugInfo { image, .. }
+        | Error::Limit { image, .. }) = self;
+        image
     }
 
     /// Sets the image's name, if it is not set yet.

@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use super::errors::caught;
-use super::pointers::{give, handle, take};
+use super::errors::{caught, status};
+use super::pointers::{give, handle, handle_mut, take};
 use crate::ImageBuffer;
 
 /// `memdl_buffer`.
@@ -46,6 +46,22 @@ pub unsafe extern "C" fn memdl_buffer_size(buffer: *const BufferHandle) -> usize
     // SAFETY: the header's contract. The length is read without a borrow of the bytes.
     let buffer = caught(|| unsafe { handle(buffer, "buffer") });
     buffer.map_or(0, |buffer| buffer.buffer.len())
+}
+
+/// [`ImageBuffer::grow`] and [`ImageBuffer::truncate`].
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_buffer_resize(buffer: *mut BufferHandle, len: usize) -> c_int {
+    status(caught(|| {
+        // SAFETY: the header's contract: nobody else uses the buffer during the call.
+        let handle = unsafe { handle_mut(buffer, "buffer") }?;
+        handle.buffer.truncate(len);
+        handle.buffer.grow(len)?;
+        handle.data = handle.buffer.as_mut_ptr().cast();
+        Ok(())
+    }))
 }
 
 /// Frees a buffer that was not given to `memdl_open_buffer`.

@@ -14,7 +14,9 @@ use std::panic::catch_unwind;
 use std::ptr;
 use std::thread;
 
+use super::c_names::in_c_names;
 use super::logger::heed_operator;
+use crate::ErrorKind;
 use crate::base::escape::Escaped;
 use crate::base::fallible::require_memory;
 use crate::base::fallible::try_c_string;
@@ -22,15 +24,47 @@ use crate::base::fallible::try_format;
 
 /// An error of the C API or of memdl, before it becomes a text.
 pub(super) enum Failure {
+    /// Arguments that C must not pass.
     Text(Cow<'static, str>),
     Memdl(crate::Error),
+    /// A fault of memdl's.
+    Panic(String),
 }
+
+/// `MEMDL_ERROR_OUT_OF_MEMORY`, `MEMDL_ERROR_ARGUMENT`, `MEMDL_ERROR_PANIC`.
+const OUT_OF_MEMORY: c_int = 9;
+const ARGUMENT: c_int = 12;
+const PANIC: c_int = 13;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Text(text) => f.write_str(text),
+            Failure::Panic(text) => write!(f, "memdl panicked: {text}"),
             Failure::Memdl(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Failure {
+    /// The number that C gets: a `memdl_error_kind`.
+    fn code(&self) -> c_int {
+        match self {
+            Failure::Text(_) => ARGUMENT,
+            Failure::Panic(_) => PANIC,
+            Failure::Memdl(error) => match error.kind() {
+                ErrorKind::Malformed => 1,
+                ErrorKind::Unsupported => 2,
+                ErrorKind::Processor => 3,
+                ErrorKind::Missing => 4,
+                ErrorKind::Refused => 5,
+                ErrorKind::RefusedImports => 6,
+                ErrorKind::SymbolNotFound => 7,
+                ErrorKind::System => 8,
+                ErrorKind::OutOfMemory => OUT_OF_MEMORY,
+                ErrorKind::DebugInfo => 10,
+                ErrorKind::Limit => 11,
+            },
         }
     }
 }
@@ -60,6 +94,8 @@ pub(super) struct ThreadTexts {
     pending: Option<CString>,
     /// The text that it returned last. C may still hold a pointer to it.
     returned: Option<CString>,
+    /// The last error of memdl's, for those who ask what is missing.
+    last: Option<crate::Error>,
 }
 
 thread_local! {
@@ -67,6 +103,8 @@ thread_local! {
     /// Whether the next text of `memdl_error` is "out of memory", since there was no memory for another one.
     /// It needs no allocation.
     static NO_MEMORY: Cell<bool> = const { Cell::new(false) };
+    /// The code of the last failure.
+    static CODE: Cell<c_int> = const { Cell::new(0) };
 }
 
 /// Calls `change` with this thread's texts; `None` if the ending thread has already dropped them.
@@ -78,18 +116,42 @@ pub(super) fn with_texts<T>(change: impl FnOnce(&mut ThreadTexts) -> T) -> Optio
 pub(super) fn noted<T>(result: Result<T, Failure>) -> Option<T> {
     result
         .map_err(|failure| {
-            // The text may have names that come from hostile bytes.
-            let text =
-                require_memory().and_then(|()| try_format(format_args!("{}", Escaped(failure))));
-            match text.map_err(Failure::from).and_then(|text| c_string(&text)) {
-                Ok(text) => {
-                    NO_MEMORY.set(false);
-                    with_texts(|texts| texts.pending = Some(text));
+            CODE.set(failure.code());
+            let text = text_of(&failure);
+            NO_MEMORY.set(text.is_none());
+            let last = match failure {
+                Failure::Memdl(error) => Some(error),
+                Failure::Text(_) | Failure::Panic(_) => None,
+            };
+            let before = with_texts(|texts| {
+                if let Some(text) = text {
+                    texts.pending = Some(text);
                 }
-                Err(_) => NO_MEMORY.set(true),
-            }
+                std::mem::replace(&mut texts.last, last)
+            });
+            // It may hold a reason of the host's, whose drop is foreign code.
+            drop(before);
         })
         .ok()
+}
+
+/// What `memdl_error` returns for a failure. `None` if there is no memory for it.
+fn text_of(failure: &Failure) -> Option<CString> {
+    require_memory().ok()?;
+    // The text may have names that come from hostile bytes.
+    let text = try_format(format_args!("{}", Escaped(failure))).ok()?;
+    c_string(&in_c_names(&text).ok()?).ok()
+}
+
+/// Calls `look` with the last error, if memdl's last failure in this thread was one.
+pub(super) fn with_last_error<T>(look: impl FnOnce(Option<&crate::Error>) -> T) -> Option<T> {
+    with_texts(|texts| look(texts.last.as_ref()))
+}
+
+/// The code of the thread's last failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn memdl_error_code() -> c_int {
+    CODE.get()
 }
 
 /// Runs code of memdl, and turns a panic into an error. An exception would abort here, so no code of images
@@ -100,7 +162,7 @@ pub(super) fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> 
     noted(catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(format!("memdl panicked: {}", text.unwrap_or("no reason given")).into())
+        Err(Failure::Panic(text.unwrap_or("no reason given").to_owned()))
     }))
 }
 

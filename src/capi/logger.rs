@@ -9,7 +9,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::fmt;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use std::thread;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use super::c_names::in_c_names;
 use super::callbacks::OwnedUser;
 use crate::base::environment;
 use crate::base::fallible::{has_spare_memory, try_c_string, try_format};
@@ -51,12 +51,10 @@ impl Callback {
         Callback { call, user }
     }
 
-    /// Without memory for the text, nothing is told.
-    fn tell(&self, level: Level, text: fmt::Arguments<'_>) {
-        let text = try_format(text).and_then(|text| {
-            // A NUL in a text is escaped.
-            try_c_string(text.as_bytes())
-        });
+    /// Without memory for the text, nothing is passed on.
+    fn pass(&self, level: Level, text: &str) {
+        // A NUL in a text is escaped.
+        let text = try_c_string(text.as_bytes());
         if let Ok(Some(text)) = text {
             // SAFETY: the promise of `new`; the context lives as long as `self`.
             unsafe { (self.call)(level as c_int, text.as_ptr(), self.user.get()) }
@@ -96,9 +94,11 @@ impl Log for CLog {
         if !self.enabled(record.metadata()) || !has_spare_memory() {
             return;
         }
+        let Ok(text) = try_format(*record.args()) else { return };
+        let Ok(text) = in_c_names(&text) else { return };
         match callback() {
-            Some(Some(callback)) => callback.tell(record.level(), *record.args()),
-            Some(None) => write_line(record.level(), *record.args()),
+            Some(Some(callback)) => callback.pass(record.level(), &text),
+            Some(None) => write_line(record.level(), &text),
             None => {}
         }
     }
@@ -120,7 +120,7 @@ fn callback() -> Option<Option<Arc<Callback>>> {
 }
 
 /// Writes a line to standard error, by one call, so that lines of several threads do not mix.
-fn write_line(level: Level, text: fmt::Arguments<'_>) {
+fn write_line(level: Level, text: &str) {
     let level = level.as_str().to_ascii_lowercase();
     let line = try_format(format_args!("memdl[{}] {level}: {text}\n", process::id()));
     let Ok(line) = line else { return };

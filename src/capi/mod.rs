@@ -16,7 +16,9 @@
 
 mod backtrace;
 mod buffers;
+mod c_names;
 mod callbacks;
+mod error_details;
 mod errors;
 mod images;
 mod library;
@@ -27,3 +29,4 @@ mod options;
 mod pointers;
 mod symbols;
 mod templates;
+mod version;

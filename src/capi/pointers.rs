@@ -72,6 +72,15 @@ pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T
     unsafe { handle.as_ref() }.ok_or_else(|| format!("the {what} is null").into())
 }
 
+/// A handle that C passes, to change it. `what` names it in the error.
+///
+/// # Safety
+/// As [`handle`], and nobody else uses it for `'a`.
+pub(super) unsafe fn handle_mut<'a, T>(handle: *mut T, what: &str) -> Result<&'a mut T, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { handle.as_mut() }.ok_or_else(|| format!("the {what} is null").into())
+}
+
 /// Takes a handle back from C.
 ///
 /// # Safety

@@ -255,8 +255,8 @@ impl DebugRegistration {
     fn check(&self, state: &State, wanted: Debug) -> Result<(), Error> {
         if !state.has_debug_sections && matches!(wanted, Debug::Full | Debug::Portable) {
             let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
-                        Debug::Symbols tells what is in memory. Load it with Debug::Symbols to be \
-                        able to tell more later, or give its file to set_debug_info";
+                        Debug::Symbols shows what is in memory. To show more later, load it with \
+                        Debug::Symbols, or pass its file to Library::set_debug_info";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
         Ok(())

@@ -306,6 +306,103 @@ static void test_buffer(const struct file *plain) {
     CHECK_ERROR("malformed");
 }
 
+static void test_buffer_resize(const struct file *plain) {
+    /* A receive of unknown length, with other bytes behind the library. */
+    memdl_buffer *buffer = memdl_buffer_new(16);
+    size_t received = 0;
+    while (received < plain->len + 100) {
+        size_t part = plain->len + 100 - received < 3000 ? plain->len + 100 - received : 3000;
+        CHECK(memdl_buffer_resize(buffer, received + part) == 0);
+        unsigned char *data = memdl_buffer_data(buffer);
+        CHECK(memdl_buffer_size(buffer) == received + part && data[received + part - 1] == 0);
+        for (size_t i = received; i < received + part; i++)
+            data[i] = i < plain->len ? ((const unsigned char *)plain->bytes)[i] : 0xee;
+        received += part;
+    }
+    CHECK(memdl_buffer_resize(buffer, plain->len) == 0 && memdl_buffer_size(buffer) == plain->len);
+    CHECK(memdl_buffer_resize(buffer, (size_t)-1) == -1);
+    CHECK_ERROR("memory");
+    CHECK(memdl_buffer_size(buffer) == plain->len);
+    memdl_library *library = memdl_open_buffer(buffer, NULL);
+    CHECK(library && call0(library, "plain_value") == 41);
+    CHECK(memdl_close(library) == 0);
+    CHECK(memdl_buffer_resize(NULL, 1) == -1);
+    CHECK_ERROR("the buffer is null");
+    buffer = memdl_buffer_new(4);
+    memset(memdl_buffer_data(buffer), 0xee, 4);
+    CHECK(memdl_buffer_resize(buffer, 1) == 0 && memdl_buffer_resize(buffer, 4) == 0);
+    unsigned char *data = memdl_buffer_data(buffer);
+    CHECK(data[0] == 0xee && data[1] == 0 && data[3] == 0);
+    memdl_buffer_free(buffer);
+}
+
+/* ---- Errors ---- */
+
+static void test_version(void) {
+    char text[32];
+    snprintf(text, sizeof text, "%d.%d.%d", MEMDL_VERSION_MAJOR, MEMDL_VERSION_MINOR,
+             MEMDL_VERSION_PATCH);
+    CHECK(strcmp(memdl_version_text(), text) == 0);
+    CHECK(memdl_version() == MEMDL_VERSION && MEMDL_VERSION >= 1000);
+}
+
+struct lacks {
+    int count, last_kind;
+    char name[64], version[64], needed_by[64];
+};
+
+static int note_missing(const memdl_missing *missing, void *user) {
+    struct lacks *lacks = user;
+    lacks->count++;
+    lacks->last_kind = missing->kind;
+    snprintf(lacks->name, sizeof lacks->name, "%s", missing->name);
+    snprintf(lacks->version, sizeof lacks->version, "%s", missing->version ? missing->version : "");
+    snprintf(lacks->needed_by, sizeof lacks->needed_by, "%s", missing->needed_by);
+    return lacks->count == 3 ? 7 : 0;
+}
+
+static void test_error_codes(const struct file *plain, const struct file *dependent) {
+    struct lacks lacks = {0};
+    CHECK(memdl_open(plain->bytes, 100, NULL) == NULL);
+    CHECK(memdl_error_code() == MEMDL_ERROR_MALFORMED);
+    CHECK(memdl_error_missing(note_missing, &lacks) == 0 && lacks.count == 0);
+    CHECK_ERROR("malformed");
+    CHECK(memdl_open(NULL, 1, NULL) == NULL && memdl_error_code() == MEMDL_ERROR_ARGUMENT);
+    CHECK_ERROR("the bytes are null");
+    CHECK(memdl_error_code() == MEMDL_ERROR_ARGUMENT);
+
+    memdl_options *options = memdl_options_new();
+    memdl_options_set_name(options, "asks");
+    memdl_options_set_system_libraries(options, 0);
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK(memdl_error_code() == MEMDL_ERROR_MISSING);
+    CHECK(memdl_error_missing(note_missing, &lacks) == 0 && lacks.count == 1);
+    CHECK(lacks.last_kind == MEMDL_MISSING_LIBRARY && strcmp(lacks.name, "libplain.so") == 0);
+    CHECK(strcmp(lacks.needed_by, "asks") == 0);
+    const char *text = memdl_error();
+    CHECK(strstr(text, "memdl_options_provide") && !strstr(text, "Loader::"));
+    CHECK(strstr(text, "memdl_options_set_system_libraries(options, 1)"));
+    /* Reading the text and calls that succeed change neither. */
+    lacks.count = 0;
+    memdl_library *library = memdl_open(plain->bytes, plain->len, NULL);
+    CHECK(library && memdl_error_code() == MEMDL_ERROR_MISSING);
+    CHECK(memdl_error_missing(note_missing, &lacks) == 0 && lacks.count == 1);
+    CHECK(memdl_sym(library, "nothing") == NULL);
+    CHECK(memdl_error_code() == MEMDL_ERROR_SYMBOL_NOT_FOUND);
+    CHECK_ERROR("nothing");
+    CHECK(memdl_close(library) == 0);
+
+    memdl_options_set_limit(options, MEMDL_LIMIT_IMAGE_BYTES, 10);
+    CHECK(memdl_open(plain->bytes, plain->len, options) == NULL);
+    CHECK(memdl_error_code() == MEMDL_ERROR_LIMIT);
+    CHECK_ERROR("limit");
+    CHECK(memdl_options_set_limit(options, (memdl_limit)99, 0) == -1);
+    CHECK(memdl_error_code() == MEMDL_ERROR_ARGUMENT);
+    CHECK(memdl_error_missing(NULL, NULL) == -1);
+    CHECK_ERROR("the callback is null");
+    memdl_options_free(options);
+}
+
 static void test_template(const struct file *plugin) {
     struct asked asked = {0, 0};
     memdl_options *options = plugin_options(&asked);
@@ -1078,6 +1175,9 @@ int main(int argc, char **argv) {
     struct file leaves = read_file(argv[4]);
     test_library(&plugin);
     test_buffer(&plain);
+    test_buffer_resize(&plain);
+    test_version();
+    test_error_codes(&plain, &dependent);
     test_template(&plugin);
     test_pool(&plugin);
     test_needed(&plain, &dependent);

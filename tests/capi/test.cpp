@@ -280,6 +280,33 @@ static void test_leaving(const bytes &leaves) {
     CHECK(!kept && kept.is_this_thread() && kept.threads() == 1 && !kept.why().empty());
 }
 
+static void test_errors(const bytes &plain, const bytes &dependent) {
+    CHECK(memdl::version() == memdl_version_text());
+    try {
+        memdl::library::open(dependent, memdl::options().name("asks").system_libraries(false));
+        CHECK(false);
+    } catch (const memdl::error &error) {
+        CHECK(error.code() == MEMDL_ERROR_MISSING && error.missing().size() == 1);
+        const memdl::missing &missing = error.missing()[0];
+        CHECK(missing.kind == MEMDL_MISSING_LIBRARY && missing.name == "libplain.so");
+        CHECK(missing.needed_by == "asks" && !missing.version);
+    }
+    memdl::buffer buffer(10);
+    buffer.resize(plain.size() + 10);
+    std::copy(plain.begin(), plain.end(), buffer.begin());
+    buffer.resize(plain.size());
+    memdl::library library = memdl::library::open(std::move(buffer));
+    bool found = false;
+    for (const memdl::symbol &symbol : library.symbols()) found |= symbol.name == "plain_value";
+    CHECK(found);
+    try {
+        library.get<int()>("nothing");
+        CHECK(false);
+    } catch (const memdl::error &error) {
+        CHECK(error.code() == MEMDL_ERROR_SYMBOL_NOT_FOUND && error.missing().empty());
+    }
+}
+
 static void test_operators(const bytes &plain) {
     CHECK(memdl::images().empty());
     std::vector<std::string> heard;
@@ -329,6 +356,7 @@ int main(int argc, char **argv) {
     CHECK(started == 5 && ended == 5);
     test_loading(plain, dependent);
     test_exception(throws);
+    test_errors(plain, dependent);
     test_operators(plain);
     test_policy(plugin, plain, dependent);
     test_leaving(leaves);

@@ -231,3 +231,48 @@ fn functions_are_short() {
         "{long:#?}: {MAX_LINES} are allowed. Split it, or say above it `// Long because: …`"
     );
 }
+
+/// The string literals in a file's code.
+fn literals(text: &str) -> Vec<String> {
+    let code = code(text);
+    let mut found = Vec::new();
+    let mut rest = code.as_str();
+    while let Some(start) = rest.find('"') {
+        let body = &rest[start + 1..];
+        let mut end = 0;
+        let bytes = body.as_bytes();
+        while end < bytes.len() && bytes[end] != b'"' {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        let literal = &body[..end.min(body.len())];
+        // A backslash at the end of a line continues it.
+        let lines = literal.split("\\\n").map(str::trim_start);
+        found.push(lines.collect::<String>());
+        rest = body.get(end + 1..).unwrap_or_default();
+    }
+    found
+}
+
+#[test]
+fn the_c_api_translates_each_name_of_the_rust_api_in_a_text() {
+    let types = ["Loader", "Library", "Limits", "Template", "ImageBuffer", "Debug", "Pool"];
+    let names = fs::read_to_string(repository("src/capi/c_names.rs")).unwrap();
+    let known = literals(&names);
+    let mut count = 0;
+    for (file, text) in sources() {
+        let is_own = file.starts_with("capi/") || file.ends_with("internals.rs");
+        for literal in literals(&text).iter().filter(|_| !is_own) {
+            for word in types {
+                for (at, _) in literal.match_indices(&format!("{word}::")) {
+                    let name = &literal[at..];
+                    count += 1;
+                    assert!(
+                        known.iter().any(|known| name.starts_with(known)),
+                        "src/{file}: `{name}` needs a line in src/capi/c_names.rs"
+                    );
+                }
+            }
+        }
+    }
+    assert!(count > 10, "{count}");
+}
