@@ -717,7 +717,7 @@ int memdl_options_set_debug(memdl_options *options, memdl_debug debug);
  * .gnu_debuglink; for a package, by the ids of all units. */
 int memdl_options_set_debug_info(memdl_options *options, const void *bytes, size_t len);
 
-/* What profilers see. The environment variable MEMDL_PERF=off|map|live-map|jitdump overrides it. */
+/* What profilers see. The environment variable MEMDL_PERF=off|map|live-map|jitdump|file overrides it. */
 typedef enum memdl_profile {
     /* Nothing. The default. */
     MEMDL_PROFILE_OFF = 0,
@@ -728,7 +728,10 @@ typedef enum memdl_profile {
     MEMDL_PROFILE_LIVE_PERF_MAP = 2,
     /* Functions with their code and lines, for `perf inject --jit`: jit-PID.dump, in a new folder in
      * $JITDUMPDIR/.debug/jit, or else $HOME/.debug/jit, or else .debug/jit. The file stays. */
-    MEMDL_PROFILE_JITDUMP = 3
+    MEMDL_PROFILE_JITDUMP = 3,
+    /* As a library on disk: its bytes are written to NUMBER/NAME in such a folder, and its code is mapped from
+     * there. For `perf record --call-graph dwarf`, `eu-stack -p` and others that read files. The file stays. */
+    MEMDL_PROFILE_FILE = 4
 } memdl_profile;
 int memdl_options_set_profile(memdl_options *options, memdl_profile profile);
 

@@ -233,7 +233,7 @@ impl Loader {
     }
 
     /// What profilers see. Default [`Profile::Off`]. The environment variable
-    /// `MEMDL_PERF=off|map|live-map|jitdump` overrides it.
+    /// `MEMDL_PERF=off|map|live-map|jitdump|file` overrides it.
     pub fn profile(mut self, profile: Profile) -> Loader {
         self.settings.profile = profile;
         self

@@ -455,6 +455,7 @@ impl Options {
             1 => Profile::PerfMap,
             2 => Profile::LivePerfMap,
             3 => Profile::JitDump,
+            4 => Profile::File,
             other => return Err(format!("there is no memdl_profile {other}").into()),
         };
         self.change(|loader| loader.profile(profile))

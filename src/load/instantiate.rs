@@ -224,10 +224,11 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let name = prepared.memory_name();
         let bytes = prepared.image.bytes();
         let is_received = received.is_some();
-        let source = match (received, &prepared.shared_text) {
-            (Some(received), _) => Source::InPlaceFile(received),
-            (None, Some(text)) => Source::Shared(bytes, text),
-            (None, None) => Source::Copied(bytes),
+        let source = match (received, &prepared.image_file, &prepared.shared_text) {
+            (Some(received), ..) => Source::InPlaceFile(received),
+            (None, Some(file), _) => Source::File(bytes, file),
+            (None, None, Some(text)) => Source::Shared(bytes, text),
+            (None, None, None) => Source::Copied(bytes),
         };
         let mapping = Mapping::new(&prepared.plan, source, name)?;
         let segment = prepared.image.decoded.tls.as_ref();

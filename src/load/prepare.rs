@@ -48,9 +48,10 @@ use crate::load::settings::Settings;
 use crate::memory::buffer;
 use crate::memory::bytes::{Bytes, Image};
 use crate::memory::in_place::InPlaceFile;
+use crate::memory::mapped_file::ImageFile;
 use crate::memory::protect;
 use crate::memory::shared_text::SharedText;
-use crate::profile::Profile;
+use crate::profile::{self, Profile};
 
 /// The number of the next template.
 static TEMPLATES: AtomicU64 = AtomicU64::new(1);
@@ -116,6 +117,8 @@ pub(crate) struct Member<'d> {
     pub prelinked: Option<Prelinked>,
     /// How instances are reported to profilers.
     pub profile: Profile,
+    /// Where its instances map from what they do not write, if profilers look there.
+    pub image_file: Option<ImageFile>,
     /// The image's debug file, which may have its symbol table; for profilers only.
     pub debug_info: Option<Bytes<'static>>,
     /// It is a copy of a library of the system.
@@ -269,6 +272,15 @@ impl Settings {
         }
     }
 
+    /// The pages that instances share which no debugger sees: breakpoints cannot be set in them.
+    fn shared_text(&self, image: &Image<'_>, plan: &Plan) -> Result<Option<SharedText>, Error> {
+        // Sealed pages could not be made private later.
+        if image.decoded.text_relocations || self.policy.seal {
+            return Ok(None);
+        }
+        SharedText::new(plan, image.bytes())
+    }
+
     /// Makes all that the instances of a bound group share.
     fn plan_instances<'d>(
         &self,
@@ -294,19 +306,17 @@ impl Settings {
             let tables_are_readable =
                 image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
             let in_image = |error: Error| error.in_image(&name);
+            let image_file = profile::image_file(profile, &name, &image);
             let (mut shared_text, mut prelinked) = (None, None);
             if instances == Instances::Many {
-                // Breakpoints cannot be set in shared pages, and sealed ones could not be made private
-                // later.
-                if debug == Debug::Off && !image.decoded.text_relocations && !self.policy.seal {
-                    shared_text = SharedText::new(&plan, image.bytes()).map_err(in_image)?;
+                if debug == Debug::Off && image_file.is_none() {
+                    shared_text = self.shared_text(&image, &plan).map_err(in_image)?;
                 }
                 let made = Prelinked::new(&image, &plan, &bound, members.len(), count);
                 prelinked = made.map_err(in_image)?;
             }
             members.push(Member {
                 name,
-
                 image,
                 plan,
                 needed,
@@ -320,6 +330,7 @@ impl Settings {
                 shared_text,
                 prelinked,
                 profile,
+                image_file,
                 debug_info,
                 of_system,
             });

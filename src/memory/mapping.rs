@@ -7,7 +7,7 @@
 //! segment states, gaps without access ([`crate::memory::protect`]).
 //!
 //! Copying is cheap; what takes the time is that the kernel provides a page for each that is touched first.
-//! So there are three ways to fill a mapping ([`Source`]):
+//! So there are four ways to fill a mapping ([`Source`]):
 //!
 //! * the bytes are **copied**, into pages that are provided in bulk, or that an unloaded image left;
 //! * they were **received** into memory made for them: the largest segment stays where it arrived, and the
@@ -15,7 +15,9 @@
 //!   may stay in front of the image, zeroed;
 //! * read-only segments are **shared** with other instances, as the same pages mapped once more
 //!   ([`crate::memory::shared_text`]). Or an unloaded instance left its memory with these pages mapped, and
-//!   only the writable segments are filled anew.
+//!   only the writable segments are filled anew;
+//! * read-only segments are pages of a **file** that was written for profilers
+//!   ([`crate::memory::mapped_file::ImageFile`]), as in an image of `ld.so`'s.
 //!
 //! Behind every image is a page without access. Memory that rounding to large pages adds cannot be accessed
 //! either. Behind an image that runs where it was received, up to 64 KiB may come before that page: they are
@@ -31,7 +33,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::base::addr::{LoadBias, PageSize, Vaddr};
+use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{try_collect, try_vec};
 use crate::elf::plan::{Plan, PlannedSegment};
@@ -40,6 +42,7 @@ use crate::memory::buffer::HEADROOM;
 use crate::memory::cache::{self, Pages};
 use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
+use crate::memory::mapped_file::ImageFile;
 use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages, zero};
 use crate::memory::shared_text::SharedText;
 use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
@@ -52,6 +55,8 @@ pub(crate) enum Source<'a> {
     InPlaceFile(InPlaceFile),
     /// The file's bytes for the writable segments, and these pages for the others.
     Shared(&'a [u8], &'a SharedText),
+    /// The file's bytes, and a file with the same bytes.
+    File(&'a [u8], &'a ImageFile),
 }
 
 /// An image in memory.
@@ -197,6 +202,21 @@ impl Unplaced {
         Ok(mapping)
     }
 
+    fn mapped(self, bytes: &[u8], file: &ImageFile) -> Result<Mapping<Open>, Error> {
+        let reservation = Reservation::new(with_guard(self.span_len)?, self.align, self.residue())?;
+        for segment in self.segments.iter().filter(|segment| ImageFile::has_pages_of(segment)) {
+            let at = len_of(&(self.span_start..segment.pages.start)) as usize;
+            // SAFETY: the file has these bytes, and every segment lies in the span, which nothing refers to yet.
+            unsafe { file.map_over(segment, &reservation, at)? };
+        }
+        let first = reservation.address();
+        let mut mapping = self.place(reservation, first, Reuse::None);
+        let mut code = mapping.segments.iter().filter(|segment| is_code(segment));
+        mapping.has_code = code.all(ImageFile::has_pages_of);
+        mapping.fill(bytes, |segment| !ImageFile::has_pages_of(segment), Pages::Zeroed);
+        Ok(mapping)
+    }
+
     /// In the memory that an unloaded instance left.
     fn parked(
         self,
@@ -241,6 +261,7 @@ impl Mapping<Open> {
                 Some(memory) => return unplaced.parked(plan, bytes, text, memory),
                 None => unplaced.shared(plan, bytes, text)?,
             },
+            Source::File(bytes, file) => unplaced.mapped(bytes, file)?,
         };
         mapping.set_name(name);
         Ok(mapping)

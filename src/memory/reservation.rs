@@ -207,6 +207,28 @@ impl Reservation {
             }
     }
 
+    /// Replaces a part, whole pages, by pages of a file, from `offset` on, with this protection. Writes to them, as
+    /// a debugger's, stay in this process.
+    ///
+    /// # Safety
+    /// The part is inside, and nothing refers to it.
+    pub(super) unsafe fn map_file_over(
+        &self,
+        part: Range<usize>,
+        file: &File,
+        offset: usize,
+        protection: i32,
+    ) -> io::Result<()> {
+        let offset = offset.try_into().map_err(io::Error::other)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        // SAFETY: a part of this reservation; the rest is the caller's promise.
+        let mapped = unsafe {
+            let start = self.as_ptr().add(part.start);
+            libc::mmap(start.cast(), part.len(), protection, flags, file.as_raw_fd(), offset)
+        };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Gives a part, whole pages, this protection, a combination of `PROT_*`. False if the part is not
     /// inside, or if the system refused.
     pub(super) fn protect(&self, part: Range<usize>, protection: i32) -> bool {

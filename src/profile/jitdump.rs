@@ -8,20 +8,16 @@
 //!
 //! It never writes a record for unloaded code: a later record for the same addresses counts from its time.
 //!
-//! Source: Linux `tools/perf/Documentation/jitdump-specification.txt`, version 2; where the folder
-//! is: `tools/perf/jvmti/jvmti_agent.c`.
+//! Source: Linux `tools/perf/Documentation/jitdump-specification.txt`, version 2.
 
 #![allow(unsafe_code)]
 
-use std::env;
-use std::ffi::{CString, OsStr};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process;
 
+use super::folder;
 use super::named_code::{NamedCode, no_memory};
 use crate::arch::MACHINE;
 use crate::base::error::Error;
@@ -62,7 +58,7 @@ impl JitDump {
     }
 
     fn new(process: u32) -> io::Result<JitDump> {
-        let path = folder()?.join(format!("jit-{process}.dump"));
+        let path = folder::new()?.join(format!("jit-{process}.dump"));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = options.open(&path)?;
@@ -162,20 +158,4 @@ fn now() -> u64 {
     };
     let seconds = now.tv_sec.unsigned_abs().saturating_mul(1_000_000_000);
     seconds.saturating_add(now.tv_nsec.unsigned_abs())
-}
-
-/// A new folder for a dump and the files that perf makes from it. Only this user can write to it.
-fn folder() -> io::Result<PathBuf> {
-    let base = ["JITDUMPDIR", "HOME"].iter().filter_map(env::var_os).find(|it| !it.is_empty());
-    let folder = Path::new(base.as_deref().unwrap_or(OsStr::new("."))).join(".debug/jit");
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    // perf looks for the file later, from wherever it is started.
-    let template = folder.canonicalize()?.join("memdl-jit-XXXXXX");
-    let template = CString::new(template.as_os_str().as_bytes())?.into_raw();
-    // SAFETY: a C string that may be written to; it is taken back, of the same length.
-    let (made, template) = unsafe { (libc::mkdtemp(template), CString::from_raw(template)) };
-    if made.is_null() {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(std::ffi::OsString::from_vec(template.into_bytes()).into())
 }

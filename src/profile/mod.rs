@@ -4,7 +4,8 @@
 //! mapped. It reads the names of functions from those files later, usually when the process has ended. For
 //! code without a file, perf and the readers of its formats know two ways, and both are files that the
 //! process writes: the perf map ([`perf_map`]), one line for each function, and the jitdump
-//! ([`jitdump`]), which has the code too, and the time from which it was at its address.
+//! ([`jitdump`]), which has the code too, and the time from which it was at its address. Neither has unwind
+//! tables that perf uses. Where those are needed, code gets a file after all ([`image_files`]).
 //!
 //! So this is the one part of memdl that writes files, and only if the program or the operator requests
 //! it. Otherwise nothing is read, written or kept. A failure is logged, and the image is left out: no load
@@ -12,7 +13,9 @@
 //!
 //! Sources: Linux `tools/perf/Documentation/jit-interface.txt`, `jitdump-specification.txt`.
 
+mod folder;
 pub(crate) mod functions;
+mod image_files;
 mod jitdump;
 mod named_code;
 mod perf_map;
@@ -30,16 +33,18 @@ use crate::debug::DebugRegistration;
 use crate::debug::lines::Dwarf;
 use crate::elf::read::ReadAt;
 use crate::memory::bytes::Image;
+use crate::memory::mapped_file::ImageFile;
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Sealed;
 use functions::Function;
+use image_files::ImageFiles;
 use jitdump::JitDump;
 use named_code::{NamedCode, no_memory};
 use perf_map::PerfMap;
 
 /// How an image is published to profilers.
 ///
-/// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`) overrides what the
+/// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`, `file`) overrides what the
 /// program has chosen, so that an operator needs no rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -71,15 +76,32 @@ pub enum Profile {
     /// $ perf report -i perf.jit.data
     /// ```
     JitDump,
+    /// As a library on disk: the image's bytes are written to a file, and its code and read-only data are mapped
+    /// from there. So everything works that reads names and unwind tables from the files of
+    /// `/proc/PID/maps`, while the process runs and later: `perf record --call-graph dwarf`, `perf top`,
+    /// `eu-stack -p`, bpftrace, llvm-symbolizer.
+    ///
+    /// The file is `NUMBER/NAME` in a new folder, in the same place as a jitdump's. It stays. Loads of the same bytes
+    /// by the same name have one file. It must not be changed while the process runs. A core of the process
+    /// has, as with `dlopen`, no code of such an image, and debuggers read it from the file.
+    ///
+    /// An image with text relocations is not mapped from a file.
+    ///
+    /// ```console
+    /// $ MEMDL_PERF=file perf record --call-graph dwarf ./host && perf report
+    /// $ eu-stack -p PID
+    /// ```
+    File,
 }
 
 /// The environment variable that an operator can set.
 const ENVIRONMENT: &str = "MEMDL_PERF";
-const WORDS: [(&str, Profile); 4] = [
+const WORDS: [(&str, Profile); 5] = [
     ("off", Profile::Off),
     ("map", Profile::PerfMap),
     ("live-map", Profile::LivePerfMap),
     ("jitdump", Profile::JitDump),
+    ("file", Profile::File),
 ];
 
 impl Profile {
@@ -91,7 +113,7 @@ impl Profile {
     /// Whether the image's memory may have a name. perf takes memory with a name for a file of
     /// that name, and does not look into the perf map.
     pub(crate) fn allows_memory_names(self) -> bool {
-        !matches!(self, Profile::PerfMap | Profile::LivePerfMap)
+        !matches!(self, Profile::PerfMap | Profile::LivePerfMap | Profile::File)
     }
 }
 
@@ -99,13 +121,28 @@ impl Profile {
 struct Files {
     map: Option<PerfMap>,
     dump: Option<JitDump>,
+    images: Option<ImageFiles>,
 }
 
-static FILES: Lock<Files> = Lock::new(Rank::Profile, Files { map: None, dump: None });
+static FILES: Lock<Files> = Lock::new(Rank::Profile, Files { map: None, dump: None, images: None });
 
 /// A forked child gets files of its own when it loads something.
 fn lock() -> Guard<'static, Files> {
     FILES.lock()
+}
+
+/// The file that instances of this image map, if `profile` is [`Profile::File`] and it can be written.
+pub(crate) fn image_file(profile: Profile, name: &str, image: &Image<'_>) -> Option<ImageFile> {
+    // Relocations would be stored into its code.
+    if profile != Profile::File || image.decoded.text_relocations {
+        return None;
+    }
+    let files = &mut lock().images;
+    let file = ImageFiles::of_this_process(files).and_then(|it| it.of_image(name, image.bytes()));
+    file.inspect_err(|error| {
+        logged!(warn, "{name}: profilers will not see it ({profile:?}): {error}");
+    })
+    .ok()
 }
 
 /// Called when the process exits, or what memdl is linked into is unloaded.
@@ -130,8 +167,8 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Publishes an instance, which is relocated; `None` if `profile` is [`Profile::Off`] or a file cannot be
-    /// written. `profile` comes from [`Profile::effective`]; `debug_info` was split off the image.
+    /// Publishes an instance, which is relocated; `None` if `profile` is [`Profile::Off`] or [`Profile::File`], or a
+    /// file cannot be written. `profile` comes from [`Profile::effective`]; `debug_info` was split off the image.
     pub(crate) fn new(
         profile: Profile,
         name: &str,
@@ -140,7 +177,7 @@ impl Registration {
         mapping: &Mapping<Sealed>,
         debug: &DebugRegistration,
     ) -> Option<Registration> {
-        if profile == Profile::Off {
+        if matches!(profile, Profile::Off | Profile::File) {
             return None;
         }
         let addresses = mapping.address_range();
@@ -166,7 +203,7 @@ impl Registration {
         let functions = functions::of_image(image, debug_info).map(Vec::into_iter);
         let start = addresses.start;
         let written = match profile {
-            Profile::Off => return None,
+            Profile::Off | Profile::File => return None,
             Profile::PerfMap | Profile::LivePerfMap => {
                 let rows = functions.and_then(|functions| rows(name, functions.map(code)));
                 let keep = profile == Profile::PerfMap;

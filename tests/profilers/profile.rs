@@ -49,10 +49,10 @@ fn rows() -> Vec<String> {
 }
 
 /// Removed with all that is in it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub(crate) fn new(name: &str) -> Folder {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = path.join(format!("{name}-{}", process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -78,20 +78,21 @@ impl Drop for Folder {
 }
 
 /// perf, with a hard time limit.
-fn perf(arguments: &[&str]) -> Command {
+pub(crate) fn perf(arguments: &[&str]) -> Command {
     let mut command = limited(60, "perf");
     command.args(arguments).env("LC_ALL", "C");
     command
 }
 
 /// Names the test that is run as the program that perf looks at.
-const CHILD: &str = "MEMDL_TEST_PROFILED";
+pub(crate) const CHILD: &str = "MEMDL_TEST_PROFILED";
 
-/// Runs `body` in a process that perf records; gives its number, and the recording in `folder`.
+/// Runs `body` in a process that perf records with these options; gives its number, and the recording in `folder`.
 /// `None` in that process.
-fn recorded(
+pub(crate) fn recorded(
     test: &str,
     folder: &Folder,
+    options: &[&str],
     environment: &[(&str, &str)],
     body: impl FnOnce(),
 ) -> Option<(u32, PathBuf)> {
@@ -101,9 +102,16 @@ fn recorded(
         return None;
     }
     let data = folder.0.join("perf.data");
-    let mut command = perf(&["record", "-q", "-k", "1", "-e", "cpu-clock", "-o"]);
+    let mut command = perf(&["record", "-q", "-k", "1", "-e", "cpu-clock"]);
     let own = own_test(test);
-    command.arg(&data).arg("--").arg(own.get_program()).args(own.get_args()).env(CHILD, test);
+    command
+        .args(options)
+        .arg("-o")
+        .arg(&data)
+        .arg("--")
+        .arg(own.get_program())
+        .args(own.get_args())
+        .env(CHILD, test);
     // perf keeps copies of what it saw in a cache there.
     command.envs(environment.iter().copied()).env("HOME", &folder.0);
     let output = run(&mut command, "linux-perf");
@@ -130,7 +138,7 @@ fn assert_hot(report: &str) {
 fn perf_names_functions_when_the_operator_asks_for_it() {
     let folder = Folder::new("by-map");
     let test = name_of(&perf_names_functions_when_the_operator_asks_for_it);
-    let profiled = recorded(test, &folder, &[("MEMDL_PERF", "map")], || {
+    let profiled = recorded(test, &folder, &[], &[("MEMDL_PERF", "map")], || {
         let library = load(Profile::Off, &spins());
         spin(&library, 400);
         // Also of what is gone when perf looks.
@@ -180,7 +188,7 @@ fn perf_names_functions_with_their_lines_by_the_jitdump() {
     let folder = Folder::new("by-jitdump");
     let test = name_of(&perf_names_functions_with_their_lines_by_the_jitdump);
     let dumps = folder.0.to_str().unwrap();
-    let profiled = recorded(test, &folder, &[("JITDUMPDIR", dumps)], || {
+    let profiled = recorded(test, &folder, &[], &[("JITDUMPDIR", dumps)], || {
         let library = load(Profile::JitDump, &spins());
         spin(&library, 400);
     });
