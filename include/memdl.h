@@ -6,7 +6,7 @@
  *     memdl_library *library = memdl_open(bytes, len, options);
  *     memdl_options_free(options);
  *     if (!library) { fprintf(stderr, "%s\n", memdl_error()); return 1; }
- *     int (*foo)(int) = (int (*)(int))memdl_sym(library, "foo");
+ *     int (*foo)(int) = (int (*)(int))memdl_sym_function(library, "foo");
  *     ...
  *     memdl_close(library);
  *
@@ -301,6 +301,13 @@ void memdl_buffer_free(memdl_buffer *buffer);
  * Returns null, with an error, if there is no such symbol, or if it lies at address 0. The address is
  * valid until the library is closed; that of a thread-local variable, until its thread ends. */
 void *memdl_sym(const memdl_library *library, const char *name);
+
+/* Any function: cast it to its type before it is called. */
+typedef void (*memdl_function)(void);
+
+/* As memdl_sym, for a function: C permits no cast from an object pointer to a function pointer, which compilers say
+ * with -Wpedantic. */
+memdl_function memdl_sym_function(const memdl_library *library, const char *name);
 
 /* As memdl_sym, for a symbol of this version, like dlvsym. */
 void *memdl_symv(const memdl_library *library, const char *name, const char *version);

@@ -31,11 +31,11 @@ struct missing {
     std::string name, needed_by;
     std::optional<std::string> version, reason;
 
-    explicit missing(const memdl_missing &missing)
-        : kind(static_cast<memdl_missing_kind>(missing.kind)), name(missing.name),
-          needed_by(missing.needed_by) {
-        if (missing.version) version = missing.version;
-        if (missing.reason) reason = missing.reason;
+    explicit missing(const memdl_missing &from)
+        : kind(static_cast<memdl_missing_kind>(from.kind)), name(from.name),
+          needed_by(from.needed_by) {
+        if (from.version) version = from.version;
+        if (from.reason) reason = from.reason;
     }
 };
 
@@ -110,10 +110,10 @@ struct symbol {
     std::uint64_t size;
     std::uintptr_t address;
 
-    explicit symbol(const memdl_symbol &symbol)
-        : name(symbol.name), kind(symbol.kind), is_default_version(symbol.is_default_version != 0),
-          size(symbol.size), address(symbol.address) {
-        if (symbol.version) version = symbol.version;
+    explicit symbol(const memdl_symbol &from)
+        : name(from.name), kind(from.kind), is_default_version(from.is_default_version != 0),
+          size(from.size), address(from.address) {
+        if (from.version) version = from.version;
     }
 };
 
@@ -125,12 +125,12 @@ struct frame {
     bool is_inlined;
     std::uint64_t address;
 
-    explicit frame(const memdl_frame &frame)
-        : image(frame.image), line(frame.line), column(frame.column),
-          is_inlined(frame.is_inlined != 0), address(frame.address) {
-        if (frame.function) function = frame.function;
-        if (frame.linkage_name) linkage_name = frame.linkage_name;
-        if (frame.file) file = frame.file;
+    explicit frame(const memdl_frame &from)
+        : image(from.image), line(from.line), column(from.column),
+          is_inlined(from.is_inlined != 0), address(from.address) {
+        if (from.function) function = from.function;
+        if (from.linkage_name) linkage_name = from.linkage_name;
+        if (from.file) file = from.file;
     }
 };
 
@@ -145,11 +145,11 @@ struct image_info {
     std::uint64_t load;
     std::size_t holders;
 
-    explicit image_info(const memdl_image_info &image)
-        : name(image.name), start(image.start), end(image.end), load_bias(image.load_bias),
-          debug(static_cast<memdl_debug>(image.debug)), load(image.load), holders(image.holders) {
-        if (image.build_id) build_id.assign(image.build_id, image.build_id + image.build_id_len);
-        if (image.template_id) template_id = image.template_id;
+    explicit image_info(const memdl_image_info &from)
+        : name(from.name), start(from.start), end(from.end), load_bias(from.load_bias),
+          debug(static_cast<memdl_debug>(from.debug)), load(from.load), holders(from.holders) {
+        if (from.build_id) build_id.assign(from.build_id, from.build_id + from.build_id_len);
+        if (from.template_id) template_id = from.template_id;
     }
 };
 
@@ -181,9 +181,9 @@ inline void set_log(memdl_log_level level, log_function logger) {
     auto owned = std::make_unique<log_function>(std::move(logger));
     detail::check(memdl_set_log(
         level,
-        [](int level, const char *text, void *user) noexcept {
+        [](int number, const char *text, void *user) noexcept {
             try {
-                (*static_cast<log_function *>(user))(static_cast<memdl_log_level>(level), text);
+                (*static_cast<log_function *>(user))(static_cast<memdl_log_level>(number), text);
             } catch (...) {
             }
         },

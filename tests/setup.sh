@@ -13,6 +13,8 @@ packages="$packages golang-go libopenblas0-pthread libjemalloc2"
 packages="$packages libgc-dev"
 # For tests/capi/unwinders.rs: another unwinder, and profilers that use it.
 packages="$packages libunwind-dev google-perftools/libgoogle-perftools-dev heaptrack"
+# For tests/capi/installed.rs.
+packages="$packages cmake pkg-config/pkgconf man-db groff-base"
 # For tests/loader/shim.rs: programs whose libraries memdl loads.
 packages="$packages perl libdbi-perl libdbd-sqlite3-perl openssl"
 

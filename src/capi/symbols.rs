@@ -68,6 +68,19 @@ pub unsafe extern "C" fn memdl_sym(
     unsafe { symbol(library, name, None) }
 }
 
+/// As `dlsym`, for a function. What C calls `memdl_function` is an address like any other here.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_sym_function(
+    library: *const LibraryHandle,
+    name: *const c_char,
+) -> *mut c_void {
+    // SAFETY: the header's contract.
+    unsafe { symbol(library, name, None) }
+}
+
 /// As `dlvsym`.
 ///
 /// # Safety

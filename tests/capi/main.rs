@@ -4,6 +4,7 @@
 mod common;
 
 mod capi;
+mod installed;
 mod log;
 mod roots;
 mod unwinders;
