@@ -11,6 +11,8 @@ packages="gcc g++ clang lld llvm mold binutils dwz elfutils gfortran libc6-dev
 packages="$packages golang-go libopenblas0-pthread libjemalloc2"
 # For tests/capi/roots.rs: a garbage collector. gcc brings its sanitizers.
 packages="$packages libgc-dev"
+# For tests/capi/sanitizers.rs: clang's sanitizers.
+packages="$packages libclang-rt-dev/libclang-common-11-dev"
 # For tests/capi/unwinders.rs: another unwinder, and profilers that use it.
 packages="$packages libunwind-dev google-perftools/libgoogle-perftools-dev heaptrack"
 # For tests/capi/installed.rs.

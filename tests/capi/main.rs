@@ -7,4 +7,5 @@ mod capi;
 mod installed;
 mod log;
 mod roots;
+mod sanitizers;
 mod unwinders;
