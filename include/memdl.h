@@ -556,7 +556,7 @@ int memdl_set_debug_info(const memdl_library *library, const void *bytes, size_t
 
 /* At a debugger's prompt, these change all libraries at once: `print memdl_debug_full()`,
  * `print memdl_debug_file("/tmp/libfoo.debug")`, and in lldb `expression memdl_debug_portable()`. See
- * README.md. */
+ * docs/reference/debug-information.md. */
 
 /* ---- Options ----------------------------------------------------------------------------- */
 

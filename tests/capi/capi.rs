@@ -14,7 +14,7 @@ pub struct Forms {
     pub fixed: PathBuf,
 }
 
-/// Builds memdl for C, as README.md tells it.
+/// Builds memdl for C, as docs/how-to/use-from-c.md says.
 pub fn forms() -> &'static Forms {
     static FORMS: OnceLock<Forms> = OnceLock::new();
     FORMS.get_or_init(|| {

@@ -210,7 +210,7 @@ fn images_are_seen_in_a_stripped_host_that_keeps_the_pair() {
     assert_warns(0, "off", &host, &[("MEMDL_DEBUG", "off")]);
 }
 
-/// README.md says so. The feature alone does not help an executable: nothing is exported from one.
+/// docs/explanation/how-debuggers-find-images.md says so. The feature alone does not help an executable: nothing is exported from one.
 fn images_are_not_seen_in_a_host_without_any_symbol() {
     for (name, flags) in [("stripped", &[][..]), ("not-exported", &["--features", "exported"])] {
         let host = rust_host(name, "release", flags, &["-Cstrip=symbols"]);
@@ -358,7 +358,8 @@ fn images_are_seen_beside_another_runtime_and_hide_none() {
     }
 }
 
-/// Functions of Rust are called `entry`, too. README.md says how a host in C keeps breakpoints out of them.
+/// Functions of Rust are called `entry`, too. docs/how-to/use-from-c.md says how a host in C keeps breakpoints out of
+/// them.
 fn a_breakpoint_by_name_lands_in_the_image_alone() {
     let folder = folder();
     let built = libraries_for_c("capi");

@@ -6,5 +6,6 @@ mod common;
 mod documents;
 mod instructions;
 mod layers;
+mod pages;
 mod tidy;
 mod unsupported;

@@ -48,7 +48,7 @@ fn panic_in_callback(library: &Library) {
 /// What a process writes to its standard error in which a callback from `library` panics.
 fn panic_output(test: &str, library: &Path) -> Option<String> {
     let output = isolated_output_as(test, || {
-        // As README.md tells it.
+        // As in docs/how-to/backtraces.md.
         panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
         }));
