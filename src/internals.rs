@@ -141,6 +141,7 @@ impl Idle {
     }
 
     /// As [`Library::address_range`].
+    #[must_use]
     pub fn address_range(&self) -> Range<usize> {
         self.library.address_range()
     }
@@ -159,6 +160,7 @@ impl Idle {
     }
 
     /// As [`symbolize`], for an address that is relative to the load bias.
+    #[must_use]
     pub fn symbolize(&self, address: u64) -> Vec<Frame> {
         symbolize(self.library.load_bias().wrapping_add(address as usize))
     }
@@ -276,11 +278,13 @@ pub fn functions(bytes: &[u8]) -> Result<(usize, usize), Error> {
 }
 
 /// The demangled name of a function; the name itself if it cannot be demangled.
+#[must_use]
 pub fn demangle(name: &str) -> String {
     demangled(name).into_owned()
 }
 
 /// Whether memdl replaces the C library's function of this name for images.
+#[must_use]
 pub fn is_service(name: &str) -> bool {
     services::replacement(name.as_bytes()).is_some()
 }
@@ -307,11 +311,13 @@ pub mod interposed {
     }
 
     /// Whether an image lies at this address.
+    #[must_use]
     pub fn is_of_image(address: usize) -> bool {
         services::interposed::is_of_image(address)
     }
 
     /// The address of memdl's function in place of the C library's of this name.
+    #[must_use]
     pub fn service(name: &str) -> Option<usize> {
         services::replacement(name.as_bytes())
     }

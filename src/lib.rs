@@ -194,6 +194,7 @@ pub use base::error::{
     Error, ErrorKind, MissingLibrary, MissingSymbol, MissingVersion, Place, RefusedImport,
 };
 pub use base::limits::Limits;
+pub use base::words::UnknownWord;
 pub use debug::Debug;
 pub use images::group::Provided;
 pub use images::policy::{Imports, SymbolRequest, VerifyRequest};

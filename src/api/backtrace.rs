@@ -42,16 +42,19 @@ pub struct Frame {
 
 impl Frame {
     /// The image's name.
+    #[must_use]
     pub fn image(&self) -> &str {
         &self.image
     }
 
     /// The address relative to the image's load bias: the one that `addr2line` and `objdump` take.
+    #[must_use]
     pub fn address(&self) -> Vaddr {
         self.address
     }
 
     /// Whether the function was inlined into the function of the next frame.
+    #[must_use]
     pub fn is_inlined(&self) -> bool {
         self.is_inlined
     }
@@ -62,21 +65,25 @@ impl Frame {
     }
 
     /// The linkage name of the function.
+    #[must_use]
     pub fn linkage_name(&self) -> Option<&str> {
         self.linkage_name.as_deref()
     }
 
     /// The source file.
+    #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     /// The line in it, from 1 on.
+    #[must_use]
     pub fn line(&self) -> Option<u32> {
         self.line
     }
 
     /// The column in it, from 1 on.
+    #[must_use]
     pub fn column(&self) -> Option<u32> {
         self.column
     }
@@ -134,6 +141,7 @@ impl fmt::Display for Frame {
 /// memdl::symbolize(address).iter().for_each(|frame| eprintln!("{frame}"));
 /// # }
 /// ```
+#[must_use]
 pub fn symbolize(address: usize) -> Vec<Frame> {
     let Some(image) = registry::image_at(address) else { return Vec::new() };
     if !has_spare_memory() {

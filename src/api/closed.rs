@@ -69,6 +69,7 @@ pub struct Kept {
 
 impl Closed {
     /// Whether the library is gone.
+    #[must_use]
     pub fn is_unloaded(&self) -> bool {
         matches!(self, Closed::Unloaded)
     }

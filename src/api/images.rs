@@ -50,16 +50,19 @@ impl ImageInfo {
     }
 
     /// The name of the image in errors, debuggers and `/proc/self/maps`. It may come from its bytes.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The addresses from the image's first page to the end of its last one.
+    #[must_use]
     pub fn address_range(&self) -> Range<usize> {
         self.addresses.clone()
     }
 
     /// Run-time address minus the address that the file states.
+    #[must_use]
     pub fn load_bias(&self) -> usize {
         self.load_bias
     }
@@ -71,17 +74,20 @@ impl ImageInfo {
     }
 
     /// How much debuggers saw of it.
+    #[must_use]
     pub fn debug(&self) -> Debug {
         self.debug
     }
 
     /// The number of the template that it is an instance of ([`Template::id`](crate::Template::id)); `None` if it was
     /// loaded on its own. Idle instances of a pool are in the list, too.
+    #[must_use]
     pub fn template(&self) -> Option<u64> {
         self.template
     }
 
     /// The number of the load that it came with, from 0 on. Images that were loaded together have the same one.
+    #[must_use]
     pub fn load(&self) -> u64 {
         self.load
     }
@@ -89,6 +95,7 @@ impl ImageInfo {
     /// How many hold the images of that load: [`Library`](crate::Library) values, pools, libraries that are bound to it,
     /// handles of `dlopen`, threads with destructors to run. 0 if it was being unloaded, and its
     /// destructors may have been running.
+    #[must_use]
     pub fn holders(&self) -> usize {
         self.holders
     }
@@ -116,6 +123,7 @@ impl fmt::Display for ImageInfo {
 ///     println!("{image}");
 /// }
 /// ```
+#[must_use]
 pub fn images() -> Vec<ImageInfo> {
     try_images().unwrap_or_default()
 }
@@ -163,6 +171,7 @@ pub struct Statistics {
 /// let memdl::Statistics { images, kept_bytes, failures, .. } = memdl::statistics();
 /// println!("{images} images, {} KiB kept, {failures} failures", kept_bytes / 1024);
 /// ```
+#[must_use]
 pub fn statistics() -> Statistics {
     let mut statistics = Statistics {
         kept_bytes: cache::kept_bytes(),

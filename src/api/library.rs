@@ -153,21 +153,25 @@ impl Library {
     }
 
     /// The name of the library in errors, debuggers and `/proc/self/maps`.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.loaded().name
     }
 
     /// Its `DT_SONAME`.
+    #[must_use]
     pub fn soname(&self) -> Option<&str> {
         self.loaded().decoded.soname.as_deref().and_then(|soname| soname.to_str().ok())
     }
 
     /// Run-time address minus the address that the file states.
+    #[must_use]
     pub fn load_bias(&self) -> usize {
         self.loaded().mapping.load_bias().get()
     }
 
     /// The addresses from the image's first page to the end of its last one.
+    #[must_use]
     pub fn address_range(&self) -> Range<usize> {
         self.loaded().mapping.address_range()
     }
@@ -185,6 +189,7 @@ impl Library {
 
     /// The exported symbol that `address` lies in, as `dladdr` reports it. A symbol without a size is found
     /// only at its exact address.
+    #[must_use]
     pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
         let loaded = self.loaded();
         let (index, symbol) = loaded.symbol_at(address)?;
@@ -202,6 +207,7 @@ impl Library {
 
     /// How much debuggers see of the library now. If [`Debug::Portable`] was asked for and could not be made,
     /// this is [`Debug::Full`].
+    #[must_use]
     pub fn debug(&self) -> Debug {
         self.loaded().debug.debug()
     }
@@ -359,6 +365,7 @@ impl Library {
     }
 
     /// Whether it was made immutable when it was loaded ([`Loader::seal`](crate::Loader::seal)).
+    #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.loaded().mapping.is_immutable()
     }
@@ -387,12 +394,14 @@ unsafe impl<T: Sync> Sync for Symbol<'_, T> {}
 
 impl<T> Symbol<'_, T> {
     /// The symbol's address.
+    #[must_use]
     pub fn as_raw_ptr(&self) -> *mut c_void {
         self.address
     }
 
     /// The symbol's address, without the borrow of the library. It must not be used once the library is
     /// unloaded.
+    #[must_use]
     pub fn into_raw(self) -> *mut c_void {
         self.address
     }
@@ -421,7 +430,7 @@ impl<T> fmt::Debug for Symbol<'_, T> {
 }
 
 /// The type of a symbol (gABI `STT_*`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum SymbolKind {
     /// `STT_FUNC`.
@@ -475,32 +484,38 @@ impl<'lib> ExportedSymbol<'lib> {
     }
 
     /// Its name, not demangled.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its version, if the library versions its symbols.
+    #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
     /// Whether [`Library::get`] finds this version under its name.
+    #[must_use]
     pub fn is_default_version(&self) -> bool {
         self.is_default_version
     }
 
     /// Its type.
+    #[must_use]
     pub fn kind(&self) -> SymbolKind {
         self.kind
     }
 
     /// Its size in bytes; 0 if the library does not state it.
+    #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Its run-time address; of a thread-local symbol, the offset in the library's block; of an
     /// IFUNC, the address of the resolver.
+    #[must_use]
     pub fn address(&self) -> usize {
         self.address
     }
@@ -569,6 +584,7 @@ impl Template {
     }
 
     /// The name of its instances.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.prepared.root().name
     }
@@ -576,6 +592,7 @@ impl Template {
     /// Its number, which no other template of the process has or had: [`ImageInfo::template`] of its instances.
     ///
     /// [`ImageInfo::template`]: crate::ImageInfo::template
+    #[must_use]
     pub fn id(&self) -> u64 {
         // What was prepared for many instances has one.
         self.prepared.origin.template.unwrap_or_default()

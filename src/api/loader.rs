@@ -12,6 +12,7 @@ use crate::api::startup;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::base::promise::MayRun;
+use crate::base::words::words;
 use crate::debug::{Debug, Instances};
 use crate::images::group::Provided;
 use crate::images::policy::SymbolRequest;
@@ -25,7 +26,7 @@ use crate::profile::Profile;
 use crate::services;
 
 /// When calls between libraries are bound.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Binding {
     /// All at load, as `RTLD_NOW`. A missing function is an error of the load.
@@ -35,6 +36,8 @@ pub enum Binding {
     /// with `DF_BIND_NOW` is bound at load.
     Lazy,
 }
+
+words!(Binding, [("now", Binding::Now), ("lazy", Binding::Lazy)]);
 
 /// Load options: a reusable builder of [`Library`] and [`Template`].
 ///
@@ -51,6 +54,7 @@ pub enum Binding {
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Loader {
     pub(crate) settings: Settings,
 }

@@ -21,6 +21,7 @@ pub struct Namespace(pub(crate) Arc<namespace::Namespace<LoadGroup>>);
 
 impl Namespace {
     /// A namespace without images.
+    #[must_use]
     pub fn new() -> Namespace {
         Namespace(namespace::Namespace::new())
     }

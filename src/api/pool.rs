@@ -32,13 +32,14 @@ use crate::base::events::{self, Took};
 use crate::base::fallible::TryGrow;
 use crate::base::promise::MayRun;
 use crate::base::sync::{Lock, Rank};
+use crate::base::words::words;
 use crate::images::group::LoadGroup;
 use crate::images::libc_registrations;
 use crate::images::snapshot::Snapshot;
 use crate::images::thread_exit;
 
 /// The state to which a released instance is reset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Reset {
     /// The state after the constructors, which run once for each instance: the fast way. Values that they
@@ -53,6 +54,14 @@ pub enum Reset {
     /// is acquired, in the acquiring thread, whose thread-local variables keep what the constructors stored.
     BeforeConstructors,
 }
+
+words!(
+    Reset,
+    [
+        ("after-constructors", Reset::AfterConstructors),
+        ("before-constructors", Reset::BeforeConstructors)
+    ]
+);
 
 /// A pool of instances of a [`Template`], which are used again and again.
 ///
@@ -144,6 +153,7 @@ struct State {
 
 impl Template {
     /// An empty pool, which keeps up to `capacity` idle instances.
+    #[must_use]
     pub fn pool(&self, capacity: usize) -> Pool {
         Pool::new(self.clone(), capacity, Reset::default())
     }
@@ -158,6 +168,7 @@ impl Pool {
 
     /// An empty pool like this one, which resets instances to this state. Default
     /// [`Reset::AfterConstructors`].
+    #[must_use]
     pub fn reset_to(self, reset: Reset) -> Pool {
         Pool::new(self.shared.template.clone(), self.shared.capacity, reset)
     }
@@ -187,6 +198,7 @@ impl Pool {
     }
 
     /// The number of idle instances.
+    #[must_use]
     pub fn parked(&self) -> usize {
         self.shared.with_parked(|parked| parked.len())
     }

@@ -39,6 +39,7 @@ impl Vaddr {
     }
 
     /// The distance from `earlier` to `self`, in bytes; `None` if `self` is less.
+    #[must_use]
     pub fn checked_sub(self, earlier: Vaddr) -> Option<u64> {
         self.0.checked_sub(earlier.0)
     }
@@ -61,21 +62,25 @@ impl Vaddr {
 
 impl LoadBias {
     /// The bias of an image whose stated address `stated` lies at run-time address `actual`.
+    #[must_use]
     pub fn between(stated: Vaddr, actual: usize) -> LoadBias {
         LoadBias(actual.wrapping_sub(stated.0 as usize))
     }
 
     /// The run-time address of `stated`. The only way from a [`Vaddr`] to one.
+    #[must_use]
     pub fn apply(self, stated: Vaddr) -> usize {
         self.0.wrapping_add(stated.0 as usize)
     }
 
     /// The stated address of the run-time address `actual`.
+    #[must_use]
     pub fn remove(self, actual: usize) -> Vaddr {
         Vaddr(actual.wrapping_sub(self.0) as u64)
     }
 
     /// The bias as a number, as `dlinfo`'s `l_addr` gives it.
+    #[must_use]
     pub fn get(self) -> usize {
         self.0
     }

@@ -26,6 +26,7 @@ use crate::base::escape::Escaped;
 pub enum Error {
     /// The bytes are not a well-formed shared library.
     #[error("{}malformed image: {} ({at})", In(image), Escaped(what))]
+    #[non_exhaustive]
     Malformed {
         /// The image's name.
         image: String,
@@ -37,6 +38,7 @@ pub enum Error {
 
     /// The image may be well-formed, but memdl does not support it.
     #[error("{}not supported: {}", In(image), Escaped(what))]
+    #[non_exhaustive]
     Unsupported {
         /// The image's name.
         image: String,
@@ -52,6 +54,7 @@ pub enum Error {
         Escaped(level),
         Escaped(Lacking(lacking))
     )]
+    #[non_exhaustive]
     Processor {
         /// The image's name.
         image: String,
@@ -64,6 +67,7 @@ pub enum Error {
 
     /// The image needs libraries, versions or symbols that nothing supplies. All of them are listed.
     #[error("{}", Escaped(MissingListing { image, libraries, versions, symbols }))]
+    #[non_exhaustive]
     Missing {
         /// The image's name.
         image: String,
@@ -77,6 +81,7 @@ pub enum Error {
 
     /// The host's verifier ([`Loader::verify`](crate::Loader::verify)) refuses the bytes.
     #[error("{}refused by the verifier: {}", In(image), Escaped(reason))]
+    #[non_exhaustive]
     Refused {
         /// The image's name.
         image: String,
@@ -87,6 +92,7 @@ pub enum Error {
     /// The image refers to symbols of the host that it may not bind to
     /// ([`Loader::imports`](crate::Loader::imports)). All of them are listed.
     #[error("{}", Escaped(RefusedListing { image, symbols }))]
+    #[non_exhaustive]
     RefusedImports {
         /// The image's name.
         image: String,
@@ -96,6 +102,7 @@ pub enum Error {
 
     /// A lookup by name found nothing.
     #[error("{}no symbol `{}`{}", In(image), Escaped(symbol), Escaped(AtVersion(version)))]
+    #[non_exhaustive]
     SymbolNotFound {
         /// The library that was searched.
         image: String,
@@ -107,6 +114,7 @@ pub enum Error {
 
     /// The operating system refused an operation.
     #[error("{}{}: {}", In(image), Escaped(what), Escaped(error))]
+    #[non_exhaustive]
     System {
         /// The image's name.
         image: String,
@@ -118,6 +126,7 @@ pub enum Error {
 
     /// There is not enough memory for the image.
     #[error("{}out of memory: cannot allocate {bytes} bytes", In(image))]
+    #[non_exhaustive]
     OutOfMemory {
         /// The image's name; empty where there is no memory for the name either.
         image: String,
@@ -128,6 +137,7 @@ pub enum Error {
     /// The file that was given to [`Loader::debug_info`](crate::Loader::debug_info) belongs to another
     /// image.
     #[error("{}the separate debug information is not this image's: {}", In(image), Escaped(what))]
+    #[non_exhaustive]
     DebugInfo {
         /// The image's name.
         image: String,
@@ -137,6 +147,7 @@ pub enum Error {
 
     /// The image exceeds one of the caller's [`Limits`](crate::Limits).
     #[error("{}limit exceeded: {what} is {needed}, the limit is {limit}", In(image))]
+    #[non_exhaustive]
     Limit {
         /// The image's name.
         image: String,
@@ -304,7 +315,7 @@ impl Error {
     /// ```
     /// # fn f(bytes: &[u8]) {
     /// // SAFETY: the bytes are a library that may run here.
-    /// if let Err(error) = unsafe { memdl::load(bytes) } {
+    /// if let Err(error) = unsafe { memdl::Loader::new().load(bytes) } {
     ///     eprintln!("{}: {:?}", error.image(), error.kind());
     /// }
     /// # }

@@ -20,3 +20,4 @@ pub(crate) mod shared;
 pub(crate) mod stack;
 pub(crate) mod sync;
 pub(crate) mod tls_index;
+pub(crate) mod words;

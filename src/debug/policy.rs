@@ -9,6 +9,7 @@ use super::gdb_jit::debugger_listens;
 use super::symfile::source::Policy;
 use super::symfile::template::Dwarf;
 use crate::base::environment;
+use crate::base::words::words;
 
 /// The environment variable that an operator can set, see [`Debug::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
@@ -28,7 +29,7 @@ const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 ///
 /// The environment variable `MEMDL_DEBUG` (`off`, `symbols`, `full`, `portable`) overrides what
 /// the program has chosen, so that a process can be made more or less visible without a rebuild.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Debug {
     /// Nothing. No entry is made, no byte is copied.
@@ -51,6 +52,8 @@ pub enum Debug {
     /// [`Limits::debug_info_steps`](crate::Limits::debug_info_steps) allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
     Portable,
 }
+
+words!(Debug, WORDS);
 
 impl Debug {
     /// The level that the environment requests, or `self` if it requests none that exists.

@@ -29,21 +29,25 @@ pub struct SymbolRequest<'a> {
 
 impl<'a> SymbolRequest<'a> {
     /// The symbol's name, not demangled.
+    #[must_use]
     pub fn name(&self) -> &'a str {
         self.name
     }
 
     /// The version of the reference.
+    #[must_use]
     pub fn version(&self) -> Option<&'a str> {
         self.version
     }
 
     /// Whether the reference is weak: undefined, the symbol is null.
+    #[must_use]
     pub fn is_weak(&self) -> bool {
         self.weak
     }
 
     /// The name of the image with the reference.
+    #[must_use]
     pub fn requested_by(&self) -> &'a str {
         self.requested_by
     }
@@ -70,6 +74,7 @@ pub struct VerifyRequest<'a> {
 
 impl VerifyRequest<'_> {
     /// All bytes of the image, before anything else has read them. These very bytes are loaded.
+    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes
     }
@@ -77,6 +82,7 @@ impl VerifyRequest<'_> {
     /// The image's name so far: [`Loader::name`](crate::Loader::name), or `image`; the name given to
     /// [`Loader::provide`](crate::Loader::provide); or the path of a file that memdl reads. It never comes
     /// from the bytes.
+    #[must_use]
     pub fn name(&self) -> &str {
         self.name
     }
@@ -138,6 +144,7 @@ enum Rule {
 
 impl Imports {
     /// Any symbol: the default.
+    #[must_use]
     pub fn all() -> Imports {
         Imports(None)
     }

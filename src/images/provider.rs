@@ -11,11 +11,13 @@ pub struct LibraryRequest<'a> {
 
 impl<'a> LibraryRequest<'a> {
     /// The name as the `DT_NEEDED` entry, or the call of `dlopen`, has it.
+    #[must_use]
     pub fn name(&self) -> &'a str {
         self.name
     }
 
     /// The name of the image, or the path of the library, that needs it.
+    #[must_use]
     pub fn needed_by(&self) -> &'a str {
         self.needed_by
     }

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::words::words;
+
 /// Where an image's references are searched first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Scope {
     /// The host's definitions take precedence over the image's own, as with `dlopen`.
@@ -12,3 +14,5 @@ pub enum Scope {
     /// The image and the libraries that it needs take precedence, as with `RTLD_DEEPBIND`.
     SelfFirst,
 }
+
+words!(Scope, [("host-first", Scope::HostFirst), ("self-first", Scope::SelfFirst)]);

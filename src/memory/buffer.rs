@@ -164,6 +164,34 @@ impl ImageBuffer {
     }
 }
 
+/// Appends bytes, so that an image of unknown length can be received: `std::io::copy(&mut stream, &mut buffer)`.
+///
+/// ```
+/// let mut buffer = memdl::ImageBuffer::new(0)?;
+/// std::io::copy(&mut &b"received"[..], &mut buffer)?;
+/// assert_eq!(&buffer[..], b"received");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl io::Write for ImageBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let no_memory = |error| io::Error::new(io::ErrorKind::OutOfMemory, error);
+        let before = self.len;
+        let len = before.checked_add(bytes.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+        if len > self.room() {
+            // In growing steps, since each may move the memory.
+            let more = self.room().saturating_add(self.room() / 2);
+            self.make_room(more.max(len)).or_else(|_| self.make_room(len)).map_err(no_memory)?;
+        }
+        self.grow(len).map_err(no_memory)?;
+        self.get_mut(before..len).unwrap_or_default().copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Deref for ImageBuffer {
     type Target = [u8];
 

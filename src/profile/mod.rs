@@ -29,6 +29,7 @@ use crate::base::error::Error;
 use crate::base::escape::{Escaped, Utf8};
 use crate::base::fallible::{require_memory, try_collect, try_format, try_push_str};
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::base::words::words;
 use crate::debug::DebugRegistration;
 use crate::debug::lines::Dwarf;
 use crate::elf::read::ReadAt;
@@ -46,7 +47,7 @@ use perf_map::PerfMap;
 ///
 /// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`, `file`) overrides what the
 /// program has chosen, so that an operator needs no rebuild.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Profile {
     /// Not at all. Nothing is written, and it costs nothing.
@@ -103,6 +104,8 @@ const WORDS: [(&str, Profile); 5] = [
     ("jitdump", Profile::JitDump),
     ("file", Profile::File),
 ];
+
+words!(Profile, WORDS);
 
 impl Profile {
     /// The way that the environment requests, or `self` if it requests none that exists.

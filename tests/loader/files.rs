@@ -405,7 +405,7 @@ fn levels_of_the_instruction_set() {
         }
         // SAFETY: a library of `testlibs/`, which is refused.
         match unsafe { Loader::new().name("isa").load(&read(&needed)) } {
-            Err(Error::Processor { image, level, lacking }) => {
+            Err(Error::Processor { image, level, lacking, .. }) => {
                 assert_eq!((&*image, &*level), ("isa", "0x20 of GNU_PROPERTY_X86_ISA_1_NEEDED"));
                 assert!(lacking.is_empty());
             }

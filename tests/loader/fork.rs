@@ -101,7 +101,7 @@ fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
         };
         let change_file = || {
             library.set_debug_info(bytes.as_slice()).unwrap();
-            memdl::symbolize(address);
+            let _ = memdl::symbolize(address);
         };
         // SAFETY: as above; nothing of it runs when it is released.
         let use_pool = || drop(unsafe { pool.acquire() }.unwrap());
@@ -234,7 +234,7 @@ impl log::Log for Logger {
         }
         let (_, library, address) = library();
         library.set_debug(memdl::Debug::Off).unwrap();
-        memdl::symbolize(address);
+        let _ = memdl::symbolize(address);
         child_finds(|| true);
         drop(library);
         IS_INSIDE.store(false, Ordering::Relaxed);

@@ -349,7 +349,7 @@ fn children_of_a_fork_have_the_list() {
             });
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    images();
+                    let _ = images();
                 }
             });
             let library = load(&Loader::new().name("kept"), &bytes);
@@ -388,8 +388,8 @@ impl log::Log for Log {
     fn log(&self, record: &log::Record<'_>) {
         assert!(record.target().starts_with("memdl"), "{}", record.target());
         // A logger is foreign code: no lock is held.
-        images();
-        statistics();
+        let _ = images();
+        let _ = statistics();
         LOGGED.lock().unwrap().push((record.level(), record.args().to_string()));
     }
 
