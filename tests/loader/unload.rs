@@ -216,13 +216,12 @@ fn constructors_and_destructors_that_load_and_unload() {
             load_and_run(&loader, &file, "loads.c").close().unwrap();
         }
         assert_eq!(WORKS.load(Ordering::SeqCst), 40);
-        // From many threads.
+        // From many threads. They are joined, since a scope alone does not wait for the destructors of their
+        // thread-local objects, which unload.
         thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    (0..5).for_each(|_| drop(load_and_run(&loader, &file, "loads.c")));
-                });
-            }
+            let work = || (0..5).for_each(|_| drop(load_and_run(&loader, &file, "loads.c")));
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         assert_eq!(WORKS.load(Ordering::SeqCst), 40 + 4 * 5 * 4);
     });
