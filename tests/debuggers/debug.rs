@@ -2,14 +2,16 @@
 //! in `gdb` gives every run a time limit and fails on any complaint of gdb's.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::common::limited;
 use crate::harness::compare::as_with_dlopen;
 use crate::harness::host::Loader;
 use crate::harness::libraries::{Copy, library, load_and_call, mark, program, steps};
-use crate::harness::{Gdb, Replies, Run, Running, gdb, scratch, start_host};
+use crate::harness::scenario::Folder;
+use crate::harness::{Gdb, Replies, Run, Running, bare_host, gdb, scratch, start_host};
 
 tests! { pub fn tests:
     a_stripped_library_has_its_dynamic_names_and_right_backtraces
@@ -22,6 +24,7 @@ tests! { pub fn tests:
     a_breakpoint_in_each_of_forty_images_costs_what_it_costs_with_dlopen
     gdb_attaches_to_a_running_process_and_leaves_it_running
     a_core_file_shows_names_lines_and_variables
+    a_core_of_an_image_that_is_shown_to_nobody_is_read_with_its_file
     gdb_opens_no_file_for_a_library
     gdb_hangs_on_a_memfd_that_was_dlopened_and_not_on_memdl
     gdb_hangs_when_attached_to_a_dlopened_memfd_and_not_to_memdl
@@ -302,6 +305,39 @@ fn a_core_file_shows_names_lines_and_variables() {
     session.to("disassemble /s leaf").has(&["int leaf(int a, int b) {", "=> 0xADDRESS <+", "ret"]);
     session.to("up").has(&["in middle ("]);
     session.to("info locals").has(&["sum = 0\n"]);
+}
+
+/// As docs/how-to/debug-a-stripped-fleet.md says, with a core that the kernel left.
+fn a_core_of_an_image_that_is_shown_to_nobody_is_read_with_its_file() {
+    let library = library("gcc", "signals.c", &["-g", "-O0", "-Wl,--build-id"]);
+    let load = format!("load a {}", library.display());
+    let mut host = bare_host(&steps(&[&load, "call a give_up 1"]), Loader::Memdl);
+    host.env("MEMDL_DEBUG", "off");
+    let folder = Folder(scratch("cores"));
+    let core = folder.core_of(host);
+
+    let eu_unstrip = |arguments: &[&str], file: &Path| {
+        let mut command = limited(60, "eu-unstrip");
+        crate::common::run(command.args(arguments).arg(file), "elfutils")
+    };
+    // ADDRESS+SIZE BUILD-ID@ADDRESS FILE DEBUG-FILE NAME
+    let of_file = eu_unstrip(&["-n", "-e"], &library);
+    let build_id = of_file.split(' ').nth(1).unwrap().split('@').next().unwrap();
+    assert_eq!(build_id.len(), 40, "{of_file}");
+    let list = eu_unstrip(&["-n", "--core"], &core);
+    let row = list.lines().find(|row| row.contains(build_id));
+    let row = row.unwrap_or_else(|| panic!("no {build_id}:\n{list}"));
+    assert!(row.ends_with(" . - [dso]"), "{row}");
+    let (address, _) = row.split_once('+').unwrap();
+
+    let add = format!("add-symbol-file {} -o {address}", library.display());
+    let session =
+        Gdb::of_core(&core).run(&["bt", &add, "bt", "frame function give_up", "print handled"]);
+    session.to("bt").has(&["abort", "?? ()"]).has_not("give_up");
+    session.to(&add).has(&["add symbol table from file"]);
+    session.to("bt").has(&["abort", "in give_up (n=1) at signals.c:", "host_calls ("]);
+    session.to("frame function give_up").has(&["MARK aborts"]);
+    session.to("print handled").has(&["= 0"]);
 }
 
 fn assert_attached(session: &Replies) {

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::common::{limited, repository, run};
-use crate::harness::libraries::library;
-use crate::harness::{Gdb, Replies};
+use crate::harness::libraries::{Copy, library};
+use crate::harness::{Gdb, Replies, scratch};
 
 tests! { pub fn tests:
     images_are_seen_in_a_host_in_rust
@@ -292,9 +292,13 @@ fn images_are_not_seen_in_a_host_in_c_without_any_symbol() {
     session.to("run").has(&["entry(5) = 514\n", "exited normally"]).has_not("Breakpoint");
 }
 
-/// Another runtime has a global pair of its own, in a library or in the program itself. Whatever the linker,
-/// gdb sees what both register.
-fn images_are_seen_beside_another_runtime_and_hide_none() {
+/// A runtime that registers code with debuggers, as a library, and the arguments of a host that has it, too.
+pub fn another_runtime() -> &'static (PathBuf, [String; 2]) {
+    static BUILT: OnceLock<(PathBuf, [String; 2])> = OnceLock::new();
+    BUILT.get_or_init(build_another_runtime)
+}
+
+fn build_another_runtime() -> (PathBuf, [String; 2]) {
     let folder = folder();
     let jitted = folder.join("jitted.elf");
     let mut command = Command::new("gcc");
@@ -306,33 +310,50 @@ fn images_are_seen_beside_another_runtime_and_hide_none() {
     command.args(["-O0", "-shared", "-fPIC", "-o"]).arg(&other);
     run(command.arg(repository("tests/hosts/other_jit.c")), "gcc");
     let library = library("gcc", "clib.c", &["-g", "-O0"]);
-    let arguments = [&library, &jitted].map(|path| path.to_str().unwrap());
+    (other, [&library, &jitted].map(|path| path.to_str().unwrap().to_owned()))
+}
 
+/// A host with memdl in this form, and `other`, a part or a library with another runtime.
+pub fn host_with_another_runtime(
+    linker: &str,
+    form: &str,
+    other: &Path,
+    is_first: bool,
+    flags: &[&str],
+) -> Copy {
+    let folder = folder();
+    let memdl = libraries_for_c("capi").join(format!("libmemdl.{form}"));
+    let [first, last] = if is_first { [&*memdl, other] } else { [other, &*memdl] };
+    let host = Copy(scratch("host"));
+    let mut command = Command::new("gcc");
+    command.arg("-I").args([repository("include"), repository("tests/hosts/two_runtimes.c")]);
+    command.args(flags).arg(format!("-fuse-ld={linker}")).args([first, last]);
+    for folder in [folder, memdl.parent().unwrap()] {
+        command.arg(format!("-Wl,-rpath,{}", folder.display()));
+    }
+    command.args(["-pthread", "-lgcc_s", "-ldl", "-lm", "-o"]).arg(&host.0);
+    run(&mut command, "gcc");
+    host
+}
+
+/// Another runtime has a global pair of its own, in a library or in the program itself. Whatever the linker,
+/// gdb sees what both register.
+fn images_are_seen_beside_another_runtime_and_hide_none() {
+    let (other, arguments) = another_runtime();
+    let arguments = arguments.each_ref().map(String::as_str);
     let part = repository("tests/hosts/other_jit.c");
     for linker in crate::common::linkers() {
         for (form, other, is_first, flags) in [
-            ("a", &other, true, &["-pie"][..]),
-            ("a", &other, false, &["-pie"]),
-            ("so", &other, true, &["-pie"]),
+            ("a", other, true, &["-pie"][..]),
+            ("a", other, false, &["-pie"]),
+            ("so", other, true, &["-pie"]),
             ("a", &part, true, &["-pie"]),
             // By GNU ld the pair is global without the second.
-            ("a", &other, true, &["-no-pie"]),
-            ("a", &other, true, &["-no-pie", "-rdynamic"]),
+            ("a", other, true, &["-no-pie"]),
+            ("a", other, true, &["-no-pie", "-rdynamic"]),
         ] {
-            let memdl = libraries_for_c("capi").join(format!("libmemdl.{form}"));
-            let [first, last] = if is_first { [&memdl, other] } else { [other, &memdl] };
-            let host = folder.join(format!("host-two-{linker}-{form}"));
-            let mut command = Command::new("gcc");
-            command
-                .arg("-I")
-                .args([repository("include"), repository("tests/hosts/two_runtimes.c")]);
-            command.args(flags).arg(format!("-fuse-ld={linker}")).args([first, last]);
-            for folder in [folder, memdl.parent().unwrap()] {
-                command.arg(format!("-Wl,-rpath,{}", folder.display()));
-            }
-            command.args(["-pthread", "-lgcc_s", "-ldl", "-lm", "-o"]).arg(&host);
-            run(&mut command, "gcc");
-            let session = Gdb::of_program(&host, &arguments).run(&[
+            let host = host_with_another_runtime(linker, form, other, is_first, flags);
+            let session = Gdb::of_program(&host.0, &arguments).run(&[
                 "break jitted",
                 "break leaf",
                 "run",

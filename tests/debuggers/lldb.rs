@@ -11,6 +11,7 @@ use crate::harness::host::Loader;
 use crate::harness::libraries::{Copy, library, mark, steps};
 use crate::harness::lldb::{Lldb, Version, assert_same, load_and_call};
 use crate::harness::{Gdb, Replies, scratch, start_host};
+use crate::host_builds::{another_runtime, host_with_another_runtime};
 
 /// Each test, with each lldb.
 macro_rules! with_lldb {
@@ -42,6 +43,7 @@ with_lldb! {
     the_environment_overrides_how_much_lldb_is_told: overrides;
     a_person_at_the_prompt_gives_the_debug_file: giving_the_debug_file;
     a_thread_local_is_never_shown_wrong: thread_locals;
+    of_two_jit_runtimes_one_is_seen: one_runtime;
 }
 
 /// `clib.c` as most tests want it.
@@ -392,4 +394,22 @@ fn thread_locals(lldb: Version) {
             session.to("host").has(&["entry(5) = 514\n"]);
         }
     }
+}
+
+/// The first whose pair it finds: see docs/facts/lldb.md.
+fn one_runtime(lldb: Version) {
+    let (other, arguments) = another_runtime();
+    let host = host_with_another_runtime("bfd", "a", other, true, &["-pie"]);
+    let session = Lldb::of_program(lldb, &host.0, arguments).run(&[
+        "breakpoint set -n jitted",
+        "breakpoint set -n leaf",
+        "run",
+        "bt 3",
+        "breakpoint list",
+        "breakpoint disable",
+        "continue",
+    ]);
+    session.to("run").has(&["stop reason = breakpoint 2."]);
+    session.to("bt 3").has(&["JIT(0xADDRESS)`leaf(a=0, b=1)"]);
+    session.to("breakpoint list").has(&["name = 'jitted', locations = 0 (pending)"]);
 }

@@ -95,6 +95,12 @@ impl Lldb {
         lldb
     }
 
+    /// For a program that takes everything from its command line.
+    pub fn of_program(version: Version, program: &Path, arguments: &[String]) -> Lldb {
+        let program = program.to_str().unwrap().to_owned();
+        Lldb::new(version, [&[program], arguments].concat())
+    }
+
     /// Attached to what runs.
     pub fn attached(version: Version, to: &Running) -> Lldb {
         let mut lldb = Lldb::new(version, vec![]);

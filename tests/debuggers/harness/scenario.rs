@@ -239,11 +239,11 @@ fn run_lldb(session: &Session, version: lldb::Version) {
 }
 
 /// Removed when dropped, with what is in it.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
     /// The core that the kernel leaves of a host that dies.
-    fn core_of(&self, mut host: std::process::Command) -> PathBuf {
+    pub fn core_of(&self, mut host: std::process::Command) -> PathBuf {
         fs::create_dir(&self.0).unwrap();
         host.current_dir(&self.0);
         let unlimited = || {
