@@ -161,6 +161,25 @@ compile_error!(
 #[macro_use]
 mod base;
 
+/// The Rust in these documents is compiled.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/tutorial/1-first-function.md")]
+    mod first_function {}
+    #[doc = include_str!("../docs/tutorial/3-a-pool-in-a-server.md")]
+    mod a_pool_in_a_server {}
+    #[doc = include_str!("../docs/how-to/backtraces.md")]
+    mod backtraces {}
+    #[doc = include_str!("../docs/how-to/migrate.md")]
+    mod migrate {}
+    #[doc = include_str!("../docs/how-to/restrict-images.md")]
+    mod restrict_images {}
+    #[doc = include_str!("../docs/how-to/see-what-is-loaded.md")]
+    mod see_what_is_loaded {}
+}
+
 mod api;
 mod arch;
 #[cfg(feature = "capi")]

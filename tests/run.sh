@@ -7,6 +7,8 @@ sh tests/setup.sh
 features="capi,internals"
 cargo test --features $features --no-fail-fast --lib --test capi --test hostile --test house --test limits \
     --test loader --test profilers "$@"
+# The examples in the documentation, and the Rust in the documents.
+cargo test --features $features --no-fail-fast --doc "$@"
 # The differential corpus takes a wheel.
 cargo test -p corpus --features memdl/capi "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that

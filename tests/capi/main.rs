@@ -8,4 +8,5 @@ mod installed;
 mod log;
 mod roots;
 mod sanitizers;
+mod snippets;
 mod unwinders;

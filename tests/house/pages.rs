@@ -239,3 +239,19 @@ fn the_table_of_environment_variables_is_that_of_the_code() {
     let all: BTreeSet<&String> = in_code.values().flatten().collect();
     assert_eq!(listed, all, "docs/reference/environment.md: the values");
 }
+
+#[test]
+fn documents_with_rust_are_compiled() {
+    let library = read("src/lib.rs");
+    let mut count = 0;
+    for document in documents() {
+        let Ok(name) = document.strip_prefix(repository("")) else { continue };
+        if blocks(&read(&document), "rust").is_empty() {
+            continue;
+        }
+        count += 1;
+        let included = format!("include_str!(\"../{}\")", name.display());
+        assert!(library.contains(&included), "src/lib.rs: `mod documents` lacks {included}");
+    }
+    assert!(count > 5, "only {count} were found: the check itself is wrong");
+}
