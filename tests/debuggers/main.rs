@@ -22,6 +22,7 @@ mod harness;
 mod host_builds;
 mod ide;
 mod lldb;
+mod tutorial;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         host_builds::tests(),
         ide::tests(),
         lldb::tests(),
+        tutorial::tests(),
     ]
     .into_iter()
     .flatten()

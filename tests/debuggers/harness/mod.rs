@@ -295,6 +295,12 @@ impl Gdb {
         self
     }
 
+    /// The folder where the debugger starts.
+    pub fn folder(mut self, folder: &Path) -> Gdb {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// The form of debug entries, whatever the operator of the tests says.
     pub fn form(mut self, form: &str) -> Gdb {
         set_form(&mut self.command, form);
