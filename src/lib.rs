@@ -172,6 +172,7 @@ mod documents {
     mod a_pool_in_a_server {}
     #[doc = include_str!("../docs/how-to/backtraces.md")]
     mod backtraces {}
+    #[doc = include_str!("../docs/how-to/inspect.md")]
     #[doc = include_str!("../docs/how-to/migrate.md")]
     mod migrate {}
     #[doc = include_str!("../docs/how-to/restrict-images.md")]
@@ -204,9 +205,12 @@ pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
 pub use api::closed::{Closed, Kept};
 pub use api::images::{ImageInfo, Statistics, images, statistics};
 pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
-pub use api::loader::{Binding, Loader};
+pub use api::loader::{Binding, Loader, inspect};
 pub use api::namespace::Namespace;
 pub use api::pool::{Pool, Pooled, Reset};
+pub use api::report::{
+    Export, FunctionSymbol, Import, Needed, NeededVersion, Note, Report, ThreadLocalStorage,
+};
 pub use api::symbol_name::AsSymbolName;
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
 pub use base::error::{
@@ -214,11 +218,12 @@ pub use base::error::{
 };
 pub use base::limits::Limits;
 pub use base::words::UnknownWord;
-pub use debug::Debug;
+pub use debug::{Debug, DebugInformation};
 pub use images::group::Provided;
 pub use images::policy::{Imports, SymbolRequest, VerifyRequest};
 pub use images::provider::LibraryRequest;
 pub use images::scope::Scope;
+pub use load::survey::{ImportBinding, LibraryOrigin};
 pub use memory::buffer::ImageBuffer;
 pub use memory::cache::{release_memory, wipe_kept_memory};
 pub use profile::Profile;

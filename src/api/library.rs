@@ -445,6 +445,18 @@ pub enum SymbolKind {
     Other,
 }
 
+impl SymbolKind {
+    pub(crate) fn of(symbol: &Sym) -> SymbolKind {
+        match symbol.kind() {
+            STT_FUNC => SymbolKind::Function,
+            STT_OBJECT => SymbolKind::Object,
+            STT_TLS => SymbolKind::ThreadLocal,
+            STT_GNU_IFUNC => SymbolKind::IndirectFunction,
+            _ => SymbolKind::Other,
+        }
+    }
+}
+
 /// A symbol that a [`Library`] exports.
 #[derive(Clone, Debug)]
 pub struct ExportedSymbol<'lib> {
@@ -467,13 +479,7 @@ impl<'lib> ExportedSymbol<'lib> {
             name: lossy(table.string(symbol.st_name).unwrap_or(b"")),
             version: table.version(index).map(|version| lossy(version.name())),
             is_default_version: table.is_default_version(index),
-            kind: match symbol.kind() {
-                STT_FUNC => SymbolKind::Function,
-                STT_OBJECT => SymbolKind::Object,
-                STT_TLS => SymbolKind::ThreadLocal,
-                STT_GNU_IFUNC => SymbolKind::IndirectFunction,
-                _ => SymbolKind::Other,
-            },
+            kind: SymbolKind::of(symbol),
             size: symbol.st_size,
             address: if symbol.is_absolute() || symbol.is_thread_local() {
                 symbol.st_value as usize

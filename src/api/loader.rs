@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::api::library::{Library, Template};
 use crate::api::namespace::Namespace;
+use crate::api::report::{self, Report};
 use crate::api::startup;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
@@ -390,6 +391,61 @@ impl Loader {
         let may_run = unsafe { MayRun::promised() };
         Ok(Template::new(startup::prepare(&self.settings, kept, Instances::Many, Some(may_run))?))
     }
+}
+
+impl Loader {
+    /// Says what a load of these bytes with these options would come to, and all that the file says of itself,
+    /// without a load: see [`inspect`](crate::inspect).
+    ///
+    /// The caller's verifier, provider, import filter and resolver are called, as a load calls them.
+    ///
+    /// ```
+    /// let bytes = std::fs::read("/proc/self/exe")?;
+    /// let report = memdl::Loader::new().system_libraries(false).inspect(&bytes);
+    /// assert!(report.refusals()[0].to_string().contains("executable"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn inspect(&self, bytes: &[u8]) -> Report {
+        match startup::set_up() {
+            Ok(()) => report::inspect(&self.settings, bytes),
+            Err(error) => Report::refused(bytes, error),
+        }
+    }
+}
+
+/// Says what the bytes of a shared library are, need and offer, and every reason for which a load of them would be
+/// refused here: [`Loader::inspect`] with the defaults.
+///
+/// It runs no code of the bytes and none of any library, opens no library, and maps nothing of the image. Needed
+/// libraries that a load would let the system open are read from their files, so that each import is known with the
+/// library that it would be bound to.
+///
+/// It uses the code of a load, and so agrees with it: the error of a load is among the reasons, or the listed
+/// missing libraries, versions and symbols are. What is not known before a load:
+///
+/// * what constructors do, which functions IFUNC resolvers choose, and what the system's loader finds out only
+///   when it opens a needed library;
+/// * whether there is memory, and whether the system permits executable memory;
+/// * how much room for thread-local variables of initial exec the system's loader has left: only more than all of it
+///   is a reason;
+/// * whether values of 32 bits reach, which depends on where the image will lie;
+/// * what is in the arrays of constructors and destructors once they are relocated;
+/// * until the first load of the process, whether an unwinder cannot be led to images.
+///
+/// Of malformed bytes, and of a file for another machine, the report has what can be read. Symbols and
+/// needed libraries are there if headers, the dynamic section and the symbol tables are well-formed. Time and
+/// memory are bounded by the length of the bytes and of the files of needed libraries.
+///
+/// ```
+/// let report = memdl::inspect(b"#!/bin/sh\n");
+/// assert_eq!(report.machine(), None);
+/// assert_eq!(
+///     report.refusals()[0].to_string(),
+///     "image: malformed image: not an ELF file, but a script (in the ELF header)"
+/// );
+/// ```
+pub fn inspect(bytes: &[u8]) -> Report {
+    Loader::new().inspect(bytes)
 }
 
 impl Library {

@@ -8,6 +8,8 @@ pub(crate) mod library;
 pub(crate) mod loader;
 pub(crate) mod namespace;
 pub(crate) mod pool;
+pub(crate) mod report;
+mod report_text;
 pub(crate) mod startup;
 pub(crate) mod symbol_name;
 

@@ -10,6 +10,7 @@ pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fallible;
+pub(crate) mod faults;
 pub(crate) mod filler;
 pub(crate) mod left_right;
 pub(crate) mod limits;

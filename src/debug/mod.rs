@@ -38,6 +38,7 @@ mod gdb_jit;
 mod in_full;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod internals;
+mod kinds;
 pub(crate) mod lines;
 mod package;
 mod policy;
@@ -50,6 +51,7 @@ mod storage;
 mod stripped;
 mod symfile;
 
+pub use kinds::DebugInformation;
 pub use policy::Debug;
 
 #[cfg(any(test, feature = "internals"))]
@@ -57,6 +59,7 @@ pub(crate) use dwarf::budget::Allowance;
 pub(crate) use dwarf::budget::Maximum;
 pub(crate) use dwarf::tls_locations::ThreadLocals;
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
+pub(crate) use kinds::kinds;
 pub(crate) use package::join;
 pub(crate) use policy::policy;
 pub(crate) use registration::{

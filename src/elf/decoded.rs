@@ -27,6 +27,7 @@ use crate::base::fallible::{
     TryGrow, check_room, require_memory_for_next, try_c_string, try_collect, try_collect_ok,
     try_vec,
 };
+use crate::base::faults::Faults;
 use crate::base::limits::{self, Limits};
 use crate::elf::dynamic::{
     DT_ANDROID_RELA, DT_ANDROID_RELR, DT_AUXILIARY, DT_FILTER, DT_RELR, Dynamic,
@@ -109,15 +110,16 @@ impl Decoded {
         headers: ProgramHeaders,
         machine: &Machine,
         limits: &Limits,
+        faults: &mut Faults,
     ) -> Result<Decoded, Error> {
         let view = FileView { bytes, segments: &headers.segments };
         let (section, dynamic) = dynamic_section(&headers, &view)?;
         let flags = dynamic.get(DT_FLAGS).unwrap_or(0);
         let flags_1 = dynamic.get(DT_FLAGS_1).unwrap_or(0);
         if flags_1 & DF_1_PIE != 0 {
-            return Err(Error::unsupported(
+            faults.note(Error::unsupported(
                 "a position-independent executable (DF_1_PIE), not a shared library",
-            ));
+            ))?;
         }
 
         let tables = TABLES.iter().filter_map(|&tag| dynamic.address(tag));
@@ -128,8 +130,14 @@ impl Decoded {
         // What lies outside the segments counts as absent.
         let notes = headers.properties.clone().filter(|_| machine.isa_needed != 0);
         let notes = notes.and_then(|notes| view.read(notes));
-        let function = |tag| function(&dynamic, &headers.segments, tag);
-        let functions = |tag, size| functions(&dynamic, &headers.segments, tag, size);
+        let relocations = RelocationTables::parse(&dynamic, &view, limits);
+        let relocations = faults.noted(relocations)?.unwrap_or_default();
+        let mut function =
+            |tag| Ok(faults.noted(function(&dynamic, &headers.segments, tag))?.flatten());
+        let (init, fini) = (function(DT_INIT)?, function(DT_FINI)?);
+        let mut functions = |tag, size| {
+            Ok(faults.noted(functions(&dynamic, &headers.segments, tag, size))?.flatten())
+        };
         Ok(Decoded {
             dynamic: section,
             soname,
@@ -138,10 +146,10 @@ impl Decoded {
             rpath,
             runpath,
             no_default_folders: flags_1 & DF_1_NODEFLIB != 0,
-            relocations: RelocationTables::parse(&dynamic, &view, limits)?,
-            init: function(DT_INIT)?,
+            relocations,
+            init,
             init_array: functions(DT_INIT_ARRAY, DT_INIT_ARRAYSZ)?,
-            fini: function(DT_FINI)?,
+            fini,
             fini_array: functions(DT_FINI_ARRAY, DT_FINI_ARRAYSZ)?,
             symbolic: dynamic.get(DT_SYMBOLIC).is_some() || flags & DF_SYMBOLIC != 0,
             text_relocations: dynamic.get(DT_TEXTREL).is_some() || flags & DF_TEXTREL != 0,
@@ -359,8 +367,8 @@ mod tests {
 
     fn parse(library: &Library, limits: &Limits) -> Result<Decoded, Error> {
         let page = PageSize::new(0x1000).unwrap();
-        let headers = ProgramHeaders::parse(&library.bytes, page, limits)?;
-        Decoded::parse(&library.bytes, headers, &crate::arch::MACHINE, limits)
+        let headers = ProgramHeaders::parse(&library.bytes, page, limits, &mut Faults::End)?;
+        Decoded::parse(&library.bytes, headers, &crate::arch::MACHINE, limits, &mut Faults::End)
     }
 
     fn refusal(library: &Library) -> String {

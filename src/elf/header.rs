@@ -15,6 +15,7 @@ use goblin::elf64::program_header::SIZEOF_PHDR;
 
 use crate::arch::{self, Machine};
 use crate::base::error::{Error, Place};
+use crate::base::faults::Faults;
 use crate::elf::foreign;
 use crate::elf::read::{u16_at, u32_at};
 
@@ -27,8 +28,9 @@ fn malformed<T>(what: String) -> Result<T, Error> {
     Err(Error::malformed(what, Place::Header))
 }
 
-/// Checks that `bytes` start with the ELF header of a shared library for `machine`.
-pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
+/// Checks that `bytes` start with the ELF header of a shared library for `machine`. Notes what does not keep the
+/// rest from being read.
+pub(super) fn check(bytes: &[u8], machine: &Machine, faults: &mut Faults) -> Result<(), Error> {
     if bytes.is_empty() {
         return malformed("no bytes at all".into());
     }
@@ -45,7 +47,7 @@ pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
             bytes.len()
         ));
     }
-    check_ident(bytes)?;
+    check_ident(bytes, faults)?;
     let half = |offset| u16_at(bytes, offset).unwrap_or(0);
     if half(18) != machine.e_machine {
         let (is, name) = (half(18), machine.name);
@@ -55,12 +57,12 @@ pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
                 format!("an image for another machine: e_machine is {is}; this process is {name}")
             }
         };
-        return Err(Error::unsupported(what));
+        faults.note(Error::unsupported(what))?;
     }
     match half(16) {
         ET_DYN => {}
         ET_EXEC => {
-            return Err(Error::unsupported("an executable (ET_EXEC), not a shared library"));
+            faults.note(Error::unsupported("an executable (ET_EXEC), not a shared library"))?;
         }
         ET_REL => {
             return Err(Error::unsupported("an object file (ET_REL): link it with -shared"));
@@ -74,7 +76,7 @@ pub(super) fn check(bytes: &[u8], machine: &Machine) -> Result<(), Error> {
 }
 
 /// Checks `e_ident`, and `e_version`, which repeats one of its fields.
-fn check_ident(bytes: &[u8]) -> Result<(), Error> {
+fn check_ident(bytes: &[u8], faults: &mut Faults) -> Result<(), Error> {
     let ident = |index: usize| bytes.get(index).copied().unwrap_or(0);
     match ident(EI_CLASS) {
         ELFCLASS64 => {}
@@ -96,15 +98,16 @@ fn check_ident(bytes: &[u8]) -> Result<(), Error> {
     match (ident(EI_OSABI), ident(EI_ABIVERSION)) {
         (ELFOSABI_NONE, 0) | (ELFOSABI_GNU, 0..=MAX_ABIVERSION) => {}
         (ELFOSABI_NONE | ELFOSABI_GNU, version) => {
-            return Err(Error::unsupported(format!("ELF file ABI version {version} invalid")));
+            let what = format!("ELF file ABI version {version} invalid");
+            faults.note(Error::unsupported(what))?;
         }
         (system, _) => {
             let what = format!("an image for another system (EI_OSABI {system})");
-            return Err(Error::unsupported(what));
+            faults.note(Error::unsupported(what))?;
         }
     }
     if bytes.get(EI_PAD..SIZEOF_IDENT).is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
-        return malformed("nonzero padding in e_ident".into());
+        faults.note(Error::malformed("nonzero padding in e_ident", Place::Header))?;
     }
     Ok(())
 }
@@ -129,9 +132,9 @@ mod tests {
     #[test]
     fn the_header_of_a_shared_library_is_accepted_and_no_prefix_of_it() {
         let bytes = header();
-        check(&bytes, &MACHINE).unwrap();
+        check(&bytes, &MACHINE, &mut Faults::End).unwrap();
         for len in 0..bytes.len() {
-            let error = check(&bytes[..len], &MACHINE).unwrap_err();
+            let error = check(&bytes[..len], &MACHINE, &mut Faults::End).unwrap_err();
             assert!(matches!(error, Error::Malformed { at: Place::Header, .. }), "{error}");
         }
     }
@@ -159,11 +162,11 @@ mod tests {
         ] {
             let mut bytes = header();
             bytes[offset] = value;
-            let error = check(&bytes, &MACHINE).unwrap_err().to_string();
+            let error = check(&bytes, &MACHINE, &mut Faults::End).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         let mut gnu = header();
         gnu[EI_OSABI..=EI_ABIVERSION].copy_from_slice(&[ELFOSABI_GNU, MAX_ABIVERSION]);
-        check(&gnu, &MACHINE).unwrap();
+        check(&gnu, &MACHINE, &mut Faults::End).unwrap();
     }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use crate::arch::Machine;
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::Error;
-use crate::base::limits::{self, Limits};
+use crate::base::faults::Faults;
+use crate::base::limits::Limits;
 use crate::elf::decoded::Decoded;
 use crate::elf::foreign;
 use crate::elf::header;
@@ -36,10 +37,22 @@ impl<B: Deref<Target = [u8]>> Image<B> {
         page: PageSize,
         limits: &Limits,
     ) -> Result<Image<B>, Error> {
-        limits::check("the size of the image, in bytes", bytes.len() as u64, limits.image_bytes)?;
-        header::check(&bytes, machine)?;
-        let headers = ProgramHeaders::parse(&bytes, page, limits);
-        let decoded = headers.and_then(|it| Decoded::parse(&bytes, it, machine, limits));
+        Image::examine(bytes, machine, page, limits, &mut Faults::End)
+    }
+
+    /// As [`Image::parse`]. Notes the faults that do not keep the rest from being read.
+    pub(crate) fn examine(
+        bytes: B,
+        machine: &Machine,
+        page: PageSize,
+        limits: &Limits,
+        faults: &mut Faults,
+    ) -> Result<Image<B>, Error> {
+        let what = "the size of the image, in bytes";
+        faults.check_limit(what, bytes.len() as u64, limits.image_bytes)?;
+        header::check(&bytes, machine, faults)?;
+        let headers = ProgramHeaders::parse(&bytes, page, limits, faults);
+        let decoded = headers.and_then(|it| Decoded::parse(&bytes, it, machine, limits, faults));
         match decoded {
             Ok(decoded) => Ok(Image { bytes, decoded: Arc::new(decoded) }),
             Err(Error::Malformed { .. }) if foreign::is_debug_file(&bytes) => {

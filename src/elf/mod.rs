@@ -9,7 +9,7 @@
 //!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
 //! * `plan`: the pages of an image. `eh_frame`: its call frame information.
 //! * `static_symbols`: `.symtab`, of files that the process has loaded.
-//! * `foreign`: what bytes are that are no ELF file.
+//! * `foreign`: what bytes are that are no ELF file. `outline`: what can be read of a file that is refused.
 //! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
 //!   gABI's numbers, for other folders.
 
@@ -25,6 +25,7 @@ mod header;
 pub(crate) mod image;
 pub(crate) mod lookup;
 pub(crate) mod name_filter;
+pub(crate) mod outline;
 pub(crate) mod plan;
 mod program_headers;
 mod properties;

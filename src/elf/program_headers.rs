@@ -17,7 +17,8 @@ use goblin::elf64::program_header::{
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{TryGrow, try_vec};
-use crate::base::limits::{self, Limits};
+use crate::base::faults::Faults;
+use crate::base::limits::Limits;
 use crate::elf::properties;
 use crate::elf::read::{u16_at, u32_at, u64_at};
 use crate::elf::segment::{Access, Segment, TlsSegment};
@@ -51,6 +52,7 @@ impl ProgramHeaders {
         bytes: &[u8],
         page: PageSize,
         limits: &Limits,
+        faults: &mut Faults,
     ) -> Result<ProgramHeaders, Error> {
         let e_phoff = u64_at(bytes, 32).unwrap_or(0);
         let e_phnum = u16_at(bytes, 56).unwrap_or(0);
@@ -80,13 +82,13 @@ impl ProgramHeaders {
                 p_memsz: word(40),
                 p_align: word(48),
             };
-            headers.add(index, &header, &input)?;
+            headers.add(index, &header, &input, faults)?;
             headers.table.try_push(header)?;
         }
         if headers.segments.is_empty() {
             return Err(Error::malformed("object file has no loadable segments", Place::Header));
         }
-        headers.check_against_segments(page)?;
+        headers.check_against_segments(page, faults)?;
         Ok(headers)
     }
 
@@ -96,19 +98,20 @@ impl ProgramHeaders {
         index: usize,
         header: &ProgramHeader,
         input: &Input<'_>,
+        faults: &mut Faults,
     ) -> Result<(), Error> {
         let ProgramHeader { p_type, p_flags, p_filesz, p_memsz, p_align, .. } = *header;
         let p_vaddr = Vaddr(header.p_vaddr);
         match p_type {
             PT_LOAD if p_memsz == 0 && p_filesz == 0 => {}
-            PT_LOAD => self.add_load(index, header, input)?,
+            PT_LOAD => self.add_load(index, header, input, faults)?,
             PT_DYNAMIC if p_filesz == 0 => return Err(no_dynamic_section()),
             PT_DYNAMIC => {
                 let end = p_vaddr.checked_add(p_filesz).unwrap_or(p_vaddr);
                 self.dynamic = Some(p_vaddr..end);
             }
             PT_TLS if p_memsz == 0 && p_filesz == 0 => {}
-            PT_TLS => self.tls = Some(tls_segment(index, header, input.limits)?),
+            PT_TLS => self.tls = Some(tls_segment(index, header, input.limits, faults)?),
             PT_GNU_RELRO => self.relro = relro(index, header, input.page)?,
             // Checked, and cut to fit, by `check_against_segments`.
             PT_GNU_EH_FRAME => {
@@ -117,9 +120,9 @@ impl ProgramHeaders {
             }
             PT_NOTE if p_align == properties::ALIGN => self.properties = p_vaddr.range(p_memsz),
             PT_GNU_STACK if p_flags & PF_X != 0 => {
-                return Err(Error::unsupported(
+                faults.note_own(Error::unsupported(
                     "an executable stack (PT_GNU_STACK with PF_X): link with -z noexecstack",
-                ));
+                ))?;
             }
             _ => {}
         }
@@ -132,6 +135,7 @@ impl ProgramHeaders {
         index: usize,
         header: &ProgramHeader,
         input: &Input<'_>,
+        faults: &mut Faults,
     ) -> Result<(), Error> {
         let malformed = |what: String| Error::malformed(what, Place::Segment(index));
         let &Input { bytes, page, limits } = input;
@@ -158,7 +162,7 @@ impl ProgramHeaders {
         // As in `ld.so`, an alignment below a page means nothing more than a page, and one that is no power
         // of two means none.
         let align = if p_align.is_power_of_two() { p_align } else { 1 };
-        limits::check("a segment's alignment, in bytes", align, limits.alignment)?;
+        faults.check_limit("a segment's alignment, in bytes", align, limits.alignment)?;
         // Not modulo `p_align`: some versions of mold and patchelf write segments that are
         // aligned in memory and not in the file, and `ld.so` accepts them.
         let misalignment = header.p_vaddr.wrapping_sub(p_offset) & page.mask();
@@ -172,7 +176,7 @@ impl ProgramHeaders {
         if addresses.end.page_ceil(page).is_none() {
             return Err(malformed("the segment ends in the last page of the address space".into()));
         }
-        let access = access(index, header)?;
+        let access = access(index, header, faults)?;
         let mut segment = Segment { addresses, file, access, align: align.max(page.get()) };
         let behind = self.make_room(&mut segment, page).ok_or_else(|| {
             let what = "PT_LOAD segments overlap, share a page or are not in ascending order";
@@ -187,7 +191,7 @@ impl ProgramHeaders {
         if let Some(behind) = behind {
             self.segments.try_push(behind)?;
         }
-        limits::check("the address space of the image, in bytes", span, limits.image_span)
+        faults.check_limit("the address space of the image, in bytes", span, limits.image_span)
     }
 
     /// Gives `new` the pages that it shares with segments before it: a page has one protection, and `ld.so`
@@ -226,7 +230,7 @@ impl ProgramHeaders {
     }
 
     /// Checks the ranges of the other headers against the segments.
-    fn check_against_segments(&mut self, page: PageSize) -> Result<(), Error> {
+    fn check_against_segments(&mut self, page: PageSize, faults: &mut Faults) -> Result<(), Error> {
         let in_file = |range: &Range<Vaddr>| {
             self.segments.iter().any(|segment| {
                 segment.access.read
@@ -240,10 +244,9 @@ impl ProgramHeaders {
             && !in_file(&tls.template)
         {
             let at = Place::Address(tls.template.start);
-            return Err(Error::malformed(
-                "PT_TLS: the initial values lie outside the segments",
-                at,
-            ));
+            let what = "PT_TLS: the initial values lie outside the segments";
+            faults.note(Error::malformed(what, at))?;
+            self.tls = None;
         }
         // RELRO may span several segments. Linkers pad it to a boundary of their own page size, which
         // may lie behind the last segment. Where it spans what is not writable, it changes nothing.
@@ -256,7 +259,8 @@ impl ProgramHeaders {
             && (relro.end > Vaddr(last_end) || Some(relro.start) < first)
         {
             let at = Place::Address(relro.start);
-            return Err(Error::malformed("PT_GNU_RELRO lies outside the segments", at));
+            faults.note(Error::malformed("PT_GNU_RELRO lies outside the segments", at))?;
+            self.relro = None;
         }
         // Code runs without unwind information, so an address outside the segments counts as none.
         // Unwinders use only the start of the range, so a size that is too large is cut.
@@ -271,7 +275,7 @@ impl ProgramHeaders {
 }
 
 /// The access that the flags of a `PT_LOAD` allow.
-fn access(index: usize, header: &ProgramHeader) -> Result<Access, Error> {
+fn access(index: usize, header: &ProgramHeader, faults: &mut Faults) -> Result<Access, Error> {
     let p_flags = header.p_flags;
     let access = Access {
         // x86 and most other machines cannot map memory that is executable but not readable.
@@ -281,7 +285,7 @@ fn access(index: usize, header: &ProgramHeader) -> Result<Access, Error> {
     };
     if access.write && access.execute {
         let text = format!("program header {index}: a segment that is writable and executable");
-        return Err(Error::unsupported(text));
+        faults.note_own(Error::unsupported(text))?;
     }
     Ok(access)
 }
@@ -292,7 +296,12 @@ pub(super) fn no_dynamic_section() -> Error {
 }
 
 /// The `PT_TLS` of `header`. Where there are several, the last counts, as in `ld.so`.
-fn tls_segment(index: usize, header: &ProgramHeader, limits: &Limits) -> Result<TlsSegment, Error> {
+fn tls_segment(
+    index: usize,
+    header: &ProgramHeader,
+    limits: &Limits,
+    faults: &mut Faults,
+) -> Result<TlsSegment, Error> {
     let ProgramHeader { p_filesz, p_memsz: size, p_align, .. } = *header;
     let malformed = |what: String| Error::malformed(what, Place::Segment(index));
     if p_filesz > size {
@@ -303,8 +312,8 @@ fn tls_segment(index: usize, header: &ProgramHeader, limits: &Limits) -> Result<
     let template = template.ok_or_else(|| malformed("the initial values wrap around".into()))?;
     // A power of two that is a multiple of all powers of two that the stated one is a multiple of.
     let align = p_align.max(1).checked_next_power_of_two().unwrap_or(u64::MAX);
-    limits::check("a block of thread-local variables, in bytes", size, limits.tls_block)?;
-    limits::check("a thread-local block's alignment, in bytes", align, limits.alignment)?;
+    faults.check_limit("a block of thread-local variables, in bytes", size, limits.tls_block)?;
+    faults.check_limit("a thread-local block's alignment, in bytes", align, limits.alignment)?;
     Ok(TlsSegment { template, size, align })
 }
 
@@ -337,7 +346,7 @@ mod tests {
     }
 
     fn parse(library: &Library) -> Result<ProgramHeaders, Error> {
-        ProgramHeaders::parse(&library.bytes, page(), &Limits::default())
+        ProgramHeaders::parse(&library.bytes, page(), &Limits::default(), &mut Faults::End)
     }
 
     /// The error of the library with one field of one header changed.
@@ -427,7 +436,9 @@ mod tests {
         library.set_header(0, P_FILESZ, END);
         library.set_header(TEXT_HEADER, P_FILESZ, 0x20);
         library.set_header(DATA_HEADER, P_TYPE, 0);
-        let headers = ProgramHeaders::parse(&library.bytes, page(), &Limits::default()).unwrap();
+        let headers =
+            ProgramHeaders::parse(&library.bytes, page(), &Limits::default(), &mut Faults::End)
+                .unwrap();
         let [first, text, behind] = &headers.segments[..] else { panic!("{headers:?}") };
         assert_eq!((&first.addresses, &first.file), (&(Vaddr(0)..Vaddr(0x1000)), &(0..0x1000)));
         assert_eq!(text.file, 0x1000..0x1020);

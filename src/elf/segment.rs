@@ -24,7 +24,7 @@ pub(crate) struct Segment {
     pub align: u64,
 }
 
-/// The access that a segment's flags allow; never both `write` and `execute`.
+/// The access that a segment's flags allow. Never both `write` and `execute` in an image that is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     pub read: bool,

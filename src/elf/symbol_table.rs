@@ -27,7 +27,7 @@ use crate::elf::gnu_hash::GnuHashTable;
 use crate::elf::read::{ReadAt, string_at};
 use crate::elf::symbol::{SYM_SIZE, Sym, SymbolName};
 use crate::elf::sysv_hash::SysvHashTable;
-use crate::elf::versions::{VERSYM_HIDDEN, Version, VersionEntry, Versions};
+use crate::elf::versions::{Origin, VERSYM_HIDDEN, Version, VersionEntry, Versions};
 
 const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
 /// The tags of the tables of this file, whose values are addresses.
@@ -461,6 +461,12 @@ impl<'a> SymbolTable<'a> {
 
     /// The names of the symbols that the library refers to and does not define.
     pub(crate) fn undefined_names(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        let undefined = self.all().filter(|(_, symbol)| symbol.is_undefined());
+        undefined.filter_map(|(_, symbol)| self.string(symbol.st_name))
+    }
+
+    /// All symbols, with index, in table order: also those that the hash table does not count.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
         let end = match self.hash {
             // The symbols of the hash table, if there are any, are the last ones. ld enters undefined ones, too.
             Some(HashTable::Gnu(table)) if table.symoffset() < self.len() => self.len(),
@@ -471,8 +477,13 @@ impl<'a> SymbolTable<'a> {
                 _ => self.capacity(),
             },
         };
-        let symbols = (1..end).filter_map(|index| self.symbol(index));
-        symbols.filter(Sym::is_undefined).filter_map(|symbol| self.string(symbol.st_name))
+        (1..end).filter_map(|index| Some((index, self.symbol(index)?)))
+    }
+
+    /// The names of the versions that the library defines, without its own name.
+    pub(crate) fn defined_versions(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        let defined = self.layout.versions.defined().filter(|it| it.origin == Origin::Defined);
+        defined.filter_map(|entry| self.string(entry.name))
     }
 
     /// The symbols that the hash table counts, with index; in table order.

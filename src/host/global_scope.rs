@@ -22,9 +22,10 @@ use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::SymbolName;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl::Handle;
-use crate::host::library::{HostLibrary, HostSymbol, SymbolValue};
+use crate::host::library::{HostLibrary, HostSymbol, Resolvers, SymbolValue};
 use crate::host::opened::{
-    GlobalVisibility, OpenedLibraries, OpenedLibrary, opened, opened_defining, startup_names,
+    GlobalVisibility, OpenedLibraries, OpenedLibrary, is_ifunc, opened, opened_defining,
+    startup_names,
 };
 use crate::host::process;
 use crate::host::startup_set::startup_tables;
@@ -42,6 +43,7 @@ pub(crate) struct GlobalScope {
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
     /// A search had no memory, so answers may be wrong.
     failed: RefCell<Option<Error>>,
+    resolvers: Resolvers,
 }
 
 /// What was found out about an opened library, once it mattered.
@@ -67,7 +69,7 @@ pub(crate) struct GlobalSymbol {
 
 impl GlobalScope {
     /// The scope as it is now.
-    pub(crate) fn new() -> Result<GlobalScope, Error> {
+    pub(crate) fn new(resolvers: Resolvers) -> Result<GlobalScope, Error> {
         let startup = try_collect(
             startup_tables().iter().map(|(library, tables)| (*library, tables.view())),
         )?;
@@ -78,7 +80,24 @@ impl GlobalScope {
             opened: OnceCell::new(),
             found_in: RefCell::default(),
             failed: RefCell::default(),
+            resolvers,
         })
+    }
+
+    /// Whether look-ups call IFUNC resolvers.
+    pub(crate) fn resolvers(&self) -> Resolvers {
+        self.resolvers
+    }
+
+    /// The library of the start-up set that defines `name` first.
+    pub(crate) fn startup_library(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<&'static HostLibrary> {
+        let found = self.startup.iter().find(|(_, it)| it.lookup(name, wanted, class).is_some());
+        found.map(|(library, _)| *library)
     }
 
     /// Fails if a search had no memory. To be called after the last search: until then answers can be wrong.
@@ -147,7 +166,10 @@ impl GlobalScope {
     /// visible.
     fn visible_with(&self, gnu_hash_31: u32) -> impl Iterator<Item = &GlobalVisibility> {
         self.opened_with(gnu_hash_31).filter_map(|(library, known)| {
-            let found = || self.noting(library.visibility(), || GlobalVisibility::Perhaps);
+            let found = || match self.resolvers {
+                Resolvers::Rest if library.is_ifunc_elsewhere() => GlobalVisibility::Perhaps,
+                _ => self.noting(library.visibility(), || GlobalVisibility::Perhaps),
+            };
             let visible = known.visibility.get_or_init(found);
             (!matches!(visible, GlobalVisibility::No)).then_some(visible)
         })
@@ -188,7 +210,7 @@ impl GlobalScope {
         if self.startup_may_have(name.gnu_hash_31()) {
             let found = self.startup.iter().find_map(|(library, table)| {
                 let (_, symbol) = table.lookup(name, wanted, class)?;
-                Some(library.host_symbol(&symbol))
+                Some(library.host_symbol(&symbol, self.resolvers))
             });
             if let Some(symbol) = found {
                 return Some(GlobalSymbol { symbol, library: None });
@@ -202,7 +224,7 @@ impl GlobalScope {
                 if symbol.is_unique() {
                     return self.lookup_opened(name, wanted, class);
                 }
-                let symbol = library.host_symbol(&symbol);
+                let symbol = library.host_symbol(&symbol, self.resolvers);
                 Some(GlobalSymbol { symbol, library: Some(library.clone()) })
             }
             _ => self.lookup_opened(name, wanted, class),
@@ -217,6 +239,9 @@ impl GlobalScope {
         wanted: VersionMatch<'_>,
         class: TypeClass,
     ) -> Option<GlobalSymbol> {
+        if self.resolvers == Resolvers::Rest && is_ifunc(name) {
+            return self.lookup_at_rest(name, wanted, class);
+        }
         let c_string = |bytes: &[u8]| self.noting(try_c_string(bytes), || None);
         let c_name = c_string(name.bytes())?;
         let version = match wanted {
@@ -228,7 +253,8 @@ impl GlobalScope {
         // the reference tell which of that library's definitions it means.
         let as_dlsym = if version.is_some() { wanted } else { VersionMatch::Default };
         let of_library = |library: Arc<HostLibrary>| {
-            let is_it = library.lookup(name, as_dlsym, TypeClass::Address).is_some_and(|symbol| {
+            let found = library.lookup(name, as_dlsym, TypeClass::Address, self.resolvers);
+            let is_it = found.is_some_and(|symbol| {
                 match symbol.definition {
                     SymbolValue::Address(found) => found == address,
                     // SAFETY: the library is held, and the offset is its own symbol's.
@@ -237,7 +263,8 @@ impl GlobalScope {
                     },
                 }
             });
-            let symbol = is_it.then(|| library.lookup(name, wanted, class)).flatten()?;
+            let symbol = || library.lookup(name, wanted, class, self.resolvers);
+            let symbol = is_it.then(symbol).flatten()?;
             Some(GlobalSymbol { symbol, library: Some(library) })
         };
         let known = self.found_in.borrow().iter().cloned().find_map(of_library);
@@ -262,6 +289,21 @@ impl GlobalScope {
         };
         Some(GlobalSymbol { symbol, library: None })
     }
+
+    /// As [`GlobalScope::lookup_opened`], for an IFUNC whose resolver must not run. `dlsym` would call it; so
+    /// each library that may be visible counts as visible.
+    fn lookup_at_rest(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<GlobalSymbol> {
+        let libraries = self.noting(opened_defining(name, wanted), Vec::new);
+        libraries.into_iter().find_map(|library| {
+            let symbol = library.lookup(name, wanted, class, Resolvers::Rest)?;
+            Some(GlobalSymbol { symbol, library: Some(library) })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +315,7 @@ mod tests {
     /// `dlsym` is the reference: every name that libc exports must be found at the same address.
     #[test]
     fn every_symbol_of_libc_is_what_dlsym_says() {
-        let scope = GlobalScope::new().unwrap();
+        let scope = GlobalScope::new(Resolvers::Run).unwrap();
         let libc = HostLibrary::loaded(c"libc.so.6").unwrap().expect("every test binary has libc");
         assert!(libc.is_startup());
         let table = libc.table();
@@ -301,7 +343,7 @@ mod tests {
 
     #[test]
     fn an_old_version_is_told_from_the_default_one() {
-        let scope = GlobalScope::new().unwrap();
+        let scope = GlobalScope::new(Resolvers::Run).unwrap();
         let name = SymbolName::new(b"realpath");
         let address = |wanted| {
             scope.lookup(&name, wanted, TypeClass::Address).map(|found| found.symbol.definition)

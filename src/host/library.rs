@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::arch;
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
+use crate::base::promise::MayRun;
 use crate::base::tls_index::ModuleId;
 use crate::elf::constants::{
     DT_AUXILIARY, DT_FILTER, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH,
@@ -66,6 +67,21 @@ pub(crate) struct HostLibrary {
 pub(crate) enum SymbolValue {
     Address(usize),
     ThreadLocal { module: ModuleId, offset: u64 },
+}
+
+/// Whether a look-up calls the resolver of an IFUNC that it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resolvers {
+    Run,
+    /// It does not: the value is the resolver's address.
+    Rest,
+}
+
+impl Resolvers {
+    /// They run if the caller promises that they may.
+    pub(crate) fn promised(may_run: Option<MayRun>) -> Resolvers {
+        if may_run.is_some() { Resolvers::Run } else { Resolvers::Rest }
+    }
 }
 
 /// A symbol that a host library defines.
@@ -275,9 +291,10 @@ impl HostLibrary {
         name: &SymbolName<'_>,
         wanted: VersionMatch<'_>,
         class: TypeClass,
+        resolvers: Resolvers,
     ) -> Option<HostSymbol> {
         let (_, symbol) = self.table().lookup(name, wanted, class)?;
-        Some(self.host_symbol(&symbol))
+        Some(self.host_symbol(&symbol, resolvers))
     }
 
     /// The process's definition of a unique symbol (`STB_GNU_UNIQUE`), if this library has a definition of
@@ -292,7 +309,8 @@ impl HostLibrary {
         let c_name = CString::new(name.bytes()).ok()?;
         let version = table.version(index).and_then(|it| CString::new(it.name()).ok());
         let address = handle.symbol(&c_name, version.as_deref())?;
-        Some(HostSymbol { definition: SymbolValue::Address(address), ..self.host_symbol(&symbol) })
+        let found = self.host_symbol(&symbol, Resolvers::Rest);
+        Some(HostSymbol { definition: SymbolValue::Address(address), ..found })
     }
 
     /// Whether it defines this name, and has references to it itself, which `ld.so` has bound.
@@ -315,8 +333,8 @@ impl HostLibrary {
     /// The address of a function or a variable that it defines.
     pub(crate) fn exported(&self, name: &[u8]) -> Option<usize> {
         let name = SymbolName::new(name);
-        let found = self.lookup(&name, VersionMatch::Default, TypeClass::Definition)?;
-        match found.definition {
+        let (wanted, class) = (VersionMatch::Default, TypeClass::Definition);
+        match self.lookup(&name, wanted, class, Resolvers::Run)?.definition {
             SymbolValue::Address(address) => Some(address),
             SymbolValue::ThreadLocal { .. } => None,
         }
@@ -339,14 +357,14 @@ impl HostLibrary {
         self.memory.load_bias.apply(at)
     }
 
-    pub(super) fn host_symbol(&self, symbol: &Sym) -> HostSymbol {
+    pub(super) fn host_symbol(&self, symbol: &Sym, resolvers: Resolvers) -> HostSymbol {
         let definition = if symbol.is_thread_local() {
             SymbolValue::ThreadLocal { module: self.tls_module, offset: symbol.st_value }
         } else if symbol.is_absolute() {
             SymbolValue::Address(symbol.st_value as usize)
         } else {
             let address = self.memory.load_bias.apply(Vaddr(symbol.st_value));
-            if symbol.is_ifunc() && !symbol.is_undefined() {
+            if symbol.is_ifunc() && !symbol.is_undefined() && resolvers == Resolvers::Run {
                 // SAFETY: an IFUNC of a library that `ld.so` has relocated; `dlsym` does the same.
                 SymbolValue::Address(unsafe { arch::call_ifunc_resolver(address) })
             } else {

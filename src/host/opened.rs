@@ -18,13 +18,14 @@ use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory, try_collect, try_collect_ok};
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::elf::lookup::VersionMatch;
+use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::{Sym, SymbolName};
+use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
 use crate::host::phdr::{Changes, Filter, PhdrEntry, listed_if};
-use crate::host::startup_set::{is_alone, startup_set};
+use crate::host::startup_set::{is_alone, startup_set, startup_tables};
 
 /// Whether it was opened since the process started.
 fn is_opened(entry: &PhdrEntry) -> bool {
@@ -52,6 +53,16 @@ pub(super) fn opened_defining(
     wanted: VersionMatch<'_>,
 ) -> Result<Vec<Arc<HostLibrary>>, Error> {
     opened_that(&|library| library.defines(name, wanted))
+}
+
+/// Whether a library of the process defines `name` as an IFUNC, or no answer can be given for lack of memory.
+pub(super) fn is_ifunc(name: &SymbolName<'_>) -> bool {
+    let in_table = |table: &SymbolTable<'_>| {
+        let found = table.lookup(name, VersionMatch::Any, TypeClass::Definition);
+        found.is_some_and(|(_, symbol)| symbol.is_ifunc())
+    };
+    startup_tables().iter().any(|(_, tables)| in_table(&tables.view()))
+        || opened_that(&|library| in_table(&library.table())).map_or(true, |it| !it.is_empty())
 }
 
 /// The libraries that were opened since the process started and that `is_wanted` selects.
@@ -139,6 +150,12 @@ impl OpenedLibrary {
     /// The library, held, if it is still loaded.
     pub(super) fn hold(&self) -> Result<Option<Arc<HostLibrary>>, Error> {
         hold(self.entry.clone())
+    }
+
+    /// Whether [`OpenedLibrary::visibility`] may call an IFUNC's resolver: another library can define the name as
+    /// one.
+    pub(super) fn is_ifunc_elsewhere(&self) -> bool {
+        self.defined.as_ref().is_some_and(|(name, _)| is_ifunc(&SymbolName::new(name.to_bytes())))
     }
 
     pub(super) fn visibility(&self) -> Result<GlobalVisibility, Error> {

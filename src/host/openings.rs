@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
-use crate::host::library::{HostLibrary, SymbolValue};
+use crate::host::library::{HostLibrary, Resolvers, SymbolValue};
 use crate::host::process;
 use crate::host::startup_set::startup_set;
 use crate::memory::relro::write_relro;
@@ -72,7 +72,7 @@ fn find(loader: &HostLibrary) -> Option<usize> {
     }
     let mcount = loader.exported(b"_dl_mcount")?;
     let name = SymbolName::new(b"_rtld_global_ro");
-    let found = loader.lookup(&name, VersionMatch::Any, TypeClass::Definition)?;
+    let found = loader.lookup(&name, VersionMatch::Any, TypeClass::Definition, Resolvers::Run)?;
     let SymbolValue::Address(start) = found.definition else { return None };
     if found.st_size == 0 || found.st_size > 64 << 10 || !start.is_multiple_of(8) {
         return None;

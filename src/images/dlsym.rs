@@ -16,7 +16,7 @@ use crate::base::fallible::{
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
 use crate::host::global_scope::GlobalScope;
-use crate::host::library::SymbolValue;
+use crate::host::library::{Resolvers, SymbolValue};
 use crate::images::group::{ImageRef, LoadGroup, Needs, Provider};
 use crate::images::unique;
 use crate::tls;
@@ -59,7 +59,8 @@ pub(crate) fn in_list(
                 in_image(image.group(), image.index(), name, wanted, may_use_host)?
             }
             Provider::Host(library) => {
-                let found = library.lookup(name, wanted, TypeClass::Address);
+                let class = TypeClass::Address;
+                let found = library.lookup(name, wanted, class, Resolvers::Run);
                 let found = found.filter(|_| may_use_host());
                 // SAFETY: a value of the library's own symbol, and the library is held.
                 found.map(|found| unsafe { address_of(found.definition) }).transpose()?
@@ -115,7 +116,7 @@ fn unique_value(
     if known.is_some() {
         return Ok(known);
     }
-    let scope = GlobalScope::new()?;
+    let scope = GlobalScope::new(Resolvers::Rest)?;
     let elsewhere = scope.unique(name).map(|(symbol, _)| symbol.definition);
     scope.check_memory()?;
     Ok(elsewhere.filter(|_| may_use_host()))

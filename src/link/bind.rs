@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::arch::{MACHINE, Machine, RelocKind};
 use crate::base::error::{Error, MissingSymbol, Place, RefusedImport};
 use crate::base::fallible::{TryGrow, lossy, require_memory, try_copy, try_lossy, try_string};
+use crate::base::faults::Faults;
 use crate::base::members;
 use crate::elf::lookup::{PlainDefinitions, TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
@@ -49,9 +50,35 @@ pub(crate) struct Outcome {
     pub without_static_tls: Vec<Arc<HostLibrary>>,
     /// Unique definitions of members that become the process's.
     pub first_uses: FirstUses,
+    /// Where relocations that cannot be bound go, one of each type of an image.
+    pub faults: Faults,
+    /// The types of those, of the image that is being bound.
+    failed: BTreeSet<u32>,
 }
 
+/// The number of types of relocations that are noted.
+const MAX_FAILED: usize = 64;
+
 impl Outcome {
+    /// An outcome without results.
+    pub(crate) fn new(faults: Faults) -> Outcome {
+        Outcome { faults, ..Outcome::default() }
+    }
+
+    /// Notes a relocation that cannot be bound.
+    #[cold]
+    fn skip(&mut self, rela: &Rela, error: Error) -> Done<()> {
+        if self.faults.is_listing()
+            && (self.failed.len() >= MAX_FAILED || self.failed.contains(&rela.r_type))
+            && !matches!(error, Error::OutOfMemory { .. })
+        {
+            return Ok(());
+        }
+        self.faults.note(error)?;
+        self.failed.insert(rela.r_type);
+        Ok(())
+    }
+
     /// Adds a dependency. Usually it is the same as the last one.
     fn depend_on(&mut self, dependency: Option<Dependency>) -> Result<(), Error> {
         match dependency {
@@ -97,6 +124,7 @@ pub(crate) fn bind(
     let table = binder.table;
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;
     let mut own = None;
+    outcome.failed.clear();
     image.decoded.relocations.visit(image, |entries| {
         for block in entries.chunks(BLOCK) {
             // Most bind nothing.
@@ -107,7 +135,13 @@ pub(crate) fn bind(
                 if rela.r_type == machine.relative && rela.symbol == 0 {
                     continue;
                 }
-                let kind = checked_kind(&rela, machine)?;
+                let kind = match checked_kind(&rela, machine) {
+                    Ok(kind) => kind,
+                    Err(error) => {
+                        outcome.skip(&rela, *error)?;
+                        continue;
+                    }
+                };
                 // Most others are bound already, or to the image's own definition.
                 if kind.is_plain()
                     && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
@@ -120,7 +154,9 @@ pub(crate) fn bind(
                         continue;
                     }
                 }
-                binder.bind(kind, &rela, &mut bound, outcome)?;
+                if let Err(error) = binder.bind(kind, &rela, &mut bound, outcome) {
+                    outcome.skip(&rela, *error)?;
+                }
             }
         }
         Ok(())
@@ -154,6 +190,50 @@ pub(crate) fn bind_call(
     scope.host.check_memory()?;
     outcome.depend_on(definition.dependency)?;
     Ok(call.unwrap_or(definition.target))
+}
+
+/// What a reference is bound to, for a report.
+pub(crate) enum Found {
+    /// A definition in the scope.
+    Defined(Definition),
+    /// By the resolver of the caller.
+    Resolved,
+    /// Only the host defines it, which refuses it.
+    Refused,
+    /// By nothing. Also a weak reference that the host refuses.
+    Nothing,
+}
+
+/// What the symbol of this index of a member is bound to. Nothing is noted in `outcome`, which is that of the
+/// group's binding.
+pub(crate) fn find(
+    member: usize,
+    name: &str,
+    symbolic: bool,
+    symbol: u32,
+    scope: &LookupScope<'_>,
+    outcome: &mut Outcome,
+) -> Result<Found, Error> {
+    let binder = Binder::new(&MACHINE, symbolic, member, name, scope);
+    let Some(entry) = binder.table.symbol(symbol) else { return Ok(Found::Nothing) };
+    let first_uses = std::mem::take(&mut outcome.first_uses);
+    let mut trial = Outcome { first_uses, ..Outcome::default() };
+    let in_scope = binder.resolve_with(symbol, &entry, None, &mut trial);
+    outcome.first_uses = std::mem::take(&mut trial.first_uses);
+    let definition = in_scope?.definition;
+    binder.table.check_work()?;
+    // A weak reference to nothing is bound to 0.
+    let is_none = |it: &Definition| it.target == Target::Address(0) && it.dependency.is_none();
+    if trial.refused.is_empty() && trial.missing.is_empty() && !is_none(&definition) {
+        return Ok(Found::Defined(definition));
+    }
+    if scope.resolver.is_some() {
+        let resolved = binder.resolve(symbol, &entry, &mut Outcome::default())?;
+        if !is_none(&resolved.definition) {
+            return Ok(Found::Resolved);
+        }
+    }
+    Ok(if trial.refused.is_empty() { Found::Nothing } else { Found::Refused })
 }
 
 /// The definition that counts where a member's unique one was found: the first of that name that a reference of

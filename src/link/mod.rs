@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod bind;
 pub(crate) mod bound;
+pub(crate) mod dry_run;
 pub(crate) mod needed;
 pub(crate) mod prelink;
 pub(crate) mod scope;

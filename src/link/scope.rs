@@ -206,7 +206,8 @@ impl LookupScope<'_> {
                 None
             }
             Provider::Host(library) => {
-                let symbol = library.lookup(name, wanted, class).filter(|_| may_use_host())?;
+                let symbol = library.lookup(name, wanted, class, self.host.resolvers());
+                let symbol = symbol.filter(|_| may_use_host())?;
                 Some(self.of_host(name, &symbol, Some(library.clone())))
             }
         }

@@ -7,20 +7,23 @@
 
 use crate::arch;
 use crate::base::error::Error;
+use crate::base::faults::Faults;
 use crate::elf::decoded::Decoded;
 
 /// Checks that the image may be loaded into this process, before anything of it runs.
 #[inline]
-pub(super) fn check(decoded: &Decoded) -> Result<(), Error> {
+pub(super) fn check(decoded: &Decoded, faults: &mut Faults) -> Result<(), Error> {
     if decoded.no_open {
-        return Err(Error::unsupported(
+        faults.note(Error::unsupported(
             "shared object cannot be dlopen()ed (DF_1_NOOPEN): link it without -z nodlopen",
-        ));
+        ))?;
     }
     // Nearly every image runs on all processors of its machine.
     if decoded.isa_needed == 0 {
         return Ok(());
     }
-    arch::lacking_isa(decoded.isa_needed)
-        .map_or(Ok(()), |(level, lacking)| Err(Error::processor(level, lacking)))
+    match arch::lacking_isa(decoded.isa_needed) {
+        Some((level, lacking)) => faults.note(Error::processor(level, lacking)),
+        None => Ok(()),
+    }
 }

@@ -25,12 +25,15 @@ use crate::base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion};
 use crate::base::fallible::{
     TryGrow, lossy, require_memory, require_memory_for_next, try_collect, try_vec,
 };
+use crate::base::faults::Faults;
 use crate::base::limits;
 use crate::base::members::{member, member_mut};
 use crate::base::promise::MayRun;
 use crate::elf::decoded::Filtee;
+use crate::elf::outline::Outline;
 use crate::host::global_scope::GlobalScope;
-use crate::host::library::HostLibrary;
+use crate::host::library::{HostLibrary, Resolvers};
+use crate::host::open;
 use crate::host::search::{self, FileId, SearchPath, Searcher};
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LoadGroup, Provided, Provider, Source};
@@ -42,6 +45,7 @@ use crate::link::needed::{Supply, Surroundings};
 use crate::load::admission;
 use crate::load::settings::Settings;
 use crate::memory::bytes::{Bytes, Image};
+use crate::memory::mapped_file::MappedFile;
 
 /// A member whose references are not bound yet.
 pub(super) struct Parsed<'d> {
@@ -59,6 +63,34 @@ pub(super) struct Parsed<'d> {
     pub alias: Option<Arc<[u8]>>,
     /// It is a copy of a library of the system.
     pub of_system: bool,
+    /// A load would let the system open it: a report examines its file instead.
+    pub unopened: Option<Box<Unopened>>,
+}
+
+/// What a load would let the system open.
+#[derive(Clone)]
+pub(super) struct Unopened {
+    /// The library that it is opened for, or with: the name that a member needs it by, and that member.
+    pub name: String,
+    pub needed_by: Arc<str>,
+}
+
+/// A needed library, as a report has it.
+pub(super) struct Needed {
+    pub name: CString,
+    /// The index of the member that needs it.
+    pub needed_by: usize,
+    /// What satisfies it, or why nothing does; no reason for one that the image does without.
+    pub found: Result<Provider, Option<String>>,
+}
+
+/// What a report has of the collection of a group.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub needed: Vec<Needed>,
+    pub faults: Faults,
+    /// Whether the root is for this machine. Else nothing that it needs is searched.
+    pub is_ours: bool,
 }
 
 impl Parsed<'_> {
@@ -79,14 +111,27 @@ pub(super) fn collect<'d>(
     system_copies: &[SystemCopy],
     may_run: Option<MayRun>,
 ) -> Result<Vec<Parsed<'d>>, Error> {
-    let root = settings.name.as_deref().unwrap_or("image");
-    settings.policy.verify(root, &bytes)?;
-    let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
-    let mut root = settings.parse(settings.name.clone(), bytes, path, settings.file)?;
-    root.alias = settings.alias.clone();
     let mut collector = Collector::new(settings, system_copies, may_run)?;
-    collector.parsed.try_push(root)?;
-    collector.collect()
+    collector.add_root(bytes)?;
+    collector.collect()?;
+    Ok(collector.parsed)
+}
+
+/// As [`collect`], for a report: opens nothing, and notes all faults. The error is one that ends the survey;
+/// what was found before is kept.
+pub(super) fn survey<'d>(
+    settings: &Settings,
+    bytes: Bytes<'d>,
+) -> Result<(Vec<Parsed<'d>>, Survey), Error> {
+    let mut collector = Collector::new(settings, &[], None)?;
+    collector.survey.faults = Faults::listed();
+    let outline = Outline::of(&bytes);
+    let is_ours = outline.is_some_and(|outline| outline.e_machine == MACHINE.e_machine);
+    collector.survey.is_ours = is_ours;
+    let added = collector.add_root(bytes);
+    let surveyed = added.and_then(|()| if is_ours { collector.collect() } else { Ok(()) });
+    surveyed.or_else(|error| collector.survey.faults.note(error))?;
+    Ok((collector.parsed, collector.survey))
 }
 
 /// A load group that is being collected.
@@ -102,6 +147,8 @@ struct Collector<'s, 'd> {
     answers: RefCell<BTreeMap<Box<[u8]>, Option<Provided>>>,
     searcher: OnceCell<Searcher>,
     parsed: Vec<Parsed<'d>>,
+    /// Its faults end a load.
+    survey: Survey,
 }
 
 /// What satisfies a `DT_NEEDED` entry without a file.
@@ -163,23 +210,44 @@ impl<'s, 'd> Collector<'s, 'd> {
             answers: RefCell::default(),
             searcher: OnceCell::new(),
             parsed: Vec::new(),
+            survey: Survey::default(),
         })
     }
 
+    /// Adds the first member.
+    fn add_root(&mut self, bytes: Bytes<'d>) -> Result<(), Error> {
+        let settings = self.settings;
+        let root = settings.name.as_deref().unwrap_or("image");
+        let faults = &mut self.survey.faults;
+        settings.policy.verify(root, &bytes).or_else(|error| faults.note(error))?;
+        let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
+        let mut root = settings.parse(settings.name.clone(), bytes, path, settings.file, faults)?;
+        root.alias = settings.alias.clone();
+        self.parsed.try_push(root)
+    }
+
     /// Collects the libraries that the members need, breadth first.
-    fn collect(mut self) -> Result<Vec<Parsed<'d>>, Error> {
+    fn collect(&mut self) -> Result<(), Error> {
         let mut missing_libraries = Vec::new();
         for index in 0.. {
             let Some(member) = self.parsed.get(index) else { break };
             let (needed_by, decoded) = (member.name.clone(), member.image.decoded.clone());
             let needed = search::needed_names(&decoded, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
+            // Of libraries that are not found, for a report.
+            let mut reasons = BTreeMap::new();
             let filtees = &decoded.filtees;
             let is_optional = |at: usize| filtees.iter().any(|it| it.index == at && it.is_optional);
             for (at, name) in needed.iter().enumerate() {
                 require_memory_for_next(at)?;
                 providers.push(match self.find_needed(name, index) {
                     Err(error) if is_optional(at) && is_no_library(&error) => None,
+                    Err(error) => {
+                        let reason = error.to_string();
+                        self.survey.faults.note(error)?;
+                        reasons.insert(at, reason);
+                        None
+                    }
                     found => found?,
                 });
             }
@@ -191,6 +259,13 @@ impl<'s, 'd> Collector<'s, 'd> {
                     continue;
                 }
                 require_memory()?;
+                if self.is_survey() {
+                    match self.survey_needed(name, supplies.remove(&**name), index)? {
+                        Ok(found) => *provider = Some(found),
+                        Err(reason) => drop(reasons.entry(at).or_insert(reason)),
+                    }
+                    continue;
+                }
                 match self.open_needed(name, supplies.remove(&**name), index) {
                     Ok(opened) => *provider = Some(opened),
                     Err(refusal) if is_optional(at) && refusal.is_of(name) => {}
@@ -204,6 +279,9 @@ impl<'s, 'd> Collector<'s, 'd> {
                     Err(NotFound::Bad(error)) => return Err(error),
                 }
             }
+            if self.is_survey() {
+                self.list_needed(&needed, &providers, reasons, index, &is_optional)?;
+            }
             let of_filtee = |it: &Filtee| providers.get(it.index).cloned().flatten();
             let member = member_mut(&mut self.parsed, index);
             if !filtees.is_empty() {
@@ -213,7 +291,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         }
         missing_libraries.reverse();
         if missing_libraries.is_empty() {
-            Ok(self.parsed)
+            Ok(())
         } else {
             Err(missing(&self.parsed, missing_libraries, vec![], vec![]))
         }
@@ -317,24 +395,49 @@ impl<'s, 'd> Collector<'s, 'd> {
                 loaded.try_extend(dlsym::images_needed(provider.clone())?)?;
             }
         }
+        let members = || self.parsed.iter().filter(|member| member.unopened.is_none());
         let images = || {
             let loaded = loaded.iter().map(|it| it.image().symbols());
-            let members = self.parsed.iter().flat_map(|member| member.image.symbols());
-            try_collect(members.chain(loaded))
+            try_collect(members().flat_map(|member| member.image.symbols()).chain(loaded))
+        };
+        let is_unopened = |provider: &Provider| match provider {
+            Provider::Member(index) => member(&self.parsed, *index).unopened.is_some(),
+            Provider::Image(_) | Provider::Host(_) => false,
         };
         let surroundings = Surroundings {
             images: &images,
-            is_in_memory: &|name, needed_by| Ok(self.in_memory(name, needed_by)?.is_some()),
+            is_in_memory: &|name, needed_by| {
+                Ok(match self.in_memory(name, needed_by)? {
+                    Some(InMemory::Loaded(provider)) => !is_unopened(&provider),
+                    Some(InMemory::Bytes(..)) => true,
+                    None => false,
+                })
+            },
             is_loaded_file: &|file| match FileId::of(file) {
-                Some(file) => Ok(self.of_file(file)?.is_some()),
+                Some(file) => Ok(self.of_file(file)?.is_some_and(|found| !is_unopened(&found))),
                 None => Ok(false),
             },
             defined: &self.settings.defined,
-            host: &GlobalScope::new()?,
+            host: &GlobalScope::new(Resolvers::promised(self.may_run))?,
             searcher: self.searcher.get_or_init(Searcher::new),
             limits: &self.settings.limits,
         };
         surroundings.supplies(names, path)
+    }
+
+    /// The files of libraries that the system would open for another one that it opens.
+    fn files(
+        &self,
+        names: Vec<CString>,
+        path: &SearchPath,
+    ) -> Result<HashMap<CString, Supply>, Error> {
+        let mut files = HashMap::new();
+        for name in names {
+            require_memory()?;
+            let found = self.searcher.get_or_init(Searcher::new).find(&name, path)?;
+            files.extend(found.map(|found| (name, Supply::System(vec![found.path]))));
+        }
+        Ok(files)
     }
 
     /// Makes members of the libraries needed by a member that the system could open, but that must see the
@@ -356,6 +459,9 @@ impl<'s, 'd> Collector<'s, 'd> {
             names.push(name.clone().into_owned());
         }
         let path = member(&self.parsed, index).search_path.clone();
+        if member(&self.parsed, index).unopened.is_some() {
+            return self.files(names, &path);
+        }
         let supplies = self.supplies(names, &path, providers)?;
         for (name, provider) in needed.iter().zip(providers) {
             let Some(Supply::Member(file)) = supplies.get(&**name) else { continue };
@@ -424,6 +530,116 @@ impl<'s, 'd> Collector<'s, 'd> {
         added.ok_or(NotFound::Missing(Some(refusal.text)))
     }
 
+    fn is_survey(&self) -> bool {
+        self.survey.faults.is_listing()
+    }
+
+    /// What a load would let the system open, for a report: its file becomes a member. Or the reason why the
+    /// system would not open it.
+    fn survey_needed(
+        &mut self,
+        needed: &CStr,
+        supply: Option<Supply>,
+        index: usize,
+    ) -> Result<Result<Provider, String>, Error> {
+        if !self.settings.system_libraries {
+            return Ok(Err(FORBIDDEN.into()));
+        }
+        // Its needs may have brought it meanwhile.
+        if let Some(found) = self.find_needed(needed, index)? {
+            return Ok(Ok(found));
+        }
+        let file = match supply {
+            Some(Supply::System(files)) => files.into_iter().next_back(),
+            Some(Supply::Member(file)) => Some(file),
+            None => None,
+        };
+        let Some(file) = file else { return Ok(Err(no_such_file(needed))) };
+        let id = FileId::of(&file);
+        if let Some(id) = id
+            && let Some(known) = self.of_file(id)?
+        {
+            return Ok(Ok(known));
+        }
+        // Under another name.
+        if let Some(path) = open::c_path(&file)
+            && let Some(loaded) = HostLibrary::loaded(&path)?
+        {
+            return Ok(Ok(Provider::Host(loaded)));
+        }
+        match self.unopened(needed, &file, id, index) {
+            Ok(parsed) => {
+                self.parsed.try_push(parsed)?;
+                Ok(Ok(Provider::Member(self.parsed.len().saturating_sub(1))))
+            }
+            Err(error @ Error::OutOfMemory { .. }) => Err(error),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// The file of a library that the system would open. The error is one for which it would not.
+    fn unopened(
+        &self,
+        needed: &CStr,
+        file: &Path,
+        id: Option<FileId>,
+        index: usize,
+    ) -> Result<Parsed<'d>, Error> {
+        limits::check("the number of needed libraries", self.parsed.len() as u64, MAX_UNOPENED)?;
+        let loader = member(&self.parsed, index);
+        let name: Arc<str> = file.to_string_lossy().into();
+        let opened = MappedFile::open(file);
+        let bytes = opened.map_err(|error| Error::system("cannot read the file", error));
+        let bytes = Bytes::File(Arc::new(bytes.map_err(|error| error.in_image(&name))?));
+        let mut faults = Faults::OfSystem(Vec::new());
+        let path = &loader.search_path;
+        let parsed = self.settings.parse(Some(name), bytes, Some(path), id, &mut faults)?;
+        if let Some(fault) = faults.take().into_iter().next() {
+            return Err(fault);
+        }
+        let new = || Unopened {
+            name: needed.to_string_lossy().into_owned(),
+            needed_by: loader.name.clone(),
+        };
+        let unopened = loader.unopened.clone().unwrap_or_else(|| Box::new(new()));
+        let alias = Some(needed.to_bytes().into());
+        Ok(Parsed { alias, of_system: true, unopened: Some(unopened), ..parsed })
+    }
+
+    /// Lists what a member needs, for a report, and notes what is missing.
+    fn list_needed(
+        &mut self,
+        needed: &[Cow<'_, CStr>],
+        providers: &[Option<Provider>],
+        mut reasons: BTreeMap<usize, String>,
+        index: usize,
+        is_optional: &dyn Fn(usize) -> bool,
+    ) -> Result<(), Error> {
+        let this = member(&self.parsed, index);
+        let mut libraries = Vec::new();
+        for (at, (name, provider)) in needed.iter().zip(providers).enumerate() {
+            require_memory_for_next(at)?;
+            let reason = reasons.remove(&at).filter(|_| !is_optional(at));
+            if reason.is_some() {
+                // What the system opens fails as a whole.
+                let (name, needed_by) = match &this.unopened {
+                    Some(opened) => (opened.name.clone(), opened.needed_by.to_string()),
+                    None => (name.to_string_lossy().into_owned(), this.name.to_string()),
+                };
+                let reason = reason.clone();
+                libraries.try_push(MissingLibrary { name, needed_by, reason })?;
+            }
+            let found = provider.clone().ok_or(reason);
+            let name = name.clone().into_owned();
+            self.survey.needed.try_push(Needed { name, needed_by: index, found })?;
+        }
+        if libraries.is_empty() {
+            return Ok(());
+        }
+        let error = missing(&self.parsed, libraries, vec![], vec![]);
+        self.survey.faults.note(error)
+    }
+
     /// Adds a member that the member of index `needed_by` needs.
     fn add_member(
         &mut self,
@@ -434,16 +650,22 @@ impl<'s, 'd> Collector<'s, 'd> {
         of_system: bool,
     ) -> Result<Provider, Error> {
         let index = self.parsed.len();
-        let count = (index as u64).saturating_add(1);
+        let members = self.parsed.iter().filter(|member| member.unopened.is_none()).count();
+        let count = (members as u64).saturating_add(1);
         limits::check("the number of images in one load", count, self.settings.limits.images)?;
         require_memory()?;
         self.settings.policy.verify(&name, &bytes)?;
         let path = &member(&self.parsed, needed_by).search_path;
-        let added = self.settings.parse(Some(name), bytes, Some(path), file)?;
+        // What is wrong with a file of the system leaves it to the system.
+        let faults = if of_system { &mut Faults::End } else { &mut self.survey.faults };
+        let added = self.settings.parse(Some(name), bytes, Some(path), file, faults)?;
         self.parsed.try_push(Parsed { of_system, ..added })?;
         Ok(Provider::Member(index))
     }
 }
+
+/// The number of libraries that a report examines.
+const MAX_UNOPENED: u64 = 4096;
 
 /// Why a library is missing where the caller forbids that one is opened.
 const FORBIDDEN: &str = "not loaded in this process, and system_libraries(false) was chosen";
@@ -471,11 +693,15 @@ impl Settings {
         bytes: Bytes<'d>,
         loader: Option<&SearchPath>,
         file: Option<FileId>,
+        faults: &mut Faults,
     ) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
-        let image = Image::parse(bytes, &MACHINE, PageSize::current(), &self.limits);
-        let image = image.and_then(|image| admission::check(&image.decoded).map(|()| image));
-        let image = image.map_err(|error| error.in_image(shown))?;
+        let image = faults.in_image(shown, |faults| {
+            let page = PageSize::current();
+            let image = Image::examine(bytes, &MACHINE, page, &self.limits, faults)?;
+            admission::check(&image.decoded, faults)?;
+            Ok(image)
+        })?;
         let name = name.unwrap_or_else(|| match &image.decoded.soname {
             Some(soname) => soname.to_string_lossy().into(),
             None => "image".into(),
@@ -491,6 +717,7 @@ impl Settings {
             file,
             alias: None,
             of_system: false,
+            unopened: None,
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::base::error::{Error, Place};
 use crate::base::fallible::{require_memory, try_collect};
 use crate::elf::plan::Plan;
 use crate::elf::rela::Rela;
+use crate::host::library::Resolvers;
 use crate::images::group::{CallBinder, LoadGroup, LoadedImage, Provider};
 use crate::images::named;
 use crate::link::bind::{Outcome, bind_call};
@@ -49,7 +50,7 @@ impl Settings {
                 let tables = try_collect(images().map(|loaded| loaded.symbols()))?;
                 let of_system = try_collect(images().map(|loaded| loaded.of_system))?;
                 let searchlist = try_collect(searchlist.iter().cloned().chain(later))?;
-                let order = settings.lookup_scope(searchlist, tables, of_system)?;
+                let order = settings.lookup_scope(searchlist, tables, of_system, Resolvers::Run)?;
                 let mut outcome = Outcome::default();
                 let symbolic = decoded.symbolic;
                 let target = bind_call(member, name, symbolic, symbol, &order, &mut outcome)?;

@@ -8,3 +8,4 @@ pub(crate) mod instantiate;
 mod lazy_calls;
 pub(crate) mod prepare;
 pub(crate) mod settings;
+pub(crate) mod survey;

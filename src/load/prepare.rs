@@ -24,12 +24,13 @@ use crate::base::fallible::{
     TryGrow, require_memory, require_memory_for_next, try_collect, try_collect_ok, try_filled,
     try_lossy, try_string, try_vec,
 };
+use crate::base::faults::Faults;
 use crate::base::members::{member, member_mut};
 use crate::base::promise::MayRun;
 use crate::debug::{Debug, DebugTemplate, Instances};
 use crate::elf::plan::Plan;
 use crate::elf::symbol_table::SymbolTable;
-use crate::host::library::HostLibrary;
+use crate::host::library::{HostLibrary, Resolvers};
 use crate::host::search::{FileId, SearchPath};
 use crate::images::dlsym;
 use crate::images::group::{CallBinder, Context, Dependency, LoadGroup, Needs, Provider};
@@ -133,17 +134,18 @@ impl Member<'_> {
 }
 
 /// The page plan and the bindings of a member.
-struct Binding {
-    member: usize,
-    plan: Plan,
+pub(super) struct Binding {
+    pub member: usize,
+    pub plan: Plan,
     lazy: bool,
-    bound: Bound,
+    pub bound: Bound,
 }
 
-/// The bindings of a group's members, by index.
-struct GroupBinding {
-    bindings: Vec<Binding>,
-    outcome: Outcome,
+/// The bindings of a group's members, by index. A report has none for members that have faults.
+pub(super) struct GroupBinding {
+    pub bindings: Vec<Binding>,
+    pub outcome: Outcome,
+    /// Empty while the scope has it.
     searchlist: Vec<Provider>,
     init_order: Vec<usize>,
 }
@@ -184,13 +186,11 @@ impl Settings {
         let mut earlier = Vec::new();
         loop {
             require_memory()?;
-            if self.policy.seal && !protect::can_make_immutable() {
-                let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
-                let name = self.name.as_deref().unwrap_or("image");
-                return Err(Error::unsupported(what).in_image(name));
-            }
+            self.check_seal()?;
             let parsed = collect(self, bytes.clone(), &system_copies, may_run)?;
-            let group = self.bind_group(&parsed)?;
+            let scope = self.group_scope(&parsed, Resolvers::promised(may_run))?;
+            let mut group = self.bind_group(&parsed, &scope, Faults::End)?;
+            group.searchlist = scope.into_searchlist();
             let copies = self.copies_of(&group.outcome.without_static_tls, &system_copies)?;
             if copies.is_empty() {
                 return self.plan_instances(parsed, group, instances);
@@ -200,8 +200,22 @@ impl Settings {
         }
     }
 
-    /// Binds the references of all members. One error lists all missing symbols, or all refused ones.
-    fn bind_group(&self, parsed: &[Parsed<'_>]) -> Result<GroupBinding, Error> {
+    /// Checks that images can be sealed, if they shall be.
+    pub(super) fn check_seal(&self) -> Result<(), Error> {
+        if !self.policy.seal || protect::can_make_immutable() {
+            return Ok(());
+        }
+        let what = "sealing an image: mseal needs Linux 6.10, which this system is not";
+        let name = self.name.as_deref().unwrap_or("image");
+        Err(Error::unsupported(what).in_image(name))
+    }
+
+    /// The scope of the references of all members.
+    pub(super) fn group_scope<'a>(
+        &'a self,
+        parsed: &'a [Parsed<'_>],
+        resolvers: Resolvers,
+    ) -> Result<LookupScope<'a>, Error> {
         let searchlist = searchlist(parsed, self.scope)?;
         let members = try_collect_ok(parsed.iter().map(|member| member.image.symbols()))?;
         // Usually no member is a copy.
@@ -209,21 +223,37 @@ impl Settings {
             true => try_collect(parsed.iter().map(|member| member.of_system))?,
             false => Vec::new(),
         };
-        let init_order = init_order(parsed, &searchlist)?;
-        let scope = self.lookup_scope(searchlist, members, of_system)?;
-        check_versions(parsed, &scope)?;
+        self.lookup_scope(searchlist, members, of_system, resolvers)
+    }
+
+    /// Binds the references of all members. One error lists all missing symbols, or all refused ones.
+    pub(super) fn bind_group(
+        &self,
+        parsed: &[Parsed<'_>],
+        scope: &LookupScope<'_>,
+        mut faults: Faults,
+    ) -> Result<GroupBinding, Error> {
+        let init_order = init_order(parsed, &scope.searchlist)?;
+        check_versions(parsed, scope).or_else(|error| faults.note(error))?;
 
         let page = PageSize::current();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome::new(faults);
         let mut bindings = try_vec(parsed.len())?;
         for (count, &index) in init_order.iter().enumerate() {
             require_memory_for_next(count)?;
-            let Parsed { name, image, .. } = member(parsed, index);
-            let in_image = |error: Error| error.in_image(name);
-            let plan = Plan::new(&image.decoded, image.bytes().len(), page).map_err(in_image)?;
-            let lazy = self.lazy && may_bind_lazily(image, &plan);
-            let bound = bind::bind(image, index, name, &MACHINE, &scope, lazy, &mut outcome);
-            bindings.push(Binding { member: index, plan, lazy, bound: bound.map_err(in_image)? });
+            let this = member(parsed, index);
+            // A library that the system opens may have what memdl does not support.
+            let of_system = || std::mem::replace(&mut outcome.faults, Faults::OfSystem(Vec::new()));
+            let faults = this.unopened.is_some().then(of_system);
+            let before = outcome.faults.list().len();
+            match self.bind_member(this, index, page, scope, &mut outcome) {
+                Ok(binding) => bindings.push(binding),
+                Err(error) => outcome.faults.note(error.in_image(&this.name))?,
+            }
+            outcome.faults.name_from(before, &this.name);
+            if let Some(faults) = faults {
+                outcome.faults = faults;
+            }
         }
         bindings.sort_unstable_by_key(|binding| binding.member);
         // Errors tell of the root first.
@@ -231,13 +261,32 @@ impl Settings {
         if !outcome.refused.is_empty() {
             outcome.refused.sort_by_key(|refused| at(&refused.requested_by));
             let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
-            return Err(Error::RefusedImports { image, symbols: outcome.refused });
+            let symbols = std::mem::take(&mut outcome.refused);
+            outcome.faults.note(Error::RefusedImports { image, symbols })?;
         }
         if !outcome.missing.is_empty() {
             outcome.missing.sort_by_key(|missing| at(&missing.needed_by));
-            return Err(missing(parsed, vec![], vec![], outcome.missing));
+            let symbols = std::mem::take(&mut outcome.missing);
+            outcome.faults.note(missing(parsed, vec![], vec![], symbols))?;
         }
-        Ok(GroupBinding { bindings, outcome, searchlist: scope.into_searchlist(), init_order })
+        Ok(GroupBinding { bindings, outcome, searchlist: Vec::new(), init_order })
+    }
+
+    /// Plans a member's pages, and binds its references.
+    fn bind_member(
+        &self,
+        parsed: &Parsed<'_>,
+        member: usize,
+        page: PageSize,
+        scope: &LookupScope<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<Binding, Error> {
+        let Parsed { name, image, unopened, .. } = parsed;
+        let plan = Plan::new(&image.decoded, image.bytes().len(), page)?;
+        // The system opens libraries with `RTLD_NOW`.
+        let lazy = self.lazy && unopened.is_none() && may_bind_lazily(image, &plan);
+        let bound = bind::bind(image, member, name, &MACHINE, scope, lazy, outcome)?;
+        Ok(Binding { member, plan, lazy, bound })
     }
 
     /// Copies of libraries that the system opened for the group, and that lack room in every thread for
@@ -296,8 +345,9 @@ impl Settings {
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
         for (parsed, Binding { plan, lazy, bound, .. }) in parsed.into_iter().zip(bindings) {
-            let Parsed { name, image, needed, filtees, search_path, file, alias, of_system } =
-                parsed;
+            let Parsed {
+                name, image, needed, filtees, search_path, file, alias, of_system, ..
+            } = parsed;
             require_memory_for_next(members.len())?;
             let separate = self.debug_info.as_ref().filter(|_| members.is_empty());
             let debug_info = separate.filter(|_| profile != Profile::Off).cloned();

@@ -12,6 +12,7 @@ use crate::base::limits::Limits;
 use crate::debug::Debug;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
+use crate::host::library::Resolvers;
 use crate::host::search::FileId;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, LibraryProvider, LoadGroup, Provider};
@@ -111,12 +112,13 @@ impl Settings {
         searchlist: Vec<Provider>,
         members: Vec<SymbolTable<'a>>,
         of_system: Vec<bool>,
+        resolvers: Resolvers,
     ) -> Result<LookupScope<'a>, Error> {
         Ok(LookupScope {
             scope: self.scope,
             defined: &self.defined,
             resolver: self.resolver.as_deref(),
-            host: GlobalScope::new()?,
+            host: GlobalScope::new(resolvers)?,
             services: self.services,
             opener: self.opener_scope()?,
             global: registry::global_images()?,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::elf::image;
 use crate::memory::buffer::ImageBuffer;
+use crate::memory::mapped_file::MappedFile;
 
 /// A validated image and its bytes.
 pub(crate) type Image<'d> = image::Image<Bytes<'d>>;
@@ -22,6 +23,8 @@ pub(crate) enum Bytes<'d> {
     Shared(Arc<[u8]>),
     /// Read from a file.
     Read(Arc<Vec<u8>>),
+    /// A library's file, which is examined and not loaded.
+    File(Arc<MappedFile>),
     /// Received into an [`ImageBuffer`], or kept in one by a template.
     Buffer(Arc<ImageBuffer>),
 }
@@ -34,6 +37,7 @@ impl Deref for Bytes<'_> {
             Bytes::Borrowed(bytes) => bytes,
             Bytes::Shared(bytes) => bytes,
             Bytes::Read(bytes) => bytes,
+            Bytes::File(bytes) => bytes,
             Bytes::Buffer(buffer) => buffer,
         }
     }
@@ -61,7 +65,7 @@ impl Bytes<'_> {
     pub(crate) fn buffer(&self) -> Option<&ImageBuffer> {
         match self {
             Bytes::Buffer(buffer) => Some(buffer),
-            Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) => None,
+            Bytes::Borrowed(_) | Bytes::Shared(_) | Bytes::Read(_) | Bytes::File(_) => None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::elf::symbol::SymbolName;
 use crate::elf::versions::Version;
 use crate::host::dl;
 use crate::host::global_scope::GlobalScope;
+use crate::host::library::Resolvers;
 use crate::images::dl_handles;
 use crate::images::dlsym;
 use crate::images::group::{ImageRef, Provider};
@@ -326,7 +327,7 @@ impl<'a> Lookup<'a> {
         let in_list =
             |list: &[Provider]| dlsym::in_list(list, &self.symbol, self.wanted, &may_use_host);
         let in_global = || {
-            let scope = GlobalScope::new()?;
+            let scope = GlobalScope::new(Resolvers::Run)?;
             let found = scope.lookup(&self.symbol, self.wanted, TypeClass::Address);
             scope.check_memory()?;
             let Some(found) = found.filter(|_| self.may_use_host()) else { return Ok(None) };

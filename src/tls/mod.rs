@@ -47,7 +47,7 @@ pub(crate) use access::{
     after_fork_in_child, keep_until_thread_ends, tls_get_addr, tlsdesc_dynamic, tlsdesc_static,
     tlsdesc_undefined,
 };
-pub(crate) use module::{BlockPlace, TlsModule};
+pub(crate) use module::{BlockPlace, TlsModule, check_static_room};
 pub(crate) use module_id::{allocated_block, first_module_offset, static_offset, variable_address};
 
 /// Makes the process's key for the end of threads, and asks for the size of its static area.

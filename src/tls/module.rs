@@ -22,7 +22,7 @@ use crate::tls::layout::{POOL, POOL_ALIGN};
 use crate::tls::registry::{free_blocks, registry};
 use crate::tls::static_pool::{Part, PoolBlock, Template};
 use crate::tls::thread::Initial;
-use crate::tls::words::{Words, static_pool};
+use crate::tls::words::{Words, host_static_size, static_pool};
 
 /// An image's registration. Threads can have blocks of it for as long as this lives.
 pub(crate) struct TlsModule {
@@ -151,17 +151,42 @@ impl TlsModule {
     }
 }
 
+/// Fails if a load of an image with this segment would surely find no room for its block at the same distance in
+/// every thread. Takes none.
+///
+/// Whether `ld.so` has room left can be found out only by taking it, so there can be less room than this assumes.
+pub(crate) fn check_static_room(segment: &TlsSegment) -> Result<(), Error> {
+    let (size, align) = (segment.size as usize, segment.align as usize);
+    let residue = distance_to(segment.template.start.0 as usize, align, 0);
+    let words = words()?;
+    if let Some(block) = take_known(size, align, residue, words)? {
+        registry().pool.free(&block);
+        return Ok(());
+    }
+    let len = size.saturating_add(residue);
+    let most = host_static_size();
+    if most != 0 && len > most { Err(no_room(len, "it is larger than all of it")) } else { Ok(()) }
+}
+
+/// A block in one of the pool's parts.
+fn take_known(
+    size: usize,
+    align: usize,
+    residue: usize,
+    words: &Words,
+) -> Result<Option<PoolBlock>, Error> {
+    let pool = &mut registry().pool;
+    if let (true, Some(distance)) = (pool.is_empty(), words.pool()) {
+        pool.add(Part::new(distance, POOL, Template::Own))?;
+    }
+    pool.take(size, align, residue)
+}
+
 /// A block in the pool. If no part of it has room, the process's static storage gets a new one.
 fn take_from_pool(initial: &Initial, words: &Words) -> Result<PoolBlock, Error> {
     let Initial { size, align, residue, .. } = *initial;
-    {
-        let pool = &mut registry().pool;
-        if let (true, Some(distance)) = (pool.is_empty(), words.pool()) {
-            pool.add(Part::new(distance, POOL, Template::Own))?;
-        }
-        if let Some(block) = pool.take(size, align, residue)? {
-            return Ok(block);
-        }
+    if let Some(block) = take_known(size, align, residue, words)? {
+        return Ok(block);
     }
     // Without the lock, since this calls `ld.so`.
     let len = size.saturating_add(residue).next_multiple_of(POOL_ALIGN);

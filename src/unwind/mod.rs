@@ -21,7 +21,7 @@
 mod caches;
 mod finder;
 mod ring;
-mod serve;
+pub(crate) mod serve;
 mod table;
 mod walker;
 

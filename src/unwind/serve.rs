@@ -23,6 +23,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{try_collect, try_format};
 use crate::elf::decoded::Decoded;
 use crate::elf::eh_frame::EhFrame;
+use crate::elf::read::ReadAt;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl;
 use crate::host::got;
@@ -170,21 +171,47 @@ fn register(decoded: &Decoded, mapping: &Mapping<Sealed>) -> Result<Option<Secti
     let is_registered = |unwinder: &HostLibrary| {
         section.as_ref().is_some_and(|section| BySection::of(unwinder).as_ref() == Some(section.of))
     };
-    if throws(decoded, mapping) {
-        let raises = dl::global_symbol(c"_Unwind_RaiseException");
-        for unwinder in left()? {
-            let is_used = raises.is_none_or(|function| unwinder.has_code_at(function));
-            if is_used && !is_registered(&unwinder) {
-                return Err(Error::unsupported(cannot(&unwinder)?));
-            }
-        }
-    }
+    check_left(decoded, mapping, is_registered)?;
     Ok(section)
 }
 
+/// Whether a load of the image would be refused, as far as that is known: until the first load of the process,
+/// no unwinder is looked for.
+pub(crate) fn check(decoded: &Decoded, image: &impl ReadAt) -> Result<(), Error> {
+    if !IS_ANY_LEFT.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let hdr = decoded.eh_frame_hdr.clone();
+    let eh_frame = hdr.and_then(|hdr| EhFrame::locate(hdr, image));
+    let by_section = eh_frame.filter(|it| it.terminated).and_then(|_| BY_SECTION.get());
+    let is_registered = |unwinder: &HostLibrary| {
+        by_section.is_some_and(|(of, _)| BySection::of(unwinder).as_ref() == Some(of))
+    };
+    check_left(decoded, image, is_registered)
+}
+
+/// Refuses an image that throws if an unwinder that cannot find it would have to.
+fn check_left(
+    decoded: &Decoded,
+    image: &impl ReadAt,
+    is_registered: impl Fn(&HostLibrary) -> bool,
+) -> Result<(), Error> {
+    if !throws(decoded, image) {
+        return Ok(());
+    }
+    let raises = dl::global_symbol(c"_Unwind_RaiseException");
+    for unwinder in left()? {
+        let is_used = raises.is_none_or(|function| unwinder.has_code_at(function));
+        if is_used && !is_registered(&unwinder) {
+            return Err(Error::unsupported(cannot(&unwinder)?));
+        }
+    }
+    Ok(())
+}
+
 /// Whether code of the image throws, or handles what others throw.
-fn throws(decoded: &Decoded, mapping: &Mapping<Sealed>) -> bool {
-    let table = SymbolTable::over(&decoded.symbols, mapping);
+fn throws(decoded: &Decoded, image: &impl ReadAt) -> bool {
+    let table = SymbolTable::over(&decoded.symbols, image);
     let throws = |name: &[u8]| {
         name.starts_with(b"_Unwind_")
             || [&b"__cxa_throw"[..], b"__cxa_rethrow", b"__cxa_begin_catch"].contains(&name)

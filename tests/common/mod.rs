@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part of this
 
+pub mod agree;
 pub mod time;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use agree::assert_agrees;
 pub use time::{is_over, limit, limited};
 
 /// A file of the repository.
@@ -215,9 +217,11 @@ impl AnyWay for memdl::Loader {
 
 /// Loads a test library from its bytes, and `run` must be content.
 pub fn load_and_run(loader: &memdl::Loader, bytes: &[u8], what: &str) -> memdl::Library {
+    let report = loader.inspect(bytes);
     // SAFETY: the libraries of `testlibs/` may be loaded anywhere.
-    let library =
-        unsafe { loader.load_any_way(bytes) }.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let loaded = unsafe { loader.load_any_way(bytes) };
+    assert_agrees(&report, &loaded, what);
+    let library = loaded.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(call_run(&library), 42, "{what}: the number of the failed check, or 42");
     library
 }

@@ -12,8 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, build_program, bytes, debug_entries, has_linker, isolated, limit,
-    load_and_run, maps, peak_of, repository, run,
+    AnyWay, Opened, assert_agrees, build, build_program, bytes, debug_entries, has_linker,
+    isolated, limit, load_and_run, maps, peak_of, repository, run,
 };
 use goblin::elf::dynamic::*;
 use goblin::elf::program_header::{
@@ -35,9 +35,12 @@ const LONG: Duration = Duration::from_secs(2);
 
 /// The error of a load that must fail.
 fn refused(loader: &Loader, bytes: &[u8], what: &str) -> Error {
+    let report = loader.inspect(bytes);
     // SAFETY: the libraries of `testlibs/`, however changed, do no harm in their constructors; the
     // load is expected to fail before.
-    match unsafe { loader.load(bytes) } {
+    let loaded = unsafe { loader.load(bytes) };
+    assert_agrees(&report, &loaded, what);
+    match loaded {
         Ok(_) => panic!("{what}: it was loaded"),
         Err(error) => error,
     }

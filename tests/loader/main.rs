@@ -15,6 +15,7 @@ mod filters;
 mod fork;
 mod helpers;
 mod images;
+mod inspect;
 mod lazy;
 mod loading;
 mod memory;

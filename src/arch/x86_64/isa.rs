@@ -164,6 +164,12 @@ pub(crate) fn hwcaps_folders() -> &'static [&'static str] {
     })
 }
 
+/// The names of the levels that this value of [`ISA_NEEDED`] names, from the lowest.
+pub(crate) fn isa_levels(needed: u32) -> impl Iterator<Item = &'static str> {
+    let levels = LEVELS.iter().enumerate();
+    levels.filter(move |(level, _)| needed >> level & 1 != 0).map(|(_, (name, _))| *name)
+}
+
 /// The level that an image with this value of [`ISA_NEEDED`] needs, and the features that this processor
 /// lacks for it; none of them is named if the level itself is not known. `None` if the image can run.
 #[cfg(target_arch = "x86_64")]

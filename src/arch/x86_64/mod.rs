@@ -34,7 +34,7 @@ pub(crate) use instructions::{
     BREAKPOINT, jump_instruction, return_instruction, unless_answered, with_return_address,
 };
 #[cfg(target_arch = "x86_64")]
-pub(crate) use isa::{hwcaps_folders, lacking_isa};
+pub(crate) use isa::{hwcaps_folders, isa_levels, lacking_isa};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use plt::{bind_call, call_ifunc_resolver};
 #[cfg(target_arch = "x86_64")]

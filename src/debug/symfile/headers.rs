@@ -97,7 +97,7 @@ impl Names {
 
     /// Whether it is this name of a debug section, or its name when compressed: `.zdebug_info` for
     /// `.debug_info`.
-    pub(super) fn is_perhaps_compressed(&self, name: u32, whole: &str) -> bool {
+    pub(crate) fn is_perhaps_compressed(&self, name: u32, whole: &str) -> bool {
         let compressed =
             |rest| self.starts_with(name, ".z") && self.is(name.saturating_add(2), rest);
         self.is(name, whole) || whole.strip_prefix('.').is_some_and(compressed)

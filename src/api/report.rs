@@ -1,0 +1,573 @@
+//! What is known of a library before it is loaded: [`Report`], and how it is made.
+//!
+//! What a load would come to is found out by [`survey`](crate::load::survey). Here that becomes a value that owns all
+//! it has, with what else the file says of itself.
+
+#![forbid(unsafe_code)]
+
+use std::ops::Deref;
+
+use crate::api::library::SymbolKind;
+use crate::arch::{self, MACHINE};
+use crate::base::error::Error;
+use crate::base::fallible::{TryGrow, require_memory_for_next, try_copy, try_lossy, try_string};
+use crate::debug::{self, DebugInformation};
+use crate::elf::constants::STT_FUNC;
+use crate::elf::image::Image;
+use crate::elf::outline::Outline;
+use crate::elf::symbol::Sym;
+use crate::elf::symbol_table::SymbolTable;
+use crate::load::settings::Settings;
+use crate::load::survey::{ImportBinding, ImportedSymbol, LibraryOrigin, NeededLibrary, Survey};
+use crate::memory::bytes::Bytes;
+
+/// What a library is, needs and offers, and every reason for which a load of it would be refused here: the result
+/// of [`inspect`](crate::inspect) and [`Loader::inspect`](crate::Loader::inspect).
+///
+/// It owns what it has, and holds no library. Names come from the bytes unchanged, except that what is no UTF-8
+/// is replaced; the text (`Display`), which has several lines, escapes them.
+///
+/// It is a snapshot: what the process loads or unloads later can change the answers.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub(super) name: String,
+    pub(super) len: u64,
+    pub(super) e_machine: Option<u16>,
+    pub(super) soname: Option<String>,
+    pub(super) rpath: Option<String>,
+    pub(super) runpath: Option<String>,
+    pub(super) needed: Vec<Needed>,
+    pub(super) needed_versions: Vec<NeededVersion>,
+    pub(super) defined_versions: Vec<String>,
+    pub(super) imports: Vec<Import>,
+    pub(super) exports: Vec<Export>,
+    pub(super) functions: Vec<FunctionSymbol>,
+    pub(super) thread_local_storage: Option<ThreadLocalStorage>,
+    pub(super) notes: Vec<Note>,
+    pub(super) isa_levels: Vec<&'static str>,
+    pub(super) debug_information: Vec<DebugInformation>,
+    pub(super) is_nodelete: bool,
+    pub(super) is_sealed: bool,
+    pub(super) is_incomplete: bool,
+    pub(super) refusals: Vec<Error>,
+}
+
+/// A needed library: an element of [`Report::needed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Needed {
+    name: String,
+    needed_by: String,
+    is_direct: bool,
+    origin: LibraryOrigin,
+}
+
+impl Needed {
+    /// The name, as `DT_NEEDED` has it, with `$ORIGIN` and other tokens replaced.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the image, or the path of the library, that needs it.
+    pub fn needed_by(&self) -> &str {
+        &self.needed_by
+    }
+
+    /// Whether the inspected image itself needs it.
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// Where it comes from here.
+    pub fn origin(&self) -> &LibraryOrigin {
+        &self.origin
+    }
+}
+
+/// A version that a needed library must define: an element of [`Report::needed_versions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NeededVersion {
+    library: String,
+    version: String,
+    is_weak: bool,
+}
+
+impl NeededVersion {
+    /// The library's name.
+    pub fn library(&self) -> &str {
+        &self.library
+    }
+
+    /// The version's name: `GLIBC_2.34`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Whether the library may lack it (`VER_FLG_WEAK`).
+    pub fn is_weak(&self) -> bool {
+        self.is_weak
+    }
+}
+
+/// An undefined symbol: an element of [`Report::imports`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Import {
+    index: u32,
+    name: String,
+    version: Option<String>,
+    kind: SymbolKind,
+    is_weak: bool,
+    is_referenced: bool,
+    binding: ImportBinding,
+}
+
+impl Import {
+    /// Its index in the dynamic symbol table.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name, not demangled.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version that it asks for.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Its type, as far as the image states it: linkers often leave it out.
+    pub fn kind(&self) -> SymbolKind {
+        self.kind
+    }
+
+    /// Whether the reference is weak: then a load succeeds without a definition.
+    pub fn is_weak(&self) -> bool {
+        self.is_weak
+    }
+
+    /// Whether a relocation names it. A load binds no other symbol, and does not miss it.
+    pub fn is_referenced(&self) -> bool {
+        self.is_referenced
+    }
+
+    /// What it is bound to.
+    pub fn binding(&self) -> &ImportBinding {
+        &self.binding
+    }
+}
+
+/// A symbol that others can bind to: an element of [`Report::exports`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Export {
+    index: u32,
+    name: String,
+    version: Option<String>,
+    is_default_version: bool,
+    kind: SymbolKind,
+    is_weak: bool,
+    is_unique: bool,
+    value: u64,
+    size: u64,
+}
+
+impl Export {
+    /// Its index in the dynamic symbol table.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name, not demangled.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version, if the library versions its symbols.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Whether a look-up without a version finds it.
+    pub fn is_default_version(&self) -> bool {
+        self.is_default_version
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> SymbolKind {
+        self.kind
+    }
+
+    /// Whether the definition is weak.
+    pub fn is_weak(&self) -> bool {
+        self.is_weak
+    }
+
+    /// Whether there is one definition of it in the process (`STB_GNU_UNIQUE`).
+    pub fn is_unique(&self) -> bool {
+        self.is_unique
+    }
+
+    /// `st_value`: the address that the file states, relative to the load bias; of a thread-local symbol, the
+    /// offset in the block.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// Its size in bytes; 0 if the library does not state it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// A function symbol (`STT_FUNC`), defined or not: an element of [`Report::functions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FunctionSymbol {
+    index: u32,
+    name: String,
+    value: u64,
+    is_defined: bool,
+}
+
+impl FunctionSymbol {
+    /// Its index in the dynamic symbol table.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name, not demangled.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `st_value`: the address that the file states, relative to the load bias. 0 if it is not defined.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// Whether the library defines it. Else it imports it.
+    pub fn is_defined(&self) -> bool {
+        self.is_defined
+    }
+}
+
+/// The thread-local variables of a library: [`Report::thread_local_storage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadLocalStorage {
+    /// The size of a thread's block, in bytes.
+    pub size: u64,
+    /// The alignment of a block, in bytes.
+    pub align: u64,
+    /// Whether every thread's block must lie at the same distance from its thread pointer, since code reaches it
+    /// by initial exec. Room for such blocks is scarce.
+    pub is_static: bool,
+}
+
+/// A note (`PT_NOTE`): an element of [`Report::notes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Note {
+    owner: String,
+    kind: u32,
+    description: Vec<u8>,
+}
+
+impl Note {
+    /// Who defines its type: `GNU`.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// `n_type`. Of `GNU`: 1 for the oldest kernel, 3 for the build-id, 5 for properties.
+    pub fn kind(&self) -> u32 {
+        self.kind
+    }
+
+    /// Its contents.
+    pub fn description(&self) -> &[u8] {
+        &self.description
+    }
+}
+
+impl Report {
+    /// The name of the image in errors and debuggers: [`Loader::name`](crate::Loader::name), or its `DT_SONAME`,
+    /// or `image`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The length of the bytes.
+    pub fn size(&self) -> u64 {
+        self.len
+    }
+
+    /// `e_machine`; `None` for bytes that are no ELF file.
+    pub fn machine_number(&self) -> Option<u16> {
+        self.e_machine
+    }
+
+    /// The name of the machine that it is for: `x86-64`. `None` for bytes that are no ELF file, and for a machine
+    /// that memdl has no name for.
+    pub fn machine(&self) -> Option<&'static str> {
+        self.e_machine.and_then(arch::machine_name)
+    }
+
+    /// Whether it is for the machine of this process.
+    pub fn is_for_this_machine(&self) -> bool {
+        self.e_machine == Some(MACHINE.e_machine)
+    }
+
+    /// `DT_SONAME`.
+    pub fn soname(&self) -> Option<&str> {
+        self.soname.as_deref()
+    }
+
+    /// `DT_RPATH`, unless there is a `DT_RUNPATH`, which replaces it.
+    pub fn rpath(&self) -> Option<&str> {
+        self.rpath.as_deref()
+    }
+
+    /// `DT_RUNPATH`.
+    pub fn runpath(&self) -> Option<&str> {
+        self.runpath.as_deref()
+    }
+
+    /// The libraries that it needs (`DT_NEEDED`, `DT_FILTER`, `DT_AUXILIARY`), in order; then those that they need
+    /// where they are not in the process yet, breadth first.
+    pub fn needed(&self) -> &[Needed] {
+        &self.needed
+    }
+
+    /// The versions that needed libraries must define.
+    pub fn needed_versions(&self) -> &[NeededVersion] {
+        &self.needed_versions
+    }
+
+    /// The names of the versions that it defines.
+    pub fn defined_versions(&self) -> &[String] {
+        &self.defined_versions
+    }
+
+    /// The symbols that it takes from others, in the order of the dynamic symbol table.
+    pub fn imports(&self) -> &[Import] {
+        &self.imports
+    }
+
+    /// The symbols that others can bind to, in the order of the dynamic symbol table.
+    pub fn exports(&self) -> &[Export] {
+        &self.exports
+    }
+
+    /// All symbols of type `STT_FUNC` in the order of the dynamic symbol table, those that it imports and those
+    /// that others cannot bind to included. IFUNCs have another type, and are not among them.
+    ///
+    /// Protocols that call functions by number count them so (rFaaS): the number is the index here.
+    pub fn functions(&self) -> &[FunctionSymbol] {
+        &self.functions
+    }
+
+    /// Its thread-local variables, if it has any.
+    pub fn thread_local_storage(&self) -> Option<&ThreadLocalStorage> {
+        self.thread_local_storage.as_ref()
+    }
+
+    /// Its notes, in order.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The build-id, as `readelf -n` shows it. `None` if it has none.
+    pub fn build_id(&self) -> Option<&[u8]> {
+        const NT_GNU_BUILD_ID: u32 = 3;
+        let is_id = |it: &&Note| {
+            it.kind == NT_GNU_BUILD_ID && it.owner == "GNU" && !it.description.is_empty()
+        };
+        self.notes.iter().find(is_id).map(Note::description)
+    }
+
+    /// The levels of the instruction set that it says it needs (`GNU_PROPERTY_X86_ISA_1_NEEDED`): `x86-64-v3`.
+    pub fn isa_levels(&self) -> &[&'static str] {
+        &self.isa_levels
+    }
+
+    /// The kinds of debug information in the file.
+    pub fn debug_information(&self) -> &[DebugInformation] {
+        &self.debug_information
+    }
+
+    /// Whether [`Library::close`](crate::Library::close) unloads it. It does not if the library is marked so
+    /// ([`Report::is_nodelete`]), or is to be [sealed](crate::Loader::seal).
+    pub fn unloads(&self) -> bool {
+        !self.is_nodelete && !self.is_sealed
+    }
+
+    /// Whether it is marked to stay loaded (`DF_1_NODELETE`, by `-z nodelete`).
+    pub fn is_nodelete(&self) -> bool {
+        self.is_nodelete
+    }
+
+    /// Whether it exports unique symbols (`STB_GNU_UNIQUE`). `dlopen` never unloads such a library; memdl does.
+    pub fn has_unique_symbols(&self) -> bool {
+        self.exports.iter().any(Export::is_unique)
+    }
+
+    /// Whether all that could be read is in the report. It is not for symbol tables that were made to be slow, which
+    /// no linker makes, and without memory.
+    pub fn is_complete(&self) -> bool {
+        !self.is_incomplete
+    }
+
+    /// Every reason for which a load with the same options would be refused here and now, in the order in which a
+    /// load would meet them; it would return the first, or a part of it. Empty if a load would succeed, as far as
+    /// that can be known: see [`inspect`](crate::inspect).
+    pub fn refusals(&self) -> &[Error] {
+        &self.refusals
+    }
+
+    /// Whether a load would be refused.
+    pub fn is_refused(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+}
+
+/// Inspects bytes. The process is set up.
+pub(super) fn inspect(settings: &Settings, bytes: &[u8]) -> Report {
+    inspected(settings, bytes).unwrap_or_else(|error| Report::refused(bytes, error))
+}
+
+/// As [`inspect`]. The error is lack of memory.
+fn inspected(settings: &Settings, bytes: &[u8]) -> Result<Report, Error> {
+    let survey = settings.survey(Bytes::Borrowed(bytes))?;
+    let mut report = Report {
+        name: try_string(&survey.name)?,
+        len: bytes.len() as u64,
+        is_sealed: settings.policy.seal,
+        is_incomplete: !survey.is_complete,
+        debug_information: debug::kinds(bytes)?,
+        ..Report::default()
+    };
+    if let Some(outline) = Outline::of(bytes) {
+        report.add_outline(&outline)?;
+    }
+    let Survey { image, name, needed, imports, needs_static_tls, refusals, .. } = survey;
+    report.refusals = refusals;
+    for library in needed {
+        let NeededLibrary { name: library, needed_by, origin } = library;
+        let is_direct = needed_by == name;
+        let needed_by = try_string(&needed_by)?;
+        report.needed.try_push(Needed { name: library, needed_by, is_direct, origin })?;
+    }
+    let Some(image) = image else { return Ok(report) };
+    let decoded = &image.decoded;
+    let text = |it: &Option<std::ffi::CString>| {
+        it.as_ref().map(|text| try_lossy(text.to_bytes())).transpose()
+    };
+    report.soname = text(&decoded.soname)?;
+    (report.rpath, report.runpath) = (text(&decoded.rpath)?, text(&decoded.runpath)?);
+    report.is_nodelete = decoded.nodelete;
+    report.isa_levels.try_extend(arch::isa_levels(decoded.isa_needed))?;
+    report.thread_local_storage = decoded.tls.as_ref().map(|segment| ThreadLocalStorage {
+        size: segment.size,
+        align: segment.align,
+        is_static: needs_static_tls,
+    });
+    match report.add_symbols(&image, imports) {
+        Err(Error::Limit { .. }) => report.is_incomplete = true,
+        added => added?,
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// The report where nothing can be found out.
+    pub(super) fn refused(bytes: &[u8], error: Error) -> Report {
+        let (len, refusals) = (bytes.len() as u64, vec![error]);
+        Report { len, refusals, is_incomplete: true, ..Report::default() }
+    }
+
+    fn add_outline(&mut self, outline: &Outline<'_>) -> Result<(), Error> {
+        self.e_machine = Some(outline.e_machine);
+        for note in outline.notes() {
+            require_memory_for_next(self.notes.len())?;
+            let (owner, description) = (try_lossy(note.owner)?, try_copy(note.desc)?);
+            self.notes.try_push(Note { owner, kind: note.n_type, description })?;
+        }
+        Ok(())
+    }
+
+    fn add_symbols<B: Deref<Target = [u8]>>(
+        &mut self,
+        image: &Image<B>,
+        imports: Vec<ImportedSymbol>,
+    ) -> Result<(), Error> {
+        // Thousands of symbols may share one long name. So what is copied counts as work, and the work is bounded.
+        let table = image.symbols()?;
+        let names = Names { table: &table };
+        for (count, (library, version, is_weak)) in table.needed_versions().enumerate() {
+            require_memory_for_next(count)?;
+            let (library, version) = (try_lossy(library)?, try_lossy(version.name())?);
+            self.needed_versions.try_push(NeededVersion { library, version, is_weak })?;
+            table.check_work()?;
+        }
+        for (count, version) in table.defined_versions().enumerate() {
+            require_memory_for_next(count)?;
+            self.defined_versions.try_push(try_lossy(version)?)?;
+            table.check_work()?;
+        }
+        for ImportedSymbol { index, is_referenced, binding } in imports {
+            let Some(symbol) = table.symbol(index) else { continue };
+            require_memory_for_next(self.imports.len())?;
+            self.imports.try_push(Import {
+                index,
+                name: names.name(&symbol)?,
+                version: names.version(index)?,
+                kind: SymbolKind::of(&symbol),
+                is_weak: symbol.is_weak(),
+                is_referenced,
+                binding,
+            })?;
+        }
+        for (index, symbol) in table.exports() {
+            require_memory_for_next(self.exports.len())?;
+            self.exports.try_push(Export {
+                index,
+                name: names.name(&symbol)?,
+                version: names.version(index)?,
+                is_default_version: table.is_default_version(index),
+                kind: SymbolKind::of(&symbol),
+                is_weak: symbol.is_weak(),
+                is_unique: symbol.is_unique(),
+                value: symbol.st_value,
+                size: symbol.st_size,
+            })?;
+        }
+        for (index, symbol) in table.all().filter(|(_, symbol)| symbol.kind() == STT_FUNC) {
+            require_memory_for_next(self.functions.len())?;
+            let (name, is_defined) = (names.name(&symbol)?, !symbol.is_undefined());
+            let value = symbol.st_value;
+            self.functions.try_push(FunctionSymbol { index, name, value, is_defined })?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies names out of a symbol table.
+struct Names<'a> {
+    table: &'a SymbolTable<'a>,
+}
+
+impl Names<'_> {
+    fn name(&self, symbol: &Sym) -> Result<String, Error> {
+        self.table.check_work()?;
+        try_lossy(self.table.string(symbol.st_name).unwrap_or(b""))
+    }
+
+    fn version(&self, index: u32) -> Result<Option<String>, Error> {
+        self.table.version(index).map(|version| try_lossy(version.name())).transpose()
+    }
+}
