@@ -60,6 +60,8 @@ typedef struct memdl_pool memdl_pool;
 typedef struct memdl_buffer memdl_buffer;
 /* Load options. memdl_options_free ends them. */
 typedef struct memdl_options memdl_options;
+/* What is known of a library before it is loaded. memdl_report_free ends it. */
+typedef struct memdl_report memdl_report;
 
 /* ---- Version ----------------------------------------------------------------------------- */
 
@@ -381,6 +383,187 @@ typedef int (*memdl_frame_callback)(const memdl_frame *frame, void *user);
  * This allocates and takes locks: called in a signal handler, it never returns if the signal interrupted
  * a thread that holds one of them. */
 int memdl_symbolize(const void *address, memdl_frame_callback callback, void *user);
+
+/* ---- Before a load ----------------------------------------------------------------------- */
+
+/* Says what a load of these bytes with these options would come to, and all that the file says of itself, without a
+ * load: runs no code of the bytes and none of any library, and opens no library. Libraries that a load would let the
+ * system open are read from their files. Callbacks of the options are called, as by a load. The bytes need not
+ * outlive the call.
+ * A file that is malformed, or for another machine, has a report, too, with what can be read.
+ * What a load may meet nevertheless is in the documentation of the Rust function `inspect`: constructors, lack of
+ * memory, and little else.
+ * Returns a report; or null without memory for it, or for null bytes. What the functions below return lives as long
+ * as the report. Names come from the bytes: escape them before they go to a terminal. Lists end with null, behind
+ * their last element. */
+memdl_report *memdl_inspect(const void *bytes, size_t len, const memdl_options *options);
+
+/* Frees a report. Null is allowed. */
+void memdl_report_free(memdl_report *report);
+
+/* All reasons for which a load would be refused, in the order in which a load would meet them. Null behind the last;
+ * null at 0 if it would succeed. The texts are escaped. */
+const char *memdl_report_refusal(const memdl_report *report, size_t index);
+/* Whether there is such a reason: 1, 0, or -1 for a null report. */
+int memdl_report_is_refused(const memdl_report *report);
+/* Whether all that could be read is in the report: not so for symbol tables that were made to be slow. 1, 0, or -1. */
+int memdl_report_is_complete(const memdl_report *report);
+/* All of it, in several lines, escaped. */
+const char *memdl_report_text(const memdl_report *report);
+
+/* The name of the image in errors: that of the options, or its DT_SONAME, or "image". */
+const char *memdl_report_name(const memdl_report *report);
+/* The machine that it is for: "x86-64". Null for what is no ELF file, and for a machine without a name here. */
+const char *memdl_report_machine(const memdl_report *report);
+/* Whether it is for the machine of this process: 1, 0, or -1. */
+int memdl_report_is_for_this_machine(const memdl_report *report);
+/* DT_SONAME, or null. */
+const char *memdl_report_soname(const memdl_report *report);
+/* The build-id, and its length in bytes in `*len` unless that is null. Null, and 0, if there is none. */
+const unsigned char *memdl_report_build_id(const memdl_report *report, size_t *len);
+/* The levels of the instruction set that it needs: "x86-64-v3". */
+const char *memdl_report_isa_level(const memdl_report *report, size_t index);
+/* The kinds of debug information in the file: "DWARF", "a symbol table", .. */
+const char *memdl_report_debug_information(const memdl_report *report, size_t index);
+/* Whether memdl_close unloads it: 1, 0 (-z nodelete, or it is to be sealed), or -1. */
+int memdl_report_unloads(const memdl_report *report);
+/* Whether it exports unique symbols (STB_GNU_UNIQUE), for which dlopen would keep it loaded: 1, 0, or -1. */
+int memdl_report_has_unique_symbols(const memdl_report *report);
+/* Whether it has thread-local variables: 1, 0, or -1. If so: the size and the alignment of a thread's block, in bytes,
+ * and whether the block must lie at the same distance from the thread pointer in every thread (initial exec). Each
+ * pointer may be null. */
+int memdl_report_thread_local_storage(const memdl_report *report, uint64_t *size, uint64_t *align,
+                                      int *is_static);
+
+/* Where a needed library comes from here, and what `detail` is then. */
+typedef enum memdl_origin {
+    /* It is loaded in this process. The path. */
+    MEMDL_ORIGIN_IN_PROCESS = 0,
+    /* The system would open it. The path. */
+    MEMDL_ORIGIN_FILE = 1,
+    /* memdl would read it and load it with the image. The path. */
+    MEMDL_ORIGIN_COPY = 2,
+    /* The options supply its bytes. The name. */
+    MEMDL_ORIGIN_BYTES = 3,
+    /* memdl has loaded it. The image's name. */
+    MEMDL_ORIGIN_IMAGE = 4,
+    /* It was not searched: the image is for another machine. Null. */
+    MEMDL_ORIGIN_UNKNOWN = 5,
+    /* It is not there, and not required. Null. */
+    MEMDL_ORIGIN_ABSENT = 6,
+    /* It is missing. The reason. */
+    MEMDL_ORIGIN_MISSING = 7
+} memdl_origin;
+
+/* A needed library. Only memdl makes these. Later versions may append members. */
+typedef struct memdl_needed {
+    const char *name;
+    /* The name of the image, or the path of the library, that needs it. */
+    const char *needed_by;
+    /* Whether the image itself needs it. */
+    int is_direct;
+    /* A memdl_origin. */
+    int origin;
+    const char *detail;
+} memdl_needed;
+
+/* The libraries that the image needs, in order; then those that they need and that are not in the process. */
+const memdl_needed *memdl_report_needed(const memdl_report *report, size_t index);
+
+/* A version that a needed library must define. */
+typedef struct memdl_needed_version {
+    const char *library;
+    const char *version;
+    /* Whether the library may lack it. */
+    int is_weak;
+} memdl_needed_version;
+
+const memdl_needed_version *memdl_report_needed_version(const memdl_report *report, size_t index);
+/* The versions that the library defines. */
+const char *memdl_report_defined_version(const memdl_report *report, size_t index);
+
+/* What an import is bound to, and what `detail` is then. */
+typedef enum memdl_import_binding {
+    /* A symbol of the executable. Null. */
+    MEMDL_IMPORT_EXECUTABLE = 0,
+    /* A symbol of a library of the process, or of one that the system would open. The path. */
+    MEMDL_IMPORT_LIBRARY = 1,
+    /* A function of memdl, in place of a library's. The path of that library. */
+    MEMDL_IMPORT_REPLACED = 2,
+    /* A symbol of an image. Its name. */
+    MEMDL_IMPORT_IMAGE = 3,
+    /* A symbol of the process whose library is not known. Null. So is the rest. */
+    MEMDL_IMPORT_PROCESS = 4,
+    /* memdl_options_define. */
+    MEMDL_IMPORT_DEFINED = 5,
+    /* memdl_options_set_resolver. */
+    MEMDL_IMPORT_RESOLVER = 6,
+    /* A weak reference to nothing. */
+    MEMDL_IMPORT_NULL = 7,
+    /* Nothing defines it. */
+    MEMDL_IMPORT_MISSING = 8,
+    /* A needed library was not found, which may define it; or the image is for another machine. */
+    MEMDL_IMPORT_UNKNOWN = 9,
+    /* The import filter refuses it. */
+    MEMDL_IMPORT_REFUSED = 10
+} memdl_import_binding;
+
+/* An undefined symbol. Later versions may append members; so it is with the next two. */
+typedef struct memdl_import {
+    /* In the dynamic symbol table. */
+    uint32_t index;
+    const char *name;
+    /* The version that it asks for, or null. */
+    const char *version;
+    /* The ELF type (STT_*), as far as the image states it. */
+    int kind;
+    int is_weak;
+    /* Whether a relocation names it: a load binds no other symbol. */
+    int is_referenced;
+    /* A memdl_import_binding. */
+    int binding;
+    const char *detail;
+} memdl_import;
+
+const memdl_import *memdl_report_import(const memdl_report *report, size_t index);
+
+/* A symbol that others can bind to. */
+typedef struct memdl_export {
+    uint32_t index;
+    const char *name;
+    const char *version;
+    int is_default_version;
+    int kind;
+    int is_weak;
+    int is_unique;
+    /* st_value, relative to the load bias. */
+    uint64_t value;
+    uint64_t size;
+} memdl_export;
+
+const memdl_export *memdl_report_export(const memdl_report *report, size_t index);
+
+/* A function symbol (STT_FUNC), defined or not. */
+typedef struct memdl_function_symbol {
+    uint32_t index;
+    const char *name;
+    uint64_t value;
+    int is_defined;
+} memdl_function_symbol;
+
+/* All symbols of type STT_FUNC in the order of the dynamic symbol table, imported ones included: protocols that call
+ * functions by number count them so. */
+const memdl_function_symbol *memdl_report_function(const memdl_report *report, size_t index);
+
+/* A note (PT_NOTE). */
+typedef struct memdl_note {
+    const char *owner;
+    uint32_t kind;
+    const unsigned char *description;
+    size_t description_len;
+} memdl_note;
+
+const memdl_note *memdl_report_note(const memdl_report *report, size_t index);
 
 /* ---- What is loaded ---------------------------------------------------------------------- */
 

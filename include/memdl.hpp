@@ -94,6 +94,7 @@ struct deleter {
     void operator()(memdl_buffer *buffer) const noexcept { memdl_buffer_free(buffer); }
     void operator()(memdl_options *options) const noexcept { memdl_options_free(options); }
     void operator()(memdl_namespace *space) const noexcept { memdl_namespace_free(space); }
+    void operator()(memdl_report *report) const noexcept { memdl_report_free(report); }
 };
 
 template <class T> using handle = std::unique_ptr<T, deleter>;
@@ -657,6 +658,112 @@ class prepared {
   private:
     detail::handle<memdl_template> handle_;
 };
+
+/// What is known of a library before it is loaded: see memdl_inspect. The strings and the elements of its lists live
+/// as long as it.
+class report {
+  public:
+    /// A list of the report, for `for` loops. `At` is a function of memdl.h.
+    template <class T, T (*At)(const memdl_report *, std::size_t)> class list {
+      public:
+        class iterator {
+          public:
+            iterator(const memdl_report *report, T item) : report_(report), item_(item) {}
+            T operator*() const { return item_; }
+            iterator &operator++() {
+                item_ = At(report_, ++index_);
+                return *this;
+            }
+            bool operator!=(const iterator &other) const { return item_ != other.item_; }
+
+          private:
+            const memdl_report *report_;
+            std::size_t index_ = 0;
+            T item_;
+        };
+        explicit list(const memdl_report *report) : report_(report) {}
+        iterator begin() const { return {report_, At(report_, 0)}; }
+        iterator end() const { return {report_, nullptr}; }
+        bool empty() const { return At(report_, 0) == nullptr; }
+        /// The element of this index; null behind the last.
+        T operator[](std::size_t index) const { return At(report_, index); }
+
+      private:
+        const memdl_report *report_;
+    };
+
+    report(const void *bytes, std::size_t size)
+        : handle_(detail::check(memdl_inspect(bytes, size, nullptr))) {}
+    report(const void *bytes, std::size_t size, const options &options)
+        : handle_(detail::check(memdl_inspect(bytes, size, options.get()))) {}
+
+    bool is_refused() const { return memdl_report_is_refused(get()) == 1; }
+    bool is_complete() const { return memdl_report_is_complete(get()) == 1; }
+    bool is_for_this_machine() const { return memdl_report_is_for_this_machine(get()) == 1; }
+    bool unloads() const { return memdl_report_unloads(get()) == 1; }
+    bool has_unique_symbols() const { return memdl_report_has_unique_symbols(get()) == 1; }
+    std::string name() const { return memdl_report_name(get()); }
+    std::string text() const { return memdl_report_text(get()); }
+    std::optional<std::string> machine() const { return optional(memdl_report_machine(get())); }
+    std::optional<std::string> soname() const { return optional(memdl_report_soname(get())); }
+    /// Empty if there is none.
+    std::vector<unsigned char> build_id() const {
+        std::size_t len = 0;
+        const unsigned char *id = memdl_report_build_id(get(), &len);
+        return id ? std::vector<unsigned char>(id, id + len) : std::vector<unsigned char>();
+    }
+
+    // Lists of a report that is gone at the end of the statement do not compile.
+    using texts_of_refusals = list<const char *, memdl_report_refusal>;
+    texts_of_refusals refusals() const & { return texts_of_refusals(get()); }
+    texts_of_refusals refusals() const && = delete;
+    using names_of_levels = list<const char *, memdl_report_isa_level>;
+    names_of_levels isa_levels() const & { return names_of_levels(get()); }
+    names_of_levels isa_levels() const && = delete;
+    using kinds_of_debug_information = list<const char *, memdl_report_debug_information>;
+    kinds_of_debug_information debug_information() const & { return kinds_of_debug_information(get()); }
+    kinds_of_debug_information debug_information() const && = delete;
+    using names_of_versions = list<const char *, memdl_report_defined_version>;
+    names_of_versions defined_versions() const & { return names_of_versions(get()); }
+    names_of_versions defined_versions() const && = delete;
+    using needed_libraries = list<const memdl_needed *, memdl_report_needed>;
+    needed_libraries needed() const & { return needed_libraries(get()); }
+    needed_libraries needed() const && = delete;
+    using versions_needed = list<const memdl_needed_version *, memdl_report_needed_version>;
+    versions_needed needed_versions() const & { return versions_needed(get()); }
+    versions_needed needed_versions() const && = delete;
+    using list_of_imports = list<const memdl_import *, memdl_report_import>;
+    list_of_imports imports() const & { return list_of_imports(get()); }
+    list_of_imports imports() const && = delete;
+    using list_of_exports = list<const memdl_export *, memdl_report_export>;
+    list_of_exports exports() const & { return list_of_exports(get()); }
+    list_of_exports exports() const && = delete;
+    using list_of_functions = list<const memdl_function_symbol *, memdl_report_function>;
+    list_of_functions functions() const & { return list_of_functions(get()); }
+    list_of_functions functions() const && = delete;
+    using list_of_notes = list<const memdl_note *, memdl_report_note>;
+    list_of_notes notes() const & { return list_of_notes(get()); }
+    list_of_notes notes() const && = delete;
+
+    const memdl_report *get() const noexcept { return handle_.get(); }
+
+  private:
+    static std::optional<std::string> optional(const char *text) {
+        return text ? std::optional<std::string>(text) : std::nullopt;
+    }
+
+    detail::handle<memdl_report> handle_;
+};
+
+/// Inspects bytes: anything with data() and size().
+template <class Bytes> report inspect(const Bytes &bytes) {
+    static_assert(sizeof(*bytes.data()) == 1, "bytes");
+    return report(bytes.data(), bytes.size());
+}
+template <class Bytes> report inspect(const Bytes &bytes, const options &options) {
+    static_assert(sizeof(*bytes.data()) == 1, "bytes");
+    return report(bytes.data(), bytes.size(), options);
+}
 
 /// Instances that are reset and used again.
 class pool {

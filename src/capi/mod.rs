@@ -27,6 +27,7 @@ mod logger;
 mod namespaces;
 mod options;
 mod pointers;
+mod reports;
 mod symbols;
 mod templates;
 mod version;

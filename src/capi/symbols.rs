@@ -12,8 +12,8 @@ use std::ptr;
 use super::errors::{Failure, c_string, caught, pointer, transparent};
 use super::library::LibraryHandle;
 use super::pointers::{c_str, handle};
+use super::reports::number_of_kind;
 use crate::ExportedSymbol;
-use crate::SymbolKind;
 use crate::base::fallible::require_memory;
 
 /// `memdl_symbol`.
@@ -116,13 +116,7 @@ impl OwnedSymbol {
         let c = CSymbol {
             name: name.as_ptr(),
             version: pointer(&version),
-            kind: match symbol.kind() {
-                SymbolKind::Other => 0,
-                SymbolKind::Object => 1,
-                SymbolKind::Function => 2,
-                SymbolKind::ThreadLocal => 6,
-                SymbolKind::IndirectFunction => 10,
-            },
+            kind: number_of_kind(symbol.kind()),
             is_default_version: symbol.is_default_version().into(),
             size: symbol.size(),
             address: symbol.address(),

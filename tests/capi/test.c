@@ -892,6 +892,72 @@ static void hear(int level, const char *text, void *user) {
 
 static void free_heard(void *user) { ((struct heard *)user)->freed++; }
 
+/* A report on plain.c's library: nothing is loaded. */
+static void test_report(const struct file *plain) {
+    memdl_statistics before, after;
+    CHECK(memdl_get_statistics(&before, sizeof before) == 0);
+    memdl_report *report = memdl_inspect(plain->bytes, plain->len, NULL);
+    CHECK(report != NULL && memdl_report_is_refused(report) == 0);
+    CHECK(memdl_report_refusal(report, 0) == NULL && memdl_report_is_complete(report) == 1);
+    CHECK(strcmp(memdl_report_machine(report), "x86-64") == 0);
+    CHECK(memdl_report_is_for_this_machine(report) == 1 && memdl_report_unloads(report) == 1);
+    CHECK(memdl_report_has_unique_symbols(report) == 0);
+    size_t len = 0;
+    CHECK(memdl_report_build_id(report, &len) != NULL && len == 20);
+    CHECK(strstr(memdl_report_text(report), "can be loaded") != NULL);
+    CHECK(memdl_report_name(report)[0] != 0);
+    int libc = 0, exported = 0, function = 0, build_id = 0;
+    for (size_t i = 0; memdl_report_needed(report, i); i++) {
+        const memdl_needed *needed = memdl_report_needed(report, i);
+        if (strcmp(needed->name, "libc.so.6")) continue;
+        CHECK(needed->is_direct && needed->origin == MEMDL_ORIGIN_IN_PROCESS);
+        CHECK(strstr(needed->detail, "/libc.so.6") != NULL);
+        libc++;
+    }
+    for (size_t i = 0; memdl_report_export(report, i); i++) exported++;
+    for (size_t i = 0; memdl_report_function(report, i); i++) {
+        const memdl_function_symbol *found = memdl_report_function(report, i);
+        CHECK(found->name[0] != 0 && (found->value != 0 || !found->is_defined));
+        function++;
+    }
+    for (size_t i = 0; memdl_report_note(report, i); i++) {
+        const memdl_note *note = memdl_report_note(report, i);
+        if (note->kind == 3 && strcmp(note->owner, "GNU") == 0) build_id += note->description_len == 20;
+    }
+    for (size_t i = 0; memdl_report_import(report, i); i++) {
+        const memdl_import *import = memdl_report_import(report, i);
+        CHECK(import->index != 0 && import->binding != MEMDL_IMPORT_MISSING);
+    }
+    for (size_t i = 0; memdl_report_needed_version(report, i); i++) {
+        const memdl_needed_version *needed = memdl_report_needed_version(report, i);
+        CHECK(needed->library[0] != 0 && needed->version[0] != 0 && !needed->is_weak);
+    }
+    int kinds = 0;
+    while (memdl_report_debug_information(report, (size_t)kinds)) kinds++;
+    CHECK(kinds > 0 && memdl_report_isa_level(report, 4) == NULL);
+    CHECK(memdl_report_defined_version(report, 0) == NULL && memdl_report_soname(report) == NULL);
+    CHECK(libc <= 1 && exported > 0 && function > 0 && build_id == 1);
+    CHECK(memdl_report_export(report, (size_t)-1) == NULL);
+    memdl_report_free(report);
+
+    /* Refused ones, and null. */
+    report = memdl_inspect("#!/bin/sh", 9, NULL);
+    CHECK(report && memdl_report_is_refused(report) == 1 && memdl_report_machine(report) == NULL);
+    CHECK(strstr(memdl_report_refusal(report, 0), "a script") && !memdl_report_refusal(report, 1));
+    uint64_t size = 7;
+    CHECK(memdl_report_thread_local_storage(report, &size, NULL, NULL) == 0 && size == 7);
+    memdl_report_free(report);
+    memdl_report_free(NULL);
+    CHECK(memdl_inspect(NULL, 0, NULL) == NULL);
+    CHECK_ERROR("the bytes are null");
+    CHECK(memdl_report_is_refused(NULL) == -1);
+    CHECK_ERROR("the report is null");
+    CHECK(memdl_report_name(NULL) == NULL);
+    CHECK_ERROR("the report is null");
+    CHECK(memdl_get_statistics(&after, sizeof after) == 0 && after.loads == before.loads);
+    CHECK(after.failures == before.failures);
+}
+
 static void test_log(const struct file *plain) {
     struct heard first, second;
     memset(&first, 0, sizeof first);
@@ -1187,6 +1253,7 @@ int main(int argc, char **argv) {
     test_kept_memory(&plain);
     test_debug(&plain);
     test_images(&plain);
+    test_report(&plain);
     test_log(&plain);
     test_log_in_threads(&plain);
     test_policy(&plugin, &plain, &dependent);

@@ -347,6 +347,33 @@ static void test_operators(const bytes &plain) {
     }
 }
 
+static void test_report(const bytes &plugin, const bytes &plain) {
+    memdl::report report = memdl::inspect(plain);
+    CHECK(!report.is_refused() && report.is_complete() && report.is_for_this_machine());
+    CHECK(report.machine() == "x86-64" && report.build_id().size() == 20 && report.unloads());
+    CHECK(report.refusals().empty() && !report.functions().empty());
+    std::set<std::string> exports;
+    for (const memdl_export *symbol : report.exports()) exports.insert(symbol->name);
+    memdl::library library = memdl::library::open(plain);
+    std::set<std::string> loaded;
+    library.symbols([&](const memdl::symbol &symbol) { loaded.insert(symbol.name); });
+    CHECK(exports == loaded);
+    // What the options define counts.
+    auto refusals = [&](const memdl::options &options) {
+        std::string all;
+        memdl::report report = memdl::inspect(plugin, options);
+        for (const char *reason : report.refusals()) all += reason;
+        return all;
+    };
+    CHECK(refusals(memdl::options()).find("capi_defined") != std::string::npos);
+    int asked = 0;
+    CHECK(refusals(plugin_options(asked)).empty() && asked > 0);
+    memdl::report script = memdl::inspect(std::string("#!/bin/sh"));
+    CHECK(script.is_refused() && !script.machine() && !script.soname());
+    CHECK(std::strstr(script.refusals()[0], "a script") && !script.refusals()[1]);
+    CHECK(script.text().find("a script") != std::string::npos);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 6);
     bytes plugin = read_file(argv[1]), plain = read_file(argv[2]);
@@ -358,6 +385,7 @@ int main(int argc, char **argv) {
     test_exception(throws);
     test_errors(plain, dependent);
     test_operators(plain);
+    test_report(plugin, plain);
     test_policy(plugin, plain, dependent);
     test_leaving(leaves);
     std::puts("all of memdl.hpp works");
