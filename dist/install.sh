@@ -67,7 +67,8 @@ functions=$(nm -g --defined-only --format=posix "$work/libmemdl.a" 2>/dev/null |
 "$cc" -shared -o "$work/libmemdl.so" -Wl,-soname,"libmemdl.so.$major" -Wl,--version-script=dist/memdl.map \
     -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--build-id \
     $functions -Wl,-u,__jit_debug_descriptor "$pair" "$work/libmemdl.a" $private
-[ -n "$debug_info" ] || strip --strip-unneeded "$work/libmemdl.so"
+# Where a library has a symbol table, gdb looks for the pair there, so one that has the functions for its prompt needs both.
+[ -n "$debug_info" ] || strip --strip-unneeded -w -K 'memdl_debug_*' -K '__jit_debug_*' "$work/libmemdl.so"
 
 # From the library's folder to the prefix.
 to_prefix=$(echo "${libdir#"$prefix"/}" | sed 's,[^/][^/]*,..,g')

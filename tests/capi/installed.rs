@@ -155,6 +155,11 @@ fn the_shared_library_has_a_soname_and_versions() {
         name.starts_with("memdl_") || name.starts_with("__jit_debug_") || name.starts_with("MEMDL_")
     };
     assert!(names.iter().all(is_known), "{names:?}");
+    // What a person calls at gdb's prompt, and the pair beside it, where gdb then looks for it.
+    let kept = run(limited(60, "nm").arg(&library), "nm");
+    for name in ["memdl_debug_full", "memdl_debug_file", "__jit_debug_descriptor"] {
+        assert!(kept.lines().any(|line| line.ends_with(&format!(" {name}"))), "no {name}: {kept}");
+    }
     for name in ["libmemdl.so", "libmemdl.so.0"] {
         let target = fs::read_link(prefix().join("lib").join(name)).unwrap();
         assert!(target.to_str().unwrap().starts_with("libmemdl.so.0"), "{target:?}");
