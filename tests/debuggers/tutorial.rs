@@ -153,7 +153,31 @@ fn the_tutorial_does_what_it_says() {
         assert_printed(replies.at(at).text(), shown, command);
     }
 
+    a_debug_file_is_supplied_at_the_prompt(&mut folder);
+
     blocks("tutorial/3-a-pool-in-a-server.md").iter().for_each(|it| folder.follow(it));
+}
+
+/// As the page about stripped fleets says, with the tutorial's library.
+fn a_debug_file_is_supplied_at_the_prompt(folder: &mut Folder) {
+    let page = blocks("how-to/debug-a-stripped-fleet.md");
+    folder.follow(page.iter().find(|it| it.language == "console").expect("how it is built"));
+    let supply = "with language c -- print (int)memdl_debug_file(\"libgreet.debug\")";
+    let shown = page
+        .iter()
+        .flat_map(|it| &it.lines)
+        .any(|line| line.replace("/tmp/", "").strip_prefix("(gdb) ") == Some(supply));
+    assert!(shown, "the page does not say `{supply}`");
+    let program = folder.current.join("target/debug/hello");
+    let commands = ["set breakpoint pending on", "break greet", "run", "bt 1", supply, "bt"];
+    let replies = Gdb::of_program(&program, &[]).folder(&folder.current).run_unchecked(&commands);
+    replies.to("bt 1").has(&["in greet ()"]);
+    replies.to(supply).has(&["$1 = 1"]);
+    replies.to("bt").has(&[
+        "greet (name=",
+        "times=2) at greet.c:",
+        "hello::main () at src/main.rs:",
+    ]);
 }
 
 fn the_files_for_ides_are_well_formed() {

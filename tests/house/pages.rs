@@ -255,3 +255,90 @@ fn documents_with_rust_are_compiled() {
     }
     assert!(count > 5, "only {count} were found: the check itself is wrong");
 }
+
+/// How commands on pages begin; the file that runs them, or that they name; and a text in it. (The tutorial's are run
+/// as they stand.)
+const COMMANDS: &[(&str, &str, &str)] = &[
+    ("cargo add --path ../memdl", "tests/debuggers/tutorial.rs", "tutorial/1-first-function.md"),
+    ("sh dist/install.sh ", "tests/capi/installed.rs", "dist/install.sh"),
+    ("ldconfig", "docs/how-to/use-from-c.md", "--prefix=/usr/local"),
+    (
+        "cc host.c $(pkg-config --cflags --libs memdl)",
+        "tests/capi/installed.rs",
+        "[\"--cflags\", \"--libs\"]",
+    ),
+    (
+        "cargo run --release --example from_memory",
+        ".github/workflows/ci.yml",
+        "--example from_memory",
+    ),
+    ("cargo run --example verify", ".github/workflows/ci.yml", "--example verify"),
+    ("cargo run --release -p corpus", "tests/run.sh", "-p corpus"),
+    (
+        "cargo rustc --release --lib --features capi --crate-type",
+        "tests/capi/capi.rs",
+        "\"cdylib,staticlib\"",
+    ),
+    ("cc -Iinclude host.c -Ltarget/release -lmemdl", "tests/capi/capi.rs", "-Wl,-rpath,"),
+    ("cc -Iinclude host.c target/release/libmemdl.a -lgcc_s", "tests/capi/capi.rs", "\"-lgcc_s\""),
+    (
+        "strip -w -K 'memdl_*' -K '__jit_debug_*'",
+        "tests/debuggers/host_builds.rs",
+        "\"memdl_*\", \"-K\", \"__jit_debug_*\"",
+    ),
+    ("sh tools/finish-archive.sh", "tests/debuggers/host_builds.rs", "tools/finish-archive.sh"),
+    (
+        "cc -g -O2 -shared -fPIC -Wl,--build-id",
+        "tests/debuggers/tutorial.rs",
+        "debug-a-stripped-fleet.md",
+    ),
+    (
+        "objcopy --only-keep-debug libgreet.so",
+        "tests/debuggers/tutorial.rs",
+        "debug-a-stripped-fleet.md",
+    ),
+    ("strip libgreet.so", "tests/debuggers/tutorial.rs", "debug-a-stripped-fleet.md"),
+    ("eu-unstrip -n", "tests/debuggers/debug.rs", "eu-unstrip"),
+    ("gdb /usr/bin/host core", "tests/debuggers/debug.rs", "add-symbol-file"),
+    ("MEMDL_PERF=map perf record", "tests/profilers/profile.rs", "Profile::PerfMap"),
+    ("MEMDL_PERF=jitdump perf record", "tests/profilers/profile.rs", "jitdump"),
+    ("perf inject --jit", "tests/profilers/profile.rs", "\"inject\", \"--jit\""),
+    (
+        "MEMDL_PERF=file perf record --call-graph dwarf",
+        "tests/profilers/unwinding.rs",
+        "--call-graph",
+    ),
+    ("eu-stack -p", "tests/profilers/unwinding.rs", "\"eu-stack\""),
+    ("valgrind --vgdb-error=1", "tests/profilers/valgrind.rs", "--vgdb-error=1"),
+    (
+        "gdb ./host -ex 'target remote | vgdb'",
+        "tests/profilers/valgrind.rs",
+        "target remote | vgdb",
+    ),
+    ("MEMDL_PERF=file ./host", "tests/capi/sanitizers.rs", "asan_symbolize"),
+    ("export TSAN_OPTIONS=", "tests/capi/sanitizers.rs", "stack_trace_format"),
+];
+
+#[test]
+fn commands_on_pages_are_run_by_tests() {
+    let mut used = BTreeSet::new();
+    let pages =
+        ["README.md", "docs/how-to", "docs/reference", "docs/sanitizers.md"].map(repository);
+    for document in documents().iter().filter(|it| pages.iter().any(|page| it.starts_with(page))) {
+        for block in blocks(&read(document), "console") {
+            for command in block.lines().filter_map(|it| it.trim_start().strip_prefix("$ ")) {
+                let known = COMMANDS.iter().find(|it| command.starts_with(it.0));
+                let Some((beginning, file, text)) = known else {
+                    panic!("{}: no test is known to run `{command}`", document.display());
+                };
+                used.insert(beginning);
+                assert!(
+                    read(file).contains(text),
+                    "{file} has no `{text}`: what runs `{command}`?"
+                );
+            }
+        }
+    }
+    let unused: Vec<_> = COMMANDS.iter().filter(|it| !used.contains(&it.0)).collect();
+    assert!(unused.is_empty(), "no page has {unused:?}");
+}

@@ -1216,3 +1216,48 @@ fn what_is_no_library_is_called_by_its_name() {
         "a wheel",
     );
 }
+
+/// A library from this text.
+fn compiled(name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("failures");
+    fs::create_dir_all(&folder).unwrap();
+    let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    fs::write(&source, text).unwrap();
+    let mut command = Command::new("gcc");
+    command.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).args(flags);
+    run(command.current_dir(&folder), "gcc");
+    fs::read(library).unwrap()
+}
+
+#[test]
+fn the_page_about_failures_quotes_the_errors() {
+    let page = fs::read_to_string(repository("docs/troubleshooting.md")).unwrap();
+    let plain = compiled("plain", "int plain;", &[]);
+    let with = |at: usize, value: u8| {
+        let mut bytes = plain.clone();
+        bytes[at] = value;
+        bytes
+    };
+    compiled("libdep", "int dep;", &["-Wl,-soname,libdep.so"]);
+    let needs = ["-Wl,--no-as-needed", "libdep.so"];
+    let large = "__thread char large[1 << 20] __attribute__((tls_model(\"initial-exec\")));
+        char *use(void) { return large; }";
+    let failures = [
+        ("a gzip file", b"\x1f\x8b\x08\0".to_vec()),
+        ("an executable", with(16, 2)),
+        ("another machine", with(18, 183)),
+        ("a symbol", compiled("logs", "void host_log(void); void f(void) { host_log(); }", &[])),
+        ("a library", compiled("needs", "int needs;", &needs)),
+        ("thread-local storage", compiled("large", large, &[])),
+    ];
+    let mut quotes = page.split("```text\n").skip(1).flat_map(|it| {
+        let (block, _) = it.split_once("```").unwrap();
+        block.lines()
+    });
+    for (what, bytes) in failures {
+        let error = refused(&Loader::new(), &bytes, what).to_string();
+        let quote = quotes.next().expect("the page has a quote for each failure");
+        assert!(error.contains(quote), "{what}: docs/troubleshooting.md: `{quote}`, not: {error}");
+    }
+    assert_eq!(quotes.next(), None);
+}
