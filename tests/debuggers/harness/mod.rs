@@ -388,6 +388,11 @@ fn set_form(command: &mut Command, form: &str) {
     };
 }
 
+/// Whether debuggers see the form that one sees which comes after the load.
+pub fn is_wrapped() -> bool {
+    env::var_os(FORM).is_some_and(|form| form == "wrapped")
+}
+
 /// Whether the debug level is `portable`.
 pub fn is_portable() -> bool {
     env::var_os(FORM).is_some_and(|form| form == "portable")

@@ -15,7 +15,7 @@ use super::libraries::{Copy, load_and_call, marks};
 use super::lldb::{self, Lldb};
 use super::scenario_file::{Command, Debugger, Expected, Scenario, Start, What, find};
 use super::versions;
-use super::{Gdb, Replies, Reply, Running, bare_host, compare, is_portable, scratch};
+use super::{Gdb, Replies, Reply, Running, bare_host, compare, is_wrapped, scratch};
 
 /// A test for each scenario, build, and version of lldb; one that fails for each file that cannot be read.
 pub fn tests(folder: &Path) -> Vec<Trial> {
@@ -117,7 +117,7 @@ impl Session {
     fn differs(&self, command: &Command) -> bool {
         let of_one = |expected: &&Expected| match expected.what {
             What::With(_) => true,
-            What::WithFull => !is_portable(),
+            What::WithWrapped => is_wrapped(),
             _ => false,
         };
         let mut of_one = command.expected.iter().filter(of_one);
@@ -155,9 +155,9 @@ impl Session {
                     continue;
                 }
                 What::With(with) if with != loader => continue,
-                What::WithFull if !of_memory || is_portable() => continue,
+                What::WithWrapped if !of_memory || !is_wrapped() => continue,
                 What::HasAgain => groups.push(vec![]),
-                What::Has | What::With(_) | What::WithFull => {}
+                What::Has | What::With(_) | What::WithWrapped => {}
             }
             groups.last_mut().unwrap().push(text);
         }

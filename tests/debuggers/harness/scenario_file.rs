@@ -74,8 +74,8 @@ pub enum What {
     HasNot,
     /// With one of the loaders only.
     With(Loader),
-    /// With memdl only, and not in the portable form.
-    WithFull,
+    /// With memdl only, in the form that a debugger sees which comes after the load.
+    WithWrapped,
 }
 
 /// What a line needs to count.
@@ -176,12 +176,13 @@ impl Scenario {
         if expected().next().is_none() && self.printed.is_empty() {
             return Err("nothing is expected".to_owned());
         }
-        let needs_loader = expected().any(|it| matches!(it.what, What::With(_) | What::WithFull));
+        let needs_loader =
+            expected().any(|it| matches!(it.what, What::With(_) | What::WithWrapped));
         if needs_loader && (!self.is_compared || self.debugger == Debugger::Lldb) {
             return Err("(memdl), (dlopen) and (full) need a comparison in gdb".to_owned());
         }
-        if expected().any(|it| it.what == What::WithFull) && !self.forms.is_empty() {
-            return Err("(full) and the directive `forms` exclude each other".to_owned());
+        if expected().any(|it| it.what == What::WithWrapped) && !self.forms.is_empty() {
+            return Err("(wrapped) and the directive `forms` exclude each other".to_owned());
         }
         if self.debugger == Debugger::Lldb && (self.start != Start::Run || !self.forms.is_empty()) {
             return Err("`start` and `forms` are for gdb".to_owned());
@@ -330,7 +331,7 @@ impl Body {
             "again" => What::HasAgain,
             "memdl" => What::With(Loader::Memdl),
             "dlopen" => What::With(Loader::Dlopen),
-            "full" => What::WithFull,
+            "wrapped" => What::WithWrapped,
             _ => What::Has,
         };
         let command = self.commands.last_mut().ok_or("a text is expected before any command")?;
@@ -342,7 +343,7 @@ impl Body {
     /// a word are texts, with parentheses or without.
     fn marker(line: &str) -> Result<(&str, Condition, &str), String> {
         const WORDS: &[&str] =
-            &["host", "gdb", "lldb", "printed", "not", "again", "memdl", "dlopen", "full"];
+            &["host", "gdb", "lldb", "printed", "not", "again", "memdl", "dlopen", "wrapped"];
         let plain = Ok(("", Condition::default(), line));
         let Some((inside, text)) = line.strip_prefix('(').and_then(|line| line.split_once(')'))
         else {
@@ -409,7 +410,7 @@ pub fn what_is_not_understood_is_an_error() {
         ("(gdb) run\n(build=o9) Breakpoint 1\n", "no such word of a build: o9"),
         ("(gdb) run\n(memdl<old) Breakpoint 1\n", "is neither (memdl) nor"),
         ("//# compare: nothing\n(gdb) run\n(memdl) Breakpoint 1\n", "need a comparison"),
-        ("//# forms: full\n(gdb) run\n(full) Breakpoint 1\n", "exclude each other"),
+        ("//# forms: full\n(gdb) run\n(wrapped) Breakpoint 1\n", "exclude each other"),
     ] {
         refused(&format!("{head}{text}"), error);
     }

@@ -4,6 +4,6 @@
 (gdb) break leaf
 (gdb) run
 (gdb) info sources -basename clib
-(full>=13) .gnu_debugdata for <in-memory@0xADDRESS>:
+(wrapped>=13) .gnu_debugdata for <in-memory@0xADDRESS>:
 clib.c
-(full>=13) <in-memory@0xADDRESS>:
+(wrapped>=13) <in-memory@0xADDRESS>:
