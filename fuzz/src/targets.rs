@@ -9,7 +9,7 @@
 use std::sync::Once;
 
 use memdl::internals::{self, Way};
-use memdl::{Debug, Frame};
+use memdl::{Debug, Error, Frame};
 
 const FORMS: [Debug; 4] = [Debug::Full, Debug::Portable, Debug::Symbols, Debug::Off];
 
@@ -31,9 +31,9 @@ fn plain(file: &[u8]) -> Vec<u8> {
 }
 
 /// An error must be one that can be shown; so must what is logged.
-fn shown<T>(result: Result<T, memdl::Error>) -> Option<T> {
+fn shown<T>(result: Result<T, Error>) -> Option<T> {
     take_log();
-    let show = |error: &memdl::Error| {
+    let show = |error: &Error| {
         check_text(&error.to_string());
         std::hint::black_box(format!("{error:?}"));
     };
@@ -71,9 +71,20 @@ fn show(frames: &[Frame]) {
     }
 }
 
-/// Parse, plan and bind.
+/// Parse, plan and bind; and a report, which agrees.
 pub fn parse(file: &[u8]) {
-    shown(internals::parse_plan_bind(&plain(file)));
+    let plain = plain(file);
+    let report = memdl::inspect(&plain);
+    check_text(&report.to_string());
+    match internals::parse_plan_bind(&plain) {
+        // No library is opened there, and there may be no memory.
+        Err(Error::Missing { .. } | Error::System { .. } | Error::OutOfMemory { .. }) => {}
+        Err(error) => {
+            assert!(report.is_refused(), "{error}\n{report}");
+            shown::<()>(Err(error));
+        }
+        Ok(()) => {}
+    }
 }
 
 /// A whole load, one of the three ways.

@@ -48,8 +48,10 @@ pub fn disagreement<T>(report: &Report, loaded: &Result<T, Error>) -> Option<Str
         Err(Error::System { .. } | Error::OutOfMemory { .. }) => None,
         Err(error) => {
             let text = error.to_string();
-            // What is in arrays of functions is known once they are relocated.
-            let is_late = text.contains("which is to be called, is in no library");
+            // What is in arrays of functions is known once they are relocated, and how much static thread-local
+            // storage `ld.so` has left once it is taken.
+            let is_late = text.contains("which is to be called, is in no library")
+                || text.contains("the initial-exec thread-local storage of all images");
             let is_known = reasons.contains(&text) || Missing::of(report).has_all(error);
             (!is_known && !is_late)
                 .then(|| format!("it is refused: {text}\nthe report has {reasons:#?}"))

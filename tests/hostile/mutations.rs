@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    bytes, can_link, debug_entries, glibc, is_sanitized, isolated_without_caches, limit, limited,
-    maps, peak_of, repository, run, zstd,
+    assert_agrees, bytes, can_link, debug_entries, glibc, is_sanitized, isolated_without_caches,
+    limit, limited, maps, peak_of, repository, run, zstd,
 };
 use crate::mutate;
 use goblin::elf::dynamic::DT_FLAGS_1;
 use memdl::internals::{self, Way};
-use memdl::{Debug, Error};
+use memdl::{Debug, Error, Report};
 
 const FORMS: [Debug; 3] = [Debug::Full, Debug::Portable, Debug::Symbols];
 /// How many cases there are between two looks at the process.
@@ -175,13 +175,32 @@ fn checked(error: &Error) {
     assert!(text.len() < 100_000, "an error of {} bytes", text.len());
 }
 
+/// Asserts that a report on an image can be shown, and agrees with what a load came to.
+fn check_report<T>(report: &Report, loaded: &Result<T, Error>) {
+    let text = report.to_string();
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    report.refusals().iter().for_each(checked);
+    match loaded {
+        // The report is one without that file.
+        Err(Error::DebugInfo { .. }) => {}
+        // The load may open nothing here.
+        Err(Error::Missing { libraries, .. }) if !libraries.is_empty() => {}
+        _ => assert_agrees(report, loaded, "a changed image"),
+    }
+}
+
 /// Loads an image each way. How often that went well.
 fn load(image: &[u8], second: Option<&[u8]>, number: u32) -> u32 {
     let mut loaded = 0;
+    let report = memdl::inspect(image);
     for (way, index) in Way::ALL.into_iter().zip(0..) {
         // Each form for each way, in turn.
         let form = FORMS[(number + index) as usize % FORMS.len()];
-        match internals::load_without_running(image, way, form, second) {
+        let found = internals::load_without_running(image, way, form, second);
+        if way == Way::Copy {
+            check_report(&report, &found);
+        }
+        match found {
             Ok(idle) => {
                 loaded += 1;
                 idle.look_at_symbols();

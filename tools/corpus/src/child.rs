@@ -12,6 +12,7 @@ use goblin::elf::sym::STT_TLS;
 use memdl::{Debug, Library, Loader, SymbolKind};
 
 use crate::Result;
+use crate::agree::disagreement;
 use crate::library_file::{Export, Facts};
 use crate::loaded::{Loaded, System};
 use crate::places::Places;
@@ -62,8 +63,13 @@ pub fn child(args: &[OsString]) -> Result<()> {
     } else {
         let name = path.to_str().ok_or("the path is not UTF-8")?;
         let loader = Loader::new().name(name).system_libraries(true).debug(Debug::Off);
+        let report = loader.inspect(&bytes);
         // SAFETY: the constructors are what this process is for.
-        let library = match unsafe { loader.load(&bytes) } {
+        let loaded = unsafe { loader.load(&bytes) };
+        if let Some(difference) = disagreement(&report, &loaded) {
+            fs::write(out.with_extension("report"), difference)?;
+        }
+        let library = match loaded {
             Ok(library) => library,
             Err(error) => return Ok(write!(progress, "refused\n{error}")?),
         };

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub reasons: BTreeMap<Reason, usize>,
     pub symbol_differences: Vec<String>,
     pub word_differences: Vec<String>,
+    /// How the report before the load disagrees with it.
+    pub report: Option<String>,
     /// How closing and leaving differ: `dlopen`'s side, memdl's.
     pub exit: Option<(String, String)>,
     pub time: Duration,
@@ -61,6 +63,7 @@ fn compare_with(path: &Path, folder: &Path, options: &Options) -> Result<Outcome
         reasons: BTreeMap::new(),
         symbol_differences: Vec::new(),
         word_differences: Vec::new(),
+        report: memdl.report.clone(),
         exit: None,
         time: started.elapsed(),
     };

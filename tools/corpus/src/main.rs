@@ -27,7 +27,8 @@
 //!   the child of memdl whether `Library::symbols` agrees with the file's dynamic symbol table;
 //! * every word that a dynamic relocation writes (`DT_RELA`, `DT_JMPREL`, `DT_RELR`; decoded here,
 //!   from the file, not by memdl);
-//! * whether closing it and leaving the process end alike.
+//! * whether closing it and leaving the process end alike;
+//! * whether what `Loader::inspect` says before the load agrees with it.
 //!
 //! Addresses are told as a library and an offset into it, so that bases do not matter. A word that
 //! is not the same is accepted for one of these reasons only, which the table counts:
@@ -54,6 +55,9 @@
 //! This file owns the command line and the worker threads. `library_file` reads what is to be compared,
 //! `child` and what it uses look at a loaded library, `compare` decides.
 
+#[allow(dead_code)] // part of it is for tests
+#[path = "../../../tests/common/agree.rs"]
+mod agree;
 mod child;
 mod compare;
 mod libraries;

@@ -45,6 +45,7 @@ impl Report {
             ("only memdl".into(), count(|o| o.system.is_err() && o.memdl.is_ok())),
             ("neither".into(), count(|o| o.system.is_err() && o.memdl.is_err())),
             ("end differs (close, exit)".into(), count(|o| o.exit.is_some())),
+            ("reports that disagree".into(), count(|o| o.report.is_some())),
             ("symbols compared".into(), sum(|o| o.symbols)),
             ("symbols different".into(), symbol_differences),
             ("relocated words compared".into(), sum(|o| o.words)),
@@ -61,6 +62,7 @@ impl Report {
         text += &lists(outcomes, wheels);
         let is_clean = only_system == 0
             && symbol_differences == 0
+            && outcomes.iter().all(|o| o.report.is_none())
             && word_differences == 0
             && wheels.failures.is_empty();
         Report { text, json: format!("{:#}\n", json(&rows, outcomes)), is_clean }
@@ -105,6 +107,7 @@ fn lists(outcomes: &[Outcome], wheels: &Wheels) -> String {
     };
     list("Symbols that differ:", differing(|o| &o.symbol_differences));
     list("Words that differ:", differing(|o| &o.word_differences));
+    list("Reports that disagree with the load:", of(|o| o.report.clone()));
     list("In the process before:", of(|o| o.resident.then(|| "resident".into())));
     text
 }
@@ -141,6 +144,7 @@ fn json(rows: &[(String, usize)], outcomes: &[Outcome]) -> Value {
             "reasons": reasons,
             "symbol_differences": outcome.symbol_differences,
             "word_differences": outcome.word_differences,
+            "report": outcome.report,
             "end": outcome.exit,
             "milliseconds": outcome.time.as_millis() as u64,
         })

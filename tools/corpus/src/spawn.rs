@@ -23,6 +23,8 @@ pub struct Ended {
     pub status: Option<ExitStatus>,
     pub stderr: String,
     pub dump: Option<Dump>,
+    /// How the report of `Loader::inspect` disagrees with the load.
+    pub report: Option<String>,
 }
 
 impl Ended {
@@ -51,7 +53,9 @@ pub fn spawn(how: &str, path: &Path, folder: &Path, options: &Options) -> Result
     let (out, stderr) = (folder.join("found"), folder.join("stderr"));
     let progress = out.with_extension("progress");
     let _ = fs::remove_file(&out);
+    let report = out.with_extension("report");
     let _ = fs::remove_file(&progress);
+    let _ = fs::remove_file(&report);
     let mut child = Command::new(env::current_exe()?)
         .arg("--child")
         .args([how.as_ref(), path.as_os_str(), out.as_os_str()])
@@ -108,5 +112,6 @@ pub fn spawn(how: &str, path: &Path, folder: &Path, options: &Options) -> Result
         status: in_time.then_some(status),
         stderr: tail.trim().replace('\n', " | "),
         dump: if reached("dumped") { Dump::read(&out) } else { None },
+        report: fs::read_to_string(&report).ok(),
     })
 }
