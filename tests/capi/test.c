@@ -814,6 +814,9 @@ static void test_images(const struct file *plain) {
     CHECK(memdl_get_statistics(&before, sizeof before) == 0 && before.images == others);
     memdl_library *library = memdl_open(plain->bytes, plain->len, options);
     CHECK(library != NULL && memdl_get_debug(library) == MEMDL_DEBUG_SYMBOLS);
+    int (*value)(void) = (int (*)(void))memdl_sym_function(library, "plain_value");
+    CHECK(value != NULL && memdl_sym_function(library, "nothing") == NULL);
+    CHECK_ERROR("no symbol `nothing`");
     listed.count = 0;
     CHECK(memdl_images(see_image, &listed) == 0 && listed.count == others + 1);
     uintptr_t start, end;
