@@ -90,5 +90,5 @@ fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn an_instance_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", 12_634);
+    takes_no_more_than("instantiate", 13_015);
 }
