@@ -478,7 +478,9 @@ typedef struct memdl_needed_version {
     int is_weak;
 } memdl_needed_version;
 
+/* The versions that needed libraries must define; null behind the last one. */
 const memdl_needed_version *memdl_report_needed_version(const memdl_report *report, size_t index);
+
 /* The versions that the library defines. */
 const char *memdl_report_defined_version(const memdl_report *report, size_t index);
 
@@ -525,6 +527,7 @@ typedef struct memdl_import {
     const char *detail;
 } memdl_import;
 
+/* The symbols that the image imports; null behind the last one. */
 const memdl_import *memdl_report_import(const memdl_report *report, size_t index);
 
 /* A symbol that others can bind to. */
@@ -541,6 +544,7 @@ typedef struct memdl_export {
     uint64_t size;
 } memdl_export;
 
+/* The symbols that the image exports; null behind the last one. */
 const memdl_export *memdl_report_export(const memdl_report *report, size_t index);
 
 /* A function symbol (STT_FUNC), defined or not. */
@@ -563,6 +567,7 @@ typedef struct memdl_note {
     size_t description_len;
 } memdl_note;
 
+/* The notes of the image; null behind the last one. */
 const memdl_note *memdl_report_note(const memdl_report *report, size_t index);
 
 /* ---- What is loaded ---------------------------------------------------------------------- */
