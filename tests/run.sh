@@ -14,7 +14,7 @@ cargo test -p corpus --features memdl/capi "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that
 # depends on neither.
 cargo test --features $features --no-fail-fast --test debuggers "$@" -- \
-    gcc_o2_dwarf4 clang_o2_dwarf5 rustc_o0 harness:: debug:: ide:: tutorial:: split types
+    gcc_o2_dwarf4 clang_o2_dwarf5 rustc_o0 harness:: debug:: ide:: split types
 # The same libraries, loaded in other ways (`AnyWay` in tests/common/mod.rs).
 for way in buffer instance; do
     MEMDL_TEST_WAY=$way cargo test --features $features --test loader "$@" -- \
