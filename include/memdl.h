@@ -65,9 +65,8 @@ typedef struct memdl_report memdl_report;
 
 /* ---- Version ----------------------------------------------------------------------------- */
 
-/* The version of this header. Within 0.x a new minor version may change the interface, a new patch version adds to
- * it only. libmemdl.so.0 stays compatible with all of 0.x that it can still be linked with: functions of an earlier
- * minor version keep their symbol versions. */
+/* The version of this header. Within 0.x a new minor version may change the interface; a new patch version only adds
+ * to it. */
 #define MEMDL_VERSION_MAJOR 0
 #define MEMDL_VERSION_MINOR 1
 #define MEMDL_VERSION_PATCH 0

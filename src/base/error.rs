@@ -257,6 +257,24 @@ pub enum Place {
     Address(Vaddr),
 }
 
+/// The image's name in an error, by a reference of the kind that the error is given by.
+macro_rules! image_of {
+    ($error:expr) => {{
+        let (Error::Malformed { image, .. }
+        | Error::Unsupported { image, .. }
+        | Error::Processor { image, .. }
+        | Error::Missing { image, .. }
+        | Error::Refused { image, .. }
+        | Error::RefusedImports { image, .. }
+        | Error::SymbolNotFound { image, .. }
+        | Error::System { image, .. }
+        | Error::OutOfMemory { image, .. }
+        | Error::DebugInfo { image, .. }
+        | Error::Limit { image, .. }) = $error;
+        image
+    }};
+}
+
 impl Error {
     pub(crate) fn malformed(what: impl Into<Cow<'static, str>>, at: Place) -> Error {
         Error::Malformed { image: String::new(), what: what.into(), at }
@@ -322,33 +340,12 @@ impl Error {
     /// ```
     #[must_use]
     pub fn image(&self) -> &str {
-        let (Error::Malformed { image, .. }
-        | Error::Unsupported { image, .. }
-        | Error::Processor { image, .. }
-        | Error::Missing { image, .. }
-        | Error::Refused { image, .. }
-        | Error::RefusedImports { image, .. }
-        | Error::SymbolNotFound { image, .. }
-        | Error::System { image, .. }
-        | Error::OutOfMemory { image, .. }
-        | Error::DebugInfo { image, .. }
-        | Error::Limit { image, .. }) = self;
-        image
+        image_of!(self)
     }
 
     /// Sets the image's name, if it is not set yet.
     pub(crate) fn in_image(mut self, name: &str) -> Error {
-        let (Error::Malformed { image, .. }
-        | Error::Unsupported { image, .. }
-        | Error::Processor { image, .. }
-        | Error::Missing { image, .. }
-        | Error::Refused { image, .. }
-        | Error::RefusedImports { image, .. }
-        | Error::SymbolNotFound { image, .. }
-        | Error::System { image, .. }
-        | Error::OutOfMemory { image, .. }
-        | Error::DebugInfo { image, .. }
-        | Error::Limit { image, .. }) = &mut self;
+        let image = image_of!(&mut self);
         if image.is_empty() && image.try_reserve(name.len()).is_ok() {
             image.push_str(name);
         }

@@ -5,8 +5,8 @@
 //! and in none that follows. Here the last entry of an image stays, with its addresses, until the same image
 //! is registered again. The new entry comes first: so gdb always finds a place.
 //!
-//! What gdb shows of the image meanwhile is what it left. There is no access to its memory, and a debugger's
-//! access needs none. The oldest image goes when there are too many, and all go when no debugger listens.
+//! What gdb shows of the image meanwhile is what it left; zeros, where kept memory is wiped. There is no access to its
+//! memory, and a debugger's access needs none. The oldest image goes when there are too many, and all go when no debugger listens.
 //!
 //! Source: `code_breakpoint::location_to_sals` in gdb's `breakpoint.c`: "One solution, implemented here, is
 //! disable the breakpoint on error".
@@ -24,7 +24,7 @@ use crate::base::fallible::TryGrow;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::elf::decoded::Decoded;
 use crate::elf::read::ReadAt;
-use crate::memory::quarantine::quarantine;
+use crate::memory::quarantine::{close, quarantine};
 use crate::memory::reservation::Reservation;
 
 /// As many images stay.
@@ -77,12 +77,6 @@ static RETIRED: Lock<Vec<Retired>> = Lock::new(Rank::Retired, Vec::new());
 /// How many there are, for those who must not wait.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether an image that is unloaded now is to stay here: gdb may have breakpoints in it. lldb keeps its
-/// breakpoints by itself.
-pub(crate) fn is_wanted() -> bool {
-    debugger_listens() && !is_traced_by_lldb()
-}
-
 /// Keeps an image that is unloaded: its entry, and the memory that it was in.
 pub(super) fn keep(identity: Identity, published: Published, memory: Reservation) {
     let mut retired = Retired { identity, published, memory, keeps_contents: false };
@@ -98,7 +92,7 @@ pub(super) fn keep(identity: Identity, published: Published, memory: Reservation
     }
     let kept = all.iter().filter(|other| other.keeps_contents).map(|other| other.memory.len());
     let room = kept.fold(MAX_CONTENTS, usize::saturating_sub);
-    retired.keeps_contents = retired.memory.len() <= room && retired.memory.close();
+    retired.keeps_contents = retired.memory.len() <= room && close(&retired.memory);
     if !retired.keeps_contents {
         retired.memory.blank();
     }
@@ -130,9 +124,9 @@ fn release(all: Guard<'_, Vec<Retired>>, gone: Vec<Retired>) {
     gone.into_iter().for_each(Retired::release);
 }
 
-/// Whether the process is traced by lldb or its server. Where that cannot be found out (the debugger is in
-/// another PID namespace), it is not.
-fn is_traced_by_lldb() -> bool {
+/// Whether the process is traced by lldb or its server: lldb keeps its breakpoints by itself, so no image has to
+/// stay here. Where that cannot be found out (the debugger is in another PID namespace), it is not.
+pub(crate) fn is_traced_by_lldb() -> bool {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     // A program that is started by `ld.so` has that name in its `comm`.

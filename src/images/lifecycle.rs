@@ -26,7 +26,7 @@ use crate::host::process;
 use crate::images::events::Subject;
 use crate::images::group::{LoadGroup, LoadedImage};
 use crate::images::libc_registrations::take_handles_of;
-use crate::images::registry;
+use crate::images::registry::{self, Entry};
 use crate::images::thread_exit;
 use crate::memory::quarantine::quarantine;
 use crate::memory::stage::Keeper;
@@ -138,16 +138,19 @@ impl Drop for LoadedImage {
 impl LoadedImage {
     /// What takes the memory. It keeps the entry, too, if this is the last image with this identity.
     fn keeper(&self) -> Keeper {
-        if self.debug.debug() == Debug::Off || !retired::is_wanted() {
+        if self.debug.debug() == Debug::Off || retired::is_traced_by_lldb() {
             return Box::new(quarantine);
         }
         let identity = self.identity();
-        let others = registry::all_images().unwrap_or_default();
-        let is_same =
-            |other: &LoadedImage| other.debug.debug() != Debug::Off && other.identity() == identity;
-        match others.iter().any(|other| is_same(other.image())) {
-            true => Box::new(quarantine),
-            false => self.debug.retire(identity),
+        let mut is_last = true;
+        let visited = registry::visit(|Entry { image, .. }| {
+            let is_same = image.debug.debug() != Debug::Off && image.identity() == identity;
+            is_last &= !is_same;
+            Ok(())
+        });
+        match visited.is_ok() && is_last {
+            true => self.debug.retire(identity),
+            false => Box::new(quarantine),
         }
     }
 

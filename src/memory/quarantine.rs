@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use crate::base::sync::{Lock, Rank};
 use crate::memory::reservation::Reservation;
+use crate::memory::wipe;
 
 static QUARANTINE: Lock<VecDeque<Reservation>> = Lock::new(Rank::Quarantine, VecDeque::new());
 
@@ -27,6 +28,12 @@ pub(crate) fn quarantine(memory: Reservation) {
     // Not while the lock is held.
     drop(all);
     drop(oldest);
+}
+
+/// Takes all access to the memory away, and keeps its contents. False, and nothing is kept, if the system refused, or
+/// if memory that is kept is to be wiped.
+pub(crate) fn close(memory: &Reservation) -> bool {
+    !wipe::is_on() && memory.close()
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ impl Reservation {
     }
 
     /// Takes all access away. The contents stay. False if the system refused.
-    pub(crate) fn close(&self) -> bool {
+    pub(super) fn close(&self) -> bool {
         self.protect(0..self.len, libc::PROT_NONE)
     }
 

@@ -22,6 +22,7 @@ tests! { pub fn tests:
     with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library
     a_breakpoint_is_hit_in_each_of_a_hundred_instances
     a_breakpoint_in_each_of_forty_images_costs_what_it_costs_with_dlopen
+    an_unloaded_library_has_no_contents_where_memory_is_wiped
     gdb_attaches_to_a_running_process_and_leaves_it_running
     a_core_file_shows_names_lines_and_variables
     a_core_of_an_image_that_is_shown_to_nobody_is_read_with_its_file
@@ -193,6 +194,18 @@ fn with_the_cure_gdb_leaves_alone_what_takes_the_place_of_a_library() {
     bytes_under_breakpoints(&session);
     session.to("continue").has(&["unloaded a", "host_pauses ()"]);
     session.to("continue").has(&["0 bytes differ\n", "host_pauses ()"]);
+}
+
+/// What gdb sees of a library until it is loaded again is what it left, unless memory that is kept is wiped.
+fn an_unloaded_library_has_no_contents_where_memory_is_wiped() {
+    let load = format!("load a {}", clib().display());
+    for (wipe, value) in [("off", "= 52\n"), ("on", "= 0\n")] {
+        let host = Gdb::of_host(&steps(&[&load, "call a entry 5", "unload a", "pause"]));
+        let print = "with language c -- print lib_global";
+        let commands = ["break host_pauses", "run", print, "continue"];
+        let session = host.env("MEMDL_WIPE", wipe).run(&commands);
+        session.to(print).has(&[value]);
+    }
 }
 
 /// gdb looks at all instances for each event: so of those beyond `Limits::instances_in_full` it sees
