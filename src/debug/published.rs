@@ -16,6 +16,7 @@ use super::in_full::InFull;
 use super::policy::{Debug, policy};
 use super::storage::{Symfile, SymfileTemplate};
 use super::symfile::error::SymfileError;
+use super::symfile::ifuncs::Ifuncs;
 use super::symfile::instance::Instance;
 use super::symfile::parts::{Origin, Parts};
 use super::symfile::portable::{NotPortable, PortableSymfile};
@@ -80,6 +81,23 @@ impl Published {
         let made =
             published.unread(wanted, None).map(|symfile| NextForm::from(symfile, wanted, instance));
         published.changed_to(wanted, made)
+    }
+
+    /// Shows the functions that IFUNC resolvers chose after the registration. A debugger hears of it only if
+    /// something changes.
+    pub(super) fn amend(&mut self, ifuncs: &Ifuncs) {
+        let Some(code) = self.symfile().and_then(|symfile| symfile.to_amend(ifuncs)) else {
+            return;
+        };
+        match self {
+            Published::Nothing(None) => {}
+            Published::Nothing(Some(symfile)) => symfile.amend(ifuncs, &code),
+            Published::Wrapped(entry) => entry.change(|symfile| symfile.amend(ifuncs, &code)),
+            Published::Portable { portable, wrapped, .. } => {
+                wrapped.amend(ifuncs, &code);
+                portable.change(|symfile| symfile.amend(ifuncs, &code));
+            }
+        }
     }
 
     /// The symfile, published or not.

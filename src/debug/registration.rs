@@ -19,11 +19,12 @@ use super::storage::{Symfile, SymfileTemplate};
 use super::stripped;
 use super::symfile::compression::NotInflated;
 use super::symfile::error::SymfileError;
+use super::symfile::ifuncs::Ifuncs;
 use super::symfile::instance::Instance;
 use super::symfile::source::Source;
 use super::symfile::template::{Dwarf, Instances};
 use crate::base::error::Error;
-use crate::base::fallible::try_copy;
+use crate::base::fallible::{TryGrow, try_copy};
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::memory::stage::Keeper;
@@ -139,6 +140,14 @@ struct State {
     /// Whether the image's debug sections, if it has any, were kept.
     has_debug_sections: bool,
     in_full: Option<InFull>,
+    /// The functions that IFUNC resolvers chose after the registration, for forms that are made later.
+    chosen: Vec<Ifuncs>,
+}
+
+impl State {
+    fn new(published: Published, has_debug_sections: bool, in_full: Option<InFull>) -> State {
+        State { published, has_debug_sections, in_full, chosen: Vec::new() }
+    }
 }
 
 /// Debug sections of an image, not compressed.
@@ -165,9 +174,7 @@ pub(crate) enum DebugFault {
 impl DebugRegistration {
     /// Of an instance that debuggers do not see.
     pub(crate) fn none(image: Arc<str>, instance: Instance) -> DebugRegistration {
-        let state =
-            State { published: Published::Nothing(None), has_debug_sections: false, in_full: None };
-        let state = Lock::new(Rank::Debug, state);
+        let state = Lock::new(Rank::Debug, State::new(Published::Nothing(None), false, None));
         DebugRegistration { image, instance, most: Maximum::default(), state }
     }
 
@@ -191,7 +198,7 @@ impl DebugRegistration {
             stripped::warn_once();
         }
         let in_full = published.in_full(&image);
-        let state = Lock::new(Rank::Debug, State { published, has_debug_sections: true, in_full });
+        let state = Lock::new(Rank::Debug, State::new(published, true, in_full));
         DebugRegistration { image, instance, most, state }
     }
 
@@ -289,8 +296,22 @@ impl DebugRegistration {
         let before = std::mem::replace(&mut state.published, Published::Nothing(None));
         let (published, fault) = before.changed_to(wanted, made);
         state.published = published;
+        state.chosen.iter().for_each(|ifuncs| state.published.amend(ifuncs));
         state.in_full = state.published.in_full(&self.image);
         fault
+    }
+
+    /// Shows debuggers which function an IFUNC resolver of the image has chosen after the registration, so that a
+    /// breakpoint by its name goes to that function. Both are run-time addresses. In a GOT, where gdb finds what is
+    /// bound late in a library on disk, it cannot look: a symfile has none.
+    pub(crate) fn note_ifunc(&self, resolver: usize, function: usize) {
+        let mut state = self.lock();
+        if !state.chosen.iter().any(|ifuncs| ifuncs.has(resolver)) {
+            let ifuncs = Ifuncs::in_place(resolver, function);
+            state.published.amend(&ifuncs);
+            // Without memory, only what is registered shows it.
+            let _ = state.chosen.try_push(ifuncs);
+        }
     }
 
     /// The debug sections of these names; `None` if they were not kept.

@@ -509,7 +509,9 @@ impl LoadedImage {
             return address;
         }
         // SAFETY: in executable memory of an image that is relocated.
-        unsafe { arch::call_ifunc_resolver(address) }
+        let function = unsafe { arch::call_ifunc_resolver(address) };
+        self.debug.note_ifunc(address, function);
+        function
     }
 
     /// The exported symbol that contains `address`, as glibc's `dladdr` chooses it: the last one that starts

@@ -5,8 +5,9 @@
 //! registered after they have run, and has no GOT. So in the symfile such a symbol is an `STT_FUNC` at the function
 //! that was chosen. Its size is 0, so that debuggers prefer the function's own name, as they do in a file.
 //!
-//! An IFUNC whose resolver has not run, or that chose a function of another object, stays as it is. Nothing here
-//! calls a resolver.
+//! An IFUNC whose resolver has not run, or that chose a function of another object, stays as it is. If the
+//! resolver runs later, as for a call that is bound lazily, the file in place is amended. Nothing here calls a
+//! resolver.
 //!
 //! Source: gdb's `elfread.c` (`elf_gnu_ifunc_resolve_name`) and `minsyms.c`
 //! (`lookup_minimal_symbol_by_pc_section`).
@@ -37,27 +38,44 @@ impl Ifuncs {
         Ifuncs(chosen)
     }
 
+    /// The resolver and the function that it chose, at their run-time addresses: for files in place.
+    pub(crate) fn in_place(resolver: usize, function: usize) -> Ifuncs {
+        Ifuncs(vec![(Vaddr(resolver as u64), Vaddr(function as u64))])
+    }
+
+    /// Whether it is known what the resolver at this address has chosen.
+    pub(crate) fn has(&self, resolver: usize) -> bool {
+        self.chosen(Vaddr(resolver as u64)).is_some()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes the symbols of IFUNCs those of the chosen functions. The entries have the addresses that the image
-    /// states.
+    /// Makes the symbols of IFUNCs those of the chosen functions. The entries, the sections and the addresses here
+    /// are all where the image states them, or all where it runs.
     pub(super) fn amend(&self, entries: &mut [u8], code: &CodeSections) {
         for place in entries.chunks_exact_mut(SYMBOL_SIZE) {
-            let symbol: Sym = get(place);
-            let section = u32::from(symbol.st_shndx);
-            let is_ifunc = st_type(symbol.st_info) == STT_GNU_IFUNC
-                && section != SHN_UNDEF
-                && section < SHN_LORESERVE;
-            let chosen = is_ifunc.then(|| self.chosen(Vaddr(symbol.st_value))).flatten();
-            let section = chosen.and_then(|function| code.section_at(function));
-            if let (Some(function), Some(st_shndx)) = (chosen, section) {
-                let st_info = st_bind(symbol.st_info) << 4 | STT_FUNC;
-                let st_value = function.0;
-                put(place, Sym { st_value, st_size: 0, st_info, st_shndx, ..symbol });
+            if let Some(amended) = self.amended(&get(place), code) {
+                put(place, amended);
             }
         }
+    }
+
+    /// Whether [`Ifuncs::amend`] would change one of these entries.
+    pub(super) fn concern(&self, entries: &[u8], code: &CodeSections) -> bool {
+        entries.chunks_exact(SYMBOL_SIZE).any(|place| self.amended(&get(place), code).is_some())
+    }
+
+    fn amended(&self, symbol: &Sym, code: &CodeSections) -> Option<Sym> {
+        let section = u32::from(symbol.st_shndx);
+        let is_ifunc = st_type(symbol.st_info) == STT_GNU_IFUNC
+            && section != SHN_UNDEF
+            && section < SHN_LORESERVE;
+        let function = is_ifunc.then(|| self.chosen(Vaddr(symbol.st_value))).flatten()?;
+        let st_shndx = code.section_at(function)?;
+        let st_info = st_bind(symbol.st_info) << 4 | STT_FUNC;
+        Some(Sym { st_value: function.0, st_size: 0, st_info, st_shndx, ..*symbol })
     }
 
     fn chosen(&self, resolver: Vaddr) -> Option<Vaddr> {
@@ -67,7 +85,7 @@ impl Ifuncs {
 }
 
 /// The sections of code, by address.
-pub(super) struct CodeSections(Vec<(Range<u64>, u16)>);
+pub(crate) struct CodeSections(Vec<(Range<u64>, u16)>);
 
 impl CodeSections {
     /// From all sections in the order of their indexes, at the addresses that the image states.
@@ -134,7 +152,9 @@ mod tests {
         for (place, symbol) in entries.chunks_exact_mut(SYMBOL_SIZE).zip(before) {
             put(place, symbol);
         }
+        assert!(ifuncs.concern(&entries, &code));
         ifuncs.amend(&mut entries, &code);
+        assert!(!ifuncs.concern(&entries, &code));
         let mut expected = before;
         expected[0] = Sym { st_size: 0, ..symbol(0x20ff, 1, STT_FUNC) };
         let after: Vec<Sym> = entries.chunks_exact(SYMBOL_SIZE).map(get).collect();

@@ -209,8 +209,7 @@ impl<S: Storage> Symfile<S> {
             }
         }
         if !ifuncs.is_empty() {
-            let sections = self.bytes().get(layout.sections.clone()).unwrap_or_default();
-            let code = CodeSections::new(sections.chunks_exact(SECTION_SIZE).map(get))?;
+            let code = self.code_sections()?;
             ifuncs.amend(self.get_mut(layout.symbols.clone()), &code);
         }
         for place in self.get_mut(layout.sections.clone()).chunks_exact_mut(SECTION_SIZE) {
@@ -221,6 +220,22 @@ impl<S: Storage> Symfile<S> {
         }
         move_symbols(self.get_mut(layout.symbols.clone()), load_bias);
         Ok(())
+    }
+
+    fn code_sections(&self) -> Result<CodeSections, Error> {
+        let sections = self.bytes().get(self.layout.sections.clone()).unwrap_or_default();
+        CodeSections::new(sections.chunks_exact(SECTION_SIZE).map(get))
+    }
+
+    /// Whether [`Symfile::amend`] would change anything, with the sections of code for it.
+    pub(crate) fn to_amend(&self, ifuncs: &Ifuncs) -> Option<CodeSections> {
+        let symbols = self.bytes().get(self.layout.symbols.clone())?;
+        self.code_sections().ok().filter(|code| ifuncs.concern(symbols, code))
+    }
+
+    /// Makes the symbols of IFUNCs, whose run-time addresses these are, those of the functions that were chosen.
+    pub(crate) fn amend(&mut self, ifuncs: &Ifuncs, code: &CodeSections) {
+        ifuncs.amend(self.get_mut(self.layout.symbols.clone()), code);
     }
 
     /// The length with all debug sections.

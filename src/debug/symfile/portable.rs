@@ -14,12 +14,14 @@
 use goblin::elf::header::ET_DYN;
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD};
 use goblin::elf::section_header::{SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_SYMTAB};
+use goblin::elf64::header::Header;
 use goblin::elf64::program_header::ProgramHeader;
 use goblin::elf64::section_header::SectionHeader;
 
 use super::elf_writer::{Contents, Elf, NOTHING};
 use super::error::SymfileError;
-use super::headers::Names;
+use super::headers::{HEADER_SIZE, Names, SECTION_SIZE, file_range, get};
+use super::ifuncs::{CodeSections, Ifuncs};
 use super::parts::{DebugSection, Parts};
 use super::source::SourceSegment;
 use crate::base::addr::LoadBias;
@@ -35,6 +37,21 @@ impl PortableSymfile {
     /// The file's bytes, which do not move when the value moves.
     pub(crate) fn contents(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Makes the symbols of IFUNCs, whose run-time addresses these are, those of the functions that were chosen.
+    /// `code` is the image's, as [`Symfile::to_amend`](super::instance::Symfile::to_amend) returns it: this file has
+    /// the same sections.
+    pub(crate) fn amend(&mut self, ifuncs: &Ifuncs, code: &CodeSections) {
+        let Some(header) = self.0.get(..HEADER_SIZE).map(get::<Header>) else { return };
+        let len = u64::from(header.e_shnum).saturating_mul(SECTION_SIZE as u64);
+        let sections = file_range(&self.0, header.e_shoff, len).unwrap_or_default();
+        let mut sections = sections.chunks_exact(SECTION_SIZE).map(get::<SectionHeader>);
+        let Some(table) = sections.find(|section| section.sh_type == SHT_SYMTAB) else { return };
+        let (start, len) = (table.sh_offset as usize, table.sh_size as usize);
+        if let Some(entries) = self.0.get_mut(start..start.saturating_add(len)) {
+            ifuncs.amend(entries, code);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Debug, Library, Pool, Pooled, Template};
+use memdl::{Binding, Debug, Library, Pool, Pooled, Template};
 
 use super::uncured;
 use crate::common::{AnyWay, MapsLine, Opened, maps};
@@ -142,9 +142,12 @@ impl Host {
     fn step(&mut self, step: &str) {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
-            ["load", name, path] => self.load(name, path, Debug::default()),
+            ["load", name, path] => self.load(name, path, Debug::default(), Binding::Now),
+            ["load", name, path, "lazily"] => {
+                self.load(name, path, Debug::default(), Binding::Lazy);
+            }
             ["load", name, path, "with", info] => self.load_with(name, path, info),
-            ["load", name, path, how] => self.load(name, path, choice(how)),
+            ["load", name, path, how] => self.load(name, path, choice(how), Binding::Now),
             ["prepare", name, path] => {
                 let template = template(&memdl::Loader::new().name(*name), path);
                 self.templates.insert((*name).to_owned(), template);
@@ -175,12 +178,14 @@ impl Host {
         }
     }
 
-    fn load(&mut self, name: &str, path: &str, debug: Debug) {
+    fn load(&mut self, name: &str, path: &str, debug: Debug, binding: Binding) {
         let library = if env::var(LOADER).is_ok_and(|loader| loader == Loader::Dlopen.name()) {
-            Loaded::File(Opened::new(Path::new(path), libc::RTLD_NOW | libc::RTLD_LOCAL))
+            let when = if binding == Binding::Lazy { libc::RTLD_LAZY } else { libc::RTLD_NOW };
+            Loaded::File(Opened::new(Path::new(path), when | libc::RTLD_LOCAL))
         } else {
             let bytes = fs::read(path).unwrap();
             let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
+            let loader = loader.binding(binding);
             // SAFETY: these are the test's own libraries.
             Loaded::Memory(unsafe { loader.load_any_way(&bytes) }.unwrap())
         };
