@@ -54,12 +54,12 @@ pub(super) fn lead(now: usize) -> Reference {
 /// `result` can be written to.
 unsafe extern "C" fn find_own_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
     let found = table::read(|Table { entries, .. }| {
-        let after = entries.partition_point(|entry| entry.addresses.start <= address.addr());
+        let after = entries.partition_point(|entry| entry.start <= address.addr());
         let entry = entries.get(after.checked_sub(1)?)?;
-        entry.addresses.contains(&address.addr()).then_some(FoundObject {
+        (entry.start..entry.end).contains(&address.addr()).then_some(FoundObject {
             dlfo_flags: 0,
-            dlfo_map_start: entry.addresses.start as *mut c_void,
-            dlfo_map_end: entry.addresses.end as *mut c_void,
+            dlfo_map_start: entry.start as *mut c_void,
+            dlfo_map_end: entry.end as *mut c_void,
             dlfo_link_map: entry.link_map,
             dlfo_eh_frame: entry.eh_frame_hdr as *mut c_void,
             reserved: [0; 7],

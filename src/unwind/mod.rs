@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 mod caches;
+mod directory;
 mod finder;
 mod ring;
 pub(crate) mod serve;
@@ -59,7 +60,8 @@ impl Registration {
         let addresses = mapping.address_range();
         let hdr = decoded.eh_frame_hdr.as_ref();
         table::enter(&table::Entry {
-            addresses: addresses.clone(),
+            start: addresses.start,
+            end: addresses.end,
             eh_frame_hdr: hdr.map_or(0, |hdr| mapping.load_bias().apply(hdr.start)),
             link_map,
             name: link_map.l_name,

@@ -6,8 +6,8 @@
 
 use std::cell::Cell;
 use std::ffi::c_char;
-use std::ops::Range;
 
+use super::directory::DIRECTORY;
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 use crate::base::left_right::LeftRight;
@@ -26,10 +26,12 @@ impl Table {
     const EMPTY: Table = Table { entries: Vec::new(), changes: 0 };
 }
 
-/// The data that unwinders get for an image.
+/// The data that unwinders get for an image. Its layout is known outside of the process, see [`super::directory`].
+#[repr(C)]
 #[derive(Clone)]
 pub(super) struct Entry {
-    pub addresses: Range<usize>,
+    pub start: usize,
+    pub end: usize,
     /// `PT_GNU_EH_FRAME`, or 0.
     pub eh_frame_hdr: usize,
     pub link_map: *const LinkMap,
@@ -63,7 +65,7 @@ pub(super) fn enter(entry: &Entry) -> Result<(), Error> {
     let refused = Cell::new(None);
     change(|entries| match entries.try_room(1) {
         Ok(()) => {
-            let at = entries.partition_point(|it| it.addresses.start < entry.addresses.start);
+            let at = entries.partition_point(|it| it.start < entry.start);
             entries.insert(at, entry.clone());
         }
         Err(error) => refused.set(Some(error)),
@@ -72,7 +74,7 @@ pub(super) fn enter(entry: &Entry) -> Result<(), Error> {
         None => Ok(()),
         Some(error) => {
             // One of the two copies of the table may have the entry.
-            remove(entry.addresses.start);
+            remove(entry.start);
             Err(error)
         }
     }
@@ -80,12 +82,12 @@ pub(super) fn enter(entry: &Entry) -> Result<(), Error> {
 
 /// Removes the image that starts there.
 pub(super) fn remove(start: usize) {
-    change(|entries| entries.retain(|entry| entry.addresses.start != start));
+    change(|entries| entries.retain(|entry| entry.start != start));
 }
 
 fn change(change: impl Fn(&mut Vec<Entry>)) {
     IMAGES.write(|table| {
         table.changes = table.changes.wrapping_add(1);
-        change(&mut table.entries);
+        DIRECTORY.change(&mut table.entries, &change);
     });
 }

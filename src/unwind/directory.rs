@@ -1,0 +1,69 @@
+//! The table of images as tools outside of the process read it: `memdl ps`, from a process or from a core file.
+//!
+//! A note (`.note.memdl`) in the object that memdl is linked into leads to a [`Directory`]. Debuggers find images by
+//! the names of symbols, which `strip` removes; it leaves notes. Each copy of memdl has a note and a directory of its own.
+//!
+//! The layout of the note, of [`Directory`] and of [`Entry`] is an interface: a change of it gets another
+//! number ([`VERSION`]). The note is: owner `memdl`, type 1, and as description the distance from there to the
+//! directory, in 8 bytes.
+//!
+//! Sources: gABI chapter 5, "Note Section".
+
+// For the assembly of the note.
+#![allow(unsafe_code)]
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+
+use super::table::Entry;
+
+/// The number of this layout.
+const VERSION: u32 = 1;
+
+/// Where the table is. All zeros before the first image.
+#[repr(C)]
+pub(super) struct Directory {
+    /// [`VERSION`].
+    version: u32,
+    /// The size of an entry, in bytes.
+    entry_size: u32,
+    /// Odd while the rest changes. Who reads it from outside compares it before and after.
+    sequence: AtomicU64,
+    /// The images, ascending.
+    entries: AtomicPtr<Entry>,
+    count: AtomicUsize,
+}
+
+pub(super) static DIRECTORY: Directory = Directory {
+    version: VERSION,
+    entry_size: size_of::<Entry>() as u32,
+    sequence: AtomicU64::new(0),
+    entries: AtomicPtr::new(ptr::null_mut()),
+    count: AtomicUsize::new(0),
+};
+
+std::arch::global_asm!(
+    ".pushsection .note.memdl,\"a\",@note",
+    ".balign 4",
+    // The lengths of owner and description, the type.
+    ".4byte 6, 8, 1",
+    ".asciz \"memdl\"",
+    ".balign 4",
+    ".8byte {directory} - .",
+    ".popsection",
+    directory = sym DIRECTORY,
+);
+
+impl Directory {
+    /// Changes a copy of the table by `change`, and shows it. The other copy, which is shown until then, stays as it
+    /// is. The caller holds the writers' lock.
+    pub(super) fn change(&self, entries: &mut Vec<Entry>, change: impl FnOnce(&mut Vec<Entry>)) {
+        let before = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        change(entries);
+        self.entries.store(entries.as_mut_ptr(), Ordering::Relaxed);
+        self.count.store(entries.len(), Ordering::Relaxed);
+        self.sequence.store(before.wrapping_add(2), Ordering::Release);
+    }
+}
