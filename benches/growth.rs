@@ -28,15 +28,15 @@ use harness::libraries::{self, Kind, Subject};
 use harness::plot::{self, Chart, Curve};
 use harness::ways::{Bench, Loaded, Way, dlopen};
 use harness::{Arguments, Results, Rounds, median, significant};
-use memdl::Debug;
+use memdl::DebugLevel;
 
 /// What is compared: memdl without debug information, and what `dlopen` does.
 const WAYS: [Way; 5] = [
     Way::Seed,
     Way::File,
-    Way::Load(Debug::Off),
-    Way::Buffer(Debug::Off),
-    Way::Instance(Debug::Off),
+    Way::Load(DebugLevel::Off),
+    Way::Buffer(DebugLevel::Off),
+    Way::Instance(DebugLevel::Off),
 ];
 
 /// A curve, or some of one kind.
@@ -240,7 +240,7 @@ fn live_images(rounds: Rounds) {
     let mut bench = Bench::new(&subject);
     bench.keep = true;
     let few = Rounds { fewest: rounds.fewest.max(21), time: rounds.time };
-    for (way, prefix) in [(Way::Load(Debug::Off), ""), (Way::Seed, "memfd: ")] {
+    for (way, prefix) in [(Way::Load(DebugLevel::Off), ""), (Way::Seed, "memfd: ")] {
         let mut live: Vec<Loaded> = Vec::new();
         for count in [1, 10, 100, 1_000, 3_000, 10_000] {
             while live.len() < count {
@@ -293,7 +293,7 @@ fn threads(rounds: Rounds) {
     for name in ["tiny", "libsqlite3"] {
         let kind = Kind::named(name);
         let file = kind.file();
-        let ways = [Way::Seed, Way::Load(Debug::Off), Way::Instance(Debug::Off)];
+        let ways = [Way::Seed, Way::Load(DebugLevel::Off), Way::Instance(DebugLevel::Off)];
         for count in [1, 2, 4] {
             let few = Rounds { fewest: 3, time: Duration::ZERO };
             let samples = few.interleave(ways.len(), |which| {
@@ -345,9 +345,12 @@ fn resident(_: Rounds) {
     for name in ["tiny", "libz", "libsqlite3", "libcrypto", "libpython"] {
         let kind = Kind::named(name);
         let subject = kind.open(&kind.file());
-        for way in
-            [Way::Seed, Way::Load(Debug::Off), Way::Buffer(Debug::Off), Way::Instance(Debug::Off)]
-        {
+        for way in [
+            Way::Seed,
+            Way::Load(DebugLevel::Off),
+            Way::Buffer(DebugLevel::Off),
+            Way::Instance(DebugLevel::Off),
+        ] {
             let mut bench = Bench::new(&subject);
             bench.keep = true;
             // What is there once only does not count.

@@ -26,7 +26,7 @@ use std::time::Instant;
 use harness::libraries::{self, Kind, LIBRARIES, Subject};
 use harness::ways::{Bench, Loaded, Sample, WAYS, Way, dlopen, dlsym};
 use harness::{Arguments, Results, Rounds, microseconds, peers, plot, significant};
-use memdl::{Debug, Loader, SymbolKind};
+use memdl::{DebugLevel, Loader, SymbolKind};
 
 /// What a target compares: a way with the seed's, load alone.
 const TARGETS: &[(Way, &[(&str, f64)])] = &[
@@ -42,9 +42,9 @@ const TARGETS: &[(Way, &[(&str, f64)])] = &[
             ("libLLVM", 2.0),
         ],
     ),
-    (Way::Load(Debug::Off), &[("tiny", 5.0), ("libsqlite3", 5.0)]),
+    (Way::Load(DebugLevel::Off), &[("tiny", 5.0), ("libsqlite3", 5.0)]),
     (
-        Way::Buffer(Debug::Off),
+        Way::Buffer(DebugLevel::Off),
         &[
             ("tiny", 6.0),
             ("libz", 8.0),
@@ -56,7 +56,7 @@ const TARGETS: &[(Way, &[(&str, f64)])] = &[
         ],
     ),
     (
-        Way::Instance(Debug::Off),
+        Way::Instance(DebugLevel::Off),
         &[
             ("tiny", 4.5),
             ("libz", 12.0),
@@ -75,10 +75,10 @@ const FRESH: &[Way] = &[
     Way::Seed,
     Way::File,
     Way::ElfLoader,
-    Way::Load(Debug::Off),
-    Way::Load(Debug::Full),
-    Way::Buffer(Debug::Off),
-    Way::Instance(Debug::Off),
+    Way::Load(DebugLevel::Off),
+    Way::Load(DebugLevel::Full),
+    Way::Buffer(DebugLevel::Off),
+    Way::Instance(DebugLevel::Off),
 ];
 
 /// How many times as fast a buffer is as `dlopen` of the file.
@@ -88,9 +88,9 @@ const OVER_FILE: &str = "load_buffer over dlopen of a file";
 fn is_plain(way: Way) -> bool {
     !matches!(
         way,
-        Way::Load(Debug::Symbols | Debug::Full)
-            | Way::Buffer(Debug::Full)
-            | Way::Instance(Debug::Full)
+        Way::Load(DebugLevel::Symbols | DebugLevel::Full)
+            | Way::Buffer(DebugLevel::Full)
+            | Way::Instance(DebugLevel::Full)
     )
 }
 
@@ -170,7 +170,7 @@ fn interleaved(name: &str, subject: &Subject, arguments: &Arguments) {
             Results::tell(name, &way.name(), &format!("{what}, ratio"), ratio);
         }
         let of = |way| ways.iter().position(|other| *other == way).map(|at| &samples[at]);
-        if let (Some(file), Some(buffer)) = (of(Way::File), of(Way::Buffer(Debug::Off))) {
+        if let (Some(file), Some(buffer)) = (of(Way::File), of(Way::Buffer(DebugLevel::Off))) {
             let ratio = harness::times_as_fast(file, buffer);
             Results::tell(name, OVER_FILE, what, ratio);
         }
@@ -192,7 +192,7 @@ fn assert_unloads(subject: &Subject) {
 
 /// `get` beside `dlsym`, over the functions that the library exports.
 fn lookups(name: &str, subject: &Subject, rounds: Rounds) {
-    let loader = Loader::new().debug(Debug::Off).system_libraries(true);
+    let loader = Loader::new().debug(DebugLevel::Off).system_libraries(true);
     // SAFETY: whoever named the library vouches for its constructors.
     let library = unsafe { loader.load(&subject.bytes) }.unwrap();
     let handle = dlopen(&subject.path, libc::RTLD_NOW);
@@ -228,9 +228,9 @@ type Number = unsafe extern "C" fn(c_long) -> c_long;
 const CODE: [Way; 5] = [
     Way::Seed,
     Way::File,
-    Way::Load(Debug::Off),
-    Way::Buffer(Debug::Off),
-    Way::Instance(Debug::Off),
+    Way::Load(DebugLevel::Off),
+    Way::Buffer(DebugLevel::Off),
+    Way::Instance(DebugLevel::Off),
 ];
 
 const CODE_ROWS: [&str; 3] = [
@@ -416,7 +416,7 @@ fn text(
     let mut text = format!("{machine}\n\n");
     if !names.is_empty() {
         let plain: Vec<Way> = WAYS.iter().copied().filter(|way| is_plain(*way)).collect();
-        let mut debug = vec![Way::Seed, Way::Load(Debug::Off)];
+        let mut debug = vec![Way::Seed, Way::Load(DebugLevel::Off)];
         debug.extend(WAYS.iter().copied().filter(|way| !is_plain(*way)));
         let mut part = |title: &str, table: String| {
             writeln!(text, "**{title}**\n\n{table}").unwrap();

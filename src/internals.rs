@@ -20,7 +20,7 @@ use crate::base::demangle::demangled;
 use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::debug::lines::Dwarf;
-use crate::debug::{self, Debug, Ifuncs, Instance, Instances, ThreadLocals};
+use crate::debug::{self, DebugLevel, Ifuncs, Instance, Instances, ThreadLocals};
 use crate::elf::segment::TlsSegment;
 use crate::load::debug_source::with_debug_source;
 use crate::load::settings::Settings;
@@ -30,7 +30,7 @@ use crate::profile::functions;
 use crate::services;
 use crate::tls;
 
-/// Makes [`Debug::Full`] the form that a debugger which comes later sees, even for one that is there.
+/// Makes [`DebugLevel::Full`] the form that a debugger which comes later sees, even for one that is there.
 pub fn wrapped_only() {
     debug::internals::wrapped_only();
 }
@@ -58,7 +58,7 @@ pub struct Idle {
     _other: Option<Library>,
 }
 
-fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
+fn settings(debug: DebugLevel, debug_info: Option<&[u8]>) -> Settings {
     let mut settings = Settings::new(services::replacement, services::hosted::cover);
     settings.debug = debug;
     settings.debug_info = debug_info.map(|bytes| Bytes::Shared(bytes.into()));
@@ -70,7 +70,7 @@ fn settings(debug: Debug, debug_info: Option<&[u8]>) -> Settings {
 /// # Errors
 /// See [`Error`].
 pub fn parse_plan_bind(bytes: &[u8]) -> Result<(), Error> {
-    startup::prepare(&settings(Debug::Off, None), Bytes::Borrowed(bytes), Instances::One, None)
+    startup::prepare(&settings(DebugLevel::Off, None), Bytes::Borrowed(bytes), Instances::One, None)
         .map(drop)
 }
 
@@ -81,7 +81,7 @@ pub fn parse_plan_bind(bytes: &[u8]) -> Result<(), Error> {
 pub fn load_without_running(
     bytes: &[u8],
     way: Way,
-    debug: Debug,
+    debug: DebugLevel,
     debug_info: Option<&[u8]>,
 ) -> Result<Idle, Error> {
     let settings = settings(debug, debug_info);
@@ -114,7 +114,7 @@ pub fn load_without_running(
 /// # Errors
 /// See [`Error`].
 pub fn load_lazily_without_running(bytes: &[u8]) -> Result<Idle, Error> {
-    let mut settings = settings(Debug::Off, None);
+    let mut settings = settings(DebugLevel::Off, None);
     settings.lazy = true;
     let prepared = startup::prepare(&settings, Bytes::Borrowed(bytes), Instances::One, None)?;
     Ok(Idle { library: Library::single_instance_uninitialised(prepared, None)?, _other: None })
@@ -169,7 +169,7 @@ impl Idle {
     ///
     /// # Errors
     /// As [`Library::set_debug`].
-    pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
+    pub fn set_debug(&self, debug: DebugLevel) -> Result<(), Error> {
         self.library.set_debug(debug)
     }
 
@@ -182,12 +182,12 @@ impl Idle {
     }
 }
 
-/// The symfile of the image at some load bias. Empty with [`Debug::Off`]. With `shared` it is made as for a
+/// The symfile of the image at some load bias. Empty with [`DebugLevel::Off`]. With `shared` it is made as for a
 /// [`Template`], whose instances share most of it.
 ///
 /// # Errors
 /// Why the image or the symfile is refused.
-pub fn symfile(bytes: &[u8], form: Debug, shared: bool) -> Result<Vec<u8>, String> {
+pub fn symfile(bytes: &[u8], form: DebugLevel, shared: bool) -> Result<Vec<u8>, String> {
     let text = |error: &dyn Display| error.to_string();
     let image =
         Image::parse(Bytes::Borrowed(bytes), &MACHINE, PageSize::current(), &Limits::default());
@@ -245,7 +245,8 @@ pub fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> {
 /// # Errors
 /// As [`load_without_running`].
 pub fn symbolize_in(bytes: &[u8], address: u64) -> Result<Vec<Frame>, Error> {
-    load_without_running(bytes, Way::Copy, Debug::Full, None).map(|idle| idle.symbolize(address))
+    load_without_running(bytes, Way::Copy, DebugLevel::Full, None)
+        .map(|idle| idle.symbolize(address))
 }
 
 /// Reads the DWARF of an ELF file, which need not be an image, as for backtraces. Returns the number of

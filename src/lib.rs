@@ -47,7 +47,7 @@
 //! ```
 //!
 //! # Who sees images
-//! Debuggers do ([`enum@Debug`]), unwinders do, and profilers if [`Profile`] says so.
+//! Debuggers do ([`DebugLevel`]), unwinders do, and profilers if [`Profile`] says so.
 //! Backtraces need a panic hook that names the frames of images:
 //!
 //! ```
@@ -218,7 +218,7 @@ pub use base::error::{
 };
 pub use base::limits::Limits;
 pub use base::words::UnknownWord;
-pub use debug::{Debug, DebugInformation};
+pub use debug::{DebugInformation, DebugLevel};
 pub use images::group::Provided;
 pub use images::policy::{Imports, SymbolRequest, VerifyRequest};
 pub use images::provider::LibraryRequest;

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::hint::black_box;
 use std::time::Instant;
 
-use memdl::{Debug, ImageBuffer, Library, Loader, Pool, Pooled, Template};
+use memdl::{DebugLevel, ImageBuffer, Library, Loader, Pool, Pooled, Template};
 
 use super::libraries::Subject;
 use super::peers::{Imported, Peer, PeerLibrary};
@@ -34,14 +34,14 @@ pub enum Way {
     /// dlopen-rs from bytes.
     DlopenRs,
     /// `Loader::load`.
-    Load(Debug),
+    Load(DebugLevel),
     /// The same where memory of former images was given back.
     LoadInNewMemory,
     /// `Loader::load_buffer` of bytes that were received into an `ImageBuffer`: the copy into it
     /// is not counted.
-    Buffer(Debug),
+    Buffer(DebugLevel),
     /// `Template::instantiate`, of a template that was prepared before.
-    Instance(Debug),
+    Instance(DebugLevel),
     /// The same where memory of former instances was given back.
     InstanceInNewMemory,
     /// An instance of a pool: it is released, which resets it, and acquired again.
@@ -57,14 +57,14 @@ pub const WAYS: &[Way] = &[
     Way::ElfLoader,
     Way::ElfLoaderImported,
     Way::DlopenRs,
-    Way::Load(Debug::Off),
-    Way::Load(Debug::Symbols),
-    Way::Load(Debug::Full),
+    Way::Load(DebugLevel::Off),
+    Way::Load(DebugLevel::Symbols),
+    Way::Load(DebugLevel::Full),
     Way::LoadInNewMemory,
-    Way::Buffer(Debug::Off),
-    Way::Buffer(Debug::Full),
-    Way::Instance(Debug::Off),
-    Way::Instance(Debug::Full),
+    Way::Buffer(DebugLevel::Off),
+    Way::Buffer(DebugLevel::Full),
+    Way::Instance(DebugLevel::Off),
+    Way::Instance(DebugLevel::Full),
     Way::InstanceInNewMemory,
     Way::Reset,
 ];
@@ -73,7 +73,7 @@ impl Way {
     /// Its name in tables, and between processes.
     pub fn name(self) -> String {
         let debug = |way: &str, debug| match debug {
-            Debug::Off => way.to_owned(),
+            DebugLevel::Off => way.to_owned(),
             other => format!("{way}, {}", format!("{other:?}").to_lowercase()),
         };
         match self {
@@ -243,7 +243,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(debug: Debug) -> Kept {
+    fn new(debug: DebugLevel) -> Kept {
         // What is needed is in the process already.
         let loader = Loader::new().debug(debug).system_libraries(true);
         Kept { loader, template: OnceCell::new() }
@@ -264,25 +264,25 @@ impl<'s> Bench<'s> {
         Bench {
             subject,
             keep: false,
-            off: Kept::new(Debug::Off),
-            symbols: Kept::new(Debug::Symbols),
-            full: Kept::new(Debug::Full),
+            off: Kept::new(DebugLevel::Off),
+            symbols: Kept::new(DebugLevel::Symbols),
+            full: Kept::new(DebugLevel::Full),
             pool: OnceCell::new(),
             elf_loader: OnceCell::new(),
             dlopen_rs: OnceCell::new(),
         }
     }
 
-    fn kept(&self, debug: Debug) -> &Kept {
+    fn kept(&self, debug: DebugLevel) -> &Kept {
         match debug {
-            Debug::Off => &self.off,
-            Debug::Symbols => &self.symbols,
-            Debug::Full => &self.full,
+            DebugLevel::Off => &self.off,
+            DebugLevel::Symbols => &self.symbols,
+            DebugLevel::Full => &self.full,
             other => panic!("{other:?} is not measured"),
         }
     }
 
-    fn template(&self, debug: Debug) -> &Template {
+    fn template(&self, debug: DebugLevel) -> &Template {
         let kept = self.kept(debug);
         // SAFETY: what is measured may run here.
         let prepare = || unsafe { kept.loader.prepare(&self.subject.bytes) }.unwrap();
@@ -329,7 +329,7 @@ impl<'s> Bench<'s> {
                 Ready::Nothing
             }
             Way::InstanceInNewMemory => {
-                self.template(Debug::Off);
+                self.template(DebugLevel::Off);
                 memdl::release_memory();
                 Ready::Nothing
             }
@@ -347,7 +347,7 @@ impl<'s> Bench<'s> {
     }
 
     fn acquire(&self) -> Pooled {
-        let pool = self.pool.get_or_init(|| self.template(Debug::Off).pool(1));
+        let pool = self.pool.get_or_init(|| self.template(DebugLevel::Off).pool(1));
         // SAFETY: whoever named the library vouches for its constructors; nothing of it is used when
         // it is released.
         unsafe { pool.acquire() }.unwrap()
@@ -388,7 +388,7 @@ impl<'s> Bench<'s> {
                     Loaded::Memdl(self.template(debug).instantiate().unwrap())
                 }
                 (Way::InstanceInNewMemory, _) => {
-                    Loaded::Memdl(self.template(Debug::Off).instantiate().unwrap())
+                    Loaded::Memdl(self.template(DebugLevel::Off).instantiate().unwrap())
                 }
                 (Way::Reset, ready) => {
                     drop(ready);

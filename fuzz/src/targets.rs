@@ -9,9 +9,10 @@
 use std::sync::Once;
 
 use memdl::internals::{self, Way};
-use memdl::{Debug, Error, Frame};
+use memdl::{DebugLevel, Error, Frame};
 
-const FORMS: [Debug; 4] = [Debug::Full, Debug::Portable, Debug::Symbols, Debug::Off];
+const FORMS: [DebugLevel; 4] =
+    [DebugLevel::Full, DebugLevel::Portable, DebugLevel::Symbols, DebugLevel::Off];
 
 /// A byte of `e_entry`: 0 to 7.
 fn entry(file: &[u8], which: usize) -> u8 {
@@ -110,7 +111,7 @@ pub fn load(file: &[u8]) {
 pub fn symfile(file: &[u8]) {
     take_log();
     let shared = choice(file, 0, [false, true]);
-    for form in [Debug::Full, Debug::Portable] {
+    for form in [DebugLevel::Full, DebugLevel::Portable] {
         let _ = internals::symfile(&plain(file), form, shared);
     }
 }
@@ -126,7 +127,7 @@ pub fn pair(input: &[u8]) {
     take_log();
     let Some((image, second)) = parts(input) else { return };
     if let Ok(whole) = internals::join(image, second) {
-        let _ = internals::symfile(&plain(&whole), Debug::Full, false);
+        let _ = internals::symfile(&plain(&whole), DebugLevel::Full, false);
         let _ = internals::rewrite_dwarf(&whole);
     }
     let debug = choice(image, 0, FORMS);
@@ -157,7 +158,7 @@ pub fn symbolize(file: &[u8]) {
     let picked = first.wrapping_add(16 * u64::from(entry(file, 1)));
     let near = [0, 1, 4, 16, 40, 100].map(|more| picked.wrapping_add(more));
     if choice(file, 2, [false, true]) {
-        let form = choice(file, 0, [Debug::Full, Debug::Symbols]);
+        let form = choice(file, 0, [DebugLevel::Full, DebugLevel::Symbols]);
         let loaded = internals::load_without_running(&plain(file), Way::Copy, form, None);
         let Some(idle) = shown(loaded) else { return };
         let len = idle.address_range().len() as u64;

@@ -3,7 +3,7 @@
 //! Code that prints a backtrace asks the C library which file an address is from, and reads that file. Images
 //! have no file, so their frames would have no name. [`symbolize`] names them from the debug information
 //! that is kept for debuggers: from the DWARF, or else from the symbol table, or, with
-//! [`Debug::Off`](crate::Debug::Off), from the image's own dynamic symbols.
+//! [`DebugLevel::Off`](crate::DebugLevel::Off), from the image's own dynamic symbols.
 //!
 //! [`crate::debug::lines`] reads the DWARF of an image at the first query, and [`crate::debug::read_lines`]
 //! keeps the result until the image is unloaded.
@@ -113,8 +113,8 @@ impl fmt::Display for Frame {
 /// A backtrace has return addresses, which may belong to the next line or even to the next function: pass the
 /// address of the byte before.
 ///
-/// Files and lines are known for images that were loaded with [`Debug::Full`](crate::Debug::Full),
-/// [`Symbols`](crate::Debug::Symbols) or [`Portable`](crate::Debug::Portable) and were built with debug
+/// Files and lines are known for images that were loaded with [`DebugLevel::Full`](crate::DebugLevel::Full),
+/// [`Symbols`](crate::DebugLevel::Symbols) or [`Portable`](crate::DebugLevel::Portable) and were built with debug
 /// information.
 ///
 /// # What it costs

@@ -13,7 +13,7 @@ use crate::base::error::Error;
 use crate::base::escape::Escaped;
 use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory, require_memory_for_next};
-use crate::debug::{self, BuildId, Debug};
+use crate::debug::{self, BuildId, DebugLevel};
 use crate::images::registry::{self, Entry};
 use crate::memory::cache;
 
@@ -26,7 +26,7 @@ pub struct ImageInfo {
     addresses: Range<usize>,
     load_bias: usize,
     build_id: Option<BuildId>,
-    debug: Debug,
+    debug: DebugLevel,
     template: Option<u64>,
     load: u64,
     index: usize,
@@ -75,7 +75,7 @@ impl ImageInfo {
 
     /// How much debuggers saw of it.
     #[must_use]
-    pub fn debug(&self) -> Debug {
+    pub fn debug(&self) -> DebugLevel {
         self.debug
     }
 
@@ -149,7 +149,7 @@ pub struct Statistics {
     /// The address space of these images, in bytes: the sum of their address ranges.
     pub mapped_bytes: usize,
     /// How much of it is pages that an instance shares with other instances of its template
-    /// ([`Debug::Off`]), in bytes.
+    /// ([`DebugLevel::Off`]), in bytes.
     pub shared_bytes: usize,
     /// Memory that is kept for further images, in bytes: what [`release_memory`](crate::release_memory) gives back.
     pub kept_bytes: usize,

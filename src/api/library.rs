@@ -17,7 +17,7 @@ use crate::base::error::Error;
 use crate::base::events;
 use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
 use crate::base::promise::MayRun;
-use crate::debug::{Debug, DebugRegistration};
+use crate::debug::{DebugLevel, DebugRegistration};
 use crate::elf::constants::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::{Sym, SymbolName};
@@ -205,16 +205,16 @@ impl Library {
         global::promote(&ImageRef::new(self.group.clone(), 0))
     }
 
-    /// How much debuggers see of the library now. If [`Debug::Portable`] was asked for and could not be made,
-    /// this is [`Debug::Full`].
+    /// How much debuggers see of the library now. If [`DebugLevel::Portable`] was asked for and could not be made,
+    /// this is [`DebugLevel::Full`].
     #[must_use]
-    pub fn debug(&self) -> Debug {
+    pub fn debug(&self) -> DebugLevel {
         self.loaded().debug.debug()
     }
 
     /// Changes how much debuggers see of the library, and of the images that were loaded with it.
     ///
-    /// So a fleet can run with [`Debug::Symbols`], or its idle instances with [`Debug::Off`], and be shown in
+    /// So a fleet can run with [`DebugLevel::Symbols`], or its idle instances with [`DebugLevel::Off`], and be shown in
     /// full when someone attaches: breakpoints of an attached debugger move to source lines. At a debugger's
     /// prompt, this changes all libraries at once: `print memdl_debug_full()`, or in lldb `expression
     /// memdl_debug_portable()`.
@@ -223,10 +223,10 @@ impl Library {
     /// [`Loader::debug`](crate::Loader::debug).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the library was loaded with [`Debug::Off`], so that its debug sections were
-    /// not kept: then [`Debug::Symbols`] is the most that can be shown, until [`Library::set_debug_info`]
+    /// [`Error::Unsupported`] if the library was loaded with [`DebugLevel::Off`], so that its debug sections were
+    /// not kept: then [`DebugLevel::Symbols`] is the most that can be shown, until [`Library::set_debug_info`]
     /// supplies them.
-    pub fn set_debug(&self, debug: Debug) -> Result<(), Error> {
+    pub fn set_debug(&self, debug: DebugLevel) -> Result<(), Error> {
         let debug = debug.effective();
         let members = (0..self.group.len()).map(|index| self.group.member(index));
         members.into_iter().try_for_each(|loaded| debugger_commands::set_debug(loaded, debug))

@@ -14,7 +14,7 @@ use crate::base::error::Error;
 use crate::base::limits::Limits;
 use crate::base::promise::MayRun;
 use crate::base::words::words;
-use crate::debug::{Debug, Instances};
+use crate::debug::{DebugLevel, Instances};
 use crate::images::group::Provided;
 use crate::images::policy::SymbolRequest;
 use crate::images::policy::{Imports, VerifyRequest};
@@ -206,9 +206,9 @@ impl Loader {
         self
     }
 
-    /// How much debuggers see. Default [`Debug::Full`]. The environment variable
+    /// How much debuggers see. Default [`DebugLevel::Full`]. The environment variable
     /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
-    pub fn debug(mut self, debug: Debug) -> Loader {
+    pub fn debug(mut self, debug: DebugLevel) -> Loader {
         self.settings.debug = debug;
         self
     }
@@ -231,7 +231,7 @@ impl Loader {
     ///
     /// A load fails with [`Error::DebugInfo`] if the file does not belong to the image: by the build-id of
     /// both or, in an image without one, by the checksum in its `.gnu_debuglink`; for a package, by the ids
-    /// of all units. With [`Debug::Off`] the file is not read.
+    /// of all units. With [`DebugLevel::Off`] the file is not read.
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
         self

@@ -35,18 +35,18 @@ pub struct Limits {
     pub images: u64,
     /// Live instances of one image that are registered with debuggers in full. Further instances that
     /// are loaded while a debugger is attached are registered with their symbols only, as
-    /// [`Debug::Symbols`](crate::Debug::Symbols); that is no error. gdb's work for each load grows with
+    /// [`DebugLevel::Symbols`](crate::DebugLevel::Symbols); that is no error. gdb's work for each load grows with
     /// the square of this number. [`Library::set_debug`](crate::Library::set_debug) registers any one
     /// in full. Default 64.
     pub instances_in_full: u64,
     /// Total size of the compressed debug sections of one image when they are unpacked, in bytes. They
-    /// are unpacked for [`Debug::Portable`](crate::Debug::Portable), and for
-    /// [`Debug::Full`](crate::Debug::Full) where the image has thread-local variables. Small files have
+    /// are unpacked for [`DebugLevel::Portable`](crate::DebugLevel::Portable), and for
+    /// [`DebugLevel::Full`](crate::DebugLevel::Full) where the image has thread-local variables. Small files have
     /// a smaller limit: in total 16 times the size of the file with the sections plus 16 MiB, and for one
     /// section 64 times its compressed size (at least 256 KiB).
     ///
     /// To exceed this is no error: the image is registered with its symbols only, as
-    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 GiB.
+    /// [`DebugLevel::Symbols`](crate::DebugLevel::Symbols), and a warning is logged. Default 1 GiB.
     pub unpacked_debug_info: u64,
     /// Steps to read the debug information of one image: a step reads an entry, an attribute, or a row
     /// of a table. A million steps take about 10 ms. Small files have a smaller limit: 8 steps for each
@@ -54,7 +54,7 @@ pub struct Limits {
     /// which it is unpacked.
     ///
     /// To exceed this is no error: the image is registered with its symbols only, as
-    /// [`Debug::Symbols`](crate::Debug::Symbols), and a warning is logged. Default 1 billion.
+    /// [`DebugLevel::Symbols`](crate::DebugLevel::Symbols), and a warning is logged. Default 1 billion.
     pub debug_info_steps: u64,
 }
 

@@ -5,7 +5,7 @@
 /// A word that names no value of an option.
 ///
 /// ```
-/// let error = "everything".parse::<memdl::Debug>().unwrap_err();
+/// let error = "everything".parse::<memdl::DebugLevel>().unwrap_err();
 /// assert_eq!(error.to_string(), "`everything` is none of off, symbols, full, portable");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn each_value_has_a_word() {
-        use crate::Debug::{Full, Off, Portable, Symbols};
+        use crate::DebugLevel::{Full, Off, Portable, Symbols};
         assert_each(&[Off, Symbols, Full, Portable]);
         use Profile::{File, JitDump, LivePerfMap, PerfMap};
         assert_each(&[Profile::Off, PerfMap, LivePerfMap, JitDump, File]);
@@ -64,6 +64,6 @@ mod tests {
         assert_each(&[Scope::HostFirst, Scope::SelfFirst]);
         assert_each(&[Reset::AfterConstructors, Reset::BeforeConstructors]);
         assert_eq!(format!("{:>8}", Binding::Lazy), "    lazy");
-        assert!("Full".parse::<crate::Debug>().is_err() && "".parse::<Scope>().is_err());
+        assert!("Full".parse::<crate::DebugLevel>().is_err() && "".parse::<Scope>().is_err());
     }
 }

@@ -13,7 +13,7 @@ use super::callbacks::{FreeUser, OwnedUser, User};
 use super::errors::{Failure, c_string, caught, pointer, status, transparent};
 use super::pointers::{copied, give, take, utf8};
 use crate::Binding;
-use crate::Debug;
+use crate::DebugLevel;
 use crate::Imports;
 use crate::Limits;
 use crate::Loader;
@@ -463,23 +463,23 @@ impl Options {
 }
 
 /// The value of a `memdl_debug`.
-pub(super) fn debug_of(debug: c_int) -> Result<Debug, Failure> {
+pub(super) fn debug_of(debug: c_int) -> Result<DebugLevel, Failure> {
     Ok(match debug {
-        0 => Debug::Off,
-        1 => Debug::Symbols,
-        2 => Debug::Full,
-        3 => Debug::Portable,
+        0 => DebugLevel::Off,
+        1 => DebugLevel::Symbols,
+        2 => DebugLevel::Full,
+        3 => DebugLevel::Portable,
         other => return Err(format!("there is no memdl_debug {other}").into()),
     })
 }
 
 /// The `memdl_debug` of a value.
-pub(super) fn number_of(debug: Debug) -> c_int {
+pub(super) fn number_of(debug: DebugLevel) -> c_int {
     match debug {
-        Debug::Off => 0,
-        Debug::Symbols => 1,
-        Debug::Full => 2,
-        Debug::Portable => 3,
+        DebugLevel::Off => 0,
+        DebugLevel::Symbols => 1,
+        DebugLevel::Full => 2,
+        DebugLevel::Portable => 3,
     }
 }
 

@@ -9,7 +9,7 @@ use goblin::elf64::section_header::SectionHeader;
 
 use super::dwarf::addresses::{Addresses, DwarfSection, is_index};
 use super::dwarf::budget::{Allowance, Maximum};
-use super::policy::Debug;
+use super::policy::DebugLevel;
 use super::published::WRAPPED_ONLY;
 use super::storage::Symfile;
 use super::symfile::compression;
@@ -19,17 +19,17 @@ use crate::base::addr::LoadBias;
 /// The bytes of a symfile in this form.
 pub(crate) fn symfile(
     mut symfile: Symfile,
-    form: Debug,
+    form: DebugLevel,
     load_bias: LoadBias,
 ) -> Result<Vec<u8>, String> {
     match form {
-        Debug::Off => Ok(Vec::new()),
-        Debug::Symbols | Debug::Full => {
-            symfile.show_dwarf(form == Debug::Full);
+        DebugLevel::Off => Ok(Vec::new()),
+        DebugLevel::Symbols | DebugLevel::Full => {
+            symfile.show_dwarf(form == DebugLevel::Full);
             let names = symfile.function_at(load_bias.get().wrapping_add(0x1000));
             Ok([symfile.shown(), names.unwrap_or_default()].concat())
         }
-        Debug::Portable => {
+        DebugLevel::Portable => {
             let portable = symfile.parts().map_err(|error| error.to_string())?.portable(load_bias);
             let portable = portable.map_err(|error| error.to_string())?;
             Ok(portable.contents().to_vec())
@@ -85,7 +85,7 @@ pub(crate) fn inflate(section: &[u8], by_name: bool) -> Result<Vec<u8>, String> 
     unpacked.unwrap_or_else(|| Ok(section.to_vec())).map_err(|error| error.to_string())
 }
 
-/// Makes [`Debug::Full`] the wrapped form from now on, even where a debugger is there.
+/// Makes [`DebugLevel::Full`] the wrapped form from now on, even where a debugger is there.
 pub(crate) fn wrapped_only() {
     WRAPPED_ONLY.store(true, Ordering::Relaxed);
 }

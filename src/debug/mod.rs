@@ -52,7 +52,7 @@ mod stripped;
 mod symfile;
 
 pub use kinds::DebugInformation;
-pub use policy::Debug;
+pub use policy::DebugLevel;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use dwarf::budget::Allowance;

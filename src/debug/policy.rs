@@ -11,13 +11,13 @@ use super::symfile::template::Dwarf;
 use crate::base::environment;
 use crate::base::words::words;
 
-/// The environment variable that an operator can set, see [`Debug::effective`].
+/// The environment variable that an operator can set, see [`DebugLevel::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
-const WORDS: [(&str, Debug); 4] = [
-    ("off", Debug::Off),
-    ("symbols", Debug::Symbols),
-    ("full", Debug::Full),
-    ("portable", Debug::Portable),
+const WORDS: [(&str, DebugLevel); 4] = [
+    ("off", DebugLevel::Off),
+    ("symbols", DebugLevel::Symbols),
+    ("full", DebugLevel::Full),
+    ("portable", DebugLevel::Portable),
 ];
 
 /// The environment variable that says of which images debuggers see the build-id, see
@@ -31,7 +31,7 @@ const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 /// the program has chosen, so that a process can be made more or less visible without a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Debug {
+pub enum DebugLevel {
     /// Nothing. No entry is made, no byte is copied.
     Off,
     /// Names of functions and variables, and how to walk the stack through the image. Less for a
@@ -41,31 +41,31 @@ pub enum Debug {
     /// Everything that the image has: lines, types, variables. gdb 8.1 or newer sees it as if the image
     /// had come from a file; lldb sees names and backtraces. Needs a copy of the image's debug
     /// sections. A debugger that is there at the load sees an image of at most 8 MiB as with
-    /// [`Debug::Portable`]: gdb takes half as long for it, and lldb sees all.
+    /// [`DebugLevel::Portable`]: gdb takes half as long for it, and lldb sees all.
     #[default]
     Full,
-    /// As [`Debug::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
+    /// As [`DebugLevel::Full`], for lldb as well as gdb. Reads all debug information at load, about 1 ms
     /// for each MB, and keeps it twice. If it cannot all be read with certainty (split DWARF, or
-    /// damaged), this is [`Debug::Full`], and a warning is logged.
+    /// damaged), this is [`DebugLevel::Full`], and a warning is logged.
     ///
-    /// Neither this nor [`Debug::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`](crate::Limits::unpacked_debug_info) and
-    /// [`Limits::debug_info_steps`](crate::Limits::debug_info_steps) allow: beyond that it is [`Debug::Symbols`], and a warning is logged.
+    /// Neither this nor [`DebugLevel::Full`] unpacks or reads more than [`Limits::unpacked_debug_info`](crate::Limits::unpacked_debug_info) and
+    /// [`Limits::debug_info_steps`](crate::Limits::debug_info_steps) allow: beyond that it is [`DebugLevel::Symbols`], and a warning is logged.
     Portable,
 }
 
-words!(Debug, WORDS);
+words!(DebugLevel, WORDS);
 
-impl Debug {
+impl DebugLevel {
     /// The level that the environment requests, or `self` if it requests none that exists.
-    pub(crate) fn effective(self) -> Debug {
+    pub(crate) fn effective(self) -> DebugLevel {
         environment::overridden(ENVIRONMENT, &WORDS, self)
     }
 
     /// Whether debug sections are made ready to be shown, for which some must be unpacked.
     pub(crate) fn dwarf(self) -> Dwarf {
         match self {
-            Debug::Off | Debug::Symbols => Dwarf::Kept,
-            Debug::Full | Debug::Portable => Dwarf::Opened,
+            DebugLevel::Off | DebugLevel::Symbols => Dwarf::Kept,
+            DebugLevel::Full | DebugLevel::Portable => Dwarf::Opened,
         }
     }
 }
@@ -96,14 +96,14 @@ mod tests {
         assert_eq!(
             named,
             [
-                Some(Debug::Off),
-                Some(Debug::Symbols),
-                Some(Debug::Full),
-                Some(Debug::Portable),
+                Some(DebugLevel::Off),
+                Some(DebugLevel::Symbols),
+                Some(DebugLevel::Full),
+                Some(DebugLevel::Portable),
                 None,
                 None
             ]
         );
-        assert_eq!(Debug::default(), Debug::Full);
+        assert_eq!(DebugLevel::default(), DebugLevel::Full);
     }
 }

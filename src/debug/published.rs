@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gdb_jit::{Registration, debugger_listens};
 use super::in_full::InFull;
-use super::policy::{Debug, policy};
+use super::policy::{DebugLevel, policy};
 use super::storage::{Symfile, SymfileTemplate};
 use super::symfile::error::SymfileError;
 use super::symfile::ifuncs::Ifuncs;
@@ -23,19 +23,19 @@ use super::symfile::portable::{NotPortable, PortableSymfile};
 
 /// The form that debuggers see, with its entry in their list.
 pub(super) enum Published {
-    /// [`Debug::Off`]. The symfile, if one was made, is kept.
+    /// [`DebugLevel::Off`]. The symfile, if one was made, is kept.
     Nothing(Option<Symfile>),
-    /// [`Debug::Symbols`] or [`Debug::Full`], depending on whether the symfile shows its DWARF.
+    /// [`DebugLevel::Symbols`] or [`DebugLevel::Full`], depending on whether the symfile shows its DWARF.
     Wrapped(Registration<Symfile>),
-    /// [`Debug::Portable`], or [`Debug::Full`] for a debugger that was there at the load. The other form is
+    /// [`DebugLevel::Portable`], or [`DebugLevel::Full`] for a debugger that was there at the load. The other form is
     /// kept, to change back to it.
-    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile, level: Debug },
+    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile, level: DebugLevel },
 }
 
-/// More debug information than this is not read for [`Debug::Full`].
+/// More debug information than this is not read for [`DebugLevel::Full`].
 const MAX_READ_FOR_FULL: usize = 8 << 20;
 
-/// Whether [`Debug::Full`] is the wrapped form even where a debugger is there.
+/// Whether [`DebugLevel::Full`] is the wrapped form even where a debugger is there.
 #[cfg(not(any(test, feature = "internals")))]
 const fn is_wrapped_only() -> bool {
     false
@@ -56,22 +56,22 @@ impl Published {
     /// portable form. So a debugger that is there gets that one. Images with an index keep it instead.
     pub(super) fn first(
         symfile: Symfile,
-        wanted: Debug,
+        wanted: DebugLevel,
         instance: &Instance,
     ) -> (Published, Option<Fault>) {
         let has_index = || !symfile.packed_sections(&[".gdb_index", ".debug_names"]).is_empty();
-        let is_portable = wanted == Debug::Full
+        let is_portable = wanted == DebugLevel::Full
             && debugger_listens()
             && !is_wrapped_only()
             && symfile.len_in_full() <= MAX_READ_FOR_FULL
             && !has_index();
         let published = Published::Nothing(Some(symfile));
         if is_portable
-            && let Some(symfile) = published.unread(Debug::Portable, None)
-            && let made = NextForm::from(symfile, Debug::Portable, instance)
+            && let Some(symfile) = published.unread(DebugLevel::Portable, None)
+            && let made = NextForm::from(symfile, DebugLevel::Portable, instance)
             && matches!(made.portable, Some(Ok(_)))
         {
-            return match published.changed_to(Debug::Portable, Some(made)) {
+            return match published.changed_to(DebugLevel::Portable, Some(made)) {
                 (Published::Portable { portable, wrapped, .. }, fault) => {
                     (Published::Portable { portable, wrapped, level: wanted }, fault)
                 }
@@ -111,28 +111,30 @@ impl Published {
 
     /// Counts the instance, if debuggers see it in full.
     pub(super) fn in_full(&self, image: &Arc<str>) -> Option<InFull> {
-        matches!(self.debug(), Debug::Full | Debug::Portable).then(|| InFull::new(image))
+        matches!(self.debug(), DebugLevel::Full | DebugLevel::Portable).then(|| InFull::new(image))
     }
 
-    pub(super) fn debug(&self) -> Debug {
+    pub(super) fn debug(&self) -> DebugLevel {
         match self {
-            Published::Nothing(_) => Debug::Off,
-            Published::Wrapped(registration) if registration.symfile().shows_dwarf() => Debug::Full,
-            Published::Wrapped(_) => Debug::Symbols,
+            Published::Nothing(_) => DebugLevel::Off,
+            Published::Wrapped(registration) if registration.symfile().shows_dwarf() => {
+                DebugLevel::Full
+            }
+            Published::Wrapped(_) => DebugLevel::Symbols,
             Published::Portable { level, .. } => *level,
         }
     }
 
     /// The symfile, if its debug sections must be read before this level can be published, and `made` is
     /// not the result of reading them.
-    pub(super) fn unread(&self, wanted: Debug, made: Option<&NextForm>) -> Option<&Symfile> {
-        if matches!(self, Published::Portable { .. }) && wanted == Debug::Portable {
+    pub(super) fn unread(&self, wanted: DebugLevel, made: Option<&NextForm>) -> Option<&Symfile> {
+        if matches!(self, Published::Portable { .. }) && wanted == DebugLevel::Portable {
             return None;
         }
         let is_read = |symfile: &&Symfile| match wanted {
-            Debug::Off | Debug::Symbols => false,
-            Debug::Full => symfile.is_to_be_opened(),
-            Debug::Portable => symfile.is_to_be_opened() || symfile.can_show_dwarf(),
+            DebugLevel::Off | DebugLevel::Symbols => false,
+            DebugLevel::Full => symfile.is_to_be_opened(),
+            DebugLevel::Portable => symfile.is_to_be_opened() || symfile.can_show_dwarf(),
         };
         let symfile = self.symfile().filter(is_read).filter(|_| self.debug() != wanted)?;
         let is_made = made.is_some_and(|made| symfile.is(&made.origin));
@@ -143,14 +145,14 @@ impl Published {
     /// nothing is published. Returns also why debuggers see less than the level says.
     pub(super) fn changed_to(
         self,
-        wanted: Debug,
+        wanted: DebugLevel,
         made: Option<NextForm>,
     ) -> (Published, Option<Fault>) {
         if self.debug() == wanted {
             return (self, None);
         }
         let before = match self {
-            Published::Portable { portable, wrapped, .. } if wanted == Debug::Portable => {
+            Published::Portable { portable, wrapped, .. } if wanted == DebugLevel::Portable => {
                 return (Published::Portable { portable, wrapped, level: wanted }, None);
             }
             before => before,
@@ -158,9 +160,9 @@ impl Published {
         let made = made.filter(|made| before.symfile().is_some_and(|it| it.is(&made.origin)));
         let made = made.map(|made| (made.opened, made.portable, made.fault));
         let (opened, portable, mut fault) = made.unwrap_or_default();
-        let with_dwarf = wanted == Debug::Full;
+        let with_dwarf = wanted == DebugLevel::Full;
         let mut symfile = match (before, wanted) {
-            (Published::Wrapped(mut registration), Debug::Symbols | Debug::Full)
+            (Published::Wrapped(mut registration), DebugLevel::Symbols | DebugLevel::Full)
                 if opened.is_none() && (!with_dwarf || registration.symfile().can_show_dwarf()) =>
             {
                 registration.change(|symfile| symfile.show_dwarf(with_dwarf));
@@ -178,13 +180,13 @@ impl Published {
             symfile = opened;
         }
         let published = match (wanted, portable) {
-            (Debug::Off, _) => Published::Nothing(Some(symfile)),
-            (Debug::Portable, Some(Ok(portable))) => {
+            (DebugLevel::Off, _) => Published::Nothing(Some(symfile)),
+            (DebugLevel::Portable, Some(Ok(portable))) => {
                 let portable = Registration::new(portable);
                 Published::Portable { portable, wrapped: symfile, level: wanted }
             }
             // DWARF with half of its addresses moved would be worse than DWARF that lldb cannot read.
-            (Debug::Portable, Some(Err(error))) if !error.is_over_budget() => {
+            (DebugLevel::Portable, Some(Err(error))) if !error.is_over_budget() => {
                 let instead = "lldb will see names and backtraces only";
                 fault = Some(Fault { instead, why: error.to_string() });
                 symfile.show_dwarf(true);
@@ -214,14 +216,14 @@ pub(super) struct NextForm {
 
 impl NextForm {
     /// From a symfile that no other thread can change.
-    pub(super) fn from(symfile: &Symfile, wanted: Debug, instance: &Instance) -> NextForm {
+    pub(super) fn from(symfile: &Symfile, wanted: DebugLevel, instance: &Instance) -> NextForm {
         NextForm::new(symfile.origin(), symfile.parts(), wanted, instance)
     }
 
     pub(super) fn new(
         origin: Origin,
         parts: Result<Parts, SymfileError>,
-        wanted: Debug,
+        wanted: DebugLevel,
         instance: &Instance,
     ) -> NextForm {
         let mut made = NextForm { origin, opened: None, portable: None, fault: None };
@@ -230,7 +232,12 @@ impl NextForm {
         made
     }
 
-    fn read(&mut self, mut parts: Parts, wanted: Debug, instance: &Instance) -> Result<(), Fault> {
+    fn read(
+        &mut self,
+        mut parts: Parts,
+        wanted: DebugLevel,
+        instance: &Instance,
+    ) -> Result<(), Fault> {
         let names_only = |error: SymfileError| Fault::names_only(&error);
         if parts.is_to_be_opened() {
             let policy = policy(parts.has_thread_locals());
@@ -239,12 +246,12 @@ impl NextForm {
                 return Err(Fault::names_only(fault));
             }
             let opened = self.opened.insert(opened.into_symfile(instance).map_err(names_only)?);
-            if wanted != Debug::Portable {
+            if wanted != DebugLevel::Portable {
                 return Ok(());
             }
             parts = opened.parts().map_err(names_only)?;
         }
-        if wanted == Debug::Portable {
+        if wanted == DebugLevel::Portable {
             self.portable = Some(parts.portable(instance.load_bias));
         }
         Ok(())
@@ -276,13 +283,13 @@ mod tests {
             let image = scratch.compiled(code, &["-g"]);
             Published::Nothing(Some(template(&image).into_symfile(&bias(0)).unwrap()))
         });
-        let made = one.unread(Debug::Portable, None).unwrap();
-        let made = NextForm::from(made, Debug::Portable, &bias(0));
-        assert!(one.unread(Debug::Portable, Some(&made)).is_none());
-        assert!(other.unread(Debug::Portable, Some(&made)).is_some());
+        let made = one.unread(DebugLevel::Portable, None).unwrap();
+        let made = NextForm::from(made, DebugLevel::Portable, &bias(0));
+        assert!(one.unread(DebugLevel::Portable, Some(&made)).is_none());
+        assert!(other.unread(DebugLevel::Portable, Some(&made)).is_some());
         // The wrapped form needs nothing to be made.
-        assert!(other.unread(Debug::Full, None).is_none());
-        let (published, fault) = other.changed_to(Debug::Portable, Some(made));
-        assert!(published.debug() != Debug::Portable && fault.is_none());
+        assert!(other.unread(DebugLevel::Full, None).is_none());
+        let (published, fault) = other.changed_to(DebugLevel::Portable, Some(made));
+        assert!(published.debug() != DebugLevel::Portable && fault.is_none());
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::dwarf::budget::{Allowance, Maximum};
 use super::gdb_jit::debugger_listens;
 use super::in_full::InFull;
-use super::policy::Debug;
+use super::policy::DebugLevel;
 use super::published::{Fault, NextForm, Published};
 use super::retired::{self, Identity};
 use super::storage::{Symfile, SymfileTemplate};
@@ -32,23 +32,23 @@ use crate::memory::stage::Keeper;
 /// What the registrations of all instances of an image are made from.
 pub(crate) struct DebugTemplate {
     symfile: SymfileTemplate,
-    wanted: Debug,
+    wanted: DebugLevel,
     /// [`Limits::instances_in_full`].
     max_in_full: u64,
     most: Maximum,
 }
 
 impl DebugTemplate {
-    /// `image` is the image's name in the log. `wanted` comes from [`Debug::effective`]. `None` if it is
-    /// [`Debug::Off`], or no symfile can be made.
+    /// `image` is the image's name in the log. `wanted` comes from [`DebugLevel::effective`]. `None` if it is
+    /// [`DebugLevel::Off`], or no symfile can be made.
     pub(crate) fn new(
         image: &str,
         source: &Source<'_>,
-        wanted: Debug,
+        wanted: DebugLevel,
         limits: &Limits,
         instances: Instances,
     ) -> Option<DebugTemplate> {
-        if wanted == Debug::Off {
+        if wanted == DebugLevel::Off {
             return None;
         }
         let most = Maximum::from(limits);
@@ -90,15 +90,15 @@ impl DebugTemplate {
     /// The level of one more instance. An attached debugger reads all instances at each event and for each
     /// breakpoint, so every instance with source lines makes it slower. Symbols cost it a fraction of that, and
     /// breakpoints work with them, too.
-    fn wanted_for(&self, image: &str) -> Debug {
-        let has_lines = matches!(self.wanted, Debug::Full | Debug::Portable);
+    fn wanted_for(&self, image: &str) -> DebugLevel {
+        let has_lines = matches!(self.wanted, DebugLevel::Full | DebugLevel::Portable);
         if has_lines && debugger_listens() && InFull::count(image) >= self.max_in_full {
             logged!(
                 info,
                 "{image}: debuggers see {} instances in full, and only the symbols of this one",
                 self.max_in_full
             );
-            return Debug::Symbols;
+            return DebugLevel::Symbols;
         }
         self.wanted
     }
@@ -182,7 +182,7 @@ impl DebugRegistration {
         image: Arc<str>,
         instance: Instance,
         symfile: Result<Symfile, SymfileError>,
-        wanted: Debug,
+        wanted: DebugLevel,
         most: Maximum,
     ) -> DebugRegistration {
         let symfile = match symfile {
@@ -194,7 +194,7 @@ impl DebugRegistration {
         };
         let (published, fault) = Published::first(symfile, wanted, &instance);
         warn_of(&image, fault);
-        if wanted != Debug::Off {
+        if wanted != DebugLevel::Off {
             stripped::warn_once();
         }
         let in_full = published.in_full(&image);
@@ -208,7 +208,7 @@ impl DebugRegistration {
     }
 
     /// The current level.
-    pub(crate) fn debug(&self) -> Debug {
+    pub(crate) fn debug(&self) -> DebugLevel {
         self.lock().published.debug()
     }
 
@@ -219,14 +219,14 @@ impl DebugRegistration {
     /// form is made again only if another thread has replaced the symfile that it was made from.
     pub(crate) fn set(
         &self,
-        wanted: Debug,
+        wanted: DebugLevel,
         symfile: impl Fn() -> Result<SymfileTemplate, SymfileError>,
     ) -> Result<(), Error> {
         let (mut from_memory, mut made) = (None, None);
         loop {
             let mut state = self.lock();
             self.check(&state, wanted)?;
-            if matches!(state.published, Published::Nothing(None)) && wanted != Debug::Off {
+            if matches!(state.published, Published::Nothing(None)) && wanted != DebugLevel::Off {
                 let Some(symfile) = from_memory.take() else {
                     drop(state);
                     from_memory = Some(self.symfile_from(symfile())?);
@@ -259,11 +259,11 @@ impl DebugRegistration {
     }
 
     /// Whether this level is possible.
-    fn check(&self, state: &State, wanted: Debug) -> Result<(), Error> {
-        if !state.has_debug_sections && matches!(wanted, Debug::Full | Debug::Portable) {
-            let what = "its debug sections were not kept, since it was loaded with Debug::Off; \
-                        Debug::Symbols shows what is in memory. To show more later, load it with \
-                        Debug::Symbols, or pass its file to Library::set_debug_info";
+    fn check(&self, state: &State, wanted: DebugLevel) -> Result<(), Error> {
+        if !state.has_debug_sections && matches!(wanted, DebugLevel::Full | DebugLevel::Portable) {
+            let what = "its debug sections were not kept, since it was loaded with DebugLevel::Off; \
+                        DebugLevel::Symbols shows what is in memory. To show more later, load it with \
+                        DebugLevel::Symbols, or pass its file to Library::set_debug_info";
             return Err(Error::unsupported(what).in_image(&self.image));
         }
         Ok(())
@@ -281,7 +281,7 @@ impl DebugRegistration {
             if state.published.debug() != wanted {
                 continue;
             }
-            let _ = self.change(&mut state, Debug::Off, None);
+            let _ = self.change(&mut state, DebugLevel::Off, None);
             state.published = published;
             state.has_debug_sections = true;
             let fault = self.change(&mut state, wanted, made);
@@ -292,7 +292,12 @@ impl DebugRegistration {
     }
 
     /// The caller logs the result after it has released the lock.
-    fn change(&self, state: &mut State, wanted: Debug, made: Option<NextForm>) -> Option<Fault> {
+    fn change(
+        &self,
+        state: &mut State,
+        wanted: DebugLevel,
+        made: Option<NextForm>,
+    ) -> Option<Fault> {
         let before = std::mem::replace(&mut state.published, Published::Nothing(None));
         let (published, fault) = before.changed_to(wanted, made);
         state.published = published;

@@ -17,7 +17,7 @@ use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::events;
 use crate::debug::retired::{self, Identity};
-use crate::debug::{Debug, debugger_listens};
+use crate::debug::{DebugLevel, debugger_listens};
 use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::read::ReadAt;
 use crate::host::dl;
@@ -138,13 +138,13 @@ impl Drop for LoadedImage {
 impl LoadedImage {
     /// What takes the memory. It keeps the entry, too, if this is the last image with this identity.
     fn keeper(&self) -> Keeper {
-        if self.debug.debug() == Debug::Off || retired::is_traced_by_lldb() {
+        if self.debug.debug() == DebugLevel::Off || retired::is_traced_by_lldb() {
             return Box::new(quarantine);
         }
         let identity = self.identity();
         let mut is_last = true;
         let visited = registry::visit(|Entry { image, .. }| {
-            let is_same = image.debug.debug() != Debug::Off && image.identity() == identity;
+            let is_same = image.debug.debug() != DebugLevel::Off && image.identity() == identity;
             is_last &= !is_same;
             Ok(())
         });

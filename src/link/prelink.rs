@@ -220,7 +220,7 @@ impl WritableMemory for Record<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Debug;
+    use crate::DebugLevel;
     use crate::base::promise::MayRun;
     use crate::debug::Instances;
     use crate::link::apply::TlsBlock;
@@ -263,7 +263,7 @@ mod tests {
     fn moved_words(file: &Path) -> Option<usize> {
         let bytes = std::fs::read(file).ok()?;
         let mut settings = Settings::new(|_| None, |_| Ok(()));
-        settings.debug = Debug::Off;
+        settings.debug = DebugLevel::Off;
         settings.system_libraries = true;
         let prepared =
             settings.prepare(Bytes::Borrowed(&bytes), Instances::Many, Some(MayRun::in_tests()));

@@ -10,7 +10,9 @@ use crate::arch::MACHINE;
 use crate::base::error::Error;
 use crate::base::fallible::try_collect;
 use crate::base::limits::Limits;
-use crate::debug::{self, Debug, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment};
+use crate::debug::{
+    self, DebugLevel, DebugTemplate, DynamicSymbol, Instances, Source, SourceSegment,
+};
 use crate::elf::decoded::Decoded;
 use crate::elf::eh_frame::EhFrame;
 use crate::elf::read::ReadAt;
@@ -24,7 +26,7 @@ pub(super) fn debug_template(
     name: &str,
     image: &Image<'_>,
     separate: Option<&[u8]>,
-    wanted: Debug,
+    wanted: DebugLevel,
     instances: Instances,
     limits: &Limits,
 ) -> Result<Option<DebugTemplate>, Error> {
@@ -38,7 +40,7 @@ pub(super) fn debug_template(
         debug::check_separate(image.bytes(), image.notes(), separate)
             .map_err(|fault| refused(&fault))?;
     }
-    if wanted == Debug::Off {
+    if wanted == DebugLevel::Off {
         return Ok(None);
     }
     let wants_installed = separate.or(package).is_none()

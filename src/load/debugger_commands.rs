@@ -23,7 +23,7 @@ use crate::base::error::Error;
 use crate::base::fallible::require_memory;
 use crate::base::limits::Limits;
 use crate::base::shared;
-use crate::debug::{self, Debug, Instances, Source, SymfileError, SymfileTemplate};
+use crate::debug::{self, DebugLevel, Instances, Source, SymfileError, SymfileTemplate};
 use crate::images::group::{ImageRef, LoadedImage};
 use crate::images::registry;
 use crate::load::debug_source::with_debug_source;
@@ -139,10 +139,10 @@ std::arch::global_asm!(
 );
 
 /// Sets the debug level of an image.
-pub(crate) fn set_debug(loaded: &LoadedImage, debug: Debug) -> Result<(), Error> {
+pub(crate) fn set_debug(loaded: &LoadedImage, debug: DebugLevel) -> Result<(), Error> {
     require_memory()?;
     // Shared pages take no breakpoints.
-    if debug != Debug::Off && loaded.debug.debug() == Debug::Off {
+    if debug != DebugLevel::Off && loaded.debug.debug() == DebugLevel::Off {
         loaded.mapping.make_private().map_err(|error| error.in_image(&loaded.name))?;
     }
     loaded.debug.set(debug, || symfile(loaded, None))
@@ -205,12 +205,12 @@ const NO_FILE: c_int = -2;
 
 #[cfg(not(feature = "exported-debug-symbols"))]
 unsafe extern "C" {
-    /// Registers every image in full ([`Debug::Full`]). Returns the number of images, or -1 if a thread is in
+    /// Registers every image in full ([`DebugLevel::Full`]). Returns the number of images, or -1 if a thread is in
     /// the middle of a load or an unload: let the process continue and try again.
     fn memdl_debug_full() -> c_int;
-    /// As `memdl_debug_full`, in the form that lldb reads ([`Debug::Portable`]).
+    /// As `memdl_debug_full`, in the form that lldb reads ([`DebugLevel::Portable`]).
     fn memdl_debug_portable() -> c_int;
-    /// As `memdl_debug_full`, but names only ([`Debug::Symbols`]): for a debugger that reads much at each
+    /// As `memdl_debug_full`, but names only ([`DebugLevel::Symbols`]): for a debugger that reads much at each
     /// event, and is slow.
     fn memdl_debug_symbols() -> c_int;
     /// As `memdl_debug_full`, for the image that `address` lies in:
@@ -279,14 +279,14 @@ static COPY: shared::Copy = shared::Copy::new(run_own);
 /// Runs the function of this number on this copy's images. `argument` is the function's.
 extern "C" fn run_own(function: c_int, argument: *const c_void) -> c_int {
     match function {
-        FULL => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Full)),
-        PORTABLE => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Portable)),
-        SYMBOLS => for_each_image(|loaded| set_debug_or_names(loaded, Debug::Symbols)),
+        FULL => for_each_image(|loaded| set_debug_or_names(loaded, DebugLevel::Full)),
+        PORTABLE => for_each_image(|loaded| set_debug_or_names(loaded, DebugLevel::Portable)),
+        SYMBOLS => for_each_image(|loaded| set_debug_or_names(loaded, DebugLevel::Symbols)),
         FULL_AT => {
             let address = argument.addr();
             for_each_image(|loaded| {
                 let is_there = loaded.mapping.address_range().contains(&address);
-                is_there && set_debug_or_names(loaded, Debug::Full)
+                is_there && set_debug_or_names(loaded, DebugLevel::Full)
             })
         }
         // SAFETY: a C string, by the contract of the function; the debugger puts it into the process.
@@ -308,13 +308,14 @@ fn set_debug_of_file(path: &CStr) -> c_int {
     for_each_image(|loaded| {
         let known = set_debug_info(loaded, &file);
         known.inspect_err(|error| logged!(debug, "{}: {error}", path.display())).is_ok()
-            && (loaded.debug.debug() == Debug::Portable || set_debug(loaded, Debug::Full).is_ok())
+            && (loaded.debug.debug() == DebugLevel::Portable
+                || set_debug(loaded, DebugLevel::Full).is_ok())
     })
 }
 
 /// Sets the debug level of an image, or names only if that fails. Whether it did.
-fn set_debug_or_names(loaded: &LoadedImage, debug: Debug) -> bool {
-    set_debug(loaded, debug).or_else(|_| set_debug(loaded, Debug::Symbols)).is_ok()
+fn set_debug_or_names(loaded: &LoadedImage, debug: DebugLevel) -> bool {
+    set_debug(loaded, debug).or_else(|_| set_debug(loaded, DebugLevel::Symbols)).is_ok()
 }
 
 /// Calls `change` for each image. Returns the number of images that it changed, or [`BUSY`].

@@ -19,7 +19,7 @@ use crate::base::members;
 use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
 use crate::debug::retired::{self, Identity};
-use crate::debug::{Debug, DebugRegistration, Ifuncs, Instance, ThreadLocals};
+use crate::debug::{DebugLevel, DebugRegistration, Ifuncs, Instance, ThreadLocals};
 use crate::host::collectors::Roots;
 use crate::host::link_map::LinkMap;
 use crate::images::global;
@@ -331,7 +331,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let ifuncs = Ifuncs::new(self.chosen);
         // Nothing fails from here on: the drop of `LoadedImage` must see each mapping that debuggers know.
         let debug = register(name.clone(), Instance { load_bias, thread_locals, ifuncs });
-        if debug.debug() != Debug::Off {
+        if debug.debug() != DebugLevel::Off {
             retired::replaced_by(|| Identity::new(decoded, &mapping, table.strings()));
         }
         Ok(LoadedImage {

@@ -27,7 +27,7 @@ use crate::base::fallible::{
 use crate::base::faults::Faults;
 use crate::base::members::{member, member_mut};
 use crate::base::promise::MayRun;
-use crate::debug::{Debug, DebugTemplate, Instances};
+use crate::debug::{DebugLevel, DebugTemplate, Instances};
 use crate::elf::plan::Plan;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::library::{HostLibrary, Resolvers};
@@ -359,7 +359,7 @@ impl Settings {
             let image_file = profile::image_file(profile, &name, &image);
             let (mut shared_text, mut prelinked) = (None, None);
             if instances == Instances::Many {
-                if debug == Debug::Off && image_file.is_none() {
+                if debug == DebugLevel::Off && image_file.is_none() {
                     shared_text = self.shared_text(&image, &plan).map_err(in_image)?;
                 }
                 let made = Prelinked::new(&image, &plan, &bound, members.len(), count);

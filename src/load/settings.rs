@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::base::error::Error;
 use crate::base::limits::Limits;
-use crate::debug::Debug;
+use crate::debug::DebugLevel;
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::Resolvers;
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     pub scope: Scope,
     /// Bind calls at the first call, where the image allows it.
     pub lazy: bool,
-    pub debug: Debug,
+    pub debug: DebugLevel,
     /// The debug file of the root image.
     pub debug_info: Option<Bytes<'static>>,
     pub profile: Profile,
@@ -84,7 +84,7 @@ impl Settings {
             system_libraries: true,
             scope: Scope::default(),
             lazy: false,
-            debug: Debug::default(),
+            debug: DebugLevel::default(),
             debug_info: None,
             profile: Profile::default(),
             limits: Limits::default(),

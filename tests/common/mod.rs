@@ -192,9 +192,9 @@ pub unsafe fn load_in_way(
                 loader.load_buffer(buffer)
             }
             "instance" => loader.prepare(bytes)?.instantiate(),
-            "shared" => loader.clone().debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
+            "shared" => loader.clone().debug(memdl::DebugLevel::Off).prepare(bytes)?.instantiate(),
             "again" => {
-                let template = loader.clone().debug(memdl::Debug::Off).prepare(bytes)?;
+                let template = loader.clone().debug(memdl::DebugLevel::Off).prepare(bytes)?;
                 drop(template.instantiate()?);
                 template.instantiate()
             }

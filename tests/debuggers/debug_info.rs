@@ -14,7 +14,7 @@ use crate::harness::host::Loader;
 use crate::harness::libraries::{library, mark, steps};
 use crate::harness::{Gdb, Replies, gdb, scratch, start_host};
 use libtest_mimic::Trial;
-use memdl::Debug;
+use memdl::DebugLevel;
 
 pub fn tests() -> Vec<Trial> {
     [others(), kinds(), separate_files()].into_iter().flatten().collect()
@@ -189,7 +189,7 @@ fn session(load: &str, debug: &str, loader: Loader, first: &[&str]) -> Replies {
 
 /// Fails unless both forms of symfile are shown as the file is with `dlopen`, and in the portable
 /// form what is expected.
-fn is_as_with_dlopen(library: &Path, portable: Debug, first: &[&str]) -> [Replies; 2] {
+fn is_as_with_dlopen(library: &Path, portable: DebugLevel, first: &[&str]) -> [Replies; 2] {
     let load = format!("load a {}", library.display());
     let of_file = session(&load, "full", Loader::Dlopen, first);
     let sessions = ["full", "portable"].map(|form| {
@@ -217,9 +217,9 @@ fn same_in_both_forms(library: &Path, commands: &[&str], check: impl Fn(&Replies
     }
 }
 
-/// The debug level of these bytes when [`Debug::Portable`] is requested.
-fn level(bytes: &[u8], info: Option<&[u8]>) -> Debug {
-    let mut loader = memdl::Loader::new().system_libraries(true).debug(Debug::Portable);
+/// The debug level of these bytes when [`DebugLevel::Portable`] is requested.
+fn level(bytes: &[u8], info: Option<&[u8]>) -> DebugLevel {
+    let mut loader = memdl::Loader::new().system_libraries(true).debug(DebugLevel::Portable);
     if let Some(info) = info {
         loader = loader.debug_info(info);
     }
@@ -235,14 +235,14 @@ macro_rules! kinds {
             let workshop = Workshop::new();
             workshop.run($recipe);
             let library = workshop.file("lib.so");
-            for session in is_as_with_dlopen(&library, Debug::$portable, &[]) {
+            for session in is_as_with_dlopen(&library, DebugLevel::$portable, &[]) {
                 assert_all(&session);
             }
         }
     )*};
 }
 
-// The second column is the level when `Debug::Portable` is requested: that, or `Full` if it is impossible.
+// The second column is the level when `DebugLevel::Portable` is requested: that, or `Full` if it is impossible.
 kinds! {
     zlib_by_gcc Portable: "gcc -g -gz=zlib -shared -fPIC {c} -o lib.so";
     zlib_with_the_old_names Portable:
@@ -316,7 +316,7 @@ fn several_files_optimised_at_link_time() {
                 of_memory.to("continue").has(&["entry(5) = 24\n", "exited normally"]);
             }
         }
-        assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), None), DebugLevel::Portable);
     }
 }
 
@@ -358,7 +358,7 @@ fn macros_are_expanded_where_they_are_defined() {
             of_memory.to("print TRIPLE(STATE)").has(&["$4 = 21\n"]);
             of_memory.to("continue").has(&["entry(5) = 23\n", "exited normally"]);
         });
-        assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), None), DebugLevel::Portable);
     }
 }
 
@@ -378,7 +378,7 @@ fn split(workshop: &Workshop, compiler: &str, version: u32, flags: &str) -> Repl
     assert_same(&of_memory, &of_file.run(SESSION), &library, &[]);
     assert_lines_and_variables(&of_memory);
     // The file cannot be changed, and so no form has all that it says moved.
-    assert_eq!(level(&workshop.read("lib.so"), None), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), None), DebugLevel::Full);
     of_memory
 }
 
@@ -536,7 +536,7 @@ fn packed_bytes_are_shown_as_if_nothing_had_been_split() {
             assert_all(&of_memory);
         }
         let package = workshop.read("lib.so.dwp");
-        assert_eq!(level(&workshop.read("lib.so"), Some(&package)), Debug::Portable);
+        assert_eq!(level(&workshop.read("lib.so"), Some(&package)), DebugLevel::Portable);
         assert_symbolized(&workshop.read("lib.so"), &package);
     }
 }
@@ -548,7 +548,7 @@ fn packed_type_units_are_not_joined() {
         "gcc -gdwarf-4 -gsplit-dwarf -fdebug-types-section -shared -fPIC {c} -o lib.so; \
          dwp -e lib.so -o package; find -name *.dwo -delete",
     );
-    assert_eq!(level(&workshop.read("lib.so"), Some(&workshop.read("package"))), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), Some(&workshop.read("package"))), DebugLevel::Full);
     let [image, package] = ["lib.so", "package"].map(|name| workshop.file(name));
     let load = format!("load a {} with {}", image.display(), package.display());
     let commands = ["break leaf", "run", "bt", "delete", "continue"];
@@ -792,7 +792,7 @@ fn what_dwz_shared_is_found_by_path_and_by_build_id() {
         }
     }
     // What is in the third file cannot be moved, and so this is the other form.
-    assert_eq!(level(&workshop.read("lib.so"), None), Debug::Full);
+    assert_eq!(level(&workshop.read("lib.so"), None), DebugLevel::Full);
 }
 
 fn without_what_dwz_shared_there_are_names_and_backtraces() {
@@ -846,7 +846,7 @@ fn stripped(workshop: &Workshop, compiler: &str, split_off: &str) {
 const BY_OBJCOPY: &str = "objcopy --only-keep-debug lib.so image.debug; strip -o image.so lib.so";
 
 /// Loaded with that file's bytes it is as the library that was never stripped, in both forms.
-fn separate(compiler: &str, split_off: &str, portable: Debug) {
+fn separate(compiler: &str, split_off: &str, portable: DebugLevel) {
     let workshop = Workshop::new();
     stripped(&workshop, compiler, split_off);
     let library = workshop.file("lib.so");
@@ -866,7 +866,7 @@ macro_rules! separate {
         tests! { fn separate_files: $($name)* }
 
         $(fn $name() {
-            separate($compiler, $split_off, Debug::$portable);
+            separate($compiler, $split_off, DebugLevel::$portable);
         }
     )*};
 }
@@ -1127,11 +1127,11 @@ fn a_program_gives_debug_information_late() {
     let other = fs::read(clib()).unwrap();
     let whole = workshop.read("lib.so");
     for (debug, info) in [
-        (Debug::Off, &info),
-        (Debug::Symbols, &info),
-        (Debug::Full, &info),
-        (Debug::Portable, &info),
-        (Debug::Off, &whole),
+        (DebugLevel::Off, &info),
+        (DebugLevel::Symbols, &info),
+        (DebugLevel::Full, &info),
+        (DebugLevel::Portable, &info),
+        (DebugLevel::Off, &whole),
     ] {
         let loader = memdl::Loader::new().system_libraries(true).debug(debug);
         // SAFETY: the test's own library.
@@ -1146,8 +1146,8 @@ fn a_program_gives_debug_information_late() {
         assert_eq!((library.debug(), line()), (level, None));
         library.set_debug_info(info).unwrap();
         assert_eq!((library.debug(), line()), (level, Some(23)));
-        library.set_debug(Debug::Portable).unwrap();
-        assert_eq!((library.debug(), line()), (Debug::Portable, Some(23)));
+        library.set_debug(DebugLevel::Portable).unwrap();
+        assert_eq!((library.debug(), line()), (DebugLevel::Portable, Some(23)));
     }
 }
 
@@ -1232,7 +1232,7 @@ fn the_wrong_debug_information_is_an_error_that_names_both() {
     let mut changed = info.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert_refused(&workshop.read("image.so"), &changed, &["checksum", ".gnu_debuglink"]);
-    assert_eq!(level(&workshop.read("image.so"), Some(&info)), Debug::Portable);
+    assert_eq!(level(&workshop.read("image.so"), Some(&info)), DebugLevel::Portable);
 }
 
 fn assert_refused(image: &[u8], info: &[u8], texts: &[&str]) {
@@ -1275,7 +1275,7 @@ fn fortran_shows_and_sets_what_is_private_to_a_thread() {
                 of_memory.to("print second").has(&["$4 = 7\n"]);
                 of_memory.to("continue").has(&["entry(5) = 17\n", "exited normally"]);
             });
-            assert_eq!(level(&workshop.read("lib.so"), None), Debug::Portable);
+            assert_eq!(level(&workshop.read("lib.so"), None), DebugLevel::Portable);
         }
     }
 }
@@ -1312,12 +1312,12 @@ fn a_breakpoint_follows_the_level() {
         "continue",
     ]);
     session.to("run").has(&["Breakpoint 1, 0xADDRESS in leaf ()"]);
-    // With `Debug::Full` the stop is at a line, past the prologue.
+    // With `DebugLevel::Full` the stop is at a line, past the prologue.
     session
         .to("continue")
         .has(&["a is shown as Full", "Breakpoint 1, leaf (a=0, b=1) at clib.c:24"]);
     session.to("info locals").has(&["local = "]);
-    // With `Debug::Off` gdb does not see the call; after that it does.
+    // With `DebugLevel::Off` gdb does not see the call; after that it does.
     session.to("continue").has(&[
         "a is shown as Off",
         "entry(5) = ",
@@ -1337,7 +1337,7 @@ fn what_was_loaded_untold_can_be_told_of_by_name_and_not_in_full() {
         Gdb::of_host(&steps(&doing)).run(&["break leaf", "run", "bt", "delete", "continue"]);
     session.to("run").has(&[
         "a: ",
-        "its debug sections were not kept, since it was loaded with Debug::Off",
+        "its debug sections were not kept, since it was loaded with DebugLevel::Off",
         "a is shown as Symbols",
         "Breakpoint 1, 0xADDRESS in leaf ()",
     ]);
@@ -1404,8 +1404,8 @@ fn instances_of_a_template_share_their_debug_information() {
             instances.extend((0..count).map(|_| one()));
             (private_kib() - before) / count as i64
         };
-        let [full, symbols] = [Debug::Full, Debug::Symbols].map(|debug| kib(debug, 50));
-        let off = kib(Debug::Off, 50);
+        let [full, symbols] = [DebugLevel::Full, DebugLevel::Symbols].map(|debug| kib(debug, 50));
+        let off = kib(DebugLevel::Off, 50);
         eprintln!("KiB for each instance: {full} full, {symbols} symbols, {off} off");
         assert!(full - off < 64, "{full} KiB for each instance, {off} without debug information");
     });
@@ -1429,8 +1429,8 @@ fn debug_information_is_copied_once() {
             crate::common::peak_of(|| drop(unsafe { loader.load(&bytes) }.unwrap())) as u64
         };
         // What is needed once, and the memory of the image, which is used again.
-        peak(Debug::Off);
-        let full = peak(Debug::Full) - peak(Debug::Off);
+        peak(DebugLevel::Off);
+        let full = peak(DebugLevel::Full) - peak(DebugLevel::Off);
         eprintln!("{full} bytes; {debug_sections} of debug sections, {others} of others");
         assert!(debug_sections > 2 << 20 && full > debug_sections / 2);
         // A large page may be more than is needed of it.

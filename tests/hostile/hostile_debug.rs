@@ -12,7 +12,7 @@ use crate::common::{
     build, debug_entries, exit_status, in_child, is_sanitized, isolated, limit, peak_of,
     small_stack,
 };
-use memdl::{Debug, Error, Library, Limits, Loader};
+use memdl::{DebugLevel, Error, Library, Limits, Loader};
 
 /// What a load may take: far more than the second that it may take where the optimizer was at work and
 /// nobody else is. On a processor, of which others take their parts.
@@ -193,13 +193,13 @@ fn image(plain: bool) -> Vec<u8> {
     std::fs::read(build("gcc", "debug/hostile.c", flags)).unwrap()
 }
 
-/// The levels of an image with these debug sections when [`Debug::Full`] and [`Debug::Portable`] are requested,
+/// The levels of an image with these debug sections when [`DebugLevel::Full`] and [`DebugLevel::Portable`] are requested,
 /// and the warnings.
 struct Kind {
     name: &'static str,
     image: Vec<u8>,
-    full: (Debug, &'static str),
-    portable: (Debug, &'static str),
+    full: (DebugLevel, &'static str),
+    portable: (DebugLevel, &'static str),
 }
 
 const STEPS: &str = "Limits::debug_info_steps";
@@ -214,8 +214,8 @@ fn kinds() -> Vec<Kind> {
         assert!(image.len() <= 1 << 20, "{name}: {}", image.len());
         Kind { name, image, full, portable }
     };
-    let fine = (Debug::Full, NO_WARNING);
-    let names = |why| (Debug::Symbols, why);
+    let fine = (DebugLevel::Full, NO_WARNING);
+    let names = |why| (DebugLevel::Symbols, why);
     let mut kinds = vec![];
 
     let bombs = || [ABBREV, INFO, ".debug_addr", ".debug_str", ".debug_line", ".debug_loc"];
@@ -237,7 +237,7 @@ fn kinds() -> Vec<Kind> {
     let frames = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0].repeat(100_000);
     let frames = compressed(2, 0, &frames);
     let frames: [Section; 2] = [(ABBREV, false, vec![0]), (INFO, true, frames)];
-    kinds.push(of("empty frames", &tls, &frames, fine, (Debug::Portable, NO_WARNING)));
+    kinds.push(of("empty frames", &tls, &frames, fine, (DebugLevel::Portable, NO_WARNING)));
 
     // An attribute that takes no room, again and again, and the name of a file.
     let table =
@@ -250,14 +250,14 @@ fn kinds() -> Vec<Kind> {
     ];
     let split = "split DWARF";
     kinds.push(of("roots of many attributes", &tls, &shared, names(STEPS), names(STEPS)));
-    kinds.push(of("the same, plain", &plain, &shared, fine, (Debug::Full, split)));
+    kinds.push(of("the same, plain", &plain, &shared, fine, (DebugLevel::Full, split)));
 
     // Tables that begin anywhere in one.
     let table = [&[1, 0x34, 0][..], &[0x02, 0x18].repeat(150_000), &[0, 0, 0]].concat();
     let units: Vec<u8> = (0..40_000).flat_map(|at| unit(4, at * 2, &[])).collect();
     let overlap: [Section; 2] = [(ABBREV, false, table), (INFO, false, units)];
     let cut_off = "unexpected end of input";
-    kinds.push(of("tables that overlap", &plain, &overlap, fine, (Debug::Full, cut_off)));
+    kinds.push(of("tables that overlap", &plain, &overlap, fine, (DebugLevel::Full, cut_off)));
 
     // Entries of two bytes that refer to a list.
     let table = vec![1, 0x11, 1, 0x8c, 0x01, 0x17, 0, 0, 2, 0x34, 0, 0x02, 0x22, 0, 0, 0];
@@ -268,7 +268,13 @@ fn kinds() -> Vec<Kind> {
         (INFO, false, unit(5, 0, &entries)),
         (".debug_loclists", false, lists),
     ];
-    kinds.push(of("references to one list", &plain, &refer, fine, (Debug::Portable, NO_WARNING)));
+    kinds.push(of(
+        "references to one list",
+        &plain,
+        &refer,
+        fine,
+        (DebugLevel::Portable, NO_WARNING),
+    ));
     // Each is two bytes, so that there are two attributes of one byte.
     let table = [&table[..8], &[2, 0x34, 0, 0x02, 0x22, 0x02, 0x22, 0, 0, 0]].concat();
     let compressed_entries = |size: usize| {
@@ -280,7 +286,7 @@ fn kinds() -> Vec<Kind> {
     };
     let (large, larger) = (compressed_entries(2 << 20), compressed_entries(20 << 20));
     let cut = "unexpected end of input";
-    kinds.push(of("compressed entries", &plain, &large, fine, (Debug::Full, cut)));
+    kinds.push(of("compressed entries", &plain, &large, fine, (DebugLevel::Full, cut)));
     kinds.push(of("more compressed entries", &plain, &larger, fine, names(STEPS)));
 
     // The locations are rewritten, each to where its variable is, so a unit's header comes first.
@@ -291,7 +297,7 @@ fn kinds() -> Vec<Kind> {
         &tls,
         &locations,
         fine,
-        (Debug::Full, "unknown DWARF"),
+        (DebugLevel::Full, "unknown DWARF"),
     ));
 
     // An expression in an expression in an expression, back to front.
@@ -310,15 +316,15 @@ fn kinds() -> Vec<Kind> {
         &plain,
         &nested,
         fine,
-        (Debug::Portable, NO_WARNING),
+        (DebugLevel::Portable, NO_WARNING),
     ));
 
     let line = [&[4, 0, 7, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0][..], &vec![0x80; 900_000]].concat();
     let lines: [Section; 1] = [(".debug_line", false, record(&line))];
-    kinds.push(of("a long line program", &plain, &lines, fine, (Debug::Portable, NO_WARNING)));
+    kinds.push(of("a long line program", &plain, &lines, fine, (DebugLevel::Portable, NO_WARNING)));
     let cie = [&[0xff, 0xff, 0xff, 0xff, 1, 0, 1, 1, 1][..], &vec![0; 900_000]].concat();
     let frames: [Section; 1] = [(".debug_frame", false, record(&cie))];
-    kinds.push(of("long call frames", &plain, &frames, fine, (Debug::Portable, NO_WARNING)));
+    kinds.push(of("long call frames", &plain, &frames, fine, (DebugLevel::Portable, NO_WARNING)));
 
     // Thousands of sections of one name.
     let table: Vec<u8> = vec![1, 0x11, 0, 0x76, 0x08, 0x73, 0x17, 0, 0, 0];
@@ -333,7 +339,7 @@ fn kinds() -> Vec<Kind> {
     let name = [b".debug_".to_vec(), vec![b'x'; 200_000]].concat();
     let headers: Vec<_> = (0..10_000).map(|_| (&name[..], 1, 0, Place::New(&[1]))).collect();
     let image = with_headers(&plain, &headers);
-    let portable = (Debug::Portable, NO_WARNING);
+    let portable = (DebugLevel::Portable, NO_WARNING);
     kinds.push(Kind { name: "long names", image, full: fine, portable });
     kinds
 }
@@ -393,9 +399,9 @@ fn whatever_else_a_small_file_states_it_costs_little() {
 fn costs_little(kind: Kind) {
     let Kind { name, image, full, portable } = kind;
     warnings();
-    let symbols = (Debug::Symbols, NO_WARNING);
+    let symbols = (DebugLevel::Symbols, NO_WARNING);
     for (wanted, (told, why)) in
-        [(Debug::Symbols, symbols), (Debug::Full, full), (Debug::Portable, portable)]
+        [(DebugLevel::Symbols, symbols), (DebugLevel::Full, full), (DebugLevel::Portable, portable)]
     {
         let what = format!("{name}, {wanted:?}");
         let loader = Loader::new().debug(wanted);
@@ -406,10 +412,10 @@ fn costs_little(kind: Kind) {
         assert_eq!(said.len(), usize::from(!why.is_empty()), "{what}: {said:?}");
         let is_right = |it: &String| it.starts_with("image: ") && it.contains(why);
         assert!(said.iter().all(is_right), "{what}: {said:?}");
-        if wanted == Debug::Symbols {
+        if wanted == DebugLevel::Symbols {
             let (told, why) = full;
             let what = format!("{name}, later in full");
-            bounded(&what, || library.set_debug(Debug::Full).unwrap());
+            bounded(&what, || library.set_debug(DebugLevel::Full).unwrap());
             let said = warnings();
             assert_eq!(library.debug(), told, "{what}: {said:?}");
             assert_eq!(said.len(), usize::from(!why.is_empty()), "{what}: {said:?}");
@@ -446,12 +452,13 @@ fn a_fork_does_not_wait_for_debug_information_to_be_read() {
         let kind = |name| kinds().into_iter().find(|kind| kind.name == name).unwrap().image;
         let unpacked = kind("sections that are large together");
         let read = kind("more compressed entries");
-        for (what, image, wanted) in
-            [("unpacked", &unpacked, Debug::Full), ("unpacked and read", &read, Debug::Portable)]
-        {
+        for (what, image, wanted) in [
+            ("unpacked", &unpacked, DebugLevel::Full),
+            ("unpacked and read", &read, DebugLevel::Portable),
+        ] {
             let part = || {
                 // Anew each time: what was read once is kept.
-                let library = load(&Loader::new().debug(Debug::Symbols), image);
+                let library = load(&Loader::new().debug(DebugLevel::Symbols), image);
                 let part = longest_fork_during(|| library.set_debug(wanted).unwrap());
                 println!("{what}: the longest fork took {part:.3} of the time");
                 part
@@ -470,8 +477,8 @@ fn threads_that_tell_more_or_less_of_one_image_at_once_do_not_mix_it_up() {
         let file = std::fs::read(build("gcc", "foo.c", &["-g", "-O0", "-gz", "-Wl,--build-id"]));
         let file = file.unwrap();
         // SAFETY: a library of `testlibs/`.
-        let library = unsafe { Loader::new().debug(Debug::Symbols).load(&file) }.unwrap();
-        let levels = [Debug::Full, Debug::Symbols, Debug::Portable, Debug::Off];
+        let library = unsafe { Loader::new().debug(DebugLevel::Symbols).load(&file) }.unwrap();
+        let levels = [DebugLevel::Full, DebugLevel::Symbols, DebugLevel::Portable, DebugLevel::Off];
         // The sizes of the symfiles at each level.
         let told = || {
             levels.map(|level| {
@@ -482,7 +489,7 @@ fn threads_that_tell_more_or_less_of_one_image_at_once_do_not_mix_it_up() {
         };
         let rounds = 100;
         let (opened_later, opened_at_once) = (told(), {
-            library.set_debug(Debug::Full).unwrap();
+            library.set_debug(DebugLevel::Full).unwrap();
             library.set_debug_info(file.as_slice()).unwrap();
             told()
         });
@@ -577,7 +584,7 @@ fn whatever_another_file_states_it_costs_little() {
 
         let deep = [&[1][..], &[2].repeat(250), &[0].repeat(251)].concat();
         let (whole, dwp) = of(&deep, &table, 1);
-        assert_eq!(load_with("entries in each other", &whole, &dwp).unwrap(), Debug::Full);
+        assert_eq!(load_with("entries in each other", &whole, &dwp).unwrap(), DebugLevel::Full);
         assert_eq!(warnings(), [""; 0]);
 
         for (what, entries, units, why) in [
@@ -592,7 +599,7 @@ fn whatever_another_file_states_it_costs_little() {
         ] {
             let (whole, dwp) = of(&entries, &table, units);
             // As without the package.
-            assert_eq!(load_with(what, &whole, &dwp).unwrap(), Debug::Full);
+            assert_eq!(load_with(what, &whole, &dwp).unwrap(), DebugLevel::Full);
             let said = warnings();
             assert!(said.len() == 1 && said[0].contains(why), "{what}: {said:?}");
         }
@@ -614,7 +621,7 @@ fn whatever_another_file_states_it_costs_little() {
             &[(".debug_line", false, record(&line))],
         );
         let (_, dwp) = of(&[1, 0], &table, 1);
-        assert_eq!(load_with("a million files", &whole, &dwp).unwrap(), Debug::Full);
+        assert_eq!(load_with("a million files", &whole, &dwp).unwrap(), DebugLevel::Full);
         let said = warnings();
         assert!(said.len() == 1 && said[0].contains("too often"), "{said:?}");
 
@@ -643,14 +650,17 @@ fn what_exceeds_the_programs_limits_is_told_by_name_only() {
         let mut short = Limits::default();
         short.debug_info_steps = 16;
         for (limits, full, why) in [
-            (Limits::default(), Debug::Full, NO_WARNING),
-            (little, Debug::Symbols, "more than 16 bytes (Limits::unpacked_debug_info"),
-            (short, Debug::Symbols, "more than 16 steps to read (Limits::debug_info_steps"),
+            (Limits::default(), DebugLevel::Full, NO_WARNING),
+            (little, DebugLevel::Symbols, "more than 16 bytes (Limits::unpacked_debug_info"),
+            (short, DebugLevel::Symbols, "more than 16 steps to read (Limits::debug_info_steps"),
         ] {
             for (wanted, told) in [
-                (Debug::Symbols, Debug::Symbols),
-                (Debug::Full, full),
-                (Debug::Portable, if why.is_empty() { Debug::Portable } else { Debug::Symbols }),
+                (DebugLevel::Symbols, DebugLevel::Symbols),
+                (DebugLevel::Full, full),
+                (
+                    DebugLevel::Portable,
+                    if why.is_empty() { DebugLevel::Portable } else { DebugLevel::Symbols },
+                ),
             ] {
                 let library = load(&Loader::new().limits(limits.clone()).debug(wanted), &image);
                 let said = warnings();

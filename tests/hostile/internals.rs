@@ -1,7 +1,7 @@
 //! What fuzzers call does what a load does, and runs nothing of the image.
 
 use crate::common::{build, bytes, debug_entries, isolated, maps};
-use memdl::Debug;
+use memdl::DebugLevel;
 use memdl::internals::{self, Way};
 
 #[test]
@@ -11,12 +11,14 @@ fn an_image_in_place_of_which_nothing_may_run_does_not() {
     isolated(|| {
         let all = || {
             for way in Way::ALL {
-                for debug in [Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable] {
+                for debug in
+                    [DebugLevel::Off, DebugLevel::Symbols, DebugLevel::Full, DebugLevel::Portable]
+                {
                     let idle = internals::load_without_running(&image, way, debug, None).unwrap();
                     assert!(idle.look_at_symbols() >= 4);
                     assert!(idle.touch_thread_locals().unwrap());
                     let instances = if way == Way::Template { 2 } else { 1 };
-                    let told = if debug == Debug::Off { 0 } else { instances };
+                    let told = if debug == DebugLevel::Off { 0 } else { instances };
                     assert_eq!(debug_entries().len(), told, "{way:?}");
                 }
             }
@@ -34,7 +36,7 @@ fn an_image_in_place_of_which_nothing_may_run_does_not() {
 #[test]
 fn the_parts_do_what_a_load_has_them_do() {
     let image = bytes("gcc", "testlibs/loading/must_not_run.c", &["-g", "-gz"]);
-    let forms = [Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable];
+    let forms = [DebugLevel::Off, DebugLevel::Symbols, DebugLevel::Full, DebugLevel::Portable];
     for shared in [false, true] {
         let lens = forms.map(|form| internals::symfile(&image, form, shared).unwrap().len());
         let [off, names, full, portable] = lens;

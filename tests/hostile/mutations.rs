@@ -18,9 +18,9 @@ use crate::common::{
 use crate::mutate;
 use goblin::elf::dynamic::DT_FLAGS_1;
 use memdl::internals::{self, Way};
-use memdl::{Debug, Error, Report};
+use memdl::{DebugLevel, Error, Report};
 
-const FORMS: [Debug; 3] = [Debug::Full, Debug::Portable, Debug::Symbols];
+const FORMS: [DebugLevel; 3] = [DebugLevel::Full, DebugLevel::Portable, DebugLevel::Symbols];
 /// How many cases there are between two looks at the process.
 const BATCH: u32 = 250;
 /// Far more than a case takes, on a machine that is busy with other things.

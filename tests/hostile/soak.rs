@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use crate::common::{
     MapsLine, Opened, build, debug_entries, limit, limited, maps, name_of, own_test, resident,
 };
-use memdl::{Binding, Debug, ImageBuffer, Library, Loader, Pool, Template};
+use memdl::{Binding, DebugLevel, ImageBuffer, Library, Loader, Pool, Template};
 
 type Callback = extern "C-unwind" fn(*mut c_void);
 type Through = unsafe extern "C-unwind" fn(Callback, *mut c_void, c_int);
@@ -151,7 +151,13 @@ const WORK: &[(&str, u32, Work)] = &[
 // ---- Work ----------------------------------------------------------------------------------------
 
 fn loader(random: &mut Random) -> Loader {
-    let debug = *random.of(&[Debug::Off, Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable]);
+    let debug = *random.of(&[
+        DebugLevel::Off,
+        DebugLevel::Off,
+        DebugLevel::Symbols,
+        DebugLevel::Full,
+        DebugLevel::Portable,
+    ]);
     let binding = *random.of(&[Binding::Lazy, Binding::Now]);
     Loader::new().system_libraries(true).debug(debug).binding(binding)
 }
@@ -224,7 +230,7 @@ fn shared(soak: &Soak, random: &mut Random) -> Arc<Library> {
 /// One that is this thread's, with all functions, and about which debuggers can be told all later.
 fn own(soak: &Soak, random: &mut Random) -> Library {
     let image = soak.images.iter().find(|image| image.has_all).unwrap();
-    let kept = *random.of(&[Debug::Symbols, Debug::Full, Debug::Portable]);
+    let kept = *random.of(&[DebugLevel::Symbols, DebugLevel::Full, DebugLevel::Portable]);
     // SAFETY: as above.
     unsafe { loader(random).debug(kept).load(&image.bytes) }.unwrap()
 }
@@ -316,7 +322,7 @@ fn symbolize(soak: &Soak, random: &mut Random) {
 
 fn set_debug(soak: &Soak, random: &mut Random) {
     let library = shared(soak, random);
-    let to = [Debug::Off, Debug::Symbols, Debug::Full, Debug::Portable];
+    let to = [DebugLevel::Off, DebugLevel::Symbols, DebugLevel::Full, DebugLevel::Portable];
     library.set_debug(*random.of(&to)).unwrap();
     if random.below(4) == 0 {
         let image = soak.images.iter().find(|image| image.has_all).unwrap();
@@ -446,8 +452,8 @@ fn forks(soak: &Soak, me: &Progress) {
                     }
                     4 => {
                         if soak.has("set_debug") {
-                            library.set_debug(Debug::Symbols).unwrap();
-                            library.set_debug(Debug::Full).unwrap();
+                            library.set_debug(DebugLevel::Symbols).unwrap();
+                            library.set_debug(DebugLevel::Full).unwrap();
                         }
                         drop(library);
                         memdl::release_memory();
@@ -935,7 +941,7 @@ fn soak() {
         let mut random = Random(seed | 1);
         let mut templates = Vec::new();
         for image in &images {
-            for debug in [Debug::Off, Debug::Full] {
+            for debug in [DebugLevel::Off, DebugLevel::Full] {
                 let loader = Loader::new().system_libraries(true).debug(debug);
                 // SAFETY: as above.
                 templates.push(unsafe { loader.prepare(&image.bytes) }.unwrap());

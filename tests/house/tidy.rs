@@ -255,7 +255,7 @@ fn literals(text: &str) -> Vec<String> {
 
 #[test]
 fn the_c_api_translates_each_name_of_the_rust_api_in_a_text() {
-    let types = ["Loader", "Library", "Limits", "Template", "ImageBuffer", "Debug", "Pool"];
+    let types = ["Loader", "Library", "Limits", "Template", "ImageBuffer", "DebugLevel", "Pool"];
     let names = fs::read_to_string(repository("src/capi/c_names.rs")).unwrap();
     let known = literals(&names);
     let mut count = 0;

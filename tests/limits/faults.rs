@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::common::{
     MapsLine, build, call_run, debug_entries, is_sanitized, isolated, maps_without_heaps,
 };
-use memdl::{Debug, Error, ImageBuffer, Library, Loader};
+use memdl::{DebugLevel, Error, ImageBuffer, Library, Loader};
 
 /// The faults of one thread.
 #[derive(Clone, Copy)]
@@ -152,7 +152,7 @@ impl Image {
         Image { name, bytes, dependency: None, shares }
     }
 
-    fn loader(&self, debug: Debug) -> Loader {
+    fn loader(&self, debug: DebugLevel) -> Loader {
         let loader = Loader::new().debug(debug).system_libraries(true);
         match &self.dependency {
             Some(bytes) => loader.provide("libdependency.so", bytes.clone()),
@@ -160,7 +160,7 @@ impl Image {
         }
     }
 
-    fn load(&self, debug: Debug) -> Result<Library, Error> {
+    fn load(&self, debug: DebugLevel) -> Result<Library, Error> {
         // SAFETY: a library of `testlibs/`.
         unsafe { self.loader(debug).load(&self.bytes) }
     }
@@ -173,7 +173,7 @@ impl Image {
 
     fn template(&self) -> Result<memdl::Template, Error> {
         // SAFETY: as above.
-        unsafe { self.loader(Debug::Off).prepare(&self.bytes) }
+        unsafe { self.loader(DebugLevel::Off).prepare(&self.bytes) }
     }
 }
 
@@ -183,23 +183,23 @@ type Operation = fn(&Image, Plan) -> Result<Option<Library>, Error>;
 const OPERATIONS: &[(&str, Operation)] = &[
     ("load", |image, plan| {
         let _armed = Armed::new(plan);
-        image.load(Debug::Off).map(Some)
+        image.load(DebugLevel::Off).map(Some)
     }),
     ("load with debug information", |image, plan| {
         let _armed = Armed::new(plan);
-        image.load(Debug::Full).map(Some)
+        image.load(DebugLevel::Full).map(Some)
     }),
     ("load into memory of another", |image, plan| {
-        let library = image.load(Debug::Off).unwrap();
+        let library = image.load(DebugLevel::Off).unwrap();
         spoil(&library);
         drop(library);
         let _armed = Armed::new(plan);
-        image.load(Debug::Off).map(Some)
+        image.load(DebugLevel::Off).map(Some)
     }),
     ("load_buffer", |image, plan| {
         let _armed = Armed::new(plan);
         // SAFETY: a library of `testlibs/`.
-        unsafe { image.loader(Debug::Off).load_buffer(image.buffer()?).map(Some) }
+        unsafe { image.loader(DebugLevel::Off).load_buffer(image.buffer()?).map(Some) }
     }),
     ("ImageBuffer::grow", |image, plan| {
         let mut buffer = ImageBuffer::new(1).unwrap();
@@ -210,7 +210,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         buffer.grow(image.bytes.len()).unwrap();
         buffer[..image.bytes.len()].copy_from_slice(&image.bytes);
         // SAFETY: as above.
-        let library = unsafe { image.loader(Debug::Off).load_buffer(buffer) }.unwrap();
+        let library = unsafe { image.loader(DebugLevel::Off).load_buffer(buffer) }.unwrap();
         grown.map(|()| Some(library))
     }),
     ("prepare and instantiate", |image, plan| {
@@ -247,7 +247,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         unsafe { template.instantiate().map(Some) }
     }),
     ("unload", |image, plan| {
-        let library = image.load(Debug::Full).unwrap();
+        let library = image.load(DebugLevel::Full).unwrap();
         let _armed = Armed::new(plan);
         drop(library);
         Ok(None)
@@ -268,7 +268,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         // SAFETY: as above.
         let buffer = image.buffer().unwrap();
         // SAFETY: as above.
-        let library = unsafe { image.loader(Debug::Off).load_buffer(buffer) }.unwrap();
+        let library = unsafe { image.loader(DebugLevel::Off).load_buffer(buffer) }.unwrap();
         let _armed = Armed::new(plan);
         drop(library);
         Ok(None)
@@ -277,7 +277,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         // SAFETY: as above.
         let library = unsafe { image.template().unwrap().instantiate() }.unwrap();
         let _armed = Armed::new(plan);
-        let told = library.set_debug(Debug::Symbols);
+        let told = library.set_debug(DebugLevel::Symbols);
         // Refused, it is as it was and runs on.
         PLAN.set(None);
         assert_eq!(call_run(&library), 42);
@@ -388,7 +388,8 @@ fn fault(
     let gone: Vec<_> = before.maps.iter().filter(|line| !after.maps.contains(line)).collect();
     let new: Vec<_> = after.maps.iter().filter(|line| !before.maps.contains(line)).collect();
     assert!(gone.is_empty() && new.is_empty(), "{what}: {result:?}: {gone:#x?} became {new:#x?}");
-    let library = image.load(Debug::Full).unwrap_or_else(|error| panic!("{what}: then {error}"));
+    let library =
+        image.load(DebugLevel::Full).unwrap_or_else(|error| panic!("{what}: then {error}"));
     assert_eq!(call_run(&library), 42, "{what}");
     (result, is_reached)
 }

@@ -13,7 +13,7 @@ use crate::common::{
     build, debug_entries, exit_status, in_child, isolated, limited_own_test, maps, name_of, run,
     small_stack, zstd,
 };
-use memdl::{Debug, Error, ImageBuffer, Library, Loader, Pool, Reset, Template};
+use memdl::{DebugLevel, Error, ImageBuffer, Library, Loader, Pool, Reset, Template};
 
 /// A single allocation of memdl's that is larger than this can fail: what lib.rs promises.
 const LARGEST: usize = 16 << 10;
@@ -63,7 +63,7 @@ impl Case {
         unsafe { self.loader.load(&self.bytes) }
     }
 
-    fn prepare(&self, debug: Debug) -> Result<Template, Error> {
+    fn prepare(&self, debug: DebugLevel) -> Result<Template, Error> {
         // SAFETY: a test library, that needs none but the system's.
         unsafe { self.loader.clone().debug(debug).prepare(&self.bytes) }
     }
@@ -179,9 +179,10 @@ fn outcome<T>((result, state): (Result<T, Error>, State)) -> Outcome {
 /// All that can be done with an image; in each, what [`armed`] runs may be refused memory.
 type Action = (&'static str, fn(&Case) -> Outcome);
 
-const FORMS: [Debug; 4] = [Debug::Symbols, Debug::Portable, Debug::Off, Debug::Full];
+const FORMS: [DebugLevel; 4] =
+    [DebugLevel::Symbols, DebugLevel::Portable, DebugLevel::Off, DebugLevel::Full];
 
-fn set_debug(case: &Case, from: Debug, to: Debug) -> Outcome {
+fn set_debug(case: &Case, from: DebugLevel, to: DebugLevel) -> Outcome {
     // SAFETY: a test library.
     let library = unsafe { case.loader.clone().debug(from).load(&case.bytes) }.unwrap();
     let (result, state) = armed(|| library.set_debug(to));
@@ -195,12 +196,12 @@ fn set_debug(case: &Case, from: Debug, to: Debug) -> Outcome {
 const ACTIONS: &[Action] = &[
     ("load", |case| outcome(armed(|| case.load()))),
     ("load portable", |case| {
-        let loader = case.loader.clone().debug(Debug::Portable);
+        let loader = case.loader.clone().debug(DebugLevel::Portable);
         // SAFETY: a test library.
         outcome(armed(|| unsafe { loader.load(&case.bytes) }))
     }),
     ("load lazily", |case| {
-        let loader = case.loader.clone().binding(memdl::Binding::Lazy).debug(Debug::Off);
+        let loader = case.loader.clone().binding(memdl::Binding::Lazy).debug(DebugLevel::Off);
         // SAFETY: a test library.
         outcome(armed(|| unsafe { loader.load(&case.bytes) }))
     }),
@@ -219,27 +220,27 @@ const ACTIONS: &[Action] = &[
         outcome(armed(|| unsafe { loader.prepare(&case.bytes) }))
     }),
     ("prepare to share", |case| {
-        let loader = case.loader.clone().debug(Debug::Off);
+        let loader = case.loader.clone().debug(DebugLevel::Off);
         // SAFETY: as above.
         outcome(armed(|| unsafe { loader.prepare(&case.bytes) }))
     }),
     ("instantiate", |case| {
-        let template = case.prepare(Debug::Full).unwrap();
+        let template = case.prepare(DebugLevel::Full).unwrap();
         // SAFETY: a test library.
         outcome(armed(|| unsafe { template.instantiate() }))
     }),
     ("instantiate to share", |case| {
-        let template = case.prepare(Debug::Off).unwrap();
+        let template = case.prepare(DebugLevel::Off).unwrap();
         // SAFETY: a test library.
         outcome(armed(|| unsafe { template.instantiate() }))
     }),
     ("pool", |case| {
-        let template = case.prepare(Debug::Off).unwrap();
+        let template = case.prepare(DebugLevel::Off).unwrap();
         let pool = template.pool(2);
         outcome(armed(|| use_twice(&pool)))
     }),
     ("pool before constructors", |case| {
-        let template = case.prepare(Debug::Full).unwrap();
+        let template = case.prepare(DebugLevel::Full).unwrap();
         let pool = template.pool(2).reset_to(Reset::BeforeConstructors);
         outcome(armed(|| use_twice(&pool)))
     }),
@@ -247,10 +248,10 @@ const ACTIONS: &[Action] = &[
         let library = case.load().unwrap();
         outcome(armed(|| library.close()))
     }),
-    ("off to symbols", |case| set_debug(case, Debug::Off, Debug::Symbols)),
-    ("symbols to full", |case| set_debug(case, Debug::Symbols, Debug::Full)),
-    ("full to portable", |case| set_debug(case, Debug::Full, Debug::Portable)),
-    ("full to off", |case| set_debug(case, Debug::Full, Debug::Off)),
+    ("off to symbols", |case| set_debug(case, DebugLevel::Off, DebugLevel::Symbols)),
+    ("symbols to full", |case| set_debug(case, DebugLevel::Symbols, DebugLevel::Full)),
+    ("full to portable", |case| set_debug(case, DebugLevel::Full, DebugLevel::Portable)),
+    ("full to off", |case| set_debug(case, DebugLevel::Full, DebugLevel::Off)),
     ("debug information", |case| {
         let library = case.load().unwrap();
         let file = case.separate.as_ref().unwrap_or(&case.bytes);
@@ -453,7 +454,7 @@ fn everything(case: &Case) -> Result<(), Error> {
     let file = case.separate.as_ref().unwrap_or(&case.bytes);
     let given = library.set_debug_info(file);
     library.close()?;
-    let template = case.prepare(Debug::Off)?;
+    let template = case.prepare(DebugLevel::Off)?;
     // SAFETY: a test library.
     let instance = unsafe { template.instantiate()? };
     let pool = template.pool(2);

@@ -680,10 +680,10 @@ fn nobody_waits_while_debug_information_is_read() {
             // SAFETY: only the address is wanted.
             let entry = unsafe { other.get::<*const u8>("entry") }.unwrap().as_raw_ptr().addr();
             assert!(symbolize(entry)[0].line().is_some());
-            other.set_debug(memdl::Debug::Symbols).unwrap();
+            other.set_debug(memdl::DebugLevel::Symbols).unwrap();
             other.close().unwrap();
-            library.set_debug(memdl::Debug::Symbols).unwrap();
-            library.set_debug(memdl::Debug::Full).unwrap();
+            library.set_debug(memdl::DebugLevel::Symbols).unwrap();
+            library.set_debug(memdl::DebugLevel::Full).unwrap();
             library.set_debug_info(&small).unwrap_err();
             // SAFETY: the child does what children of threads may do here, and ends.
             let child = unsafe { libc::fork() };
@@ -691,7 +691,7 @@ fn nobody_waits_while_debug_information_is_read() {
                 // SAFETY: ends the process, in any case.
                 unsafe { libc::alarm(limit) };
                 let known = symbolize(function)[0].linkage_name() == Some("found");
-                library.set_debug(memdl::Debug::Symbols).unwrap();
+                library.set_debug(memdl::DebugLevel::Symbols).unwrap();
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(if known { 7 } else { 8 }) };
             }

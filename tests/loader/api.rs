@@ -16,7 +16,7 @@ use crate::common::{
 use goblin::elf::Elf;
 use libc::{RTLD_LOCAL, RTLD_NOW};
 use memdl::{
-    Binding, Debug, Error, ImageBuffer, Library, Limits, Loader, Scope, Symbol, SymbolKind,
+    Binding, DebugLevel, Error, ImageBuffer, Library, Limits, Loader, Scope, Symbol, SymbolKind,
     SymbolRequest, Template,
 };
 
@@ -681,21 +681,22 @@ fn debug() {
             assert_eq!(debug_entries().0, 0);
             let library = load(&Loader::new().debug(debug), &file);
             let (count, size) = debug_entries();
-            assert_eq!(count, usize::from(debug != Debug::Off), "{debug:?}");
+            assert_eq!(count, usize::from(debug != DebugLevel::Off), "{debug:?}");
             library.close().unwrap();
             assert_eq!(debug_entries().0, 0, "{debug:?}: an entry of an unloaded image");
             size
         };
-        let (off, symbols, full) = (size(Debug::Off), size(Debug::Symbols), size(Debug::Full));
+        let (off, symbols, full) =
+            (size(DebugLevel::Off), size(DebugLevel::Symbols), size(DebugLevel::Full));
         assert!(off == 0 && symbols > 0 && full > 2 * symbols, "{off} {symbols} {full}");
-        assert_eq!(Debug::default(), Debug::Full);
+        assert_eq!(DebugLevel::default(), DebugLevel::Full);
         let two = (load(&Loader::new(), &file), load(&Loader::new(), &file));
         assert_eq!(debug_entries().0, 2);
         drop(two);
         // The operator's word counts more than the program's.
         // SAFETY: no other thread of this process looks at the environment.
         unsafe { std::env::set_var("MEMDL_DEBUG", "off") };
-        let library = load(&Loader::new().debug(Debug::Full), &file);
+        let library = load(&Loader::new().debug(DebugLevel::Full), &file);
         assert_eq!(debug_entries().0, 0);
         drop(library);
     });

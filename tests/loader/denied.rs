@@ -17,7 +17,7 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::{PF_R, PF_X, PT_LOAD};
 use goblin::elf64::program_header::SIZEOF_PHDR;
 use libc::{RTLD_LOCAL, RTLD_NOW, sock_filter};
-use memdl::{Debug, Error, Library, Loader};
+use memdl::{DebugLevel, Error, Library, Loader};
 
 /// Puts this thread, and those that it starts, under a seccomp filter.
 fn install(mut program: Vec<sock_filter>) {
@@ -283,7 +283,7 @@ fn takes_breakpoints(address: usize) -> bool {
 /// Instances that no debugger sees share their code, also where it must be executable from the start, and get
 /// code of their own when one is to see them.
 fn check_shared_text(image: &[u8], is_denied: bool, what: &str) {
-    let template = Loader::new().debug(Debug::Off).template(image).unwrap();
+    let template = Loader::new().debug(DebugLevel::Off).template(image).unwrap();
     // SAFETY: a library of `testlibs/`.
     let instance = || unsafe { template.instantiate() }.unwrap();
     let code = |library: &Library| function::<Number>(library, "of_image") as usize;
@@ -293,7 +293,7 @@ fn check_shared_text(image: &[u8], is_denied: bool, what: &str) {
         assert!(!takes_breakpoints(code(library)), "{what}");
     }
     let old = OldThread::start();
-    instances[1].set_debug(Debug::Symbols).unwrap();
+    instances[1].set_debug(DebugLevel::Symbols).unwrap();
     assert_eq!(access_at(code(&instances[1])), "r-xp", "{what}");
     assert!(takes_breakpoints(code(&instances[1])), "{what}");
     assert_eq!(old.call(function(&instances[1], "run")), 42, "{what}");
@@ -334,7 +334,7 @@ fn under(what: &str, is_denied: bool, forbid: impl FnOnce()) {
     let images = Images::build();
     let shared = &images.0[1].2;
     // Before the process is known to be under a policy, and after.
-    let template = Loader::new().debug(Debug::Off).template(shared).unwrap();
+    let template = Loader::new().debug(DebugLevel::Off).template(shared).unwrap();
     // SAFETY: a library of `testlibs/`.
     let instance = || unsafe { template.instantiate() }.unwrap();
     let first = instance();
@@ -347,7 +347,7 @@ fn under(what: &str, is_denied: bool, forbid: impl FnOnce()) {
     check_shared_text(&execute_only(shared), is_denied, what);
     images.check(is_denied, what);
     // Several threads at once share one template's text.
-    let template = Loader::new().debug(Debug::Off).template(shared).unwrap();
+    let template = Loader::new().debug(DebugLevel::Off).template(shared).unwrap();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -482,19 +482,19 @@ fn what_was_loaded_before_a_policy_stays() {
         let file = bytes("gcc", "faults/image.c", &["-DLARGE=(1<<17)", "-DIFUNC"]);
         // SAFETY: a library of `testlibs/`.
         let load = |debug| unsafe { Loader::new().debug(debug).load(&file) }.unwrap();
-        let kept = [Debug::Off, Debug::Full].map(load);
-        drop([Debug::Off, Debug::Full].map(load));
+        let kept = [DebugLevel::Off, DebugLevel::Full].map(load);
+        drop([DebugLevel::Off, DebugLevel::Full].map(load));
         set_mdwe();
         // In the memory of those that are gone, if it were kept.
-        let new = [Debug::Off, Debug::Full].map(load);
+        let new = [DebugLevel::Off, DebugLevel::Full].map(load);
         for library in kept.iter().chain(&new) {
             assert_eq!(call_run(library), 42);
-            library.set_debug(Debug::Symbols).unwrap();
-            library.set_debug(Debug::Off).unwrap();
+            library.set_debug(DebugLevel::Symbols).unwrap();
+            library.set_debug(DebugLevel::Off).unwrap();
             assert_eq!(call_run(library), 42);
         }
         drop((kept, new));
-        assert_eq!(call_run(&load(Debug::Off)), 42);
+        assert_eq!(call_run(&load(DebugLevel::Off)), 42);
     });
 }
 

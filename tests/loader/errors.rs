@@ -1179,7 +1179,7 @@ fn what_dlopen_takes_is_taken() {
     // More than there are.
     edit.set_value(DT_VERNEEDNUM, u64::MAX);
     edit.set16(edit.table(DT_VERNEED) + 2, u16::MAX);
-    for debug in [memdl::Debug::Off, memdl::Debug::Full] {
+    for debug in [memdl::DebugLevel::Off, memdl::DebugLevel::Full] {
         load_and_run(&Loader::new().debug(debug), &edit.bytes, "changed");
         let template = Loader::new().debug(debug).template(&edit.bytes).unwrap();
         // SAFETY: as `load_and_run`.

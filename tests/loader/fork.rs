@@ -62,8 +62,8 @@ fn reading_changing_and_forking_do_not_wait_for_each_other_in_a_circle() {
             reads();
         };
         let change = || {
-            library.set_debug(memdl::Debug::Symbols).unwrap();
-            library.set_debug(memdl::Debug::Full).unwrap();
+            library.set_debug(memdl::DebugLevel::Symbols).unwrap();
+            library.set_debug(memdl::DebugLevel::Full).unwrap();
             library.set_debug_info(bytes.as_slice()).unwrap();
             changes();
         };
@@ -96,8 +96,8 @@ fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
         // SAFETY: a library of `testlibs/`.
         let pool = unsafe { memdl::Loader::new().prepare(&bytes) }.unwrap().pool(2);
         let change_form = || {
-            library.set_debug(memdl::Debug::Portable).unwrap();
-            library.set_debug(memdl::Debug::Full).unwrap();
+            library.set_debug(memdl::DebugLevel::Portable).unwrap();
+            library.set_debug(memdl::DebugLevel::Full).unwrap();
         };
         let change_file = || {
             library.set_debug_info(bytes.as_slice()).unwrap();
@@ -109,7 +109,7 @@ fn a_child_goes_on_whatever_threads_of_its_parent_were_doing() {
             for _ in 0..150 {
                 child_finds(|| {
                     let known = memdl::symbolize(address);
-                    library.set_debug(memdl::Debug::Symbols).unwrap();
+                    library.set_debug(memdl::DebugLevel::Symbols).unwrap();
                     // SAFETY: as above.
                     let another = unsafe { memdl::Loader::new().load(&bytes) };
                     !known.is_empty() && another.is_ok_and(|it| it.close().is_ok())
@@ -233,7 +233,7 @@ impl log::Log for Logger {
             return;
         }
         let (_, library, address) = library();
-        library.set_debug(memdl::Debug::Off).unwrap();
+        library.set_debug(memdl::DebugLevel::Off).unwrap();
         let _ = memdl::symbolize(address);
         child_finds(|| true);
         drop(library);
@@ -256,7 +256,7 @@ fn the_logger_is_called_without_a_lock() {
         broken[info.start + 4] = 0x77;
         // SAFETY: a library of `testlibs/`; its code is as it was.
         let library = unsafe { memdl::Loader::new().load(&broken) }.unwrap();
-        library.set_debug(memdl::Debug::Portable).unwrap();
+        library.set_debug(memdl::DebugLevel::Portable).unwrap();
         assert!(MESSAGES.load(Ordering::Relaxed) > 0);
     });
 }

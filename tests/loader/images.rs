@@ -11,7 +11,7 @@ use crate::common::{
     AnyWay, Opened, build, bytes, call_run, exit_status, in_child, is_mapped, isolated, limited,
     maps, run, system_library,
 };
-use memdl::{Debug, Error, ImageInfo, Library, Loader, Statistics, images, statistics};
+use memdl::{DebugLevel, Error, ImageInfo, Library, Loader, Statistics, images, statistics};
 
 const ID: &str = "-Wl,--build-id=sha1";
 
@@ -54,7 +54,7 @@ fn the_list_says_of_an_image_what_its_file_and_the_process_say() {
         let bytes = std::fs::read(&path).unwrap();
         for way in ["load", "load_buffer"] {
             assert!(images().is_empty());
-            let loader = Loader::new().name(way).debug(Debug::Symbols);
+            let loader = Loader::new().name(way).debug(DebugLevel::Symbols);
             let library = match way {
                 "load" => load(&loader, &bytes),
                 _ => {
@@ -70,7 +70,7 @@ fn the_list_says_of_an_image_what_its_file_and_the_process_say() {
             assert_eq!(image.load_bias(), library.load_bias());
             assert_eq!(hex(image.build_id()), build_id_of(&path));
             assert!(image.build_id().is_some_and(|id| id.len() == 20));
-            assert_eq!((image.debug(), image.template()), (Debug::Symbols, None));
+            assert_eq!((image.debug(), image.template()), (DebugLevel::Symbols, None));
             assert_eq!(image.holders(), 1);
             assert!(is_covered(&image.address_range()), "{:#x?}\n{:#x?}", image, maps());
             let named = format!("[anon:memdl:{way}]");
@@ -85,9 +85,9 @@ fn the_list_says_of_an_image_what_its_file_and_the_process_say() {
             let id = build_id_of(&path).unwrap();
             assert_eq!(text, format!("{start:#x}..{end:#x} {way} {id}"));
 
-            library.set_debug(Debug::Full).unwrap();
-            assert_eq!(info(&library).debug(), Debug::Full);
-            assert_eq!(image.debug(), Debug::Symbols, "a snapshot does not change");
+            library.set_debug(DebugLevel::Full).unwrap();
+            assert_eq!(info(&library).debug(), DebugLevel::Full);
+            assert_eq!(image.debug(), DebugLevel::Symbols, "a snapshot does not change");
             library.close().unwrap();
             assert!(images().is_empty());
         }
@@ -218,7 +218,7 @@ fn kept_and_shared_memory_is_counted() {
     isolated(|| {
         // Small ones share nothing.
         let bytes = std::fs::read(system_library("libz.so.1")).unwrap();
-        let template = Loader::new().debug(Debug::Off).template(&bytes).unwrap();
+        let template = Loader::new().debug(DebugLevel::Off).template(&bytes).unwrap();
         memdl::release_memory();
         assert_eq!(statistics().kept_bytes, 0);
         // SAFETY: a library of `testlibs/`.
@@ -234,7 +234,7 @@ fn kept_and_shared_memory_is_counted() {
         assert_eq!(shared_bytes, shared.map(|line| line.range.len()).sum());
         assert!(0 < shared_bytes && shared_bytes < mapped_bytes);
         // A debugger's view gives it pages of its own.
-        one.set_debug(Debug::Symbols).unwrap();
+        one.set_debug(DebugLevel::Symbols).unwrap();
         assert_eq!(statistics().shared_bytes, shared_bytes / 2);
 
         // Parked for the next instance: the pages that it does not share.
@@ -248,7 +248,7 @@ fn kept_and_shared_memory_is_counted() {
         assert_eq!(statistics().kept_bytes, 0);
 
         // Plain memory, for any image: with the guard behind it.
-        let library = load(&Loader::new().debug(Debug::Off), &bytes);
+        let library = load(&Loader::new().debug(DebugLevel::Off), &bytes);
         let len = library.address_range().len();
         drop(library);
         assert!(statistics().kept_bytes > len, "{:?}", statistics());
@@ -284,7 +284,7 @@ fn code_of_an_image_finds_it_in_the_list() {
 fn the_list_holds_nothing_while_others_load_and_unload() {
     isolated(|| {
         let bytes = bytes("gcc", "pool/counter.c", &["-g", ID]);
-        let template = Loader::new().debug(Debug::Off).template(&bytes).unwrap();
+        let template = Loader::new().debug(DebugLevel::Off).template(&bytes).unwrap();
         let id = build_id_of(&build("gcc", "pool/counter.c", &["-g", ID]));
         let (done, kept) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {

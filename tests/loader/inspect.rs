@@ -157,7 +157,7 @@ fn assert_all_agree(files: &[PathBuf]) -> (usize, usize) {
         if LEFT_OUT.iter().any(|it| name.contains(it)) {
             continue;
         }
-        let loader = Loader::new().name(name).debug(memdl::Debug::Off);
+        let loader = Loader::new().name(name).debug(memdl::DebugLevel::Off);
         let report = loader.inspect(&bytes);
         // SAFETY: libraries of the distribution.
         let prepared = unsafe { loader.prepare(&bytes) };

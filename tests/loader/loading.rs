@@ -659,7 +659,7 @@ fn symbol_0_is_the_start_of_the_image() {
     words(of_dlopen.as_mut_ptr());
     let template = {
         // SAFETY: a library of `testlibs/`.
-        unsafe { Loader::new().debug(memdl::Debug::Off).prepare(&bytes) }.unwrap()
+        unsafe { Loader::new().debug(memdl::DebugLevel::Off).prepare(&bytes) }.unwrap()
     };
     // SAFETY: as above.
     let instance = || unsafe { template.instantiate() }.unwrap();

@@ -12,7 +12,7 @@ use std::thread;
 use crate::common::{
     MapsLine, build, in_child, isolated, limited_own_test, maps, maps_without_heaps, name_of, run,
 };
-use memdl::{Debug, Error, ImageBuffer, Library, Loader};
+use memdl::{DebugLevel, Error, ImageBuffer, Library, Loader};
 
 const PAGE: usize = 4096;
 /// What `faults/secret.c` keeps.
@@ -33,8 +33,8 @@ type Load = fn(&[u8]) -> Result<Library, Error>;
 
 /// All ways by which an image comes into memory.
 const WAYS: &[(&str, Load)] = &[
-    ("load", |bytes| load(bytes, Debug::Off)),
-    ("load with debug information", |bytes| load(bytes, Debug::Full)),
+    ("load", |bytes| load(bytes, DebugLevel::Off)),
+    ("load with debug information", |bytes| load(bytes, DebugLevel::Full)),
     ("load_buffer", |bytes| {
         let mut buffer = ImageBuffer::new(bytes.len())?;
         buffer.copy_from_slice(bytes);
@@ -48,7 +48,7 @@ const WAYS: &[(&str, Load)] = &[
         buffer[bytes.len()..].fill(0xd0);
         buffer.truncate(bytes.len());
         // SAFETY: as above.
-        unsafe { Loader::new().debug(Debug::Off).load_buffer(buffer) }
+        unsafe { Loader::new().debug(DebugLevel::Off).load_buffer(buffer) }
     }),
     ("instance", |bytes| {
         // SAFETY: as above.
@@ -56,12 +56,12 @@ const WAYS: &[(&str, Load)] = &[
     }),
     ("instance that shares", |bytes| {
         // SAFETY: as above.
-        unsafe { Loader::new().debug(Debug::Off).prepare(bytes)?.instantiate() }
+        unsafe { Loader::new().debug(DebugLevel::Off).prepare(bytes)?.instantiate() }
     }),
     ("instance where another was", |bytes| {
         // SAFETY: as above.
         unsafe {
-            let template = Loader::new().debug(Debug::Off).prepare(bytes)?;
+            let template = Loader::new().debug(DebugLevel::Off).prepare(bytes)?;
             call::<()>(&template.instantiate()?, "keep_secret");
             template.instantiate()
         }
@@ -69,14 +69,14 @@ const WAYS: &[(&str, Load)] = &[
     ("pool", |bytes| {
         // SAFETY: as above; nothing of it runs when it is released.
         unsafe {
-            let pool = Loader::new().debug(Debug::Off).prepare(bytes)?.pool(1);
+            let pool = Loader::new().debug(DebugLevel::Off).prepare(bytes)?.pool(1);
             call::<()>(&*pool.acquire()?, "keep_secret");
             Ok(pool.acquire()?.into_library())
         }
     }),
 ];
 
-fn load(bytes: &[u8], debug: Debug) -> Result<Library, Error> {
+fn load(bytes: &[u8], debug: DebugLevel) -> Result<Library, Error> {
     // SAFETY: a library of `testlibs/`.
     unsafe { Loader::new().debug(debug).load(bytes) }
 }
@@ -130,7 +130,7 @@ fn nothing_of_another_image_is_behind_one() {
             for text in ["-DNOTHING", "-Wl,--build-id=none"] {
                 let (first, second) = (secret(first, &[]), secret(second, &[text]));
                 for (what, way) in WAYS {
-                    let library = load(&first, Debug::Off).unwrap();
+                    let library = load(&first, DebugLevel::Off).unwrap();
                     call::<()>(&library, "keep_secret");
                     drop(library);
                     let library = way(&second).unwrap();
@@ -138,7 +138,7 @@ fn nothing_of_another_image_is_behind_one() {
                     assert_stands_alone(&library, what);
                     call::<()>(&library, "keep_secret");
                     assert_stands_alone(&library, what);
-                    library.set_debug(Debug::Symbols).unwrap();
+                    library.set_debug(DebugLevel::Symbols).unwrap();
                     assert_stands_alone(&library, what);
                     // The same memory, for the same image.
                     drop(library);
@@ -155,8 +155,8 @@ fn nothing_of_another_image_is_behind_one() {
 fn a_forked_child_meets_nothing_of_others_either() {
     isolated(|| {
         let bytes = secret(60_000, &[]);
-        let before = load(&bytes, Debug::Off).unwrap();
-        let gone = load(&bytes, Debug::Off).unwrap();
+        let before = load(&bytes, DebugLevel::Off).unwrap();
+        let gone = load(&bytes, DebugLevel::Off).unwrap();
         call::<()>(&gone, "keep_secret");
         drop(gone);
         // The child is this thread alone.
@@ -183,7 +183,7 @@ fn memory_of_images_of_any_size_is_kept() {
         let filled = ["-DFILLED=1000", "-DFILLED=1400000", "-DFILLED=2000000", "-DFILLED=4600000"];
         for (len, filled) in [3_000, 400_000].into_iter().flat_map(|len| filled.map(|it| (len, it)))
         {
-            let library = load(&secret(len, &[filled]), Debug::Off).unwrap();
+            let library = load(&secret(len, &[filled]), DebugLevel::Off).unwrap();
             call::<()>(&library, "keep_secret");
             drop(library);
             assert!(secrets() > 0, "{len} {filled}");
@@ -213,7 +213,7 @@ fn kept_memory_is_wiped_for_who_wants_that() {
         let bytes = secret(3_000, &[]);
         memdl::release_memory();
         let before = maps().len();
-        drop(load(&bytes, Debug::Off).unwrap());
+        drop(load(&bytes, DebugLevel::Off).unwrap());
         assert!(maps().len() > before, "nothing is kept");
         memdl::wipe_kept_memory(false);
         leave_secrets();
@@ -233,7 +233,7 @@ fn leave_secrets() {
         }
         // A template that is still there keeps memory for its next instance.
         // SAFETY: a library of `testlibs/`.
-        let template = unsafe { Loader::new().debug(Debug::Off).prepare(&bytes) }.unwrap();
+        let template = unsafe { Loader::new().debug(DebugLevel::Off).prepare(&bytes) }.unwrap();
         // SAFETY: as above.
         call::<()>(&unsafe { template.instantiate() }.unwrap(), "keep_secret");
         std::mem::forget(template);
@@ -263,7 +263,7 @@ fn nothing_of_another_image_is_behind_thread_locals_at_a_fixed_place() {
             to_thread.send(call).unwrap();
             is_done.recv().unwrap();
         };
-        let library = load(&large, Debug::Off).unwrap();
+        let library = load(&large, DebugLevel::Off).unwrap();
         // SAFETY: the function's type; it has no preconditions.
         let fill = unsafe { *library.get::<Fill>("fill").unwrap() };
         // SAFETY: as above.
@@ -272,7 +272,7 @@ fn nothing_of_another_image_is_behind_thread_locals_at_a_fixed_place() {
         in_thread(Box::new(move || unsafe { fill(0x5a) }));
         drop(library);
 
-        let library = load(&small, Debug::Off).unwrap();
+        let library = load(&small, DebugLevel::Off).unwrap();
         // SAFETY: as above; what is behind the block, in the pool, can be read.
         let behind = unsafe { *library.get::<Behind>("behind").unwrap() };
         // SAFETY: as above.
@@ -294,7 +294,7 @@ fn a_process_with_all_mappings_that_it_may_have_unloads() {
         let most: usize = most.trim().parse().unwrap();
         // What takes its time is a mapping more; with very many this would be a test of patience.
         let most = most.min(1 << 20);
-        drop(load(&bytes, Debug::Full).unwrap());
+        drop(load(&bytes, DebugLevel::Full).unwrap());
         memdl::release_memory();
         let before = maps_without_heaps();
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -318,7 +318,7 @@ fn a_process_with_all_mappings_that_it_may_have_unloads() {
         drop(loaded);
         // SAFETY: the test's own mapping, all of it.
         assert_eq!(unsafe { libc::munmap(filler, 2 * most * PAGE) }, 0);
-        let library = load(&bytes, Debug::Full).unwrap();
+        let library = load(&bytes, DebugLevel::Full).unwrap();
         assert_eq!(call::<i32>(&library, "looks_fresh"), 1);
         drop(library);
         memdl::release_memory();

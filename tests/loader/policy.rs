@@ -12,7 +12,7 @@ use crate::common::{
     AnyWay, build, call_run, debug_entries, isolated, limited, maps, name_of, own_test, run,
 };
 use crate::helpers::function;
-use memdl::{Binding, Debug, Error, Imports, Library, Loader};
+use memdl::{Binding, DebugLevel, Error, Imports, Library, Loader};
 
 type Find = unsafe extern "C" fn(*const c_char) -> *mut c_void;
 type Number = unsafe extern "C" fn() -> c_int;
@@ -353,7 +353,7 @@ fn sealed() -> PathBuf {
 fn nobody_can_change_a_sealed_image() {
     isolated(|| {
         let bytes = fs::read(sealed()).unwrap();
-        for debug in [Debug::Full, Debug::Off] {
+        for debug in [DebugLevel::Full, DebugLevel::Off] {
             let loader = Loader::new().debug(debug).seal(true);
             let result = load(&loader, &bytes);
             if !can_seal() {
@@ -367,9 +367,9 @@ fn nobody_can_change_a_sealed_image() {
             assert_eq!(unsafe { function::<Number>(&library, "attempts")() }, 0, "{debug:?}");
             assert_eq!(call_run(&library), 42);
             // Debuggers can be told as much as of any.
-            library.set_debug(Debug::Symbols).unwrap();
-            library.set_debug(Debug::Off).unwrap();
-            assert_eq!(library.debug(), Debug::Off);
+            library.set_debug(DebugLevel::Symbols).unwrap();
+            library.set_debug(DebugLevel::Off).unwrap();
+            assert_eq!(library.debug(), DebugLevel::Off);
 
             let range = library.address_range();
             let run: Number = function(&library, "run");

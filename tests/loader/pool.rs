@@ -13,7 +13,7 @@ use crate::common::{
     system_library,
 };
 use crate::helpers::{Number, OldThread, function};
-use memdl::{Binding, Debug, Error, Library, Loader, Pool, Pooled, Reset};
+use memdl::{Binding, DebugLevel, Error, Library, Loader, Pool, Pooled, Reset};
 
 const BOTH: [Reset; 2] = [Reset::AfterConstructors, Reset::BeforeConstructors];
 
@@ -572,7 +572,7 @@ fn calls_that_are_bound_again_and_again_take_no_memory() {
 #[test]
 fn a_forked_child_uses_the_pools_of_its_parent() {
     isolated(|| {
-        let pool = pool_of(&loader().debug(Debug::Off), &gcc("pool/counter.c", &[]), 2);
+        let pool = pool_of(&loader().debug(DebugLevel::Off), &gcc("pool/counter.c", &[]), 2);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -651,7 +651,7 @@ fn code_that_patched_itself_is_not_handed_out() {
     const PATCHED: [i32; 3] = [0, 0x2222_2222, 0x1111_1111];
     for pad in ["-DPAD=0", "-DPAD=200000"] {
         let path = gcc("pool/patches.c", &[pad]);
-        for debug in [Debug::Off, Debug::Symbols, Debug::Full] {
+        for debug in [DebugLevel::Off, DebugLevel::Symbols, DebugLevel::Full] {
             let what = format!("{pad} {debug:?}");
             let loader = Loader::new().debug(debug);
             let bytes = fs::read(&path).unwrap();
@@ -663,7 +663,7 @@ fn code_that_patched_itself_is_not_handed_out() {
             let answers = [call(&one, "patch"), call(&one, "answer"), call(&other, "answer")];
             assert_eq!(answers, PATCHED, "{what}");
             // Its own pages stay its own when a debugger shall see it.
-            one.set_debug(Debug::Symbols).unwrap();
+            one.set_debug(DebugLevel::Symbols).unwrap();
             assert_eq!(call(&one, "answer"), 0x2222_2222, "{what}");
             drop(one);
             let next: Vec<_> = (0..3).map(|_| instance()).collect();

@@ -14,11 +14,11 @@ use std::thread;
 use crate::common::{
     build, isolated, isolated_output, isolated_output_as, name_of, repository, run,
 };
-use memdl::{Debug, Frame, Library, Loader, symbolize};
+use memdl::{DebugLevel, Frame, Library, Loader, symbolize};
 
 type Callback = extern "C-unwind" fn(c_int);
 
-fn load(debug: Debug, bytes: &[u8]) -> Library {
+fn load(debug: DebugLevel, bytes: &[u8]) -> Library {
     let loader = Loader::new().name("libcalls.so").system_libraries(true).debug(debug);
     // SAFETY: a test library.
     unsafe { loader.load(bytes) }.unwrap()
@@ -52,7 +52,7 @@ fn panic_output(test: &str, library: &Path) -> Option<String> {
         panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}\n{}", memdl::symbolize_backtrace(&Backtrace::force_capture()))
         }));
-        let library = load(Debug::Full, &fs::read(library).unwrap());
+        let library = load(DebugLevel::Full, &fs::read(library).unwrap());
         assert!(panic::catch_unwind(|| panic_in_callback(&library)).is_err());
         library.close().unwrap();
     })?;
@@ -126,7 +126,7 @@ fn a_signal_handler_names_where_it_crashed() {
         unsafe { libc::_exit(42) };
     }
     let output = isolated_output(|| {
-        let library = load(Debug::Full, &fs::read(&library).unwrap());
+        let library = load(DebugLevel::Full, &fs::read(&library).unwrap());
         // SAFETY: a handler of the type that the flag says; then a function that crashes.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -207,7 +207,7 @@ fn it_says_what_addr2line_says() {
             let text = text.map(|it| it.sh_addr..it.sh_addr + it.sh_size).next().unwrap();
             let step = (text.end - text.start) as usize / 1500 + 1;
             let addresses: Vec<u64> = text.step_by(step).collect();
-            let library = load(Debug::Full, &bytes);
+            let library = load(DebugLevel::Full, &bytes);
             let (mut with_lines, mut inlined, mut differ) = (0, 0, Vec::new());
             for (address, expected) in addresses.iter().zip(addr2line(&file, &addresses)) {
                 let frames = symbolize(library.load_bias() + *address as usize);
@@ -250,12 +250,14 @@ fn it_says_as_much_as_was_kept() {
     let full = crate::common::bytes("gcc", "symbolize/calls_back.c", &["-g", "-O1"]);
     let stripped = crate::common::bytes("gcc", "symbolize/calls_back.c", &["-g", "-O1", "-s"]);
     let first = |library: &Library| symbolize(inside(library, "call_back"))[0].clone();
-    for debug in [Debug::Full, Debug::Symbols] {
+    for debug in [DebugLevel::Full, DebugLevel::Symbols] {
         let frame = first(&load(debug, &full));
         assert!(frame.file().is_some_and(|file| file.ends_with("symbolize/calls_back.c")));
         assert!(frame.line().is_some() && frame.column().is_some());
     }
-    for (debug, bytes) in [(Debug::Off, &full), (Debug::Full, &stripped), (Debug::Off, &stripped)] {
+    for (debug, bytes) in
+        [(DebugLevel::Off, &full), (DebugLevel::Full, &stripped), (DebugLevel::Off, &stripped)]
+    {
         let library = load(debug, bytes);
         let frame = first(&library);
         let known =
@@ -269,7 +271,7 @@ fn it_says_as_much_as_was_kept() {
     for compressed in ["-gz=zlib", "-gz=zlib-gnu"] {
         let flags = ["-g", "-O1", compressed];
         let library =
-            load(Debug::Full, &crate::common::bytes("gcc", "symbolize/calls_back.c", &flags));
+            load(DebugLevel::Full, &crate::common::bytes("gcc", "symbolize/calls_back.c", &flags));
         assert!(first(&library).file().is_some(), "{compressed}");
     }
 }
@@ -296,7 +298,7 @@ fn it_reads_what_was_split_off() {
 fn what_is_in_no_image_has_no_frames() {
     isolated(|| {
         let library = load(
-            Debug::Full,
+            DebugLevel::Full,
             &crate::common::bytes("gcc", "symbolize/calls_back.c", &["-g", "-O1"]),
         );
         let address = inside(&library, "call_back");
@@ -319,7 +321,7 @@ fn an_image_where_another_was_is_told_from_it() {
         let names = ["call_back", "entry"];
         let (mut starts, mut rounds) = (vec![], 0);
         for round in 0..20 {
-            let library = load(Debug::Full, &images[round % 2]);
+            let library = load(DebugLevel::Full, &images[round % 2]);
             let start = library.address_range().start;
             rounds += usize::from(starts.contains(&start));
             starts.push(start);
@@ -335,7 +337,7 @@ fn an_image_where_another_was_is_told_from_it() {
 fn threads_can_ask_while_others_load_and_unload() {
     isolated(|| {
         let bytes = crate::common::bytes("g++", "debug/cpplib.cc", &["-g", "-O2", "-gdwarf-3"]);
-        let stays = load(Debug::Full, &bytes);
+        let stays = load(DebugLevel::Full, &bytes);
         let expected = symbolize(inside(&stays, "entry"));
         assert!(expected[0].file().is_some());
         let last = Mutex::new(0);
@@ -343,7 +345,7 @@ fn threads_can_ask_while_others_load_and_unload() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        let library = load(Debug::Full, &bytes);
+                        let library = load(DebugLevel::Full, &bytes);
                         let address = inside(&library, "entry");
                         *last.lock().unwrap() = address;
                         assert_eq!(symbolize(address)[0].line(), expected[0].line());
@@ -385,7 +387,7 @@ fn no_debug_information_makes_it_panic_or_hang() {
                 bytes[range.start + random(range.len())] =
                     [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
             }
-            let library = load(Debug::Full, &bytes);
+            let library = load(DebugLevel::Full, &bytes);
             for address in library.address_range().step_by(64) {
                 assert!(!symbolize(address).is_empty());
             }

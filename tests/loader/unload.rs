@@ -12,7 +12,7 @@ use crate::common::{
 };
 use crate::helpers::{function, read};
 use libc::RTLD_NOW;
-use memdl::{Debug, ImageBuffer, Library, Loader, Template};
+use memdl::{DebugLevel, ImageBuffer, Library, Loader, Template};
 
 type Number = extern "C" fn() -> c_int;
 
@@ -49,7 +49,7 @@ fn a_thousand_rounds_leave_nothing() {
             assert_eq!(libc::dup2(null, 199), 199);
         }
         let round = |number: usize| {
-            let debug = if number.is_multiple_of(2) { Debug::Full } else { Debug::Off };
+            let debug = if number.is_multiple_of(2) { DebugLevel::Full } else { DebugLevel::Off };
             for (file, every) in [(&everything, 1), (&plain, 1), (&threads, 5), (&rust, 20)] {
                 // In a thread of its own: what thread-local objects keep goes with that.
                 let body = || {
@@ -63,7 +63,7 @@ fn a_thousand_rounds_leave_nothing() {
         let stays = load(&gcc("everything.cpp", &["-g"]));
         (0..100).for_each(round);
         let (mappings, before) = (maps().len(), resident());
-        let entries = usize::from(stays.debug() != Debug::Off);
+        let entries = usize::from(stays.debug() != DebugLevel::Off);
         assert_eq!(debug_entries().len(), entries);
         (0..1000).for_each(round);
         assert_eq!(debug_entries().len(), entries, "entries for debuggers");
@@ -455,7 +455,7 @@ fn what_is_left_goes_at_the_end_of_the_process() {
 
 /// A template whose instances debuggers are not told of, and so share what they do not write.
 fn shared_template() -> Template {
-    loader().debug(Debug::Off).template(&read(&gcc("again.c", &["-Wl,-z,now"]))).unwrap()
+    loader().debug(DebugLevel::Off).template(&read(&gcc("again.c", &["-Wl,-z,now"]))).unwrap()
 }
 
 fn instance(template: &Template) -> Library {
@@ -519,7 +519,7 @@ fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() 
         // What debuggers were told of may have breakpoints in it.
         let template = shared_template();
         let told = instance(&template);
-        told.set_debug(Debug::Symbols).unwrap();
+        told.set_debug(DebugLevel::Symbols).unwrap();
         let start = place(told);
         assert!(!is_mapped(start), "it has pages of its own");
         let many: Vec<Library> = (0..40).map(|_| instance(&template)).collect();
@@ -539,7 +539,7 @@ fn what_lies_behind_a_received_image_is_given_back_when_nobody_waits() {
             let mut buffer = ImageBuffer::new(file.len()).unwrap();
             buffer.copy_from_slice(&file);
             // SAFETY: a library of `testlibs/`.
-            unsafe { loader().debug(Debug::Off).load_buffer(buffer) }.unwrap()
+            unsafe { loader().debug(DebugLevel::Off).load_buffer(buffer) }.unwrap()
         };
         let behind = |library: &Library| library.address_range().end + (1 << 20);
         let first = received();
@@ -587,7 +587,7 @@ fn relocations_that_meet_are_applied_to_instances_in_order() {
             file[*at.unwrap()..][..16].copy_from_slice(&changed);
         }
 
-        let template = loader().debug(Debug::Off).template(&file).unwrap();
+        let template = loader().debug(DebugLevel::Off).template(&file).unwrap();
         // SAFETY: a library of `testlibs/`, of which nothing is called.
         let loaded = unsafe { loader().load(&file) }.unwrap();
         let instance = instance(&template);

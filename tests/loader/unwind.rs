@@ -18,7 +18,7 @@ use crate::common::{
 use crate::helpers::{function, opened_function, read};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
 use libc::RTLD_NOW;
-use memdl::{Debug, Library, Loader};
+use memdl::{DebugLevel, Library, Loader};
 
 type Number = extern "C-unwind" fn() -> c_int;
 type Times = extern "C-unwind" fn(c_int) -> c_int;
@@ -358,7 +358,7 @@ fn live_images_do_not_slow_throws() {
         let opened = Opened::new(&path, RTLD_NOW);
         let elsewhere: Times = opened_function(&opened, "throws_often");
         let file = read(&path);
-        let template = loader().debug(Debug::Off).template(&file).unwrap();
+        let template = loader().debug(DebugLevel::Off).template(&file).unwrap();
         // SAFETY: a library of `testlibs/`.
         let instantiate = || unsafe { template.instantiate() }.unwrap();
         let one = instantiate();
@@ -411,7 +411,7 @@ fn the_first_throw_after_a_large_load_is_not_slow() {
         let mut found = Vec::new();
         for _ in 0..3 {
             // SAFETY: a library of the distribution.
-            let loaded = unsafe { loader().debug(Debug::Off).load_any_way(&file) }.unwrap();
+            let loaded = unsafe { loader().debug(DebugLevel::Off).load_any_way(&file) }.unwrap();
             let after = once();
             black_box(&loaded);
             found.push(after);

@@ -16,7 +16,7 @@ use crate::common::{
     Opened, build, bytes, is_over, isolated_with, limited, maps, name_of, own_test, run,
 };
 use crate::profile::{CHILD, Folder, perf, recorded};
-use memdl::{Debug, ImageBuffer, Library, Loader, Profile};
+use memdl::{DebugLevel, ImageBuffer, Library, Loader, Profile};
 
 type Function = unsafe extern "C" fn(c_int) -> c_int;
 
@@ -255,7 +255,7 @@ fn images_are_mapped_from_files_that_stay() {
         // SAFETY: a test library.
         let received = unsafe { loader().load_buffer(buffer) }.unwrap();
         // SAFETY: a test library.
-        let template = unsafe { loader().debug(Debug::Off).prepare(&image) }.unwrap();
+        let template = unsafe { loader().debug(DebugLevel::Off).prepare(&image) }.unwrap();
         // SAFETY: a test library.
         let instance = unsafe { template.instantiate() }.unwrap();
         let pool = template.pool(1);

@@ -104,7 +104,7 @@ pub fn assert_same(of_memory: &Replies, of_file: &Replies, library: &Path, diffe
 
 /// Runs the script on the library loaded by memdl, in each form that has all of it, and fails
 /// unless gdb says the same as when the library was loaded by `dlopen`. Gives the session with
-/// [`memdl::Debug::Full`].
+/// [`memdl::DebugLevel::Full`].
 pub fn as_with_dlopen(library: &Path, commands: &[&str]) -> Replies {
     let of_file = Gdb::of_host(&load_and_call(library)).loader(Loader::Dlopen).run(commands);
     let [full, _wrapped] = ["full", "wrapped"].map(|form| {

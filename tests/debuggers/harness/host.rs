@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use memdl::{Binding, Debug, Library, Pool, Pooled, Template};
+use memdl::{Binding, DebugLevel, Library, Pool, Pooled, Template};
 
 use super::uncured;
 use crate::common::{AnyWay, MapsLine, Opened, maps};
@@ -142,9 +142,9 @@ impl Host {
     fn step(&mut self, step: &str) {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
-            ["load", name, path] => self.load(name, path, Debug::default(), Binding::Now),
+            ["load", name, path] => self.load(name, path, DebugLevel::default(), Binding::Now),
             ["load", name, path, "lazily"] => {
-                self.load(name, path, Debug::default(), Binding::Lazy);
+                self.load(name, path, DebugLevel::default(), Binding::Lazy);
             }
             ["load", name, path, "with", info] => self.load_with(name, path, info),
             ["load", name, path, how] => self.load(name, path, choice(how), Binding::Now),
@@ -178,7 +178,7 @@ impl Host {
         }
     }
 
-    fn load(&mut self, name: &str, path: &str, debug: Debug, binding: Binding) {
+    fn load(&mut self, name: &str, path: &str, debug: DebugLevel, binding: Binding) {
         let library = if env::var(LOADER).is_ok_and(|loader| loader == Loader::Dlopen.name()) {
             let when = if binding == Binding::Lazy { libc::RTLD_LAZY } else { libc::RTLD_NOW };
             Loaded::File(Opened::new(Path::new(path), when | libc::RTLD_LOCAL))
@@ -194,7 +194,7 @@ impl Host {
     }
 
     /// Many of one template: `a0`, `a1`, ...
-    fn instantiate_many(&mut self, name: &str, count: usize, path: &str, debug: Debug) {
+    fn instantiate_many(&mut self, name: &str, count: usize, path: &str, debug: DebugLevel) {
         let loader = memdl::Loader::new().name(name).system_libraries(true).debug(debug);
         let template = template(&loader, path);
         for number in 0..count {
@@ -226,7 +226,7 @@ impl Host {
         self.libraries.insert(name.to_owned(), Loaded::Memory(library));
     }
 
-    fn set_debug(&self, name: &str, debug: Debug) {
+    fn set_debug(&self, name: &str, debug: DebugLevel) {
         let Loaded::Memory(library) = &self.libraries[name] else {
             panic!("{name} has a file");
         };
@@ -322,12 +322,12 @@ fn template(loader: &memdl::Loader, path: &str) -> Template {
     unsafe { loader.prepare(&fs::read(path).unwrap()) }.unwrap()
 }
 
-fn choice(how: &str) -> Debug {
+fn choice(how: &str) -> DebugLevel {
     match how {
-        "off" => Debug::Off,
-        "symbols" => Debug::Symbols,
-        "full" => Debug::Full,
-        "portable" => Debug::Portable,
+        "off" => DebugLevel::Off,
+        "symbols" => DebugLevel::Symbols,
+        "full" => DebugLevel::Full,
+        "portable" => DebugLevel::Portable,
         _ => panic!("no such choice: {how}"),
     }
 }

@@ -140,7 +140,7 @@ unsafe fn load_library(
                 loader.load_buffer(buffer)
             }
             Ok("instance") => loader.prepare(bytes)?.instantiate(),
-            Ok("shared") => loader.debug(memdl::Debug::Off).prepare(bytes)?.instantiate(),
+            Ok("shared") => loader.debug(memdl::DebugLevel::Off).prepare(bytes)?.instantiate(),
             _ => loader.load(bytes),
         }
     }

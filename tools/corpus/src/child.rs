@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use goblin::elf::sym::STT_TLS;
-use memdl::{Debug, Library, Loader, SymbolKind};
+use memdl::{DebugLevel, Library, Loader, SymbolKind};
 
 use crate::Result;
 use crate::agree::disagreement;
@@ -62,7 +62,7 @@ pub fn child(args: &[OsString]) -> Result<()> {
         unsafe { libc::dlclose(handle) };
     } else {
         let name = path.to_str().ok_or("the path is not UTF-8")?;
-        let loader = Loader::new().name(name).system_libraries(true).debug(Debug::Off);
+        let loader = Loader::new().name(name).system_libraries(true).debug(DebugLevel::Off);
         let report = loader.inspect(&bytes);
         // SAFETY: the constructors are what this process is for.
         let loaded = unsafe { loader.load(&bytes) };

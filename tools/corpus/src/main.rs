@@ -20,7 +20,7 @@
 //!
 //! Each library is loaded in two child processes (this program again; nothing else is in them):
 //! one calls `dlopen(path, RTLD_NOW | RTLD_LOCAL)`, the other
-//! `Loader::new().name(path).system_libraries(true).debug(Debug::Off).load(bytes)`. Both write down
+//! `Loader::new().name(path).system_libraries(true).debug(DebugLevel::Off).load(bytes)`. Both write down
 //!
 //! * whether it loads, or why not;
 //! * what every exported name resolves to, by `dlsym`/`dlvsym` and by `get`/`get_versioned`, and in

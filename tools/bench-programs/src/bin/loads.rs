@@ -10,7 +10,7 @@
 
 use std::error::Error;
 
-use memdl::{Debug, ImageBuffer, Loader};
+use memdl::{DebugLevel, ImageBuffer, Loader};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: loads load|load_full|load_buffer|instantiate LIBRARY COUNT".into());
     };
     let (bytes, count) = (std::fs::read(path)?, count.parse::<u64>()?);
-    let loader = Loader::new().debug(Debug::Off).system_libraries(true);
-    let full = loader.clone().debug(Debug::Full);
+    let loader = Loader::new().debug(DebugLevel::Off).system_libraries(true);
+    let full = loader.clone().debug(DebugLevel::Full);
     // SAFETY: whoever runs this named the library, and so trusts it and what it needs.
     let template = unsafe { loader.prepare(&bytes)? };
     for _ in 0..count {
