@@ -12,10 +12,11 @@
 // For the assembly of the note.
 #![allow(unsafe_code)]
 
+use std::ffi::c_char;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
-use super::table::Entry;
+use crate::host::link_map::LinkMap;
 
 /// The number of this layout.
 const VERSION: u32 = 1;
@@ -33,6 +34,27 @@ pub(super) struct Directory {
     entries: AtomicPtr<Entry>,
     count: AtomicUsize,
 }
+
+/// The data that unwinders get for an image. Its layout is known outside of the process.
+#[repr(C)]
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub start: usize,
+    pub end: usize,
+    /// `PT_GNU_EH_FRAME`, or 0.
+    pub eh_frame_hdr: usize,
+    pub link_map: *const LinkMap,
+    /// The name that the link map has.
+    pub name: *const c_char,
+    pub load_bias: usize,
+    pub headers: *const libc::Elf64_Phdr,
+    pub header_count: u16,
+}
+
+// SAFETY: the pointers are passed on, not dereferenced.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
 
 pub(super) static DIRECTORY: Directory = Directory {
     version: VERSION,

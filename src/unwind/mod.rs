@@ -59,7 +59,7 @@ impl Registration {
     ) -> Result<Registration, Error> {
         let addresses = mapping.address_range();
         let hdr = decoded.eh_frame_hdr.as_ref();
-        table::enter(&table::Entry {
+        table::enter(&directory::Entry {
             start: addresses.start,
             end: addresses.end,
             eh_frame_hdr: hdr.map_or(0, |hdr| mapping.load_bias().apply(hdr.start)),

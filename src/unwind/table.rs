@@ -5,14 +5,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::c_char;
 
-use super::directory::DIRECTORY;
+use super::directory::{DIRECTORY, Entry};
 use crate::base::error::Error;
 use crate::base::fallible::TryGrow;
 use crate::base::left_right::LeftRight;
 use crate::base::sync::{Lock, Rank};
-use crate::host::link_map::LinkMap;
 
 /// What unwinders are shown.
 pub(super) struct Table {
@@ -25,27 +23,6 @@ pub(super) struct Table {
 impl Table {
     const EMPTY: Table = Table { entries: Vec::new(), changes: 0 };
 }
-
-/// The data that unwinders get for an image. Its layout is known outside of the process, see [`super::directory`].
-#[repr(C)]
-#[derive(Clone)]
-pub(super) struct Entry {
-    pub start: usize,
-    pub end: usize,
-    /// `PT_GNU_EH_FRAME`, or 0.
-    pub eh_frame_hdr: usize,
-    pub link_map: *const LinkMap,
-    /// The name that the link map has.
-    pub name: *const c_char,
-    pub load_bias: usize,
-    pub headers: *const libc::Elf64_Phdr,
-    pub header_count: u16,
-}
-
-// SAFETY: the pointers are passed on, not dereferenced.
-unsafe impl Send for Entry {}
-// SAFETY: as above.
-unsafe impl Sync for Entry {}
 
 static IMAGES: LeftRight<Table> =
     LeftRight::new(Table::EMPTY, Table::EMPTY, Lock::new(Rank::Unwind, ()));

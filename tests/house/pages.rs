@@ -317,6 +317,14 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ),
     ("MEMDL_PERF=file ./host", "tests/capi/sanitizers.rs", "asan_symbolize"),
     ("export TSAN_OPTIONS=", "tests/capi/sanitizers.rs", "stack_trace_format"),
+    ("cargo install --path cli", ".github/workflows/ci.yml", "cargo install --path cli"),
+    ("memdl check ", "cli/tests/cli.rs", "\"check\", good, bad"),
+    ("memdl inspect ", "cli/tests/cli.rs", "\"inspect\", file, \"--symbols\""),
+    ("memdl run ", "cli/tests/cli.rs", "\"run\", file, \"foo\", \"20\", \"2\""),
+    ("memdl ps", "cli/tests/cli.rs", "said(&[\"ps\"])"),
+    ("memdl bench ", "cli/tests/cli.rs", "\"bench\", file"),
+    ("memdl man ", "cli/tests/cli.rs", "said(&[\"man\", command])"),
+    ("memdl completions ", "cli/tests/cli.rs", "said(&[\"completions\", shell])"),
 ];
 
 #[test]
