@@ -1,0 +1,2 @@
+// The bytes of `libexample.so`.
+include!("compile.rs")("example", "")

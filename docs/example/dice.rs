@@ -1,0 +1,2 @@
+// The bytes of `libdice.so`.
+include!("compile.rs")("dice", "")

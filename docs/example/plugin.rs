@@ -1,0 +1,6 @@
+// The bytes of `libplugin.so`, which needs `libexample.so`.
+{
+    let compile = include!("compile.rs");
+    compile("example", "");
+    compile("plugin", "-lexample")
+}

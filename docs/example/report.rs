@@ -1,0 +1,2 @@
+// What `memdl::inspect` says of `libexample.so`.
+memdl::inspect(&include!("bytes.rs"))
