@@ -36,19 +36,18 @@ use crate::load::prepare::Prepared;
 /// Dropping or [closing](Library::close) it runs its destructors and unmaps it, unless another loaded library
 /// depends on it, or a thread [has destructors](Library::leave_thread) of its thread-local objects to run.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// ```
 /// use std::ffi::c_int;
 ///
-/// let bytes = std::fs::read("libfoo.so")?;
-/// // SAFETY: libfoo's constructors may run here.
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// // SAFETY: we trust the library's constructors. `bytes` may come from a file or from the network.
 /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
-/// // SAFETY: this is foo's type.
+/// // SAFETY: this is the type of `foo`.
 /// let foo = unsafe { library.get::<unsafe extern "C" fn(c_int) -> c_int>("foo")? };
-/// // SAFETY: foo has no preconditions.
-/// println!("{}", unsafe { foo(42) });
+/// // SAFETY: `foo` has no preconditions.
+/// assert_eq!(unsafe { foo(42) }, 84);
 /// library.close()?;
-/// # Ok(()) }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Library {
     group: Arc<LoadGroup>,
@@ -97,6 +96,15 @@ impl Library {
     /// For a thread-local symbol this is the calling thread's address; for an IFUNC, the function that its
     /// resolver chose. `T` is a pointer or a function pointer; `get::<*mut U>` gives the symbol's address.
     ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// // SAFETY: this is the type of `foo`.
+    /// let foo = unsafe { library.get::<unsafe extern "C" fn(i32) -> i32>("foo")? };
+    /// // SAFETY: `foo` has no preconditions.
+    /// assert_eq!(unsafe { foo(21) }, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::SymbolNotFound`], also for a symbol at address 0.
     ///
@@ -108,6 +116,17 @@ impl Library {
     }
 
     /// As [`Library::get`], for a symbol of this version, like `dlvsym`.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// type Foo = unsafe extern "C" fn(i32) -> i32;
+    ///
+    /// // SAFETY: this is the type of `foo`, in each version.
+    /// unsafe {
+    ///     assert!(library.get_versioned::<Foo>("foo", "EXAMPLE_1").is_ok());
+    ///     assert!(library.get_versioned::<Foo>("foo", "EXAMPLE_2").is_err());
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::SymbolNotFound`].
@@ -153,30 +172,65 @@ impl Library {
     }
 
     /// The name of the library in errors, debuggers and `/proc/self/maps`.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().name("thumbnailer");
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// assert_eq!(library.name(), "thumbnailer");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.loaded().name
     }
 
     /// Its `DT_SONAME`.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// assert_eq!(library.soname(), Some("libexample.so"));
+    /// ```
     #[must_use]
     pub fn soname(&self) -> Option<&str> {
         self.loaded().decoded.soname.as_deref().and_then(|soname| soname.to_str().ok())
     }
 
     /// Run-time address minus the address that the file states.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// let symbol = library.symbols().find(|it| it.name() == "foo").unwrap();
+    /// let stated = report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(symbol.address(), library.load_bias() + stated.value() as usize);
+    /// ```
     #[must_use]
     pub fn load_bias(&self) -> usize {
         self.loaded().mapping.load_bias().get()
     }
 
     /// The addresses from the image's first page to the end of its last one.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// let addresses = library.address_range();
+    /// assert!(library.symbol_at(addresses.end).is_none());
+    /// assert!(library.symbols().any(|it| it.name() == "foo" && addresses.contains(&it.address())));
+    /// ```
     #[must_use]
     pub fn address_range(&self) -> Range<usize> {
         self.loaded().mapping.address_range()
     }
 
     /// All symbols that the library exports, in the order of its symbol table.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// let names: Vec<String> = library.symbols().map(|symbol| symbol.name().to_owned()).collect();
+    /// assert!(names.contains(&"foo".to_owned()));
+    /// ```
     pub fn symbols(&self) -> impl Iterator<Item = ExportedSymbol<'_>> + '_ {
         let loaded = self.loaded();
         // The iterator cannot own the table and borrow from it, so each step makes the table anew.
@@ -189,6 +243,15 @@ impl Library {
 
     /// The exported symbol that `address` lies in, as `dladdr` reports it. A symbol without a size is found
     /// only at its exact address.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # // SAFETY: nothing is done with it.
+    /// # let foo = unsafe { library.get::<*const u8>("foo")? };
+    /// let inside = foo.as_raw_ptr().addr() + 1;
+    /// assert_eq!(library.symbol_at(inside).unwrap().name(), "foo");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn symbol_at(&self, address: usize) -> Option<ExportedSymbol<'_>> {
         let loaded = self.loaded();
@@ -199,6 +262,19 @@ impl Library {
     /// Makes the exports of the library, and of all libraries that it needs, visible to images that are loaded
     /// later, as [`Loader::global`](crate::Loader::global) does at the load. It cannot be undone.
     ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// // SAFETY: we trust the constructors of both.
+    /// let dice = unsafe { memdl::Library::from_bytes(&dice)? };
+    /// dice.make_global()?; // it exports `roll`
+    /// // SAFETY: as above.
+    /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// // SAFETY: this is the type of `play`, which calls `roll`.
+    /// assert_eq!(unsafe { library.get::<extern "C" fn() -> i32>("play")?() }, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn make_global(&self) -> Result<(), Error> {
@@ -207,6 +283,11 @@ impl Library {
 
     /// How much debuggers see of the library now. If [`DebugLevel::Portable`] was asked for and could not be made,
     /// this is [`DebugLevel::Full`].
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// assert_eq!(library.debug(), memdl::DebugLevel::Full);
+    /// ```
     #[must_use]
     pub fn debug(&self) -> DebugLevel {
         self.loaded().debug.debug()
@@ -221,6 +302,13 @@ impl Library {
     ///
     /// The environment variable `MEMDL_DEBUG` overrides `debug`, as it does for
     /// [`Loader::debug`](crate::Loader::debug).
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// library.set_debug(memdl::DebugLevel::Symbols)?;
+    /// assert_eq!(library.debug(), memdl::DebugLevel::Symbols);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the library was loaded with [`DebugLevel::Off`], so that its debug sections were
@@ -240,6 +328,18 @@ impl Library {
     ///
     /// At a debugger's prompt, for all images that the file belongs to, and shown in full: `print
     /// memdl_debug_file("/tmp/libfoo.debug")`, a path on this machine.
+    ///
+    /// ```
+    /// # let stripped = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/stripped.rs"));
+    /// # let debug_file = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { memdl::Library::from_bytes(&stripped)? };
+    /// let foo = library.symbols().find(|symbol| symbol.name() == "foo").unwrap().address();
+    /// assert_eq!(memdl::symbolize(foo)[0].line(), None);
+    /// library.set_debug_info(&debug_file)?;
+    /// assert_eq!(memdl::symbolize(foo)[0].line(), Some(11));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::DebugInfo`] if the file does not belong to the library, or cannot be read; nothing changes
@@ -263,16 +363,12 @@ impl Library {
     /// [`Error::Unsupported`] for a [sealed](crate::Loader::seal) library: it stays for the life of the
     /// process.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let bytes: Vec<u8> = vec![];
-    /// // SAFETY: we trust this library's constructors.
-    /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
     /// let closed = library.close()?;
-    /// if !closed.is_unloaded() {
-    ///     eprintln!("{closed}"); // "it stays loaded: 2 threads have destructors ..."
-    /// }
-    /// # Ok(()) }
+    /// // If something keeps it: "it stays loaded: 2 threads have destructors ..."
+    /// assert!(closed.is_unloaded(), "{closed}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(self) -> Result<Closed, Error> {
         self.refuse_if_sealed()?;
@@ -282,19 +378,19 @@ impl Library {
     /// As [`Library::close`], but the calling thread leaves the library first ([`Library::leave_thread`]), so
     /// that this thread does not keep it loaded.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let versions: Vec<Vec<u8>> = vec![];
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let versions = [bytes.clone(), bytes];
     /// for version in &versions {
     ///     // SAFETY: we trust the plug-in's constructors.
     ///     let plugin = unsafe { memdl::Library::from_bytes(version)? };
     ///     // SAFETY: this is its type.
-    ///     let run = unsafe { plugin.get::<extern "C" fn()>("run")? };
-    ///     run();
+    ///     let foo = unsafe { plugin.get::<extern "C" fn(i32) -> i32>("foo")? };
+    ///     foo(42);
     ///     // SAFETY: it has returned, and left nothing that refers to its thread-local variables.
     ///     assert!(unsafe { plugin.close_with_thread_locals()? }.is_unloaded());
     /// }
-    /// # Ok(()) }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -320,11 +416,14 @@ impl Library {
     ///
     /// Before a host closes a plug-in, each of its workers leaves it:
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let bytes: Vec<u8> = vec![];
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
     /// # struct Workers;
-    /// # impl Workers { fn each(&self, job: impl Fn() + Sync) { job() } }
+    /// # impl Workers {
+    /// #     fn each(&self, job: impl Fn() + Sync) {
+    /// #         std::thread::scope(|scope| scope.spawn(|| job()).join()).unwrap()
+    /// #     }
+    /// # }
     /// # let workers = Workers;
     /// // SAFETY: we trust the plug-in's constructors.
     /// let plugin = unsafe { memdl::Library::from_bytes(&bytes)? };
@@ -333,7 +432,7 @@ impl Library {
     /// workers.each(|| unsafe { plugin.leave_thread() }.expect("memory"));
     /// // SAFETY: the same for this thread.
     /// assert!(unsafe { plugin.close_with_thread_locals()? }.is_unloaded());
-    /// # Ok(()) }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -365,6 +464,11 @@ impl Library {
     }
 
     /// Whether it was made immutable when it was loaded ([`Loader::seal`](crate::Loader::seal)).
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// assert!(!library.is_sealed()); // as `Loader::seal` was not called
+    /// ```
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.loaded().mapping.is_immutable()
@@ -394,6 +498,14 @@ unsafe impl<T: Sync> Sync for Symbol<'_, T> {}
 
 impl<T> Symbol<'_, T> {
     /// The symbol's address.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// // SAFETY: `foo_calls` is an `int`.
+    /// let calls = unsafe { library.get::<*const i32>("foo_calls")? };
+    /// assert_eq!(*calls, calls.as_raw_ptr().cast::<i32>().cast_const());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn as_raw_ptr(&self) -> *mut c_void {
         self.address
@@ -401,6 +513,15 @@ impl<T> Symbol<'_, T> {
 
     /// The symbol's address, without the borrow of the library. It must not be used once the library is
     /// unloaded.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// // SAFETY: `foo_calls` is an `int`.
+    /// let calls = unsafe { library.get::<*const i32>("foo_calls")? }.into_raw();
+    /// library.close()?; // `calls` does not borrow it. So take care not to use it from here on.
+    /// # assert!(!calls.is_null());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn into_raw(self) -> *mut c_void {
         self.address
@@ -490,30 +611,61 @@ impl<'lib> ExportedSymbol<'lib> {
     }
 
     /// Its name, not demangled.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// assert_eq!(symbol.name(), "foo");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its version, if the library versions its symbols.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// assert_eq!(symbol.version(), Some("EXAMPLE_1"));
+    /// ```
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
     /// Whether [`Library::get`] finds this version under its name.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// assert!(symbol.is_default_version()); // `foo@@EXAMPLE_1`, not `foo@EXAMPLE_1`
+    /// ```
     #[must_use]
     pub fn is_default_version(&self) -> bool {
         self.is_default_version
     }
 
     /// Its type.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// assert_eq!(symbol.kind(), memdl::SymbolKind::Function);
+    /// ```
     #[must_use]
     pub fn kind(&self) -> SymbolKind {
         self.kind
     }
 
     /// Its size in bytes; 0 if the library does not state it.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo_calls").unwrap();
+    /// assert_eq!(symbol.name(), "foo_calls");
+    /// assert_eq!(symbol.size(), 4); // it is an `int`
+    /// ```
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -521,6 +673,15 @@ impl<'lib> ExportedSymbol<'lib> {
 
     /// Its run-time address; of a thread-local symbol, the offset in the library's block; of an
     /// IFUNC, the address of the resolver.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let symbol = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// // SAFETY: nothing is done with it.
+    /// let foo = unsafe { library.get::<*const u8>("foo")? };
+    /// assert_eq!(symbol.address(), foo.as_raw_ptr().addr());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> usize {
         self.address
@@ -531,15 +692,14 @@ impl<'lib> ExportedSymbol<'lib> {
 ///
 /// Every instance has its own data and thread-local storage, and its constructors run.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let bytes: Vec<u8> = vec![];
-/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// ```
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// // SAFETY: we trust the constructors of the library, and of what it needs.
 /// let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
 /// // SAFETY: as above.
 /// let (a, b) = unsafe { (template.instantiate()?, template.instantiate()?) };
 /// assert_ne!(a.load_bias(), b.load_bias());
-/// # Ok(()) }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Template {
@@ -552,6 +712,16 @@ impl Template {
     }
 
     /// Makes one more instance and runs its constructors.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+    /// // SAFETY: as above.
+    /// let (one, other) = unsafe { (template.instantiate()?, template.instantiate()?) };
+    /// assert_ne!(one.load_bias(), other.load_bias());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`Error`]. A failure leaves the process as it was.
@@ -590,6 +760,14 @@ impl Template {
     }
 
     /// The name of its instances.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+    /// assert_eq!(template.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.prepared.root().name
@@ -598,6 +776,17 @@ impl Template {
     /// Its number, which no other template of the process has or had: [`ImageInfo::template`] of its instances.
     ///
     /// [`ImageInfo::template`]: crate::ImageInfo::template
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+    /// // SAFETY: we trust the library's constructors.
+    /// let instance = unsafe { template.instantiate()? };
+    /// assert_eq!(memdl::images()[0].template(), Some(template.id()));
+    /// # drop(instance);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn id(&self) -> u64 {
         // What was prepared for many instances has one.

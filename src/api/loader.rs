@@ -27,6 +27,13 @@ use crate::profile::Profile;
 use crate::services;
 
 /// When calls between libraries are bound.
+///
+/// ```
+/// use memdl::Binding;
+///
+/// assert_eq!("lazy".parse(), Ok(Binding::Lazy));
+/// assert_eq!(Binding::default().to_string(), "now");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Binding {
@@ -42,17 +49,17 @@ words!(Binding, [("now", Binding::Now), ("lazy", Binding::Lazy)]);
 
 /// Load options: a reusable builder of [`Library`] and [`Template`].
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let bytes: Vec<u8> = vec![];
+/// ```
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
 /// extern "C" fn host_log(_: *const std::ffi::c_char) {}
 ///
 /// let loader = memdl::Loader::new()
 ///     .name("thumbnailer-7f3a")
 ///     .define("host_log", host_log as *const std::ffi::c_void);
-/// // SAFETY: we trust this library's constructors.
+/// // SAFETY: we trust the library's constructors.
 /// let library = unsafe { loader.load(&bytes)? };
-/// # Ok(()) }
+/// assert_eq!(library.name(), "thumbnailer-7f3a");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -68,6 +75,15 @@ impl Default for Loader {
 
 impl Loader {
     /// A loader that does what `dlopen(.., RTLD_NOW | RTLD_LOCAL)` does, with debug entries.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new();
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// assert_eq!(library.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Loader {
         Loader { settings: Settings::new(services::replacement, services::hosted::cover) }
     }
@@ -79,6 +95,15 @@ impl Loader {
     /// the path that it would have on disk: a JVM finds its home by that of libjvm.so. And `$ORIGIN` in the
     /// image's search path, and in names that it opens, is the folder of a name that is an absolute path. If
     /// there is a file at that path, it counts as this image, for what opens it later.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().name("thumbnailer-7f3a");
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// assert_eq!(library.name(), "thumbnailer-7f3a");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Loader {
         self.settings.name = Some(name.into().into());
         self
@@ -88,6 +113,18 @@ impl Loader {
     ///
     /// It takes precedence over a symbol of that name that the host does export. The address must stay valid
     /// for as long as any image that was loaded with these options.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// extern "C" fn roll() -> i32 { 3 }
+    ///
+    /// let loader = memdl::Loader::new().define("roll", roll as *const std::ffi::c_void);
+    /// // SAFETY: we trust the library's constructors. It calls `roll` by its type.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// // SAFETY: this is the type of `play`, which calls `roll`.
+    /// assert_eq!(unsafe { library.get::<extern "C" fn() -> i32>("play")?() }, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn define(mut self, name: impl Into<String>, address: *const c_void) -> Loader {
         self.settings.defined.insert(name.into(), address.addr());
         self
@@ -96,6 +133,20 @@ impl Loader {
     /// Asks `resolver` for every symbol that nothing else defines.
     ///
     /// The result must be the address of such a symbol, valid for as long as the image.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// extern "C" fn roll() -> i32 { 3 }
+    ///
+    /// let loader = memdl::Loader::new().resolver(|symbol| {
+    ///     (symbol.name() == "roll").then_some(roll as *const std::ffi::c_void)
+    /// });
+    /// // SAFETY: we trust the library's constructors. It calls `roll` by its type.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// // SAFETY: this is the type of `play`, which calls `roll`.
+    /// assert_eq!(unsafe { library.get::<extern "C" fn() -> i32>("play")?() }, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resolver(
         mut self,
         resolver: impl Fn(&SymbolRequest<'_>) -> Option<*const c_void> + Send + Sync + 'static,
@@ -108,12 +159,34 @@ impl Loader {
     ///
     /// The library joins the scope, and stays loaded, only if an image needs it. The libraries that it was
     /// itself loaded with ([`Loader::provide`]) are found the same way.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let loader = memdl::Loader::new().depends_on(&library);
+    /// // SAFETY: we trust the plug-in's constructors.
+    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// assert_eq!(memdl::images().len(), 2); // it has no libexample.so of its own
+    /// # drop(plugin);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn depends_on(mut self, library: &Library) -> Loader {
         self.settings.depends_on.push(library.group().clone());
         self
     }
 
     /// Bytes to load when something needs a library of this name: at most once per load.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let loader = memdl::Loader::new().provide("libexample.so", bytes);
+    /// // SAFETY: we trust the constructors of both.
+    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// let names: Vec<String> = memdl::images().iter().map(|image| image.name().to_owned()).collect();
+    /// assert_eq!(names, ["libplugin.so", "libexample.so"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn provide(mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.provided.push((name.into().into(), Bytes::Shared(bytes.into())));
         self
@@ -130,9 +203,15 @@ impl Loader {
     /// use std::collections::HashMap;
     /// use std::sync::Arc;
     ///
-    /// let store: HashMap<String, Arc<[u8]>> = HashMap::new();
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let store: HashMap<&str, Arc<[u8]>> = HashMap::from([("libexample.so", bytes.into())]);
     /// let loader = memdl::Loader::new()
     ///     .provider(move |request| Some(store.get(request.name())?.clone().into()));
+    /// // SAFETY: we trust the constructors of both.
+    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// # assert_eq!(memdl::images().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn provider(
         mut self,
@@ -149,16 +228,16 @@ impl Loader {
     /// library of that name, and by file. So what several loads need exists once, also if it was supplied as
     /// bytes.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (dep, first, second) = (vec![], vec![], vec![]);
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new()
     ///     .namespace(&memdl::Namespace::new())
-    ///     .provide("libdep.so", dep);
-    /// // SAFETY: we trust these libraries.
-    /// let (first, second) = unsafe { (loader.load(&first)?, loader.load(&second)?) };
-    /// // Both use one libdep.so.
-    /// # Ok(()) }
+    ///     .provide("libexample.so", bytes);
+    /// // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
+    /// let (first, second) = unsafe { (loader.load(&plugin)?, loader.load(&plugin)?) };
+    /// assert_eq!(memdl::images().len(), 3); // both use one libexample.so
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn namespace(mut self, namespace: &Namespace) -> Loader {
         self.settings.namespace = Some(namespace.0.clone());
@@ -167,6 +246,18 @@ impl Loader {
 
     /// Whether images that are loaded later see the exports, and those of all libraries that the image needs,
     /// as with `RTLD_GLOBAL`. Default false. [`Library::make_global`] does so later.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// // SAFETY: we trust the library's constructors.
+    /// let dice = unsafe { memdl::Loader::new().global(true).load(&dice)? }; // it exports `roll`
+    /// // SAFETY: as above.
+    /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// // SAFETY: this is the type of `play`, which calls `roll`.
+    /// assert_eq!(unsafe { library.get::<extern "C" fn() -> i32>("play")?() }, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn global(mut self, global: bool) -> Loader {
         self.settings.global = global;
         self
@@ -189,18 +280,49 @@ impl Loader {
     /// memdl reads its file, and loads and unloads it with the image.
     ///
     /// [`Loader::prepare`] runs the constructors of such system libraries, too.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().system_libraries(false);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes) };
+    /// assert!(library.is_ok()); // it needs the C library only, which is in the process
+    /// ```
     pub fn system_libraries(mut self, allowed: bool) -> Loader {
         self.settings.system_libraries = allowed;
         self
     }
 
     /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen` does.
+    ///
+    /// ```
+    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// // Both the C library and this library have a function `rand`.
+    /// let loader = memdl::Loader::new().scope(memdl::Scope::SelfFirst);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&dice)? };
+    /// // SAFETY: this is its type. It calls `rand`.
+    /// let random_number = unsafe { library.get::<extern "C" fn() -> i32>("random_number")? };
+    /// assert_eq!(random_number(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn scope(mut self, scope: Scope) -> Loader {
         self.settings.scope = scope;
         self
     }
 
     /// When calls are bound. Default [`Binding::Now`].
+    ///
+    /// ```
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().binding(memdl::Binding::Lazy).provide("libexample.so", bytes);
+    /// // SAFETY: we trust the constructors of both.
+    /// let plugin = unsafe { loader.load(&plugin)? };
+    /// // SAFETY: this is its type. It calls `foo` of libexample.so, which is bound now.
+    /// assert_eq!(unsafe { plugin.get::<extern "C" fn(i32) -> i32>("bar")?(1) }, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn binding(mut self, binding: Binding) -> Loader {
         self.settings.lazy = binding == Binding::Lazy;
         self
@@ -208,6 +330,15 @@ impl Loader {
 
     /// How much debuggers see. Default [`DebugLevel::Full`]. The environment variable
     /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().debug(memdl::DebugLevel::Symbols);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// assert_eq!(library.debug(), memdl::DebugLevel::Symbols);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn debug(mut self, debug: DebugLevel) -> Loader {
         self.settings.debug = debug;
         self
@@ -232,6 +363,17 @@ impl Loader {
     /// A load fails with [`Error::DebugInfo`] if the file does not belong to the image: by the build-id of
     /// both or, in an image without one, by the checksum in its `.gnu_debuglink`; for a package, by the ids
     /// of all units. With [`DebugLevel::Off`] the file is not read.
+    ///
+    /// ```
+    /// # let stripped = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/stripped.rs"));
+    /// # let debug_file = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().debug_info(debug_file);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&stripped)? };
+    /// let foo = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// assert_eq!(memdl::symbolize(foo.address())[0].line(), Some(11));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn debug_info(mut self, bytes: impl Into<Arc<[u8]>>) -> Loader {
         self.settings.debug_info = Some(Bytes::Shared(bytes.into()));
         self
@@ -239,6 +381,16 @@ impl Loader {
 
     /// What profilers see. Default [`Profile::Off`]. The environment variable
     /// `MEMDL_PERF=off|map|live-map|jitdump|file` overrides it.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().profile(memdl::Profile::LivePerfMap);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// let map = std::fs::read_to_string(format!("/tmp/perf-{}.map", std::process::id()))?;
+    /// assert!(map.contains("foo [libexample.so]"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn profile(mut self, profile: Profile) -> Loader {
         self.settings.profile = profile;
         self
@@ -297,9 +449,13 @@ impl Loader {
     /// This is no sandbox: running code can find its way to every function of the process.
     ///
     /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
     /// use memdl::Imports;
     ///
-    /// let loader = memdl::Loader::new().imports(Imports::deny(["system", "popen", "execve"]));
+    /// let loader = memdl::Loader::new().imports(Imports::deny(["system", "popen", "getpid"]));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert!(error.to_string().contains("the host does not allow these imports: getpid"));
     /// ```
     pub fn imports(mut self, imports: Imports) -> Loader {
         self.settings.policy.imports = imports;
@@ -320,6 +476,16 @@ impl Loader {
     /// [`Library::close`] says so, destructors run when the process exits, and a sealed image cannot be in a
     /// pool.
     ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// // SAFETY: we trust the library's constructors.
+    /// match unsafe { memdl::Loader::new().seal(true).load(&bytes) } {
+    ///     Ok(library) => assert!(library.close().is_err()),
+    ///     // Before Linux 6.10.
+    ///     Err(error) => assert_eq!(error.kind(), memdl::ErrorKind::Unsupported),
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// A load, or [`Loader::prepare`], fails with [`Error::Unsupported`] where the system has no `mseal`,
     /// which needs Linux 6.10.
@@ -329,12 +495,31 @@ impl Loader {
     }
 
     /// Limits on what an image may ask for.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let mut limits = memdl::Limits::default();
+    /// limits.image_bytes = 4096;
+    /// let loader = memdl::Loader::new().limits(limits);
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::Limit);
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Loader {
         self.settings.limits = limits;
         self
     }
 
     /// Loads a shared library from its bytes, which need not outlive the call.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().name("one");
+    /// // SAFETY: we trust the library's constructors.
+    /// let (one, other) = unsafe { (loader.load(&bytes)?, loader.name("other").load(&bytes)?) };
+    /// assert_eq!([one.name(), other.name()], ["one", "other"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`Error`]. A failed load leaves the process as it was; but needed libraries that it opened may have
@@ -357,6 +542,16 @@ impl Loader {
 
     /// Loads a shared library that was received into an [`ImageBuffer`].
     ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let stream = &bytes[..];
+    /// let buffer = memdl::ImageBuffer::read_from(stream, 100_000)?;
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { memdl::Loader::new().load_buffer(buffer)? };
+    /// assert_eq!(library.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Loader::load`].
     ///
@@ -373,6 +568,16 @@ impl Loader {
 
     /// Parses and binds a library, and makes what its instances share. It takes as long as a few loads, and
     /// runs no code of the image.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// // SAFETY: we trust the constructors of what the library needs.
+    /// let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+    /// // SAFETY: we trust the library's constructors.
+    /// let (one, other) = unsafe { (template.instantiate()?, template.instantiate()?) };
+    /// assert_ne!(one.load_bias(), other.load_bias());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Loader::load`].
@@ -450,6 +655,14 @@ pub fn inspect(bytes: &[u8]) -> Report {
 
 impl Library {
     /// Loads a shared library from its bytes: [`Loader::load`] with the defaults.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
+    /// assert_eq!(library.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`Error`]. A failed load leaves the process as it was.

@@ -14,13 +14,24 @@ use crate::images::namespace;
 ///
 /// ```
 /// let namespace = memdl::Namespace::new();
-/// let loader = memdl::Loader::new().namespace(&namespace);
+/// let loaders = ["one", "other"].map(|name| memdl::Loader::new().name(name).namespace(&namespace));
 /// ```
 #[derive(Clone)]
 pub struct Namespace(pub(crate) Arc<namespace::Namespace<LoadGroup>>);
 
 impl Namespace {
     /// A namespace without images.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let namespace = memdl::Namespace::new();
+    /// let loader = memdl::Loader::new().namespace(&namespace);
+    /// // SAFETY: we trust the constructors of both. The second one needs libexample.so, and finds the first.
+    /// let libraries = unsafe { (loader.load(&bytes)?, loader.load(&plugin)?) };
+    /// assert_eq!(memdl::images().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new() -> Namespace {
         Namespace(namespace::Namespace::new())
