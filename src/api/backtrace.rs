@@ -42,47 +42,93 @@ pub struct Frame {
 
 impl Frame {
     /// The image's name.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert_eq!(frame.image(), "libexample.so");
+    /// ```
     #[must_use]
     pub fn image(&self) -> &str {
         &self.image
     }
 
     /// The address relative to the image's load bias: the one that `addr2line` and `objdump` take.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// let foo = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// let frame = memdl::symbolize(foo.address()).remove(0);
+    /// assert_eq!(frame.address().0 as usize, foo.address() - library.load_bias());
+    /// ```
     #[must_use]
     pub fn address(&self) -> Vaddr {
         self.address
     }
 
     /// Whether the function was inlined into the function of the next frame.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let foo = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+    /// # let in_twice = (foo.address()..).find(|at| memdl::symbolize(*at).len() > 1).unwrap();
+    /// // `twice` was inlined into `foo`.
+    /// let [twice, foo] = &memdl::symbolize(in_twice)[..] else { panic!() };
+    /// assert!(twice.is_inlined() && !foo.is_inlined());
+    /// ```
     #[must_use]
     pub fn is_inlined(&self) -> bool {
         self.is_inlined
     }
 
     /// The demangled name of the function.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert_eq!(frame.function().as_deref(), Some("foo"));
+    /// ```
     pub fn function(&self) -> Option<Cow<'_, str>> {
         self.linkage_name.as_deref().map(demangled)
     }
 
     /// The linkage name of the function.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert_eq!(frame.linkage_name(), Some("foo")); // of a function of C++, such as `_ZN3foo3barEi`
+    /// ```
     #[must_use]
     pub fn linkage_name(&self) -> Option<&str> {
         self.linkage_name.as_deref()
     }
 
     /// The source file.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert!(frame.file().unwrap().ends_with("docs/example/example.c"));
+    /// ```
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     /// The line in it, from 1 on.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert_eq!(frame.line(), Some(11));
+    /// ```
     #[must_use]
     pub fn line(&self) -> Option<u32> {
         self.line
     }
 
     /// The column in it, from 1 on.
+    ///
+    /// ```
+    /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
+    /// assert!(frame.column().is_some_and(|column| column > 1));
+    /// ```
     #[must_use]
     pub fn column(&self) -> Option<u32> {
         self.column
@@ -116,6 +162,13 @@ impl fmt::Display for Frame {
 /// Files and lines are known for images that were loaded with [`DebugLevel::Full`](crate::DebugLevel::Full),
 /// [`Symbols`](crate::DebugLevel::Symbols) or [`Portable`](crate::DebugLevel::Portable) and were built with debug
 /// information.
+///
+/// ```
+/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+/// let foo = library.symbols().find(|symbol| symbol.name() == "foo").unwrap();
+/// let frames = memdl::symbolize(foo.address());
+/// assert!(frames[0].to_string().starts_with("foo at "));
+/// ```
 ///
 /// # What it costs
 /// The first call for an image reads its debug information; further calls read little or nothing. Files that

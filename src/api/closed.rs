@@ -19,20 +19,17 @@ use crate::images::thread_exit;
 
 /// What became of a library that was [closed](crate::Library::close).
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let bytes: Vec<u8> = vec![];
-/// # // SAFETY: we trust this library's constructors.
-/// # let plugin = unsafe { memdl::Library::from_bytes(&bytes)? };
+/// ```
+/// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
 /// use memdl::Closed;
 ///
 /// match plugin.close()? {
 ///     Closed::Kept(kept) if kept.threads > 0 => {
 ///         eprintln!("{} threads have not left the plug-in", kept.threads)
 ///     }
-///     closed => eprintln!("{closed}"),
+///     closed => assert_eq!(closed.to_string(), "unloaded"),
 /// }
-/// # Ok(()) }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -69,6 +66,16 @@ pub struct Kept {
 
 impl Closed {
     /// Whether the library is gone.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # // SAFETY: we trust the plug-in's constructors.
+    /// let plugin = unsafe { memdl::Loader::new().depends_on(&library).load(&plugin)? };
+    /// assert!(!library.close()?.is_unloaded()); // the plug-in is bound to it
+    /// assert!(plugin.close()?.is_unloaded());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_unloaded(&self) -> bool {
         matches!(self, Closed::Unloaded)

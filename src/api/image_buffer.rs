@@ -15,6 +15,16 @@ impl ImageBuffer {
     /// The first buffer of a process also sets memdl up, which takes about 20 microseconds. Otherwise the
     /// first load does it. So make the buffer before the bytes arrive.
     ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let mut buffer = memdl::ImageBuffer::new(bytes.len())?;
+    /// buffer.copy_from_slice(&bytes);
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { memdl::Loader::new().load_buffer(buffer)? };
+    /// # assert_eq!(library.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::System`] if the system has no memory to give.
     pub fn new(len: usize) -> Result<ImageBuffer, Error> {
@@ -25,6 +35,12 @@ impl ImageBuffer {
     }
 
     /// Reads `reader` to its end. `size_hint` is the expected number of bytes; an exact hint saves work.
+    ///
+    /// ```
+    /// let buffer = memdl::ImageBuffer::read_from(&b"any reader"[..], 10)?;
+    /// assert_eq!(&buffer[..], b"any reader");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::System`] if reading fails or the system has no memory to give.

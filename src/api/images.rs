@@ -50,18 +50,36 @@ impl ImageInfo {
     }
 
     /// The name of the image in errors, debuggers and `/proc/self/maps`. It may come from its bytes.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// assert_eq!(image.name(), "libexample.so");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The addresses from the image's first page to the end of its last one.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let image = memdl::images().remove(0);
+    /// let counter = library.symbols().find(|symbol| symbol.name() == "foo_calls").unwrap();
+    /// assert!(image.address_range().contains(&counter.address()));
+    /// ```
     #[must_use]
     pub fn address_range(&self) -> Range<usize> {
         self.addresses.clone()
     }
 
     /// Run-time address minus the address that the file states.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// # let image = memdl::images().remove(0);
+    /// assert_eq!(image.load_bias(), library.load_bias());
+    /// ```
     #[must_use]
     pub fn load_bias(&self) -> usize {
         self.load_bias
@@ -69,11 +87,22 @@ impl ImageInfo {
 
     /// The build-id, as `readelf -n` shows it: it identifies the file for symbolizers and debug servers. `None` if
     /// the image has none.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// // This one was linked with `--build-id=0x0123456789abcdef`.
+    /// assert_eq!(image.build_id(), Some(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef][..]));
+    /// ```
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_ref().map(BuildId::as_bytes)
     }
 
     /// How much debuggers saw of it.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// assert_eq!(image.debug(), memdl::DebugLevel::Full);
+    /// ```
     #[must_use]
     pub fn debug(&self) -> DebugLevel {
         self.debug
@@ -81,12 +110,22 @@ impl ImageInfo {
 
     /// The number of the template that it is an instance of ([`Template::id`](crate::Template::id)); `None` if it was
     /// loaded on its own. Idle instances of a pool are in the list, too.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// assert_eq!(image.template(), None); // `Library::from_bytes` has loaded it
+    /// ```
     #[must_use]
     pub fn template(&self) -> Option<u64> {
         self.template
     }
 
     /// The number of the load that it came with, from 0 on. Images that were loaded together have the same one.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// assert_eq!(image.load(), 0); // it came with the first load of the process
+    /// ```
     #[must_use]
     pub fn load(&self) -> u64 {
         self.load
@@ -95,6 +134,11 @@ impl ImageInfo {
     /// How many hold the images of that load: [`Library`](crate::Library) values, pools, libraries that are bound to it,
     /// handles of `dlopen`, threads with destructors to run. 0 if it was being unloaded, and its
     /// destructors may have been running.
+    ///
+    /// ```
+    /// # let image = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/image.rs"));
+    /// assert_eq!(image.holders(), 1); // one `Library`
+    /// ```
     #[must_use]
     pub fn holders(&self) -> usize {
         self.holders
@@ -119,9 +163,12 @@ impl fmt::Display for ImageInfo {
 /// In a signal handler this may never return: it waits for locks, which the interrupted thread may hold.
 ///
 /// ```
+/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
 /// for image in memdl::images() {
-///     println!("{image}");
+///     println!("{image}"); // "0x7f06a8c52000..0x7f06a8c57000 libexample.so 0123456789abcdef"
 /// }
+/// # assert!(memdl::images()[0].to_string().ends_with(" libexample.so 0123456789abcdef"));
+/// # drop(library);
 /// ```
 #[must_use]
 pub fn images() -> Vec<ImageInfo> {
@@ -170,6 +217,7 @@ pub struct Statistics {
 /// ```
 /// let memdl::Statistics { images, kept_bytes, failures, .. } = memdl::statistics();
 /// println!("{images} images, {} KiB kept, {failures} failures", kept_bytes / 1024);
+/// # assert_eq!((images, kept_bytes, failures), (0, 0, 0));
 /// ```
 #[must_use]
 pub fn statistics() -> Statistics {

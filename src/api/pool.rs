@@ -39,6 +39,13 @@ use crate::images::snapshot::Snapshot;
 use crate::images::thread_exit;
 
 /// The state to which a released instance is reset.
+///
+/// ```
+/// use memdl::Reset;
+///
+/// assert_eq!("before-constructors".parse(), Ok(Reset::BeforeConstructors));
+/// assert_eq!(Reset::default().to_string(), "after-constructors");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Reset {
@@ -94,21 +101,21 @@ words!(
 /// itself. Changes that memdl does not see (the system call itself, `/proc/self/mem`) are handed on with the instance:
 /// do not pool such a library.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let bytes: Vec<u8> = vec![];
-/// // SAFETY: we trust this library's constructors, and those of what it needs.
+/// ```
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// // SAFETY: we trust the constructors of the library, and of what it needs.
 /// let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
 /// for request in 0..1000 {
-///     // SAFETY: we trust this library's constructors and destructors, and none of its code runs any
+///     // SAFETY: we trust the library's constructors and destructors, and none of its code runs any
 ///     // more when the instance is released.
 ///     let instance = unsafe { pool.acquire()? };
 ///     // SAFETY: this is its type.
-///     let handle = unsafe { instance.get::<unsafe extern "C" fn(i32)>("handle")? };
+///     let foo = unsafe { instance.get::<unsafe extern "C" fn(i32) -> i32>("foo")? };
 ///     // SAFETY: it has no preconditions.
-///     unsafe { handle(request) };
+///     assert_eq!(unsafe { foo(request) }, 2 * request);
 /// }
-/// # Ok(()) }
+/// assert_eq!(pool.parked(), 1); // all requests were served by one instance
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Pool {
@@ -153,6 +160,15 @@ struct State {
 
 impl Template {
     /// An empty pool, which keeps up to `capacity` idle instances.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let template = unsafe { memdl::Loader::new().prepare(&bytes)? };
+    /// let pool = template.pool(8);
+    /// assert_eq!(pool.parked(), 0); // instances are made when they are needed
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn pool(&self, capacity: usize) -> Pool {
         Pool::new(self.clone(), capacity, Reset::default())
@@ -168,12 +184,38 @@ impl Pool {
 
     /// An empty pool like this one, which resets instances to this state. Default
     /// [`Reset::AfterConstructors`].
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+    /// let pool = pool.reset_to(memdl::Reset::BeforeConstructors);
+    /// // SAFETY: we trust the library's constructors and destructors. None of its code runs at the release.
+    /// let instance = unsafe { pool.acquire()? };
+    /// assert_eq!(instance.release(), memdl::Closed::Parked);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn reset_to(self, reset: Reset) -> Pool {
         Pool::new(self.shared.template.clone(), self.shared.capacity, reset)
     }
 
     /// An idle instance, or else a new one.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+    /// for _ in 0..2 {
+    ///     // SAFETY: we trust the library's constructors and destructors. None of its code runs at the release.
+    ///     let instance = unsafe { pool.acquire()? };
+    ///     // SAFETY: this is its type, and nothing else refers to it.
+    ///     let calls = unsafe { &mut **instance.get::<*mut i32>("foo_calls")? };
+    ///     assert_eq!(*calls, 0); // also in the second turn, where the same instance is acquired again
+    ///     *calls = 1;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Template::instantiate`]; [`Error::Unsupported`] for libraries that are
@@ -198,6 +240,18 @@ impl Pool {
     }
 
     /// The number of idle instances.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+    /// // SAFETY: we trust the library's constructors and destructors. None of its code runs at the release.
+    /// let instance = unsafe { pool.acquire()? };
+    /// assert_eq!(pool.parked(), 0);
+    /// drop(instance);
+    /// assert_eq!(pool.parked(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn parked(&self) -> usize {
         self.shared.with_parked(|parked| parked.len())
@@ -344,6 +398,16 @@ unsafe fn end_thread(group: &Arc<LoadGroup>) -> bool {
 impl Pooled {
     /// Resets the instance and returns it to its pool, as dropping it does. It is unloaded if the pool is
     /// full, or if it [is not used again](Pool#what-is-not-used-again). Returns which.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+    /// # // SAFETY: we trust the library's constructors and destructors. None of its code runs at the release.
+    /// # let instance = unsafe { pool.acquire()? };
+    /// assert_eq!(instance.release(), memdl::Closed::Parked);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn release(mut self) -> Closed {
         self.put_back().map_or(Closed::Parked, |instance| instance.library.let_go())
     }
@@ -366,6 +430,17 @@ impl Pooled {
     }
 
     /// Takes the instance out of the pool.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # // SAFETY: we trust the constructors of the library, and of what it needs.
+    /// # let pool = unsafe { memdl::Loader::new().prepare(&bytes)? }.pool(8);
+    /// # // SAFETY: we trust the library's constructors and destructors. None of its code runs at the release.
+    /// # let instance = unsafe { pool.acquire()? };
+    /// let library = instance.into_library();
+    /// assert!(library.close()?.is_unloaded()); // it does not return to the pool
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[expect(clippy::expect_used, reason = "only `drop` takes the instance")]
     pub fn into_library(mut self) -> Library {
         self.instance.take().expect("taken by `drop` only").library

@@ -8,16 +8,21 @@ use std::ffi::{CStr, CString};
 /// What can name a symbol: text, bytes and C strings. One NUL at the end does not count, so `"foo"`, `b"foo\0"`
 /// and `c"foo"` name the same symbol.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # // SAFETY: nothing is loaded.
-/// # let library = unsafe { memdl::Library::from_bytes(&[])? };
-/// // SAFETY: this is foo's type.
-/// let [one, two] = unsafe { [library.get::<fn()>(c"foo")?, library.get(b"foo\0")?] };
-/// # Ok(()) }
+/// ```
+/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+/// // SAFETY: nothing is done with them.
+/// let [one, other] = unsafe { [library.get::<*const u8>(c"foo")?, library.get(b"foo\0")?] };
+/// assert_eq!(*one, *other);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait AsSymbolName {
     /// The bytes of the name, perhaps with a NUL at the end.
+    ///
+    /// ```
+    /// use memdl::AsSymbolName;
+    ///
+    /// assert_eq!(c"foo".as_symbol_name(), b"foo");
+    /// ```
     fn as_symbol_name(&self) -> &[u8];
 }
 

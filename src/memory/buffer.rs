@@ -90,6 +90,14 @@ impl ImageBuffer {
 
     /// Makes the buffer `len` bytes long if it is shorter. The added bytes are zero. No byte is copied.
     ///
+    /// ```
+    /// let mut buffer = memdl::ImageBuffer::new(2)?;
+    /// buffer.copy_from_slice(b"ab");
+    /// buffer.grow(4)?;
+    /// assert_eq!(&buffer[..], b"ab\0\0");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::System`] if there is no memory.
     pub fn grow(&mut self, len: usize) -> Result<(), Error> {
@@ -139,6 +147,13 @@ impl ImageBuffer {
     }
 
     /// Makes the buffer `len` bytes long if it is longer.
+    ///
+    /// ```
+    /// let mut buffer = memdl::ImageBuffer::read_from(&b"received"[..], 8)?;
+    /// buffer.truncate(2);
+    /// assert_eq!(&buffer[..], b"re");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

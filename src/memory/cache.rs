@@ -128,6 +128,13 @@ impl MappingCache {
 /// was received does not need all of its [`ImageBuffer`](crate::ImageBuffer) (for example not the debug
 /// sections, unless they are registered with debuggers). That part, up to 32 MiB, is unmapped only when the
 /// next buffer is made or an image is unloaded, so that the load does not wait for it.
+///
+/// ```
+/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+/// drop(library);
+/// memdl::release_memory();
+/// assert_eq!(memdl::statistics().kept_bytes, 0);
+/// ```
 pub fn release_memory() {
     let all = std::mem::replace(&mut *cache(), MappingCache::new());
     drop(all);
@@ -170,6 +177,7 @@ pub(crate) fn unmap_deferred() {
 ///
 /// ```
 /// memdl::wipe_kept_memory(true);
+/// assert_eq!(memdl::statistics().kept_bytes, 0); // what was kept was not wiped, and is unmapped
 /// ```
 pub fn wipe_kept_memory(wipe: bool) {
     if wipe::choose(wipe) {
