@@ -64,21 +64,45 @@ pub struct Needed {
 
 impl Needed {
     /// The name, as `DT_NEEDED` has it, with `$ORIGIN` and other tokens replaced.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed().iter().find(|it| it.name() == "libc.so.6").unwrap();
+    /// assert_eq!(needed.name(), "libc.so.6");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The name of the image, or the path of the library, that needs it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed().iter().find(|it| it.name() == "libc.so.6").unwrap();
+    /// assert_eq!(needed.needed_by(), "libexample.so");
+    /// ```
     pub fn needed_by(&self) -> &str {
         &self.needed_by
     }
 
     /// Whether the inspected image itself needs it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed().iter().find(|it| it.name() == "libc.so.6").unwrap();
+    /// assert!(needed.is_direct()); // `DT_NEEDED` of libexample.so has it
+    /// ```
     pub fn is_direct(&self) -> bool {
         self.is_direct
     }
 
     /// Where it comes from here.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed().iter().find(|it| it.name() == "libc.so.6").unwrap();
+    /// assert!(matches!(needed.origin(), memdl::LibraryOrigin::InProcess { .. }));
+    /// ```
     pub fn origin(&self) -> &LibraryOrigin {
         &self.origin
     }
@@ -95,16 +119,34 @@ pub struct NeededVersion {
 
 impl NeededVersion {
     /// The library's name.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed_versions().iter().find(|it| it.library() == "libc.so.6").unwrap();
+    /// assert_eq!(needed.library(), "libc.so.6");
+    /// ```
     pub fn library(&self) -> &str {
         &self.library
     }
 
     /// The version's name: `GLIBC_2.34`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed_versions().iter().find(|it| it.library() == "libc.so.6").unwrap();
+    /// assert!(needed.version().starts_with("GLIBC_"));
+    /// ```
     pub fn version(&self) -> &str {
         &self.version
     }
 
     /// Whether the library may lack it (`VER_FLG_WEAK`).
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let needed = &report.needed_versions().iter().find(|it| it.library() == "libc.so.6").unwrap();
+    /// assert!(!needed.is_weak());
+    /// ```
     pub fn is_weak(&self) -> bool {
         self.is_weak
     }
@@ -125,36 +167,84 @@ pub struct Import {
 
 impl Import {
     /// Its index in the dynamic symbol table.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert!(import.index() > 0); // symbol 0 is the null symbol
+    /// ```
     pub fn index(&self) -> u32 {
         self.index
     }
 
     /// Its name, not demangled.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert_eq!(import.name(), "getpid");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The version that it asks for.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert!(import.version().unwrap().starts_with("GLIBC_"));
+    /// ```
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
     /// Its type, as far as the image states it: linkers often leave it out.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "roll").unwrap();
+    /// assert_eq!(import.name(), "roll");
+    /// assert_eq!(import.kind(), memdl::SymbolKind::Other); // not stated
+    /// ```
     pub fn kind(&self) -> SymbolKind {
         self.kind
     }
 
     /// Whether the reference is weak: then a load succeeds without a definition.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "roll").unwrap();
+    /// assert_eq!(import.name(), "roll");
+    /// assert!(import.is_weak());
+    /// ```
     pub fn is_weak(&self) -> bool {
         self.is_weak
     }
 
     /// Whether a relocation names it. A load binds no other symbol, and does not miss it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert!(import.is_referenced());
+    /// ```
     pub fn is_referenced(&self) -> bool {
         self.is_referenced
     }
 
     /// What it is bound to.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let import = &report.imports().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert_eq!(import.name(), "getpid");
+    /// match import.binding() {
+    ///     memdl::ImportBinding::Library { path, .. } => assert!(path.ends_with("/libc.so.6")),
+    ///     other => panic!("{other}"),
+    /// }
+    /// ```
     pub fn binding(&self) -> &ImportBinding {
         &self.binding
     }
@@ -177,47 +267,104 @@ pub struct Export {
 
 impl Export {
     /// Its index in the dynamic symbol table.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert!(export.index() > 0); // symbol 0 is the null symbol
+    /// ```
     pub fn index(&self) -> u32 {
         self.index
     }
 
     /// Its name, not demangled.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(export.name(), "foo");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its version, if the library versions its symbols.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(export.version(), Some("EXAMPLE_1"));
+    /// ```
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
     /// Whether a look-up without a version finds it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert!(export.is_default_version()); // `foo@@EXAMPLE_1`, not `foo@EXAMPLE_1`
+    /// ```
     pub fn is_default_version(&self) -> bool {
         self.is_default_version
     }
 
     /// Its type.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(export.kind(), memdl::SymbolKind::Function);
+    /// ```
     pub fn kind(&self) -> SymbolKind {
         self.kind
     }
 
     /// Whether the definition is weak.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert!(!export.is_weak());
+    /// ```
     pub fn is_weak(&self) -> bool {
         self.is_weak
     }
 
     /// Whether there is one definition of it in the process (`STB_GNU_UNIQUE`).
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert!(!export.is_unique()); // C has no such symbols
+    /// ```
     pub fn is_unique(&self) -> bool {
         self.is_unique
     }
 
     /// `st_value`: the address that the file states, relative to the load bias; of a thread-local symbol, the
     /// offset in the block.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// let export = report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// let symbol = library.symbols().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(library.load_bias() + export.value() as usize, symbol.address());
+    /// ```
     pub fn value(&self) -> u64 {
         self.value
     }
 
     /// Its size in bytes; 0 if the library does not state it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let export = &report.exports().iter().find(|it| it.name() == "foo_calls").unwrap();
+    /// assert_eq!(export.name(), "foo_calls");
+    /// assert_eq!(export.size(), 4); // it is an `int`
+    /// ```
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -235,21 +382,48 @@ pub struct FunctionSymbol {
 
 impl FunctionSymbol {
     /// Its index in the dynamic symbol table.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// let function = report.functions().iter().find(|it| it.name() == "foo").unwrap();
+    /// let export = report.exports().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(function.index(), export.index());
+    /// ```
     pub fn index(&self) -> u32 {
         self.index
     }
 
     /// Its name, not demangled.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let function = &report.functions().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(function.name(), "foo");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// `st_value`: the address that the file states, relative to the load bias. 0 if it is not defined.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let function = &report.functions().iter().find(|it| it.name() == "getpid").unwrap();
+    /// assert_eq!(function.name(), "getpid");
+    /// assert_eq!(function.value(), 0); // it is imported
+    /// ```
     pub fn value(&self) -> u64 {
         self.value
     }
 
     /// Whether the library defines it. Else it imports it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let function = &report.functions().iter().find(|it| it.name() == "foo").unwrap();
+    /// assert_eq!(function.name(), "foo");
+    /// assert!(function.is_defined());
+    /// ```
     pub fn is_defined(&self) -> bool {
         self.is_defined
     }
@@ -279,16 +453,34 @@ pub struct Note {
 
 impl Note {
     /// Who defines its type: `GNU`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let note = &report.notes().iter().find(|note| note.kind() == 3).unwrap();
+    /// assert_eq!(note.owner(), "GNU");
+    /// ```
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
     /// `n_type`. Of `GNU`: 1 for the oldest kernel, 3 for the build-id, 5 for properties.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let note = &report.notes().iter().find(|note| note.kind() == 3).unwrap();
+    /// assert_eq!(note.kind(), 3); // the build-id
+    /// ```
     pub fn kind(&self) -> u32 {
         self.kind
     }
 
     /// Its contents.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// # let note = &report.notes().iter().find(|note| note.kind() == 3).unwrap();
+    /// assert_eq!(note.description(), [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+    /// ```
     pub fn description(&self) -> &[u8] {
         &self.description
     }
@@ -297,68 +489,138 @@ impl Note {
 impl Report {
     /// The name of the image in errors and debuggers: [`Loader::name`](crate::Loader::name), or its `DT_SONAME`,
     /// or `image`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.name(), "libexample.so");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The length of the bytes.
+    ///
+    /// ```
+    /// let report = memdl::inspect(b"no ELF file");
+    /// assert_eq!(report.size(), 11);
+    /// ```
     pub fn size(&self) -> u64 {
         self.len
     }
 
     /// `e_machine`; `None` for bytes that are no ELF file.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.machine_number(), Some(62)); // `EM_X86_64`
+    /// ```
     pub fn machine_number(&self) -> Option<u16> {
         self.e_machine
     }
 
     /// The name of the machine that it is for: `x86-64`. `None` for bytes that are no ELF file, and for a machine
     /// that memdl has no name for.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.machine(), Some("x86-64"));
+    /// ```
     pub fn machine(&self) -> Option<&'static str> {
         self.e_machine.and_then(arch::machine_name)
     }
 
     /// Whether it is for the machine of this process.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.is_for_this_machine());
+    /// assert!(!memdl::inspect(b"no ELF file").is_for_this_machine());
+    /// ```
     pub fn is_for_this_machine(&self) -> bool {
         self.e_machine == Some(MACHINE.e_machine)
     }
 
     /// `DT_SONAME`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.soname(), Some("libexample.so"));
+    /// ```
     pub fn soname(&self) -> Option<&str> {
         self.soname.as_deref()
     }
 
     /// `DT_RPATH`, unless there is a `DT_RUNPATH`, which replaces it.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.rpath(), None); // it has `DT_RUNPATH` instead
+    /// ```
     pub fn rpath(&self) -> Option<&str> {
         self.rpath.as_deref()
     }
 
     /// `DT_RUNPATH`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.runpath(), Some("$ORIGIN/deps"));
+    /// ```
     pub fn runpath(&self) -> Option<&str> {
         self.runpath.as_deref()
     }
 
     /// The libraries that it needs (`DT_NEEDED`, `DT_FILTER`, `DT_AUXILIARY`), in order; then those that they need
     /// where they are not in the process yet, breadth first.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.needed().iter().any(|library| library.name() == "libc.so.6"));
+    /// ```
     pub fn needed(&self) -> &[Needed] {
         &self.needed
     }
 
     /// The versions that needed libraries must define.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// for needed in report.needed_versions() {
+    ///     println!("{} of {}", needed.version(), needed.library()); // "GLIBC_2.2.5 of libc.so.6"
+    /// }
+    /// # assert!(!report.needed_versions().is_empty());
+    /// ```
     pub fn needed_versions(&self) -> &[NeededVersion] {
         &self.needed_versions
     }
 
     /// The names of the versions that it defines.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert_eq!(report.defined_versions(), ["EXAMPLE_1"]);
+    /// ```
     pub fn defined_versions(&self) -> &[String] {
         &self.defined_versions
     }
 
     /// The symbols that it takes from others, in the order of the dynamic symbol table.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// let missing = report.imports().iter().filter(|it| *it.binding() == memdl::ImportBinding::Missing);
+    /// assert_eq!(missing.count(), 0);
+    /// ```
     pub fn imports(&self) -> &[Import] {
         &self.imports
     }
 
     /// The symbols that others can bind to, in the order of the dynamic symbol table.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.exports().iter().any(|symbol| symbol.name() == "foo"));
+    /// ```
     pub fn exports(&self) -> &[Export] {
         &self.exports
     }
@@ -367,21 +629,44 @@ impl Report {
     /// that others cannot bind to included. IFUNCs have another type, and are not among them.
     ///
     /// Protocols that call functions by number count them so (rFaaS): the number is the index here.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// let defined = report.functions().iter().filter(|it| it.is_defined());
+    /// assert!(defined.map(|it| it.name()).eq(["play", "foo", "process"]));
+    /// ```
     pub fn functions(&self) -> &[FunctionSymbol] {
         &self.functions
     }
 
     /// Its thread-local variables, if it has any.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// // `foo_thread_calls` is an `int`.
+    /// assert_eq!(report.thread_local_storage().unwrap().size, 4);
+    /// ```
     pub fn thread_local_storage(&self) -> Option<&ThreadLocalStorage> {
         self.thread_local_storage.as_ref()
     }
 
     /// Its notes, in order.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.notes().iter().any(|note| note.owner() == "GNU" && note.kind() == 3));
+    /// ```
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
     /// The build-id, as `readelf -n` shows it. `None` if it has none.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// // This one was linked with `--build-id=0x0123456789abcdef`.
+    /// assert_eq!(report.build_id(), Some(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef][..]));
+    /// ```
     pub fn build_id(&self) -> Option<&[u8]> {
         const NT_GNU_BUILD_ID: u32 = 3;
         let is_id = |it: &&Note| {
@@ -391,33 +676,64 @@ impl Report {
     }
 
     /// The levels of the instruction set that it says it needs (`GNU_PROPERTY_X86_ISA_1_NEEDED`): `x86-64-v3`.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.isa_levels().is_empty()); // it runs on any processor of its machine
+    /// ```
     pub fn isa_levels(&self) -> &[&'static str] {
         &self.isa_levels
     }
 
     /// The kinds of debug information in the file.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.debug_information().contains(&memdl::DebugInformation::SymbolTable));
+    /// ```
     pub fn debug_information(&self) -> &[DebugInformation] {
         &self.debug_information
     }
 
     /// Whether [`Library::close`](crate::Library::close) unloads it. It does not if the library is marked so
     /// ([`Report::is_nodelete`]), or is to be [sealed](crate::Loader::seal).
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// assert!(memdl::Loader::new().inspect(&bytes).unloads());
+    /// assert!(!memdl::Loader::new().seal(true).inspect(&bytes).unloads());
+    /// ```
     pub fn unloads(&self) -> bool {
         !self.is_nodelete && !self.is_sealed
     }
 
     /// Whether it is marked to stay loaded (`DF_1_NODELETE`, by `-z nodelete`).
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(!report.is_nodelete());
+    /// ```
     pub fn is_nodelete(&self) -> bool {
         self.is_nodelete
     }
 
     /// Whether it exports unique symbols (`STB_GNU_UNIQUE`). `dlopen` never unloads such a library; memdl does.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(!report.has_unique_symbols()); // C has none, C++ often has
+    /// ```
     pub fn has_unique_symbols(&self) -> bool {
         self.exports.iter().any(Export::is_unique)
     }
 
     /// Whether all that could be read is in the report. It is not for symbol tables that were made to be slow, which
     /// no linker makes, and without memory.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// assert!(report.is_complete());
+    /// ```
     pub fn is_complete(&self) -> bool {
         !self.is_incomplete
     }
@@ -425,11 +741,24 @@ impl Report {
     /// Every reason for which a load with the same options would be refused here and now, in the order in which a
     /// load would meet them; it would return the first, or a part of it. Empty if a load would succeed, as far as
     /// that can be known: see [`inspect`](crate::inspect).
+    ///
+    /// ```
+    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let report = memdl::inspect(&plugin);
+    /// let [refusal] = report.refusals() else { panic!("{report}") };
+    /// assert!(refusal.to_string().contains("needs libraries that are not there: libexample.so"));
+    /// ```
     pub fn refusals(&self) -> &[Error] {
         &self.refusals
     }
 
     /// Whether a load would be refused.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// assert!(!memdl::inspect(&bytes).is_refused());
+    /// assert!(memdl::inspect(b"no ELF file").is_refused());
+    /// ```
     pub fn is_refused(&self) -> bool {
         !self.refusals.is_empty()
     }
