@@ -34,11 +34,25 @@ pub(crate) struct PageSize(u64);
 
 impl Vaddr {
     /// `self` plus `bytes`; `None` past the end of the address space.
+    ///
+    /// ```
+    /// use memdl::Vaddr;
+    ///
+    /// assert_eq!(Vaddr(0x1000).checked_add(0x10), Some(Vaddr(0x1010)));
+    /// assert_eq!(Vaddr(u64::MAX).checked_add(1), None);
+    /// ```
     pub fn checked_add(self, bytes: u64) -> Option<Vaddr> {
         self.0.checked_add(bytes).map(Vaddr)
     }
 
     /// The distance from `earlier` to `self`, in bytes; `None` if `self` is less.
+    ///
+    /// ```
+    /// use memdl::Vaddr;
+    ///
+    /// assert_eq!(Vaddr(0x1010).checked_sub(Vaddr(0x1000)), Some(0x10));
+    /// assert_eq!(Vaddr(0x1000).checked_sub(Vaddr(0x1010)), None);
+    /// ```
     #[must_use]
     pub fn checked_sub(self, earlier: Vaddr) -> Option<u64> {
         self.0.checked_sub(earlier.0)
@@ -62,24 +76,52 @@ impl Vaddr {
 
 impl LoadBias {
     /// The bias of an image whose stated address `stated` lies at run-time address `actual`.
+    ///
+    /// ```
+    /// use memdl::{LoadBias, Vaddr};
+    ///
+    /// let bias = LoadBias::between(Vaddr(0x1000), 0x7f00_0000_1000);
+    /// assert_eq!(bias.get(), 0x7f00_0000_0000);
+    /// ```
     #[must_use]
     pub fn between(stated: Vaddr, actual: usize) -> LoadBias {
         LoadBias(actual.wrapping_sub(stated.0 as usize))
     }
 
     /// The run-time address of `stated`. The only way from a [`Vaddr`] to one.
+    ///
+    /// ```
+    /// use memdl::{LoadBias, Vaddr};
+    ///
+    /// let bias = LoadBias::between(Vaddr(0), 0x7f00_0000_0000);
+    /// assert_eq!(bias.apply(Vaddr(0x1040)), 0x7f00_0000_1040);
+    /// ```
     #[must_use]
     pub fn apply(self, stated: Vaddr) -> usize {
         self.0.wrapping_add(stated.0 as usize)
     }
 
     /// The stated address of the run-time address `actual`.
+    ///
+    /// ```
+    /// use memdl::{LoadBias, Vaddr};
+    ///
+    /// let bias = LoadBias::between(Vaddr(0), 0x7f00_0000_0000);
+    /// assert_eq!(bias.remove(0x7f00_0000_1040), Vaddr(0x1040));
+    /// ```
     #[must_use]
     pub fn remove(self, actual: usize) -> Vaddr {
         Vaddr(actual.wrapping_sub(self.0) as u64)
     }
 
     /// The bias as a number, as `dlinfo`'s `l_addr` gives it.
+    ///
+    /// ```
+    /// use memdl::{LoadBias, Vaddr};
+    ///
+    /// let bias = LoadBias::between(Vaddr(0x1000), 0x7f00_0000_1000);
+    /// assert_eq!(bias.get(), 0x7f00_0000_0000);
+    /// ```
     #[must_use]
     pub fn get(self) -> usize {
         self.0

@@ -331,12 +331,10 @@ impl Error {
     /// The name of the image that the failure is about. Empty if it is about none.
     ///
     /// ```
-    /// # fn f(bytes: &[u8]) {
-    /// // SAFETY: the bytes are a library that may run here.
-    /// if let Err(error) = unsafe { memdl::Loader::new().load(bytes) } {
-    ///     eprintln!("{}: {:?}", error.image(), error.kind());
-    /// }
-    /// # }
+    /// let loader = memdl::Loader::new().name("upload-17");
+    /// // SAFETY: nothing is loaded.
+    /// let error = unsafe { loader.load(b"no ELF file") }.unwrap_err();
+    /// assert_eq!(error.image(), "upload-17");
     /// ```
     #[must_use]
     pub fn image(&self) -> &str {

@@ -11,8 +11,11 @@ use crate::base::error::Error;
 ///
 /// ```
 /// let mut limits = memdl::Limits::default();
-/// limits.image_span = 64 << 20;
+/// limits.image_bytes = 64 << 10;
 /// let loader = memdl::Loader::new().limits(limits);
+/// // SAFETY: nothing is loaded.
+/// let error = unsafe { loader.load(&[0; 100_000]) }.unwrap_err();
+/// assert!(matches!(error, memdl::Error::Limit { needed: 100_000, limit: 65_536, .. }));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -29,6 +29,13 @@ const BUILD_ID_WORDS: [(&str, bool); 2] = [("always", true), ("safe", false)];
 ///
 /// The environment variable `MEMDL_DEBUG` (`off`, `symbols`, `full`, `portable`) overrides what
 /// the program has chosen, so that a process can be made more or less visible without a rebuild.
+///
+/// ```
+/// use memdl::DebugLevel;
+///
+/// assert_eq!("symbols".parse(), Ok(DebugLevel::Symbols));
+/// assert_eq!(DebugLevel::default().to_string(), "full");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DebugLevel {

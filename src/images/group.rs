@@ -269,8 +269,16 @@ pub(crate) enum Provider {
 /// What a provider supplies: bytes to load, or a library that is loaded.
 ///
 /// ```
-/// let bytes: Vec<u8> = std::fs::read("/proc/self/exe").unwrap();
-/// let provided = memdl::Provided::from(bytes);
+/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+/// // Bytes, or a library that is loaded.
+/// for provided in [memdl::Provided::from(bytes), memdl::Provided::from(&library)] {
+///     let loader = memdl::Loader::new()
+///         .provider(move |it| (it.name() == "libexample.so").then(|| provided.clone()));
+///     // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
+///     assert!(unsafe { loader.load(&plugin) }.is_ok());
+/// }
 /// ```
 #[derive(Clone)]
 pub struct Provided(pub(crate) Source);

@@ -29,24 +29,66 @@ pub struct SymbolRequest<'a> {
 
 impl<'a> SymbolRequest<'a> {
     /// The symbol's name, not demangled.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::filter(|symbol| symbol.name() != "getpid"));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::RefusedImports); // it imports `getpid`
+    /// ```
     #[must_use]
     pub fn name(&self) -> &'a str {
         self.name
     }
 
     /// The version of the reference.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let imports = memdl::Imports::filter(|symbol| symbol.version() != Some("GLIBC_PRIVATE"));
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { memdl::Loader::new().imports(imports).load(&bytes) };
+    /// assert!(library.is_ok()); // it uses public functions of the C library only
+    /// ```
     #[must_use]
     pub fn version(&self) -> Option<&'a str> {
         self.version
     }
 
     /// Whether the reference is weak: undefined, the symbol is null.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// extern "C" fn unknown() -> i32 { panic!("this function is not there") }
+    ///
+    /// let loader = memdl::Loader::new().resolver(|symbol| {
+    ///     // The library can do without a symbol that it refers to weakly.
+    ///     (!symbol.is_weak()).then_some(unknown as *const std::ffi::c_void)
+    /// });
+    /// // SAFETY: we trust the library's constructors.
+    /// let library = unsafe { loader.load(&bytes)? };
+    /// // SAFETY: this is the type of `play`, which calls `roll` if there is one.
+    /// assert_eq!(unsafe { library.get::<extern "C" fn() -> i32>("play")?() }, -1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_weak(&self) -> bool {
         self.weak
     }
 
     /// The name of the image with the reference.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::filter(|symbol| {
+    ///     println!("{} refers to {}", symbol.requested_by(), symbol.name());
+    ///     symbol.requested_by() != "libexample.so"
+    /// }));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::RefusedImports);
+    /// ```
     #[must_use]
     pub fn requested_by(&self) -> &'a str {
         self.requested_by
@@ -74,6 +116,20 @@ pub struct VerifyRequest<'a> {
 
 impl VerifyRequest<'_> {
     /// All bytes of the image, before anything else has read them. These very bytes are loaded.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let expected = bytes.clone();
+    /// let loader = memdl::Loader::new().verify(move |image| match image.bytes() == expected {
+    ///     true => Ok(()),
+    ///     false => Err("these bytes are not known".into()),
+    /// });
+    /// // SAFETY: nothing is loaded.
+    /// let error = unsafe { loader.load(b"other bytes") }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::Refused);
+    /// # // SAFETY: we trust the library's constructors.
+    /// # assert!(unsafe { loader.load(&bytes) }.is_ok());
+    /// ```
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes
@@ -82,6 +138,15 @@ impl VerifyRequest<'_> {
     /// The image's name so far: [`Loader::name`](crate::Loader::name), or `image`; the name given to
     /// [`Loader::provide`](crate::Loader::provide); or the path of a file that memdl reads. It never comes
     /// from the bytes.
+    ///
+    /// ```
+    /// let loader = memdl::Loader::new().name("upload-17").verify(|image| {
+    ///     Err(format!("{} is not signed", image.name()).into())
+    /// });
+    /// // SAFETY: nothing is loaded.
+    /// let error = unsafe { loader.load(b"bytes") }.unwrap_err();
+    /// assert!(error.to_string().ends_with("upload-17 is not signed"));
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         self.name
@@ -129,9 +194,14 @@ impl Policy {
 /// ```
 /// use memdl::Imports;
 ///
-/// let pure = Imports::allow(["malloc", "free", "memcpy", "__cxa_finalize"]);
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// let pure = Imports::allow(["malloc", "free", "memcpy", "__cxa_finalize", "__tls_get_addr"]);
 /// let no_processes = Imports::deny(["system", "popen", "fork", "execve"]);
 /// let no_sockets = Imports::filter(|request| !request.name().starts_with("socket"));
+///
+/// // The library imports `getpid`.
+/// let is_refused = |imports| memdl::Loader::new().imports(imports).inspect(&bytes).is_refused();
+/// assert_eq!([pure, no_processes, no_sockets].map(is_refused), [true, false, false]);
 /// ```
 #[derive(Clone, Default)]
 pub struct Imports(Option<Arc<Rule>>);
@@ -144,17 +214,40 @@ enum Rule {
 
 impl Imports {
     /// Any symbol: the default.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::all());
+    /// // SAFETY: we trust the library's constructors.
+    /// assert!(unsafe { loader.load(&bytes) }.is_ok());
+    /// ```
     #[must_use]
     pub fn all() -> Imports {
         Imports(None)
     }
 
     /// These symbols, in any version, and no others.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::allow(["malloc", "free"]));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::RefusedImports); // it imports `getpid`
+    /// ```
     pub fn allow<I: IntoIterator<Item: Into<String>>>(names: I) -> Imports {
         Imports(Some(Arc::new(Rule::Allow(names.into_iter().map(Into::into).collect()))))
     }
 
     /// All symbols but these, in any version.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::deny(["getpid", "system"]));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::RefusedImports); // it imports `getpid`
+    /// ```
     pub fn deny<I: IntoIterator<Item: Into<String>>>(names: I) -> Imports {
         Imports(Some(Arc::new(Rule::Deny(names.into_iter().map(Into::into).collect()))))
     }
@@ -162,6 +255,14 @@ impl Imports {
     /// Symbols for which `allows` returns true. It is called only for symbols that the host has: during the
     /// load, when a call is bound lazily, and by `dlsym`, in the thread that does so. It may be called more
     /// than once for a symbol. A panic in it fails a load; in `dlsym` it is a refusal.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// let loader = memdl::Loader::new().imports(memdl::Imports::filter(|symbol| !symbol.name().starts_with("get")));
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&bytes) }.unwrap_err();
+    /// assert_eq!(error.kind(), memdl::ErrorKind::RefusedImports); // it imports `getpid`
+    /// ```
     pub fn filter(allows: impl Fn(&SymbolRequest<'_>) -> bool + Send + Sync + 'static) -> Imports {
         Imports(Some(Arc::new(Rule::Filter(Box::new(allows)))))
     }

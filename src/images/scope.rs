@@ -5,6 +5,13 @@
 use crate::base::words::words;
 
 /// Where an image's references are searched first.
+///
+/// ```
+/// use memdl::Scope;
+///
+/// assert_eq!("self-first".parse(), Ok(Scope::SelfFirst));
+/// assert_eq!(Scope::default().to_string(), "host-first");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Scope {

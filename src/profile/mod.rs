@@ -47,6 +47,13 @@ use perf_map::PerfMap;
 ///
 /// The environment variable `MEMDL_PERF` (`off`, `map`, `live-map`, `jitdump`, `file`) overrides what the
 /// program has chosen, so that an operator needs no rebuild.
+///
+/// ```
+/// use memdl::Profile;
+///
+/// assert_eq!("live-map".parse(), Ok(Profile::LivePerfMap));
+/// assert_eq!(Profile::default().to_string(), "off");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Profile {
