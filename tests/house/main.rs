@@ -4,6 +4,7 @@
 mod common;
 
 mod documents;
+mod examples;
 mod instructions;
 mod layers;
 mod pages;

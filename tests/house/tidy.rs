@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::repository;
 
 /// The source files: the path from `src/`, and the text.
-fn sources() -> Vec<(String, String)> {
+pub(crate) fn sources() -> Vec<(String, String)> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
