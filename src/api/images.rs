@@ -181,7 +181,7 @@ pub(crate) fn try_images() -> Result<Vec<ImageInfo>, Error> {
     let mut all = Vec::new();
     registry::visit(|entry| {
         require_memory_for_next(all.len())?;
-        all.try_push(ImageInfo::of(&entry))
+        Ok(all.try_push(ImageInfo::of(&entry))?)
     })?;
     all.sort_unstable_by_key(|image| (image.load, image.index));
     Ok(all)

@@ -738,7 +738,9 @@ impl Template {
 
     /// Makes one more instance. Its constructors have not run. IFUNC resolvers run if `may_run` allows it.
     pub(crate) fn instance_uninitialised(&self, may_run: Option<MayRun>) -> Result<Library, Error> {
-        require_memory().inspect_err(|error| events::failed(error, events::start()))?;
+        require_memory()
+            .map_err(Error::from)
+            .inspect_err(|error| events::failed(error, events::start()))?;
         let symfiles = &self.prepared.symfiles;
         let mut register = |index: usize, name: Arc<str>, instance| match symfiles
             .get(index)

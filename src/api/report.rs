@@ -893,10 +893,10 @@ struct Names<'a> {
 impl Names<'_> {
     fn name(&self, symbol: &Sym) -> Result<String, Error> {
         self.table.check_work()?;
-        try_lossy(self.table.string(symbol.st_name).unwrap_or(b""))
+        Ok(try_lossy(self.table.string(symbol.st_name).unwrap_or(b""))?)
     }
 
     fn version(&self, index: u32) -> Result<Option<String>, Error> {
-        self.table.version(index).map(|version| try_lossy(version.name())).transpose()
+        Ok(self.table.version(index).map(|version| try_lossy(version.name())).transpose()?)
     }
 }

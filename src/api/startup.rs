@@ -25,6 +25,8 @@ use crate::unwind;
 
 /// Registers the handlers when the program starts, so that they also cover a fork during the first load.
 unsafe extern "C" fn register_fork_handlers() {
+    // Before ours, which wait for threads that take that lock.
+    memdl_symfile::prepare_forks();
     // SAFETY: three functions of the right type. If it fails for lack of memory, a child of a fork may find
     // locks held.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };

@@ -79,7 +79,7 @@ struct Limited {
 impl Write for Limited {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         self.room = self.room.checked_sub(part.len()).ok_or(fmt::Error)?;
-        // Not by `base/fallible.rs`, whose errors use this file.
+        // Not by `symfile/src/base/fallible.rs`, whose errors use this file.
         self.text.try_reserve(part.len()).map_err(|_| fmt::Error)?;
         self.text.push_str(part);
         Ok(())

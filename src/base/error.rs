@@ -16,6 +16,7 @@ use std::io;
 use crate::base::addr::{FileOffset, Vaddr};
 use crate::base::demangle::demangled;
 use crate::base::escape::Escaped;
+use crate::base::fallible::OutOfMemory;
 
 /// Why a load, or a lookup, failed. A failed load leaves the process as it was.
 ///
@@ -186,6 +187,13 @@ pub enum ErrorKind {
     DebugInfo,
     /// [`Error::Limit`]: it exceeds one of the caller's limits.
     Limit,
+}
+
+impl From<OutOfMemory> for Error {
+    #[cold]
+    fn from(OutOfMemory { bytes }: OutOfMemory) -> Error {
+        Error::out_of_memory(bytes)
+    }
 }
 
 /// A library that a `DT_NEEDED` or `DT_FILTER` entry names and nothing supplies. (An image does without one

@@ -43,7 +43,7 @@ impl Faults {
             _ if matches!(error, Error::OutOfMemory { .. }) => Err(error),
             Faults::End => Err(error),
             Faults::List(list) | Faults::OfSystem(list) if list.len() < MAX_LISTED => {
-                list.try_push(error)
+                Ok(list.try_push(error)?)
             }
             Faults::List(_) | Faults::OfSystem(_) => Ok(()),
         }

@@ -4,21 +4,20 @@
 
 #[macro_use]
 pub(crate) mod escape;
-pub(crate) mod addr;
 pub(crate) mod demangle;
 pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod events;
-pub(crate) mod fallible;
 pub(crate) mod faults;
-pub(crate) mod filler;
 pub(crate) mod left_right;
 pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod promise;
-pub(crate) mod room;
 pub(crate) mod shared;
 pub(crate) mod stack;
 pub(crate) mod sync;
 pub(crate) mod tls_index;
 pub(crate) mod words;
+
+/// Shared with the builder of symfiles.
+pub(crate) use memdl_symfile::base::{addr, fallible, filler, room};

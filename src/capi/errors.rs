@@ -18,6 +18,7 @@ use super::c_names::in_c_names;
 use super::logger::heed_operator;
 use crate::ErrorKind;
 use crate::base::escape::Escaped;
+use crate::base::fallible::OutOfMemory;
 use crate::base::fallible::require_memory;
 use crate::base::fallible::try_c_string;
 use crate::base::fallible::try_format;
@@ -66,6 +67,13 @@ impl Failure {
                 ErrorKind::Limit => 11,
             },
         }
+    }
+}
+
+impl From<OutOfMemory> for Failure {
+    #[cold]
+    fn from(error: OutOfMemory) -> Failure {
+        Failure::Memdl(error.into())
     }
 }
 

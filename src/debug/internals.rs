@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
-use super::dwarf::addresses::{Addresses, DwarfSection, is_index};
-use super::dwarf::budget::{Allowance, Maximum};
 use super::policy::DebugLevel;
 use super::published::WRAPPED_ONLY;
 use super::storage::Symfile;
-use super::symfile::compression;
-use super::symfile::headers::{Headers, file_range, image_header};
 use crate::base::addr::LoadBias;
+use memdl_symfile::builder::compression;
+use memdl_symfile::builder::headers::{Headers, file_range, image_header};
+use memdl_symfile::dwarf::addresses::{Addresses, DwarfSection, is_index};
+use memdl_symfile::dwarf::budget::{Allowance, Maximum};
 
 /// The bytes of a symfile in this form.
 pub(crate) fn symfile(

@@ -10,10 +10,10 @@
 use goblin::elf::section_header::{SHF_COMPRESSED, SHT_NOBITS, SHT_SYMTAB};
 use goblin::elf64::section_header::SectionHeader;
 
-use super::symfile::headers::{Headers, file_range, image_header};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_lossy};
 use crate::elf::read::{string_at, u16_at, u32_at, u64_at};
+use memdl_symfile::builder::headers::{Headers, file_range, image_header};
 
 /// A kind of debug information in a file: an element of [`Report::debug_information`](crate::Report::debug_information).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,13 +9,13 @@
 //! **The form.** A symfile must have run-time addresses, but DWARF has link-time addresses in tens
 //! of thousands of places. gdb accepts a distance in one case only: it slides an ELF file
 //! that it finds in the section `.gnu_debugdata` of another by the distance between their sections.
-//! So [`symfile`] puts the debug sections there, untouched, in a stored .xz ([`symfile::xz`]), and only the
+//! So [`memdl_symfile`] puts the debug sections there, untouched, in a stored .xz ([`memdl_symfile::builder::xz`]), and only the
 //! few addresses outside depend on where the image lies. All gdbs from 8.1 on can read this; any
 //! DWARF that they know works; it costs one copy of the debug sections for each symfile.
 //!
 //! **lldb** does not read `.gnu_debugdata` as built by the distributions: it sees names and backtraces.
-//! For it there is a second form ([`symfile::portable`]), made from the first one: all of the DWARF read, and
-//! the distance added to each address in it ([`dwarf::addresses`]). It costs that reading, and a copy for each
+//! For it there is a second form ([`memdl_symfile::builder::portable`]), made from the first one: all of the DWARF read, and
+//! the distance added to each address in it ([`memdl_symfile::dwarf::addresses`]). It costs that reading, and a copy for each
 //! instance. A debugger that is there at the load gets it, too: gdb then looks for the places of its breakpoints once
 //! instead of twice.
 //!
@@ -24,16 +24,15 @@
 //! without DWARF is the beginning of the one with it, so changing between the two builds nothing.
 //!
 //! **Unloading** is where this interface is weak: gdb keeps its breakpoints in an image whose entry
-//! is gone, and would write into whatever is mapped there next. See the drop of [`gdb_jit::Registration`]. So a
+//! is gone, and would write into whatever is mapped there next. See the drop of [`memdl_symfile::list::Registration`]. So a
 //! registration is dropped while the image is still mapped. And it is made when the image is
 //! relocated and before its first constructor runs, so that breakpoints in those are hit. The last entry of an
 //! image stays a while, so that breakpoints are hit in the next load, too ([`retired`]).
 //!
 //! A load never fails here: an image that cannot be described is logged and left out. So is debug information
-//! that would cost too much for its size ([`dwarf::budget`]): then debuggers see names only. Nothing is
+//! that would cost too much for its size ([`memdl_symfile::dwarf::budget`]): then debuggers see names only. Nothing is
 //! unpacked or read before a caller requests a form that needs it.
 
-mod dwarf;
 mod gdb_jit;
 mod in_full;
 #[cfg(any(test, feature = "internals"))]
@@ -49,19 +48,27 @@ pub(crate) mod retired;
 mod separate;
 mod storage;
 mod stripped;
-mod symfile;
 
 pub use kinds::DebugInformation;
 pub use policy::DebugLevel;
 
-#[cfg(any(test, feature = "internals"))]
-pub(crate) use dwarf::budget::Allowance;
-pub(crate) use dwarf::budget::Maximum;
-pub(crate) use dwarf::tls_locations::ThreadLocals;
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use kinds::kinds;
+pub(crate) use memdl_symfile::builder::dwp::is_package;
+pub(crate) use memdl_symfile::builder::error::SymfileError;
+pub(crate) use memdl_symfile::builder::headers::full_symbol_table as symbol_table;
+pub(crate) use memdl_symfile::builder::ifuncs::Ifuncs;
+pub(crate) use memdl_symfile::builder::instance::Instance;
+pub(crate) use memdl_symfile::builder::sections::has_dwarf;
+pub(crate) use memdl_symfile::builder::source::{DynamicSymbol, Source, SourceSegment};
+pub(crate) use memdl_symfile::builder::template::Instances;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use memdl_symfile::dwarf::budget::Allowance;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use memdl_symfile::dwarf::budget::Maximum;
+pub(crate) use memdl_symfile::dwarf::tls_locations::ThreadLocals;
 pub(crate) use package::join;
-pub(crate) use policy::policy;
+pub(crate) use policy::{maximum, policy};
 pub(crate) use registration::{
     DebugFault, DebugRegistration, DebugTemplate, symfile_template, warn_of_names_only,
 };
@@ -69,12 +76,4 @@ pub(crate) use separate::{
     BuildId, build_id, check as check_separate, installed as installed_separate,
     read as read_separate,
 };
-pub(crate) use storage::SymfileTemplate;
-pub(crate) use symfile::dwp::is_package;
-pub(crate) use symfile::error::SymfileError;
-pub(crate) use symfile::headers::full_symbol_table as symbol_table;
-pub(crate) use symfile::ifuncs::Ifuncs;
-pub(crate) use symfile::instance::Instance;
-pub(crate) use symfile::sections::has_dwarf;
-pub(crate) use symfile::source::{DynamicSymbol, Source, SourceSegment};
-pub(crate) use symfile::template::Instances;
+pub(crate) use storage::{SymfileTemplate, memory_error, refused_memory};

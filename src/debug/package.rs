@@ -1,6 +1,6 @@
 //! Joining a package of split DWARF with an image, on a thread of its own.
 //!
-//! How they are joined is in [`super::symfile::dwp`], which needs a deep stack and may panic where gimli's writer
+//! How they are joined is in [`memdl_symfile::builder::dwp`], which needs a deep stack and may panic where gimli's writer
 //! asserts what hostile bytes can break. So it runs on a thread with that stack, and its panic becomes an
 //! error. This file never reads a package.
 
@@ -9,9 +9,9 @@
 use std::io;
 use std::thread;
 
-use super::dwarf::budget::Maximum;
-use super::symfile::dwp::{self, NotJoined};
 use crate::base::fallible::check_room;
+use memdl_symfile::builder::dwp::{self, NotJoined};
+use memdl_symfile::dwarf::budget::Maximum;
 
 /// The image's file, with the DWARF of `package` in the place of its skeletons.
 pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {

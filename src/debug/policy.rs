@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 use super::gdb_jit::debugger_listens;
-use super::symfile::source::Policy;
-use super::symfile::template::Dwarf;
 use crate::base::environment;
+use crate::base::limits::Limits;
 use crate::base::words::words;
+use memdl_symfile::builder::source::Policy;
+use memdl_symfile::builder::template::Dwarf;
+use memdl_symfile::dwarf::budget::Maximum;
 
 /// The environment variable that an operator can set, see [`DebugLevel::effective`].
 const ENVIRONMENT: &str = "MEMDL_DEBUG";
@@ -90,6 +92,11 @@ pub(crate) fn policy(has_thread_locals: bool) -> Policy {
 /// Nothing makes them read the file without these variables, so the operator chooses.
 pub(crate) fn publishes_build_id(has_thread_locals: bool) -> bool {
     !has_thread_locals || environment::overridden(BUILD_ID_ENVIRONMENT, &BUILD_ID_WORDS, true)
+}
+
+/// What may be spent on debug information.
+pub(crate) fn maximum(limits: &Limits) -> Maximum {
+    Maximum { unpacked: limits.unpacked_debug_info, steps: limits.debug_info_steps }
 }
 
 #[cfg(test)]

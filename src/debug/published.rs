@@ -15,11 +15,11 @@ use super::gdb_jit::{Registration, debugger_listens};
 use super::in_full::InFull;
 use super::policy::{DebugLevel, policy};
 use super::storage::{Symfile, SymfileTemplate};
-use super::symfile::error::SymfileError;
-use super::symfile::ifuncs::Ifuncs;
-use super::symfile::instance::Instance;
-use super::symfile::parts::{Origin, Parts};
-use super::symfile::portable::{NotPortable, PortableSymfile};
+use memdl_symfile::builder::error::SymfileError;
+use memdl_symfile::builder::ifuncs::Ifuncs;
+use memdl_symfile::builder::instance::Instance;
+use memdl_symfile::builder::parts::{Origin, Parts};
+use memdl_symfile::builder::portable::{NotPortable, PortableSymfile};
 
 /// The form that debuggers see, with its entry in their list.
 pub(super) enum Published {
@@ -273,18 +273,50 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use memdl_symfile::image::Image;
+
     use super::*;
-    use crate::debug::symfile::tests::{CODE, DATA, Scratch, bias, template};
+    use crate::base::addr::{LoadBias, Vaddr};
+    use crate::debug::{Allowance, Ifuncs, Maximum, ThreadLocals};
+    use memdl_symfile::builder::template::{Dwarf, Instances};
+
+    const SOURCES: [&str; 2] = ["int code(int a) { return a; }", "struct { int a; } data = { 5 };"];
+
+    fn unmoved() -> Instance {
+        let load_bias = LoadBias::between(Vaddr(0), 0);
+        Instance { load_bias, thread_locals: ThreadLocals::Elsewhere, ifuncs: Ifuncs::default() }
+    }
+
+    fn compiled(source: &str) -> Vec<u8> {
+        let folder = std::env::temp_dir().join(format!("memdl-published-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let [code, library] = ["image.c", "image.so"].map(|name| folder.join(name));
+        std::fs::write(&code, source).unwrap();
+        let mut command = Command::new("gcc");
+        command.args(["-g", "-shared", "-fPIC", "-o"]).args([&library, &code]);
+        assert!(command.status().unwrap().success());
+        let bytes = std::fs::read(library).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        bytes
+    }
+
+    fn symfile(source: &str) -> Symfile {
+        let bytes = compiled(source);
+        let allowance = Allowance::new(Maximum::default(), bytes.len());
+        let image = Image::parse(&bytes).unwrap();
+        let template = image.source(&bytes, |source| {
+            SymfileTemplate::new(source, Instances::One, allowance, Dwarf::Opened).unwrap()
+        });
+        template.into_symfile(&unmoved()).unwrap()
+    }
 
     #[test]
     fn what_was_made_from_one_symfile_is_not_told_of_another() {
-        let scratch = Scratch::new("another");
-        let [one, other] = [CODE, DATA].map(|code| {
-            let image = scratch.compiled(code, &["-g"]);
-            Published::Nothing(Some(template(&image).into_symfile(&bias(0)).unwrap()))
-        });
+        let [one, other] = SOURCES.map(|source| Published::Nothing(Some(symfile(source))));
         let made = one.unread(DebugLevel::Portable, None).unwrap();
-        let made = NextForm::from(made, DebugLevel::Portable, &bias(0));
+        let made = NextForm::from(made, DebugLevel::Portable, &unmoved());
         assert!(one.unread(DebugLevel::Portable, Some(&made)).is_none());
         assert!(other.unread(DebugLevel::Portable, Some(&made)).is_some());
         // The wrapped form needs nothing to be made.

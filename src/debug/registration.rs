@@ -9,25 +9,25 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::dwarf::budget::{Allowance, Maximum};
 use super::gdb_jit::debugger_listens;
 use super::in_full::InFull;
-use super::policy::DebugLevel;
+use super::policy::{DebugLevel, maximum};
 use super::published::{Fault, NextForm, Published};
 use super::retired::{self, Identity};
-use super::storage::{Symfile, SymfileTemplate};
+use super::storage::{Symfile, SymfileTemplate, memory_error};
 use super::stripped;
-use super::symfile::compression::NotInflated;
-use super::symfile::error::SymfileError;
-use super::symfile::ifuncs::Ifuncs;
-use super::symfile::instance::Instance;
-use super::symfile::source::Source;
-use super::symfile::template::{Dwarf, Instances};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_copy};
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::memory::stage::Keeper;
+use memdl_symfile::builder::compression::NotInflated;
+use memdl_symfile::builder::error::SymfileError;
+use memdl_symfile::builder::ifuncs::Ifuncs;
+use memdl_symfile::builder::instance::Instance;
+use memdl_symfile::builder::source::Source;
+use memdl_symfile::builder::template::{Dwarf, Instances};
+use memdl_symfile::dwarf::budget::{Allowance, Maximum};
 
 /// What the registrations of all instances of an image are made from.
 pub(crate) struct DebugTemplate {
@@ -51,7 +51,7 @@ impl DebugTemplate {
         if wanted == DebugLevel::Off {
             return None;
         }
-        let most = Maximum::from(limits);
+        let most = maximum(limits);
         let allowance = Allowance::new(most, source.len());
         match symfile_template(source, instances, allowance, wanted.dwarf()) {
             Ok(symfile) => {
@@ -249,13 +249,8 @@ impl DebugRegistration {
 
     /// The symfile of this instance, made from what is in its memory.
     fn symfile_from(&self, made: Result<SymfileTemplate, SymfileError>) -> Result<Symfile, Error> {
-        made.and_then(|made| made.into_symfile(&self.instance)).map_err(|error| {
-            let error = match error {
-                SymfileError::Memory(error) => error,
-                other => Error::unsupported(format!("telling debuggers of it: {other}")),
-            };
-            error.in_image(&self.image)
-        })
+        made.and_then(|made| made.into_symfile(&self.instance))
+            .map_err(|error| memory_error(error).in_image(&self.image))
     }
 
     /// Whether this level is possible.

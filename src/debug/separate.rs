@@ -25,11 +25,11 @@ use std::{env, fmt, fs, io};
 use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
 
-use super::symfile::headers::{Headers, file_range, image_header};
-use super::symfile::xz::crc32;
 use crate::base::environment;
 use crate::base::fallible::TryGrow;
 use crate::elf::read::u32_at;
+use memdl_symfile::builder::headers::{Headers, file_range, image_header};
+use memdl_symfile::builder::xz::crc32;
 
 /// The environment variable that names the folders where such files are installed, as gdb's setting
 /// `debug-file-directory` does.

@@ -8,14 +8,13 @@
 use std::iter;
 use std::ops::Range;
 
-use super::gdb_jit::StableBytes;
-use super::symfile::portable::PortableSymfile;
-use super::symfile::storage::Storage;
-use super::symfile::{instance, template};
 use crate::base::error::Error;
 use crate::base::filler::Filler;
 use crate::memory::cow_image::{CowImage, CowView, SharedPages};
 use crate::memory::scratch::ScratchMemory;
+use memdl_symfile::builder::error::SymfileError;
+use memdl_symfile::builder::storage::{Storage, StorageError};
+use memdl_symfile::builder::{instance, template};
 
 /// Mapped memory.
 pub(crate) struct Mapped;
@@ -24,6 +23,28 @@ pub(crate) struct Mapped;
 pub(crate) type Symfile = instance::Symfile<Mapped>;
 /// What the symfiles of an image have in common.
 pub(crate) type SymfileTemplate = template::SymfileTemplate<Mapped>;
+
+#[cold]
+fn refused(error: Error) -> StorageError {
+    StorageError(Box::new(error))
+}
+
+/// The error of a symfile for which there is no memory.
+pub(crate) fn refused_memory(error: Error) -> SymfileError {
+    refused(error).into()
+}
+
+/// The error of an image for which there is no symfile.
+pub(crate) fn memory_error(error: SymfileError) -> Error {
+    match error {
+        SymfileError::Memory(error) => error.into(),
+        SymfileError::Storage(StorageError(error)) => match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(other) => Error::unsupported(format!("memory for a symfile: {other}")),
+        },
+        other => Error::unsupported(format!("telling debuggers of it: {other}")),
+    }
+}
 
 impl Storage for Mapped {
     type Own = ScratchMemory;
@@ -34,37 +55,24 @@ impl Storage for Mapped {
         region::page::size()
     }
 
-    fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<ScratchMemory, Error> {
-        ScratchMemory::filled(len, fill)
+    fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<ScratchMemory, StorageError> {
+        ScratchMemory::filled(len, fill).map_err(refused)
     }
 
     fn shared(
         len: usize,
         own: Vec<Range<usize>>,
         fill: impl FnOnce(&mut [u8]),
-    ) -> Result<CowImage, Error> {
-        let pages = SharedPages::filled(len, iter::once(0..len), fill)?;
+    ) -> Result<CowImage, StorageError> {
+        let pages = SharedPages::filled(len, iter::once(0..len), fill).map_err(refused)?;
         Ok(CowImage::new(pages, own))
     }
 
-    fn view(shared: &CowImage) -> Result<CowView, Error> {
-        shared.view()
+    fn view(shared: &CowImage) -> Result<CowView, StorageError> {
+        shared.view().map_err(refused)
     }
 
     fn get_mut(view: &mut CowView, range: Range<usize>) -> Option<&mut [u8]> {
         view.get_mut(range)
-    }
-}
-
-/// What a debugger is shown.
-impl StableBytes for Symfile {
-    fn bytes(&self) -> &[u8] {
-        self.shown()
-    }
-}
-
-impl StableBytes for PortableSymfile {
-    fn bytes(&self) -> &[u8] {
-        self.contents()
     }
 }

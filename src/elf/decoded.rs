@@ -133,10 +133,10 @@ impl Decoded {
         let relocations = RelocationTables::parse(&dynamic, &view, limits);
         let relocations = faults.noted(relocations)?.unwrap_or_default();
         let mut function =
-            |tag| Ok(faults.noted(function(&dynamic, &headers.segments, tag))?.flatten());
+            |tag| faults.noted(function(&dynamic, &headers.segments, tag)).map(Option::flatten);
         let (init, fini) = (function(DT_INIT)?, function(DT_FINI)?);
         let mut functions = |tag, size| {
-            Ok(faults.noted(functions(&dynamic, &headers.segments, tag, size))?.flatten())
+            faults.noted(functions(&dynamic, &headers.segments, tag, size)).map(Option::flatten)
         };
         Ok(Decoded {
             dynamic: section,

@@ -431,7 +431,7 @@ impl Root {
         // One of the two copies of the table may have it even then.
         let root = Root::Asked(range);
         if let Some(error) = refused.into_inner() {
-            return Err(error);
+            return Err(error.into());
         }
         asks.install();
         Ok(root)

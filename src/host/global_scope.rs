@@ -242,7 +242,8 @@ impl GlobalScope {
         if self.resolvers == Resolvers::Rest && is_ifunc(name) {
             return self.lookup_at_rest(name, wanted, class);
         }
-        let c_string = |bytes: &[u8]| self.noting(try_c_string(bytes), || None);
+        let c_string =
+            |bytes: &[u8]| self.noting(try_c_string(bytes).map_err(Error::from), || None);
         let c_name = c_string(name.bytes())?;
         let version = match wanted {
             VersionMatch::Version(version) => Some(c_string(version.name())?),

@@ -94,7 +94,7 @@ pub(super) fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> 
             require_memory()?;
             // SAFETY: the caller's promise.
             let listed = unsafe { PhdrEntry::new(info) };
-            if (self.keep)(&listed)? { self.list.try_push(listed) } else { Ok(()) }
+            if (self.keep)(&listed)? { Ok(self.list.try_push(listed)?) } else { Ok(()) }
         }
     }
     unsafe extern "C" fn add(

@@ -126,7 +126,7 @@ impl SearchPath {
         let system = if self.no_default_folders { &[] } else { &common.system[..] };
         let inherited = inherited.iter().map(|list| &**list);
         let runpath = self.runpath.as_deref().unwrap_or_default();
-        try_collect(inherited.chain([of_executable, &common.library_path, runpath, system]))
+        Ok(try_collect(inherited.chain([of_executable, &common.library_path, runpath, system]))?)
     }
 }
 

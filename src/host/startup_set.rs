@@ -15,7 +15,7 @@ use std::ffi::CStr;
 use std::sync::{Arc, OnceLock};
 
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory, try_collect, try_vec};
+use crate::base::fallible::{OutOfMemory, TryGrow, require_memory, try_collect, try_vec};
 use crate::elf::symbol_table::Tables;
 use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
@@ -51,7 +51,7 @@ pub(super) fn startup_tables() -> &'static [WithTables] {
     TABLES.get_or_init(|| find_tables().unwrap_or_default())
 }
 
-fn find_tables() -> Result<Vec<WithTables>, Error> {
+fn find_tables() -> Result<Vec<WithTables>, OutOfMemory> {
     try_collect(startup_set().iter().map(|library| (&**library, *library.table())))
 }
 

@@ -164,7 +164,7 @@ fn images(list: Vec<Provider>) -> Result<Vec<ImageRef>, Error> {
         Provider::Image(image) => Some(image),
         Provider::Member(_) | Provider::Host(_) => None,
     };
-    try_collect(list.into_iter().filter_map(of_image))
+    Ok(try_collect(list.into_iter().filter_map(of_image))?)
 }
 
 /// A loaded library and the libraries that it needs, breadth first, each once, and filtees before their
@@ -238,5 +238,5 @@ fn is_among(provider: &Provider, list: &[Provider]) -> bool {
 }
 
 fn push_new(list: &mut Vec<Provider>, provider: Provider) -> Result<(), Error> {
-    if is_among(&provider, list) { Ok(()) } else { list.try_push(provider) }
+    if is_among(&provider, list) { Ok(()) } else { Ok(list.try_push(provider)?) }
 }

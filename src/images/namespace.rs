@@ -74,7 +74,7 @@ impl<G> Namespace<G> {
     pub(crate) fn enter(&self, group: &Arc<G>) -> Result<(), Error> {
         let groups = &mut self.state.lock().groups;
         groups.retain(|group| group.strong_count() > 0);
-        groups.try_push(Arc::downgrade(group))
+        Ok(groups.try_push(Arc::downgrade(group))?)
     }
 
     /// Waits until no other thread loads this file, so that a file that is opened by two threads at once is

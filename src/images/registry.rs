@@ -176,7 +176,7 @@ fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<ImageRef>, Error> {
         let group = group.clone();
         (0..group.len()).map(move |index| ImageRef::new(group.clone(), index))
     };
-    try_collect(groups.iter().flat_map(images))
+    Ok(try_collect(groups.iter().flat_map(images))?)
 }
 
 /// As [`all_images`]; `None` if there is no memory for the list, or the registry is being changed, perhaps
@@ -242,7 +242,7 @@ pub(super) fn make_global(image: &ImageRef) -> Result<(), Error> {
     let Some(&number) = image.group().number.get() else { return Ok(()) };
     let mut live = write();
     let entry = (number, image.index());
-    if live.global.contains(&entry) { Ok(()) } else { live.global.try_push(entry) }
+    if live.global.contains(&entry) { Ok(()) } else { Ok(live.global.try_push(entry)?) }
 }
 
 /// Keeps an image's group for the life of the process.
@@ -250,5 +250,5 @@ pub(crate) fn pin(image: &ImageRef) -> Result<(), Error> {
     let mut live = write();
     let is_pinned = live.pinned.iter().any(|group| Arc::ptr_eq(group, image.group()));
     image.group().is_kept.store(true, Ordering::Relaxed);
-    if is_pinned { Ok(()) } else { live.pinned.try_push(image.group().clone()) }
+    if is_pinned { Ok(()) } else { Ok(live.pinned.try_push(image.group().clone())?) }
 }

@@ -362,7 +362,7 @@ impl Applier<'_> {
             }
         };
         if let Some(error) = no_room {
-            return Err(error.into());
+            return Err(Error::from(error).into());
         }
         stored.ok_or_else(|| self.misplaced(rela))
     }

@@ -83,7 +83,7 @@ impl Outcome {
     fn depend_on(&mut self, dependency: Option<Dependency>) -> Result<(), Error> {
         match dependency {
             Some(new) if !self.dependencies.last().is_some_and(|last| last.is(&new)) => {
-                self.dependencies.try_push(new)
+                Ok(self.dependencies.try_push(new)?)
             }
             _ => Ok(()),
         }
@@ -99,7 +99,7 @@ impl Outcome {
             (Target::Tls { module, .. }, Some(Dependency::Host(library)))
                 if tls::static_offset(module).is_none() =>
             {
-                self.without_static_tls.try_push(library.clone())
+                Ok(self.without_static_tls.try_push(library.clone())?)
             }
             _ => Ok(()),
         }
@@ -523,9 +523,9 @@ impl<'a> Binder<'a> {
         let version = version.map(|version| try_lossy(version.name())).transpose()?;
         let image = try_string(self.name)?;
         if is_refused {
-            outcome.refused.try_push(RefusedImport { name, version, requested_by: image })
+            Ok(outcome.refused.try_push(RefusedImport { name, version, requested_by: image })?)
         } else {
-            outcome.missing.try_push(MissingSymbol { name, version, needed_by: image })
+            Ok(outcome.missing.try_push(MissingSymbol { name, version, needed_by: image })?)
         }
     }
 }

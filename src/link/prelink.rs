@@ -82,7 +82,7 @@ impl Prelinked {
             tlsdesc_resolvers: TlsDescResolvers::default(),
         };
         applier.apply_common(image, &mut record, |rela, len| {
-            if rest.len() <= most { rest.try_push((rela, len)) } else { Ok(()) }
+            if rest.len() <= most { Ok(rest.try_push((rela, len))?) } else { Ok(()) }
         })?;
         let Record { words, mut stored, gives_up, no_memory, .. } = record;
         if let Some(error) = no_memory {

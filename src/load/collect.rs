@@ -223,7 +223,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
         let mut root = settings.parse(settings.name.clone(), bytes, path, settings.file, faults)?;
         root.alias = settings.alias.clone();
-        self.parsed.try_push(root)
+        Ok(self.parsed.try_push(root)?)
     }
 
     /// Collects the libraries that the members need, breadth first.
@@ -398,7 +398,8 @@ impl<'s, 'd> Collector<'s, 'd> {
         let members = || self.parsed.iter().filter(|member| member.unopened.is_none());
         let images = || {
             let loaded = loaded.iter().map(|it| it.image().symbols());
-            try_collect(members().flat_map(|member| member.image.symbols()).chain(loaded))
+            let members = members().flat_map(|member| member.image.symbols());
+            try_collect(members.chain(loaded)).map_err(Error::from)
         };
         let is_unopened = |provider: &Provider| match provider {
             Provider::Member(index) => member(&self.parsed, *index).unopened.is_some(),

@@ -63,17 +63,16 @@ pub(super) fn debug_template(
         );
     }
     let separate = separate.or(installed.as_deref());
-    let joined = match package
-        .map(|package| debug::join(image.bytes(), package, debug::Maximum::from(limits)))
-    {
-        Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
-        Some(Err(fault)) => {
-            logged!(warn, "{name}: debuggers will not see what is in its package: {fault}");
-            None
-        }
-        Some(Ok(whole)) => Some(whole),
-        None => None,
-    };
+    let joined =
+        match package.map(|package| debug::join(image.bytes(), package, debug::maximum(limits))) {
+            Some(Err(fault)) if fault.is_refusal() => return Err(refused(&fault)),
+            Some(Err(fault)) => {
+                logged!(warn, "{name}: debuggers will not see what is in its package: {fault}");
+                None
+            }
+            Some(Ok(whole)) => Some(whole),
+            None => None,
+        };
     let file = joined.as_deref().or(separate).or(Some(image.bytes()));
     let make = |source: &Source<'_>| DebugTemplate::new(name, source, wanted, limits, instances);
     with_debug_source(&image.decoded, file, image, &image.symbols()?, make)

@@ -155,7 +155,7 @@ fn symfile(loaded: &LoadedImage, file: Option<&[u8]>) -> Result<SymfileTemplate,
     let make =
         |source: &Source<'_>| debug::symfile_template(source, Instances::One, allowance, dwarf);
     with_debug_source(&loaded.decoded, file, &loaded.mapping, &loaded.symbols(), make)
-        .unwrap_or_else(|error| Err(error.into()))
+        .unwrap_or_else(|error| Err(debug::refused_memory(error)))
 }
 
 /// Registers an image again at its level, with the debug information in `file`, its debug file. Nothing
@@ -172,8 +172,8 @@ pub(crate) fn set_debug_info(loaded: &LoadedImage, file: &[u8]) -> Result<(), Er
     // The image's bytes, which a `.gnu_debuglink` would be in, are not kept.
     let (image, notes) = (&[], loaded.decoded.notes(&loaded.mapping));
     debug::check_separate(image, notes, file).map_err(|fault| refused(&fault))?;
-    let failed = |fault| match fault {
-        SymfileError::Memory(error) => error.in_image(&loaded.name),
+    let failed = |fault: SymfileError| match fault {
+        other if other.is_without_memory() => debug::memory_error(other).in_image(&loaded.name),
         other => refused(&other),
     };
     let made = symfile(loaded, Some(file)).map_err(failed)?;

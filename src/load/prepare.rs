@@ -466,7 +466,7 @@ fn init_order(parsed: &[Parsed<'_>], searchlist: &[Provider]) -> Result<Vec<usiz
     let needs =
         |index: usize| if index == 0 { [].iter() } else { member(parsed, index).needed.iter() };
     if parsed.len() == 1 {
-        return try_filled(0, 1);
+        return Ok(try_filled(0, 1)?);
     }
     // The members have the order of the searchlist, but for filtees.
     let starts = if parsed.iter().all(|member| member.filtees.is_empty()) {

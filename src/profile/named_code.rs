@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::error::Error;
 use std::io;
 use std::ops::Range;
 
-use crate::base::error::Error;
 use crate::debug::lines::Line;
 
 /// A function of an instance.
@@ -20,6 +20,6 @@ pub(super) struct NamedCode<'a> {
 }
 
 /// The error of a file for which there was no memory.
-pub(super) fn no_memory(_: Error) -> io::Error {
+pub(super) fn no_memory(_: impl Into<Error>) -> io::Error {
     io::ErrorKind::OutOfMemory.into()
 }

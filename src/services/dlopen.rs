@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::base::fallible::{has_spare_memory, lossy, require_memory};
+use crate::base::fallible::{OutOfMemory, has_spare_memory, lossy, require_memory};
 use crate::base::promise::MayRun;
 use crate::debug::Instances;
 use crate::host::library::HostLibrary;
@@ -107,6 +107,12 @@ unsafe extern "C-unwind" fn dlopen_for(
 pub(super) enum Failure {
     Text(String),
     Memory,
+}
+
+impl From<OutOfMemory> for Failure {
+    fn from(_: OutOfMemory) -> Failure {
+        Failure::Memory
+    }
 }
 
 impl From<Error> for Failure {

@@ -100,7 +100,7 @@ impl StaticPool {
     }
 
     pub(super) fn add(&mut self, part: Part) -> Result<(), Error> {
-        self.parts.try_push(part)
+        Ok(self.parts.try_push(part)?)
     }
 
     /// Takes a range for a block of this size, whose start is congruent to `residue` modulo `align`. `None` if no

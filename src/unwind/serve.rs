@@ -127,7 +127,7 @@ fn left() -> Result<Vec<Arc<HostLibrary>>, Error> {
         caches::note(unwinder, real, walker::walker());
     }
     let left = unwinders.into_iter().zip(is_led).filter(|(_, is_led)| !is_led);
-    try_collect(left.map(|(unwinder, _)| unwinder))
+    Ok(try_collect(left.map(|(unwinder, _)| unwinder))?)
 }
 
 impl BySection {
@@ -224,8 +224,8 @@ fn cannot(unwinder: &HostLibrary) -> Result<String, Error> {
         true => "the executable".into(),
         false => unwinder.path().to_string_lossy(),
     };
-    try_format(format_args!(
+    Ok(try_format(format_args!(
         "exceptions and backtraces by the unwinder in {name}, which neither asks the C library for objects in a \
          way that memdl knows nor takes sections; link or preload libgcc_s.so.1 before it"
-    ))
+    ))?)
 }

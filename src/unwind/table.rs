@@ -52,7 +52,7 @@ pub(super) fn enter(entry: &Entry) -> Result<(), Error> {
         Some(error) => {
             // One of the two copies of the table may have the entry.
             remove(entry.start);
-            Err(error)
+            Err(error.into())
         }
     }
 }

@@ -1,10 +1,7 @@
 //! Single instructions, as bytes and as text for assembly of other folders. This file writes none of
 //! them to memory.
 
-/// The first byte in memory of a breakpoint that a debugger has set (`int3`).
-pub(crate) const BREAKPOINT: u8 = 0xcc;
-
-/// The instruction that returns to the caller. Its first byte is not [`BREAKPOINT`]. A macro, because
+/// The instruction that returns to the caller. Its first byte is not that of a breakpoint. A macro, because
 /// `global_asm!` takes literals only.
 #[cfg_attr(
     not(feature = "exported-debug-symbols"),

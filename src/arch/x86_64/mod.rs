@@ -31,7 +31,7 @@ mod unwinders;
 pub(crate) use finder::{MARK_DISTANCE, define_marked};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use instructions::{
-    BREAKPOINT, jump_instruction, return_instruction, unless_answered, with_return_address,
+    jump_instruction, return_instruction, unless_answered, with_return_address,
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{hwcaps_folders, isa_levels, lacking_isa};

@@ -2,8 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory};
+use crate::base::fallible::{OutOfMemory, TryGrow, require_memory};
 
 /// The most overlapping functions or line sequences that one query checks. Those of compilers do not
 /// overlap.
@@ -90,7 +89,7 @@ impl Budget {
     }
 
     /// Notes that memory ran out. Reading stops, and results may be incomplete.
-    pub(super) fn without_memory(&mut self, _: Error) -> Stop {
+    pub(super) fn without_memory(&mut self, _: OutOfMemory) -> Stop {
         self.is_without_memory = true;
         Stop::Spent
     }
