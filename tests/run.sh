@@ -9,8 +9,8 @@ cargo test --features $features --no-fail-fast --lib --test capi --test hostile 
     --test loader --test profilers "$@"
 # The examples in the documentation, and the Rust in the documents.
 cargo test --features $features --no-fail-fast --doc "$@"
-# The command line tool.
-cargo test -p memdl-cli "$@"
+# The command line tool, and the builder of symfiles.
+cargo test --no-fail-fast -p memdl-cli -p memdl-symfile "$@"
 # The differential corpus takes a wheel.
 cargo test -p corpus --features memdl/capi "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that
