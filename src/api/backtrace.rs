@@ -94,7 +94,7 @@ impl Frame {
     ///
     /// ```
     /// # let frame = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/frame.rs"));
-    /// assert_eq!(frame.linkage_name(), Some("foo")); // of a function of C++, such as `_ZN3foo3barEi`
+    /// assert_eq!(frame.linkage_name(), Some("foo")); // in C++ such as `_ZN3foo3barEi`
     /// ```
     #[must_use]
     pub fn linkage_name(&self) -> Option<&str> {

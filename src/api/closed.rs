@@ -69,9 +69,9 @@ impl Closed {
     ///
     /// ```
     /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
-    /// # // SAFETY: we trust the plug-in's constructors.
-    /// let plugin = unsafe { memdl::Loader::new().depends_on(&library).load(&plugin)? };
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// // SAFETY: we trust the plug-in's constructors.
+    /// let plugin = unsafe { memdl::Loader::new().depends_on(&library).load(&plugin_bytes)? };
     /// assert!(!library.close()?.is_unloaded()); // the plug-in is bound to it
     /// assert!(plugin.close()?.is_unloaded());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -203,6 +203,7 @@ impl Library {
     /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
     /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
     /// let symbol = library.symbols().find(|it| it.name() == "foo").unwrap();
+    /// // `report` is the result of `memdl::inspect`.
     /// let stated = report.exports().iter().find(|it| it.name() == "foo").unwrap();
     /// assert_eq!(symbol.address(), library.load_bias() + stated.value() as usize);
     /// ```
@@ -246,10 +247,9 @@ impl Library {
     ///
     /// ```
     /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
-    /// # // SAFETY: nothing is done with it.
-    /// # let foo = unsafe { library.get::<*const u8>("foo")? };
-    /// let inside = foo.as_raw_ptr().addr() + 1;
-    /// assert_eq!(library.symbol_at(inside).unwrap().name(), "foo");
+    /// // SAFETY: nothing is done with it.
+    /// let foo = unsafe { library.get::<*const u8>("foo")? }.as_raw_ptr();
+    /// assert_eq!(library.symbol_at(foo.addr() + 1).unwrap().name(), "foo");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -264,9 +264,9 @@ impl Library {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// # let dice_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
     /// // SAFETY: we trust the constructors of both.
-    /// let dice = unsafe { memdl::Library::from_bytes(&dice)? };
+    /// let dice = unsafe { memdl::Library::from_bytes(&dice_bytes)? };
     /// dice.make_global()?; // it exports `roll`
     /// // SAFETY: as above.
     /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
@@ -518,8 +518,8 @@ impl<T> Symbol<'_, T> {
     /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
     /// // SAFETY: `foo_calls` is an `int`.
     /// let calls = unsafe { library.get::<*const i32>("foo_calls")? }.into_raw();
-    /// library.close()?; // `calls` does not borrow it. So take care not to use it from here on.
-    /// # assert!(!calls.is_null());
+    /// assert_eq!(library.symbol_at(calls.addr()).unwrap().name(), "foo_calls");
+    /// library.close()?; // `calls` does not borrow it. Nothing may use it from here on.
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]

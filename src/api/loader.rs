@@ -162,10 +162,10 @@ impl Loader {
     ///
     /// ```
     /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new().depends_on(&library);
     /// // SAFETY: we trust the plug-in's constructors.
-    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// let plugin = unsafe { loader.load(&plugin_bytes)? }; // it needs libexample.so
     /// assert_eq!(memdl::images().len(), 2); // it has no libexample.so of its own
     /// # drop(plugin);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -179,10 +179,10 @@ impl Loader {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new().provide("libexample.so", bytes);
     /// // SAFETY: we trust the constructors of both.
-    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// let plugin = unsafe { loader.load(&plugin_bytes)? }; // it needs libexample.so
     /// let names: Vec<String> = memdl::images().iter().map(|image| image.name().to_owned()).collect();
     /// assert_eq!(names, ["libplugin.so", "libexample.so"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -204,12 +204,12 @@ impl Loader {
     /// use std::sync::Arc;
     ///
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let store: HashMap<&str, Arc<[u8]>> = HashMap::from([("libexample.so", bytes.into())]);
     /// let loader = memdl::Loader::new()
     ///     .provider(move |request| Some(store.get(request.name())?.clone().into()));
     /// // SAFETY: we trust the constructors of both.
-    /// let plugin = unsafe { loader.load(&plugin)? }; // it needs libexample.so
+    /// let plugin = unsafe { loader.load(&plugin_bytes)? }; // it needs libexample.so
     /// # assert_eq!(memdl::images().len(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -230,12 +230,12 @@ impl Loader {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new()
     ///     .namespace(&memdl::Namespace::new())
     ///     .provide("libexample.so", bytes);
     /// // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
-    /// let (first, second) = unsafe { (loader.load(&plugin)?, loader.load(&plugin)?) };
+    /// let (first, second) = unsafe { (loader.load(&plugin_bytes)?, loader.load(&plugin_bytes)?) };
     /// assert_eq!(memdl::images().len(), 3); // both use one libexample.so
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -249,9 +249,9 @@ impl Loader {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// # let dice_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
     /// // SAFETY: we trust the library's constructors.
-    /// let dice = unsafe { memdl::Loader::new().global(true).load(&dice)? }; // it exports `roll`
+    /// let dice = unsafe { memdl::Loader::new().global(true).load(&dice_bytes)? }; // it exports `roll`
     /// // SAFETY: as above.
     /// let library = unsafe { memdl::Library::from_bytes(&bytes)? };
     /// // SAFETY: this is the type of `play`, which calls `roll`.
@@ -296,11 +296,11 @@ impl Loader {
     /// Where references are searched first. Default [`Scope::HostFirst`], as `dlopen` does.
     ///
     /// ```
-    /// # let dice = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
+    /// # let dice_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/dice.rs"));
     /// // Both the C library and this library have a function `rand`.
     /// let loader = memdl::Loader::new().scope(memdl::Scope::SelfFirst);
     /// // SAFETY: we trust the library's constructors.
-    /// let library = unsafe { loader.load(&dice)? };
+    /// let library = unsafe { loader.load(&dice_bytes)? };
     /// // SAFETY: this is its type. It calls `rand`.
     /// let random_number = unsafe { library.get::<extern "C" fn() -> i32>("random_number")? };
     /// assert_eq!(random_number(), 4);
@@ -314,11 +314,11 @@ impl Loader {
     /// When calls are bound. Default [`Binding::Now`].
     ///
     /// ```
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
     /// let loader = memdl::Loader::new().binding(memdl::Binding::Lazy).provide("libexample.so", bytes);
     /// // SAFETY: we trust the constructors of both.
-    /// let plugin = unsafe { loader.load(&plugin)? };
+    /// let plugin = unsafe { loader.load(&plugin_bytes)? };
     /// // SAFETY: this is its type. It calls `foo` of libexample.so, which is bound now.
     /// assert_eq!(unsafe { plugin.get::<extern "C" fn(i32) -> i32>("bar")?(1) }, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -24,11 +24,11 @@ impl Namespace {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let namespace = memdl::Namespace::new();
     /// let loader = memdl::Loader::new().namespace(&namespace);
     /// // SAFETY: we trust the constructors of both. The second one needs libexample.so, and finds the first.
-    /// let libraries = unsafe { (loader.load(&bytes)?, loader.load(&plugin)?) };
+    /// let libraries = unsafe { (loader.load(&bytes)?, loader.load(&plugin_bytes)?) };
     /// assert_eq!(memdl::images().len(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -743,8 +743,8 @@ impl Report {
     /// that can be known: see [`inspect`](crate::inspect).
     ///
     /// ```
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
-    /// let report = memdl::inspect(&plugin);
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let report = memdl::inspect(&plugin_bytes);
     /// let [refusal] = report.refusals() else { panic!("{report}") };
     /// assert!(refusal.to_string().contains("needs libraries that are not there: libexample.so"));
     /// ```

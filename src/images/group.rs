@@ -271,13 +271,13 @@ pub(crate) enum Provider {
 /// ```
 /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
 /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-/// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+/// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
 /// // Bytes, or a library that is loaded.
 /// for provided in [memdl::Provided::from(bytes), memdl::Provided::from(&library)] {
 ///     let loader = memdl::Loader::new()
 ///         .provider(move |it| (it.name() == "libexample.so").then(|| provided.clone()));
 ///     // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
-///     assert!(unsafe { loader.load(&plugin) }.is_ok());
+///     assert!(unsafe { loader.load(&plugin_bytes) }.is_ok());
 /// }
 /// ```
 #[derive(Clone)]

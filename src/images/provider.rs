@@ -14,11 +14,11 @@ impl<'a> LibraryRequest<'a> {
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new()
     ///     .provider(move |request| (request.name() == "libexample.so").then(|| bytes.clone().into()));
     /// // SAFETY: we trust the constructors of both.
-    /// assert!(unsafe { loader.load(&plugin) }.is_ok()); // it needs libexample.so
+    /// assert!(unsafe { loader.load(&plugin_bytes) }.is_ok()); // it needs libexample.so
     /// ```
     #[must_use]
     pub fn name(&self) -> &'a str {
@@ -28,13 +28,13 @@ impl<'a> LibraryRequest<'a> {
     /// The name of the image, or the path of the library, that needs it.
     ///
     /// ```
-    /// # let plugin = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
     /// let loader = memdl::Loader::new().provider(|request| {
     ///     assert_eq!(request.needed_by(), "libplugin.so");
     ///     None // so it is searched for as `dlopen` does
     /// });
     /// // SAFETY: we trust the library's constructors.
-    /// assert!(unsafe { loader.load(&plugin) }.is_err());
+    /// assert!(unsafe { loader.load(&plugin_bytes) }.is_err());
     /// ```
     #[must_use]
     pub fn needed_by(&self) -> &'a str {
