@@ -31,6 +31,8 @@
 //! Source: "JIT Compilation Interface" in the gdb manual.
 
 #![deny(unsafe_code)]
+// Of modules that are hidden.
+#![allow(rustdoc::private_intra_doc_links)]
 #![allow(clippy::len_without_is_empty, reason = "of types that memdl alone sees")]
 #![cfg_attr(
     not(test),

@@ -3,7 +3,7 @@
 //! gdb looks for a package under the name of the library, which an image does not have; lldb and backtraces
 //! do not look at all. A caller that has the package can give it to memdl. The result is a file as if the
 //! image had been built without splitting, and it is used like debug information that was split off
-//! ([`crate::debug::separate`]).
+//! (memdl's `debug/separate.rs`).
 //!
 //! gimli reads and writes units one after the other. It does not convert macros and indexes, which debuggers
 //! do not need: they are left out. A package without a unit of the image is refused, since it belongs to
