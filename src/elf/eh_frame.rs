@@ -6,16 +6,15 @@
 //!
 //! This file walks the entries and does not decode them: unwinders do.
 //!
-//! Sources: LSB Core 10.6 "Exception Frames" and ".eh_frame_hdr"; DWARF 6.4.1.
+//! Sources: LSB Core 10.5.1 "DWARF Exception Header Encoding", 10.6 "Exception Frames" and ".eh_frame_hdr";
+//! DWARF 6.4.1.
 
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 
-use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
-
 use crate::base::addr::Vaddr;
-use crate::elf::read::{ReadAt, u32_at, u64_at};
+use crate::elf::read::{ReadAt, u16_at, u32_at, u64_at};
 
 /// An `.eh_frame` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +42,27 @@ impl EhFrame {
 
 /// The start of the section that the table at `hdr` points to.
 fn start(hdr: Range<Vaddr>, memory: &impl ReadAt) -> Option<Vaddr> {
+    /// Where the pointer is: behind the version and three encodings, the first of which is its own.
+    const AT: usize = 4;
     let table = memory.read(hdr.clone())?;
-    let bases = BaseAddresses::default().set_eh_frame_hdr(hdr.start.0);
-    let parsed = EhFrameHdr::new(table, LittleEndian).parse(&bases, 8).ok()?;
-    match parsed.eh_frame_ptr() {
-        Pointer::Direct(start) => Some(Vaddr(start)),
-        Pointer::Indirect(_) => None,
-    }
+    let &[1, encoding, ..] = table else { return None };
+    // `DW_EH_PE_pcrel`, `DW_EH_PE_datarel`. Others do not occur here; 0x80 is an indirect pointer.
+    let base = match encoding & 0xf0 {
+        0x00 => 0,
+        0x10 => hdr.start.0.checked_add(AT as u64)?,
+        0x30 => hdr.start.0,
+        _ => return None,
+    };
+    // The formats with a fixed size, `DW_EH_PE_absptr` to `DW_EH_PE_sdata8`. Signed ones are extended.
+    let stated = match encoding & 0x0f {
+        0x00 | 0x04 | 0x0c => u64_at(table, AT)?,
+        0x02 => u16_at(table, AT)?.into(),
+        0x03 => u32_at(table, AT)?.into(),
+        0x0a => i64::from(u16_at(table, AT)?.cast_signed()).cast_unsigned(),
+        0x0b => i64::from(u32_at(table, AT)?.cast_signed()).cast_unsigned(),
+        _ => return None,
+    };
+    Some(Vaddr(base.wrapping_add(stated)))
 }
 
 /// Whether a CIE of the entries that `bytes` start with has a `P` in its augmentation.
@@ -150,6 +163,28 @@ mod tests {
         assert_eq!(EhFrame::locate(hdr.clone(), &memory), None, "another version");
         memory.0[..2].copy_from_slice(&[1, 0x84]);
         assert_eq!(EhFrame::locate(hdr, &memory), None, "an indirect pointer");
+    }
+
+    #[test]
+    fn pointers_are_read_as_others_read_them() {
+        use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
+        let hdr = Vaddr(0x100)..Vaddr(0x110);
+        let mut memory = Flat(vec![0; 0x110]);
+        memory.0[0x104..].copy_from_slice(&[0x91, 0xa2, 0xb3, 0xc4, 5, 6, 7, 0xf8, 9, 9, 9, 9]);
+        let bases = BaseAddresses::default().set_eh_frame_hdr(hdr.start.0);
+        for encoding in 0..=u8::MAX {
+            // Linkers write no LEB128 here.
+            if [1, 9].contains(&(encoding & 0x0f)) {
+                continue;
+            }
+            memory.0[0x100..0x104].copy_from_slice(&[1, encoding, 0xff, 0xff]);
+            let parsed = EhFrameHdr::new(&memory.0[0x100..], LittleEndian).parse(&bases, 8);
+            let expected = match parsed.map(|parsed| parsed.eh_frame_ptr()) {
+                Ok(Pointer::Direct(start)) => Some(Vaddr(start)),
+                Ok(Pointer::Indirect(_)) | Err(_) => None,
+            };
+            assert_eq!(start(hdr.clone(), &memory), expected, "{encoding:#x}");
+        }
     }
 
     #[test]
