@@ -13,7 +13,8 @@ use crate::base::error::Error;
 use crate::base::escape::Escaped;
 use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory, require_memory_for_next};
-use crate::debug::{self, BuildId, DebugLevel};
+use crate::debug::DebugLevel;
+use crate::elf::build_id::{BuildId, build_id};
 use crate::images::registry::{self, Entry};
 use crate::memory::cache;
 
@@ -40,7 +41,7 @@ impl ImageInfo {
             name: image.name.clone(),
             addresses: image.mapping.address_range(),
             load_bias: image.mapping.load_bias().get(),
-            build_id: debug::build_id(image.decoded.notes(&image.mapping)),
+            build_id: build_id(image.decoded.notes(&image.mapping)),
             debug: image.debug.debug(),
             template: image.template,
             load,

@@ -8,12 +8,11 @@
 #![forbid(unsafe_code)]
 
 use goblin::elf::section_header::{SHF_COMPRESSED, SHT_NOBITS, SHT_SYMTAB};
-use goblin::elf64::section_header::SectionHeader;
 
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_lossy};
 use crate::elf::read::{string_at, u16_at, u32_at, u64_at};
-use memdl_symfile::builder::headers::{Headers, file_range, image_header};
+use crate::elf::sections::{Section, sections};
 
 /// A kind of debug information in a file: an element of [`Report::debug_information`](crate::Report::debug_information).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,27 +48,22 @@ pub enum DebugInformation {
 /// The kinds in this file. None if it has no section headers that can be read.
 pub(crate) fn kinds(file: &[u8]) -> Result<Vec<DebugInformation>, Error> {
     let mut kinds = Vec::new();
-    let Ok(header) = image_header(file) else { return Ok(kinds) };
-    let Ok(headers) = Headers::parse(&header, file) else { return Ok(kinds) };
     let find = |name: &str| {
-        let is_it = |it: &&SectionHeader| {
-            it.sh_type != SHT_NOBITS && headers.names.is_perhaps_compressed(it.sh_name, name)
-        };
-        headers.list.iter().find(is_it)
+        let is_it = |it: &Section<'_>| it.sh_type != SHT_NOBITS && is_perhaps_compressed(it, name);
+        sections(file).find(is_it)
     };
-    let contents = |section: &SectionHeader| file_range(file, section.sh_offset, section.sh_size);
     if let Some(info) = find(".debug_info") {
-        let compressed = info.sh_flags & u64::from(SHF_COMPRESSED) != 0
-            || headers.names.is(info.sh_name, ".zdebug_info");
+        let compressed =
+            info.sh_flags & u64::from(SHF_COMPRESSED) != 0 || info.name == b".zdebug_info";
         kinds.try_push(DebugInformation::Dwarf { compressed })?;
-        let units = contents(info).filter(|_| !compressed).unwrap_or_default();
+        let units = info.contents.filter(|_| !compressed).unwrap_or_default();
         if has_skeleton(units, find(".debug_addr").is_some()) {
             kinds.try_push(DebugInformation::SplitDwarf)?;
         }
     }
     let link = |name: &str| {
-        let name = find(name).and_then(contents).and_then(|contents| string_at(contents, 0));
-        name.map(try_lossy).transpose()
+        let contents = find(name).and_then(|section| section.contents);
+        contents.and_then(|contents| string_at(contents, 0)).map(try_lossy).transpose()
     };
     if let Some(file) = link(".gnu_debuglink")? {
         kinds.try_push(DebugInformation::Link { file })?;
@@ -80,10 +74,16 @@ pub(crate) fn kinds(file: &[u8]) -> Result<Vec<DebugInformation>, Error> {
     if find(".gnu_debugdata").is_some() {
         kinds.try_push(DebugInformation::Mini)?;
     }
-    if headers.list.iter().any(|section| section.sh_type == SHT_SYMTAB) {
+    if sections(file).any(|section| section.sh_type == SHT_SYMTAB) {
         kinds.try_push(DebugInformation::SymbolTable)?;
     }
     Ok(kinds)
+}
+
+/// Whether it has this name of a debug section, or its name when compressed: `.zdebug_info` for `.debug_info`.
+fn is_perhaps_compressed(section: &Section<'_>, name: &str) -> bool {
+    let unpacked = name.strip_prefix('.').map(str::as_bytes);
+    section.name == name.as_bytes() || section.name.strip_prefix(b".z") == unpacked
 }
 
 /// Whether a unit is a skeleton: it says so in DWARF 5; before, only skeletons use `.debug_addr`.

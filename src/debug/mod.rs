@@ -73,7 +73,6 @@ pub(crate) use registration::{
     DebugFault, DebugRegistration, DebugTemplate, symfile_template, warn_of_names_only,
 };
 pub(crate) use separate::{
-    BuildId, build_id, check as check_separate, installed as installed_separate,
-    read as read_separate,
+    check as check_separate, installed as installed_separate, read as read_separate,
 };
 pub(crate) use storage::{SymfileTemplate, memory_error, refused_memory};

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gdb_jit::debugger_listens;
 use super::published::Published;
-use super::separate::{self, BuildId};
 use crate::base::fallible::TryGrow;
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::elf::build_id::{BuildId, build_id};
 use crate::elf::decoded::Decoded;
 use crate::elf::read::ReadAt;
 use crate::memory::quarantine::{close, quarantine};
@@ -43,7 +43,7 @@ pub(crate) enum Identity {
 impl Identity {
     /// Of an image in memory. Does not look at its code, which has breakpoints in it.
     pub(crate) fn new(decoded: &Decoded, memory: &impl ReadAt, strings: &[u8]) -> Identity {
-        if let Some(id) = separate::build_id(decoded.notes(memory)) {
+        if let Some(id) = build_id(decoded.notes(memory)) {
             return Identity::BuildId(id);
         }
         let mut digest = DefaultHasher::new();

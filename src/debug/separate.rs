@@ -22,11 +22,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
-use goblin::elf::note::NT_GNU_BUILD_ID;
 use goblin::elf::section_header::SHT_NOTE;
 
 use crate::base::environment;
 use crate::base::fallible::TryGrow;
+use crate::elf::build_id::{BuildId, build_id};
 use crate::elf::read::u32_at;
 use memdl_symfile::builder::headers::{Headers, file_range, image_header};
 use memdl_symfile::builder::xz::crc32;
@@ -36,12 +36,6 @@ use memdl_symfile::builder::xz::crc32;
 const ENVIRONMENT: &str = "MEMDL_DEBUG_FILE_DIRECTORY";
 /// Where distributions install them, and gdb looks.
 const INSTALLED: &str = "/usr/lib/debug";
-
-/// The most notes that are searched for a build-id: thousands of headers may refer to the same million.
-const MAX_NOTES: usize = 1 << 20;
-
-/// The longest build-id, in bytes. The longest that linkers make has 20.
-const MAX_BUILD_ID: usize = 256;
 
 /// Why a file is not accepted as an image's debug information.
 #[derive(Debug, thiserror::Error)]
@@ -58,38 +52,21 @@ pub(crate) enum NotSeparate {
     NothingToCheck,
 }
 
-/// The identity of a build, by its linker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BuildId(Vec<u8>);
-
-impl BuildId {
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Where a file with this build-id is installed, in such a folder.
-    fn path_below(&self, folder: PathBuf) -> Option<PathBuf> {
-        let id = self.to_string();
-        let (first, rest) = id.split_at_checked(2)?;
-        Some(folder.join(".build-id").join(first).join(format!("{rest}.debug")))
-    }
-
-    /// Where debuginfod's client keeps it, once a server has sent it.
-    fn path_in_cache(&self) -> Option<PathBuf> {
-        let folder =
-            |variable| env::var_os(variable).filter(|it| !it.is_empty()).map(PathBuf::from);
-        let user = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        let cache = folder("DEBUGINFOD_CACHE_PATH")
-            .or_else(|| Some(user()?.join("debuginfod_client")))
-            .filter(|cache| cache.is_absolute())?;
-        Some(cache.join(self.to_string()).join("debuginfo"))
-    }
+/// Where a file with this build-id is installed, in such a folder.
+fn path_below(id: &BuildId, folder: PathBuf) -> Option<PathBuf> {
+    let id = id.to_string();
+    let (first, rest) = id.split_at_checked(2)?;
+    Some(folder.join(".build-id").join(first).join(format!("{rest}.debug")))
 }
 
-impl fmt::Display for BuildId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+/// Where debuginfod's client keeps a file with this build-id, once a server has sent it.
+fn path_in_cache(id: &BuildId) -> Option<PathBuf> {
+    let folder = |variable| env::var_os(variable).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let user = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    let cache = folder("DEBUGINFOD_CACHE_PATH")
+        .or_else(|| Some(user()?.join("debuginfod_client")))
+        .filter(|cache| cache.is_absolute())?;
+    Some(cache.join(id.to_string()).join("debuginfo"))
 }
 
 /// Whether `file` was split off the image. `image` is the image's file, empty if it is no longer there;
@@ -123,7 +100,7 @@ pub(crate) fn check<'a>(
 pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) -> Option<Vec<u8>> {
     let id = build_id(notes)?;
     let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
-    let paths = folders.filter_map(|folder| id.path_below(folder)).chain(id.path_in_cache());
+    let paths = folders.filter_map(|folder| path_below(&id, folder)).chain(path_in_cache(&id));
     paths.into_iter().find_map(|path| {
         let said = |error: &io::Error| {
             if error.kind() != io::ErrorKind::NotFound {
@@ -139,7 +116,7 @@ pub(crate) fn installed<'a>(notes: impl Iterator<Item = &'a [u8]>, most: u64) ->
 pub(super) fn is_installed<'a>(notes: impl Iterator<Item = &'a [u8]>) -> bool {
     let Some(id) = build_id(notes) else { return false };
     let folders = environment::folders(ENVIRONMENT, INSTALLED).into_iter();
-    folders.filter_map(|folder| id.path_below(folder)).any(|path| path.is_file())
+    folders.filter_map(|folder| path_below(&id, folder)).any(|path| path.is_file())
 }
 
 /// The contents of a file of no more than `most` bytes.
@@ -159,31 +136,6 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     contents.try_room(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
     fs::File::open(path)?.take(data.len()).read_to_end(&mut contents)?;
     Ok(contents)
-}
-
-/// The build-id among the notes in these segments or sections.
-pub(crate) fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
-    let mut left = MAX_NOTES;
-    all.find_map(|notes| build_id_in(notes, &mut left))
-}
-
-/// The build-id among these notes. At most `left` notes are looked at.
-fn build_id_in(mut notes: &[u8], left: &mut usize) -> Option<BuildId> {
-    // Every turn takes the note's header, 12 bytes.
-    loop {
-        *left = left.checked_sub(1)?;
-        let [name_len, len, kind] = [0, 4, 8].map(|at| u32_at(notes, at));
-        let (name_len, len, kind) = (name_len? as usize, len? as usize, kind?);
-        let name = notes.get(12..12usize.checked_add(name_len)?)?;
-        let start = name_len.checked_next_multiple_of(4)?.checked_add(12)?;
-        let end = start.checked_add(len)?;
-        let contents = notes.get(start..end)?;
-        let is_long = contents.len() > MAX_BUILD_ID;
-        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && !contents.is_empty() && !is_long {
-            return Some(BuildId(contents.to_vec()));
-        }
-        notes = notes.get(end.checked_next_multiple_of(4)?..)?;
-    }
 }
 
 /// The checksum in the image's `.gnu_debuglink`: a name, padded to a multiple of four, precedes it.

@@ -8,13 +8,15 @@
 //! * `symbol_table`: the dynamic symbols, with `symbol`, `gnu_hash`, `sysv_hash` and `versions`; `lookup`
 //!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
 //! * `plan`: the pages of an image. `eh_frame`: its call frame information.
-//! * `static_symbols`: `.symtab`, of files that the process has loaded.
+//! * `static_symbols`: `.symtab`, of files that the process has loaded. `sections`: what section headers state.
+//!   `build_id`: what tells two builds apart.
 //! * `foreign`: what bytes are that are no ELF file. `outline`: what can be read of a file that is refused.
 //! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
 //!   gABI's numbers, for other folders.
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod build_id;
 pub(crate) mod constants;
 pub(crate) mod decoded;
 pub(crate) mod dynamic;
@@ -32,6 +34,7 @@ mod properties;
 pub(crate) mod read;
 pub(crate) mod rela;
 pub(crate) mod relocation_tables;
+pub(crate) mod sections;
 pub(crate) mod segment;
 pub(crate) mod static_symbols;
 pub(crate) mod symbol;
