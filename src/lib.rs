@@ -116,6 +116,20 @@
 //! the header is missing, the stack stays as it is); copy relocations; tables of relocations
 //! without addends.
 //!
+//! # Features
+//! All of these are on by default. A host that only loads can leave them out (`default-features = false`), with half
+//! of the packages and of the code. The API stays the same, but for [`symbolize`], [`symbolize_backtrace`] and [`Frame`].
+//!
+//! * `debug`: entries for debuggers. Without it the level of all images is [`DebugLevel::Off`], and
+//!   [`Library::set_debug`] to more is [`Error::Unsupported`].
+//! * `symbolize`: backtraces, and demangled names in errors. Brings `debug`, which keeps the debug sections.
+//! * `profile`: [`Profile`]. Brings `symbolize`. Without it, a warning is logged for each load that profilers
+//!   should see.
+//! * `zstd`: debug sections that are compressed with Zstandard. Brings `debug`. Without it these are treated as
+//!   damaged ones: debuggers see names only, and a warning is logged.
+//!
+//! What each costs: `docs/reference/features.md`.
+//!
 //! # How a load goes
 //! | phase | result | folder |
 //! |---|---|---|
@@ -145,6 +159,8 @@
         clippy::panic
     )
 )]
+// A build with all features finds code that nothing uses. In the others that is what only a feature uses.
+#![cfg_attr(not(feature = "profile"), allow(dead_code, unused_imports, unused_macros))]
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!(
@@ -185,6 +201,7 @@ mod api;
 mod arch;
 #[cfg(feature = "capi")]
 mod capi;
+#[cfg_attr(not(feature = "debug"), path = "debug/without.rs")]
 mod debug;
 mod elf;
 mod host;
@@ -196,11 +213,13 @@ pub mod internals;
 mod link;
 mod load;
 mod memory;
+#[cfg_attr(not(feature = "profile"), path = "profile/without.rs")]
 mod profile;
 mod services;
 mod tls;
 mod unwind;
 
+#[cfg(feature = "symbolize")]
 pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
 pub use api::closed::{Closed, Kept};
 pub use api::images::{ImageInfo, Statistics, images, statistics};

@@ -313,9 +313,9 @@ impl Library {
     /// # Errors
     /// [`Error::Unsupported`] if the library was loaded with [`DebugLevel::Off`], so that its debug sections were
     /// not kept: then [`DebugLevel::Symbols`] is the most that can be shown, until [`Library::set_debug_info`]
-    /// supplies them.
+    /// supplies them. For all but [`DebugLevel::Off`] if memdl was built without the feature `debug`.
     pub fn set_debug(&self, debug: DebugLevel) -> Result<(), Error> {
-        let debug = debug.effective();
+        let debug = debug.requested();
         let members = (0..self.group.len()).map(|index| self.group.member(index));
         members.into_iter().try_for_each(|loaded| debugger_commands::set_debug(loaded, debug))
     }
@@ -343,7 +343,7 @@ impl Library {
     ///
     /// # Errors
     /// [`Error::DebugInfo`] if the file does not belong to the library, or cannot be read; nothing changes
-    /// then.
+    /// then. [`Error::Unsupported`] if memdl was built without the feature `debug`.
     pub fn set_debug_info(&self, bytes: &[u8]) -> Result<(), Error> {
         debugger_commands::set_debug_info(self.loaded(), bytes)
     }

@@ -329,7 +329,7 @@ impl Loader {
     }
 
     /// How much debuggers see. Default [`DebugLevel::Full`]. The environment variable
-    /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it.
+    /// `MEMDL_DEBUG=off|symbols|full|portable` overrides it. Without the feature `debug` it is [`DebugLevel::Off`].
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
@@ -380,7 +380,8 @@ impl Loader {
     }
 
     /// What profilers see. Default [`Profile::Off`]. The environment variable
-    /// `MEMDL_PERF=off|map|live-map|jitdump|file` overrides it.
+    /// `MEMDL_PERF=off|map|live-map|jitdump|file` overrides it. Without the feature `profile` it is [`Profile::Off`],
+    /// and each load that requests more logs a warning.
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));

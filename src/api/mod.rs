@@ -1,5 +1,6 @@
 //! The public Rust API.
 
+#[cfg(feature = "symbolize")]
 pub(crate) mod backtrace;
 pub(crate) mod closed;
 mod image_buffer;

@@ -4,6 +4,7 @@
 
 #[macro_use]
 pub(crate) mod escape;
+#[cfg_attr(not(feature = "symbolize"), path = "without_demangle.rs")]
 pub(crate) mod demangle;
 pub(crate) mod environment;
 pub(crate) mod error;
@@ -13,6 +14,7 @@ pub(crate) mod left_right;
 pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod promise;
+#[cfg(feature = "debug")]
 pub(crate) mod shared;
 pub(crate) mod stack;
 pub(crate) mod sync;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use goblin::elf::section_header::{SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS};
 use goblin::elf64::section_header::SectionHeader;
 
-use super::policy::DebugLevel;
+use super::level::DebugLevel;
 use super::published::WRAPPED_ONLY;
 use super::storage::Symfile;
 use crate::base::addr::LoadBias;

@@ -38,10 +38,13 @@ mod in_full;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod internals;
 mod kinds;
+mod level;
+#[cfg(feature = "symbolize")]
 pub(crate) mod lines;
 mod package;
 mod policy;
 mod published;
+#[cfg_attr(not(feature = "symbolize"), path = "without_lines.rs")]
 pub(crate) mod read_lines;
 mod registration;
 pub(crate) mod retired;
@@ -50,7 +53,7 @@ mod storage;
 mod stripped;
 
 pub use kinds::DebugInformation;
-pub use policy::DebugLevel;
+pub use level::DebugLevel;
 
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use kinds::kinds;

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gdb_jit::{Registration, debugger_listens};
 use super::in_full::InFull;
-use super::policy::{DebugLevel, policy};
+use super::level::DebugLevel;
+use super::policy::policy;
 use super::storage::{Symfile, SymfileTemplate};
 use memdl_symfile::builder::error::SymfileError;
 use memdl_symfile::builder::ifuncs::Ifuncs;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::gdb_jit::debugger_listens;
 use super::in_full::InFull;
-use super::policy::{DebugLevel, maximum};
+use super::level::DebugLevel;
+use super::policy::maximum;
 use super::published::{Fault, NextForm, Published};
 use super::retired::{self, Identity};
 use super::storage::{Symfile, SymfileTemplate, memory_error};

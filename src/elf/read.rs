@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-pub(crate) use memdl_symfile::builder::source::ReadAt;
+pub(crate) use memdl_symfile::base::read::ReadAt;
 
 /// The little-endian word at `offset`.
 #[inline]

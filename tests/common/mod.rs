@@ -347,7 +347,14 @@ pub fn maps_without_heaps() -> Vec<MapsLine> {
     maps.into_iter().filter_map(without_heap).collect()
 }
 
+/// The sizes of the symfiles in the list for debuggers, which such a build does not have.
+#[cfg(not(feature = "debug"))]
+pub fn debug_entries() -> Vec<u64> {
+    Vec::new()
+}
+
 /// The sizes of the symfiles in the list for debuggers.
+#[cfg(feature = "debug")]
 pub fn debug_entries() -> Vec<u64> {
     #[repr(C)]
     struct Entry {

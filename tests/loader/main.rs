@@ -1,6 +1,8 @@
 //! What a caller of the loader meets: loading, binding, calling, unloading, by all ways to load, with small
 //! libraries made for it and with those of the distribution. Debuggers, profilers and hostile bytes have
 //! binaries of their own.
+//!
+//! A build without the feature `debug` has the tests that can pass there, and [`without`]: `sh tests/features.sh`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +14,7 @@ mod dlinfo;
 mod errors;
 mod files;
 mod filters;
+#[cfg(feature = "symbolize")]
 mod fork;
 mod helpers;
 mod images;
@@ -28,7 +31,10 @@ mod real_programs;
 mod reload;
 mod services;
 mod shim;
+#[cfg(feature = "symbolize")]
 mod symbolize;
 mod tls;
 mod unload;
 mod unwind;
+#[cfg(not(feature = "debug"))]
+mod without;

@@ -1,6 +1,8 @@
-//! What the builder shares with memdl: addresses, fallible allocation, memory being filled.
+//! What the builder shares with memdl: addresses, what reads by them, fallible allocation, memory being
+//! filled.
 
 pub mod addr;
 pub mod fallible;
 pub mod filler;
+pub mod read;
 pub mod room;

@@ -13,17 +13,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Read;
-
 use goblin::elf::compression_header::compression_header64::CompressionHeader;
 use goblin::elf::compression_header::{ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
 use goblin::elf::section_header::SHF_COMPRESSED;
 use goblin::elf64::section_header::SectionHeader;
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use scroll::{BE, LE, Pread};
 
 use crate::base::fallible::OutOfMemory;
-use crate::base::fallible::{check_room, require_memory, try_zeroed};
+use crate::base::fallible::{require_memory, try_zeroed};
 use crate::dwarf::budget::{Budget, OverBudget};
 
 /// How a section states that it is compressed.
@@ -44,6 +41,10 @@ pub enum NotInflated {
     /// `ch_type`.
     #[error("compressed in a way that is not known: {0:#x}")]
     Algorithm(u32),
+    /// Zstandard, in a build without the feature.
+    #[cfg(not(feature = "zstd"))]
+    #[error("compressed with Zstandard, and memdl was built without its feature `zstd`")]
+    Zstandard,
     /// Its stated size is too large, or unpacking takes too long.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
@@ -101,7 +102,10 @@ fn inflate(section: &[u8], packing: Packing, budget: &Budget) -> Result<Vec<u8>,
     };
     let unpack = match algorithm {
         ELFCOMPRESS_ZLIB => zlib,
+        #[cfg(feature = "zstd")]
         ELFCOMPRESS_ZSTD => zstd,
+        #[cfg(not(feature = "zstd"))]
+        ELFCOMPRESS_ZSTD => return Err(NotInflated::Zstandard),
         _ => return Err(NotInflated::Algorithm(algorithm)),
     };
     budget.unpack(section.len(), stated)?;
@@ -129,7 +133,12 @@ fn zlib(data: &[u8], unpacked: &mut [u8], _: &Budget) -> Result<(), NotInflated>
 }
 
 /// As [`zlib`].
+#[cfg(feature = "zstd")]
 fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(), NotInflated> {
+    use crate::base::fallible::check_room;
+    use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+    use std::io::Read;
+
     /// The window of the strongest level that is not "ultra". A frame with a known size, as linkers write
     /// it, may have a window of that size.
     const WINDOW: usize = 8 << 20;

@@ -10,15 +10,7 @@
 use std::ops::Range;
 
 use crate::base::addr::Vaddr;
-
-/// The bytes of an image by stated address: of a file, or of a mapped image.
-pub trait ReadAt {
-    /// The bytes of `range`; `None` unless all of them lie in the file-backed part of one segment.
-    fn read(&self, range: Range<Vaddr>) -> Option<&[u8]>;
-
-    /// The bytes from `start` to the end of the file-backed part of its segment.
-    fn read_to_end(&self, start: Vaddr) -> Option<&[u8]>;
-}
+pub use crate::base::read::ReadAt;
 
 /// What a symfile is made from.
 pub struct Source<'a> {

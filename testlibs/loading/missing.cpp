@@ -1,0 +1,7 @@
+// Calls a function that nothing defines.
+void absent(int);
+
+extern "C" int run() {
+    absent(1);
+    return 42;
+}
