@@ -9,6 +9,8 @@ cargo test --features $features --no-fail-fast --lib --test capi --test hostile 
     --test loader --test profilers "$@"
 # The examples in the documentation, and the Rust in the documents.
 cargo test --features $features --no-fail-fast --doc "$@"
+# A host chooses what it takes of memdl.
+sh tests/features.sh "$@"
 # The command line tool, and the builder of symfiles.
 cargo test --no-fail-fast -p memdl-cli -p memdl-symfile "$@"
 # The differential corpus takes a wheel.
