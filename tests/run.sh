@@ -12,9 +12,10 @@ cargo test --features $features --no-fail-fast --doc "$@"
 # A host chooses what it takes of memdl.
 sh tests/features.sh "$@"
 # The command line tool, and the builder of symfiles.
-cargo test --no-fail-fast -p memdl-cli -p memdl-symfile "$@"
+cargo test --no-fail-fast -p memdl-cli --features memdl/capi,memdl/internals "$@"
+cargo test --no-fail-fast -p memdl-symfile "$@"
 # The differential corpus takes a wheel.
-cargo test -p corpus --features memdl/capi "$@"
+cargo test -p corpus --features memdl/capi,memdl/internals "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that
 # depends on neither.
 cargo test --features $features --no-fail-fast --test debuggers "$@" -- \
