@@ -36,8 +36,7 @@ impl Vaddr {
     /// `self` plus `bytes`; `None` past the end of the address space.
     ///
     /// ```
-    /// use memdl::Vaddr;
-    ///
+    /// # use memdl_symfile::Vaddr;
     /// assert_eq!(Vaddr(0x1000).checked_add(0x10), Some(Vaddr(0x1010)));
     /// assert_eq!(Vaddr(u64::MAX).checked_add(1), None);
     /// ```
@@ -48,8 +47,7 @@ impl Vaddr {
     /// The distance from `earlier` to `self`, in bytes; `None` if `self` is less.
     ///
     /// ```
-    /// use memdl::Vaddr;
-    ///
+    /// # use memdl_symfile::Vaddr;
     /// assert_eq!(Vaddr(0x1010).checked_sub(Vaddr(0x1000)), Some(0x10));
     /// assert_eq!(Vaddr(0x1000).checked_sub(Vaddr(0x1010)), None);
     /// ```
@@ -59,16 +57,19 @@ impl Vaddr {
     }
 
     /// The range of `len` bytes that starts at `self`.
+    #[doc(hidden)]
     pub fn range(self, len: u64) -> Option<Range<Vaddr>> {
         Some(self..self.checked_add(len)?)
     }
 
     /// Rounded down to a multiple of `page`.
+    #[doc(hidden)]
     pub fn page_floor(self, page: PageSize) -> Vaddr {
         Vaddr(self.0 & !page.mask())
     }
 
     /// Rounded up to a multiple of `page`; `None` past the end of the address space.
+    #[doc(hidden)]
     pub fn page_ceil(self, page: PageSize) -> Option<Vaddr> {
         Some(self.checked_add(page.mask())?.page_floor(page))
     }
@@ -78,8 +79,7 @@ impl LoadBias {
     /// The bias of an image whose stated address `stated` lies at run-time address `actual`.
     ///
     /// ```
-    /// use memdl::{LoadBias, Vaddr};
-    ///
+    /// # use memdl_symfile::{LoadBias, Vaddr};
     /// let bias = LoadBias::between(Vaddr(0x1000), 0x7f00_0000_1000);
     /// assert_eq!(bias.get(), 0x7f00_0000_0000);
     /// ```
@@ -91,8 +91,7 @@ impl LoadBias {
     /// The run-time address of `stated`. The only way from a [`Vaddr`] to one.
     ///
     /// ```
-    /// use memdl::{LoadBias, Vaddr};
-    ///
+    /// # use memdl_symfile::{LoadBias, Vaddr};
     /// let bias = LoadBias::between(Vaddr(0), 0x7f00_0000_0000);
     /// assert_eq!(bias.apply(Vaddr(0x1040)), 0x7f00_0000_1040);
     /// ```
@@ -104,8 +103,7 @@ impl LoadBias {
     /// The stated address of the run-time address `actual`.
     ///
     /// ```
-    /// use memdl::{LoadBias, Vaddr};
-    ///
+    /// # use memdl_symfile::{LoadBias, Vaddr};
     /// let bias = LoadBias::between(Vaddr(0), 0x7f00_0000_0000);
     /// assert_eq!(bias.remove(0x7f00_0000_1040), Vaddr(0x1040));
     /// ```
@@ -117,8 +115,7 @@ impl LoadBias {
     /// The bias as a number, as `dlinfo`'s `l_addr` gives it.
     ///
     /// ```
-    /// use memdl::{LoadBias, Vaddr};
-    ///
+    /// # use memdl_symfile::{LoadBias, Vaddr};
     /// let bias = LoadBias::between(Vaddr(0x1000), 0x7f00_0000_1000);
     /// assert_eq!(bias.get(), 0x7f00_0000_0000);
     /// ```
