@@ -45,6 +45,11 @@
     )
 )]
 
+/// The Rust in the README is compiled.
+#[cfg(all(doctest, feature = "registration"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 // What memdl uses besides. There is no promise that it stays.
 #[doc(hidden)]
 pub mod base;
