@@ -22,6 +22,7 @@ tests! { pub fn tests:
     images_and_thread_locals_are_seen_where_memdl_was_opened
     images_are_seen_beside_another_runtime_and_hide_none
     a_breakpoint_by_name_lands_in_the_image_alone
+    gdb_reads_no_debug_information_of_memdl
     two_versions_in_one_program
 }
 
@@ -377,6 +378,30 @@ fn images_are_seen_beside_another_runtime_and_hide_none() {
             session.to("continue").has(&["jitted = 515\n", "exited normally"]);
         }
     }
+}
+
+/// At each event it reads what it needs for the frame that announces it. memdl's would take as long as three images.
+fn gdb_reads_no_debug_information_of_memdl() {
+    let memdl = libraries_for_c("capi").join("libmemdl.a");
+    let host = Copy(scratch("host"));
+    let mut command = Command::new("gcc");
+    command.arg("-I").args([&repository("include"), &repository("tests/hosts/host.c"), &memdl]);
+    command.args(["-g", "-pthread", "-lgcc_s", "-ldl", "-lm", "-o"]).arg(&host.0);
+    run(&mut command, "gcc");
+    let clib = library("gcc", "clib.c", &["-g", "-O0"]);
+    let statistics = "maint print statistics";
+    let session = Gdb::of_program(&host.0, &[clib.to_str().unwrap()]).run(&[
+        "break leaf",
+        "run",
+        statistics,
+        "delete",
+        "continue",
+    ]);
+    session.to("run").has(&["Breakpoint 1, leaf (a=0, b=1) at clib.c:24\n"]);
+    let start = format!("Statistics for '{}'", host.0.display());
+    // The host's own unit, and none of memdl's hundreds.
+    session.to(statistics).has(&[&start, "Number of read CUs: 1\n"]);
+    session.to("continue").has(&["exited normally"]);
 }
 
 /// Functions of Rust are called `entry`, too. docs/how-to/use-from-c.md says how a host in C keeps breakpoints out of
