@@ -177,7 +177,7 @@ mod tests {
     fn a_changed_symfile_is_in_the_list_as_it_is_now() {
         let mut registration = Registration::new(file());
         let before = registration.symfile().0.as_ptr();
-        registration.change(|symfile| symfile.0.resize(1 << 16, 0));
+        registration.change(|symfile| symfile.0 = vec![0; 1 << 16]);
         let after = registration.symfile().0.as_ptr();
         assert!(before != after && listed().contains(&after) && !listed().contains(&before));
         let symfile = registration.withdraw();
