@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use memdl::{Loader, Report};
+use memdl::Report;
 use serde_json::{Value, json};
 
 use crate::arguments::CheckOptions;
@@ -75,8 +75,7 @@ fn checked(file: &Path, options: &CheckOptions, host: Option<&Host>) -> Result<C
     let loader = loader(file, &options.load)?;
     let report = loader.inspect(&bytes);
     let Some(host) = host else { return Ok(Checked { report, lacking: Vec::new() }) };
-    let with_host = |loader: Loader| host.lend(loader, &report);
-    let (loader, lacking) = with_host(loader)?;
+    let (loader, lacking) = host.lend(loader, &report)?;
     Ok(Checked { report: loader.inspect(&bytes), lacking })
 }
 

@@ -32,6 +32,8 @@ const MOST_IMAGES: u64 = 1 << 20;
 const MOST_NAME: usize = 4096;
 /// The longest notes, section headers and names of sections.
 const MOST_HEADERS: u64 = 16 << 20;
+/// The most segments of notes that are read of an object. Linkers make three at most.
+const MOST_NOTES: usize = 16;
 /// `NT_GNU_BUILD_ID`.
 const NT_GNU_BUILD_ID: u32 = 3;
 const SYMBOLS: [&str; 2] = ["__jit_debug_descriptor", "__jit_debug_register_code"];
@@ -140,7 +142,7 @@ fn object(target: &Target, mapped: &Mapped) -> Option<Object> {
         _ => start.wrapping_sub(first.p_vaddr & !0xfff),
     };
     let mut directories = Vec::new();
-    for notes in headers.iter().filter(|it| it.p_type == PT_NOTE && it.p_memsz <= MOST_HEADERS) {
+    for notes in note_segments(&headers) {
         let address = bias.wrapping_add(notes.p_vaddr);
         let Some(bytes) = target.read(address, notes.p_memsz as usize) else { continue };
         for note in Notes::new(&bytes) {
@@ -242,8 +244,14 @@ fn text(target: &Target, mut address: u64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The segments of notes.
+fn note_segments(headers: &[ProgramHeader]) -> impl Iterator<Item = &ProgramHeader> {
+    let notes = headers.iter().filter(|it| it.p_type == PT_NOTE && it.p_memsz <= MOST_HEADERS);
+    notes.take(MOST_NOTES)
+}
+
 fn build_id(target: &Target, bias: u64, headers: &[ProgramHeader]) -> Option<Vec<u8>> {
-    headers.iter().filter(|it| it.p_type == PT_NOTE && it.p_memsz <= MOST_HEADERS).find_map(|it| {
+    note_segments(headers).find_map(|it| {
         let notes = target.read(bias.wrapping_add(it.p_vaddr), it.p_memsz as usize)?;
         let mut notes = Notes::new(&notes);
         let id = notes.find(|it| it.owner == b"GNU" && it.kind == NT_GNU_BUILD_ID)?;

@@ -9,12 +9,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::base::build_id::{BuildId, build_id};
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
 use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory, require_memory_for_next};
 use crate::debug::DebugLevel;
-use crate::elf::build_id::{BuildId, build_id};
 use crate::images::registry::{self, Entry};
 use crate::memory::cache;
 

@@ -21,5 +21,5 @@ pub(crate) mod sync;
 pub(crate) mod tls_index;
 pub(crate) mod words;
 
-/// Shared with the builder of symfiles.
-pub(crate) use memdl_symfile::base::{addr, fallible, filler, room};
+/// Shared with the builder of symfiles: addresses, build-ids, fallible allocation.
+pub(crate) use memdl_symfile::base::{addr, build_id, fallible, filler, room};

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gdb_jit::debugger_listens;
 use super::published::Published;
+use crate::base::build_id::{BuildId, build_id};
 use crate::base::fallible::TryGrow;
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::elf::build_id::{BuildId, build_id};
 use crate::elf::decoded::Decoded;
 use crate::elf::read::ReadAt;
 use crate::memory::quarantine::{close, quarantine};

@@ -24,9 +24,9 @@ use std::{env, fmt, fs, io};
 
 use goblin::elf::section_header::SHT_NOTE;
 
+use crate::base::build_id::{BuildId, build_id};
 use crate::base::environment;
 use crate::base::fallible::TryGrow;
-use crate::elf::build_id::{BuildId, build_id};
 use crate::elf::read::u32_at;
 use memdl_symfile::builder::headers::{Headers, file_range, image_header};
 use memdl_symfile::builder::xz::crc32;

@@ -9,14 +9,12 @@
 //!   finds a definition by name and version. `name_filter` says which names a set of libraries lacks.
 //! * `plan`: the pages of an image. `eh_frame`: its call frame information.
 //! * `static_symbols`: `.symtab`, of files that the process has loaded. `sections`: what section headers state.
-//!   `build_id`: what tells two builds apart.
 //! * `foreign`: what bytes are that are no ELF file. `outline`: what can be read of a file that is refused.
 //! * `read` and `dynamic`: bytes by address, and tags by number, for all of these. `constants`: the
 //!   gABI's numbers, for other folders.
 
 #![forbid(unsafe_code)]
 
-pub(crate) mod build_id;
 pub(crate) mod constants;
 pub(crate) mod decoded;
 pub(crate) mod dynamic;

@@ -5,18 +5,18 @@
 use std::ops::Range;
 
 use goblin::elf::program_header::{PF_W, PF_X, PT_LOAD, PT_NOTE, PT_TLS};
+use goblin::elf::section_header::SHT_NOTE;
 use goblin::elf64::program_header::ProgramHeader;
 use scroll::{LE, Pread};
 
 use crate::base::addr::{FileOffset, Vaddr};
+use crate::base::build_id::{BuildId, build_id};
 use crate::base::fallible::TryGrow;
 use crate::builder::error::SymfileError;
 use crate::builder::headers::{Headers, file_range, image_header};
 use crate::builder::source::{Policy, ReadAt, Source, SourceSegment};
 
 const SEGMENT_SIZE: usize = goblin::elf64::program_header::SIZEOF_PHDR;
-/// `NT_GNU_BUILD_ID`.
-const BUILD_ID: u32 = 3;
 
 /// An image, by its program headers.
 pub struct Image<'a> {
@@ -97,8 +97,8 @@ impl<'a> Image<'a> {
     }
 
     /// The build-id, if there is one.
-    pub fn build_id(&self) -> Option<&'a [u8]> {
-        self.notes.iter().find_map(|notes| build_id(notes))
+    pub fn build_id(&self) -> Option<BuildId> {
+        build_id(self.notes.iter().copied())
     }
 }
 
@@ -118,25 +118,8 @@ impl ReadAt for Image<'_> {
 }
 
 /// The build-id of a file with section headers.
-pub(crate) fn build_id_of_file(file: &[u8]) -> Option<&[u8]> {
+pub(crate) fn build_id_of_file(file: &[u8]) -> Option<BuildId> {
     let headers = Headers::parse(&image_header(file).ok()?, file).ok()?;
-    let notes =
-        headers.list.iter().filter(|it| it.sh_type == goblin::elf::section_header::SHT_NOTE);
-    let mut notes = notes.filter_map(|it| file_range(file, it.sh_offset, it.sh_size));
-    notes.find_map(build_id)
-}
-
-/// The build-id among these notes (gABI chapter 5, "Note Section").
-fn build_id(notes: &[u8]) -> Option<&[u8]> {
-    let mut rest = notes;
-    loop {
-        let word = |at: usize| rest.pread_with::<u32>(at, LE).ok();
-        let [owner_len, len, kind] = [word(0)?, word(4)?, word(8)?];
-        let start = (owner_len as usize).checked_next_multiple_of(4)?.checked_add(12)?;
-        let end = start.checked_add(len as usize)?;
-        if kind == BUILD_ID && rest.get(12..16) == Some(b"GNU\0") && owner_len == 4 {
-            return rest.get(start..end);
-        }
-        rest = rest.get(end.checked_next_multiple_of(4)?..)?;
-    }
+    let notes = headers.list.iter().filter(|it| it.sh_type == SHT_NOTE);
+    build_id(notes.filter_map(|it| file_range(file, it.sh_offset, it.sh_size)))
 }

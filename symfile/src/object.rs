@@ -91,7 +91,7 @@ pub(crate) fn symfile(
     for (index, table) in headers.list.iter().enumerate() {
         require_memory_for_next(index)?;
         if table.sh_type == SHT_RELA {
-            relocate(object, &header, table, &symbols, &mut sections, &headers)?;
+            relocate(object, &header, table, &symbols, &mut sections, &headers, budget)?;
         }
     }
     write(&header, sections, &symbols)
@@ -105,14 +105,20 @@ fn sections(
     budget: &Budget,
 ) -> Result<Vec<Section>, Error> {
     let mut sections = try_vec(headers.list.len())?;
+    // Thousands of sections may have the same contents. Those of a code generator share none.
+    let mut left = object.len();
     for (index, header) in headers.list.iter().enumerate() {
         require_memory_for_next(index)?;
         let name = headers.names.get(header.sh_name);
         let is_loaded = header.sh_flags & u64::from(SHF_ALLOC) != 0;
         let mut section = Section { header: *header, address: 0, contents: None };
-        let bytes = file_range(object, header.sh_offset, header.sh_size);
-        let bytes =
-            || bytes.ok_or_else(|| Error::malformed("section", FileOffset(header.sh_offset)));
+        let mut bytes = || {
+            let malformed = || Error::malformed("section", FileOffset(header.sh_offset));
+            let bytes = file_range(object, header.sh_offset, header.sh_size);
+            let bytes = bytes.ok_or_else(malformed)?;
+            left = left.checked_sub(bytes.len()).ok_or_else(malformed)?;
+            Ok::<_, Error>(bytes)
+        };
         if headers.names.is_debug(header.sh_name) && !is_loaded {
             let packed = bytes()?;
             let unpacked = compression::section(&name, header, packed, budget);
@@ -185,6 +191,7 @@ fn relocate(
     symbols: &[Sym],
     sections: &mut [Section],
     headers: &Headers,
+    budget: &Budget,
 ) -> Result<(), Error> {
     let malformed = || Error::malformed("table of relocations", FileOffset(table.sh_offset));
     let index = table.sh_info as usize;
@@ -197,6 +204,9 @@ fn relocate(
     if table.sh_entsize != RELA_SIZE as u64 {
         return Err(malformed());
     }
+    // Thousands of tables may have the same entries.
+    let steps = budget.step(entries.len() / RELA_SIZE);
+    steps.map_err(|over| Error::debug_information(&over))?;
     for place in entries.chunks_exact(RELA_SIZE) {
         let rela: Rela = place.pread_with(0, LE).map_err(|_| malformed())?;
         let (symbol, kind) = ((rela.r_info >> 32) as usize, rela.r_info as u32);

@@ -243,3 +243,52 @@ fn small() -> Symfile {
     object[64 + 4] = 3;
     Symfile::of_object(&object, &|_| None, &Options::new()).unwrap()
 }
+
+/// An object to which this many section headers like one of its own are added, changed by `change`. A million words of
+/// zeroes stand before them.
+fn with_headers(object: &[u8], like: &str, count: u16, change: &dyn Fn(&mut [u8], u64)) -> Vec<u8> {
+    let elf = goblin::elf::Elf::parse(object).unwrap();
+    let is_it = |it: &goblin::elf::SectionHeader| elf.shdr_strtab.get_at(it.sh_name) == Some(like);
+    let index = elf.section_headers.iter().position(is_it).unwrap();
+    let (start, len) = (elf.header.e_shoff as usize, elf.section_headers.len() * 64);
+    let headers = object[start..start + len].to_vec();
+    let mut made = object.to_vec();
+    made.resize(made.len().next_multiple_of(8) + (8 << 20), 0);
+    let zeroes = (made.len() - (8 << 20)) as u64;
+    let end = made.len() as u64;
+    made[40..48].copy_from_slice(&end.to_le_bytes());
+    made[60..62].copy_from_slice(&(count + elf.header.e_shnum).to_le_bytes());
+    made.extend(&headers);
+    for _ in 0..count {
+        let mut header = headers[index * 64..][..64].to_vec();
+        change(&mut header, zeroes);
+        made.extend(header);
+    }
+    made
+}
+
+#[test]
+fn what_many_sections_share_is_not_read_for_each() {
+    let scratch = Scratch::new("shared");
+    let object = scratch.built("gcc", &["-g", "-c", "-o", "out", "answer.c"]);
+    let start = std::time::Instant::now();
+    let mut limits = Limits::default();
+    limits.debug_info_steps = 1_000_000;
+    let options = Options::new().limits(limits);
+    // Tables of 349,525 relocations each that do nothing, all of them the same.
+    let tables = with_headers(&object, ".rela.debug_info", 50_000, &|header, zeroes| {
+        header[24..32].copy_from_slice(&zeroes.to_le_bytes());
+        header[32..40].copy_from_slice(&(8u64 << 20).to_le_bytes());
+    });
+    let error = Symfile::of_object(&tables, &|_| None, &options).unwrap_err();
+    assert!(matches!(error, Error::DebugInformation { .. }), "{error}");
+    // Debug sections with the same 8 MiB.
+    let sections = with_headers(&object, ".debug_str", 50_000, &|header, zeroes| {
+        header[24..32].copy_from_slice(&zeroes.to_le_bytes());
+        header[32..40].copy_from_slice(&(8u64 << 20).to_le_bytes());
+    });
+    let error = Symfile::of_object(&sections, &|_| None, &options).unwrap_err();
+    assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    // Without bounds it would be hours.
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}

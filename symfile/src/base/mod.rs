@@ -2,6 +2,7 @@
 //! filled.
 
 pub mod addr;
+pub mod build_id;
 pub mod fallible;
 pub mod filler;
 pub mod read;

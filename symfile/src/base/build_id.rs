@@ -6,9 +6,8 @@
 
 use std::fmt;
 
-use goblin::elf::note::NT_GNU_BUILD_ID;
-
-use crate::elf::read::u32_at;
+/// The type of the note (`NT_GNU_BUILD_ID`).
+const NT_GNU_BUILD_ID: u32 = 3;
 
 /// The most notes that are searched for a build-id: thousands of headers may refer to the same million.
 const MAX_NOTES: usize = 1 << 20;
@@ -18,10 +17,10 @@ const MAX_BUILD_ID: usize = 256;
 
 /// The identity of a build, by its linker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BuildId(Vec<u8>);
+pub struct BuildId(Vec<u8>);
 
 impl BuildId {
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -33,9 +32,14 @@ impl fmt::Display for BuildId {
 }
 
 /// The build-id among the notes in these segments or sections.
-pub(crate) fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
+pub fn build_id<'a>(mut all: impl Iterator<Item = &'a [u8]>) -> Option<BuildId> {
     let mut left = MAX_NOTES;
     all.find_map(|notes| build_id_in(notes, &mut left))
+}
+
+/// The little-endian word at `at`.
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// The build-id among these notes. At most `left` notes are looked at.
