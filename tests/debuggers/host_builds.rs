@@ -491,18 +491,22 @@ fn images_and_thread_locals_are_seen_where_memdl_was_opened() {
 fn two_versions_in_one_program() {
     let folder = folder().join("copies");
     let other = folder.join("memdl");
-    fs::create_dir_all(&other).unwrap();
-    for name in ["src", "build.rs"] {
+    fs::create_dir_all(other.join("symfile")).unwrap();
+    for name in ["src", "build.rs", "symfile/src"] {
         let _ = std::os::unix::fs::symlink(repository(name), other.join(name));
     }
-    let manifest = fs::read_to_string(repository("Cargo.toml")).unwrap();
     let ours = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
-    assert!(manifest.contains(&ours));
-    let manifest = manifest.replacen(&ours, "version = \"99.0.0\"", 1);
-    // Without the tests, benchmarks and tools that it lists.
-    let kept =
-        manifest.split("\n\n").filter(|part| !part.contains("[[") && !part.contains("[workspace]"));
-    fs::write(other.join("Cargo.toml"), kept.collect::<Vec<_>>().join("\n\n")).unwrap();
+    // The crate that makes symfiles has another version with it.
+    for name in ["Cargo.toml", "symfile/Cargo.toml"] {
+        let manifest = fs::read_to_string(repository(name)).unwrap();
+        assert!(manifest.contains(&ours));
+        let manifest = manifest.replace(&ours, "version = \"99.0.0\"");
+        // Without the tests, benchmarks and tools that it lists.
+        let kept = manifest
+            .split("\n\n")
+            .filter(|part| !part.contains("[[") && !part.contains("[workspace]"));
+        fs::write(other.join(name), kept.collect::<Vec<_>>().join("\n\n")).unwrap();
+    }
     let manifest = format!(
         "[package]\nname = \"copies\"\nedition = \"2024\"\n\n[workspace]\n\n\
          [dependencies]\nlibc = \"0.2\"\none = {{ package = \"memdl\", path = {:?} }}\n\
