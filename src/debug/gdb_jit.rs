@@ -3,15 +3,9 @@
 //! At `__jit_debug_descriptor` is the list of symfiles, and `__jit_debug_register_code` is called after each change
 //! ([`memdl_symfile::list`]).
 //!
-//! Both symbols are weak and hidden. Weak, so that another runtime linked into the same object
-//! (wasmtime has such a pair, also weak; LLVM's is strong) may define them too. Hidden, so that they
-//! are local in the symbol table of what is linked: gdb takes the descriptor of every library for a copy of one
-//! that is global in the executable, and does not read the library's. gold, lld and mold make each
-//! hidden symbol local. GNU ld does so in a position-independent executable only if a relocation asks for a PLT entry
-//! for it, so behind the function is a word that asks for one, which no linker makes for a hidden symbol. A
-//! position-dependent executable by GNU ld needs `-rdynamic`, which makes hidden symbols local, too. Where the pair is shared with another runtime, so is
-//! the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
-//! that share the pair share the lock too (`base/shared.rs`).
+//! Both symbols are weak and hidden ([`memdl_symfile::define_pair`] says why). Where the pair is shared with another
+//! runtime, so is the list, but not this lock: that is a limit of the interface, which names no lock. Copies of memdl
+//! that share the pair share the lock too ([`memdl_symfile::list_lock`]).
 //!
 //! A fully stripped host has only the symbols that it exports. `libmemdl.so` exports the pair, if the linker
 //! permits it (`build.rs`). For other hosts there is the feature `exported-debug-symbols`: then the pair is
@@ -22,41 +16,15 @@
 #![allow(unsafe_code)]
 
 use memdl_symfile::list::{self, Descriptor, Pair};
+use memdl_symfile::list_lock::ListGuard;
 
-#[cfg(not(any(feature = "exported-debug-symbols", feature = "capi")))]
+#[cfg(feature = "exported-debug-symbols")]
 use crate::arch;
-use crate::base::shared;
 use crate::base::sync::{Guard, Lock, Rank};
 
 // With the C API it comes from archives that `build.rs` makes.
 #[cfg(not(any(feature = "exported-debug-symbols", feature = "capi")))]
-std::arch::global_asm!(
-    ".ifndef __jit_debug_descriptor",
-    ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
-    ".weak __jit_debug_register_code",
-    ".hidden __jit_debug_register_code",
-    ".type __jit_debug_register_code,@function",
-    "__jit_debug_register_code:",
-    ".cfi_startproc",
-    arch::return_instruction!(),
-    ".cfi_endproc",
-    ".size __jit_debug_register_code, . - __jit_debug_register_code",
-    // For GNU ld: see above. Nobody reads it.
-    ".4byte __jit_debug_descriptor@PLT - .",
-    ".popsection",
-    ".pushsection .data.__jit_debug_descriptor,\"aw\",@progbits",
-    ".balign 8",
-    ".weak __jit_debug_descriptor",
-    ".hidden __jit_debug_descriptor",
-    ".type __jit_debug_descriptor,@object",
-    "__jit_debug_descriptor:",
-    // `version` is 1 in all that exist; the list is empty.
-    ".4byte 1, 0",
-    ".8byte 0, 0",
-    ".size __jit_debug_descriptor, . - __jit_debug_descriptor",
-    ".popsection",
-    ".endif",
-);
+memdl_symfile::define_pair!();
 
 // For links by rustc: `libmemdl.so` exports these.
 #[cfg(all(feature = "capi", not(feature = "exported-debug-symbols")))]
@@ -95,7 +63,7 @@ pub(crate) type Registration<S> = list::Registration<OwnPair, S>;
 /// The lock of the list, held. The fields are in drop order.
 pub(crate) struct Held {
     /// The lock that other copies of memdl in this object take, too.
-    _shared: shared::ListGuard,
+    _shared: ListGuard,
     /// This copy's, for the order of locks, and for forks: no thread holds the other without it.
     _own: Guard<'static, ()>,
 }
@@ -111,7 +79,7 @@ unsafe impl Pair for OwnPair {
         #[cfg(all(feature = "capi", not(feature = "exported-debug-symbols")))]
         std::hint::black_box(&raw const memdl_pair_member_v1);
         let own = LOCK.lock();
-        Held { _shared: shared::ListGuard::lock(), _own: own }
+        Held { _shared: ListGuard::lock(), _own: own }
     }
 
     fn descriptor() -> *mut Descriptor {
@@ -125,7 +93,7 @@ unsafe impl Pair for OwnPair {
 
 /// Whether a thread is changing the list now, perhaps the calling one.
 pub(crate) fn is_busy() -> bool {
-    LOCK.try_lock().is_none() || shared::ListGuard::try_lock().is_none()
+    LOCK.try_lock().is_none() || ListGuard::try_lock().is_none()
 }
 
 /// Whether a debugger has its breakpoint on `__jit_debug_register_code` now.

@@ -68,6 +68,8 @@ mod heap;
 pub mod image;
 #[doc(hidden)]
 pub mod list;
+#[doc(hidden)]
+pub mod list_lock;
 #[cfg(feature = "builder")]
 mod object;
 #[cfg(feature = "registration")]

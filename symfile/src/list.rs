@@ -18,6 +18,67 @@
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
+/// Defines the two symbols of the interface, weak and hidden.
+///
+/// Weak, so that another runtime that is linked into the same object (wasmtime has such a pair, also weak; LLVM's is
+/// strong) may define them, too: then the list is that one's as well. Hidden, so that they are local in the symbol table
+/// of what is linked: gdb takes the descriptor of every library for a copy of one that is global in the executable, and
+/// does not read the library's. gold, lld and mold make each hidden symbol local. GNU ld does so in a position-independent
+/// executable only if a relocation asks for a PLT entry for it, so behind the function is a word that asks for one, which
+/// no linker makes for a hidden symbol. A position-dependent executable by GNU ld needs `-rdynamic`, which makes hidden
+/// symbols local, too.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_pair {
+    () => {
+        ::std::arch::global_asm!(
+            ".ifndef __jit_debug_descriptor",
+            ".pushsection .text.__jit_debug_register_code,\"ax\",@progbits",
+            ".weak __jit_debug_register_code",
+            ".hidden __jit_debug_register_code",
+            ".type __jit_debug_register_code,@function",
+            "__jit_debug_register_code:",
+            ".cfi_startproc",
+            "ret",
+            ".cfi_endproc",
+            ".size __jit_debug_register_code, . - __jit_debug_register_code",
+            // For GNU ld: see above. Nobody reads it.
+            $crate::ask_for_plt!(),
+            ".popsection",
+            ".pushsection .data.__jit_debug_descriptor,\"aw\",@progbits",
+            ".balign 8",
+            ".weak __jit_debug_descriptor",
+            ".hidden __jit_debug_descriptor",
+            ".type __jit_debug_descriptor,@object",
+            "__jit_debug_descriptor:",
+            // `version` is 1 in all that exist; the list is empty.
+            ".4byte 1, 0",
+            ".8byte 0, 0",
+            ".size __jit_debug_descriptor, . - __jit_debug_descriptor",
+            ".popsection",
+            ".endif",
+        );
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! ask_for_plt {
+    () => {
+        ".4byte __jit_debug_descriptor@PLT - ."
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! ask_for_plt {
+    () => {
+        "b __jit_debug_descriptor"
+    };
+}
+
 /// `struct jit_descriptor` of the interface.
 #[repr(C)]
 pub struct Descriptor {
