@@ -72,8 +72,8 @@ impl Default for Limits {
             needed: 4096,
             images: 1024,
             instances_in_full: 64,
-            unpacked_debug_info: 1 << 30,
-            debug_info_steps: 1_000_000_000,
+            unpacked_debug_info: memdl_symfile::Limits::DEFAULT.unpacked_debug_info,
+            debug_info_steps: memdl_symfile::Limits::DEFAULT.debug_info_steps,
         }
     }
 }

@@ -11,10 +11,11 @@ use super::level::DebugLevel;
 use super::published::WRAPPED_ONLY;
 use super::storage::Symfile;
 use crate::base::addr::LoadBias;
+use memdl_symfile::Limits as Maximum;
 use memdl_symfile::builder::compression;
 use memdl_symfile::builder::headers::{Headers, file_range, image_header};
 use memdl_symfile::dwarf::addresses::{Addresses, DwarfSection, is_index};
-use memdl_symfile::dwarf::budget::{Allowance, Maximum};
+use memdl_symfile::dwarf::budget::Allowance;
 
 /// The bytes of a symfile in this form.
 pub(crate) fn symfile(

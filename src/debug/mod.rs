@@ -57,6 +57,8 @@ pub use level::DebugLevel;
 
 pub(crate) use gdb_jit::{debugger_listens, is_busy};
 pub(crate) use kinds::kinds;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use memdl_symfile::Limits as Maximum;
 pub(crate) use memdl_symfile::builder::dwp::is_package;
 pub(crate) use memdl_symfile::builder::error::SymfileError;
 pub(crate) use memdl_symfile::builder::headers::full_symbol_table as symbol_table;
@@ -67,8 +69,6 @@ pub(crate) use memdl_symfile::builder::source::{DynamicSymbol, Source, SourceSeg
 pub(crate) use memdl_symfile::builder::template::Instances;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use memdl_symfile::dwarf::budget::Allowance;
-#[cfg(any(test, feature = "internals"))]
-pub(crate) use memdl_symfile::dwarf::budget::Maximum;
 pub(crate) use memdl_symfile::dwarf::tls_locations::ThreadLocals;
 pub(crate) use package::join;
 pub(crate) use policy::{maximum, policy};

@@ -10,8 +10,8 @@ use std::io;
 use std::thread;
 
 use crate::base::fallible::check_room;
+use memdl_symfile::Limits as Maximum;
 use memdl_symfile::builder::dwp::{self, NotJoined};
-use memdl_symfile::dwarf::budget::Maximum;
 
 /// The image's file, with the DWARF of `package` in the place of its skeletons.
 pub(crate) fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {

@@ -9,9 +9,9 @@ use super::gdb_jit::debugger_listens;
 use super::level::DebugLevel;
 use crate::base::environment;
 use crate::base::limits::Limits;
+use memdl_symfile::Limits as Maximum;
 use memdl_symfile::builder::source::Policy;
 use memdl_symfile::builder::template::Dwarf;
-use memdl_symfile::dwarf::budget::Maximum;
 
 /// The environment variable that says of which images debuggers see the build-id, see
 /// [`publishes_build_id`].
@@ -50,5 +50,8 @@ pub(crate) fn publishes_build_id(has_thread_locals: bool) -> bool {
 
 /// What may be spent on debug information.
 pub(crate) fn maximum(limits: &Limits) -> Maximum {
-    Maximum { unpacked: limits.unpacked_debug_info, steps: limits.debug_info_steps }
+    let mut maximum = Maximum::default();
+    maximum.unpacked_debug_info = limits.unpacked_debug_info;
+    maximum.debug_info_steps = limits.debug_info_steps;
+    maximum
 }

@@ -22,13 +22,14 @@ use crate::base::fallible::{TryGrow, try_copy};
 use crate::base::limits::Limits;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::memory::stage::Keeper;
+use memdl_symfile::Limits as Maximum;
 use memdl_symfile::builder::compression::NotInflated;
 use memdl_symfile::builder::error::SymfileError;
 use memdl_symfile::builder::ifuncs::Ifuncs;
 use memdl_symfile::builder::instance::Instance;
 use memdl_symfile::builder::source::Source;
 use memdl_symfile::builder::template::{Dwarf, Instances};
-use memdl_symfile::dwarf::budget::{Allowance, Maximum};
+use memdl_symfile::dwarf::budget::Allowance;
 
 /// What the registrations of all instances of an image are made from.
 pub(crate) struct DebugTemplate {

@@ -86,6 +86,7 @@ pub fn prepare_forks() {
 }
 
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
+pub use base::limits::Limits;
 #[cfg(feature = "builder")]
 pub use dwarf::tls_locations::ThreadLocals;
 #[cfg(feature = "builder")]
@@ -93,4 +94,4 @@ pub use error::Error;
 #[cfg(feature = "registration")]
 pub use pair::{Registration, debugger_listens};
 #[cfg(feature = "builder")]
-pub use symfile::{Form, Limits, Options, Symfile};
+pub use symfile::{Form, Options, Symfile};

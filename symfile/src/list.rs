@@ -328,31 +328,38 @@ impl<P: Pair> List<P> {
     }
 }
 
-// Calls the function in its first argument. At each event gdb works out the frame that called the pair's function, and
-// reads the whole compilation unit that this frame is in. That of compiled code takes as long as three images. This
-// has none.
+/// Calls the function in the first argument, and returns.
 #[cfg(target_arch = "x86_64")]
-std::arch::global_asm!(
-    ".ifndef memdl_symfile_announce",
-    ".pushsection .text.memdl_symfile_announce,\"ax\",@progbits",
-    ".weak memdl_symfile_announce",
-    ".hidden memdl_symfile_announce",
-    ".type memdl_symfile_announce,@function",
-    "memdl_symfile_announce:",
-    ".cfi_startproc",
-    "sub rsp, 8",
-    ".cfi_adjust_cfa_offset 8",
-    "call rdi",
-    "add rsp, 8",
-    ".cfi_adjust_cfa_offset -8",
-    "ret",
-    ".cfi_endproc",
-    ".size memdl_symfile_announce, . - memdl_symfile_announce",
-    ".popsection",
-    ".endif",
-);
+macro_rules! call_argument {
+    () => {
+        "sub rsp, 8
+        .cfi_adjust_cfa_offset 8
+        call rdi
+        add rsp, 8
+        .cfi_adjust_cfa_offset -8
+        ret"
+    };
+}
 
 #[cfg(target_arch = "aarch64")]
+macro_rules! call_argument {
+    () => {
+        "stp x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov x29, sp
+        blr x0
+        ldp x29, x30, [sp], #16
+        .cfi_restore x29
+        .cfi_restore x30
+        .cfi_def_cfa_offset 0
+        ret"
+    };
+}
+
+// At each event gdb works out the frame that called the pair's function, and reads the whole compilation unit that this
+// frame is in. That of compiled code takes as long as three images. This has none.
 std::arch::global_asm!(
     ".ifndef memdl_symfile_announce",
     ".pushsection .text.memdl_symfile_announce,\"ax\",@progbits",
@@ -361,17 +368,7 @@ std::arch::global_asm!(
     ".type memdl_symfile_announce,@function",
     "memdl_symfile_announce:",
     ".cfi_startproc",
-    "stp x29, x30, [sp, #-16]!",
-    ".cfi_def_cfa_offset 16",
-    ".cfi_offset x29, -16",
-    ".cfi_offset x30, -8",
-    "mov x29, sp",
-    "blr x0",
-    "ldp x29, x30, [sp], #16",
-    ".cfi_restore x29",
-    ".cfi_restore x30",
-    ".cfi_def_cfa_offset 0",
-    "ret",
+    call_argument!(),
     ".cfi_endproc",
     ".size memdl_symfile_announce, . - memdl_symfile_announce",
     ".popsection",

@@ -6,11 +6,12 @@ use std::fmt;
 
 use crate::base::addr::LoadBias;
 use crate::base::fallible::try_copy;
+use crate::base::limits::Limits;
 use crate::builder::error::NotOpened;
 use crate::builder::ifuncs::Ifuncs;
 use crate::builder::instance::Instance;
 use crate::builder::template::{Dwarf, Instances, SymfileTemplate};
-use crate::dwarf::budget::{Allowance, Maximum};
+use crate::dwarf::budget::Allowance;
 use crate::dwarf::tls_locations::ThreadLocals;
 use crate::error::Error;
 use crate::heap::Heap;
@@ -28,25 +29,6 @@ pub enum Form {
     /// gdb and lldb see everything. All of the debug information is read, about 1 ms for each MB. If it cannot be read
     /// with certainty (split DWARF), there is an [`Error::DebugInformation`].
     Portable,
-}
-
-/// What may be spent on the debug information of one image.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Total size of the compressed debug sections when they are unpacked, in bytes. Small files have a smaller limit.
-    /// Default 1 GiB.
-    pub unpacked_debug_info: u64,
-    /// Steps to read the debug information: an entry, an attribute, a row of a table. Small files have a smaller limit.
-    /// Default 1 billion, about 10 s.
-    pub debug_info_steps: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let Maximum { unpacked, steps } = Maximum::DEFAULT;
-        Limits { unpacked_debug_info: unpacked, debug_info_steps: steps }
-    }
 }
 
 /// How a symfile is made.
@@ -112,8 +94,7 @@ impl<'a> Options<'a> {
     }
 
     fn allowance(&self, len: usize) -> Allowance {
-        let Limits { unpacked_debug_info: unpacked, debug_info_steps: steps } = self.limits;
-        Allowance::new(Maximum { unpacked, steps }, len)
+        Allowance::new(self.limits, len)
     }
 }
 

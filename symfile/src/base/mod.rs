@@ -5,5 +5,6 @@ pub mod addr;
 pub mod build_id;
 pub mod fallible;
 pub mod filler;
+pub mod limits;
 pub mod read;
 pub mod room;

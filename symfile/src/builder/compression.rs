@@ -189,12 +189,13 @@ fn zstd(mut data: &[u8], mut unpacked: &mut [u8], budget: &Budget) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dwarf::budget::{Allowance, Maximum};
+    use crate::base::limits::Limits;
+    use crate::dwarf::budget::Allowance;
     use std::process::Command;
 
     /// As if the file had `file` bytes.
     fn inflate(section: &[u8], packing: Packing, file: usize) -> Result<Vec<u8>, NotInflated> {
-        super::inflate(section, packing, &Allowance::new(Maximum::default(), file).budget())
+        super::inflate(section, packing, &Allowance::new(Limits::default(), file).budget())
     }
 
     const TEXT: &[u8] = b"a section, a section, a section, and another section";
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn sections_that_are_small_each_may_not_be_large_together() {
-        let budget = Allowance::new(Maximum::default(), 1 << 16).budget();
+        let budget = Allowance::new(Limits::default(), 1 << 16).budget();
         let one = flagged(ELFCOMPRESS_ZLIB, 200_000, &packed(&vec![0; 200_000]));
         let results: Vec<_> = (0..100)
             .map(|_| super::inflate(&one, Packing::Flag, &budget).map(|it| it.len()))

@@ -55,7 +55,8 @@ use crate::base::fallible::{
     TryGrow, check_room, require_memory, require_memory_for_next, try_collect_ok, try_insert,
 };
 use crate::base::filler::Filler;
-use crate::dwarf::budget::{Allowance, Budget, Maximum, OverBudget};
+use crate::base::limits::Limits;
+use crate::dwarf::budget::{Allowance, Budget, OverBudget};
 use crate::dwarf::leb128::push_uleb;
 use crate::dwarf::line_program;
 use crate::dwarf::skeleton::{self, SkeletonError};
@@ -149,7 +150,7 @@ pub fn is_package(file: &[u8]) -> bool {
 
 /// The image's file with the DWARF of `package` in the place of its skeletons, like a file that was split off
 /// the image.
-pub fn join(image: &[u8], package: &[u8], most: Maximum) -> Result<Vec<u8>, NotJoined> {
+pub fn join(image: &[u8], package: &[u8], most: Limits) -> Result<Vec<u8>, NotJoined> {
     let no_sections = |fault: &dyn std::fmt::Display| NotJoined::NoSections(fault.to_string());
     let header = image_header(image).map_err(|fault| no_sections(&fault))?;
     let headers = Headers::parse(&header, image).map_err(|fault| no_sections(&fault))?;
@@ -859,7 +860,7 @@ mod tests {
     use super::*;
 
     fn joins(image: &[u8], package: &[u8]) -> Result<Vec<u8>, NotJoined> {
-        let joined = || join(image, package, Maximum::default());
+        let joined = || join(image, package, Limits::default());
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK);
             thread.spawn_scoped(scope, joined).unwrap().join().unwrap()
@@ -867,7 +868,7 @@ mod tests {
     }
 
     fn budget() -> Budget {
-        Allowance::new(Maximum::default(), 0).budget()
+        Allowance::new(Limits::default(), 0).budget()
     }
 
     /// What compilers can make of it: all sorts of references between sections.

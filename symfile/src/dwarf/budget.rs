@@ -2,12 +2,14 @@
 //!
 //! A small file can state much: compressed sections of zeroes, tables that thousands of units share,
 //! lists that thousands of entries refer to. Code that unpacks or reads takes the cost from a [`Budget`] first.
-//! The budget grows with the size of the file, up to [`Maximum`]: files of compilers and linkers never reach it,
+//! The budget grows with the size of the file, up to [`Limits`]: files of compilers and linkers never reach it,
 //! and nothing costs more than a multiple of the bytes that were received. It never measures time.
 
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+
+use crate::base::limits::Limits;
 
 /// How many bytes may be unpacked for each byte of the file, and in addition.
 const UNPACKED_PER_BYTE: u64 = 16;
@@ -19,26 +21,6 @@ const MIN_SECTION: u64 = 256 << 10;
 const STEPS_PER_BYTE: u64 = 8;
 const STEPS_BASE: u64 = 16_000_000;
 
-/// The limits of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Maximum {
-    /// Total size of the compressed debug sections of one image when they are unpacked, in bytes.
-    pub unpacked: u64,
-    /// Steps to read the debug information of one image.
-    pub steps: u64,
-}
-
-impl Maximum {
-    /// Far above what compilers and linkers make.
-    pub const DEFAULT: Maximum = Maximum { unpacked: 1 << 30, steps: 1_000_000_000 };
-}
-
-impl Default for Maximum {
-    fn default() -> Maximum {
-        Maximum::DEFAULT
-    }
-}
-
 /// The most that one reading of an image's debug information may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
@@ -48,13 +30,13 @@ pub struct Allowance {
 
 impl Allowance {
     /// For a file of `len` bytes.
-    pub fn new(most: Maximum, len: usize) -> Allowance {
+    pub fn new(most: Limits, len: usize) -> Allowance {
         let fair = |for_each: u64, besides: u64| {
             for_each.saturating_mul(len as u64).saturating_add(besides)
         };
         Allowance {
-            unpacked: fair(UNPACKED_PER_BYTE, UNPACKED_BASE).min(most.unpacked),
-            steps: fair(STEPS_PER_BYTE, STEPS_BASE).min(most.steps),
+            unpacked: fair(UNPACKED_PER_BYTE, UNPACKED_BASE).min(most.unpacked_debug_info),
+            steps: fair(STEPS_PER_BYTE, STEPS_BASE).min(most.debug_info_steps),
         }
     }
 
@@ -123,9 +105,9 @@ mod tests {
 
     #[test]
     fn small_files_get_less_than_the_limits() {
-        let small = Allowance::new(Maximum::default(), 1 << 20);
+        let small = Allowance::new(Limits::default(), 1 << 20);
         assert_eq!(small, Allowance { unpacked: 32 << 20, steps: 8 * (1 << 20) + 16_000_000 });
-        let large = Allowance::new(Maximum::default(), usize::MAX);
+        let large = Allowance::new(Limits::default(), usize::MAX);
         assert_eq!(large, Allowance { unpacked: 1 << 30, steps: 1_000_000_000 });
     }
 

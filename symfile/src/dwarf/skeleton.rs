@@ -370,10 +370,11 @@ fn is_discarded(address: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dwarf::budget::{Allowance, Maximum};
+    use crate::base::limits::Limits;
+    use crate::dwarf::budget::Allowance;
 
     fn budget() -> Budget {
-        Allowance::new(Maximum::default(), 0).budget()
+        Allowance::new(Limits::default(), 0).budget()
     }
 
     fn read(section: &[u8]) -> Abbreviations {
