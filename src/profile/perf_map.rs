@@ -36,6 +36,11 @@ use crate::base::fallible::{TryGrow, require_memory, try_zeroed};
 /// How many bytes of lines of unloaded images are kept.
 const MAX_RETIRED: u64 = 64 << 20;
 
+/// How much older than the process a file may seem to be that the process made. The kernel takes a file's time
+/// from a clock that goes in ticks of up to 10 ms, and a busy virtual machine gets its ticks late. No
+/// number of a process is used again within that time.
+const SLACK: Duration = Duration::from_millis(250);
+
 /// This process's map.
 pub(super) struct PerfMap {
     file: File,
@@ -285,7 +290,7 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
     Ok((file, false))
 }
 
-/// When this process was started, or forked; to the hundredth of a second, rounded down.
+/// A time before which nothing was written by this process: when it was started, or forked, less [`SLACK`].
 fn started() -> io::Result<SystemTime> {
     let unknown = || io::Error::other("/proc does not tell when this process was started");
     let stat = fs::read_to_string("/proc/self/stat")?;
@@ -293,6 +298,8 @@ fn started() -> io::Result<SystemTime> {
     let (_, fields) = stat.rsplit_once(')').ok_or_else(unknown)?;
     let ticks: u64 =
         fields.split_whitespace().nth(19).and_then(|it| it.parse().ok()).ok_or_else(unknown)?;
+    // This clock is read first: where the thread waits between the two, the result is too early, not too late.
+    let wall_clock = SystemTime::now();
     // SAFETY: plain system calls, one of which writes to the local.
     let (ticks_per_second, now) = unsafe {
         let mut now: libc::timespec = std::mem::zeroed();
@@ -304,7 +311,8 @@ fn started() -> io::Result<SystemTime> {
     let tick = tick.ok_or_else(unknown)?;
     let since_boot = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
     let start = Duration::from_nanos(ticks.saturating_mul(tick));
-    SystemTime::now().checked_sub(since_boot.saturating_sub(start)).ok_or_else(unknown)
+    let age = since_boot.saturating_sub(start).saturating_add(SLACK);
+    wall_clock.checked_sub(age).ok_or_else(unknown)
 }
 
 /// Whether writes go to the end of the file, wherever that is.

@@ -463,6 +463,25 @@ fn the_map_of_another_runtime_is_added_to_and_left() {
 }
 
 #[test]
+fn a_map_is_this_process_s_where_the_file_s_clock_lags() {
+    isolated(|| {
+        let map = map_of(process::id());
+        fs::write(&map, "1000 10 theirs\n").unwrap();
+        let theirs = fs::File::options().append(true).open(&map).unwrap();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let ticks = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+        let uptime = fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let age = Duration::from_secs_f64(uptime - ticks.parse::<f64>().unwrap() / 100.0);
+        theirs.set_modified(SystemTime::now() - age - Duration::from_millis(40)).unwrap();
+        let library = load(Profile::LivePerfMap, &spins());
+        assert_eq!(rows()[0], "1000 10 theirs");
+        library.close().unwrap();
+        fs::remove_file(map).unwrap();
+    });
+}
+
+#[test]
 fn the_map_of_a_former_process_is_replaced() {
     isolated(|| {
         let map = map_of(process::id());
