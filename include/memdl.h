@@ -56,7 +56,8 @@ typedef struct memdl_template memdl_template;
 
 /* Instances of a template that are reset and used again. memdl_pool_free ends it. */
 typedef struct memdl_pool memdl_pool;
-/* Memory to receive a library into. memdl_buffer_free or memdl_open_buffer ends it. */
+/* Memory to receive a library into. memdl_buffer_free, memdl_open_buffer or memdl_prepare_buffer
+ * ends it. */
 typedef struct memdl_buffer memdl_buffer;
 /* Load options. memdl_options_free ends them. */
 typedef struct memdl_options memdl_options;
@@ -223,6 +224,10 @@ const memdl_kept *memdl_last_kept(void);
  * Returns a template, or null. */
 memdl_template *memdl_prepare(const void *bytes, size_t len, const memdl_options *options);
 
+/* As memdl_prepare, from a buffer that the library was received into. The template keeps it: no byte is copied.
+ * Takes the buffer, even if it fails: do not use or free it afterwards. */
+memdl_template *memdl_prepare_buffer(memdl_buffer *buffer, const memdl_options *options);
+
 /* Makes one more instance, with its own data and thread-local variables, and runs its constructors.
  * Returns a library, or null. */
 memdl_library *memdl_instantiate(const memdl_template *tmpl);
@@ -292,7 +297,7 @@ size_t memdl_buffer_size(const memdl_buffer *buffer);
  * again. Returns 0; or -1 for an error, and changes nothing then. */
 int memdl_buffer_resize(memdl_buffer *buffer, size_t len);
 
-/* Frees a buffer that was not passed to memdl_open_buffer. Null is allowed. */
+/* Frees a buffer that was passed to neither memdl_open_buffer nor memdl_prepare_buffer. Null is allowed. */
 void memdl_buffer_free(memdl_buffer *buffer);
 
 /* ---- Symbols ----------------------------------------------------------------------------- */

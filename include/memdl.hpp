@@ -645,6 +645,12 @@ class prepared {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
     }
 
+    /// Takes the buffer, even if it fails.
+    explicit prepared(buffer &&buffer)
+        : handle_(detail::check(memdl_prepare_buffer(buffer.release(), nullptr))) {}
+    prepared(buffer &&buffer, const options &options)
+        : handle_(detail::check(memdl_prepare_buffer(buffer.release(), options.get()))) {}
+
     /// Makes one more instance, and runs its constructors.
     library instantiate() const {
         return library(detail::check(memdl_instantiate(handle_.get())));

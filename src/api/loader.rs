@@ -592,7 +592,30 @@ impl Loader {
         // The buffer is populated by one system call, and a large one lies in huge pages.
         let mut kept = ImageBuffer::new(bytes.len())?;
         kept.copy_from_slice(bytes);
-        let kept = Bytes::Buffer(Arc::new(kept));
+        // SAFETY: the caller's promise.
+        unsafe { self.prepare_buffer(kept) }
+    }
+
+    /// As [`Loader::prepare`], of a library that was received into an [`ImageBuffer`]. The template keeps the buffer:
+    /// no byte is copied.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let stream = &bytes[..];
+    /// let buffer = memdl::ImageBuffer::read_from(stream, 100_000)?;
+    /// // SAFETY: we trust the constructors of what the library needs.
+    /// let template = unsafe { memdl::Loader::new().prepare_buffer(buffer)? };
+    /// assert_eq!(template.name(), "libexample.so");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    ///
+    /// # Safety
+    /// As [`Loader::prepare`].
+    pub unsafe fn prepare_buffer(&self, buffer: ImageBuffer) -> Result<Template, Error> {
+        let kept = Bytes::Buffer(Arc::new(buffer));
         // SAFETY: the caller's promise.
         let may_run = unsafe { MayRun::promised() };
         Ok(Template::new(startup::prepare(&self.settings, kept, Instances::Many, Some(may_run))?))

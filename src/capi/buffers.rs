@@ -64,7 +64,7 @@ pub unsafe extern "C" fn memdl_buffer_resize(buffer: *mut BufferHandle, len: usi
     }))
 }
 
-/// Frees a buffer that was not given to `memdl_open_buffer`.
+/// Frees a buffer that was given to neither `memdl_open_buffer` nor `memdl_prepare_buffer`.
 ///
 /// # Safety
 /// The header's contract.

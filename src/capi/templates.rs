@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ptr;
 
+use super::buffers::BufferHandle;
 use super::errors::{caught, transparent};
 use super::library::{Held, LibraryHandle, loaded};
 use super::options::{Options, loader_of};
@@ -35,6 +36,23 @@ pub unsafe extern "C" fn memdl_prepare(
         let (bytes, loader) = unsafe { (bytes_of(bytes, len)?, loader_of(options)) };
         // SAFETY: the header's contract: libraries that the library needs may be run.
         Ok(TemplateHandle(unsafe { loader.prepare(bytes)? }))
+    }))
+}
+
+/// [`Loader::prepare_buffer`](crate::Loader::prepare_buffer). Takes the buffer, even if it fails.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_prepare_buffer(
+    buffer: *mut BufferHandle,
+    options: *const Options,
+) -> *mut TemplateHandle {
+    give(caught(|| {
+        // SAFETY: the header's contract.
+        let (buffer, loader) = unsafe { (take(buffer, "buffer")?.buffer, loader_of(options)) };
+        // SAFETY: the header's contract: libraries that the library needs may be run.
+        Ok(TemplateHandle(unsafe { loader.prepare_buffer(buffer)? }))
     }))
 }
 

@@ -423,6 +423,22 @@ static void test_template(const struct file *plugin) {
     CHECK(memdl_close(b) == 0 && ended == 2);
 }
 
+static void test_template_of_a_buffer(const struct file *plain) {
+    memdl_buffer *buffer = memdl_buffer_new(plain->len);
+    memcpy(memdl_buffer_data(buffer), plain->bytes, plain->len);
+    memdl_template *tmpl = memdl_prepare_buffer(buffer, NULL);
+    CHECK(tmpl != NULL);
+    memdl_library *a = memdl_instantiate(tmpl), *b = memdl_instantiate(tmpl);
+    memdl_template_free(tmpl);
+    CHECK(call0(a, "plain_value") == 41 && call0(b, "plain_value") == 41);
+    CHECK(memdl_close(a) == 0 && memdl_close(b) == 0);
+    /* Is taken all the same. */
+    CHECK(memdl_prepare_buffer(memdl_buffer_new(100), NULL) == NULL);
+    CHECK_ERROR("malformed");
+    CHECK(memdl_prepare_buffer(NULL, NULL) == NULL);
+    CHECK_ERROR("the buffer is null");
+}
+
 static void test_pool(const struct file *plugin) {
     struct asked asked = {0, 0};
     memdl_options *options = plugin_options(&asked);
@@ -1248,6 +1264,7 @@ int main(int argc, char **argv) {
     test_version();
     test_error_codes(&plain, &dependent);
     test_template(&plugin);
+    test_template_of_a_buffer(&plain);
     test_pool(&plugin);
     test_needed(&plain, &dependent);
     test_namespace(&plain, &dependent);

@@ -120,6 +120,12 @@ static void test_library(const bytes &plugin) {
     memdl::library a = prepared.instantiate(), b = prepared.instantiate();
     CHECK(a.load_bias() != b.load_bias() && *b.get<int>("plugin_data") == 5);
 
+    memdl::buffer received(plugin.size()), malformed(10);
+    std::copy(plugin.begin(), plugin.end(), received.begin());
+    memdl::prepared of_buffer(std::move(received), options);
+    CHECK(received.get() == nullptr && *of_buffer.instantiate().get<int>("plugin_data") == 5);
+    check_error("malformed", [&] { memdl::prepared(std::move(malformed)); });
+
     memdl::pool pool(prepared, 1);
     for (int round = 0; round < 3; round++) {
         memdl::library pooled = pool.acquire();
@@ -380,7 +386,7 @@ int main(int argc, char **argv) {
     bytes dependent = read_file(argv[3]), leaves = read_file(argv[4]);
     bytes throws = read_file(argv[5]);
     test_library(plugin);
-    CHECK(started == 5 && ended == 5);
+    CHECK(started == 6 && ended == 6);
     test_loading(plain, dependent);
     test_exception(throws);
     test_errors(plain, dependent);
