@@ -354,8 +354,12 @@ int memdl_symbols(const memdl_library *library, memdl_symbol_callback callback, 
 
 /* The exported symbol that `address` lies in, as dladdr reports it. A symbol without a size is found only at
  * its exact address. Null, with an error, if there is none.
- * The symbol lives, with its strings, until this thread's next memdl_symbol_at that finds one. */
+ * The symbol lives, with its strings, until this thread's next memdl_symbol_at or memdl_symbol_named that finds one. */
 const memdl_symbol *memdl_symbol_at(const memdl_library *library, const void *address);
+
+/* The exported symbol of this name: what memdl_sym finds if the library itself has it, and not another that it needs.
+ * Runs no code. Null, with an error, if there is none. The symbol lives as that of memdl_symbol_at. */
+const memdl_symbol *memdl_symbol_named(const memdl_library *library, const char *name);
 
 /* A function that an address lies in. */
 typedef struct memdl_frame {

@@ -591,6 +591,12 @@ class library {
         memdl_error();
         return std::nullopt;
     }
+    /// The exported symbol of this name, if the library itself has it.
+    std::optional<symbol> symbol_named(const std::string &name) const {
+        if (const memdl_symbol *found = memdl_symbol_named(get(), name.c_str())) return symbol(*found);
+        memdl_error();
+        return std::nullopt;
+    }
 
     /// Closes the library now, and returns what became of it. Does nothing for an empty handle.
     closed close() {

@@ -19,7 +19,7 @@ use crate::base::fallible::{lossy, require_memory, try_lossy, try_string};
 use crate::base::promise::MayRun;
 use crate::debug::{DebugLevel, DebugRegistration};
 use crate::elf::constants::{STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_TLS};
-use crate::elf::lookup::VersionMatch;
+use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
@@ -112,7 +112,7 @@ impl Library {
     /// `T` is the type of the symbol. The result, and copies of it, must not be used once the library is
     /// unloaded; the address of a thread-local variable, not once its thread has ended.
     pub unsafe fn get<T>(&self, name: impl AsSymbolName) -> Result<Symbol<'_, T>, Error> {
-        self.symbol(name.as_symbol_name(), None)
+        self.look_up(name.as_symbol_name(), None)
     }
 
     /// As [`Library::get`], for a symbol of this version, like `dlvsym`.
@@ -138,10 +138,10 @@ impl Library {
         name: impl AsSymbolName,
         version: impl AsSymbolName,
     ) -> Result<Symbol<'_, T>, Error> {
-        self.symbol(name.as_symbol_name(), Some(version.as_symbol_name()))
+        self.look_up(name.as_symbol_name(), Some(version.as_symbol_name()))
     }
 
-    fn symbol<T>(&self, name: &[u8], version: Option<&[u8]>) -> Result<Symbol<'_, T>, Error> {
+    fn look_up<T>(&self, name: &[u8], version: Option<&[u8]>) -> Result<Symbol<'_, T>, Error> {
         const {
             assert!(
                 size_of::<T>() == size_of::<*const c_void>(),
@@ -240,6 +240,28 @@ impl Library {
             let symbol = table.export(index)?;
             Some(ExportedSymbol::new(loaded, &table, index, &symbol))
         })
+    }
+
+    /// The exported symbol of this name: what [`Library::get`] finds if the library itself has it, and not another that it
+    /// needs. It takes no longer than a look-up, and runs no code.
+    ///
+    /// A name that comes from elsewhere is checked so: it is a function, and the library's own.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// use memdl::SymbolKind;
+    ///
+    /// assert_eq!(library.symbol("foo").unwrap().kind(), SymbolKind::Function);
+    /// assert_eq!(library.symbol("foo_calls").unwrap().kind(), SymbolKind::Object);
+    /// assert!(library.symbol("getpid").is_none()); // it is the C library's
+    /// ```
+    #[must_use]
+    pub fn symbol(&self, name: impl AsSymbolName) -> Option<ExportedSymbol<'_>> {
+        let loaded = self.loaded();
+        let (name, table) = (name.as_symbol_name(), loaded.symbols());
+        let name = SymbolName::new(name.strip_suffix(b"\0").unwrap_or(name));
+        let (index, symbol) = table.lookup(&name, VersionMatch::Default, TypeClass::Definition)?;
+        Some(ExportedSymbol::new(loaded, &table, index, &symbol))
     }
 
     /// The exported symbol that `address` lies in, as `dladdr` reports it. A symbol without a size is found

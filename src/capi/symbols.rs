@@ -96,7 +96,7 @@ pub unsafe extern "C" fn memdl_symv(
 }
 
 thread_local! {
-    /// The symbol that `memdl_symbol_at` found last. C may still hold a pointer to it. In a box, as `KEPT` in
+    /// The symbol that `memdl_symbol_at` or `memdl_symbol_named` found last. C may still hold a pointer to it. In a box, as `KEPT` in
     /// `library.rs`.
     static FOUND: RefCell<Option<Box<OwnedSymbol>>> = const { RefCell::new(None) };
 }
@@ -171,13 +171,38 @@ pub unsafe extern "C" fn memdl_symbol_at(
         let symbol = library
             .symbol_at(address.addr())
             .ok_or_else(|| format!("{}: no exported symbol is at {address:p}", library.name()))?;
-        let symbol = OwnedSymbol::new(&symbol)?;
-        require_memory()?;
-        let kept = FOUND.try_with(|found| {
-            let mut found = found.try_borrow_mut().ok()?;
-            Some(&raw const found.insert(Box::new(symbol)).c)
-        });
-        kept.ok().flatten().ok_or_else(|| "the thread is ending".into())
+        kept(&symbol)
     });
     found.unwrap_or(ptr::null())
+}
+
+/// [`Library::symbol`](crate::Library::symbol).
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memdl_symbol_named(
+    library: *const LibraryHandle,
+    name: *const c_char,
+) -> *const CSymbol {
+    let found = caught(|| {
+        // SAFETY: the header's contract.
+        let (library, name) = unsafe { (&handle(library, "library")?.library, c_str(name)?) };
+        let symbol = library.symbol(name).ok_or_else(|| {
+            format!("{}: no exported symbol is named `{}`", library.name(), name.to_string_lossy())
+        })?;
+        kept(&symbol)
+    });
+    found.unwrap_or(ptr::null())
+}
+
+/// A symbol that lives until the thread's next one.
+fn kept(symbol: &ExportedSymbol<'_>) -> Result<*const CSymbol, Failure> {
+    let symbol = OwnedSymbol::new(symbol)?;
+    require_memory()?;
+    let kept = FOUND.try_with(|found| {
+        let mut found = found.try_borrow_mut().ok()?;
+        Some(&raw const found.insert(Box::new(symbol)).c)
+    });
+    kept.ok().flatten().ok_or_else(|| "the thread is ending".into())
 }

@@ -275,7 +275,12 @@ static void test_library(const struct file *plugin) {
     CHECK(symbol->kind == MEMDL_SYMBOL_FUNCTION && symbol->is_default_version);
     CHECK(memdl_symbol_at(library, &begin) == NULL);
     CHECK_ERROR("no exported symbol");
+    CHECK(memdl_symbol_named(library, "getpid") == NULL);
+    CHECK_ERROR("no exported symbol");
+    CHECK(memdl_symbol_named(library, NULL) == NULL && memdl_error() != NULL);
     CHECK(strcmp(symbol->name, "plugin_function") == 0); /* a failure leaves the last one */
+    symbol = memdl_symbol_named(library, "plugin_data");
+    CHECK(symbol != NULL && symbol->kind == MEMDL_SYMBOL_OBJECT && symbol->address == (uintptr_t)data);
 
     CHECK(memdl_close(library) == 0);
     CHECK(started == 1 && ended == 1);

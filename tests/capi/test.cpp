@@ -93,6 +93,8 @@ static void test_library(const bytes &plugin) {
         auto found = library.symbol_at(reinterpret_cast<void *>(function));
         CHECK(found && found->name == "plugin_function" && found->version == "PLUGIN_1");
         CHECK(!library.symbol_at(&begin) && memdl_error() == nullptr);
+        CHECK(library.symbol_named("plugin_function")->address == found->address);
+        CHECK(!library.symbol_named("getpid") && memdl_error() == nullptr);
         auto frames = memdl::symbolize(reinterpret_cast<char *>(function) + 1);
         CHECK(frames.size() == 1 && frames[0].function == "plugin_function");
         CHECK(!frames[0].is_inlined && frames[0].image == "the plugin" && !frames[0].file);
