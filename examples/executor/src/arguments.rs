@@ -43,6 +43,8 @@ pub enum Command {
 pub enum Mode {
     /// In this process. Fast. A crash ends the server.
     Pool,
+    /// Each in a process of its own. A crash costs that process only.
+    Fork,
 }
 
 /// What turns bytes into code.
@@ -96,6 +98,16 @@ pub struct ServeOptions {
     #[arg(long, value_enum, default_value = "memdl")]
     pub loader: LoaderKind,
 
+    /// With --mode fork: how long a call may take. Default 10.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub time_limit: Option<Duration>,
+    /// With --mode fork: keep cores of crashes in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub cores: Option<PathBuf>,
+    /// The most cores that are kept.
+    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
+    pub keep_cores: usize,
+
     /// The most bytes of all libraries that are kept.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory: usize,
@@ -126,6 +138,11 @@ pub struct ServeOptions {
     /// What is logged.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "write a number of seconds, as 0.5")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 impl ServeOptions {

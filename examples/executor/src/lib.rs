@@ -20,6 +20,7 @@ pub mod arguments;
 pub mod auth;
 mod cache;
 pub mod client;
+mod fork;
 mod library;
 mod metrics;
 mod permits;

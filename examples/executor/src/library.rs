@@ -36,11 +36,11 @@ pub(crate) fn loader(
     let policy = policy.clone();
     let mut limits = memdl::Limits::default();
     limits.image_span = image_span;
+    // The name says in backtraces, in gdb and in /proc/PID/maps which library it is.
+    let loader = Loader::new().name(digest.short()).limits(limits);
     // memdl asks before anything else reads the bytes. It asks about files, too, that the library opens later by
     // `dlopen`: these have other digests, and are refused.
-    Loader::new()
-        .limits(limits)
-        .verify(move |image| Ok(policy.check(&digest, signature.as_ref(), image.bytes())?))
+    loader.verify(move |image| Ok(policy.check(&digest, signature.as_ref(), image.bytes())?))
 }
 
 /// memdl's error, as a client sees it.

@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use crate::arguments::{Mode, ServeOptions};
 use crate::auth::{self, Role, SharedKey, TlsFiles};
 use crate::cache::{Cache, Entry, Room};
+use crate::fork::{self, Forked};
 use crate::metrics::{self, Gauges, Metrics};
 use crate::permits::{Permit, Permits};
 use crate::pool::InProcess;
@@ -34,6 +35,8 @@ use crate::{Context, Error};
 
 /// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a call may take in a process of its own, unless the options say otherwise.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How many library spans of addresses an image may have: a small file can ask for much zeroed memory.
 const SPAN_OF_LIMIT: u64 = 16;
 
@@ -43,6 +46,7 @@ const SPAN_OF_LIMIT: u64 = 16;
 /// The options contradict each other, a file cannot be read, or an address cannot be listened on.
 pub fn serve(options: &ServeOptions) -> Result<(), Error> {
     let signals = StopSignals::block()?;
+    // Before any thread starts and any secret is read: see `fork`.
     let server = Arc::new(Server::new(options)?);
     listen(options, &server)?;
     signals.wait();
@@ -77,6 +81,18 @@ impl Server {
         let policy = Arc::new(options.policy()?);
         let image_span = u64::from(options.max_library).saturating_mul(SPAN_OF_LIMIT);
         let backend: Box<dyn Backend> = match options.mode {
+            Mode::Fork => Box::new(Forked::start(fork::Settings {
+                loader: options.loader,
+                policy,
+                limits: options.limits(),
+                image_span,
+                time_limit: options.time_limit.unwrap_or(TIME_LIMIT),
+                cores: options.cores.clone(),
+                keep_cores: options.keep_cores,
+            })?),
+            Mode::Pool if options.time_limit.is_some() || options.cores.is_some() => {
+                return Err("--time-limit and --cores need --mode fork".into());
+            }
             Mode::Pool => Box::new(InProcess {
                 loader: options.loader,
                 policy,
@@ -262,7 +278,9 @@ impl Connection {
     }
 
     fn run(&self, handshake: impl FnOnce(Instant) -> Result<Client, Failure>) {
-        let ended = handshake(after(HANDSHAKE)).and_then(|mut client| {
+        let client = handshake(after(HANDSHAKE));
+        let client = client.inspect_err(|failure| self.server.metrics.failed(failure));
+        let ended = client.and_then(|mut client| {
             let channel = &mut *client.channel;
             let welcome = Welcome { limits: self.server.limits, mac: client.welcome_mac };
             welcome.write(channel)?;
@@ -272,7 +290,6 @@ impl Connection {
         if let Err(failure) = ended
             && !self.server.is_stopping()
         {
-            self.server.metrics.failed(&failure);
             warn!(connection = self.number, kind = failure.kind.name(), %failure, "connection ended");
         }
     }
@@ -363,12 +380,12 @@ impl Server {
                 Err(failure) => Err(failure),
             };
             let Err(failure) = answered else { continue };
+            self.metrics.failed(&failure);
             channel.set_deadline(after(self.frame));
             let told = failure.write(channel);
             if failure.kind.ends_connection() {
                 return Err(failure);
             }
-            self.metrics.failed(&failure);
             told?;
         }
     }

@@ -60,6 +60,10 @@ impl<S: Socket> Timed<S> {
         Timed { socket, deadline }
     }
 
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.socket
+    }
+
     fn before_deadline<R>(&mut self, run: impl FnOnce(&mut S) -> io::Result<R>) -> io::Result<R> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -4,6 +4,7 @@
 
 mod auth;
 mod common;
+mod fork;
 mod operations;
 mod pool;
 mod protocol;
