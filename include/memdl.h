@@ -809,6 +809,10 @@ typedef struct memdl_library_request {
     const char *name;
     /* The name of the library, or the path of the file, that needs it. */
     const char *needed_by;
+    /* The folders in which that has it searched, by its DT_RUNPATH or DT_RPATH. $ORIGIN is the folder of
+     * needed_by if that is an absolute path. They need not exist. */
+    const char *const *folders;
+    size_t folder_count;
 } memdl_library_request;
 
 /* What a provider supplies: a library, or else bytes. */
@@ -818,9 +822,18 @@ typedef struct memdl_provided {
     size_t len;
     /* Null, or a library that is not closed before the load has returned. */
     const memdl_library *library;
+    /* Null, or the name of the library that the bytes become, as memdl_options_set_name sets it. Null stands for
+     * the name that it is needed by. A library of the load, or of its namespace, that has the name already is
+     * used in place of the bytes. So with an absolute path, one library is loaded once. */
+    const char *name;
+    /* Null, or why a library that exists cannot be supplied: the load fails with this text, and nothing else is
+     * searched. */
+    const char *error;
+    /* The strings are copied when the provider returns. */
 } memdl_provided;
 
-/* Returns 1 and fills `*provided`, which is zero at first; or 0 if it does not have the library. */
+/* Returns 1 and fills `*provided`, which is zero at first; or 0 if it does not have the library. Then it is searched
+ * elsewhere. */
 typedef int (*memdl_provider)(const memdl_library_request *request, memdl_provided *provided, void *user);
 
 /* Asks `provider` for every library that something needs, and that neither memdl_options_depends_on, nor the

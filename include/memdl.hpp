@@ -248,7 +248,8 @@ class options {
   public:
     using resolver_function = std::function<const void *(const memdl_request &)>;
     using verifier_function = std::function<void(const memdl_image &)>;
-    /// What a provider supplies: a library that is loaded, or bytes, or nothing.
+    /// What a provider supplies: a library that is loaded, or bytes, or nothing (`{}`). What it throws is the reason for
+    /// which the load fails.
     using provider_function = std::function<memdl_provided(const memdl_library_request &)>;
     using import_filter_function = std::function<bool(const memdl_request &)>;
 
@@ -420,12 +421,18 @@ class options {
 
     static int provide_with(const memdl_library_request *request, memdl_provided *provided,
                             void *user) noexcept {
+        thread_local std::string text;
         try {
             *provided = (*static_cast<provider_function *>(user))(*request);
-            return provided->library || provided->bytes;
+            return provided->library || provided->bytes || provided->error;
+        } catch (const std::exception &error) {
+            text = error.what();
         } catch (...) {
-            return 0;
+            text = "the provider threw something that is no std::exception";
         }
+        *provided = memdl_provided();
+        provided->error = text.c_str();
+        return 1;
     }
 
     static int filter_with(const memdl_request *request, void *user) noexcept {

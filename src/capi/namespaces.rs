@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
@@ -70,6 +72,8 @@ pub unsafe extern "C" fn memdl_options_set_namespace(
 pub struct CLibraryRequest {
     name: *const c_char,
     needed_by: *const c_char,
+    folders: *const *const c_char,
+    folder_count: usize,
 }
 
 /// `memdl_provided`.
@@ -78,6 +82,8 @@ pub struct CProvided {
     bytes: *const c_void,
     len: usize,
     library: *const LibraryHandle,
+    name: *const c_char,
+    error: *const c_char,
 }
 
 /// `memdl_provider`.
@@ -98,11 +104,32 @@ unsafe fn ask(
 ) -> Option<Provided> {
     // A library that there is no memory for is not provided.
     let (name, needed_by) = (c_string(request.name()).ok()?, c_string(request.needed_by()).ok()?);
-    let request = CLibraryRequest { name: name.as_ptr(), needed_by: needed_by.as_ptr() };
-    let mut provided = CProvided { bytes: ptr::null(), len: 0, library: ptr::null() };
+    let folder = |it: &Path| CString::new(it.as_os_str().as_bytes()).ok();
+    let owned: Vec<CString> = request.folders().filter_map(folder).collect();
+    let folders: Vec<*const c_char> = owned.iter().map(|it| it.as_ptr()).collect();
+    let request = CLibraryRequest {
+        name: name.as_ptr(),
+        needed_by: needed_by.as_ptr(),
+        folders: folders.as_ptr(),
+        folder_count: folders.len(),
+    };
+    let mut provided = CProvided {
+        bytes: ptr::null(),
+        len: 0,
+        library: ptr::null(),
+        name: ptr::null(),
+        error: ptr::null(),
+    };
     // SAFETY: the caller's promise; request and answer live during the call.
     if unsafe { provider(&request, &mut provided, user) } == 0 {
         return None;
+    }
+    let text = |it: *const c_char| {
+        // SAFETY: the caller's promise: null, or a string that lives until the next call.
+        (!it.is_null()).then(|| unsafe { CStr::from_ptr(it) }.to_string_lossy().into_owned())
+    };
+    if let Some(reason) = text(provided.error) {
+        return Some(Provided::failed(reason));
     }
     // SAFETY: the caller's promise: null, or a library that is not closed meanwhile.
     if let Some(library) = unsafe { provided.library.as_ref() } {
@@ -110,7 +137,11 @@ unsafe fn ask(
     }
     // SAFETY: the caller's promise: these bytes can be read.
     let bytes = caught(|| unsafe { super::pointers::copied(provided.bytes, provided.len) });
-    bytes.map(Provided::from_bytes)
+    let provided_bytes = bytes.map(Provided::from_bytes)?;
+    Some(match text(provided.name) {
+        Some(name) => provided_bytes.named(name),
+        None => provided_bytes,
+    })
 }
 
 /// [`Loader::provider`](crate::Loader::provider).

@@ -37,7 +37,7 @@ use crate::host::startup_set::startup_set;
 
 /// The folders in which `ld.so` searches for what a library needs. What is common to all libraries is not in
 /// here.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct SearchPath {
     /// The folders of `DT_RPATH`s: the library's own, then those of the libraries that it was loaded for.
     rpaths: Vec<Arc<[PathBuf]>>,
@@ -116,6 +116,13 @@ impl SearchPath {
         });
         let of_executable = process_folders().rpath.iter().take_while(move |_| counts);
         of_lists.chain(of_executable.map(|folder| (folder, FolderOf::Process)))
+    }
+
+    /// The folders that count for this library and not for every library of the process, in the order of the search.
+    pub(crate) fn own_folders(&self) -> impl Iterator<Item = &Path> {
+        let rpaths: &[Arc<[PathBuf]>] = if self.runpath.is_none() { &self.rpaths } else { &[] };
+        let rpaths = rpaths.iter().flat_map(|list| list.iter());
+        rpaths.chain(self.runpath.iter().flat_map(|list| list.iter())).map(PathBuf::as_path)
     }
 
     /// The lists of folders in the order of the search, but for those of the cache.

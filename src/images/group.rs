@@ -266,7 +266,7 @@ pub(crate) enum Provider {
     Host(Arc<HostLibrary>),
 }
 
-/// What a provider supplies: bytes to load, or a library that is loaded.
+/// What a provider supplies: bytes to load, or a library that is loaded; or why it cannot.
 ///
 /// ```
 /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
@@ -285,20 +285,68 @@ pub struct Provided(pub(crate) Source);
 
 #[derive(Clone)]
 pub(crate) enum Source {
-    Bytes(Bytes<'static>),
+    /// Bytes, and the name of the image that they become, unless it is the name that it is needed by.
+    Bytes(Bytes<'static>, Option<Arc<str>>),
     Group(Arc<LoadGroup>),
+    /// Why the library, which exists, cannot be supplied.
+    Failed(Arc<str>),
 }
 
 impl Provided {
     #[cfg(feature = "capi")]
     pub(crate) fn from_bytes(bytes: Bytes<'static>) -> Provided {
-        Provided(Source::Bytes(bytes))
+        Provided(Source::Bytes(bytes, None))
+    }
+
+    /// Names the image that the bytes become, as [`Loader::name`](crate::Loader::name) does. Default: the name that
+    /// it is needed by.
+    ///
+    /// An image of the load, or of its namespace, that has the name already is used in place of the bytes. So with an
+    /// absolute path, one library is loaded once, however it is asked for, and `$ORIGIN` in its search path is the
+    /// folder of the path. A library that is loaded keeps its name.
+    ///
+    /// ```
+    /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let loader = memdl::Loader::new().provider(move |request| {
+    ///     let provided = memdl::Provided::from(&bytes[..]).named("/archive.zip/libexample.so");
+    ///     (request.name() == "libexample.so").then_some(provided)
+    /// });
+    /// // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
+    /// let plugin = unsafe { loader.load(&plugin_bytes)? };
+    /// assert_eq!(memdl::images()[1].name(), "/archive.zip/libexample.so");
+    /// # drop(plugin);
+    /// # Ok::<(), memdl::Error>(())
+    /// ```
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Provided {
+        if let Source::Bytes(_, known) = &mut self.0 {
+            *known = Some(name.into().into());
+        }
+        self
+    }
+
+    /// A library that exists and cannot be supplied, for this reason: the load fails with [`Error::Missing`], and
+    /// nothing else is searched. In an image, `dlopen` fails.
+    ///
+    /// ```
+    /// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+    /// let loader = memdl::Loader::new().provider(|request| {
+    ///     (request.name() == "libexample.so").then(|| memdl::Provided::failed("the store is offline"))
+    /// });
+    /// // SAFETY: we trust the library's constructors.
+    /// let error = unsafe { loader.load(&plugin_bytes) }.unwrap_err(); // it needs libexample.so
+    /// assert!(error.to_string().contains("libexample.so [the store is offline]"));
+    /// ```
+    #[must_use]
+    pub fn failed(reason: impl Into<String>) -> Provided {
+        Provided(Source::Failed(reason.into().into()))
     }
 }
 
 impl From<Arc<[u8]>> for Provided {
     fn from(bytes: Arc<[u8]>) -> Provided {
-        Provided(Source::Bytes(Bytes::Shared(bytes)))
+        Provided(Source::Bytes(Bytes::Shared(bytes), None))
     }
 }
 

@@ -49,8 +49,8 @@ use crate::memory::mapped_file::MappedFile;
 /// sign of that: many libraries read the list for backtraces (LLVM, libbsd, libgfortran).
 const REGISTRIES: [&[u8]; 1] = [b"_d_dso_registry"];
 
-/// Whether a name, needed by a library, is in memory.
-type IsInMemory<'a> = dyn Fn(&[u8], &str) -> Result<bool, Error> + 'a;
+/// Whether a name, needed by a library of that name and search path, is in memory.
+type IsInMemory<'a> = dyn Fn(&[u8], &str, &SearchPath) -> Result<bool, Error> + 'a;
 
 /// The images that a library could be bound to, and the host.
 pub(crate) struct Surroundings<'a> {
@@ -177,7 +177,7 @@ impl Surroundings<'_> {
         let path = SearchPath::new(&image.decoded, &shown, Some(&library.path))?;
         let (mut all_needed, mut needs_image) = (Vec::new(), false);
         for name in search::needed_names(&image.decoded, &shown)? {
-            if (self.is_in_memory)(name.to_bytes(), &shown)? {
+            if (self.is_in_memory)(name.to_bytes(), &shown, &path)? {
                 needs_image = true;
             } else if !found.loaded_files.contains(name.to_bytes()) {
                 let needed = found.find(name.into_owned(), &path, Finder::System)?;

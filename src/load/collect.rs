@@ -154,8 +154,18 @@ struct Collector<'s, 'd> {
 /// What satisfies a `DT_NEEDED` entry without a file.
 enum InMemory {
     Loaded(Provider),
-    /// Bytes that are not parsed yet, and whether they are a copy of a library of the system.
-    Bytes(Arc<str>, Bytes<'static>, bool),
+    /// Bytes that are not parsed yet.
+    Bytes(Unparsed),
+}
+
+/// What becomes a member.
+struct Unparsed {
+    name: Arc<str>,
+    bytes: Bytes<'static>,
+    /// The name that it is needed by, if that is not `name`.
+    alias: Option<Arc<[u8]>>,
+    /// It is a copy of a library of the system.
+    of_system: bool,
 }
 
 /// Why a needed library cannot be used.
@@ -300,22 +310,24 @@ impl<'s, 'd> Collector<'s, 'd> {
     /// The library that satisfies a `DT_NEEDED` entry of a member, unless it must be opened first. Bytes
     /// become a member.
     fn find_needed(&mut self, needed: &CStr, index: usize) -> Result<Option<Provider>, Error> {
-        let needed_by = member(&self.parsed, index).name.clone();
-        match self.in_memory(needed.to_bytes(), &needed_by)? {
+        let by = member(&self.parsed, index);
+        match self.in_memory(needed.to_bytes(), &by.name, &by.search_path)? {
             Some(InMemory::Loaded(provider)) => Ok(Some(provider)),
-            Some(InMemory::Bytes(name, bytes, of_system)) => {
-                self.add_member(name, bytes, index, None, of_system).map(Some)
-            }
+            Some(InMemory::Bytes(unparsed)) => self.add_member(unparsed, index, None).map(Some),
             None => Ok(HostLibrary::loaded(needed)?.map(Provider::Host)),
         }
     }
 
-    /// What satisfies a `DT_NEEDED` entry of this name in memory.
-    fn in_memory(&self, name: &[u8], needed_by: &str) -> Result<Option<InMemory>, Error> {
+    /// What satisfies a `DT_NEEDED` entry of this name in memory, of a library of that name and search path.
+    fn in_memory(
+        &self,
+        name: &[u8],
+        needed_by: &str,
+        search_path: &SearchPath,
+    ) -> Result<Option<InMemory>, Error> {
         let settings = self.settings;
-        let is_it = |member: &Parsed<'_>| member.is_called(name);
-        if let Some(index) = self.parsed.iter().position(is_it) {
-            return Ok(Some(InMemory::Loaded(Provider::Member(index))));
+        if let Some(member) = self.member_called(name) {
+            return Ok(Some(InMemory::Loaded(member)));
         }
         let of_image = |image| Ok(Some(InMemory::Loaded(Provider::Image(image))));
         let in_group = |group: &Arc<LoadGroup>| {
@@ -336,14 +348,15 @@ impl<'s, 'd> Collector<'s, 'd> {
         let provided = settings.provided.iter().map(|it| (it, false));
         let mut provided = provided.chain(self.system_copies.iter().map(|it| (it, true)));
         if let Some(((name, bytes), of_system)) = provided.find(|it| it.0.0.as_bytes() == name) {
-            return Ok(Some(InMemory::Bytes(name.clone(), bytes.clone(), of_system)));
+            let (name, bytes) = (name.clone(), bytes.clone());
+            return Ok(Some(InMemory::Bytes(Unparsed { name, bytes, alias: None, of_system })));
         }
-        match self.ask_provider(name, needed_by)? {
-            Some(Source::Bytes(bytes)) => {
-                let name = lossy(name).into();
-                return Ok(Some(InMemory::Bytes(name, bytes, false)));
+        match self.ask_provider(name, needed_by, search_path)? {
+            Some(Source::Bytes(bytes, own_name)) => {
+                return self.provided(name, bytes, own_name).map(Some);
             }
             Some(Source::Group(group)) => return of_image(ImageRef::new(group, 0)),
+            Some(Source::Failed(reason)) => return Err(self.failed(name, needed_by, &reason)),
             None => {}
         }
         if let Some(image) = self.global_images.iter().find(is_called) {
@@ -353,8 +366,51 @@ impl<'s, 'd> Collector<'s, 'd> {
         Ok(library.map(|library| InMemory::Loaded(Provider::Host(library))))
     }
 
+    fn member_called(&self, name: &[u8]) -> Option<Provider> {
+        self.parsed.iter().position(|member| member.is_called(name)).map(Provider::Member)
+    }
+
+    /// Bytes that the caller's provider has for a name. Under their own name, they may be an image already.
+    fn provided(
+        &self,
+        name: &[u8],
+        bytes: Bytes<'static>,
+        own_name: Option<Arc<str>>,
+    ) -> Result<InMemory, Error> {
+        let Some(own_name) = own_name else {
+            let name = lossy(name).into();
+            return Ok(InMemory::Bytes(Unparsed { name, bytes, alias: None, of_system: false }));
+        };
+        if let Some(member) = self.member_called(own_name.as_bytes()) {
+            return Ok(InMemory::Loaded(member));
+        }
+        let namespace = self.settings.namespace.as_deref();
+        if let Some(image) =
+            namespace.map_or(Ok(None), |it| named::named(it, own_name.as_bytes()))?
+        {
+            return Ok(InMemory::Loaded(Provider::Image(image)));
+        }
+        let alias = Some(name.into());
+        Ok(InMemory::Bytes(Unparsed { name: own_name, bytes, alias, of_system: false }))
+    }
+
+    /// The error for a library that the caller's provider has, and cannot supply.
+    fn failed(&self, name: &[u8], needed_by: &str, reason: &str) -> Error {
+        let library = MissingLibrary {
+            name: lossy(name).into_owned(),
+            needed_by: needed_by.to_owned(),
+            reason: Some(reason.to_owned()),
+        };
+        missing(&self.parsed, vec![library], vec![], vec![])
+    }
+
     /// What the caller's provider has for a name. It is asked once for each.
-    fn ask_provider(&self, name: &[u8], needed_by: &str) -> Result<Option<Source>, Error> {
+    fn ask_provider(
+        &self,
+        name: &[u8],
+        needed_by: &str,
+        search_path: &SearchPath,
+    ) -> Result<Option<Source>, Error> {
         let Some(provider) = &self.settings.provider else { return Ok(None) };
         let known = self.answers.borrow().get(name).cloned();
         let answer = match known {
@@ -362,7 +418,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             None => {
                 require_memory()?;
                 let name_text = lossy(name);
-                let answer = provider(&LibraryRequest { name: &name_text, needed_by });
+                let answer = provider(&LibraryRequest { name: &name_text, needed_by, search_path });
                 self.answers.borrow_mut().insert(name.into(), answer.clone());
                 answer
             }
@@ -407,8 +463,8 @@ impl<'s, 'd> Collector<'s, 'd> {
         };
         let surroundings = Surroundings {
             images: &images,
-            is_in_memory: &|name, needed_by| {
-                Ok(match self.in_memory(name, needed_by)? {
+            is_in_memory: &|name, needed_by, path| {
+                Ok(match self.in_memory(name, needed_by, path)? {
                     Some(InMemory::Loaded(provider)) => !is_unopened(&provider),
                     Some(InMemory::Bytes(..)) => true,
                     None => false,
@@ -494,11 +550,8 @@ impl<'s, 'd> Collector<'s, 'd> {
             return Ok(Some(loaded));
         }
         let Some(bytes) = read_file(file)? else { return Ok(None) };
-        let added = self.add_member(file.to_string_lossy().into(), bytes, index, id, true)?;
-        if let Some(member) = self.parsed.last_mut() {
-            member.alias = Some(name.to_bytes().into());
-        }
-        Ok(Some(added))
+        let (name, alias) = (file.to_string_lossy().into(), Some(name.to_bytes().into()));
+        self.add_member(Unparsed { name, bytes, alias, of_system: true }, index, id).map(Some)
     }
 
     /// Lets the system open a needed library, if the caller allows that.
@@ -644,12 +697,11 @@ impl<'s, 'd> Collector<'s, 'd> {
     /// Adds a member that the member of index `needed_by` needs.
     fn add_member(
         &mut self,
-        name: Arc<str>,
-        bytes: Bytes<'static>,
+        unparsed: Unparsed,
         needed_by: usize,
         file: Option<FileId>,
-        of_system: bool,
     ) -> Result<Provider, Error> {
+        let Unparsed { name, bytes, alias, of_system } = unparsed;
         let index = self.parsed.len();
         let members = self.parsed.iter().filter(|member| member.unopened.is_none()).count();
         let count = (members as u64).saturating_add(1);
@@ -660,7 +712,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         // What is wrong with a file of the system leaves it to the system.
         let faults = if of_system { &mut Faults::End } else { &mut self.survey.faults };
         let added = self.settings.parse(Some(name), bytes, Some(path), file, faults)?;
-        self.parsed.try_push(Parsed { of_system, ..added })?;
+        self.parsed.try_push(Parsed { alias, of_system, ..added })?;
         Ok(Provider::Member(index))
     }
 }

@@ -26,7 +26,7 @@ use crate::host::search::{self, FileId, Searcher};
 use crate::images::dl_handles;
 use crate::images::dlsym;
 use crate::images::global;
-use crate::images::group::{ImageRef, LoadGroup, Provided, Provider, Source};
+use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provided, Provider, Source};
 use crate::images::named;
 use crate::images::namespace::Claim;
 use crate::images::policy;
@@ -186,12 +186,26 @@ impl Call {
             return Ok(None);
         }
         let text = lossy(name.to_bytes());
-        let request = LibraryRequest { name: &text, needed_by: &self.caller.image().name };
-        let image = match provider(&request) {
+        let LoadedImage { name: needed_by, search_path, .. } = self.caller.image();
+        let image = match provider(&LibraryRequest { name: &text, needed_by, search_path }) {
             None => return Ok(None),
             Some(Provided(Source::Group(group))) => ImageRef::new(group, 0),
-            Some(Provided(Source::Bytes(bytes))) => {
+            Some(Provided(Source::Failed(reason))) => {
+                return Err(Failure::Text(format!("{text}: {reason}")));
+            }
+            Some(Provided(Source::Bytes(bytes, None))) => {
                 self.load(self.settings(&text, None), bytes, None)?
+            }
+            Some(Provided(Source::Bytes(bytes, Some(own_name)))) => {
+                let namespace = self.caller.group().namespace();
+                match named::named(namespace, own_name.as_bytes())? {
+                    Some(image) => image,
+                    None => {
+                        let alias = Some(name.to_bytes().into());
+                        let settings = Settings { alias, ..self.settings(&own_name, None) };
+                        self.load(settings, bytes, None)?
+                    }
+                }
             }
         };
         Ok(Some(self.handle_of(image)?))

@@ -581,25 +581,33 @@ struct store {
     const struct file *plain;
     const memdl_library *library;
     int asked, freed;
+    const char *name, *error;
 };
 
 static int provider(const memdl_library_request *request, memdl_provided *provided, void *user) {
     struct store *store = user;
     if (strcmp(request->name, "libplain.so") != 0) return 0;
     CHECK(strcmp(request->needed_by, "needing") == 0);
+    CHECK(request->folder_count == 0 || request->folders[0] != NULL);
     store->asked++;
     provided->library = store->library;
     if (!store->library) {
         provided->bytes = store->plain->bytes;
         provided->len = store->plain->len;
     }
+    provided->name = store->name;
+    provided->error = store->error;
     return 1;
+}
+
+static int is_called(const memdl_image_info *image, void *name) {
+    return strcmp(image->name, name) == 0;
 }
 
 static void free_store(void *user) { ((struct store *)user)->freed++; }
 
 static void test_namespace(const struct file *plain, const struct file *dependent) {
-    struct store store = {plain, NULL, 0, 0};
+    struct store store = {plain, NULL, 0, 0, NULL, NULL};
     memdl_options *options = memdl_options_new();
     CHECK(memdl_options_set_name(options, "needing") == 0);
     CHECK(memdl_options_set_provider(options, provider, &store, free_store) == 0);
@@ -608,6 +616,18 @@ static void test_namespace(const struct file *plain, const struct file *dependen
     CHECK(one && two && store.asked == 2 && call0(one, "dependent_value") == 42);
     CHECK(memdl_sym(one, "plain_value") != memdl_sym(two, "plain_value"));
     CHECK(memdl_close(one) == 0 && memdl_close(two) == 0);
+
+    /* A name for what the bytes become, and a reason for which there are none. */
+    store.name = "/archive/libplain.so";
+    one = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(one && memdl_images(is_called, (void *)store.name) == 1);
+    CHECK(memdl_close(one) == 0);
+    store.name = NULL;
+    store.error = "the store is offline";
+    CHECK(memdl_open(dependent->bytes, dependent->len, options) == NULL);
+    CHECK_ERROR("libplain.so [the store is offline]");
+    store.error = NULL;
+    store.asked = 2;
 
     /* What the first load needs, the second finds. */
     memdl_namespace *space = memdl_namespace_new();

@@ -175,15 +175,19 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
     memdl::name_space space;
     auto provides = memdl::options().name_space(space).provider(
         [&](const memdl_library_request &request) -> memdl_provided {
-            if (std::string(request.name) != "libplain.so") throw std::runtime_error("not here");
+            if (std::string(request.name) != "libplain.so") return {};
             asked++;
-            return {plain.data(), plain.size(), nullptr};
+            return {plain.data(), plain.size(), nullptr, nullptr, nullptr};
         });
     memdl::library one = memdl::library::open(dependent, provides);
     memdl::library two = memdl::library::open(dependent, provides);
     CHECK(asked == 1 && one.get<int()>("dependent_value")() == 42);
     CHECK(one.get<int()>("plain_value") == two.get<int()>("plain_value"));
 
+    auto fails = memdl::options().provider([](const memdl_library_request &) -> memdl_provided {
+        throw std::runtime_error("the store is offline");
+    });
+    check_error("the store is offline", [&] { memdl::library::open(dependent, fails); });
     check_error("libplain.so", [&] { memdl::library::open(dependent); });
     check_error("malformed", [&] { memdl::library::open("not ELF", 7); });
     check_error("malformed", [&] { memdl::library::open(memdl::buffer(10)); });

@@ -929,3 +929,75 @@ fn destructors_of_a_thread_open_and_close() {
         assert_eq!(both(body), expect(42));
     });
 }
+
+/// As an archive whose libraries were never unpacked: each says where it lies, and what it needs is found from there.
+#[test]
+fn a_provider_is_told_the_folders_and_names_what_it_supplies() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let below = folder.named("libbelow.so", "int below(void) { return 40; }", &[]);
+        let source = "int below(void); int dep(void) { return below() + 2; }";
+        let dep = folder.named(
+            "libdep.so",
+            source,
+            &["-lbelow", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/below"],
+        );
+        let source = format!("{CORE}\nint dep(void); int run(void) {{ return dep(); }}");
+        let options = ["-ldep", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/../deps:/elsewhere"];
+        let image = folder.named("libimage.so", &source, &options);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let loader = Loader::new().name("/archive/bin/image").namespace(&Namespace::new());
+        let loader = loader.provider(move |request| {
+            let folders: Vec<_> = request.folders().map(|it| it.to_str().unwrap()).collect();
+            log.lock().unwrap().push(format!(
+                "{} for {}: {folders:?}",
+                request.name(),
+                request.needed_by()
+            ));
+            let (file, name) = match request.name() {
+                "libdep.so" | "/archive/bin/../deps/libdep.so" => {
+                    (&dep, "/archive/bin/../deps/libdep.so")
+                }
+                "libbelow.so" => (&below, "/archive/bin/../deps/below/libbelow.so"),
+                _ => return None,
+            };
+            Some(Provided::from(fs::read(file).unwrap()).named(name))
+        });
+        let image = Loaded::Memdl(load(&loader, &image));
+        assert_eq!(image.call("run"), 42);
+        for expected in [
+            r#"libdep.so for /archive/bin/image: ["/archive/bin/../deps", "/elsewhere"]"#,
+            r#"libbelow.so for /archive/bin/../deps/libdep.so: ["/archive/bin/../deps/below"]"#,
+        ] {
+            let asked = asked.lock().unwrap();
+            assert!(asked.iter().any(|it| it == expected), "{expected}: {asked:?}");
+        }
+        // It is there under its own name, and under the one that it was needed by. It has no function `plugin`.
+        let count = memdl::images().len();
+        assert_eq!(image.call_with("core_open", "/archive/bin/../deps/libdep.so", RTLD_NOW), 2);
+        assert_eq!(image.call_with("core_open", "libdep.so", RTLD_NOW), 2);
+        assert_eq!(memdl::images().len(), count);
+    });
+}
+
+#[test]
+fn a_provider_that_fails_ends_the_load() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        folder.named("libdep.so", "int dep(void) { return 1; }", &[]);
+        // The file would be found, were it searched.
+        let source = "int dep(void); int run(void) { return dep(); }";
+        let needing = fs::read(folder.named("libneeding.so", source, &["-ldep", RUNPATH])).unwrap();
+        let fails = |request: &memdl::LibraryRequest<'_>| {
+            request.name().contains("dep").then(|| Provided::failed("the store is offline"))
+        };
+        // SAFETY: a library of this test.
+        let error = unsafe { Loader::new().provider(fails).load(&needing) }.unwrap_err();
+        assert_eq!(error.kind(), memdl::ErrorKind::Missing);
+        assert!(error.to_string().contains("libdep.so [the store is offline]"), "{error}");
+        let plain = folder.named("libplain.so", CORE, &[]);
+        let plain = Loaded::Memdl(load(&Loader::new().provider(fails), &plain));
+        assert_eq!(plain.call_with("core_open", "libdep.so", RTLD_NOW), 1);
+    });
+}
