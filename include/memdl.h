@@ -31,7 +31,7 @@
  * EXCEPTIONS. A C++ exception of a constructor passes through memdl_open, memdl_open_buffer,
  * memdl_instantiate and memdl_pool_acquire to their caller. On its way the library is finalised and
  * unmapped, so neither the type of the exception nor its what() may lie in the library. Exceptions of
- * the callbacks of memdl_symbols, memdl_symbolize, memdl_images and memdl_error_missing pass, too. Other callbacks and
+ * the callbacks of memdl_symbols, memdl_functions, memdl_symbolize, memdl_images and memdl_error_missing pass, too. Other callbacks and
  * destructors must not throw. No longjmp may cross a function of memdl. A panic of memdl, which is a bug, is an error
  * like others; but while code of the library may run, it aborts the process with a message.
  */
@@ -352,6 +352,27 @@ typedef int (*memdl_symbol_callback)(const memdl_symbol *symbol, void *user);
  * Returns 0, or the value with which the callback ended it, or -1 for an error. */
 int memdl_symbols(const memdl_library *library, memdl_symbol_callback callback, void *user);
 
+/* A function symbol (STT_FUNC), defined or not. */
+typedef struct memdl_function_symbol {
+    /* Its index in the dynamic symbol table. */
+    uint32_t index;
+    /* Not demangled. */
+    const char *name;
+    /* st_value, relative to the load bias; 0 if it is not defined. */
+    uint64_t value;
+    /* Not 0 if the library defines it. Else it imports it. */
+    int is_defined;
+} memdl_function_symbol;
+
+/* Called with one function symbol, as memdl_symbol_callback. */
+typedef int (*memdl_function_callback)(const memdl_function_symbol *function, void *user);
+
+/* Calls `callback` with all symbols of type STT_FUNC in the order of the dynamic symbol table, imported ones included:
+ * protocols that call functions by number count them so. memdl_report_function lists them before the load, and
+ * memdl_sym finds the functions, imported ones too, by these names.
+ * Returns 0, or the value with which the callback ended it, or -1 for an error. */
+int memdl_functions(const memdl_library *library, memdl_function_callback callback, void *user);
+
 /* The exported symbol that `address` lies in, as dladdr reports it. A symbol without a size is found only at
  * its exact address. Null, with an error, if there is none.
  * The symbol lives, with its strings, until this thread's next memdl_symbol_at or memdl_symbol_named that finds one. */
@@ -555,16 +576,7 @@ typedef struct memdl_export {
 /* The symbols that the image exports; null behind the last one. */
 const memdl_export *memdl_report_export(const memdl_report *report, size_t index);
 
-/* A function symbol (STT_FUNC), defined or not. */
-typedef struct memdl_function_symbol {
-    uint32_t index;
-    const char *name;
-    uint64_t value;
-    int is_defined;
-} memdl_function_symbol;
-
-/* All symbols of type STT_FUNC in the order of the dynamic symbol table, imported ones included: protocols that call
- * functions by number count them so. */
+/* All symbols of type STT_FUNC in the order of the dynamic symbol table, as memdl_functions lists them. */
 const memdl_function_symbol *memdl_report_function(const memdl_report *report, size_t index);
 
 /* A note (PT_NOTE). */

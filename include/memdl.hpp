@@ -118,6 +118,17 @@ struct symbol {
     }
 };
 
+/// A function symbol, defined or imported: a memdl_function_symbol that owns its string.
+struct function_symbol {
+    std::uint32_t index;
+    std::string name;
+    std::uint64_t value;
+    bool is_defined;
+
+    explicit function_symbol(const memdl_function_symbol &from)
+        : index(from.index), name(from.name), value(from.value), is_defined(from.is_defined != 0) {}
+};
+
 /// A function that an address lies in: a memdl_frame that owns its strings.
 struct frame {
     std::string image;
@@ -590,6 +601,18 @@ class library {
     std::vector<symbol> symbols() const {
         std::vector<symbol> all;
         symbols([&all](symbol found) { all.push_back(std::move(found)); });
+        return all;
+    }
+    /// All function symbols, imported ones included, in the order of its symbol table; see memdl_functions.
+    std::vector<function_symbol> functions() const {
+        std::vector<function_symbol> all;
+        detail::check(memdl_functions(
+            get(),
+            [](const memdl_function_symbol *found, void *user) {
+                static_cast<std::vector<function_symbol> *>(user)->emplace_back(*found);
+                return 0;
+            },
+            &all));
         return all;
     }
     /// The exported symbol that an address lies in, if there is one.

@@ -222,14 +222,13 @@ mod unwind;
 #[cfg(feature = "symbolize")]
 pub use api::backtrace::{Frame, symbolize, symbolize_backtrace};
 pub use api::closed::{Closed, Kept};
+pub use api::function_symbol::FunctionSymbol;
 pub use api::images::{ImageInfo, Statistics, images, statistics};
 pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use api::loader::{Binding, Loader, inspect};
 pub use api::namespace::Namespace;
 pub use api::pool::{Pool, Pooled, Reset};
-pub use api::report::{
-    Export, FunctionSymbol, Import, Needed, NeededVersion, Note, Report, ThreadLocalStorage,
-};
+pub use api::report::{Export, Import, Needed, NeededVersion, Note, Report, ThreadLocalStorage};
 pub use api::symbol_name::AsSymbolName;
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
 pub use base::error::{

@@ -11,6 +11,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use crate::api::closed::Closed;
+use crate::api::function_symbol::{FunctionSymbol, function_symbols};
 use crate::api::symbol_name::AsSymbolName;
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
@@ -262,6 +263,26 @@ impl Library {
         let name = SymbolName::new(name.strip_suffix(b"\0").unwrap_or(name));
         let (index, symbol) = table.lookup(&name, VersionMatch::Default, TypeClass::Definition)?;
         Some(ExportedSymbol::new(loaded, &table, index, &symbol))
+    }
+
+    /// All symbols of type `STT_FUNC` in the order of the dynamic symbol table, those that the library imports
+    /// included, as [`Report::functions`](crate::Report::functions) lists them before the load.
+    ///
+    /// Protocols that call functions by number count them so; rFaaS sorts them by name first. The functions
+    /// themselves, imported ones too, are what [`Library::get`] finds for the names.
+    ///
+    /// ```
+    /// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
+    /// let functions = library.functions()?;
+    /// let defined = functions.iter().filter(|it| it.is_defined());
+    /// assert!(defined.map(|it| it.name()).eq(["play", "foo", "process"]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], and [`Error::Limit`] for a symbol table that was made to be slow.
+    pub fn functions(&self) -> Result<Vec<FunctionSymbol>, Error> {
+        function_symbols(&self.loaded().symbols())
     }
 
     /// The exported symbol that `address` lies in, as `dladdr` reports it. A symbol without a size is found

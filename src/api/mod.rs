@@ -3,6 +3,7 @@
 #[cfg(feature = "symbolize")]
 pub(crate) mod backtrace;
 pub(crate) mod closed;
+pub(crate) mod function_symbol;
 mod image_buffer;
 pub(crate) mod images;
 pub(crate) mod library;

@@ -7,12 +7,12 @@
 
 use std::ops::Deref;
 
+use crate::api::function_symbol::{FunctionSymbol, function_symbols};
 use crate::api::library::SymbolKind;
 use crate::arch::{self, MACHINE};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_copy, try_lossy, try_string};
 use crate::debug::{self, DebugInformation};
-use crate::elf::constants::STT_FUNC;
 use crate::elf::image::Image;
 use crate::elf::outline::Outline;
 use crate::elf::symbol::Sym;
@@ -367,65 +367,6 @@ impl Export {
     /// ```
     pub fn size(&self) -> u64 {
         self.size
-    }
-}
-
-/// A function symbol (`STT_FUNC`), defined or not: an element of [`Report::functions`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FunctionSymbol {
-    index: u32,
-    name: String,
-    value: u64,
-    is_defined: bool,
-}
-
-impl FunctionSymbol {
-    /// Its index in the dynamic symbol table.
-    ///
-    /// ```
-    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
-    /// let function = report.functions().iter().find(|it| it.name() == "foo").unwrap();
-    /// let export = report.exports().iter().find(|it| it.name() == "foo").unwrap();
-    /// assert_eq!(function.index(), export.index());
-    /// ```
-    pub fn index(&self) -> u32 {
-        self.index
-    }
-
-    /// Its name, not demangled.
-    ///
-    /// ```
-    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
-    /// # let function = &report.functions().iter().find(|it| it.name() == "foo").unwrap();
-    /// assert_eq!(function.name(), "foo");
-    /// ```
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// `st_value`: the address that the file states, relative to the load bias. 0 if it is not defined.
-    ///
-    /// ```
-    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
-    /// # let function = &report.functions().iter().find(|it| it.name() == "getpid").unwrap();
-    /// assert_eq!(function.name(), "getpid");
-    /// assert_eq!(function.value(), 0); // it is imported
-    /// ```
-    pub fn value(&self) -> u64 {
-        self.value
-    }
-
-    /// Whether the library defines it. Else it imports it.
-    ///
-    /// ```
-    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
-    /// # let function = &report.functions().iter().find(|it| it.name() == "foo").unwrap();
-    /// assert_eq!(function.name(), "foo");
-    /// assert!(function.is_defined());
-    /// ```
-    pub fn is_defined(&self) -> bool {
-        self.is_defined
     }
 }
 
@@ -875,12 +816,7 @@ impl Report {
                 size: symbol.st_size,
             })?;
         }
-        for (index, symbol) in table.all().filter(|(_, symbol)| symbol.kind() == STT_FUNC) {
-            require_memory_for_next(self.functions.len())?;
-            let (name, is_defined) = (names.name(&symbol)?, !symbol.is_undefined());
-            let value = symbol.st_value;
-            self.functions.try_push(FunctionSymbol { index, name, value, is_defined })?;
-        }
+        self.functions = function_symbols(&table)?;
         Ok(())
     }
 }

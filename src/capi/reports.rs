@@ -13,6 +13,7 @@ use std::ptr;
 use super::errors::{Failure, c_string, caught, pointer};
 use super::options::{Options, loader_of};
 use super::pointers::{bytes_of, give, handle, take};
+use super::symbols::CFunction;
 use crate::ImportBinding;
 use crate::LibraryOrigin;
 use crate::Report;
@@ -86,15 +87,6 @@ pub struct CExport {
     is_unique: c_int,
     value: u64,
     size: u64,
-}
-
-/// `memdl_function_symbol`.
-#[repr(C)]
-pub struct CFunction {
-    index: u32,
-    name: *const c_char,
-    value: u64,
-    is_defined: c_int,
 }
 
 /// `memdl_note`.
@@ -263,12 +255,8 @@ impl ReportHandle {
             })?;
         }
         for function in self.report.functions() {
-            self.functions.try_push(CFunction {
-                index: function.index(),
-                name: self.strings.add(function.name())?,
-                value: function.value(),
-                is_defined: function.is_defined().into(),
-            })?;
+            let name = self.strings.add(function.name())?;
+            self.functions.try_push(CFunction::new(function, name))?;
         }
         Ok(())
     }

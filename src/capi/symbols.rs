@@ -14,6 +14,7 @@ use super::library::LibraryHandle;
 use super::pointers::{c_str, handle};
 use super::reports::number_of_kind;
 use crate::ExportedSymbol;
+use crate::FunctionSymbol;
 use crate::base::fallible::require_memory;
 
 /// `memdl_symbol`.
@@ -30,6 +31,31 @@ pub struct CSymbol {
 /// `memdl_symbol_callback`.
 pub type SymbolCallback =
     unsafe extern "C-unwind" fn(symbol: *const CSymbol, user: *mut c_void) -> c_int;
+
+/// `memdl_function_symbol`.
+#[repr(C)]
+pub struct CFunction {
+    index: u32,
+    name: *const c_char,
+    value: u64,
+    is_defined: c_int,
+}
+
+impl CFunction {
+    /// With its name as a string for C.
+    pub(super) fn new(function: &FunctionSymbol, name: *const c_char) -> CFunction {
+        CFunction {
+            index: function.index(),
+            name,
+            value: function.value(),
+            is_defined: function.is_defined().into(),
+        }
+    }
+}
+
+/// `memdl_function_callback`.
+pub type FunctionCallback =
+    unsafe extern "C-unwind" fn(function: *const CFunction, user: *mut c_void) -> c_int;
 
 /// Looks a symbol up.
 ///
@@ -140,14 +166,47 @@ pub unsafe extern "C-unwind" fn memdl_symbols(
         let library = &unsafe { handle(library, "library")? }.library;
         Ok((library.symbols(), callback.ok_or("the callback is null")?))
     });
-    let Some((mut symbols, callback)) = input else { return -1 };
+    let Some((symbols, callback)) = input else { return -1 };
+    let owned = symbols.map(|symbol| OwnedSymbol::new(&symbol));
+    // SAFETY: the header's contract; the symbol and its strings live during the call.
+    visit(owned, |symbol| unsafe { callback(&symbol.c, user) })
+}
+
+/// [`Library::functions`](crate::Library::functions), with a callback.
+///
+/// # Safety
+/// The header's contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn memdl_functions(
+    library: *const LibraryHandle,
+    callback: Option<FunctionCallback>,
+    user: *mut c_void,
+) -> c_int {
+    let input = caught(|| {
+        // SAFETY: the header's contract.
+        let library = &unsafe { handle(library, "library")? }.library;
+        Ok((library.functions()?, callback.ok_or("the callback is null")?))
+    });
+    let Some((functions, callback)) = input else { return -1 };
+    let named = functions.iter().map(|function| Ok((c_string(function.name())?, function)));
+    visit(named, |(name, function)| {
+        let c = CFunction::new(function, name.as_ptr());
+        // SAFETY: the header's contract; the function and its name live during the call.
+        unsafe { callback(&c, user) }
+    })
+}
+
+/// Calls `callback` with all items, until it answers something else than 0.
+fn visit<T>(
+    mut items: impl Iterator<Item = Result<T, Failure>>,
+    mut callback: impl FnMut(&T) -> c_int,
+) -> c_int {
     loop {
-        match caught(|| symbols.next().map(|symbol| OwnedSymbol::new(&symbol)).transpose()) {
+        match caught(|| items.next().transpose()) {
             None => return -1,
             Some(None) => return 0,
-            Some(Some(symbol)) => {
-                // SAFETY: the header's contract; the symbol and its strings live during the call.
-                let answer = transparent(|| unsafe { callback(&symbol.c, user) });
+            Some(Some(item)) => {
+                let answer = transparent(|| callback(&item));
                 if answer != 0 {
                     return answer;
                 }

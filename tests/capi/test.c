@@ -170,6 +170,33 @@ static int see(const memdl_symbol *symbol, void *user) {
     return 0;
 }
 
+struct functions {
+    memdl_library *library;
+    void *address;
+    int defined, imported, found;
+    uint32_t last;
+};
+
+static int see_function(const memdl_function_symbol *function, void *user) {
+    struct functions *functions = user;
+    CHECK(function->index > functions->last);
+    functions->last = function->index;
+    if (function->is_defined) {
+        functions->defined++;
+        functions->found += memdl_load_bias(functions->library) + function->value == (uintptr_t)functions->address;
+    } else {
+        CHECK(function->value == 0 && function->name[0] != 0);
+        functions->imported++;
+    }
+    return 0;
+}
+
+static int stop_at_function(const memdl_function_symbol *function, void *user) {
+    CHECK(function->name != NULL);
+    ++*(int *)user;
+    return 77;
+}
+
 static int stop(const memdl_symbol *symbol, void *user) {
     (void)symbol;
     ++*(int *)user;
@@ -258,6 +285,14 @@ static void test_library(const struct file *plugin) {
     int calls = 0;
     CHECK(memdl_symbols(library, stop, &calls) == 77 && calls == 1);
     CHECK(memdl_symbols(library, NULL, NULL) == -1);
+    CHECK_ERROR("the callback is null");
+
+    struct functions functions = {library, address, 0, 0, 0, 0};
+    CHECK(memdl_functions(library, see_function, &functions) == 0);
+    CHECK(functions.defined == 5 && functions.imported > 0 && functions.found == 1);
+    calls = 0;
+    CHECK(memdl_functions(library, stop_at_function, &calls) == 77 && calls == 1);
+    CHECK(memdl_functions(library, NULL, NULL) == -1);
     CHECK_ERROR("the callback is null");
 
     struct frames frames = {0, ""};
@@ -1185,6 +1220,8 @@ static void test_null(const struct file *plain) {
     CHECK(memdl_sym(NULL, "x") == NULL);
     CHECK_ERROR("the library is null");
     CHECK(memdl_symv(NULL, "x", "y") == NULL);
+    CHECK_ERROR("the library is null");
+    CHECK(memdl_functions(NULL, see_function, NULL) == -1);
     CHECK_ERROR("the library is null");
     CHECK(memdl_symbols(NULL, see, NULL) == -1);
     CHECK_ERROR("the library is null");

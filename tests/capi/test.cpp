@@ -311,6 +311,10 @@ static void test_errors(const bytes &plain, const bytes &dependent) {
     bool found = false;
     for (const memdl::symbol &symbol : library.symbols()) found |= symbol.name == "plain_value";
     CHECK(found);
+    found = false;
+    for (const memdl::function_symbol &function : library.functions())
+        found |= function.is_defined && function.name == "plain_value" && function.index > 0;
+    CHECK(found);
     try {
         library.get<int()>("nothing");
         CHECK(false);
