@@ -297,7 +297,8 @@ size_t memdl_buffer_size(const memdl_buffer *buffer);
  * again. Returns 0; or -1 for an error, and changes nothing then. */
 int memdl_buffer_resize(memdl_buffer *buffer, size_t len);
 
-/* Frees a buffer that was passed to neither memdl_open_buffer nor memdl_prepare_buffer. Null is allowed. */
+/* Frees a buffer that nothing has taken: memdl_open_buffer, memdl_prepare_buffer, or a provider's answer. Null is
+ * allowed. */
 void memdl_buffer_free(memdl_buffer *buffer);
 
 /* ---- Symbols ----------------------------------------------------------------------------- */
@@ -842,6 +843,9 @@ typedef struct memdl_provided {
      * searched. */
     const char *error;
     /* The strings are copied when the provider returns. */
+    /* Null, or a buffer with the bytes in place of `bytes`: it is memdl's from then on, whatever the provider returns,
+     * and the library runs in it, as with memdl_open_buffer. */
+    memdl_buffer *buffer;
 } memdl_provided;
 
 /* Returns 1 and fills `*provided`, which is zero at first; or 0 if it does not have the library. Then it is searched

@@ -435,7 +435,7 @@ class options {
         thread_local std::string text;
         try {
             *provided = (*static_cast<provider_function *>(user))(*request);
-            return provided->library || provided->bytes || provided->error;
+            return provided->library || provided->bytes || provided->buffer || provided->error;
         } catch (const std::exception &error) {
             text = error.what();
         } catch (...) {

@@ -792,7 +792,9 @@ impl Template {
             Some(symfile) => symfile.register(name, instance),
             None => DebugRegistration::none(name, instance),
         };
-        Ok(Library { group: instance_uninitialised(&self.prepared, None, &mut register, may_run)? })
+        Ok(Library {
+            group: instance_uninitialised(&self.prepared, Vec::new(), &mut register, may_run)?,
+        })
     }
 
     /// The name of an image of the group that can never be unloaded, if there is one.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
+use super::buffers::BufferHandle;
 use super::callbacks::{FreeUser, OwnedUser};
 use super::errors::{c_string, caught, status};
 use super::library::LibraryHandle;
@@ -84,6 +85,7 @@ pub struct CProvided {
     library: *const LibraryHandle,
     name: *const c_char,
     error: *const c_char,
+    buffer: *mut BufferHandle,
 }
 
 /// `memdl_provider`.
@@ -119,9 +121,14 @@ unsafe fn ask(
         library: ptr::null(),
         name: ptr::null(),
         error: ptr::null(),
+        buffer: ptr::null_mut(),
     };
     // SAFETY: the caller's promise; request and answer live during the call.
-    if unsafe { provider(&request, &mut provided, user) } == 0 {
+    let answer = unsafe { provider(&request, &mut provided, user) };
+    // SAFETY: the caller's promise: null, or a buffer that nothing else has taken.
+    let buffer =
+        (!provided.buffer.is_null()).then(|| caught(|| unsafe { take(provided.buffer, "buffer") }));
+    if answer == 0 {
         return None;
     }
     let text = |it: *const c_char| {
@@ -135,9 +142,12 @@ unsafe fn ask(
     if let Some(library) = unsafe { provided.library.as_ref() } {
         return Some(Provided::from(&*library.library));
     }
-    // SAFETY: the caller's promise: these bytes can be read.
-    let bytes = caught(|| unsafe { super::pointers::copied(provided.bytes, provided.len) });
-    let provided_bytes = bytes.map(Provided::from_bytes)?;
+    let provided_bytes = match buffer {
+        Some(taken) => Provided::from(taken?.buffer),
+        // SAFETY: the caller's promise: these bytes can be read.
+        None => caught(|| unsafe { super::pointers::copied(provided.bytes, provided.len) })
+            .map(Provided::from_bytes)?,
+    };
     Some(match text(provided.name) {
         Some(name) => provided_bytes.named(name),
         None => provided_bytes,

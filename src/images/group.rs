@@ -36,6 +36,7 @@ use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
 use crate::images::provider::LibraryRequest;
 use crate::images::scope::Scope;
+use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::Bytes;
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Sealed;
@@ -347,6 +348,28 @@ impl Provided {
 impl From<Arc<[u8]>> for Provided {
     fn from(bytes: Arc<[u8]>) -> Provided {
         Provided(Source::Bytes(Bytes::Shared(bytes), None))
+    }
+}
+
+/// The library runs in the buffer, as with [`Loader::load_buffer`](crate::Loader::load_buffer): no byte of it is copied.
+/// It is copied for a template, and where a clone of this value is kept.
+///
+/// ```
+/// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
+/// # let plugin_bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/plugin.rs"));
+/// let loader = memdl::Loader::new().provider(move |request| {
+///     let received = memdl::ImageBuffer::read_from(&bytes[..], bytes.len());
+///     (request.name() == "libexample.so").then(|| match received {
+///         Ok(buffer) => buffer.into(),
+///         Err(error) => memdl::Provided::failed(error.to_string()),
+///     })
+/// });
+/// // SAFETY: we trust the constructors of both libraries. The plug-in needs libexample.so.
+/// assert!(unsafe { loader.load(&plugin_bytes) }.is_ok());
+/// ```
+impl From<ImageBuffer> for Provided {
+    fn from(buffer: ImageBuffer) -> Provided {
+        Provided(Source::Bytes(Bytes::Buffer(Arc::new(buffer)), None))
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn single_instance_uninitialised(
     mut prepared: Prepared<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
-    let received = prepared.take_received();
+    let received = prepared.take_received()?;
     let mut symfiles = std::mem::take(&mut prepared.symfiles);
     let mut register = |index: usize, name: Arc<str>, instance| match symfiles
         .get_mut(index)
@@ -75,11 +75,11 @@ pub(crate) fn single_instance_uninitialised(
 
 /// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
 /// has checked for spare memory ([`require_memory`](crate::base::fallible::require_memory)).
-/// `received` is the buffer that the root was received into, if the image is to run there. IFUNC resolvers
-/// run if `may_run`; else references are bound to the resolvers.
+/// `received` has the buffers that members were received into and are to run in, as [`Prepared::take_received`]
+/// returns them. IFUNC resolvers run if `may_run`; else references are bound to the resolvers.
 pub(crate) fn instance_uninitialised(
     prepared: &Prepared<'_>,
-    received: Option<InPlaceFile>,
+    received: Vec<(usize, InPlaceFile)>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -94,7 +94,7 @@ pub(crate) fn instance_uninitialised(
 /// As [`instance_uninitialised`].
 fn entered(
     prepared: &Prepared<'_>,
-    received: Option<InPlaceFile>,
+    received: Vec<(usize, InPlaceFile)>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -124,17 +124,19 @@ fn entered(
 /// Maps, relocates and seals all members, and registers them with debuggers, profilers and the unwinder.
 fn map_and_relocate(
     prepared: &Prepared<'_>,
-    mut received: Option<InPlaceFile>,
+    received: Vec<(usize, InPlaceFile)>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
     let mut mapped = try_vec(count)?;
+    let mut received = received.into_iter().peekable();
     for (index, member) in prepared.members.iter().enumerate() {
         require_memory_for_next(index)?;
+        let received = received.next_if(|(of, _)| *of == index).map(|(_, file)| file);
         let static_tls = prepared.static_tls.contains(&index);
         mapped.push(
-            MappedMember::new(member, index, received.take(), static_tls)
+            MappedMember::new(member, index, received, static_tls)
                 .map_err(|error| error.in_image(&member.name))?,
         );
     }

@@ -516,27 +516,38 @@ fn without_duplicates(dependencies: Vec<Dependency>) -> Result<Vec<Dependency>, 
     Ok(unique)
 }
 
-impl Prepared<'_> {
-    /// Takes the buffer that the root was received into, if the image can run there. For a single instance.
-    pub(super) fn take_received(&mut self) -> Option<InPlaceFile> {
-        let root = self.members.first_mut()?;
-        let buffer = root.image.owner().buffer()?;
-        let place = root.plan.in_place(buffer.address(), buffer::HEADROOM)?;
+impl Member<'_> {
+    /// Takes the buffer that it was received into, if the image can run there.
+    fn take_received(&mut self) -> Option<InPlaceFile> {
+        let buffer = self.image.owner().buffer()?;
+        let place = self.plan.in_place(buffer.address(), buffer::HEADROOM)?;
         // Memory that moves to grow is aligned to a page, and no more.
-        let fits = place.room <= buffer.room() || root.plan.align == PageSize::current().get();
+        let fits = place.room <= buffer.room() || self.plan.align == PageSize::current().get();
         // Profilers read the symbol table of the file, which other segments overwrite.
-        if !fits || !root.tables_are_readable || root.profile != Profile::Off {
+        if !fits || !self.tables_are_readable || self.profile != Profile::Off {
             return None;
         }
-        let mut buffer = root.image.owner_mut().take_buffer()?;
+        let mut buffer = self.image.owner_mut().take_buffer()?;
         buffer.give_to_children();
         match buffer.make_room(place.room) {
             Ok(()) => Some(InPlaceFile { buffer, place }),
             Err(_) => {
-                root.image.owner_mut().put_back(buffer);
+                self.image.owner_mut().put_back(buffer);
                 None
             }
         }
+    }
+}
+
+impl Prepared<'_> {
+    /// Takes the buffers that members were received into, where the images can run there, with the members' indices,
+    /// ascending. For a single instance.
+    pub(super) fn take_received(&mut self) -> Result<Vec<(usize, InPlaceFile)>, Error> {
+        let is_received = |member: &&Member<'_>| member.image.owner().buffer().is_some();
+        let mut received = try_vec(self.members.iter().filter(is_received).count())?;
+        let members = self.members.iter_mut().enumerate();
+        received.extend(members.filter_map(|(index, it)| Some((index, it.take_received()?))));
+        Ok(received)
     }
 
     /// The root image.

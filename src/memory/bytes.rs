@@ -48,7 +48,9 @@ impl Bytes<'_> {
     /// bytes any more; what was decoded from them stays.
     pub(crate) fn take_buffer(&mut self) -> Option<ImageBuffer> {
         match std::mem::replace(self, Bytes::Borrowed(&[])) {
-            Bytes::Buffer(buffer) => Arc::into_inner(buffer),
+            Bytes::Buffer(buffer) => {
+                Arc::try_unwrap(buffer).map_err(|shared| *self = Bytes::Buffer(shared)).ok()
+            }
             bytes => {
                 *self = bytes;
                 None

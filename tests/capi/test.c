@@ -617,6 +617,7 @@ struct store {
     const memdl_library *library;
     int asked, freed;
     const char *name, *error;
+    int buffers;
 };
 
 static int provider(const memdl_library_request *request, memdl_provided *provided, void *user) {
@@ -626,7 +627,12 @@ static int provider(const memdl_library_request *request, memdl_provided *provid
     CHECK(request->folder_count == 0 || request->folders[0] != NULL);
     store->asked++;
     provided->library = store->library;
-    if (!store->library) {
+    if (store->buffers > 0) {
+        store->buffers--;
+        provided->buffer = memdl_buffer_new(store->plain->len);
+        CHECK(provided->buffer != NULL);
+        memcpy(memdl_buffer_data(provided->buffer), store->plain->bytes, store->plain->len);
+    } else if (!store->library) {
         provided->bytes = store->plain->bytes;
         provided->len = store->plain->len;
     }
@@ -642,7 +648,7 @@ static int is_called(const memdl_image_info *image, void *name) {
 static void free_store(void *user) { ((struct store *)user)->freed++; }
 
 static void test_namespace(const struct file *plain, const struct file *dependent) {
-    struct store store = {plain, NULL, 0, 0, NULL, NULL};
+    struct store store = {plain, NULL, 0, 0, NULL, NULL, 0};
     memdl_options *options = memdl_options_new();
     CHECK(memdl_options_set_name(options, "needing") == 0);
     CHECK(memdl_options_set_provider(options, provider, &store, free_store) == 0);
@@ -651,6 +657,11 @@ static void test_namespace(const struct file *plain, const struct file *dependen
     CHECK(one && two && store.asked == 2 && call0(one, "dependent_value") == 42);
     CHECK(memdl_sym(one, "plain_value") != memdl_sym(two, "plain_value"));
     CHECK(memdl_close(one) == 0 && memdl_close(two) == 0);
+
+    /* A buffer, in which the library runs. */
+    store.buffers = 1;
+    one = memdl_open(dependent->bytes, dependent->len, options);
+    CHECK(one && call0(one, "plain_value") == 41 && store.buffers == 0 && memdl_close(one) == 0);
 
     /* A name for what the bytes become, and a reason for which there are none. */
     store.name = "/archive/libplain.so";

@@ -6,11 +6,12 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::common::{AnyWay, Opened, glibc, in_child, isolated, isolated_with, name_of, run};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
-use memdl::{Library, Loader, Namespace, Provided, Scope};
+use memdl::{ImageBuffer, Library, Loader, Namespace, Provided, Scope};
 
 /// A folder of libraries that a test builds.
 struct Folder(PathBuf);
@@ -522,6 +523,58 @@ fn a_provider_is_asked_by_name_and_by_who_needs_it() {
                 1,
                 "{expected}: {asked:?}"
             );
+        }
+    });
+}
+
+#[test]
+fn what_a_provider_received_into_a_buffer_runs_there() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let state =
+            "int state = 40; int *place(void) { return &state; } int dep(void) { return ++state; }";
+        let dep = folder.named("libdep.so", state, &[]);
+        let source = "int dep(void); int run(void) { return dep() + 1; }";
+        let image = folder.named("libimage.so", source, &["-ldep"]);
+        let bytes = fs::read(&dep).unwrap();
+        let kept = Arc::new(Mutex::new(None));
+        for keep in [false, true] {
+            let (bytes, keeper) = (bytes.clone(), kept.clone());
+            let address = Arc::new(AtomicUsize::new(0));
+            let seen = address.clone();
+            let loader = Loader::new().provider(move |request| {
+                if request.name() != "libdep.so" {
+                    return None;
+                }
+                let buffer = ImageBuffer::read_from(&bytes[..], bytes.len()).unwrap();
+                seen.store(buffer.as_ptr().addr(), Ordering::Relaxed);
+                let provided = Provided::from(buffer);
+                if keep {
+                    *keeper.lock().unwrap() = Some(provided.clone());
+                }
+                Some(provided)
+            });
+            let image = load(&loader, &image);
+            // SAFETY: its type.
+            let run = unsafe { image.get::<extern "C" fn() -> c_int>("run") }.unwrap();
+            assert_eq!((run(), run()), (42, 43));
+            let images = memdl::images();
+            let dep = images.iter().find(|it| it.name() == "libdep.so").unwrap();
+            let is_there = dep.address_range().contains(&address.load(Ordering::Relaxed));
+            assert_eq!(is_there, !keep, "a kept buffer is copied");
+        }
+        let provided = kept.lock().unwrap().take().unwrap();
+        let loader =
+            Loader::new().provider(move |it| (it.name() == "libdep.so").then(|| provided.clone()));
+        // SAFETY: the test's own libraries.
+        let template = unsafe { loader.prepare(&fs::read(&image).unwrap()) }.unwrap();
+        for _ in 0..2 {
+            // SAFETY: as above, and its type.
+            let run = unsafe {
+                let instance = template.instantiate().unwrap();
+                instance.get::<extern "C" fn() -> c_int>("run").unwrap()()
+            };
+            assert_eq!(run, 42);
         }
     });
 }
