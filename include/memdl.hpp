@@ -254,14 +254,64 @@ class name_space {
     detail::handle<memdl_namespace> handle_;
 };
 
+/// What a provider supplies. An empty one says that it does not have the library, which is then searched elsewhere.
+class provided {
+  public:
+    provided() = default;
+    /// A library that is loaded. It must not be closed before the load has returned.
+    provided(const library &library);
+    /// The library runs in the buffer, and no byte is copied.
+    provided(buffer &&buffer) : buffer_(buffer.release()) {}
+    /// Bytes that are valid until the provider is called again in this thread. They are copied.
+    static provided bytes(const void *bytes, std::size_t size) {
+        provided answer;
+        answer.bytes_ = bytes;
+        answer.size_ = size;
+        return answer;
+    }
+    /// From any contiguous container of bytes.
+    template <class Bytes> static provided bytes(const Bytes &bytes) {
+        static_assert(sizeof(*bytes.data()) == 1, "bytes");
+        return provided::bytes(bytes.data(), bytes.size());
+    }
+
+    /// Names the library that the bytes become; see memdl_provided.
+    provided &named(std::string name) & {
+        name_ = std::move(name);
+        return *this;
+    }
+    provided &&named(std::string name) && { return std::move(named(std::move(name))); }
+
+  private:
+    friend class options;
+
+    // Fills what the C API reads. `name` outlives it.
+    int fill(memdl_provided &answer, std::string &name) && noexcept {
+        if (name_) {
+            name = std::move(*name_);
+            answer.name = name.c_str();
+        }
+        answer.library = library_;
+        answer.bytes = bytes_;
+        answer.len = size_;
+        answer.buffer = buffer_.release();
+        return answer.library || answer.bytes || answer.buffer;
+    }
+
+    const memdl_library *library_ = nullptr;
+    const void *bytes_ = nullptr;
+    std::size_t size_ = 0;
+    detail::handle<memdl_buffer> buffer_;
+    std::optional<std::string> name_;
+};
+
 /// Load options. Calls can be chained: options().name("x").global(true).
 class options {
   public:
     using resolver_function = std::function<const void *(const memdl_request &)>;
     using verifier_function = std::function<void(const memdl_image &)>;
-    /// What a provider supplies: a library that is loaded, or bytes, or nothing (`{}`). What it throws is the reason for
-    /// which the load fails.
-    using provider_function = std::function<memdl_provided(const memdl_library_request &)>;
+    /// What it throws is the reason for which the load fails.
+    using provider_function = std::function<provided(const memdl_library_request &)>;
     using import_filter_function = std::function<bool(const memdl_request &)>;
 
     options() : handle_(detail::check(memdl_options_new())) {}
@@ -319,9 +369,8 @@ class options {
         static_assert(sizeof(*bytes.data()) == 1, "bytes");
         return provide(name, bytes.data(), bytes.size());
     }
-    /// Called for every library that something needs. It returns zeros if it does not have the library. Bytes must
-    /// be valid until it is called again in this thread. An exception counts as nothing. See
-    /// memdl_options_set_provider.
+    /// Called for every library that something needs. An exception says that a library exists, and why it cannot be
+    /// supplied: the load fails with what(). See memdl_options_set_provider.
     options &provider(provider_function provider) & {
         auto owned = std::make_unique<provider_function>(std::move(provider));
         return checked(memdl_options_set_provider(
@@ -430,19 +479,17 @@ class options {
         return 1;
     }
 
-    static int provide_with(const memdl_library_request *request, memdl_provided *provided,
+    static int provide_with(const memdl_library_request *request, memdl_provided *answer,
                             void *user) noexcept {
         thread_local std::string text;
         try {
-            *provided = (*static_cast<provider_function *>(user))(*request);
-            return provided->library || provided->bytes || provided->buffer || provided->error;
+            return (*static_cast<provider_function *>(user))(*request).fill(*answer, text);
         } catch (const std::exception &error) {
             text = error.what();
         } catch (...) {
             text = "the provider threw something that is no std::exception";
         }
-        *provided = memdl_provided();
-        provided->error = text.c_str();
+        answer->error = text.c_str();
         return 1;
     }
 
@@ -655,6 +702,8 @@ class library {
 
     detail::handle<memdl_library> handle_;
 };
+
+inline provided::provided(const library &library) : library_(library.get()) {}
 
 inline options &options::depends_on(const library &library) & {
     return checked(memdl_options_depends_on(get(), library.get()));

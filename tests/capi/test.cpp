@@ -174,17 +174,43 @@ static void test_loading(const bytes &plain, const bytes &dependent) {
     int asked = 0;
     memdl::name_space space;
     auto provides = memdl::options().name_space(space).provider(
-        [&](const memdl_library_request &request) -> memdl_provided {
+        [&](const memdl_library_request &request) -> memdl::provided {
             if (std::string(request.name) != "libplain.so") return {};
             asked++;
-            return {plain.data(), plain.size(), nullptr, nullptr, nullptr};
+            return memdl::provided::bytes(plain).named("/store/libplain.so");
         });
     memdl::library one = memdl::library::open(dependent, provides);
     memdl::library two = memdl::library::open(dependent, provides);
     CHECK(asked == 1 && one.get<int()>("dependent_value")() == 42);
     CHECK(one.get<int()>("plain_value") == two.get<int()>("plain_value"));
+    bool named = false;
+    for (const memdl::image_info &image : memdl::images()) named |= image.name == "/store/libplain.so";
+    CHECK(named);
 
-    auto fails = memdl::options().provider([](const memdl_library_request &) -> memdl_provided {
+    const memdl::library loaded = memdl::library::open(plain);
+    auto lends = memdl::options().provider([&](const memdl_library_request &request) -> memdl::provided {
+        if (std::string(request.name) == "libplain.so") return loaded;
+        return {};
+    });
+    CHECK(memdl::library::open(dependent, lends).get<int()>("plain_value") == loaded.get<int()>("plain_value"));
+    const void *place = nullptr;
+    auto receives = memdl::options().provider([&](const memdl_library_request &request) -> memdl::provided {
+        if (std::string(request.name) != "libplain.so") return {};
+        memdl::buffer received(plain.size());
+        std::copy(plain.begin(), plain.end(), received.begin());
+        place = received.data();
+        return received;
+    });
+    memdl::library there = memdl::library::open(dependent, receives);
+    CHECK(there.get<int()>("dependent_value")() == 42);
+    bool in_place = false;
+    for (const memdl::image_info &image : memdl::images()) {
+        const auto address = reinterpret_cast<std::uintptr_t>(place);
+        in_place |= image.name == "libplain.so" && image.start <= address && address < image.end;
+    }
+    CHECK(in_place);
+
+    auto fails = memdl::options().provider([](const memdl_library_request &) -> memdl::provided {
         throw std::runtime_error("the store is offline");
     });
     check_error("the store is offline", [&] { memdl::library::open(dependent, fails); });
