@@ -28,6 +28,8 @@ pub enum Command {
     Serve(Box<ServeOptions>),
     /// Call a function of a library, which is sent if the server does not have it.
     Call(Box<CallOptions>),
+    /// Measure calls with memdl beside those with a memfd and dlopen.
+    Load(LoadOptions),
     /// Print 32 random bytes in hexadecimal: a key for --key, or a secret to sign with.
     Secret,
     /// Print the public key of a secret: a line for --allow-keys.
@@ -216,4 +218,33 @@ pub struct CallOptions {
     /// Its input. Without it, that is standard input.
     #[arg(value_name = "INPUT")]
     pub input: Option<String>,
+}
+
+/// Options of `load`.
+#[derive(Args, Debug)]
+pub struct LoadOptions {
+    /// How calls are run.
+    #[arg(long, value_enum, default_value = "pool")]
+    pub mode: Mode,
+    /// The number of clients, which call at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    pub clients: usize,
+    /// The number of calls with each loader.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    pub calls: usize,
+    /// How often the loaders take turns.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    pub turns: usize,
+    /// Every so manieth call is cold: its library is new to the server. 0 is none.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub cold_every: usize,
+    /// The shared library.
+    #[arg(value_name = "LIBRARY")]
+    pub library: PathBuf,
+    /// The function.
+    #[arg(value_name = "FUNCTION")]
+    pub function: String,
+    /// Its input.
+    #[arg(value_name = "INPUT")]
+    pub input: String,
 }

@@ -22,6 +22,7 @@ mod cache;
 pub mod client;
 mod fork;
 mod library;
+pub mod load;
 mod metrics;
 mod permits;
 mod policy;

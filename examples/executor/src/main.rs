@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use memdl_executor::arguments::{Arguments, CallOptions, Command};
 use memdl_executor::client::{self, Client};
 use memdl_executor::protocol::hex;
-use memdl_executor::{Error, auth, public_key, server, sign};
+use memdl_executor::{Error, auth, load, public_key, server, sign};
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
@@ -35,6 +35,7 @@ fn run(command: Command) -> Result<(), Error> {
             server::serve(&options)
         }
         Command::Call(options) => call(&options),
+        Command::Load(options) => print_line(load::load(&options)?.trim_end()),
         Command::Secret => print_line(&hex(&auth::random()?)),
         Command::PublicKey { secret } => print_line(&hex(&public_key(&secret)?)),
     }

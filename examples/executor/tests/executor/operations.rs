@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, call, failure, wait_until, work};
+use crate::common::{EXECUTOR, Server, call, failure, limited, wait_until, work, work_file};
 
 #[test]
 fn a_stop_lets_running_calls_finish() {
@@ -63,4 +63,22 @@ fn metrics_count_calls_and_failures() {
         assert_eq!(server.metric(name), value, "{name}");
     }
     assert!(server.metric("executor_call_seconds_sum{temperature=\"cold\"}") > 0.0);
+}
+
+#[test]
+fn the_load_test_prints_a_table() {
+    let library = work_file().to_str().unwrap();
+    for mode in ["pool", "fork"] {
+        let small = ["--clients", "4", "--calls", "80", "--turns", "2", "--cold-every", "5"];
+        let mut load = limited(60, EXECUTOR);
+        let output = load.args(["load", "--mode", mode]).args(small);
+        let output = output.args([library, "upper", "text"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for row in
+            ["memdl | cold | 16", "memdl | warm | 64", "dlopen | cold | 16", "dlopen | warm | 64"]
+        {
+            assert!(text.contains(row), "no `{row}` in\n{text}");
+        }
+    }
 }
