@@ -279,6 +279,8 @@ impl Header {
         loop {
             match stream.read(first) {
                 Ok(0) => return Ok(None),
+                // TLS without its own words of farewell. Between frames nothing is lost by that.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
                 Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),

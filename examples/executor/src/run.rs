@@ -17,6 +17,11 @@ pub(crate) struct Received {
 
 /// A way to run calls.
 pub(crate) trait Backend: Send + Sync {
+    /// Whether it can still load libraries. If not, the server ends, and whoever supervises it starts it again.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Checks a library and makes it ready to be called.
     fn load(&self, library: Received) -> Result<Box<dyn Callable>, Failure>;
 }

@@ -49,14 +49,17 @@ pub fn serve(options: &ServeOptions) -> Result<(), Error> {
     // Before any thread starts and any secret is read: see `fork`.
     let server = Arc::new(Server::new(options)?);
     listen(options, &server)?;
-    signals.wait();
+    while server.backend.is_alive() && !signals.wait_for(Duration::from_secs(1)) {}
     info!("stopping");
     server.stop(options.grace(), &signals);
     if let Some(path) = &options.unix {
         // Whoever connects from now on finds no server.
         let _ = fs::remove_file(path);
     }
-    Ok(())
+    match server.backend.is_alive() {
+        true => Ok(()),
+        false => Err("the process from which those of libraries are forked has ended".into()),
+    }
 }
 
 struct Server {
@@ -278,6 +281,10 @@ impl Connection {
     }
 
     fn run(&self, handshake: impl FnOnce(Instant) -> Result<Client, Failure>) {
+        if self.server.is_stopping() {
+            // It was not in the list when the reads of all connections were ended.
+            return;
+        }
         let client = handshake(after(HANDSHAKE));
         let client = client.inspect_err(|failure| self.server.metrics.failed(failure));
         let ended = client.and_then(|mut client| {

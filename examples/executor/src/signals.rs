@@ -28,13 +28,6 @@ impl StopSignals {
         }
     }
 
-    /// Waits for one of them.
-    pub(crate) fn wait(&self) {
-        let mut signal = 0;
-        // SAFETY: both are valid.
-        while unsafe { libc::sigwait(&self.0, &mut signal) } != 0 {}
-    }
-
     /// Waits for one of them for this long. Whether one came.
     pub(crate) fn wait_for(&self, time: Duration) -> bool {
         let time = libc::timespec {

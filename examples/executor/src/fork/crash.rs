@@ -19,7 +19,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use crate::fork::parent::MOST_ADDRESSES;
 
 /// The signals of crashes, and that of a time limit.
-const SIGNALS: [(c_int, &str); 9] = [
+const SIGNALS: [(c_int, &str); 8] = [
     (libc::SIGSEGV, "SIGSEGV"),
     (libc::SIGBUS, "SIGBUS"),
     (libc::SIGFPE, "SIGFPE"),
@@ -28,12 +28,13 @@ const SIGNALS: [(c_int, &str); 9] = [
     (libc::SIGTRAP, "SIGTRAP"),
     (libc::SIGSYS, "SIGSYS"),
     (libc::SIGXCPU, "SIGXCPU"),
-    (libc::SIGKILL, "SIGKILL"),
 ];
 
 /// The name of a signal.
 pub(super) fn signal_name(signal: c_int) -> String {
-    let known = SIGNALS.iter().find(|(number, _)| *number == signal);
+    // Those of SIGNALS, and that which no handler sees.
+    let mut all = SIGNALS.iter().chain(&[(libc::SIGKILL, "SIGKILL")]);
+    let known = all.find(|(number, _)| *number == signal);
     known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).into())
 }
 
@@ -101,13 +102,13 @@ pub(super) fn install(cores: bool) -> io::Result<()> {
     let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK };
     // SAFETY: the stack is nobody else's, and stays for ever.
     check(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) })?;
-    for (signal, _) in SIGNALS.iter().filter(|(signal, _)| *signal != libc::SIGKILL) {
+    for (signal, _) in SIGNALS {
         // SAFETY: all zeros are a valid action.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         // SAFETY: the action is valid, and its function has the type that SA_SIGINFO says.
-        check(unsafe { libc::sigaction(*signal, &action, ptr::null_mut()) })?;
+        check(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) })?;
     }
     Ok(())
 }

@@ -72,6 +72,10 @@ impl Forked {
 }
 
 impl Backend for Forked {
+    fn is_alive(&self) -> bool {
+        self.nursery.is_alive()
+    }
+
     fn load(&self, library: Received) -> Result<Box<dyn Callable>, Failure> {
         let Received { digest, signature, bytes } = library;
         let mut host = Child::spawn(&self.nursery, self.time_limit)?;

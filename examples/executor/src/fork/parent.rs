@@ -47,6 +47,8 @@ const ORDER: usize = 5;
 /// The server's end.
 pub(super) struct Parent {
     control: Mutex<Timed<UnixStream>>,
+    /// Its pid, if this process has forked it.
+    pid: Option<i32>,
 }
 
 impl Parent {
@@ -58,13 +60,19 @@ impl Parent {
                 drop(ours);
                 in_child(|| main(theirs))
             }
-            Forked::Parent(_) => Ok(Parent::of(ours)),
+            Forked::Parent(pid) => Ok(Parent { pid: Some(pid), ..Parent::of(ours) }),
         }
     }
 
     /// The process at the other end of this socket.
     pub(super) fn of(control: UnixStream) -> Parent {
-        Parent { control: Mutex::new(Timed::new(control, Instant::now())) }
+        Parent { control: Mutex::new(Timed::new(control, Instant::now())), pid: None }
+    }
+
+    /// Whether the process that this one has forked still runs.
+    pub(super) fn is_alive(&self) -> bool {
+        let pid = self.pid.and_then(Pid::from_raw);
+        pid.is_none_or(|pid| matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)))
     }
 
     /// Forks a child with these descriptors.

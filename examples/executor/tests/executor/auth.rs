@@ -85,6 +85,10 @@ fn a_client_with_a_certificate_of_the_authority_is_served() {
     let input = "x".repeat(100_000);
     let output = client.call(work(), "upper", input.as_bytes(), 100_000, &mut |_| {}).unwrap();
     assert_eq!(output, input.to_uppercase().into_bytes());
+    // A client that goes away is no failure.
+    drop(client);
+    crate::common::wait_until("it is gone", || server.metric("executor_connections") == 0.0);
+    assert_eq!(server.metric("executor_failures_total{kind=\"protocol\"}"), 0.0);
 }
 
 #[test]

@@ -222,6 +222,17 @@ fn a_library_whose_process_has_ended_is_sent_again() {
 }
 
 #[test]
+fn a_server_that_cannot_fork_any_more_ends() {
+    let mut server = forking(&[]);
+    assert_eq!(call(&mut server.client(), work(), "count", "").unwrap(), "1");
+    let [nursery] = children(server.pid())[..] else { panic!() };
+    // SAFETY: a process that our server has started, and has not waited for.
+    assert_eq!(unsafe { libc::kill(nursery.cast_signed(), libc::SIGKILL) }, 0);
+    assert_eq!(server.wait(Duration::from_secs(20)).code(), Some(1));
+    assert!(server.log().contains("are forked has ended"), "{}", server.log());
+}
+
+#[test]
 fn evicted_libraries_have_no_process() {
     let len = work().len();
     let server = forking(&["--memory", &(2 * len).to_string()]);
