@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use memdl::Pool;
 
@@ -23,10 +23,14 @@ pub(crate) struct InProcess {
     pub(crate) idle: usize,
     /// The most addresses of an image.
     pub(crate) image_span: u64,
+    /// Held by the thread that loads. Loads change the mappings of the process, one at a time in any case: many threads
+    /// that do so at once wait longer for the system's lock than for this one.
+    pub(crate) loading: Mutex<()>,
 }
 
 impl Backend for InProcess {
     fn load(&self, library: Received) -> Result<Box<dyn Callable>, Failure> {
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if self.loader == LoaderKind::Memfd {
             return Ok(Box::new(Memfd::load(&self.policy, &library)?));
         }
@@ -34,7 +38,11 @@ impl Backend for InProcess {
         // SAFETY: the policy allows the library, and what it needs.
         let template = unsafe { loader.prepare_buffer(library.bytes) };
         let template = template.map_err(|error| not_loaded(&error))?;
-        Ok(Box::new(template.pool(self.idle)))
+        let pool = template.pool(self.idle);
+        // The first instance is made now: its constructors belong to the load.
+        // SAFETY: the policy allows the library. Nothing has called it.
+        drop(unsafe { pool.acquire() }.map_err(|error| not_loaded(&error))?);
+        Ok(Box::new(pool))
     }
 }
 

@@ -275,18 +275,17 @@ impl Header {
     /// The stream breaks or ends within the header, or the header is malformed.
     pub fn read(stream: &mut (impl Read + ?Sized)) -> Result<Option<Header>, Failure> {
         let mut bytes = [0; HEADER];
-        let (first, rest) = bytes.split_at_mut(1);
-        loop {
-            match stream.read(first) {
+        let len = loop {
+            match stream.read(&mut bytes) {
                 Ok(0) => return Ok(None),
+                Ok(len) => break len,
                 // TLS without its own words of farewell. Between frames nothing is lost by that.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-                Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-        stream.read_exact(rest)?;
+        };
+        stream.read_exact(bytes.get_mut(len..).unwrap_or_default())?;
         let [a, b, c, d, kind, zeros @ ..] = bytes;
         let known = FrameKind::from_number(kind).filter(|_| zeros == [0; 3]);
         let kind = known.ok_or_else(|| Failure::protocol("this is no frame of the protocol"))?;
@@ -589,17 +588,17 @@ impl Announced {
                 .ok_or_else(|| Failure::protocol("a frame is too short"))?;
             stream.read_exact(field).map_err(Failure::from)
         };
-        let (mut digest, mut signed) = ([0; 32], [0]);
-        take(&mut digest)?;
-        take(&mut signed)?;
+        let mut head = [0; 33];
+        take(&mut head)?;
+        let [digest @ .., signed] = head;
         let signature = match signed {
-            [0] => None,
-            [64] => {
+            0 => None,
+            64 => {
                 let mut signature = [0; 64];
                 take(&mut signature)?;
                 Some(signature)
             }
-            [other] => {
+            other => {
                 return Err(Failure::protocol(format!("a signature has 64 bytes, not {other}")));
             }
         };

@@ -101,6 +101,7 @@ impl Server {
                 policy,
                 idle: options.max_calls,
                 image_span,
+                loading: Mutex::default(),
             }),
         };
         Ok(Server {

@@ -10,9 +10,16 @@ use std::time::{Duration, Instant};
 
 use rustls::{ConnectionCommon, SideData, StreamOwned};
 
+/// Which way bytes go.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    In,
+    Out,
+}
+
 /// A socket of either kind.
 pub(crate) trait Socket: Read + Write + Send + Sized + 'static {
-    fn set_timeouts(&self, timeout: Duration) -> io::Result<()>;
+    fn set_timeout(&self, way: Way, timeout: Duration) -> io::Result<()>;
     /// Another handle of the socket.
     fn duplicate(&self) -> io::Result<Self>;
     /// Reads find the end from now on, in all handles.
@@ -20,9 +27,11 @@ pub(crate) trait Socket: Read + Write + Send + Sized + 'static {
 }
 
 impl Socket for UnixStream {
-    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(timeout))?;
-        self.set_write_timeout(Some(timeout))
+    fn set_timeout(&self, way: Way, timeout: Duration) -> io::Result<()> {
+        match way {
+            Way::In => self.set_read_timeout(Some(timeout)),
+            Way::Out => self.set_write_timeout(Some(timeout)),
+        }
     }
 
     fn duplicate(&self) -> io::Result<UnixStream> {
@@ -35,9 +44,11 @@ impl Socket for UnixStream {
 }
 
 impl Socket for TcpStream {
-    fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(timeout))?;
-        self.set_write_timeout(Some(timeout))
+    fn set_timeout(&self, way: Way, timeout: Duration) -> io::Result<()> {
+        match way {
+            Way::In => self.set_read_timeout(Some(timeout)),
+            Way::Out => self.set_write_timeout(Some(timeout)),
+        }
     }
 
     fn duplicate(&self) -> io::Result<TcpStream> {
@@ -53,23 +64,39 @@ impl Socket for TcpStream {
 pub(crate) struct Timed<S> {
     socket: S,
     deadline: Instant,
+    /// The timeouts that the socket has, by way.
+    timeouts: [Option<Duration>; 2],
 }
 
 impl<S: Socket> Timed<S> {
     pub(crate) fn new(socket: S, deadline: Instant) -> Timed<S> {
-        Timed { socket, deadline }
+        Timed { socket, deadline, timeouts: [None; 2] }
     }
 
     pub(crate) fn get_ref(&self) -> &S {
         &self.socket
     }
 
-    fn before_deadline<R>(&mut self, run: impl FnOnce(&mut S) -> io::Result<R>) -> io::Result<R> {
+    fn before_deadline<R>(
+        &mut self,
+        way: Way,
+        run: impl FnOnce(&mut S) -> io::Result<R>,
+    ) -> io::Result<R> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_timeouts(left)?;
+        let [timeout_in, timeout_out] = &mut self.timeouts;
+        let timeout = match way {
+            Way::In => timeout_in,
+            Way::Out => timeout_out,
+        };
+        // A system call each time would cost more than the read. An eighth more than is left is no harm.
+        let most = left.saturating_add(left.checked_div(8).unwrap_or_default());
+        if timeout.is_none_or(|set| set < left || set > most) {
+            self.socket.set_timeout(way, left)?;
+            *timeout = Some(left);
+        }
         run(&mut self.socket).map_err(|error| match error.kind() {
             // So the system says that the time is over.
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -80,13 +107,13 @@ impl<S: Socket> Timed<S> {
 
 impl<S: Socket> Read for Timed<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.before_deadline(|socket| socket.read(buffer))
+        self.before_deadline(Way::In, |socket| socket.read(buffer))
     }
 }
 
 impl<S: Socket> Write for Timed<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.before_deadline(|socket| socket.write(bytes))
+        self.before_deadline(Way::Out, |socket| socket.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -46,7 +46,8 @@ const ORDER: usize = 5;
 
 /// The server's end.
 pub(super) struct Parent {
-    control: Mutex<Timed<UnixStream>>,
+    /// `None` once an answer did not come in time, or broke off: later ones would be taken for others.
+    control: Mutex<Option<Timed<UnixStream>>>,
     /// Its pid, if this process has forked it.
     pid: Option<i32>,
 }
@@ -66,13 +67,18 @@ impl Parent {
 
     /// The process at the other end of this socket.
     pub(super) fn of(control: UnixStream) -> Parent {
-        Parent { control: Mutex::new(Timed::new(control, Instant::now())), pid: None }
+        Parent { control: Mutex::new(Some(Timed::new(control, Instant::now()))), pid: None }
     }
 
-    /// Whether the process that this one has forked still runs.
+    fn control(&self) -> MutexGuard<'_, Option<Timed<UnixStream>>> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process that this one has forked still runs, and answers.
     pub(super) fn is_alive(&self) -> bool {
         let pid = self.pid.and_then(Pid::from_raw);
-        pid.is_none_or(|pid| matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)))
+        self.control().is_some()
+            && pid.is_none_or(|pid| matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)))
     }
 
     /// Forks a child with these descriptors.
@@ -146,10 +152,19 @@ impl Parent {
         doing: &str,
         run: impl FnOnce(&mut Timed<UnixStream>) -> io::Result<R>,
     ) -> Result<R, Failure> {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        control.set_deadline(now.checked_add(ANSWER).unwrap_or(now));
-        run(&mut control).map_err(|error| internal(doing, &error))
+        let mut control = self.control();
+        let result = match control.as_mut() {
+            Some(open) => {
+                let now = Instant::now();
+                open.set_deadline(now.checked_add(ANSWER).unwrap_or(now));
+                run(open)
+            }
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        result.map_err(|error| {
+            *control = None;
+            internal(doing, &error)
+        })
     }
 }
 
