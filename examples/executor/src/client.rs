@@ -151,8 +151,8 @@ impl Client {
         self.limits
     }
 
-    /// Calls a function. A library that the server does not have is sent. `sent` is called with the number of bytes that
-    /// were sent, now and then.
+    /// Calls a function. A library that the server does not have is sent. Meanwhile `sent` is called with the number of
+    /// bytes that were sent.
     ///
     /// # Errors
     /// The call fails, or the connection.

@@ -17,8 +17,8 @@ use crate::policy::Policy;
 use crate::protocol::{Digest, Failure, FailureKind, Signature};
 use crate::run::Received;
 
-/// What all functions are: they read `in_len` bytes at `in`, write at most `out_capacity` bytes at `out`, and return how
-/// many they have written. More than `out_capacity` says that the function failed.
+/// What all functions are: they read `in_len` bytes at `in`, write at most `out_capacity` bytes at `out`, and return
+/// how many they have written. More than `out_capacity` says that the function failed.
 pub(crate) type Function = unsafe extern "C" fn(
     input: *const u8,
     in_len: usize,

@@ -40,7 +40,8 @@ pub fn load(options: &LoadOptions) -> Result<String, Error> {
         }
     }
     let mut table = String::from(
-        "| loader | calls | number | calls/s | p50 | p90 | p99 | p99.9 | max |\n|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| loader | calls | number | calls/s | p50 | p90 | p99 | p99.9 | max |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (loader, _, times) in &mut ways {
         let loader = match loader {

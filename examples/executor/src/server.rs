@@ -15,8 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memdl::ImageBuffer;
+use rustix::net::sockopt::socket_peercred;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, info_span, warn};
 
 use crate::arguments::{Mode, ServeOptions};
 use crate::auth::{self, Role, SharedKey, TlsFiles};
@@ -26,7 +27,8 @@ use crate::metrics::{self, Gauges, Metrics};
 use crate::permits::{Permit, Permits};
 use crate::pool::InProcess;
 use crate::protocol::{
-    Announced, Call, Failure, FailureKind, FrameKind, Header, Hello, Limits, Welcome, write_frame,
+    Announced, Call, Digest, Failure, FailureKind, FrameKind, Header, Hello, Limits, Welcome,
+    write_frame,
 };
 use crate::run::{Backend, Loaded, Received};
 use crate::signals::StopSignals;
@@ -226,9 +228,12 @@ fn unix_listener(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A client who has said who it is, and its nonce's answer.
+/// A client who has said who it is.
 struct Client {
     channel: Box<dyn Channel>,
+    /// What logs call it: its certificate's digest, or its process.
+    name: String,
+    /// The answer to its nonce.
     welcome_mac: [u8; 32],
 }
 
@@ -290,9 +295,11 @@ impl Connection {
         let client = client.inspect_err(|failure| self.server.metrics.failed(failure));
         let ended = client.and_then(|mut client| {
             let channel = &mut *client.channel;
+            let span = info_span!("connection", number = self.number, client = client.name);
+            let _within = span.entered();
             let welcome = Welcome { limits: self.server.limits, mac: client.welcome_mac };
             welcome.write(channel)?;
-            debug!(connection = self.number, "accepted");
+            debug!("accepted");
             self.server.answer_requests(channel)
         });
         if let Err(failure) = ended
@@ -336,7 +343,10 @@ fn unix_handshake(
         key.verify(Role::Client, &hello.nonce, &ours, &proof)?;
         Ok(key.proof(Role::Server, &hello.nonce, &ours))
     })?;
-    Ok(Client { channel: Box::new(channel), welcome_mac })
+    let name = socket_peercred(channel.get_ref())
+        .map(|peer| format!("pid {}, uid {}", peer.pid.as_raw_nonzero(), peer.uid.as_raw()))
+        .unwrap_or_default();
+    Ok(Client { channel: Box::new(channel), name, welcome_mac })
 }
 
 /// A client over TCP has shown a certificate when its first frame arrives.
@@ -357,7 +367,9 @@ fn tls_handshake(
         })?;
     }
     told(&mut channel, Hello::read)?;
-    Ok(Client { channel: Box::new(channel), welcome_mac: [0; 32] })
+    let certificate = channel.conn.peer_certificates().and_then(|all| all.first());
+    let name = certificate.map_or_else(String::new, |it| Digest::of(it).to_string());
+    Ok(Client { channel: Box::new(channel), name, welcome_mac: [0; 32] })
 }
 
 /// Does something with a stream. The peer is told if it fails.

@@ -1,8 +1,8 @@
 //! What a process says before a signal ends it: which one, and the addresses of its stack.
 //!
-//! The handler runs on a stack of its own and calls async-signal-safe functions only, but for `backtrace`, which is safe
-//! once it has been called: the unwinder is loaded, and finds libraries and images without a lock. If the stack is so
-//! damaged that it crashes in turn, the first report, with the program counter alone, has already been written.
+//! The handler runs on a stack of its own and calls async-signal-safe functions only, but for `backtrace`, which is
+//! safe once it has been called: the unwinder is loaded, and finds libraries and images without a lock. If the stack is
+//! so damaged that it crashes in turn, the first report, with the program counter alone, has already been written.
 //!
 //! Sources: `signal-safety(7)`, `sigaltstack(2)`, `backtrace(3)`, glibc's `_dl_find_object`.
 
@@ -120,8 +120,8 @@ fn check(result: c_int) -> io::Result<()> {
     }
 }
 
-/// Reports, and lets the signal end the process as it would have done without a handler, so that a core has the state of
-/// the crash.
+/// Reports, and lets the signal end the process as it would have done without a handler, so that a core has the state
+/// of the crash.
 unsafe extern "C" fn on_signal(
     signal: c_int,
     information: *mut libc::siginfo_t,
