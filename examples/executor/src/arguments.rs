@@ -113,6 +113,9 @@ pub struct ServeOptions {
     /// The most bytes of all libraries that are kept.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory: usize,
+    /// The most libraries that are kept. With --mode fork each is a process.
+    #[arg(long, value_name = "NUMBER", default_value_t = 256)]
+    pub max_libraries: usize,
     /// The most bytes of a library.
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     pub max_library: u32,

@@ -1,4 +1,4 @@
-//! Libraries that are ready to be called, by digest, within a limit of memory.
+//! Libraries that are ready to be called, by digest, within a limit of bytes and of their number.
 //!
 //! Room is reserved before a library is received, so that clients who all send at once stay within the limit, too.
 //! What has not been used for longest makes room. What is in use stays.
@@ -16,7 +16,8 @@ pub(crate) struct Cache<T> {
 }
 
 struct Shared<T> {
-    limit: usize,
+    most_bytes: usize,
+    most_libraries: usize,
     state: Mutex<State<T>>,
 }
 
@@ -24,6 +25,8 @@ struct State<T> {
     entries: HashMap<Digest, Slot<T>>,
     /// The bytes of all reservations.
     bytes: usize,
+    /// The number of all reservations.
+    libraries: usize,
     /// Counts uses.
     clock: u64,
 }
@@ -47,10 +50,10 @@ pub(crate) struct Room<T> {
 }
 
 impl<T> Cache<T> {
-    /// A cache for this many bytes of libraries.
-    pub(crate) fn new(limit: usize) -> Cache<T> {
-        let state = Mutex::new(State { entries: HashMap::new(), bytes: 0, clock: 0 });
-        Cache { shared: Arc::new(Shared { limit, state }) }
+    /// A cache for this many bytes of libraries, and this many libraries.
+    pub(crate) fn new(most_bytes: usize, most_libraries: usize) -> Cache<T> {
+        let state = State { entries: HashMap::new(), bytes: 0, libraries: 0, clock: 0 };
+        Cache { shared: Arc::new(Shared { most_bytes, most_libraries, state: Mutex::new(state) }) }
     }
 
     /// The library with this digest.
@@ -66,18 +69,22 @@ impl<T> Cache<T> {
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Room<T>, Failure> {
         loop {
             let mut state = self.shared.lock();
-            let needed = state.bytes.checked_add(bytes).filter(|sum| *sum <= self.shared.limit);
-            if let Some(needed) = needed {
-                state.bytes = needed;
+            let bytes_then = state.bytes.checked_add(bytes);
+            let libraries_then = state.libraries.checked_add(1);
+            let bytes_then = bytes_then.filter(|sum| *sum <= self.shared.most_bytes);
+            let libraries_then = libraries_then.filter(|sum| *sum <= self.shared.most_libraries);
+            if let (Some(bytes_then), Some(libraries_then)) = (bytes_then, libraries_then) {
+                (state.bytes, state.libraries) = (bytes_then, libraries_then);
                 return Ok(Room { cache: self.shared.clone(), bytes });
             }
             let evicted = state.evict();
             // Its destructors run, and its room is given back, while the lock is free.
             drop(state);
             if evicted.is_none() {
+                let Shared { most_bytes, most_libraries, .. } = &*self.shared;
                 let message = format!(
-                    "no room for {bytes} bytes: libraries in use have the rest of {}",
-                    self.shared.limit
+                    "no room for {bytes} bytes: libraries in use need the server's {most_bytes} bytes, or are \
+                     {most_libraries}"
                 );
                 return Err(Failure::new(FailureKind::Memory, message));
             }
@@ -145,6 +152,7 @@ impl<T> Drop for Room<T> {
     fn drop(&mut self) {
         let mut state = self.cache.lock();
         state.bytes = state.bytes.saturating_sub(self.bytes);
+        state.libraries = state.libraries.saturating_sub(1);
     }
 }
 
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_makes_room() {
-        let cache = Cache::new(100);
+        let cache = Cache::new(100, 10);
         (0..4).for_each(|number| drop(add(&cache, number, 25)));
         assert!(cache.get(&digest(0)).is_some());
         add(&cache, 4, 50);
@@ -173,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays() {
-        let cache = Cache::new(100);
+        let cache = Cache::new(100, 10);
         let used = add(&cache, 0, 60);
         assert_eq!(cache.reserve(50).err().unwrap().kind, FailureKind::Memory);
         assert_eq!(cache.get(&digest(0)).unwrap().value, 0);
@@ -184,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_first_of_two_equal_libraries_is_kept_and_room_is_given_back() {
-        let cache = Cache::new(100);
+        let cache = Cache::new(100, 10);
         let (first, second) = (cache.reserve(40).unwrap(), cache.reserve(40).unwrap());
         cache.insert(digest(1), first, 10);
         assert_eq!(cache.insert(digest(1), second, 20).value, 10);
@@ -197,8 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn there_are_no_more_libraries_than_allowed() {
+        let cache = Cache::new(100, 2);
+        (0..3).for_each(|number| drop(add(&cache, number, 1)));
+        assert!(cache.get(&digest(0)).is_none());
+        assert_eq!(cache.size(), (2, 2));
+        let _used = (cache.get(&digest(1)), cache.get(&digest(2)));
+        assert!(cache.reserve(1).is_err());
+    }
+
+    #[test]
     fn no_length_overflows() {
-        let cache = Cache::<u8>::new(usize::MAX);
+        let cache = Cache::<u8>::new(usize::MAX, usize::MAX);
         let _room = cache.reserve(usize::MAX).unwrap();
         assert!(cache.reserve(1).is_err());
     }

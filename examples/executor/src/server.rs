@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use memdl::ImageBuffer;
 use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tracing::{debug, error, info, info_span, warn};
 
@@ -48,6 +49,9 @@ const SPAN_OF_LIMIT: u64 = 16;
 /// The options contradict each other, a file cannot be read, or an address cannot be listened on.
 pub fn serve(options: &ServeOptions) -> Result<(), Error> {
     let signals = StopSignals::block()?;
+    // Connections and libraries need more descriptors than the usual 1,024.
+    let descriptors = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors })?;
     // Before any thread starts and any secret is read: see `fork`.
     let server = Arc::new(Server::new(options)?);
     listen(options, &server)?;
@@ -111,7 +115,7 @@ impl Server {
             idle: Duration::from_secs(options.idle_timeout),
             frame: Duration::from_secs(options.frame_timeout),
             backend,
-            cache: Cache::new(options.memory),
+            cache: Cache::new(options.memory, options.max_libraries),
             calls: Permits::new(options.max_calls),
             connections: Permits::new(options.max_connections),
             open: Mutex::default(),

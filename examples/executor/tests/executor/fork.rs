@@ -234,8 +234,7 @@ fn a_server_that_cannot_fork_any_more_ends() {
 
 #[test]
 fn evicted_libraries_have_no_process() {
-    let len = work().len();
-    let server = forking(&["--memory", &(2 * len).to_string()]);
+    let server = forking(&["--max-libraries", "1"]);
     let mut client = server.client();
     for number in 0..5 {
         assert_eq!(call(&mut client, &work_with(&[number]), "count", "").unwrap(), "1");

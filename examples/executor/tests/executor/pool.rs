@@ -63,6 +63,8 @@ fn failures_name_the_reason_and_leave_the_connection_open() {
         &std::fs::read(crate::common::work_file()).unwrap()[..5000],
     );
     assert_failure(&failure(&mut client, &cut, "f", ""), FailureKind::NotLoaded, "malformed");
+    let empty = memdl_executor::client::Library::new(&b""[..]);
+    assert_failure(&failure(&mut client, &empty, "f", ""), FailureKind::NotLoaded, "malformed");
     assert_eq!(call(&mut client, work(), "upper", "still").unwrap(), "STILL");
 }
 
