@@ -537,6 +537,10 @@ impl Call {
         }
         let function = str::from_utf8(fields.bytes(name)?)
             .map_err(|_| Failure::protocol("the name of a function is not UTF-8"))?;
+        if function.contains(char::is_control) {
+            // It would write lines of its own into the log.
+            return Err(Failure::protocol("the name of a function has control characters"));
+        }
         let input = fields.0;
         if input.len() > limits.input as usize {
             return too_large("an input", input.len(), limits.input as usize);

@@ -108,7 +108,9 @@ fn what_is_no_frame_ends_the_connection() {
     }
     // A name that is longer than the frame, and one that is no UTF-8.
     let head = [0; 32 + 4];
-    for (len, name, part) in [(200_u16, &b"f"[..], "too short"), (2, b"\xff\xff", "UTF-8")] {
+    for (len, name, part) in
+        [(200_u16, &b"f"[..], "too short"), (2, b"\xff\xff", "UTF-8"), (2, b"f\n", "control")]
+    {
         let mut socket = greeted(&server);
         let body = [&head[..], &len.to_le_bytes(), name].concat();
         write_frame(&mut socket, FrameKind::Call, &body, &[]).unwrap();
