@@ -11,11 +11,8 @@ folder=.test/$version
 venv=$folder/venv
 
 test -x "$venv/bin/python" || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet 'maturin>=1.9,<2' pytest
-rm -rf "$folder/dist"
-# maturin finds the interpreter of the environment that it runs in.
-PATH=$PWD/$venv/bin:$PATH "$venv/bin/maturin" build --release --quiet --out "$folder/dist"
-"$venv/bin/pip" install --quiet --force-reinstall --no-index "$folder"/dist/*.whl
+"$venv/bin/pip" install --quiet pytest
+"$venv/bin/pip" install --quiet --force-reinstall .
 
 # The package that is tested is the installed one, and not the folder beside the tests.
 cd tests
