@@ -1,8 +1,8 @@
 """What imports cost beside those from a folder: `python benches/imports.py WHEELS [RUNS]`.
 
 WHEELS is a folder with the wheels of `tests/wheels.txt` and of what they need (`pip download`). Each run is a fresh
-process, which says how long the import took, memdl.importer included. The ways take turns, so that what else the
-machine does meets all of them. Prints a table of medians, in milliseconds.
+process, which says how long the import took, memdl.importer included, and how much of the processor's time. The ways
+take turns, so that what else the machine does meets all of them. Prints tables of medians, in milliseconds.
 """
 
 import compileall
@@ -19,7 +19,7 @@ MODULES = ["lxml.etree", "numpy", "scipy.linalg", "pandas", "pyarrow"]
 PLAIN = """
 import sys, time
 sys.path[:0] = sys.argv[2:]
-start = time.perf_counter()
+start = time.perf_counter(), time.process_time()
 """
 HOOK = """
 import memdl.importer
@@ -27,7 +27,7 @@ memdl.importer.install()
 """
 IMPORT = """
 __import__(sys.argv[1])
-print(time.perf_counter() - start)
+print(time.perf_counter() - start[0], time.process_time() - start[1])
 """
 
 
@@ -44,7 +44,7 @@ def measure(code, module, paths, debug):
     command = ["timeout", "-s", "KILL", "120", sys.executable, "-c", code, module, *map(str, paths)]
     environment = {**os.environ, "MEMDL_DEBUG": debug}
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
-    return 1000 * float(result.stdout.split()[-1])
+    return [1000 * float(text) for text in result.stdout.split()[-2:]]
 
 
 def main(wheels, runs=9):
@@ -60,18 +60,22 @@ def main(wheels, runs=9):
             "packed, debug off": (PLAIN + HOOK + IMPORT, [archive], "off"),
             "wheels": (PLAIN + HOOK + IMPORT, wheels, "full"),
         }
-        print("| module |", " | ".join(ways), "|")
-        print("|---|" + "---:|" * len(ways))
+        tables = [], []
         for module in MODULES:
             times = {way: [] for way in ways}
             # The first round fills the system's caches.
             for turn in range(runs + 1):
                 for way, arguments in ways.items():
-                    time = measure(arguments[0], module, *arguments[1:])
+                    measured = measure(arguments[0], module, *arguments[1:])
                     if turn > 0:
-                        times[way].append(time)
-            medians = (f"{statistics.median(values):,.0f}" for values in times.values())
-            print(f"| `{module}` |", " | ".join(medians), "|", flush=True)
+                        times[way].append(measured)
+            for index, table in enumerate(tables):
+                medians = (f"{statistics.median(it[index] for it in values):,.0f}" for values in times.values())
+                table.append(f"| `{module}` | {' | '.join(medians)} |")
+        for what, table in zip(["time", "processor's time"], tables):
+            print(f"| {what} |", " | ".join(ways), "|")
+            print("|---|" + "---:|" * len(ways))
+            print("\n".join(table), end="\n\n")
 
 
 if __name__ == "__main__":

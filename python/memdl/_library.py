@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Callable, Mapping, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Mapping, Optional, Tuple, Type, TypedDict, Union
 
 from . import _memdl
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Library:
@@ -60,10 +63,9 @@ class Library:
 
     def data(self, kind: Type[Any], name: str) -> Any:
         """A variable of the library, as ``kind.in_dll`` gives it: ``library.data(ctypes.c_int, "count").value``."""
-        variable = kind.from_address(self.symbol_address(name))
-        return variable
+        return kind.from_address(self.symbol_address(name))
 
-    def symbols(self) -> list:
+    def symbols(self) -> List[str]:
         """The names of all symbols that the library exports."""
         return self._image.symbols()
 
@@ -145,6 +147,19 @@ class Template:
         return f"<memdl.Template {self.name!r}>"
 
 
+class Options(TypedDict, total=False):
+    """The options of :func:`load`, :func:`prepare` and :func:`inspect`, which describe them."""
+
+    name: Union[str, "os.PathLike[str]"]
+    needed: "_Needed"
+    namespace: "_memdl.Namespace"
+    mode: int
+    define: Mapping[str, int]
+    system_libraries: bool
+    debug: str
+    profile: str
+
+
 _Data = Union[bytes, bytearray, memoryview, Any]
 _Supplied = Union[None, _Data, Library, Tuple[str, _Data]]
 _Needed = Union[Mapping[str, Union[_Data, Library]], Callable[["_memdl.LibraryRequest"], _Supplied]]
@@ -177,35 +192,34 @@ _OPTIONS = """
 """
 
 
-def load(data: _Data, *, name: Optional[str] = None, needed: Optional[_Needed] = None, **options: Any) -> Library:
+def load(data: _Data, **options: Unpack[Options]) -> Library:
     """Loads a shared library from its bytes: any buffer (``bytes``, ``memoryview``, ``mmap``).
 
     The buffer need not live on. Its bytes are copied first, unless they are ``bytes``. The GIL is held, as it is by
     ``ctypes.CDLL``: constructors may use Python's API. Raises :class:`memdl.Error`.
     """
-    return Library(_loader(name, needed, options).load(data))
+    return Library(_loader(options).load(data))
 
 
-def prepare(data: _Data, *, name: Optional[str] = None, needed: Optional[_Needed] = None, **options: Any) -> Template:
+def prepare(data: _Data, **options: Unpack[Options]) -> Template:
     """Parses and binds a shared library, so that instances take less time. It runs no code of the library.
 
     What the library needs of the system is loaded. Raises :class:`memdl.Error`.
     """
-    return Template(_loader(name, needed, options).prepare(data))
+    return Template(_loader(options).prepare(data))
 
 
-def inspect(
-    data: _Data, *, name: Optional[str] = None, needed: Optional[_Needed] = None, **options: Any
-) -> "_memdl.Report":
+def inspect(data: _Data, **options: Unpack[Options]) -> _memdl.Report:
     """Says what the bytes are, need and offer, and each reason for which a load would be refused.
 
     It runs no code, and opens no library.
     """
-    return _loader(name, needed, options).inspect(data)
+    return _loader(options).inspect(data)
 
 
-def _loader(name: Optional[str], needed: Optional[_Needed], options: Mapping[str, Any]) -> _memdl.Loader:
-    return _memdl.Loader(name=None if name is None else os.fspath(name), needed=needed, **options)
+def _loader(options: Mapping[str, Any]) -> _memdl.Loader:
+    name = options.get("name")
+    return _memdl.Loader(**{**options, "name": None if name is None else os.fspath(name)})
 
 
 for _function in load, prepare, inspect:

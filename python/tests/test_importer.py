@@ -265,6 +265,23 @@ assert importlib.metadata.version("one") == "1.0"
     )
 
 
+def test_two_libraries_of_one_name(tmp_path):
+    """Without a hash in the name the first one counts, as with ``dlopen`` from files."""
+    folders = []
+    for wheel, number in ("one", 1), ("two", 2):
+        tree = tmp_path / wheel
+        source = f"int vendored_value(void) {{ return {number}; }}"
+        compile_library(tree / f"{wheel}.libs" / "libsame.so", source, "-Wl,-soname,libsame.so")
+        flags = ["-DINIT=PyInit_ext", "-DNEEDS", f"-L{tree}/{wheel}.libs", "-lsame"]
+        runpath = f"-Wl,--enable-new-dtags,-rpath,$ORIGIN/../{wheel}.libs"
+        compile_library(tree / wheel / f"ext{SUFFIX}", "multi.c", *flags, runpath)
+        zip_folder(tmp_path / f"{wheel}.whl", tree)
+        folders.append(tree)
+    code = "from one import ext as one; from two import ext as two; assert (one.answer(), two.answer()) == (1, 1)"
+    python(START + code, *sorted(tmp_path.glob("*.whl")))
+    python("import sys; sys.path[:0] = sys.argv[1:]; " + code, *folders)
+
+
 def test_a_library_of_another_wheel(wheels, tmp_path):
     """As if both were unpacked into one folder."""
     tree = tmp_path / "user"

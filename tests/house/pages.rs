@@ -325,6 +325,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ),
     ("MEMDL_PERF=file ./host", "tests/capi/sanitizers.rs", "asan_symbolize"),
     ("export TSAN_OPTIONS=", "tests/capi/sanitizers.rs", "stack_trace_format"),
+    ("pip install ./python", "python/test.sh", "install --quiet --force-reinstall ."),
     ("cargo install --path cli", ".github/workflows/ci.yml", "cargo install --path cli"),
     ("memdl check ", "cli/tests/cli.rs", "\"check\", good, bad"),
     ("memdl inspect ", "cli/tests/cli.rs", "\"inspect\", file, \"--symbols\""),
