@@ -11,10 +11,11 @@ folder=.test/$version
 venv=$folder/venv
 
 test -x "$venv/bin/python" || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet pytest
+"$venv/bin/pip" install --quiet mypy pytest
 "$venv/bin/pip" install --quiet --force-reinstall .
 
-# The package that is tested is the installed one, and not the folder beside the tests.
+"$venv/bin/mypy" --strict --cache-dir "$folder/mypy" memdl
+# From here on `memdl` is the installed package, and not the folder.
 cd tests
 "../$venv/bin/python" -m pytest -q test_load.py test_importer.py
 test "${1:-}" != quick || exit 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple, Type
 
 
 class Missing(NamedTuple):
@@ -37,7 +37,7 @@ class Error(Exception):
         self.image = image
         self.missing = missing
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         # Exceptions of worker processes are pickled. The default keeps positional arguments only.
         return _restore, (type(self), self.args[0], self.code, self.image, self.missing)
 
@@ -46,5 +46,5 @@ class SymbolNotFound(Error, AttributeError):
     """A library has no symbol of this name. An ``AttributeError``, as with ctypes."""
 
 
-def _restore(kind, message, code, image, missing):
+def _restore(kind: Type[Error], message: str, code: str, image: str, missing: Tuple[Missing, ...]) -> Error:
     return kind(message, code=code, image=image, missing=missing)

@@ -39,8 +39,9 @@ class Library:
         self._FuncPtr = Function
 
     def __getattr__(self, name: str) -> Any:
-        # Python asks for names of its protocols (``__array_interface__``), which are no symbols.
-        if name.startswith("__") and name.endswith("__"):
+        # Python asks for names of its protocols (``__array_interface__``), which are no symbols. An object that is not
+        # initialised has no attributes to look symbols up with.
+        if name.startswith("__") and name.endswith("__") or name in ("_image", "_FuncPtr"):
             raise AttributeError(name)
         function = self[name]
         setattr(self, name, function)
@@ -109,6 +110,9 @@ class Library:
         ``dlclose``. A second call does nothing.
         """
         return self._image.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be pickled: it has addresses of this process. Pickle the bytes, and load them")
 
     def __enter__(self) -> "Library":
         return self

@@ -21,6 +21,7 @@ name that was loaded is used for whatever needs it next.
 from __future__ import annotations
 
 import _imp
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -49,16 +50,24 @@ _created_once: Dict[Tuple[str, str], Tuple[types.ModuleType, Dict[str, Any]]] = 
 _debug: Optional[str] = None
 
 
-class ExtensionLoader:
+class ExtensionLoader(importlib.abc.Loader):
     """Loads one extension module from bytes. It is what ``ExtensionFileLoader`` is for files."""
 
-    def __init__(self, name: str, path: str, importer: "Optional[ArchiveImporter]" = None, **source: Any) -> None:
-        """``path`` is where the module would lie. Its bytes are those of ``importer`` there, or ``data``."""
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        importer: Optional[ArchiveImporter] = None,
+        *,
+        data: Any = None,
+        needed: Any = None,
+    ) -> None:
+        """``path`` is where the module would lie. Its bytes are ``data``, or what ``importer`` has there."""
         self.name = name
         self.path = path
         self._importer = importer
-        self._data = source.get("data")
-        self._needed = source.get("needed")
+        self._data = data
+        self._needed = needed
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """Creates the module, and initialises it if it has single-phase initialisation."""
@@ -129,7 +138,7 @@ class ExtensionLoader:
         except ImportError:  # Python 3.9
             return None
         # The importer says of source and bytecode only whether they are packages, and the reader asks.
-        place = types.SimpleNamespace(
+        place: Any = types.SimpleNamespace(
             archive=self._importer.archive, prefix=self._importer.prefix, is_package=self.is_package
         )
         return ZipReader(place, fullname)
@@ -166,7 +175,8 @@ class ArchiveImporter(zipimport.zipimporter):
     def _contents(self) -> Dict[str, Any]:
         """The names of all files in the archive."""
         # Read once for each archive. Python 3.13 has a function for it.
-        return self._get_files() if hasattr(self, "_get_files") else self._files
+        contents: Dict[str, Any] = self._get_files() if hasattr(self, "_get_files") else getattr(self, "_files")
+        return contents
 
     def _spec(self, fullname: str, name: str) -> importlib.machinery.ModuleSpec:
         path = self.archive + os.sep + name
@@ -286,12 +296,12 @@ def load_extension(fullname: str, data: Any, *, path: Optional[str] = None, need
         return known
     if path is None:
         path = f"/memory/{fullname.replace('.', '/')}{importlib.machinery.EXTENSION_SUFFIXES[0]}"
-    spec = _spec(fullname, ExtensionLoader(fullname, path, data=data, needed=needed))
-    module = importlib.util.module_from_spec(spec)
+    loader = ExtensionLoader(fullname, path, data=data, needed=needed)
+    module = importlib.util.module_from_spec(_spec(fullname, loader))
     # As importlib: there while it is initialised, and gone if that fails.
     sys.modules[fullname] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         sys.modules.pop(fullname, None)
         raise

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use memdl::Provided;
+use memdl::{ImageBuffer, Provided};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyTuple};
@@ -126,11 +126,20 @@ fn provided(answer: &Bound<'_, PyAny>) -> Answer {
     }
     if let Ok(pair) = answer.cast::<PyTuple>() {
         let (name, data): (String, Bound<'_, PyAny>) = pair.extract()?;
-        return Ok(Some(Provided::from(bytes_of(&data)?.as_bytes()).named(name)));
+        return Ok(Some(provided_bytes(&data)?.named(name)));
     }
     // `memdl.Library` has one.
     if let Ok(image) = answer.getattr("_image") {
         return image.cast::<Image>()?.get().provided().map(Some);
     }
-    Ok(Some(Provided::from(bytes_of(answer)?.as_bytes())))
+    provided_bytes(answer).map(Some)
+}
+
+/// Bytes, copied to where the image runs.
+fn provided_bytes(data: &Bound<'_, PyAny>) -> PyResult<Provided> {
+    let bytes = bytes_of(data)?;
+    let raised = |error: memdl::Error| crate::errors::raised(data.py(), &error);
+    let mut buffer = ImageBuffer::new(bytes.as_bytes().len()).map_err(raised)?;
+    buffer.copy_from_slice(bytes.as_bytes());
+    Ok(Provided::from(buffer))
 }

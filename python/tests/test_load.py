@@ -112,6 +112,11 @@ def _file(data):
     return file.name
 
 
+def test_a_library_cannot_be_pickled(data):
+    with memdl.load(data) as library, pytest.raises(TypeError, match="Pickle the bytes"):
+        pickle.dumps(library)
+
+
 def test_missing_symbols(data):
     with memdl.load(data, name="lib") as library:
         assert not hasattr(library, "no_such")
