@@ -91,7 +91,9 @@ impl Child {
         }
         let status = self.bury();
         let report = Report::read(&self.crashes).or(report);
-        let exceeded = is_late.then_some(self.time_limit);
+        // The time may have been over while the core of a crash was written.
+        let has_crashed = report.as_ref().is_some_and(|report| !report.is_of_time_limit());
+        let exceeded = (is_late && !has_crashed).then_some(self.time_limit);
         Ended { pid: self.pid, status, report, was_killed: !has_ended, exceeded }
     }
 

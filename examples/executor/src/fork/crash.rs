@@ -75,6 +75,11 @@ impl Report {
         last
     }
 
+    /// Whether the process was told that its time is over.
+    pub(super) fn is_of_time_limit(&self) -> bool {
+        self.signal == libc::SIGXCPU
+    }
+
     pub(super) fn addresses(&self) -> &[u64] {
         &self.addresses
     }
