@@ -110,7 +110,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     pub keep_cores: usize,
 
-    /// The most bytes of all libraries that are kept.
+    /// The most bytes of all libraries that are kept, as they were received. Their instances take more.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub memory: usize,
     /// The most libraries that are kept. With --mode fork each is a process.

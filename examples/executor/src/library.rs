@@ -37,10 +37,15 @@ pub(crate) fn loader(
     let mut limits = memdl::Limits::default();
     limits.image_span = image_span;
     // The name says in backtraces, in gdb and in /proc/PID/maps which library it is.
-    let loader = Loader::new().name(digest.short()).limits(limits);
-    // memdl asks before anything else reads the bytes. It asks about files, too, that the library opens later by
-    // `dlopen`: these have other digests, and are refused.
-    loader.verify(move |image| Ok(policy.check(&digest, signature.as_ref(), image.bytes())?))
+    let name = digest.short();
+    // memdl asks before anything else reads the bytes.
+    Loader::new().name(name.clone()).limits(limits).verify(move |image| {
+        let checked = match image.name() == name {
+            true => policy.check(&digest, signature.as_ref(), image.bytes()),
+            false => policy.check_file(image.bytes()),
+        };
+        Ok(checked?)
+    })
 }
 
 /// memdl's error, as a client sees it.

@@ -43,6 +43,19 @@ impl Policy {
         !self.any && self.digests.is_empty() && self.keys.is_empty()
     }
 
+    fn allows(&self, digest: &Digest) -> bool {
+        self.any || self.digests.contains(digest)
+    }
+
+    /// Checks a file of this machine that a library needs, or opens by `dlopen`. Nobody has sent a signature of it.
+    pub(crate) fn check_file(&self, bytes: &[u8]) -> Result<(), String> {
+        let digest = Digest::of(bytes);
+        match self.allows(&digest) {
+            true => Ok(()),
+            false => Err(format!("{digest} is not on the server's list")),
+        }
+    }
+
     /// Checks a library before anything else reads it. The error is the reason for the refusal.
     pub(crate) fn check(
         &self,
@@ -54,7 +67,7 @@ impl Policy {
         if digest != *announced {
             return Err(format!("its digest is {digest}, not {announced} as announced"));
         }
-        if self.any || self.digests.contains(&digest) {
+        if self.allows(&digest) {
             return Ok(());
         }
         let is_by = |key: &[u8; 32], signature: &Signature| {

@@ -40,7 +40,7 @@ use crate::{Context, Error};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a call may take in a process of its own, unless the options say otherwise.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// How many library spans of addresses an image may have: a small file can ask for much zeroed memory.
+/// An image may have this many times the addresses of the largest library: a small file can ask for much zeroed memory.
 const SPAN_OF_LIMIT: u64 = 16;
 
 /// Serves until SIGTERM or SIGINT.

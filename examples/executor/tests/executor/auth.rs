@@ -6,12 +6,13 @@ use std::process::Output;
 
 use memdl_executor::arguments::ServerAddress;
 use memdl_executor::auth::SharedKey;
-use memdl_executor::client::Client;
+use memdl_executor::client::{Client, Library};
 use memdl_executor::protocol::{FailureKind, Nonce};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::common::{
-    EXECUTOR, Server, assert_failure, call, failure, folder, limited, work, work_file, work_with,
+    EXECUTOR, Server, assert_failure, call, compile, failure, folder, limited, work, work_file,
+    work_with,
 };
 
 /// An authority, and what it has signed, in a folder.
@@ -251,4 +252,29 @@ fn a_server_that_would_run_nothing_does_not_start() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("--allow-digests"), "{text}");
     fs::remove_dir_all(folder).unwrap();
+}
+
+/// A library cannot bring in by `dlopen` what it could not be itself.
+#[test]
+fn what_a_library_opens_is_checked_as_well() {
+    let folder = folder();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (source, opener, list) = (path("opener.c"), path("opener.so"), path("list"));
+    let text = "#include <dlfcn.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n\
+        size_t opens(const uint8_t *in, size_t in_len, uint8_t *out, size_t capacity) {\n\
+        char path[512] = \"\";\n memcpy(path, in, in_len < 511 ? in_len : 511);\n\
+        return snprintf((char *)out, capacity, \"%s\", dlopen(path, RTLD_NOW) ? \"open\" : dlerror()); }\n";
+    fs::write(&source, text).unwrap();
+    let file = compile(Path::new(&source), Path::new(&opener));
+    let library = Library::new(fs::read(file).unwrap());
+    let opened = work_file().to_str().unwrap();
+
+    fs::write(&list, library.digest().to_string()).unwrap();
+    let server = Server::start_in(folder.clone(), &["--allow-digests", &list]);
+    let said = call(&mut server.client(), &library, "opens", opened).unwrap();
+    assert!(said.contains("is not on the server's list"), "{said}");
+    drop(server);
+
+    let server = Server::start(&[]);
+    assert_eq!(call(&mut server.client(), &library, "opens", opened).unwrap(), "open");
 }

@@ -189,7 +189,10 @@ fn code_that_is_not_allowed_is_refused() {
 
 #[test]
 fn a_constructor_that_crashes_or_hangs_costs_its_library_only() {
-    let server = forking(&["--time-limit", "0.5"]);
+    let folder = folder();
+    let cores = folder.join("cores").to_str().unwrap().to_owned();
+    let options = ["--allow-any", "--mode", "fork", "--time-limit", "0.5", "--cores", &cores];
+    let server = Server::start_in(folder, &options);
     let mut client = server.client();
     assert_eq!(call(&mut client, work(), "count", "").unwrap(), "1");
     for (body, kind, part) in [
@@ -201,7 +204,11 @@ fn a_constructor_that_crashes_or_hangs_costs_its_library_only() {
         fs::write(&source, text).unwrap();
         let file = compile(&source, &server.folder.join("constructor.so"));
         let library = Library::new(fs::read(file).unwrap());
-        assert_failure(&failure(&mut client, &library, "f", ""), kind, part);
+        let failed = failure(&mut client, &library, "f", "");
+        assert_failure(&failed, kind, part);
+        let text = gdb(&[EXECUTOR, core_of(&failed).to_str().unwrap()], &["bt"]);
+        let frame = format!("start () at {}:1", source.display());
+        assert!(text.contains(&frame), "no `{frame}` in gdb's answer:\n{text}");
     }
     assert_eq!(call(&mut client, work(), "count", "").unwrap(), "1");
     assert_eq!(server.metric("executor_libraries"), 1.0);
