@@ -340,11 +340,12 @@ fn fork() -> io::Result<Forked> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // The child ends with its parent.
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            match getppid() == Some(parent) {
+            // The child ends with its parent. One that could not see to that, or whose parent has ended already, ends.
+            let ends_with_parent =
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            match ends_with_parent.is_ok() && getppid() == Some(parent) {
                 true => Ok(Forked::Child),
-                false => exit(0),
+                false => exit(1),
             }
         }
         pid => Ok(Forked::Parent(pid)),
