@@ -32,7 +32,8 @@ CASES = {
 import numpy
 a = numpy.random.default_rng(1).standard_normal((300, 300))
 inverse = numpy.linalg.inv(a)
-assert numpy.allclose(a @ inverse, numpy.eye(300)) and numpy.fft.ifft(numpy.fft.fft(a[0])).real.round(9)[0] == a[0, 0].round(9)
+assert numpy.allclose(a @ inverse, numpy.eye(300))
+assert numpy.fft.ifft(numpy.fft.fft(a[0])).real.round(9)[0] == a[0, 0].round(9)
 u, s, v = numpy.linalg.svd(a)
 assert numpy.allclose(u * s @ v, a)
 assert numpy.array([1, 2, 3], dtype="u1").sum() == 6 and ".whl/" in numpy._core._multiarray_umath.__file__
@@ -41,7 +42,8 @@ assert (pickle.loads(pickle.dumps(a)) == a).all()
 """,
     "pandas": """
 import io, pandas
-frame = pandas.read_csv(io.StringIO("name,value,at\\na,1,2020-01-02\\nb,2,2020-03-04\\na,3,2020-05-06"), parse_dates=["at"])
+text = "name,value,at\\na,1,2020-01-02\\nb,2,2020-03-04\\na,3,2020-05-06"
+frame = pandas.read_csv(io.StringIO(text), parse_dates=["at"])
 assert frame.groupby("name")["value"].sum().to_dict() == {"a": 4, "b": 2}
 assert list(frame["at"].dt.tz_localize("Europe/Berlin").dt.month) == [1, 3, 5]
 assert frame.set_index("at").resample("YE").sum(numeric_only=True)["value"].iloc[0] == 6
@@ -129,7 +131,8 @@ assert abs(scipy.integrate.quad(numpy.sin, 0, numpy.pi)[0] - 2) < 1e-9
 a = numpy.random.default_rng(2).standard_normal((200, 200))
 lu, pivots = scipy.linalg.lu_factor(a)
 assert numpy.allclose(a @ scipy.linalg.lu_solve((lu, pivots), numpy.ones(200)), 1)
-sparse = scipy.sparse.diags([numpy.full(99, -1.0), numpy.full(100, 2.0), numpy.full(99, -1.0)], [-1, 0, 1], format="csc")
+below, on = numpy.full(99, -1.0), numpy.full(100, 2.0)
+sparse = scipy.sparse.diags([below, on, below], [-1, 0, 1], format="csc")
 assert numpy.allclose(sparse @ scipy.sparse.linalg.spsolve(sparse, numpy.ones(100)), 1)
 assert abs(scipy.sparse.linalg.eigsh(sparse, k=1, which="LM")[0][0] - 2 * (1 + numpy.cos(numpy.pi / 101))) < 1e-9
 assert scipy.spatial.cKDTree(a).query(a[7])[1] == 7 and abs(scipy.stats.norm.cdf(0) - 0.5) < 1e-12
