@@ -21,7 +21,6 @@ name that was loaded is used for whatever needs it next.
 from __future__ import annotations
 
 import _imp
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -29,10 +28,16 @@ import posixpath
 import sys
 import types
 import zipimport
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from . import _memdl
 from ._errors import Error
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader as _Loader
+else:
+    # importlib.abc imports so much that a third of the time of importing this module would be for it.
+    _Loader = object
 
 __all__ = ["ArchiveImporter", "ExtensionLoader", "install", "load_extension", "uninstall"]
 
@@ -50,7 +55,7 @@ _created_once: Dict[Tuple[str, str], Tuple[types.ModuleType, Dict[str, Any]]] = 
 _debug: Optional[str] = None
 
 
-class ExtensionLoader(importlib.abc.Loader):
+class ExtensionLoader(_Loader):
     """Loads one extension module from bytes. It is what ``ExtensionFileLoader`` is for files."""
 
     def __init__(
