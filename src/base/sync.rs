@@ -72,6 +72,8 @@ pub(crate) enum Rank {
     Memory,
     /// The quarantined addresses.
     Quarantine,
+    /// The libraries that were found by their names.
+    KnownLibraries,
     /// Writers of read-only data of libraries that `ld.so` loaded.
     Relro,
     /// Memory that the system has refused to unmap or to protect.

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::arch;
 use crate::base::addr::{LoadBias, Vaddr};
@@ -35,6 +36,7 @@ use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable};
 use crate::elf::versions::Version;
 use crate::host::dl::Handle;
+use crate::host::known;
 use crate::host::phdr::PhdrEntry;
 
 /// A library that `ld.so` loaded, the executable included.
@@ -60,6 +62,10 @@ pub(crate) struct HostLibrary {
     pub(super) opened_for_image: bool,
     /// Its calls of `dlopen` were looked at.
     is_covered: AtomicBool,
+    /// `ld.so` never unloads it. So what it needs stays the same.
+    pub(super) is_permanent: bool,
+    /// What a permanent library needs, once that was asked for.
+    pub(super) known_dependencies: OnceLock<Vec<Arc<HostLibrary>>>,
 }
 
 /// The value of a symbol of a loaded library in this process.
@@ -175,6 +181,8 @@ impl HostLibrary {
             eh_frame_hdr: listed.eh_frame_hdr,
             opened_for_image: false,
             is_covered: AtomicBool::new(false),
+            is_permanent: false,
+            known_dependencies: OnceLock::new(),
         }))
     }
 
@@ -191,11 +199,14 @@ impl HostLibrary {
     /// Keeps a library that was opened for an image loaded, once the load has succeeded. Such a library may
     /// have threads of its own that outlive every call into it (libgomp's pool does), and the next load of
     /// the image needs it again.
-    pub(crate) fn stay_loaded(&self) {
+    pub(crate) fn stay_loaded(&self) -> Result<(), Error> {
         if self.opened_for_image {
             let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-            drop(Handle::try_open(&self.name, flags));
+            if Handle::try_open(&self.name, flags).is_some() {
+                known::mark(self)?;
+            }
         }
+        Ok(())
     }
 
     /// Adds the library to the global scope, as `RTLD_GLOBAL` does.
@@ -209,6 +220,11 @@ impl HostLibrary {
     /// Whether a `DT_NEEDED` entry of this name means this library.
     pub(super) fn is_called(&self, name: &CStr) -> bool {
         self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+    }
+
+    /// Whether it is never unloaded, and each look-up of its name returns this value.
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.is_permanent
     }
 
     /// Whether this was called before. The value of a library of the start-up set lives as long as the

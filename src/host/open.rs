@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::error::Error;
-use crate::base::fallible::{require_memory, try_collect_ok};
+use crate::base::fallible::{require_memory, try_collect, try_collect_ok};
 use crate::base::promise::MayRun;
 use crate::host::dl::{Handle, last_dl_error};
+use crate::host::known;
 use crate::host::library::HostLibrary;
 use crate::host::opened::known_entry;
 use crate::host::phdr::{PhdrEntry, listed, listed_if};
@@ -43,11 +44,26 @@ impl HostLibrary {
 
     /// The library of this name, if the process has loaded it.
     pub(crate) fn loaded(name: &CStr) -> Result<Option<Arc<HostLibrary>>, Error> {
+        HostLibrary::find(name, known::is_marked)
+    }
+
+    /// As [`HostLibrary::loaded`]. `is_permanent` says whether a library outside the start-up set is never unloaded.
+    fn find(
+        name: &CStr,
+        is_permanent: impl Fn(&HostLibrary) -> bool,
+    ) -> Result<Option<Arc<HostLibrary>>, Error> {
         if let Some(library) = startup_set().iter().find(|library| library.is_called(name)) {
             return Ok(Some(library.clone()));
         }
+        if let Some(library) = known::named(name) {
+            return Ok(Some(library));
+        }
         let Some(handle) = Handle::loaded(name) else { return Ok(None) };
-        Ok(HostLibrary::held(handle)?.map(Arc::new))
+        let Some(mut library) = HostLibrary::held(handle)? else { return Ok(None) };
+        library.is_permanent = is_permanent(&library);
+        let library = Arc::new(library);
+        known::remember(name, &library)?;
+        Ok(Some(library))
     }
 
     /// The one that memdl is linked into.
@@ -101,7 +117,17 @@ impl HostLibrary {
 
     /// Its direct dependencies that are loaded, filtees included.
     pub(crate) fn dependencies(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
-        loaded(&self.needed)
+        // Filtees may be loaded later than their filter.
+        if !self.is_permanent || !self.filtees.is_empty() {
+            return loaded(&self.needed);
+        }
+        if self.known_dependencies.get().is_none() {
+            // They stay as long as this library does.
+            let found = self.needed.iter().map(|name| HostLibrary::find(name, |_| true));
+            let found = try_collect_ok(found.filter_map(Result::transpose))?;
+            let _ = self.known_dependencies.set(found);
+        }
+        Ok(try_collect(self.known_dependencies.get().into_iter().flatten().cloned())?)
     }
 
     /// The libraries whose definitions come before its own, and that are loaded.

@@ -103,7 +103,7 @@ fn entered(
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
-            library.stay_loaded();
+            library.stay_loaded()?;
         }
     }
     if prepared.policy.seal {

@@ -156,7 +156,12 @@ fn cover_library(library: &Arc<HostLibrary>) -> Result<(), Error> {
     }
     let unloads = phdr::unloads();
     let mut left = vec![library.clone()];
-    while let Some(library) = left.pop() {
+    while let Some(needed) = left.pop() {
+        // A permanent library was looked at with all that it needs.
+        if needed.is_permanent() && !Arc::ptr_eq(&needed, library) && needed.was_covered() {
+            continue;
+        }
+        let library = needed;
         let mut covered = COVERED.lock();
         if covered.unloads != unloads {
             covered.libraries.clear();
