@@ -15,6 +15,8 @@ sh tests/features.sh "$@"
 # The command line tool, and the builder of symfiles.
 cargo test --no-fail-fast -p memdl-cli --features memdl/capi,memdl/internals "$@"
 cargo test --no-fail-fast -p memdl-symfile "$@"
+# The example of an executor: its protocol, its isolation, and a debugger on it.
+cargo test --no-fail-fast -p memdl-executor "$@"
 # The differential corpus takes a wheel.
 cargo test -p corpus --features memdl/capi,memdl/internals "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that

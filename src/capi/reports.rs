@@ -13,11 +13,10 @@ use std::ptr;
 use super::errors::{Failure, c_string, caught, pointer};
 use super::options::{Options, loader_of};
 use super::pointers::{bytes_of, give, handle, take};
-use super::symbols::CFunction;
+use super::symbols::{CFunction, number_of_kind};
 use crate::ImportBinding;
 use crate::LibraryOrigin;
 use crate::Report;
-use crate::SymbolKind;
 use crate::base::fallible::TryGrow;
 use crate::base::fallible::require_memory;
 use crate::base::fallible::require_memory_for_next;
@@ -113,17 +112,6 @@ impl Strings {
 
     fn add_if(&mut self, text: Option<&str>) -> Result<*const c_char, Failure> {
         text.map_or(Ok(ptr::null()), |text| self.add(text))
-    }
-}
-
-/// The number of a kind of symbols: gABI `STT_*`.
-pub(super) fn number_of_kind(kind: SymbolKind) -> c_int {
-    match kind {
-        SymbolKind::Other => 0,
-        SymbolKind::Object => 1,
-        SymbolKind::Function => 2,
-        SymbolKind::ThreadLocal => 6,
-        SymbolKind::IndirectFunction => 10,
     }
 }
 

@@ -12,9 +12,9 @@ use std::ptr;
 use super::errors::{Failure, c_string, caught, pointer, transparent};
 use super::library::LibraryHandle;
 use super::pointers::{c_str, handle};
-use super::reports::number_of_kind;
 use crate::ExportedSymbol;
 use crate::FunctionSymbol;
+use crate::SymbolKind;
 use crate::base::fallible::require_memory;
 
 /// `memdl_symbol`.
@@ -26,6 +26,17 @@ pub struct CSymbol {
     is_default_version: c_int,
     size: u64,
     address: usize,
+}
+
+/// The number of a kind of symbols: gABI `STT_*`.
+pub(super) fn number_of_kind(kind: SymbolKind) -> c_int {
+    match kind {
+        SymbolKind::Other => 0,
+        SymbolKind::Object => 1,
+        SymbolKind::Function => 2,
+        SymbolKind::ThreadLocal => 6,
+        SymbolKind::IndirectFunction => 10,
+    }
 }
 
 /// `memdl_symbol_callback`.

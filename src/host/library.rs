@@ -36,7 +36,6 @@ use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable};
 use crate::elf::versions::Version;
 use crate::host::dl::Handle;
-use crate::host::known;
 use crate::host::phdr::PhdrEntry;
 
 /// A library that `ld.so` loaded, the executable included.
@@ -194,19 +193,6 @@ impl HostLibrary {
             None => path.file_name()?.to_string_lossy().into_owned(),
         };
         self.opened_for_image.then_some((name, path))
-    }
-
-    /// Keeps a library that was opened for an image loaded, once the load has succeeded. Such a library may
-    /// have threads of its own that outlive every call into it (libgomp's pool does), and the next load of
-    /// the image needs it again.
-    pub(crate) fn stay_loaded(&self) -> Result<(), Error> {
-        if self.opened_for_image {
-            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-            if Handle::try_open(&self.name, flags).is_some() {
-                known::mark(self)?;
-            }
-        }
-        Ok(())
     }
 
     /// Adds the library to the global scope, as `RTLD_GLOBAL` does.

@@ -104,6 +104,19 @@ impl HostLibrary {
         Ok(Arc::new(library))
     }
 
+    /// Keeps a library that was opened for an image loaded, once the load has succeeded. Such a library may
+    /// have threads of its own that outlive every call into it (libgomp's pool does), and the next load of
+    /// the image needs it again.
+    pub(crate) fn stay_loaded(&self) -> Result<(), Error> {
+        if self.opened_for_image {
+            let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            if Handle::try_open(&self.name, flags).is_some() {
+                known::mark(self)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens libraries that another needs. One that cannot be bound alone may be bound with that one.
     pub(crate) fn open_all(files: &[PathBuf], _: MayRun) -> Vec<Handle> {
         let flags = libc::RTLD_NOW | libc::RTLD_LOCAL;
