@@ -39,7 +39,7 @@ use crate::base::sync::{Lock, Rank};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
 use crate::host::library::HostLibrary;
-use crate::host::opened::opened;
+use crate::host::opened::opened_defining_any;
 use crate::host::phdr;
 use crate::host::startup_set::startup_set;
 
@@ -138,50 +138,44 @@ pub(crate) fn present_now() -> Collectors {
 #[cold]
 fn search(for_the_first_time: bool) -> Result<(), Error> {
     require_memory()?;
-    if LSAN.get().is_none()
-        && let Some(functions) =
-            find(b"__lsan_register_root_region", for_the_first_time, LeakSanitizer::of)?
-    {
-        let _ = LSAN.set(functions);
-        KNOWN.add(Collectors::LSAN);
+    let names = [b"__lsan_register_root_region".as_slice(), b"GC_add_roots"].map(SymbolName::new);
+    // The start-up set has all that it will ever have the first time.
+    if for_the_first_time {
+        for library in startup_set() {
+            note(library, &names);
+        }
     }
-    if LIBGC.get().is_none()
-        && let Some(functions) = find(b"GC_add_roots", for_the_first_time, Libgc::of)?
-    {
-        let _ = LIBGC.set(functions);
-        KNOWN.add(Collectors::LIBGC);
+    if LSAN.get().is_none() || LIBGC.get().is_none() {
+        for library in opened_defining_any(&names)? {
+            if note(&library, &names) {
+                // It is never unloaded.
+                std::mem::forget(library);
+            }
+        }
     }
     Ok(())
 }
 
-/// What `functions` finds in the first library of the process that defines `name`. That library is never
-/// unloaded. The start-up set has all that it will ever have the first time.
-fn find<T>(
-    name: &[u8],
-    for_the_first_time: bool,
-    functions: impl Fn(&HostLibrary) -> Option<T>,
-) -> Result<Option<T>, Error> {
-    let name = SymbolName::new(name);
-    let defines = |library: &HostLibrary| library.defines(&name, VersionMatch::Default);
-    if for_the_first_time {
-        let mut startup = startup_set().iter().filter(|library| defines(library));
-        if let Some(found) = startup.find_map(|library| functions(library)) {
-            return Ok(Some(found));
-        }
+/// Notes the functions of a library that defines one of these names, unless another did before. Returns whether they
+/// are used.
+fn note(library: &HostLibrary, [lsan, libgc]: &[SymbolName<'_>; 2]) -> bool {
+    let defines = |name| library.defines(name, VersionMatch::Default);
+    let mut is_used = false;
+    if LSAN.get().is_none()
+        && defines(lsan)
+        && let Some(functions) = LeakSanitizer::of(library)
+    {
+        is_used |= LSAN.set(functions).is_ok();
+        KNOWN.add(Collectors::LSAN);
     }
-    let opened = opened()?;
-    if !opened.names.may_have(name.gnu_hash_31()) {
-        return Ok(None);
+    if LIBGC.get().is_none()
+        && defines(libgc)
+        && let Some(functions) = Libgc::of(library)
+    {
+        is_used |= LIBGC.set(functions).is_ok();
+        KNOWN.add(Collectors::LIBGC);
     }
-    for candidate in opened.libraries.iter().filter(|it| it.names.may_have(name.gnu_hash_31())) {
-        if let Some(library) = candidate.hold()?.filter(|library| defines(library))
-            && let Some(found) = functions(&library)
-        {
-            std::mem::forget(library);
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
+    is_used
 }
 
 impl LeakSanitizer {

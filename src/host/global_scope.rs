@@ -41,6 +41,8 @@ pub(crate) struct GlobalScope {
     opened: OnceCell<(Arc<OpenedLibraries>, Vec<Known>)>,
     /// Of these, the libraries that defined a name, the last first: they usually define further names.
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
+    /// The number of names that [`GlobalScope::is_nowhere`] has asked for.
+    asked: Cell<u8>,
     /// A search had no memory, so answers may be wrong.
     failed: RefCell<Option<Error>>,
     resolvers: Resolvers,
@@ -59,6 +61,11 @@ struct Known {
 const MIN_SEARCHES: usize = 100;
 /// The number of searches without the names.
 static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// As many names that the start-up set does not define are asked for before the names of the other libraries are
+/// collected. Most images have three, which nothing defines (`__gmon_start__`); a host with plug-ins has many
+/// libraries.
+const MAX_ASKED: u8 = 16;
 
 /// A definition in the global scope, and the owner that keeps it loaded.
 pub(crate) struct GlobalSymbol {
@@ -79,6 +86,7 @@ impl GlobalScope {
             is_used: Cell::new(false),
             opened: OnceCell::new(),
             found_in: RefCell::default(),
+            asked: Cell::new(0),
             failed: RefCell::default(),
             resolvers,
         })
@@ -216,6 +224,9 @@ impl GlobalScope {
                 return Some(GlobalSymbol { symbol, library: None });
             }
         }
+        if self.is_nowhere(name, wanted) {
+            return None;
+        }
         let mut libraries = self.visible_with(name.gnu_hash_31());
         match (libraries.next()?, libraries.next()) {
             // No other library can define it.
@@ -231,6 +242,29 @@ impl GlobalScope {
         }
     }
 
+    /// What `dlsym` finds in the global scope.
+    fn by_dlsym(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> Option<usize> {
+        let c_string =
+            |bytes: &[u8]| self.noting(try_c_string(bytes).map_err(Error::from), || None);
+        let c_name = c_string(name.bytes())?;
+        let version = match wanted {
+            VersionMatch::Version(version) => Some(c_string(version.name())?),
+            VersionMatch::Unversioned | VersionMatch::Default | VersionMatch::Any => None,
+        };
+        Handle::global_scope().symbol(&c_name, version.as_deref())
+    }
+
+    /// Whether `dlsym` does not find a name that the start-up set does not define. Where that is so for the first
+    /// names, the other libraries are never read. `dlsym` may call an IFUNC's resolver.
+    fn is_nowhere(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
+        let asked = self.asked.get();
+        if self.opened.get().is_some() || asked >= MAX_ASKED || self.resolvers == Resolvers::Rest {
+            return false;
+        }
+        self.asked.set(asked.saturating_add(1));
+        self.by_dlsym(name, wanted).is_none()
+    }
+
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started. `dlsym` tells
     /// whether there is one; the library that defines it must be searched.
     fn lookup_opened(
@@ -242,17 +276,11 @@ impl GlobalScope {
         if self.resolvers == Resolvers::Rest && is_ifunc(name) {
             return self.lookup_at_rest(name, wanted, class);
         }
-        let c_string =
-            |bytes: &[u8]| self.noting(try_c_string(bytes).map_err(Error::from), || None);
-        let c_name = c_string(name.bytes())?;
-        let version = match wanted {
-            VersionMatch::Version(version) => Some(c_string(version.name())?),
-            VersionMatch::Unversioned | VersionMatch::Default | VersionMatch::Any => None,
-        };
-        let address = Handle::global_scope().symbol(&c_name, version.as_deref())?;
+        let address = self.by_dlsym(name, wanted)?;
         // For an unversioned name `dlsym` finds the default version. That tells the library; the rules for
         // the reference tell which of that library's definitions it means.
-        let as_dlsym = if version.is_some() { wanted } else { VersionMatch::Default };
+        let is_versioned = matches!(wanted, VersionMatch::Version(_));
+        let as_dlsym = if is_versioned { wanted } else { VersionMatch::Default };
         let of_library = |library: Arc<HostLibrary>| {
             let found = library.lookup(name, as_dlsym, TypeClass::Address, self.resolvers);
             let is_it = found.is_some_and(|symbol| {

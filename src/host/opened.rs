@@ -55,6 +55,24 @@ pub(super) fn opened_defining(
     opened_that(&|library| library.defines(name, wanted))
 }
 
+/// The libraries that were opened since the process started and define one of these names. That is no reason to
+/// collect the names of all of them.
+pub(super) fn opened_defining_any(
+    names: &[SymbolName<'_>],
+) -> Result<Vec<Arc<HostLibrary>>, Error> {
+    let defines = |library: &HostLibrary| {
+        names.iter().any(|name| library.defines(name, VersionMatch::Default))
+    };
+    let Some(opened) = made_names().opened_now() else { return opened_that(&defines) };
+    let may_have = |filter: &NameFilter| names.iter().any(|it| filter.may_have(it.gnu_hash_31()));
+    if !may_have(&opened.names) {
+        return Ok(Vec::new());
+    }
+    let libraries = opened.libraries.iter().filter(|it| may_have(&it.names));
+    let held = try_collect_ok(libraries.map(OpenedLibrary::hold).filter_map(Result::transpose))?;
+    Ok(try_collect(held.into_iter().filter(|library| defines(library)))?)
+}
+
 /// Whether a library of the process defines `name` as an IFUNC, or no answer can be given for lack of memory.
 pub(super) fn is_ifunc(name: &SymbolName<'_>) -> bool {
     let in_table = |table: &SymbolTable<'_>| {
