@@ -26,6 +26,7 @@ fn documents() -> Vec<PathBuf> {
         "fuzz",
         "tests/debuggers",
         "tools/corpus",
+        "examples/dask",
         "examples/executor",
     ] {
         walk(&repository(folder), &mut found);
