@@ -26,6 +26,10 @@ const VERSION: &str = "MEMDL_DEBUG";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
+    // The compiler has a name of its own for this, which stable code may not ask for.
+    if env::var("CARGO_CFG_SANITIZE").is_ok_and(|it| it.split(',').any(|it| it == "thread")) {
+        println!("cargo:rustc-cfg=thread_sanitizer");
+    }
     let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
     if !has("CAPI") || has("EXPORTED_DEBUG_SYMBOLS") {
         return Ok(());

@@ -164,20 +164,25 @@ pub(crate) fn after_fork_in_child() {
     });
 }
 
+/// How often a key's destructor is called, that POSIX guarantees (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+/// ThreadSanitizer has a key, too. In the last round it frees what each function that is built with it needs:
+/// memdl's functions, if it is built so, have to end before.
+const EXIT_ROUNDS: u32 = if cfg!(thread_sanitizer) { 3 } else { 4 };
+
 /// Frees the record of the thread that is ending.
 unsafe extern "C" fn thread_exit(thread: *mut c_void) {
     let (Some(thread), Some(words)) = (NonNull::new(thread.cast::<Thread>()), known_words()) else {
         return;
     };
     // Other keys' destructors may still use thread-local variables. So this one asks to be called in the next
-    // round, and frees in the last that POSIX guarantees (PTHREAD_DESTRUCTOR_ITERATIONS, 4).
+    // round, and frees in the last.
     // SAFETY: the ending thread's own record, freed nowhere but below.
     let exit_rounds = unsafe {
         let thread = thread.as_ptr();
         (*thread).exit_rounds = (*thread).exit_rounds.saturating_add(1);
         (*thread).exit_rounds
     };
-    if exit_rounds < 4 && words.set_record(thread.as_ptr().cast()).is_ok() {
+    if exit_rounds < EXIT_ROUNDS && words.set_record(thread.as_ptr().cast()).is_ok() {
         return;
     }
     free_record(thread, words);
