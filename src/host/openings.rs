@@ -50,12 +50,15 @@ pub(crate) fn watch(then: fn()) {
 }
 
 fn install(loader: &HostLibrary, then: fn()) -> Option<()> {
+    if WATCH.get().is_some() {
+        // Another thread's came first.
+        return None;
+    }
     let word = find(loader)?;
     // SAFETY: a word of a structure of `ld.so`'s that holds the address of a function of this type.
     let real = unsafe { (*(word as *const AtomicUsize)).load(Ordering::SeqCst) };
     // SAFETY: as above.
     let real = unsafe { std::mem::transmute::<usize, Open>(real) };
-    // Another thread's came first.
     WATCH.set((real, then)).ok()?;
     let to = (open as *const () as usize).to_ne_bytes();
     // SAFETY: data of `ld.so`, which stays loaded. Whoever reads the word reads all of it.
@@ -77,7 +80,8 @@ fn find(loader: &HostLibrary) -> Option<usize> {
     if found.st_size == 0 || found.st_size > 64 << 10 || !start.is_multiple_of(8) {
         return None;
     }
-    // SAFETY: a variable of `ld.so`'s of this size, which is not written any more.
+    // SAFETY: a variable of `ld.so`'s of this size. It is not written any more, but by a copy of memdl: not now
+    // (`process::alone`).
     let words =
         unsafe { std::slice::from_raw_parts(start as *const usize, (found.st_size / 8) as usize) };
     let mut places = (0..words.len()).filter(|&at| words.get(at) == Some(&mcount));
