@@ -86,7 +86,9 @@ else
 fi
 skip=$({ lines skip; lines "$sanitizer.skip"; } | sed 's/^/--skip /')
 
-mkdir -p "$log"
+mkdir -p "$log" "$folder/$sanitizer/$target"
+# What tests/llvm.sh has installed is beside the folder of the tests' own files.
+ln -sfn ../../../llvm "$folder/$sanitizer/$target/llvm"
 # shellcheck disable=SC2046,SC2086
 "$cargo" test --no-run $arguments $(for module in $modules; do binary "$module"; done)
 bad=
