@@ -59,6 +59,10 @@ struct Known {
 /// After this many searches, the names of the start-up set are collected. That takes as long as some hundred
 /// searches, which the first load in a process should not wait for.
 const MIN_SEARCHES: usize = 100;
+/// The weak references of the files that compilers link each library with (`crti.o`, `crtbegin.o`).
+const OF_START_FILES: [&[u8]; 3] =
+    [b"__gmon_start__", b"_ITM_registerTMCloneTable", b"_ITM_deregisterTMCloneTable"];
+
 /// The number of searches without the names.
 static SEARCHES: AtomicUsize = AtomicUsize::new(0);
 
@@ -256,9 +260,21 @@ impl GlobalScope {
 
     /// Whether `dlsym` does not find a name that the start-up set does not define. Where that is so for the first
     /// names, the other libraries are never read. `dlsym` may call an IFUNC's resolver.
+    ///
+    /// An unversioned reference can be bound to a definition of the first version, which `dlsym` does not find if
+    /// another is the default. No library has such a definition of what start files refer to.
     fn is_nowhere(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
+        let is_certain = match wanted {
+            VersionMatch::Version(_) | VersionMatch::Default => true,
+            VersionMatch::Unversioned => OF_START_FILES.contains(&name.bytes()),
+            VersionMatch::Any => false,
+        };
         let asked = self.asked.get();
-        if self.opened.get().is_some() || asked >= MAX_ASKED || self.resolvers == Resolvers::Rest {
+        if !is_certain
+            || self.opened.get().is_some()
+            || asked >= MAX_ASKED
+            || self.resolvers == Resolvers::Rest
+        {
             return false;
         }
         self.asked.set(asked.saturating_add(1));

@@ -527,6 +527,26 @@ fn a_provider_is_asked_by_name_and_by_who_needs_it() {
     });
 }
 
+/// `dlsym` does not find such a definition.
+#[test]
+fn an_unversioned_reference_means_the_first_version_in_a_global_library_too() {
+    isolated(|| {
+        let folder = Folder::of(&|| ());
+        let map = folder.path("versions.map");
+        fs::write(&map, "V1 { global: number; };").unwrap();
+        let source = r#"int old(void) { return 41; } __asm__(".symver old, number@V1");"#;
+        let script = format!("-Wl,--version-script={}", map.display());
+        let global = folder.library("libglobal.so", source, &[&script]);
+        let source = "int number(void); int run(void) { return number() + 1; }";
+        let image = folder.library("libimage.so", source, &[]);
+        let open = |how: How| {
+            let _global = Opened::new(&global, RTLD_NOW | RTLD_GLOBAL);
+            how.load(&image, RTLD_NOW).call("run")
+        };
+        assert_eq!(both(open), expect(42));
+    });
+}
+
 #[test]
 fn what_a_provider_received_into_a_buffer_runs_there() {
     isolated(|| {
