@@ -83,6 +83,9 @@ else
     arguments="$arguments -Zbuild-std"
     export RUSTC="$debian/bin/rustc"
     export TSAN_OPTIONS="suppressions=$PWD/tests/sanitizers/thread.supp:$options"
+    # The sanitizer walks the list of libraries in each `dlopen`, and lets others fork meanwhile: the child finds
+    # the list locked.
+    export MEMDL_SOAK_WITHOUT=fork
 fi
 skip=$({ lines skip; lines "$sanitizer.skip"; } | sed 's/^/--skip /')
 
