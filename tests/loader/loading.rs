@@ -1227,6 +1227,7 @@ fn eight_threads_load_and_unload_at_once() {
         // given back what it keeps for the next.
         memdl::release_memory();
         let after = maps();
-        assert!(after.len() <= before + 40, "{before} mappings, then {}: {after:#?}", after.len());
+        let is_little = after.len() <= before + 40 || is_sanitized();
+        assert!(is_little, "{before} mappings, then {}: {after:#?}", after.len());
     });
 }
