@@ -30,7 +30,7 @@ use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provided, Source};
 use crate::images::thread_exit;
 use crate::load::debugger_commands;
 use crate::load::instantiate::{self, instance_uninitialised};
-use crate::load::prepare::Prepared;
+use crate::load::prepare::{Prepared, ReceivedFiles};
 
 /// A shared library that runs from memory.
 ///
@@ -793,7 +793,12 @@ impl Template {
             None => DebugRegistration::none(name, instance),
         };
         Ok(Library {
-            group: instance_uninitialised(&self.prepared, Vec::new(), &mut register, may_run)?,
+            group: instance_uninitialised(
+                &self.prepared,
+                ReceivedFiles::default(),
+                &mut register,
+                may_run,
+            )?,
         })
     }
 

@@ -32,7 +32,7 @@ use crate::link::apply::{
     Applier, IfuncWord, Placement, TlsBlock, TlsDescResolvers, WritableMemory,
 };
 use crate::load::debugger_commands;
-use crate::load::prepare::{Member, Prepared};
+use crate::load::prepare::{Member, Prepared, ReceivedFiles};
 use crate::memory::in_place::InPlaceFile;
 use crate::memory::mapping::{Mapping, Source, Writable};
 use crate::memory::stage::Open;
@@ -75,11 +75,10 @@ pub(crate) fn single_instance_uninitialised(
 
 /// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
 /// has checked for spare memory ([`require_memory`](crate::base::fallible::require_memory)).
-/// `received` has the buffers that members were received into and are to run in, as [`Prepared::take_received`]
-/// returns them. IFUNC resolvers run if `may_run`; else references are bound to the resolvers.
+/// IFUNC resolvers run if `may_run`; else references are bound to the resolvers.
 pub(crate) fn instance_uninitialised(
     prepared: &Prepared<'_>,
-    received: Vec<(usize, InPlaceFile)>,
+    received: ReceivedFiles,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -94,7 +93,7 @@ pub(crate) fn instance_uninitialised(
 /// As [`instance_uninitialised`].
 fn entered(
     prepared: &Prepared<'_>,
-    received: Vec<(usize, InPlaceFile)>,
+    received: ReceivedFiles,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -124,16 +123,15 @@ fn entered(
 /// Maps, relocates and seals all members, and registers them with debuggers, profilers and the unwinder.
 fn map_and_relocate(
     prepared: &Prepared<'_>,
-    received: Vec<(usize, InPlaceFile)>,
+    mut received: ReceivedFiles,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
     let mut mapped = try_vec(count)?;
-    let mut received = received.into_iter().peekable();
     for (index, member) in prepared.members.iter().enumerate() {
         require_memory_for_next(index)?;
-        let received = received.next_if(|(of, _)| *of == index).map(|(_, file)| file);
+        let received = received.take(index);
         let static_tls = prepared.static_tls.contains(&index);
         mapped.push(
             MappedMember::new(member, index, received, static_tls)

@@ -516,6 +516,26 @@ fn without_duplicates(dependencies: Vec<Dependency>) -> Result<Vec<Dependency>, 
     Ok(unique)
 }
 
+/// The buffers that members were received into and are to run in.
+#[derive(Default)]
+pub(crate) struct ReceivedFiles {
+    /// Usually the only one, for which no list is made.
+    root: Option<InPlaceFile>,
+    /// With the members' indices.
+    others: Vec<(usize, InPlaceFile)>,
+}
+
+impl ReceivedFiles {
+    /// That of the member of this index.
+    pub(super) fn take(&mut self, index: usize) -> Option<InPlaceFile> {
+        if index == 0 {
+            return self.root.take();
+        }
+        let at = self.others.iter().position(|(of, _)| *of == index)?;
+        Some(self.others.swap_remove(at).1)
+    }
+}
+
 impl Member<'_> {
     /// Takes the buffer that it was received into, if the image can run there.
     fn take_received(&mut self) -> Option<InPlaceFile> {
@@ -540,13 +560,18 @@ impl Member<'_> {
 }
 
 impl Prepared<'_> {
-    /// Takes the buffers that members were received into, where the images can run there, with the members' indices,
-    /// ascending. For a single instance.
-    pub(super) fn take_received(&mut self) -> Result<Vec<(usize, InPlaceFile)>, Error> {
+    /// Takes the buffers that members were received into, where the images can run there. For a single instance.
+    pub(super) fn take_received(&mut self) -> Result<ReceivedFiles, Error> {
+        let [root, others @ ..] = &mut self.members[..] else {
+            return Ok(ReceivedFiles::default());
+        };
         let is_received = |member: &&Member<'_>| member.image.owner().buffer().is_some();
-        let mut received = try_vec(self.members.iter().filter(is_received).count())?;
-        let members = self.members.iter_mut().enumerate();
-        received.extend(members.filter_map(|(index, it)| Some((index, it.take_received()?))));
+        let mut received = ReceivedFiles {
+            root: root.take_received(),
+            others: try_vec(others.iter().filter(is_received).count())?,
+        };
+        let others = (1..).zip(others);
+        received.others.extend(others.filter_map(|(index, it)| Some((index, it.take_received()?))));
         Ok(received)
     }
 
