@@ -4,6 +4,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 features="capi,internals"
+# Each choice of features.
+sh tests/features.sh "$@"
+# The example of an executor: its protocol, its isolation, and a debugger on it.
+cargo test --no-fail-fast -p memdl-executor "$@"
 cargo test --features $features --no-fail-fast --test debuggers "$@"
 # The feature makes room for what is refused without it.
 cargo test --features capi,large-static-tls --test loader "$@" -- tls::

@@ -10,13 +10,11 @@ cargo test --features $features --no-fail-fast --lib --test capi --test hostile 
     --test loader --test profilers "$@" -- --skip instructions::
 # The examples in the documentation, and the Rust in the documents.
 cargo test --features $features --no-fail-fast --doc "$@"
-# A host chooses what it takes of memdl.
-sh tests/features.sh "$@"
+# A host chooses what it takes of memdl: `tests/features.sh` has all choices.
+cargo clippy --quiet --no-default-features --lib -- -D warnings
 # The command line tool, and the builder of symfiles.
 cargo test --no-fail-fast -p memdl-cli --features memdl/capi,memdl/internals "$@"
 cargo test --no-fail-fast -p memdl-symfile "$@"
-# The example of an executor: its protocol, its isolation, and a debugger on it.
-cargo test --no-fail-fast -p memdl-executor "$@"
 # The differential corpus takes a wheel.
 cargo test -p corpus --features memdl/capi,memdl/internals "$@"
 # A compiler, a level of optimisation and a form of debug information each of what is most used; all that
