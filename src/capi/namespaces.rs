@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -17,7 +17,7 @@ use super::pointers::{give, handle, take};
 use crate::LibraryRequest;
 use crate::Namespace;
 use crate::Provided;
-use crate::base::fallible::require_memory;
+use crate::base::fallible::{require_memory, try_c_string, try_collect, try_collect_ok};
 
 /// `memdl_namespace`.
 pub struct NamespaceHandle(Namespace);
@@ -106,9 +106,9 @@ unsafe fn ask(
 ) -> Option<Provided> {
     // A library that there is no memory for is not provided.
     let (name, needed_by) = (c_string(request.name()).ok()?, c_string(request.needed_by()).ok()?);
-    let folder = |it: &Path| CString::new(it.as_os_str().as_bytes()).ok();
-    let owned: Vec<CString> = request.folders().filter_map(folder).collect();
-    let folders: Vec<*const c_char> = owned.iter().map(|it| it.as_ptr()).collect();
+    let folder = |it: &Path| try_c_string(it.as_os_str().as_bytes()).transpose();
+    let owned = try_collect_ok(request.folders().filter_map(folder)).ok()?;
+    let folders = try_collect(owned.iter().map(|it| it.as_ptr())).ok()?;
     let request = CLibraryRequest {
         name: name.as_ptr(),
         needed_by: needed_by.as_ptr(),

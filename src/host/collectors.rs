@@ -39,7 +39,7 @@ use crate::base::sync::{Lock, Rank};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
 use crate::host::library::HostLibrary;
-use crate::host::opened::opened_defining_any;
+use crate::host::opened::opened_defining;
 use crate::host::phdr;
 use crate::host::startup_set::startup_set;
 
@@ -146,7 +146,7 @@ fn search(for_the_first_time: bool) -> Result<(), Error> {
         }
     }
     if LSAN.get().is_none() || LIBGC.get().is_none() {
-        for library in opened_defining_any(&names)? {
+        for library in opened_defining(&names, VersionMatch::Default)? {
             if note(&library, &names) {
                 // It is never unloaded.
                 std::mem::forget(library);

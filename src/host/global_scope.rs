@@ -3,7 +3,8 @@
 //! `dlsym(RTLD_DEFAULT, ..)` is the reference for what the scope defines, but it is not enough
 //! ([`crate::host::library`]). So the start-up set, which comes first in the scope, is searched here. `dlsym` is
 //! called only for a name that is not found there, and only if a library that was opened since may define it:
-//! libraries that were opened with `RTLD_GLOBAL` are nowhere listed.
+//! libraries that were opened with `RTLD_GLOBAL` are nowhere listed. Few such names are asked for at once, which
+//! is quicker than finding out which names these libraries define.
 //!
 //! Never opens a library. Holds a library outside the start-up set that an answer is about.
 //!
@@ -12,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,8 +26,8 @@ use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl::Handle;
 use crate::host::library::{HostLibrary, HostSymbol, Resolvers, SymbolValue};
 use crate::host::opened::{
-    GlobalVisibility, OpenedLibraries, OpenedLibrary, is_ifunc, opened, opened_defining,
-    startup_names,
+    GlobalVisibility, OpenedLibraries, OpenedLibrary, is_ifunc, names_are_known, opened,
+    opened_defining, startup_names,
 };
 use crate::host::process;
 use crate::host::startup_set::startup_tables;
@@ -41,8 +43,8 @@ pub(crate) struct GlobalScope {
     opened: OnceCell<(Arc<OpenedLibraries>, Vec<Known>)>,
     /// Of these, the libraries that defined a name, the last first: they usually define further names.
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
-    /// The number of names that [`GlobalScope::is_nowhere`] has asked for.
-    asked: Cell<u8>,
+    /// The number of names that [`GlobalScope::is_nowhere`] may still ask for, once it was called.
+    left_to_ask: Cell<Option<u8>>,
     /// A search had no memory, so answers may be wrong.
     failed: RefCell<Option<Error>>,
     resolvers: Resolvers,
@@ -90,7 +92,7 @@ impl GlobalScope {
             is_used: Cell::new(false),
             opened: OnceCell::new(),
             found_in: RefCell::default(),
-            asked: Cell::new(0),
+            left_to_ask: Cell::new(None),
             failed: RefCell::default(),
             resolvers,
         })
@@ -258,8 +260,9 @@ impl GlobalScope {
         Handle::global_scope().symbol(&c_name, version.as_deref())
     }
 
-    /// Whether `dlsym` does not find a name that the start-up set does not define. Where that is so for the first
-    /// names, the other libraries are never read. `dlsym` may call an IFUNC's resolver.
+    /// Whether `dlsym` does not find a name that the start-up set does not define. It is asked for the first such names
+    /// while those of the other libraries are not known. If it finds none, they are never read. It may call an IFUNC's
+    /// resolver.
     ///
     /// An unversioned reference can be bound to a definition of the first version, which `dlsym` does not find if
     /// another is the default. No library has such a definition of what start files refer to.
@@ -269,16 +272,13 @@ impl GlobalScope {
             VersionMatch::Unversioned => OF_START_FILES.contains(&name.bytes()),
             VersionMatch::Any => false,
         };
-        let asked = self.asked.get();
-        if !is_certain
-            || self.opened.get().is_some()
-            || asked >= MAX_ASKED
-            || self.resolvers == Resolvers::Rest
-        {
+        if !is_certain || self.opened.get().is_some() || self.resolvers == Resolvers::Rest {
             return false;
         }
-        self.asked.set(asked.saturating_add(1));
-        self.by_dlsym(name, wanted).is_none()
+        let most = || if names_are_known() { 0 } else { MAX_ASKED };
+        let left = self.left_to_ask.get().unwrap_or_else(most).checked_sub(1);
+        self.left_to_ask.set(Some(left.unwrap_or(0)));
+        left.is_some() && self.by_dlsym(name, wanted).is_none()
     }
 
     /// A symbol of a library that was opened with `RTLD_GLOBAL` after the process started. `dlsym` tells
@@ -316,7 +316,7 @@ impl GlobalScope {
         if known.is_some() {
             return known;
         }
-        let defining = opened_defining(name, VersionMatch::Any);
+        let defining = opened_defining(slice::from_ref(name), VersionMatch::Any);
         for library in self.noting(defining, Vec::new) {
             if let Some(found) = of_library(library.clone()) {
                 let mut found_in = self.found_in.borrow_mut();
@@ -343,7 +343,7 @@ impl GlobalScope {
         wanted: VersionMatch<'_>,
         class: TypeClass,
     ) -> Option<GlobalSymbol> {
-        let libraries = self.noting(opened_defining(name, wanted), Vec::new);
+        let libraries = self.noting(opened_defining(slice::from_ref(name), wanted), Vec::new);
         libraries.into_iter().find_map(|library| {
             let symbol = library.lookup(name, wanted, class, Resolvers::Rest)?;
             Some(GlobalSymbol { symbol, library: Some(library) })

@@ -47,7 +47,7 @@ pub(super) fn remember(name: &CStr, library: &Arc<HostLibrary>) -> Result<(), Ou
     let name = name.to_owned();
     let mut known = KNOWN.lock();
     known.by_name.insert(name, Arc::downgrade(library));
-    if library.is_permanent() { known.permanent.try_push(library.clone()) } else { Ok(()) }
+    if library.is_permanent { known.permanent.try_push(library.clone()) } else { Ok(()) }
 }
 
 /// Notes that `ld.so` was asked never to unload a library.

@@ -59,7 +59,7 @@ pub(crate) struct HostLibrary {
     eh_frame_hdr: Option<Range<Vaddr>>,
     /// The process had not loaded it before an image needed it.
     pub(super) opened_for_image: bool,
-    /// Its calls of `dlopen` were looked at.
+    /// Its calls of `dlopen`, and those of all that it needs, were looked at.
     is_covered: AtomicBool,
     /// `ld.so` never unloads it. So what it needs stays the same.
     pub(super) is_permanent: bool,
@@ -208,15 +208,14 @@ impl HostLibrary {
         self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
     }
 
-    /// Whether it is never unloaded, and each look-up of its name returns this value.
-    pub(crate) fn is_permanent(&self) -> bool {
-        self.is_permanent
+    /// Whether its calls of `dlopen`, and those of all that it needs, were looked at.
+    pub(crate) fn is_covered(&self) -> bool {
+        self.is_covered.load(Ordering::Relaxed)
     }
 
-    /// Whether this was called before. The value of a library of the start-up set lives as long as the
-    /// process.
-    pub(crate) fn was_covered(&self) -> bool {
-        self.is_covered.swap(true, Ordering::Relaxed)
+    /// Notes that they were.
+    pub(crate) fn set_covered(&self) {
+        self.is_covered.store(true, Ordering::Relaxed);
     }
 
     /// Its load bias, by which libraries that are loaded differ.

@@ -47,22 +47,13 @@ fn hold_all(entries: Vec<PhdrEntry>) -> Result<Vec<Arc<HostLibrary>>, Error> {
     try_collect_ok(held.filter_map(Result::transpose))
 }
 
-/// The libraries that were opened since the process started and define `name`.
+/// The libraries that were opened since the process started and define one of these names. Names that were collected
+/// spare most libraries; this is no reason to collect them.
 pub(super) fn opened_defining(
-    name: &SymbolName<'_>,
+    names: &[SymbolName<'_>],
     wanted: VersionMatch<'_>,
 ) -> Result<Vec<Arc<HostLibrary>>, Error> {
-    opened_that(&|library| library.defines(name, wanted))
-}
-
-/// The libraries that were opened since the process started and define one of these names. That is no reason to
-/// collect the names of all of them.
-pub(super) fn opened_defining_any(
-    names: &[SymbolName<'_>],
-) -> Result<Vec<Arc<HostLibrary>>, Error> {
-    let defines = |library: &HostLibrary| {
-        names.iter().any(|name| library.defines(name, VersionMatch::Default))
-    };
+    let defines = |library: &HostLibrary| names.iter().any(|name| library.defines(name, wanted));
     let Some(opened) = made_names().opened_now() else { return opened_that(&defines) };
     let may_have = |filter: &NameFilter| names.iter().any(|it| filter.may_have(it.gnu_hash_31()));
     if !may_have(&opened.names) {
@@ -71,6 +62,11 @@ pub(super) fn opened_defining_any(
     let libraries = opened.libraries.iter().filter(|it| may_have(&it.names));
     let held = try_collect_ok(libraries.map(OpenedLibrary::hold).filter_map(Result::transpose))?;
     Ok(try_collect(held.into_iter().filter(|library| defines(library)))?)
+}
+
+/// Whether the names of these libraries are known: they were collected since the last change, or there are none.
+pub(super) fn names_are_known() -> bool {
+    is_alone() || made_names().opened_now().is_some()
 }
 
 /// Whether a library of the process defines `name` as an IFUNC, or no answer can be given for lack of memory.

@@ -151,34 +151,35 @@ pub(crate) fn cover(needed: &[Provider]) -> Result<(), Error> {
 }
 
 fn cover_library(library: &Arc<HostLibrary>) -> Result<(), Error> {
-    if library.was_covered() {
+    if library.is_covered() {
         return Ok(());
     }
     let unloads = phdr::unloads();
-    let mut left = vec![library.clone()];
+    let (mut left, mut seen) = (vec![library.clone()], BTreeSet::new());
     while let Some(needed) = left.pop() {
-        // A permanent library was looked at with all that it needs.
-        if needed.is_permanent() && !Arc::ptr_eq(&needed, library) && needed.was_covered() {
-            continue;
-        }
-        let library = needed;
-        let mut covered = COVERED.lock();
-        if covered.unloads != unloads {
-            covered.libraries.clear();
-            covered.unloads = unloads;
-        }
-        if !covered.libraries.insert(library.load_bias()) {
-            continue;
-        }
-        drop(covered);
         require_memory()?;
-        // What memdl itself calls, and the executable, which is the host's, stay as they are.
-        let is_own = library.has_code_at(cover as *const () as usize);
-        if is_own || library.is_executable() || library.is_of_the_c_library() {
+        if is_known(&needed, unloads) || !seen.insert(needed.load_bias()) {
             continue;
         }
-        got::redirect(&library, &replacement);
-        left.try_extend(library.dependencies()?)?;
+        // What memdl itself calls, and the executable, which is the host's, stay as they are.
+        let is_own = needed.has_code_at(cover as *const () as usize);
+        if !is_own && !needed.is_executable() && !needed.is_of_the_c_library() {
+            got::redirect(&needed, &replacement);
+            left.try_extend(needed.dependencies()?)?;
+        }
     }
+    // Only now: if memory runs out before, the next load looks at all of them again.
+    COVERED.lock().libraries.append(&mut seen);
+    library.set_covered();
     Ok(())
+}
+
+/// Whether a library was looked at. An unload frees load biases for others.
+fn is_known(library: &HostLibrary, unloads: u64) -> bool {
+    let mut covered = COVERED.lock();
+    if covered.unloads != unloads {
+        covered.libraries.clear();
+        covered.unloads = unloads;
+    }
+    covered.libraries.contains(&library.load_bias())
 }
