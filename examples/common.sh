@@ -25,3 +25,10 @@ find_memdl() {
     fi
     export PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 }
+
+# Builds the example NAME into a folder below target/, which is $build.
+build_example() {
+    build=$work/$1
+    find_memdl
+    make --silent BUILD="$build"
+}

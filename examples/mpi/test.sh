@@ -3,15 +3,13 @@
 #
 #     sh examples/mpi/test.sh [measure]
 #
-# `measure` then times both ways in turns with a rank for each processor, in a local folder and in one shared by sshfs. Needs Open MPI, strace, root for a
-# network namespace of its own (mpirun listens on all addresses), and to measure sshfs. memdl is found by pkg-config, or
-# built and installed below target/.
+# `measure` then times both ways in turns with a rank for each processor, in a local folder and in one shared by sshfs.
+# Needs Open MPI, strace, root for a network namespace of its own (mpirun listens on all addresses), and to measure sshfs and
+# vde2. memdl is found by pkg-config if MEMDL_PREFIX says where it is, or built and installed below target/.
 set -eu
 cd "$(dirname "$0")"
 . ../common.sh
-build=$work/mpi
-find_memdl
-make --silent BUILD="$build"
+build_example mpi
 
 # Runs mpirun with some ranks where nobody else is on the network.
 ranks() {

@@ -8,9 +8,7 @@
 set -eu
 cd "$(dirname "$0")"
 . ../common.sh
-build=$work/node
-find_memdl
-make --silent BUILD="$build"
+build_example node
 export MEMDL_NODE="$build/memdl.node"
 
 for folder in disk memory; do

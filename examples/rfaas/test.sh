@@ -8,9 +8,7 @@
 set -eu
 cd "$(dirname "$0")"
 . ../common.sh
-build=$work/rfaas
-find_memdl
-make --silent BUILD="$build"
+build_example rfaas
 library=$build/libthumbnailer.so
 picture=$build/picture.ppm
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::Error;
+use crate::auth::TlsFiles;
 use crate::policy::Policy;
 use crate::protocol::Limits;
 
@@ -58,6 +59,31 @@ pub enum LoaderKind {
     Memfd,
 }
 
+/// What a side of a TLS connection needs.
+#[derive(Args, Debug, Clone, Default)]
+pub struct TlsOptions {
+    /// The authority that has signed the other side's certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_authority: Option<PathBuf>,
+    /// This side's certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// This side's private key, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    pub(crate) fn files(&self) -> Result<TlsFiles<'_>, Error> {
+        match (&self.tls_authority, &self.tls_certificate, &self.tls_key) {
+            (Some(authority), Some(certificate), Some(key)) => {
+                Ok(TlsFiles { authority, certificate, key })
+            }
+            _ => Err("--tcp needs --tls-authority, --tls-certificate and --tls-key".into()),
+        }
+    }
+}
+
 /// Options of `serve`.
 #[derive(Args, Debug)]
 pub struct ServeOptions {
@@ -70,15 +96,9 @@ pub struct ServeOptions {
     /// Listen on TCP, with TLS. Port 0 is a free one.
     #[arg(long, value_name = "ADDRESS", requires_all = ["tls_authority", "tls_certificate", "tls_key"])]
     pub tcp: Option<SocketAddr>,
-    /// The authority that has signed the clients' certificates, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_authority: Option<PathBuf>,
-    /// The server's certificate, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_certificate: Option<PathBuf>,
-    /// The server's private key, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
+    /// The files for TLS.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Serve http://ADDRESS/metrics for Prometheus.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
@@ -186,15 +206,9 @@ pub struct ServerAddress {
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "unix",
         requires_all = ["tls_authority", "tls_certificate", "tls_key"])]
     pub tcp: Option<String>,
-    /// The authority that has signed the server's certificate, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_authority: Option<PathBuf>,
-    /// The client's certificate, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_certificate: Option<PathBuf>,
-    /// The client's private key, in PEM.
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
+    /// The files for TLS.
+    #[command(flatten)]
+    pub tls: TlsOptions,
 }
 
 /// Options of `call`.

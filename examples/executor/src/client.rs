@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::arguments::ServerAddress;
-use crate::auth::{self, Role, SharedKey, TlsFiles};
+use crate::auth::{self, Role, SharedKey};
 use crate::protocol::{
     Announced, Call, Digest, Failure, FailureKind, FrameKind, Header, Hello, Limits, Signature,
     VERSION, Welcome, write_frame,
@@ -85,12 +85,8 @@ impl Client {
             let key_file = address.key.as_deref().ok_or("--unix needs --key FILE")?;
             return Ok(Client::unix(path, &SharedKey::from_file(key_file)?)?);
         }
-        let (Some(host), Some(authority), Some(certificate), Some(key)) =
-            (&address.tcp, &address.tls_authority, &address.tls_certificate, &address.tls_key)
-        else {
-            return Err("name a server: --unix or --tcp".into());
-        };
-        let config = auth::client_config(TlsFiles { authority, certificate, key })?;
+        let host = address.tcp.as_deref().ok_or("name a server: --unix or --tcp")?;
+        let config = auth::client_config(address.tls.files()?)?;
         Ok(Client::tcp(host, &config)?)
     }
 

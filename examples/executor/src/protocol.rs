@@ -426,7 +426,7 @@ impl Hello {
         if header.kind != FrameKind::Hello {
             return Err(Failure::protocol("the first frame is no Hello"));
         }
-        // Later versions may have a longer one, and are told so.
+        // Later versions may have a longer one, and get an error that says so.
         let body = header.body(stream, 1024)?;
         let mut fields = Fields(&body);
         if fields.array()? != MAGIC {

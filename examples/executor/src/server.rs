@@ -21,7 +21,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tracing::{debug, error, info, info_span, warn};
 
 use crate::arguments::{Mode, ServeOptions};
-use crate::auth::{self, Role, SharedKey, TlsFiles};
+use crate::auth::{self, Role, SharedKey};
 use crate::cache::{Cache, Entry, Room};
 use crate::fork::{self, Forked};
 use crate::metrics::{self, Gauges, Metrics};
@@ -180,7 +180,7 @@ fn listen(options: &ServeOptions, server: &Arc<Server>) -> Result<(), Error> {
         });
     }
     if let Some(address) = options.tcp {
-        let config = auth::server_config(tls_files(options)?)?;
+        let config = auth::server_config(options.tls.files()?)?;
         let listener = TcpListener::bind(address).context(|| address.to_string())?;
         addresses.push_str(&format!("listening tcp {}\n", listener.local_addr()?));
         let server = server.clone();
@@ -205,15 +205,6 @@ fn listen(options: &ServeOptions, server: &Arc<Server>) -> Result<(), Error> {
     out.write_all(addresses.as_bytes())?;
     out.flush()?;
     Ok(())
-}
-
-fn tls_files(options: &ServeOptions) -> Result<TlsFiles<'_>, Error> {
-    match (&options.tls_authority, &options.tls_certificate, &options.tls_key) {
-        (Some(authority), Some(certificate), Some(key)) => {
-            Ok(TlsFiles { authority, certificate, key })
-        }
-        _ => Err("--tcp needs --tls-authority, --tls-certificate and --tls-key".into()),
-    }
 }
 
 /// Listens at a path, where an earlier server may have left its socket.
@@ -333,7 +324,7 @@ fn unix_handshake(
     key: &SharedKey,
 ) -> Result<Client, Failure> {
     let mut channel = Timed::new(socket, deadline);
-    let welcome_mac = told(&mut channel, |channel| {
+    let welcome_mac = reporting(&mut channel, |channel| {
         let hello = Hello::read(channel)?;
         let ours = auth::random()
             .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
@@ -370,14 +361,14 @@ fn tls_handshake(
             _ => Failure::new(FailureKind::Unauthenticated, format!("TLS: {error}")),
         })?;
     }
-    told(&mut channel, Hello::read)?;
+    reporting(&mut channel, Hello::read)?;
     let certificate = channel.conn.peer_certificates().and_then(|all| all.first());
     let name = certificate.map_or_else(String::new, |it| Digest::of(it).to_string());
     Ok(Client { channel: Box::new(channel), name, welcome_mac: [0; 32] })
 }
 
-/// Does something with a stream. The peer is told if it fails.
-fn told<S: io::Read + Write, T>(
+/// Does something with a stream. If that fails, the peer gets the failure.
+fn reporting<S: io::Read + Write, T>(
     stream: &mut S,
     run: impl FnOnce(&mut S) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -406,11 +397,11 @@ impl Server {
             let Err(failure) = answered else { continue };
             self.metrics.failed(&failure);
             channel.set_deadline(after(self.frame));
-            let told = failure.write(channel);
+            let sent = failure.write(channel);
             if failure.kind.ends_connection() {
                 return Err(failure);
             }
-            told?;
+            sent?;
         }
     }
 

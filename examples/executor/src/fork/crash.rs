@@ -75,7 +75,7 @@ impl Report {
         last
     }
 
-    /// Whether the process was told that its time is over.
+    /// Whether the process got the order that ends its time.
     pub(super) fn is_of_time_limit(&self) -> bool {
         self.signal == libc::SIGXCPU
     }

@@ -27,11 +27,11 @@ pub(super) fn run(settings: &Settings, mut socket: UnixStream, crashes: &PipeWri
         .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
         .and_then(|()| receive(settings, &mut socket))
         .and_then(|library| load(settings, library));
-    let told = match &loaded {
+    let sent = match &loaded {
         Ok(_) => write_frame(&mut socket, FrameKind::Loaded, &[], &[]),
         Err(failure) => failure.write(&mut socket),
     };
-    match (loaded, told) {
+    match (loaded, sent) {
         (Ok(code), Ok(())) => {
             run_parent(socket, &|socket, crashes| work(settings, &code, socket, &crashes))
         }

@@ -1,4 +1,4 @@
-//! A process that forks children when it is told to, and the server's end of the socket by which it is told.
+//! A process that forks children by order, and the server's end of the socket that the orders come by.
 
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub(super) const MOST_ADDRESSES: usize = 64;
 /// The longest text that names them.
 const LONGEST_NAMES: usize = 64 << 10;
 
-/// What the process is told.
+/// An order to the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Order {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use memdl_executor::arguments::ServerAddress;
+use memdl_executor::arguments::{ServerAddress, TlsOptions};
 use memdl_executor::auth::SharedKey;
 use memdl_executor::client::{Client, Library};
 use memdl_executor::protocol::{FailureKind, Nonce};
@@ -70,9 +70,11 @@ fn address(
         unix: None,
         key: None,
         tcp: Some(format!("localhost:{port}")),
-        tls_authority: Some(authority.file()),
-        tls_certificate: Some(certificate),
-        tls_key: Some(key),
+        tls: TlsOptions {
+            tls_authority: Some(authority.file()),
+            tls_certificate: Some(certificate),
+            tls_key: Some(key),
+        },
     }
 }
 
