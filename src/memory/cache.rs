@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use crate::base::addr::distance_to;
 use crate::base::error::Error;
 use crate::base::sync::{Guard, Lock, Rank};
-use crate::memory::reservation::{READ_WRITE, Reservation};
+use crate::memory::reservation::{READ_WRITE, Reservation, can_share};
 use crate::memory::{retry, wipe};
 
 /// The contents of memory that was just taken.
@@ -235,7 +235,7 @@ pub(crate) fn recycle(memory: Reservation, used: usize) {
 ///
 /// All other parts are used again unchanged: their contents and protection must be final.
 pub(crate) fn park(memory: Reservation, key: Weak<CacheKey>, written: &[Range<usize>]) {
-    let own = written.iter().map(Range::len).sum();
+    let own = if can_share() { written.iter().map(Range::len).sum() } else { memory.len() };
     // `protect` fails if the image has unmapped a part of its memory.
     if own <= MAX_BYTES
         && key.strong_count() > 0

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use crate::base::error::Error;
 use crate::memory::cache::{self, CacheKey, CachedMapping, User};
 use crate::memory::executable;
-use crate::memory::reservation::{READ_WRITE, Reservation};
+use crate::memory::reservation::{READ_WRITE, Reservation, can_share};
 use crate::memory::wipe;
 
 /// Anonymous memory whose pages can be mapped at several addresses at once. Read-only once it is filled.
@@ -49,11 +49,12 @@ impl SharedPages {
         Ok(SharedPages(executable::shared(self.len(), self)?))
     }
 
-    /// Maps these pages over a part of `target`, readable.
+    /// Maps these pages over a part of `target`, readable, or copies them there
+    /// ([`can_share`](crate::memory::reservation::can_share)).
     ///
     /// # Safety
-    /// The part of `target`, from `at` on and as long as these pages, is inside it, is whole pages, and
-    /// nothing refers to it.
+    /// The part of `target`, from `at` on and as long as these pages, is inside it, is whole pages that can
+    /// be written, and nothing refers to it.
     pub(crate) unsafe fn map_over(&self, target: &Reservation, at: usize) -> Result<(), Error> {
         // SAFETY: all of one shared mapping; the rest is the caller's promise.
         unsafe { self.0.map_again_over(0..self.0.len(), target, at) }
@@ -177,7 +178,8 @@ impl Drop for CowView {
         // SAFETY: taken once, here.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         if self.key.strong_count() > 0 {
-            let own = self.own.iter().map(Range::len).sum();
+            let own =
+                if can_share() { self.own.iter().map(Range::len).sum() } else { memory.len() };
             if wipe::make_fit_to_keep(&memory, &self.own) {
                 CachedMapping { memory, own, user: User::Owner(self.key.clone()) }.keep();
             }

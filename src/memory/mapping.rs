@@ -15,7 +15,7 @@
 //!   may stay in front of the image, zeroed;
 //! * read-only segments are **shared** with other instances, as the same pages mapped once more
 //!   ([`crate::memory::shared_text`]). Or an unloaded instance left its memory with these pages mapped, and
-//!   only the writable segments are filled anew;
+//!   only the writable segments are filled anew. Where the system maps no pages a second time, they are copied;
 //! * read-only segments are pages of a **file** that was written for profilers
 //!   ([`crate::memory::mapped_file::ImageFile`]), as in an image of `ld.so`'s.
 //!
@@ -43,7 +43,7 @@ use crate::memory::cache::{self, Pages};
 use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
 use crate::memory::mapped_file::ImageFile;
-use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages, zero};
+use crate::memory::reservation::{HUGE_PAGE, Reservation, can_share, in_huge_pages, zero};
 use crate::memory::shared_text::SharedText;
 use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
 
@@ -196,8 +196,8 @@ impl Unplaced {
         }
         let first = reservation.address();
         let mut mapping = self.place(reservation, first, text.reuse(plan)?);
-        mapping.has_code = has_code;
-        mapping.memory.shares = true;
+        mapping.has_code = has_code && can_share();
+        mapping.memory.shares = can_share();
         mapping.fill(bytes, is_written, Pages::Zeroed);
         Ok(mapping)
     }
@@ -230,7 +230,7 @@ impl Unplaced {
         // The memory was sealed (`SealedMemory`), and its writable segments are writable again.
         mapping.is_protected = true;
         mapping.is_closed = true;
-        mapping.memory.shares = true;
+        mapping.memory.shares = can_share();
         mapping.fill(bytes, is_written, Pages::Stale);
         Ok(mapping)
     }

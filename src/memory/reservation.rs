@@ -44,6 +44,15 @@ pub(crate) fn many_pages() -> usize {
     MANY_PAGES.saturating_mul(region::page::size())
 }
 
+/// The system has refused to map pages a second time.
+static CANNOT_SHARE: AtomicBool = AtomicBool::new(false);
+
+/// Whether pages are mapped a second time, as far as is known. valgrind 3.19 does not pass such a call to the
+/// kernel.
+pub(super) fn can_share() -> bool {
+    !CANNOT_SHARE.load(Ordering::Relaxed)
+}
+
 /// Zeroes `len` bytes at `start`.
 ///
 /// # Safety
@@ -351,11 +360,12 @@ impl Reservation {
         }
     }
 
-    /// Maps a part of these pages once more, over `target` from `at` on. Both see the same contents.
+    /// Maps a part of these pages once more, over `target` from `at` on. Both see the same contents. Where the
+    /// system maps no pages a second time ([`can_share`]), copies them.
     ///
     /// # Safety
     /// `self` is shared memory, `part` is whole pages of one mapping in it, and nothing refers to the
-    /// part of `target`, which is inside it.
+    /// part of `target`, which is inside it and can be written.
     pub(super) unsafe fn map_again_over(
         &self,
         part: Range<usize>,
@@ -370,8 +380,19 @@ impl Reservation {
             let source = self.as_ptr().add(part.start);
             libc::mremap(source.cast(), 0, part.len(), flags, target.as_ptr().add(at))
         };
-        if mapped == libc::MAP_FAILED {
-            return Err(Error::last_os_error("mremap of shared memory"));
+        if mapped != libc::MAP_FAILED {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // The kernel's own reasons do not apply: all is whole pages, nothing overlaps, and the memory is shared.
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(Error::system("mremap of shared memory", error));
+        }
+        CANNOT_SHARE.store(true, Ordering::Relaxed);
+        // SAFETY: both parts are inside, and the caller vouches for that of `target`.
+        unsafe {
+            let source = self.as_ptr().add(part.start);
+            ptr::copy_nonoverlapping(source, target.as_ptr().add(at), part.len());
         }
         Ok(())
     }

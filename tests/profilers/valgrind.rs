@@ -1,6 +1,7 @@
 //! Valgrind, run for real: memcheck has nothing to say of memdl and finds what is wrong in an image. It
 //! reads names from files only, so an image's frames are numbers there; but gdb, attached through
-//! valgrind's own server when an error is found, names them as ever.
+//! valgrind's own server when an error is found, names them as ever. It maps no pages a second time, so
+//! instances share none there.
 
 use std::env;
 use std::ffi::c_int;
@@ -12,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{build, is_over, limited, name_of, own_test, repository, run};
-use memdl::Loader;
+use memdl::{DebugLevel, Loader, statistics};
 
 const SOURCE: &str = "valgrind/errs.c";
+const SHARES: &str = "bench/shares.c";
 /// Names the function that is called, in the process that valgrind runs.
 const CALL: &str = "MEMDL_TEST_VALGRIND";
 
@@ -30,39 +32,87 @@ fn the_program_that_valgrind_runs() {
     library.close().unwrap();
 }
 
-/// valgrind, with a hard time limit, running the test above.
-fn valgrind(options: &[&str], function: &str) -> Command {
+/// Instances, at all levels of debugging, of a library of which they can share the most.
+#[test]
+fn the_instances_that_valgrind_runs() {
+    let Ok(function) = env::var(CALL) else { return };
+    let bytes = fs::read(build("gcc", SHARES, &["-g", "-O1"])).unwrap();
+    for level in [DebugLevel::Off, DebugLevel::Symbols, DebugLevel::Full, DebugLevel::Portable] {
+        // SAFETY: a test library.
+        let template = unsafe { Loader::new().debug(level).prepare(&bytes) }.unwrap();
+        let instance = || {
+            // SAFETY: a test library, and the type of its function.
+            unsafe {
+                let library = template.instantiate().unwrap();
+                let counts = library.get::<unsafe extern "C" fn(c_int) -> c_int>(&*function);
+                let counts = counts.unwrap();
+                assert_eq!([counts(0), counts(0), counts(1)], [42, 43, 4], "{level:?}");
+                library
+            }
+        };
+        let first = instance();
+        if level == DebugLevel::Off {
+            println!("{SHARED}{}", statistics().shared_bytes);
+        }
+        // The last may be where the one before it was.
+        for other in [instance(), instance(), first] {
+            other.close().unwrap();
+        }
+    }
+}
+
+/// What that test says of the bytes of an instance that can be shared.
+const SHARED: &str = "shared bytes: ";
+
+/// valgrind, with a hard time limit, running one of the tests above.
+fn valgrind(options: &[&str], test: &str, function: &str) -> Command {
     // Built here, so that valgrind has no compiler to run.
     build("gcc", SOURCE, &["-g", "-O1", "-fno-optimize-sibling-calls"]);
+    build("gcc", SHARES, &["-g", "-O1"]);
     let mut command = limited(120, "valgrind");
-    let own = own_test(name_of(&the_program_that_valgrind_runs));
+    let own = own_test(test);
     command.args(options).arg(own.get_program()).args(own.get_args()).env(CALL, function);
     command
 }
 
-fn memcheck(function: &str) -> String {
+/// What that test and memcheck say.
+fn memcheck(test: &str, function: &str) -> String {
     // libtest has a block that is only "possibly lost".
     let leaks =
         ["--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"];
-    let command = &mut valgrind(&leaks, function);
+    let command = &mut valgrind(&leaks, test, function);
     let output = command.output().unwrap_or_else(|error| {
         panic!("cannot run valgrind: {error}; `sh tests/setup.sh` installs what tests need")
     });
-    let report = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{report}");
-    report
+    let [said, report] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    let all = format!("{said}{report}");
+    assert!(output.status.success(), "{all}");
+    all
+}
+
+#[test]
+fn memcheck_finds_nothing_wrong_in_instances_that_cannot_share() {
+    let test = name_of(&the_instances_that_valgrind_runs);
+    let report = memcheck(test, "counts");
+    assert!(report.contains(&format!("{SHARED}0\n")), "{report}");
+    assert!(report.contains("ERROR SUMMARY: 0 errors from 0 contexts"), "{report}");
+    assert!(!report.contains("definitely lost in"), "{report}");
+    // Elsewhere they do share.
+    let said = run(own_test(test).env(CALL, "counts"), "");
+    let shared = said.lines().find_map(|line| Some(line.split_once(SHARED)?.1)).unwrap();
+    assert!(shared.parse::<usize>().unwrap() >= 1 << 17, "{said}");
 }
 
 #[test]
 fn memcheck_finds_nothing_wrong_in_memdl() {
-    let report = memcheck("does_right");
+    let report = memcheck(name_of(&the_program_that_valgrind_runs), "does_right");
     assert!(report.contains("ERROR SUMMARY: 0 errors from 0 contexts"), "{report}");
     assert!(!report.contains("definitely lost in"), "{report}");
 }
 
 #[test]
 fn memcheck_finds_what_is_wrong_in_an_image() {
-    let report = memcheck("errs");
+    let report = memcheck(name_of(&the_program_that_valgrind_runs), "errs");
     for part in [
         "Invalid read of size 4",
         "is 0 bytes after a block of size 20 alloc'd",
@@ -84,7 +134,8 @@ fn line(comment: &str) -> String {
 fn gdb_names_the_frames_where_memcheck_found_an_error() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let output = folder.join(format!("vgdb-{}", process::id()));
-    let mut command = valgrind(&["--vgdb=yes", "--vgdb-error=1"], "errs");
+    let test = name_of(&the_program_that_valgrind_runs);
+    let mut command = valgrind(&["--vgdb=yes", "--vgdb-error=1"], test, "errs");
     let file = fs::File::create(&output).unwrap();
     command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
     let mut child = command.spawn().unwrap();
