@@ -121,6 +121,20 @@ pub fn zstd() -> &'static str {
     if help.contains("zstd") { "zstd" } else { "zlib" }
 }
 
+/// A library with its debug sections compressed by Zstandard.
+pub fn compressed_with_zstd(library: &Path) -> Vec<u8> {
+    assert_eq!(zstd(), "zstd", "this needs binutils 2.40 or later");
+    let name = library.file_name().unwrap().to_str().unwrap();
+    let copy =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("zstd-{}-{name}", process::id()));
+    let mut objcopy = Command::new("objcopy");
+    objcopy.arg("--compress-debug-sections=zstd").arg(library).arg(&copy);
+    run(&mut objcopy, "binutils");
+    let bytes = fs::read(&copy).unwrap();
+    fs::remove_file(copy).unwrap();
+    bytes
+}
+
 /// The version of the C library, as `(2, 36)`.
 pub fn glibc() -> (u32, u32) {
     // SAFETY: a constant C string.

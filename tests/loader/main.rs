@@ -2,7 +2,7 @@
 //! libraries made for it and with those of the distribution. Debuggers, profilers and hostile bytes have
 //! binaries of their own.
 //!
-//! A build without the feature `debug` has the tests that can pass there, and [`without`]: `sh tests/features.sh`.
+//! A build without all features has the tests that can pass there, and [`without`]: `sh tests/features.sh`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -36,5 +36,5 @@ mod symbolize;
 mod tls;
 mod unload;
 mod unwind;
-#[cfg(not(feature = "debug"))]
+#[cfg(any(not(feature = "debug"), all(feature = "symbolize", not(feature = "zstd"))))]
 mod without;

@@ -12,7 +12,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use crate::common::{
-    build, isolated, isolated_output, isolated_output_as, name_of, repository, run,
+    build, compressed_with_zstd, isolated, isolated_output, isolated_output_as, name_of,
+    repository, run, zstd,
 };
 use memdl::{DebugLevel, Frame, Library, Loader, symbolize};
 
@@ -273,6 +274,12 @@ fn it_says_as_much_as_was_kept() {
         let library =
             load(DebugLevel::Full, &crate::common::bytes("gcc", "symbolize/calls_back.c", &flags));
         assert!(first(&library).file().is_some(), "{compressed}");
+    }
+    // Without the feature: `without::zstd`.
+    if cfg!(feature = "zstd") && zstd() == "zstd" {
+        let plain = build("gcc", "symbolize/calls_back.c", &["-g", "-O1"]);
+        let library = load(DebugLevel::Full, &compressed_with_zstd(&plain));
+        assert!(first(&library).file().is_some());
     }
 }
 

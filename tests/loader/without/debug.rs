@@ -1,28 +1,8 @@
-//! What a build without the features `debug`, `symbolize` and `profile` does where they are asked for: it refuses, or
-//! warns, and names the feature.
+//! What a build without the features `debug`, `symbolize` and `profile` does.
 
-use std::sync::Mutex;
-
+use super::{log_warnings, take_warnings};
 use crate::common::{AnyWay, bytes, debug_entries, isolated, isolated_with};
 use memdl::{DebugInformation, DebugLevel, Error, Library, Loader, Profile, images};
-
-static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Log;
-
-impl log::Log for Log {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if record.level() == log::Level::Warn {
-            LOGGED.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
 
 fn load(loader: &Loader) -> Library {
     let file = bytes("gcc", "foo.c", &["-g", "-Wl,--build-id=sha1"]);
@@ -33,7 +13,7 @@ fn load(loader: &Loader) -> Library {
 /// The warnings of a load.
 fn warnings(loader: &Loader) -> Vec<String> {
     drop(load(loader));
-    std::mem::take(&mut *LOGGED.lock().unwrap())
+    take_warnings()
 }
 
 fn assert_names_feature(error: &Error, feature: &str) {
@@ -62,8 +42,7 @@ fn debuggers_see_nothing_and_more_is_refused() {
 #[test]
 fn what_is_asked_for_in_vain_is_a_warning() {
     isolated(|| {
-        log::set_logger(&Log).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
+        log_warnings();
         assert!(warnings(&Loader::new()).is_empty());
         assert!(warnings(&Loader::new().debug(DebugLevel::Full)).is_empty());
         assert!(warnings(&Loader::new().profile(Profile::Off)).is_empty());
@@ -79,8 +58,7 @@ fn what_is_asked_for_in_vain_is_a_warning() {
 #[test]
 fn an_operator_is_warned_too() {
     isolated_with(&[("MEMDL_DEBUG", "full"), ("MEMDL_PERF", "map")], || {
-        log::set_logger(&Log).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
+        log_warnings();
         let said = warnings(&Loader::new());
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said.iter().any(|it| it.contains("MEMDL_DEBUG=full")), "{said:?}");
