@@ -6,7 +6,8 @@
 //! $ cargo bench --bench growth -- imports        # some curves
 //! ```
 //!
-//! `--rounds N` or `--seconds S` for each point; `--save` puts the tables into `benches/README.md`.
+//! `--rounds N` or `--seconds S` for each point; `--save` puts the tables into `benches/README.md`: that of `memory`
+//! into a section of its own.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +15,6 @@
 mod common;
 mod harness;
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::fmt::Write;
 use std::fs;
@@ -47,6 +47,9 @@ struct Part {
     /// In a child: tells the points, as row (the value across), column (the curve) and value.
     run: fn(Rounds),
 }
+
+/// It has a section of its own, which `--save` replaces by itself.
+const MEMORY_PART: &str = "memory";
 
 const PARTS: &[Part] = &[
     Part {
@@ -86,10 +89,10 @@ const PARTS: &[Part] = &[
         run: threads,
     },
     Part {
-        name: "resident",
-        title: "Resident memory of an instance: KiB",
+        name: "memory",
+        title: "Memory of one of 100 instances: KiB, unless named otherwise",
         across: "",
-        run: resident,
+        run: memory,
     },
 ];
 
@@ -97,25 +100,40 @@ fn main() {
     let arguments = Arguments::read(&["save"]);
     let rounds = Rounds::of(&arguments, 1.0);
     if let Some(name) = arguments.text("part") {
+        if let Some(library) = name.strip_prefix("memory-of-") {
+            return memory_of(library, Way::named(arguments.text("way").unwrap()));
+        }
         return (PARTS.iter().find(|part| part.name == name).unwrap().run)(rounds);
     }
     let parts: Vec<&Part> = PARTS.iter().filter(|part| arguments.wants(part.name)).collect();
     assert!(!parts.is_empty(), "no curve has such a name");
-    let mut text = format!("{}\n\n", harness::machine());
-    let mut charts = Vec::new();
-    for part in parts {
-        eprintln!("{}", part.name);
-        let mut child = vec!["--part", part.name];
-        for (option, flag) in [("rounds", "--rounds"), ("seconds", "--seconds")] {
-            child.extend(arguments.text(option).into_iter().flat_map(|value| [flag, value]));
+    let machine = harness::machine();
+    let (memory, growth): (Vec<&Part>, Vec<&Part>) =
+        parts.into_iter().partition(|part| part.name == MEMORY_PART);
+    for (section, parts) in [("growth", growth), (MEMORY_PART, memory)] {
+        if parts.is_empty() {
+            continue;
         }
-        let told = harness::child(&child, 900).unwrap_or_else(|why| panic!("{}: {why}", part.name));
-        writeln!(text, "**{}**\n\n{}", part.title, table(part, &told)).unwrap();
-        if part.name != "resident" {
+        let mut text = format!("{machine}\n\n");
+        let mut charts = Vec::new();
+        for part in parts {
+            let told = told(part, &arguments);
+            writeln!(text, "**{}**\n\n{}", part.title, table(part, &told)).unwrap();
             charts.push(chart(part, &told));
         }
+        let plot = (section != MEMORY_PART).then(|| plot::lines(&charts));
+        harness::report(&arguments, section, &text, plot.as_deref());
     }
-    harness::report(&arguments, "growth", &text, &plot::lines(&charts));
+}
+
+/// What a child tells that measures this part.
+fn told(part: &Part, arguments: &Arguments) -> String {
+    eprintln!("{}", part.name);
+    let mut child = vec!["--part", part.name];
+    for (option, flag) in [("rounds", "--rounds"), ("seconds", "--seconds")] {
+        child.extend(arguments.text(option).into_iter().flat_map(|value| [flag, value]));
+    }
+    harness::child(&child, 900).unwrap_or_else(|why| panic!("{}: {why}", part.name))
 }
 
 /// What a child told, in its order: the points of each curve.
@@ -328,52 +346,97 @@ fn at_once(kind: &Kind, file: &Path, way: Way, threads: usize, time: Duration) -
     loads as f64 / time.as_secs_f64()
 }
 
-/// What `/proc/self/smaps_rollup` says, in KiB.
-fn memory() -> BTreeMap<String, f64> {
-    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = |line: &str| {
-        let (name, rest) = line.split_once(':')?;
-        Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
-}
+/// Of which instances the memory is told, and how many there are of each.
+const MEMORY: [&str; 3] = ["tiny", "libsqlite3", "rust"];
+const INSTANCES: usize = 100;
+const MEMORY_WAYS: [Way; 10] = [
+    Way::Seed,
+    Way::File,
+    Way::Load(DebugLevel::Off),
+    Way::Load(DebugLevel::Full),
+    Way::Buffer(DebugLevel::Off),
+    Way::Buffer(DebugLevel::Full),
+    Way::Instance(DebugLevel::Off),
+    Way::Instance(DebugLevel::Symbols),
+    Way::Instance(DebugLevel::Full),
+    Way::Instance(DebugLevel::Portable),
+];
 
-/// The mean over some instances that are there at the same time.
-fn resident(_: Rounds) {
-    allow_descriptors();
-    const INSTANCES: usize = 8;
-    for name in ["tiny", "libz", "libsqlite3", "libcrypto", "libpython"] {
-        let kind = Kind::named(name);
-        let subject = kind.open(&kind.file());
-        for way in [
-            Way::Seed,
-            Way::Load(DebugLevel::Off),
-            Way::Buffer(DebugLevel::Off),
-            Way::Instance(DebugLevel::Off),
-        ] {
-            let mut bench = Bench::new(&subject);
-            bench.keep = true;
-            // What is there once only does not count.
-            let one = bench.load(way, bench.ready(way));
-            bench.call(&one);
-            let before = memory();
-            let all: Vec<Loaded> = (0..INSTANCES)
-                .map(|_| {
-                    let loaded = bench.load(way, bench.ready(way));
-                    bench.call(&loaded);
-                    loaded
-                })
-                .collect();
-            let after = memory();
-            let grown = |keys: &[&str]| {
-                keys.iter().map(|key| after[*key] - before[*key]).sum::<f64>() / INSTANCES as f64
-            };
-            let row = format!("{name}, {}", way.name());
-            tell(&row, "resident", grown(&["Rss"]));
-            tell(&row, "shared", grown(&["Shared_Clean", "Shared_Dirty"]));
-            tell(&row, "private", grown(&["Private_Clean", "Private_Dirty"]));
-            tell(&row, "proportional", grown(&["Pss"]));
-            drop(all);
+/// Each library and way in a process of its own, so that none finds what another has left.
+fn memory(_: Rounds) {
+    for name in MEMORY {
+        for way in MEMORY_WAYS {
+            let (part, way) = (format!("memory-of-{name}"), way.name());
+            let told = harness::child(&["--part", &part, "--way", &way], 120);
+            print!("{}", told.unwrap_or_else(|why| panic!("{name}, {way}: {why}")));
         }
     }
+}
+
+/// What `/proc` and the C library say of this process: KiB, but for the last two.
+fn used() -> [f64; 6] {
+    let of = |file: &str, keys: &[&str]| -> f64 {
+        let text = fs::read_to_string(file).unwrap();
+        let line = |line: &str| {
+            let (key, rest) = line.split_once(':')?;
+            let is_asked = keys.contains(&key);
+            is_asked.then(|| rest.split_whitespace().next()?.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(line).sum()
+    };
+    const ROLLUP: &str = "/proc/self/smaps_rollup";
+    let mappings = fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    // SAFETY: it only reads the allocator's numbers.
+    let heap = unsafe { libc::mallinfo2() };
+    [
+        of(ROLLUP, &["Rss"]),
+        of(ROLLUP, &["Shared_Clean", "Shared_Dirty"]),
+        of(ROLLUP, &["Private_Clean", "Private_Dirty"]),
+        of("/proc/self/status", &["VmPTE"]),
+        mappings as f64,
+        (heap.uordblks + heap.hblkhd) as f64,
+    ]
+}
+
+/// In a child: what each of some instances takes that are there at the same time, and whose function was called.
+fn memory_of(name: &str, way: Way) {
+    allow_descriptors();
+    let kind = Kind::named(name);
+    let file = kind.file();
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-copies-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    // The same file would be the same library.
+    let subjects: Vec<Subject> = match way {
+        Way::File => (0..=INSTANCES)
+            .map(|at| {
+                let copy = folder.join(at.to_string());
+                fs::copy(&file, &copy).unwrap();
+                kind.open(&copy)
+            })
+            .collect(),
+        _ => vec![kind.open(&file)],
+    };
+    let mut benches: Vec<Bench> = subjects.iter().map(Bench::new).collect();
+    benches.iter_mut().for_each(|bench| bench.keep = true);
+    let mut loaded: Vec<Loaded> = Vec::with_capacity(INSTANCES + 1);
+    let mut before = used();
+    for at in 0..=INSTANCES {
+        // What is there once only does not count.
+        if at == 1 {
+            before = used();
+        }
+        let bench = benches.get(at).unwrap_or(&benches[0]);
+        loaded.push(bench.load(way, bench.ready(way)));
+        bench.call(&loaded[at]);
+    }
+    let after = used();
+    let row = format!("{name}, {}", way.name());
+    let columns =
+        ["resident", "shared", "private", "page tables", "number of mappings", "heap, bytes"];
+    for (at, column) in columns.into_iter().enumerate() {
+        tell(&row, column, (after[at] - before[at]) / INSTANCES as f64);
+    }
+    drop(loaded);
+    fs::remove_dir_all(folder).unwrap();
 }

@@ -306,7 +306,7 @@ fn whole(arguments: &Arguments) {
     let plot = plot::dots(title, &names, &series, |row, one| {
         ratio(&results, &names[row], shown[one], "load")
     });
-    harness::report(arguments, "load", &text, &plot);
+    harness::report(arguments, "load", &text, Some(&plot));
 }
 
 /// The options that children know as well.

@@ -261,12 +261,13 @@ pub fn machine() -> String {
 }
 
 /// Prints the report; into `benches/README.md`, between the marks of this name, if asked to.
-pub fn report(arguments: &Arguments, name: &str, text: &str, plot: &str) {
+pub fn report(arguments: &Arguments, name: &str, text: &str, plot: Option<&str>) {
     println!("{text}");
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::write(folder.join(format!("{name}.md")), text).unwrap();
-    fs::write(folder.join(format!("{name}.svg")), plot).unwrap();
-    eprintln!("in {}: {name}.md, {name}.svg", folder.display());
+    let svg = format!("{name}.svg");
+    plot.inspect(|plot| fs::write(folder.join(&svg), plot).unwrap());
+    eprintln!("in {}: {name}.md{}", folder.display(), plot.map_or("", |_| " and .svg"));
     if !arguments.has("save") {
         return;
     }
@@ -276,5 +277,5 @@ pub fn report(arguments: &Arguments, name: &str, text: &str, plot: &str) {
     let (before, rest) = whole.split_once(&begin).expect("benches/README.md has the marks");
     let (_, after) = rest.split_once(&end).expect("benches/README.md has the marks");
     fs::write(&path, format!("{before}{begin}{text}{end}{after}")).unwrap();
-    fs::write(repository(&format!("benches/{name}.svg")), plot).unwrap();
+    plot.inspect(|plot| fs::write(repository("benches").join(&svg), plot).unwrap());
 }

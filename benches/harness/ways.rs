@@ -69,6 +69,10 @@ pub const WAYS: &[Way] = &[
     Way::Reset,
 ];
 
+/// Ways of which only the memory is told.
+pub const MEMORY_ONLY: [Way; 2] =
+    [Way::Instance(DebugLevel::Symbols), Way::Instance(DebugLevel::Portable)];
+
 impl Way {
     /// Its name in tables, and between processes.
     pub fn name(self) -> String {
@@ -95,7 +99,7 @@ impl Way {
     }
 
     pub fn named(name: &str) -> Way {
-        let found = WAYS.iter().find(|way| way.name() == name);
+        let found = WAYS.iter().chain(&MEMORY_ONLY).find(|way| way.name() == name);
         *found.unwrap_or_else(|| panic!("no such way: {name}"))
     }
 
@@ -232,6 +236,7 @@ pub struct Bench<'s> {
     off: Kept,
     symbols: Kept,
     full: Kept,
+    portable: Kept,
     pool: OnceCell<Pool>,
     elf_loader: OnceCell<(Peer, Imported)>,
     dlopen_rs: OnceCell<Imported>,
@@ -267,6 +272,7 @@ impl<'s> Bench<'s> {
             off: Kept::new(DebugLevel::Off),
             symbols: Kept::new(DebugLevel::Symbols),
             full: Kept::new(DebugLevel::Full),
+            portable: Kept::new(DebugLevel::Portable),
             pool: OnceCell::new(),
             elf_loader: OnceCell::new(),
             dlopen_rs: OnceCell::new(),
@@ -278,6 +284,7 @@ impl<'s> Bench<'s> {
             DebugLevel::Off => &self.off,
             DebugLevel::Symbols => &self.symbols,
             DebugLevel::Full => &self.full,
+            DebugLevel::Portable => &self.portable,
             other => panic!("{other:?} is not measured"),
         }
     }

@@ -19,9 +19,9 @@
 //! * read-only segments are pages of a **file** that was written for profilers
 //!   ([`crate::memory::mapped_file::ImageFile`]), as in an image of `ld.so`'s.
 //!
-//! Behind every image is a page without access. Memory that rounding to large pages adds cannot be accessed
-//! either. Behind an image that runs where it was received, up to 64 KiB may come before that page: they are
-//! zero. So an access beyond the end of an image never meets the bytes of another.
+//! Behind every image is a page without access. Behind an image that runs where it was received, up to 64 KiB
+//! may come before that page: they are zero. So an access beyond the end of an image never meets the bytes of
+//! another.
 //!
 //! Sources: gABI "Program Loading"; `madvise(2)`.
 
@@ -95,6 +95,12 @@ fn too_large() -> Error {
     Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
 }
 
+/// The part of `len` bytes, from the start on, that fills large pages. One that is not filled would take memory that
+/// the image does not need.
+fn whole_huge_pages(len: usize) -> usize {
+    len & !(HUGE_PAGE - 1)
+}
+
 /// The length of memory for `len` bytes and a guard page.
 fn with_guard(len: usize) -> Result<usize, Error> {
     len.checked_add(region::page::size()).ok_or_else(too_large)
@@ -135,11 +141,11 @@ impl Unplaced {
     }
 
     fn copied(self, bytes: &[u8], has_name: bool) -> Result<Mapping<Open>, Error> {
-        // Large pages start at a multiple of their size, and are whole.
+        // Large pages start at a multiple of their size.
         let (span_len, residue) = (self.span_len, self.residue());
-        let huge = in_huge_pages(span_len);
+        let huge = whole_huge_pages(span_len);
         let huge_align = if huge > 0 { HUGE_PAGE } else { 1 };
-        let len = with_guard(span_len.max(huge))?;
+        let len = with_guard(span_len)?;
         let align = self.align.max(huge_align);
         let (reservation, pages) = cache::take(len, span_len, align, residue)?;
         if pages == Pages::Stale && !has_name {
@@ -279,7 +285,7 @@ impl Mapping<Open> {
     #[cold]
     fn place_code(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let OpenMemory { reservation, reuse, .. } = &mut self.memory;
-        let is_huge = in_huge_pages(self.span_len) > 0;
+        let is_huge = whole_huge_pages(self.span_len) > 0;
         for segment in self.segments.iter().filter(|segment| is_code(segment)) {
             let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
             let start = self.load_bias.apply(segment.pages.start);
@@ -335,8 +341,8 @@ impl Mapping<Open> {
         let offset = |at: Vaddr| self.load_bias.apply(at).saturating_sub(reservation.address());
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
             let (start, end) = (offset(first.start), offset(last.end));
-            let huge = in_huge_pages((start..end).len());
-            let end = start.saturating_add(huge).min(reservation.len());
+            let huge = whole_huge_pages((start..end).len());
+            let end = start.saturating_add(huge);
             // Memory with the advice is another mapping than memory without, and only a single mapping can
             // be moved when it is used again. A rest of less than a large page is not changed by the advice.
             let is_last = huge > 0 && reservation.len().saturating_sub(end) < HUGE_PAGE;

@@ -194,6 +194,41 @@ fn memory_of_images_of_any_size_is_kept() {
     });
 }
 
+/// The KiB in memory of the mappings that this range reaches into, and of the one behind them.
+fn resident_kib(range: &Range<usize>) -> usize {
+    let text = fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut is_inside, mut kib) = (false, 0);
+    for line in text.lines() {
+        let first = line.split_whitespace().next().unwrap();
+        if let Some((start, end)) = first.split_once('-') {
+            let [start, end] = [start, end].map(|it| usize::from_str_radix(it, 16).unwrap());
+            is_inside = start <= range.end && range.start < end;
+        } else if is_inside && first == "Rss:" {
+            kib += line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
+        }
+    }
+    kib
+}
+
+#[test]
+fn an_image_takes_no_more_memory_than_its_pages() {
+    isolated(|| {
+        // Less than large pages have, and more.
+        for filled in ["-DFILLED=1450000", "-DFILLED=3700000"] {
+            let bytes = secret(3_000, &[filled]);
+            for (what, way) in WAYS {
+                memdl::release_memory();
+                let library = way(&bytes).unwrap();
+                let span = library.address_range().len() / 1024;
+                let resident = resident_kib(&library.address_range());
+                // In front of an image in a buffer, and behind it.
+                let most = if what.starts_with("load_buffer") { span + 128 } else { span };
+                assert!(resident <= most, "{what}: {resident} KiB, of {span}");
+            }
+        }
+    });
+}
+
 #[test]
 fn kept_memory_is_wiped_for_who_wants_that() {
     isolated(|| {
