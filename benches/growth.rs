@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `--rounds N` or `--seconds S` for each point; `--save` puts the tables into `benches/README.md`: that of `memory`
-//! into a section of its own.
+//! into a section of its own. `--draw` measures nothing: it draws the pictures of that document.
 
 #![allow(unsafe_code)]
 
@@ -25,7 +25,6 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use harness::libraries::{self, Kind, Subject};
-use harness::plot::{self, Chart, Curve};
 use harness::ways::{Bench, Loaded, Way, dlopen};
 use harness::{Arguments, Results, Rounds, median, significant};
 use memdl::DebugLevel;
@@ -97,7 +96,10 @@ const PARTS: &[Part] = &[
 ];
 
 fn main() {
-    let arguments = Arguments::read(&["save"]);
+    let arguments = Arguments::read(&["save", "draw"]);
+    if arguments.has("draw") {
+        return harness::draw();
+    }
     let rounds = Rounds::of(&arguments, 1.0);
     if let Some(name) = arguments.text("part") {
         if let Some(library) = name.strip_prefix("memory-of-") {
@@ -115,14 +117,11 @@ fn main() {
             continue;
         }
         let mut text = format!("{machine}\n\n");
-        let mut charts = Vec::new();
         for part in parts {
             let told = told(part, &arguments);
             writeln!(text, "**{}**\n\n{}", part.title, table(part, &told)).unwrap();
-            charts.push(chart(part, &told));
         }
-        let plot = (section != MEMORY_PART).then(|| plot::lines(&charts));
-        harness::report(&arguments, section, &text, plot.as_deref());
+        harness::report(&arguments, section, &text);
     }
 }
 
@@ -174,15 +173,6 @@ fn table(part: &Part, told: &str) -> String {
         })
         .collect();
     harness::table(&head, &rows)
-}
-
-fn chart(part: &Part, told: &str) -> Chart {
-    let curves = curves(told).into_iter().map(|(name, points)| {
-        let number = |(across, value): (String, f64)| (across.parse().unwrap_or(0.0), value);
-        Curve { name, points: points.into_iter().map(number).collect() }
-    });
-    let (title, across) = (part.title.to_owned(), part.across.to_owned());
-    Chart { title, across, curves: curves.collect() }
 }
 
 fn tell(across: impl ToString, curve: &str, value: f64) {
@@ -258,7 +248,12 @@ fn live_images(rounds: Rounds) {
     let mut bench = Bench::new(&subject);
     bench.keep = true;
     let few = Rounds { fewest: rounds.fewest.max(21), time: rounds.time };
-    for (way, prefix) in [(Way::Load(DebugLevel::Off), ""), (Way::Seed, "memfd: ")] {
+    let ways = [
+        (Way::Load(DebugLevel::Off), ""),
+        (Way::Instance(DebugLevel::Off), "instantiate: "),
+        (Way::Seed, "memfd: "),
+    ];
+    for (way, prefix) in ways {
         let mut live: Vec<Loaded> = Vec::new();
         for count in [1, 10, 100, 1_000, 3_000, 10_000] {
             while live.len() < count {

@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use harness::libraries::{self, Kind, LIBRARIES, Subject};
 use harness::ways::{Bench, Loaded, Sample, WAYS, Way, dlopen, dlsym};
-use harness::{Arguments, Results, Rounds, microseconds, peers, plot, significant};
+use harness::{Arguments, Results, Rounds, microseconds, peers, significant};
 use memdl::{DebugLevel, Loader, SymbolKind};
 
 /// What a target compares: a way with the seed's, load alone.
@@ -300,13 +300,7 @@ fn whole(arguments: &Arguments) {
     }
     let names: Vec<String> = kinds.iter().map(|kind| kind.name.to_owned()).collect();
     let text = text(&machine, &names, with_code, &results, &notes);
-    let shown: Vec<Way> = WAYS.iter().copied().filter(|way| is_plain(*way)).collect();
-    let series: Vec<String> = shown.iter().map(|way| way.name()).collect();
-    let title = "Load alone, how many times as fast as memfd, mapped";
-    let plot = plot::dots(title, &names, &series, |row, one| {
-        ratio(&results, &names[row], shown[one], "load")
-    });
-    harness::report(arguments, "load", &text, Some(&plot));
+    harness::report(arguments, "load", &text);
 }
 
 /// The options that children know as well.

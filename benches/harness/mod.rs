@@ -8,6 +8,7 @@
 
 #![allow(dead_code)] // each benchmark uses its own part of this
 
+pub mod figure;
 pub mod libraries;
 pub mod peers;
 pub mod plot;
@@ -16,6 +17,7 @@ pub mod ways;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -260,22 +262,35 @@ pub fn machine() -> String {
     )
 }
 
-/// Prints the report; into `benches/README.md`, between the marks of this name, if asked to.
-pub fn report(arguments: &Arguments, name: &str, text: &str, plot: Option<&str>) {
-    println!("{text}");
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::write(folder.join(format!("{name}.md")), text).unwrap();
-    let svg = format!("{name}.svg");
-    plot.inspect(|plot| fs::write(folder.join(&svg), plot).unwrap());
-    eprintln!("in {}: {name}.md{}", folder.display(), plot.map_or("", |_| " and .svg"));
-    if !arguments.has("save") {
-        return;
+/// Draws the pictures of `benches/README.md`.
+pub fn draw() {
+    let document = fs::read_to_string(repository("benches/README.md")).unwrap();
+    draw_into(&document, &repository("benches"));
+}
+
+fn draw_into(document: &str, folder: &Path) {
+    for (name, picture) in figure::pictures(document) {
+        fs::write(folder.join(name), picture).unwrap();
     }
+}
+
+/// Prints the report; into `benches/README.md`, between the marks of this name, if asked to. Draws the pictures of
+/// that document.
+pub fn report(arguments: &Arguments, name: &str, text: &str) {
+    println!("{text}");
     let path = repository("benches/README.md");
     let whole = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
     let (before, rest) = whole.split_once(&begin).expect("benches/README.md has the marks");
     let (_, after) = rest.split_once(&end).expect("benches/README.md has the marks");
-    fs::write(&path, format!("{before}{begin}{text}{end}{after}")).unwrap();
-    plot.inspect(|plot| fs::write(repository("benches").join(&svg), plot).unwrap());
+    let whole = format!("{before}{begin}{text}{end}{after}");
+    let mut folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    if arguments.has("save") {
+        fs::write(&path, &whole).unwrap();
+        folder = repository("benches");
+    } else {
+        fs::write(folder.join("README.md"), &whole).unwrap();
+    }
+    draw_into(&whole, &folder);
+    eprintln!("README.md, with its pictures, in {}", folder.display());
 }

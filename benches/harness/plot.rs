@@ -1,197 +1,206 @@
-//! Plots, as SVG: dots for ratios, lines for growth. Both axes of lines, and the one of ratios, are
+//! Pictures: panels in rows of a page, one colour for each way in all of them, and one legend. Axes of numbers are
 //! logarithmic.
 
-use std::fmt::Write;
+use plotters::chart::MeshStyle;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, ValueFormatter};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Of dots, which stand close together.
-const COLOURS: [&str; 12] = [
-    "#555555", "#999999", "#bbaa77", "#1f77b4", "#8ab8dd", "#9467bd", "#c5b0d5", "#8c564b",
-    "#d62728", "#ff7f0e", "#2ca02c", "#17becf",
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// The ways that pictures show, by their names in tables, with their names and colours in pictures (Okabe and Ito's,
+/// which people with each kind of colour vision tell apart).
+const SHOWN: [(&str, &str, RGBColor); 6] = [
+    ("memfd, mapped", "memfd + dlopen", RGBColor(0xe6, 0x9f, 0x00)),
+    ("dlopen of a file", "dlopen of a file", RGBColor(0x80, 0x80, 0x80)),
+    ("load", "load", RGBColor(0x00, 0x72, 0xb2)),
+    ("load_buffer", "load_buffer", RGBColor(0x56, 0xb4, 0xe9)),
+    ("instantiate", "instantiate", RGBColor(0x00, 0x9e, 0x73)),
+    ("pool: release, acquire", "pool", RGBColor(0xcc, 0x79, 0xa7)),
 ];
 
-/// Of lines.
-const LINES: [&str; 8] =
-    ["#555555", "#1f77b4", "#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#17becf", "#8c564b"];
+const TEXT: RGBColor = RGBColor(0x33, 0x33, 0x33);
+const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+const FONT: &str = "sans-serif";
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// Whether pictures show this way.
+pub fn is_shown(way: &str) -> bool {
+    SHOWN.iter().any(|(name, ..)| *name == way)
 }
 
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
-    writeln!(svg, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{}</text>"#, escape(words))
-        .unwrap();
+/// What the numbers of a panel are of.
+pub enum Across {
+    /// Things with names, one in a row. The numbers go to the right.
+    Names(Vec<String>),
+    /// Numbers, to the right. What is measured goes up.
+    Numbers { label: String, values: Vec<f64> },
 }
 
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
-    let ((x1, y1), (x2, y2)) = (from, to);
-    writeln!(
-        svg,
-        r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}"/>"#
-    )
-    .unwrap();
+/// Numbers of some ways, over the same things.
+pub struct Panel {
+    pub title: String,
+    /// What is measured, with its unit.
+    pub measured: String,
+    pub across: Across,
+    /// Of each way, by its name in tables, a number for each thing.
+    pub ways: Vec<(String, Vec<Option<f64>>)>,
 }
 
-fn page(width: f64, height: f64, body: &str) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
-         width=\"{width:.0}\" height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n"
-    )
-}
-
-/// A logarithmic axis: from values to places.
-struct Axis {
-    lowest: f64,
-    highest: f64,
-    start: f64,
-    end: f64,
-}
-
-impl Axis {
-    /// From the power of ten below the lowest value to the one above the highest.
-    fn over(values: impl Iterator<Item = f64> + Clone, start: f64, end: f64) -> Axis {
-        let values = values.filter(|value| *value > 0.0);
-        let lowest = values.clone().fold(f64::INFINITY, f64::min).log10().floor();
-        let highest = values.fold(0.0, f64::max).log10().ceil();
-        match highest > lowest {
-            true if lowest.is_finite() => Axis { lowest, highest, start, end },
-            _ => {
-                let lowest = if lowest.is_finite() { lowest } else { 0.0 };
-                Axis { lowest, highest: lowest + 1.0, start, end }
-            }
+/// The panels as one SVG, so many in a row.
+pub fn page(panels: &[Panel], columns: usize) -> String {
+    const PANEL: (u32, u32) = (470, 330);
+    const LEGEND: u32 = 34;
+    let columns = columns.min(panels.len()).max(1);
+    let rows = panels.len().div_ceil(columns);
+    let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + LEGEND);
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        root.fill(&WHITE).unwrap();
+        let (top, bottom) = root.split_vertically(size.1 - LEGEND);
+        for (panel, area) in panels.iter().zip(top.split_evenly((rows, columns))) {
+            draw(panel, &area).unwrap();
         }
+        legend(panels, &bottom).unwrap();
+        root.present().unwrap();
     }
-
-    fn place(&self, value: f64) -> f64 {
-        let part = (value.log10() - self.lowest) / (self.highest - self.lowest);
-        self.start + part * (self.end - self.start)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        (self.lowest as i32..=self.highest as i32).map(|power| 10f64.powi(power))
-    }
+    svg
 }
 
-/// 1000 as `1k`.
-fn short(value: f64) -> String {
-    match value {
-        value if value >= 1e9 => format!("{}G", value / 1e9),
+fn text(size: f64) -> TextStyle<'static> {
+    (FONT, size).into_font().color(&TEXT)
+}
+
+/// The ways that a page shows, each once.
+fn legend(panels: &[Panel], area: &Area<'_>) -> Drawn {
+    let is_used = |name: &str| panels.iter().flat_map(|panel| &panel.ways).any(|way| way.0 == name);
+    let used: Vec<_> = SHOWN.iter().filter(|(name, ..)| is_used(name)).collect();
+    let width = |label: &str| 42 + 6 * label.len() as i32;
+    let all: i32 = used.iter().map(|(_, label, _)| width(label)).sum();
+    let mut x = (area.dim_in_pixel().0 as i32 - all).max(0) / 2;
+    for (_, label, colour) in used {
+        area.draw(&Circle::new((x + 8, 14), 5, colour.filled()))?;
+        let style = text(13.0).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(*label, (x + 18, 14), style))?;
+        x += width(label);
+    }
+    Ok(())
+}
+
+/// From the numbers: where the axis begins and ends, and where it has lines.
+fn axis(values: impl Iterator<Item = f64>) -> (std::ops::Range<f64>, Vec<f64>) {
+    let (low, high) = values
+        .filter(|value| *value > 0.0)
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = if low < high { (low, high) } else { (1.0, 10.0) };
+    let (start, end) = (low / 1.3, high * 1.3);
+    let decades = (start.log10().floor() as i32)..=(end.log10().ceil() as i32);
+    let few: &[f64] = if end / start < 150.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let lines = decades.flat_map(|decade| few.iter().map(move |step| step * 10_f64.powi(decade)));
+    (start..end, lines.filter(|line| (start..=end).contains(line)).collect())
+}
+
+/// 1,000 as `1k`.
+fn short(value: &f64) -> String {
+    match *value {
         value if value >= 1e6 => format!("{}M", value / 1e6),
         value if value >= 1e3 => format!("{}k", value / 1e3),
-        value => format!("{value}"),
+        value => format!("{}", (value * 1e6).round() / 1e6),
     }
 }
 
-/// One row of dots for each of `rows`, one colour for each of `series`. `value` of row and series.
-pub fn dots(
-    title: &str,
-    rows: &[String],
-    series: &[String],
-    value: impl Fn(usize, usize) -> Option<f64>,
-) -> String {
-    let (left, right, top, step) = (110.0, 620.0, 40.0, 24.0);
-    let bottom = top + step * rows.len() as f64;
-    let mut body = String::new();
-    text(&mut body, left, 20.0, "start", title);
-    let all: Vec<f64> = (0..rows.len())
-        .flat_map(|row| (0..series.len()).map(move |one| (row, one)))
-        .filter_map(|(row, one)| value(row, one))
-        .collect();
-    let axis = Axis::over(all.iter().copied(), left, right);
-    for tick in axis.ticks() {
-        let x = axis.place(tick);
-        line(
-            &mut body,
-            (x, top - 6.0),
-            (x, bottom),
-            if tick == 1.0 { "#666666" } else { "#dddddd" },
-        );
-        text(&mut body, x, bottom + 14.0, "middle", &short(tick));
-    }
-    for (at, row) in rows.iter().enumerate() {
-        let y = top + step * (at as f64 + 0.5);
-        text(&mut body, left - 8.0, y + 4.0, "end", row);
-        line(&mut body, (left, y), (right, y), "#eeeeee");
-        for one in 0..series.len() {
-            if let Some(value) = value(at, one).filter(|value| *value > 0.0) {
-                let (x, colour) = (axis.place(value), COLOURS[one % COLOURS.len()]);
+fn draw(panel: &Panel, area: &Area<'_>) -> Drawn {
+    let middle = area.dim_in_pixel().0 as i32 / 2 + 20;
+    let style = text(15.0).pos(Pos::new(HPos::Center, VPos::Top));
+    area.draw(&Text::new(&*panel.title, (middle, 8), style))?;
+    let mut builder = ChartBuilder::on(area);
+    builder.margin_top(34).margin_right(24).margin_left(10).margin_bottom(10);
+    builder.x_label_area_size(44);
+    let (measured, lines) = axis(panel.ways.iter().flat_map(|(_, all)| all).flatten().copied());
+    let measured = measured.log_scale().with_key_points(lines);
+    match &panel.across {
+        Across::Names(names) => {
+            let name = |row: &f64| names[*row as usize].clone();
+            let rows = Rows(names.len());
+            let mut chart = builder.y_label_area_size(88).build_cartesian_2d(measured, rows)?;
+            mesh(chart.configure_mesh().x_desc(&*panel.measured).y_label_formatter(&name))?;
+            for (at, (way, values)) in panel.ways.iter().enumerate() {
                 // Those that are as fast are still to be seen.
-                let y = y + (one as f64 - series.len() as f64 / 2.0) * 1.2;
-                writeln!(body, r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5" fill="{colour}"/>"#)
-                    .unwrap();
+                let aside = (at as f64 - panel.ways.len() as f64 / 2.0) * 0.1;
+                let place =
+                    |(row, value): (usize, &Option<f64>)| Some(((*value)?, row as f64 + aside));
+                let places = values.iter().enumerate().filter_map(place);
+                chart
+                    .draw_series(places.map(|place| Circle::new(place, 4, colour(way).filled())))?;
+            }
+        }
+        Across::Numbers { label, values: across } => {
+            let (range, mut lines) = axis(across.iter().copied());
+            if across.len() < 5 {
+                lines.clone_from(across);
+            }
+            let range = range.log_scale().with_key_points(lines);
+            let mut chart = builder.y_label_area_size(62).build_cartesian_2d(range, measured)?;
+            mesh(
+                chart
+                    .configure_mesh()
+                    .x_desc(&**label)
+                    .y_desc(&*panel.measured)
+                    .y_label_formatter(&short),
+            )?;
+            for (way, values) in &panel.ways {
+                let points = across.iter().zip(values);
+                let points: Vec<_> =
+                    points.filter_map(|(at, value)| Some((*at, (*value)?))).collect();
+                let style = colour(way).stroke_width(2);
+                chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+                let dots = points.into_iter();
+                chart.draw_series(dots.map(|place| Circle::new(place, 3, colour(way).filled())))?;
             }
         }
     }
-    for (one, name) in series.iter().enumerate() {
-        let (y, colour) = (top + 16.0 * one as f64, COLOURS[one % COLOURS.len()]);
-        writeln!(body, r#"<circle cx="{}" cy="{y}" r="4.5" fill="{colour}"/>"#, right + 20.0)
-            .unwrap();
-        text(&mut body, right + 30.0, y + 4.0, "start", name);
+    Ok(())
+}
+
+/// Rows of things, the first at the top: each at its number.
+struct Rows(usize);
+
+impl Ranged for Rows {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, row: &f64, (bottom, top): (i32, i32)) -> i32 {
+        top + ((bottom - top) as f64 * (row + 0.5) / self.0 as f64) as i32
     }
-    page(820.0, (bottom + 30.0).max(top + 16.0 * series.len() as f64 + 10.0), &body)
-}
 
-/// A curve: what it is, and its points.
-pub struct Curve {
-    pub name: String,
-    pub points: Vec<(f64, f64)>,
-}
-
-/// Some curves over the same thing.
-pub struct Chart {
-    pub title: String,
-    pub across: String,
-    pub curves: Vec<Curve>,
-}
-
-/// Charts, three in a row.
-pub fn lines(charts: &[Chart]) -> String {
-    let (width, height) = (360.0, 330.0);
-    let mut body = String::new();
-    for (at, chart) in charts.iter().enumerate() {
-        let (x, y) = ((at % 3) as f64 * width, (at / 3) as f64 * height);
-        let points = || chart.curves.iter().flat_map(|curve| curve.points.iter().copied());
-        let across = Axis::over(points().map(|point| point.0), x + 55.0, x + width - 20.0);
-        let up = Axis::over(points().map(|point| point.1), y + 200.0, y + 30.0);
-        text(&mut body, x + 55.0, y + 18.0, "start", &chart.title);
-        for tick in across.ticks() {
-            let place = across.place(tick);
-            line(&mut body, (place, up.start), (place, up.end), "#dddddd");
-            text(&mut body, place, up.start + 14.0, "middle", &short(tick));
-        }
-        for tick in up.ticks() {
-            let place = up.place(tick);
-            line(&mut body, (across.start, place), (across.end, place), "#dddddd");
-            text(&mut body, across.start - 5.0, place + 4.0, "end", &short(tick));
-        }
-        text(
-            &mut body,
-            (across.start + across.end) / 2.0,
-            up.start + 28.0,
-            "middle",
-            &chart.across,
-        );
-        for (one, curve) in chart.curves.iter().enumerate() {
-            let colour = LINES[one % LINES.len()];
-            let places: Vec<String> = curve
-                .points
-                .iter()
-                .filter(|point| point.0 > 0.0 && point.1 > 0.0)
-                .map(|point| format!("{:.1},{:.1}", across.place(point.0), up.place(point.1)))
-                .collect();
-            let places = places.join(" ");
-            writeln!(
-                body,
-                r#"<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"/>"#
-            )
-            .unwrap();
-            let (lx, ly) = (
-                across.start + (one % 2) as f64 * 150.0,
-                up.start + 46.0 + (one / 2) as f64 * 15.0,
-            );
-            line(&mut body, (lx, ly - 4.0), (lx + 14.0, ly - 4.0), colour);
-            text(&mut body, lx + 18.0, ly, "start", &curve.name);
-        }
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        (0..self.0).map(|row| row as f64).collect()
     }
-    page(width * 3.0 + 20.0, height * charts.len().div_ceil(3) as f64, &body)
+
+    fn range(&self) -> std::ops::Range<f64> {
+        -0.5..self.0 as f64 - 0.5
+    }
+}
+
+fn colour(way: &str) -> RGBColor {
+    SHOWN.iter().find(|(name, ..)| *name == way).map_or(TEXT, |(.., colour)| *colour)
+}
+
+/// The axes, and the lines across.
+fn mesh<X, Y, B: DrawingBackend>(mesh: &mut MeshStyle<'_, '_, X, Y, B>) -> Drawn
+where
+    B::ErrorType: 'static,
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    mesh.x_label_formatter(&short)
+        .label_style(text(12.0))
+        .axis_desc_style(text(13.0))
+        .bold_line_style(GRID)
+        .max_light_lines(0)
+        .axis_style(GRID.mix(1.0))
+        .draw()?;
+    Ok(())
 }

@@ -8,5 +8,6 @@ mod examples;
 mod instructions;
 mod layers;
 mod pages;
+mod pictures;
 mod tidy;
 mod unsupported;
