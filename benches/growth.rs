@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use harness::libraries::{self, Kind, Subject};
 use harness::ways::{Bench, Loaded, Way, dlopen};
 use harness::{Arguments, Results, Rounds, median, significant};
-use memdl::DebugLevel;
+use memdl::{DebugLevel, Loader};
 
 /// What is compared: memdl without debug information, and what `dlopen` does.
 const WAYS: [Way; 5] = [
@@ -306,39 +306,56 @@ fn threads(rounds: Rounds) {
     for name in ["tiny", "libsqlite3"] {
         let kind = Kind::named(name);
         let file = kind.file();
-        let ways = [Way::Seed, Way::Load(DebugLevel::Off), Way::Instance(DebugLevel::Off)];
-        for count in [1, 2, 4] {
-            let few = Rounds { fewest: 3, time: Duration::ZERO };
-            let samples = few.interleave(ways.len(), |which| {
-                at_once(kind, &file, ways[which], count, time) / 1e3
-            });
-            for (way, samples) in ways.iter().zip(samples) {
-                tell(count, &format!("{name}, {}", way.name()), median(samples));
-            }
+        let ways =
+            [Way::Seed, Way::Load(DebugLevel::Off), Way::Instance(DebugLevel::Off), Way::Reset];
+        // The numbers of threads take turns, too: what disturbs the machine disturbs all of them alike.
+        let counts = [1, 2, 4];
+        let few = Rounds { fewest: 5, time: Duration::ZERO };
+        let samples = few.interleave(ways.len() * counts.len(), |which| {
+            let (way, count) = (ways[which % ways.len()], counts[which / ways.len()]);
+            at_once(kind, &file, way, count, time) / 1e3
+        });
+        for (which, samples) in samples.into_iter().enumerate() {
+            let (way, count) = (ways[which % ways.len()], counts[which / ways.len()]);
+            tell(count, &format!("{name}, {}", way.name()), median(samples));
         }
     }
 }
 
-/// Loads and unloads a second, of so many threads together.
+/// Loads and unloads a second, of so many threads together. They have the same loader, template and pool.
 fn at_once(kind: &Kind, file: &Path, way: Way, threads: usize, time: Duration) -> f64 {
+    let subject = kind.open(file);
+    let loader = Loader::new().debug(DebugLevel::Off).system_libraries(true);
+    // SAFETY: whoever named the library vouches for its constructors, here and below.
+    let template = unsafe { loader.prepare(&subject.bytes) }.unwrap();
+    let pool = template.pool(threads);
     let start = Barrier::new(threads);
-    let loads: usize = std::thread::scope(|scope| {
-        let one = || {
-            let subject = kind.open(file);
-            let bench = Bench::new(&subject);
-            bench.sample(way);
-            start.wait();
-            let (mut count, began) = (0, Instant::now());
-            while began.elapsed() < time {
-                drop(bench.load(way, bench.ready(way)));
-                count += 1;
+    let one = || {
+        let bench = Bench::new(&subject);
+        // SAFETY: as above; nothing of an instance is used when it is released.
+        let load_and_unload = || unsafe {
+            match way {
+                Way::Load(_) => drop(loader.load(&subject.bytes).unwrap()),
+                Way::Instance(_) => drop(template.instantiate().unwrap()),
+                Way::Reset => drop(pool.acquire().unwrap()),
+                way => drop(bench.load(way, bench.ready(way))),
             }
-            count
         };
+        load_and_unload();
+        start.wait();
+        let (mut count, began) = (0, Instant::now());
+        while began.elapsed() < time {
+            // The clock takes its time, too.
+            (0..4).for_each(|_| load_and_unload());
+            count += 4;
+        }
+        // As many as there were time for: the last ones may have taken longer.
+        count as f64 / began.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    loads as f64 / time.as_secs_f64()
+    })
 }
 
 /// Of which instances the memory is told, and how many there are of each.
