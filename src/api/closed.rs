@@ -84,12 +84,12 @@ impl Closed {
     /// Drops the caller's share of a group.
     pub(crate) fn release(group: Arc<LoadGroup>) -> Closed {
         let kept = (group.holders() > 1).then(|| Kept::of(&group));
-        let number = group.number();
+        let (number, tenant) = (group.number(), group.tenant().clone());
         let rest = Arc::downgrade(&group);
         // Its destructors may run: no lock is held.
         drop(group);
         // A share that another thread had for a moment may have been the last, and its unload not be over.
-        if rest.strong_count() == 0 && !number.is_some_and(registry::is_entered) {
+        if rest.strong_count() == 0 && !number.is_some_and(|number| tenant.is_number(number)) {
             return Closed::Unloaded;
         }
         Closed::Kept(kept.unwrap_or(Kept { others: 1, ..Kept::default() }))

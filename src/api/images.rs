@@ -9,6 +9,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::api::kept_memory;
 use crate::base::build_id::{BuildId, build_id};
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
@@ -16,7 +17,6 @@ use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory, require_memory_for_next};
 use crate::debug::DebugLevel;
 use crate::images::registry::{self, Entry};
-use crate::memory::cache;
 
 /// An image that is loaded: an element of [`images`].
 ///
@@ -223,7 +223,7 @@ pub struct Statistics {
 #[must_use]
 pub fn statistics() -> Statistics {
     let mut statistics = Statistics {
-        kept_bytes: cache::kept_bytes(),
+        kept_bytes: kept_memory::kept_bytes(),
         loads: registry::loads(),
         unloads: registry::unloads(),
         failures: events::failures(),

@@ -26,10 +26,11 @@ use crate::elf::symbol_table::SymbolTable;
 use crate::elf::versions::Version;
 use crate::images::dlsym;
 use crate::images::global;
-use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Provided, Source};
+use crate::images::group::{ImageRef, LoadGroup, LoadedImage, Parts, Provided, Source};
+use crate::images::idle::Stand;
 use crate::images::thread_exit;
 use crate::load::debugger_commands;
-use crate::load::instantiate::{self, instance_uninitialised};
+use crate::load::instantiate::{self, instance_again, instance_uninitialised, stand};
 use crate::load::prepare::{Prepared, ReceivedFiles};
 
 /// A shared library that runs from memory.
@@ -747,11 +748,24 @@ impl<'lib> ExportedSymbol<'lib> {
 #[derive(Clone)]
 pub struct Template {
     prepared: Arc<Prepared<'static>>,
+    /// Where unloaded instances wait for the next, if they can.
+    stand: Option<Arc<TemplateStand>>,
+}
+
+/// Closed when the last clone of its template is dropped.
+struct TemplateStand(Arc<Stand<Parts>>);
+
+impl Drop for TemplateStand {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Template {
     pub(crate) fn new(prepared: Prepared<'static>) -> Template {
-        Template { prepared: Arc::new(prepared) }
+        let prepared = Arc::new(prepared);
+        let stand = stand(&prepared).map(|stand| Arc::new(TemplateStand(stand)));
+        Template { prepared, stand }
     }
 
     /// Makes one more instance and runs its constructors.
@@ -792,14 +806,16 @@ impl Template {
             Some(symfile) => symfile.register(name, instance),
             None => DebugRegistration::none(name, instance),
         };
-        Ok(Library {
-            group: instance_uninitialised(
-                &self.prepared,
-                ReceivedFiles::default(),
-                &mut register,
-                may_run,
-            )?,
-        })
+        let stand = self.stand.as_ref().map(|stand| &stand.0);
+        if let Some(stand) = stand
+            && let Some(group) = instance_again(&self.prepared, stand, &mut register)
+        {
+            return Ok(Library { group });
+        }
+        let received = ReceivedFiles::default();
+        let group =
+            instance_uninitialised(&self.prepared, received, stand, &mut register, may_run)?;
+        Ok(Library { group })
     }
 
     /// The name of an image of the group that can never be unloaded, if there is one.

@@ -6,6 +6,7 @@ pub(crate) mod closed;
 pub(crate) mod function_symbol;
 mod image_buffer;
 pub(crate) mod images;
+pub(crate) mod kept_memory;
 pub(crate) mod library;
 pub(crate) mod loader;
 pub(crate) mod namespace;

@@ -4,6 +4,7 @@
 
 #[macro_use]
 pub(crate) mod escape;
+pub(crate) mod cells;
 #[cfg_attr(not(feature = "symbolize"), path = "without_demangle.rs")]
 pub(crate) mod demangle;
 pub(crate) mod environment;

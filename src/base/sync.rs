@@ -26,6 +26,8 @@ use std::sync::{
 };
 use std::time::Duration;
 
+use crate::base::cells::{Apart, CELLS, Cells};
+
 /// The order of locks. A thread that holds one may take only later ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -34,6 +36,10 @@ pub(crate) enum Rank {
     SetUp,
     /// The idle instances of one pool.
     Pool,
+    /// The stands of templates, and what room they have.
+    Stands,
+    /// The unloaded instances of one template that wait for the next.
+    Idle,
     /// The names that libraries of the process define.
     HostNames,
     /// The libraries whose calls of `dlopen` lead to memdl.
@@ -44,6 +50,8 @@ pub(crate) enum Rank {
     Namespace,
     /// The registry of images.
     Images,
+    /// The group that is at some places of the registry.
+    Tenant,
     /// The restrictions of groups' imports.
     Restrictions,
     /// The dependencies of the images of one group.
@@ -122,6 +130,11 @@ impl<T> Lock<T> {
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let held = Held::new(self.rank);
         Guard { guard: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// The value, to an owner whom nobody shares the lock with.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` if a thread holds it, perhaps the calling one.
@@ -305,39 +318,24 @@ pub(crate) fn with_forks_possible<R>(call: impl FnOnce() -> R) -> R {
 
 /// The gate: which threads are inside.
 struct Gate {
-    cells: [GateCell; CELLS],
+    /// The number of threads inside, of those that have the cell.
+    cells: Cells<AtomicUsize>,
     /// Whether threads must wait to enter.
     is_closed: AtomicBool,
     /// Held by the thread that has closed the gate.
     closing: Mutex<()>,
 }
 
-const CELLS: usize = 16;
-
-/// The number of threads inside, of those that are counted in this cell. It has its own cache lines.
-#[repr(align(128))]
-struct GateCell(AtomicUsize);
-
 static GATE: Gate = Gate {
-    cells: [const { GateCell(AtomicUsize::new(0)) }; CELLS],
+    cells: Cells::new([const { Apart(AtomicUsize::new(0)) }; CELLS]),
     is_closed: AtomicBool::new(false),
     closing: Mutex::new(()),
 };
 
 impl Gate {
-    /// The cell of the calling thread.
-    #[expect(clippy::indexing_slicing, reason = "a remainder is less than what it is divided by")]
-    #[inline]
-    fn cell(&self) -> &AtomicUsize {
-        // The address of a thread-local spreads threads over cells: it lies on another page in each
-        // thread, and a stack with its guard page has an odd number of pages.
-        let thread = RANKS.with(|ranks| std::ptr::from_ref(ranks).addr());
-        &self.cells[(thread >> 12) % CELLS].0
-    }
-
     #[inline]
     fn enter(&self) {
-        self.cell().fetch_add(1, Ordering::SeqCst);
+        self.cells.own().fetch_add(1, Ordering::SeqCst);
         // Either this thread sees that the gate is closed, or the closing thread sees its count.
         if self.is_closed.load(Ordering::SeqCst) {
             self.enter_slowly();
@@ -349,7 +347,7 @@ impl Gate {
         loop {
             self.leave();
             drop(self.closing.lock().unwrap_or_else(PoisonError::into_inner));
-            self.cell().fetch_add(1, Ordering::SeqCst);
+            self.cells.own().fetch_add(1, Ordering::SeqCst);
             if !self.is_closed.load(Ordering::SeqCst) {
                 return;
             }
@@ -358,11 +356,11 @@ impl Gate {
 
     #[inline]
     fn leave(&self) {
-        self.cell().fetch_sub(1, Ordering::SeqCst);
+        self.cells.own().fetch_sub(1, Ordering::SeqCst);
     }
 
     fn inside(&self) -> usize {
-        self.cells.iter().map(|cell| cell.0.load(Ordering::SeqCst)).sum()
+        self.cells.iter().map(|cell| cell.load(Ordering::SeqCst)).sum()
     }
 }
 
@@ -407,8 +405,8 @@ pub(crate) fn open_after_fork_in_parent() {
 /// As [`open_after_fork_in_parent`], in the child, where only the thread that forked exists.
 pub(crate) fn open_after_fork_in_child() {
     // Threads that do not exist in the child may have been counted while they tried to enter.
-    GATE.cells.iter().for_each(|cell| cell.0.store(0, Ordering::SeqCst));
-    GATE.cell().store(usize::from(RANKS.get() & !FORKING != 0), Ordering::SeqCst);
+    GATE.cells.iter().for_each(|cell| cell.store(0, Ordering::SeqCst));
+    GATE.cells.own().store(usize::from(RANKS.get() & !FORKING != 0), Ordering::SeqCst);
     open_after_fork_in_parent();
 }
 

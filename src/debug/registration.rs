@@ -358,6 +358,11 @@ impl DebugRegistration {
         Box::new(move |memory| retired::keep(identity, published, memory))
     }
 
+    /// Takes the registration away, and all that came after it. The image stays, for the next instance.
+    pub(crate) fn withdraw(&mut self) {
+        *self.state.get_mut() = State::new(Published::Nothing(None), false, None);
+    }
+
     /// Whether a thread holds the lock.
     pub(crate) fn is_busy(&self) -> bool {
         self.state.try_lock().is_none()

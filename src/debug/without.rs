@@ -70,6 +70,8 @@ impl DebugRegistration {
 
     pub(crate) fn note_ifunc(&self, _resolver: usize, _function: usize) {}
 
+    pub(crate) fn withdraw(&mut self) {}
+
     pub(crate) fn retire(&self, _: retired::Identity) -> Keeper {
         Box::new(quarantine)
     }

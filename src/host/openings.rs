@@ -49,6 +49,11 @@ pub(crate) fn watch(then: fn()) {
     process::alone(&mut || _ = install(loader, then));
 }
 
+/// Whether they are seen.
+pub(crate) fn are_watched() -> bool {
+    WATCH.get().is_some()
+}
+
 fn install(loader: &HostLibrary, then: fn()) -> Option<()> {
     if WATCH.get().is_some() {
         // Another thread's came first.

@@ -3,13 +3,15 @@
 //! A group is what one load brings in: the image that was asked for (member 0) and the libraries that it
 //! needs, from bytes that the caller provided. Members can refer to each other in circles, so they are
 //! loaded and unloaded together. The order of the fields is the order in which an unload drops them
-//! (`lifecycle.rs` runs the destructors before).
+//! (`lifecycle.rs` runs the destructors before). What a group is made of ([`Parts`]) is dropped first, or goes to the
+//! instance that comes in its place ([`crate::images::idle`]).
 //!
 //! Nothing here finds an image by address (`registry.rs`) or runs its code.
 
 #![allow(unsafe_code)]
 
-use std::ops::Range;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
@@ -31,13 +33,17 @@ use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::search::{FileId, SearchPath};
 use crate::images::events::Events;
+use crate::images::idle::Stand;
 use crate::images::namespace::Namespace;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
 use crate::images::provider::LibraryRequest;
+
 use crate::images::scope::Scope;
+use crate::images::tenant::Tenant;
 use crate::memory::buffer::ImageBuffer;
 use crate::memory::bytes::Bytes;
+use crate::memory::contents::Contents;
 use crate::memory::mapping::Mapping;
 use crate::memory::stage::Sealed;
 use crate::profile;
@@ -46,29 +52,67 @@ use crate::unwind;
 
 /// The images of one load.
 pub(crate) struct LoadGroup {
-    /// Indices of members, dependencies first.
-    pub(super) init_order: Vec<usize>,
-    /// The number of them, from the front, that are initialised and not yet finalised.
+    /// The number of them, from the front of the order, that are initialised and not yet finalised.
     pub(super) initialised: AtomicUsize,
-    /// The group's key in the registry, once it is entered.
+    /// The group's number in the registry, once it is entered.
     pub(super) number: OnceLock<u64>,
     /// An image of it was opened with `RTLD_NODELETE`.
     pub(super) is_kept: AtomicBool,
+    /// An image of it was made visible to all later images.
+    is_global: AtomicBool,
     libc_registrations: LibcRegistrations,
     /// The number of threads that have destructors of thread-local objects to run. Each holds the group.
     stays: AtomicUsize,
-    pub(super) members: Vec<LoadedImage>,
-    /// The groups and libraries that members are bound to. Behind `members`, so that they are dropped last.
-    dependencies: Lock<Vec<Dependency>>,
-    call_binder: Option<Arc<CallBinder>>,
-    context: Context,
+    /// Taken by the drop of the group.
+    pub(super) parts: ManuallyDrop<Box<Parts>>,
     /// Where its images find others by name, and are found. One of its own is made when it is asked for.
     namespace: OnceLock<Arc<Namespace<LoadGroup>>>,
-    /// What the host allows its images.
-    pub(super) policy: Policy,
-    _restriction: Option<Restriction>,
     /// Its drop logs the unload.
     pub(super) events: Events,
+}
+
+/// What a group is made of, and hands on to the instance that comes in its place.
+pub(crate) struct Parts {
+    /// Indices of members, dependencies first.
+    pub(super) init_order: Vec<usize>,
+    pub(crate) members: Vec<LoadedImage>,
+    /// The groups and libraries that members are bound to. Behind `members`, so that they are dropped last.
+    dependencies: Lock<Vec<Dependency>>,
+    /// The number of these when the group was made.
+    own_dependencies: usize,
+    call_binder: Option<Arc<CallBinder>>,
+    context: Context,
+    /// What the host allows its images.
+    pub(super) policy: Policy,
+    /// Set while a group is made of these parts.
+    restriction: Option<Restriction>,
+    /// Where it waits for the next instance of its template, if it can be used again.
+    pub(super) stand: Option<Arc<Stand<Parts>>>,
+    /// What its members write, as it was before their constructors: by member, once it is known.
+    pub(crate) contents: Vec<Contents>,
+    /// Which group is at its addresses.
+    pub(super) tenant: Arc<GroupTenant>,
+}
+
+/// What counts for all images of a group.
+pub(crate) struct Common {
+    pub call_binder: Option<Arc<CallBinder>>,
+    pub context: Context,
+    pub namespace: Option<Arc<Namespace<LoadGroup>>>,
+    pub policy: Policy,
+    /// Where it waits for the next instance of its template, if it can be used again.
+    pub stand: Option<Arc<Stand<Parts>>>,
+}
+
+/// Which group is at the addresses of one.
+pub(crate) type GroupTenant = Tenant<LoadGroup, LoadedImage>;
+
+impl Deref for LoadGroup {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 /// Where the images of a group were loaded, which counts for what they open.
@@ -90,6 +134,8 @@ pub(crate) struct Context {
 pub(crate) struct LibcRegistrations {
     handlers: AtomicBool,
     keys: AtomicBool,
+    /// A key was ever registered.
+    has_keys: AtomicBool,
 }
 
 /// Registrations with the C library since the last look.
@@ -107,6 +153,12 @@ impl LibcRegistrations {
 
     pub(super) fn note_key(&self) {
         self.keys.store(true, Ordering::Relaxed);
+        self.has_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a key was registered, however long ago.
+    pub(super) fn has_keys(&self) -> bool {
+        self.has_keys.load(Ordering::Relaxed)
     }
 
     /// The registrations since the last call.
@@ -395,24 +447,39 @@ impl LoadGroup {
         members: Vec<LoadedImage>,
         init_order: Vec<usize>,
         dependencies: Vec<Dependency>,
-        call_binder: Option<Arc<CallBinder>>,
-        context: Context,
-        namespace: Option<Arc<Namespace<LoadGroup>>>,
-        policy: Policy,
+        common: Common,
     ) -> Arc<LoadGroup> {
-        let group = Arc::new(LoadGroup {
-            _restriction: Restriction::new(&policy),
+        let Common { call_binder, context, namespace, policy, stand } = common;
+        let parts = Parts {
+            restriction: None,
             policy,
             init_order,
-            initialised: AtomicUsize::new(0),
-            number: OnceLock::new(),
-            is_kept: AtomicBool::new(false),
-            libc_registrations: LibcRegistrations::default(),
-            stays: AtomicUsize::new(0),
             members,
+            own_dependencies: dependencies.len(),
             dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
             context,
+            stand,
+            contents: Vec::new(),
+            tenant: Arc::new(Tenant::none()),
+        };
+        LoadGroup::of(Box::new(parts), namespace)
+    }
+
+    /// A group of these parts.
+    pub(super) fn of(
+        mut parts: Box<Parts>,
+        namespace: Option<Arc<Namespace<LoadGroup>>>,
+    ) -> Arc<LoadGroup> {
+        parts.restriction = Restriction::new(&parts.policy);
+        let group = Arc::new(LoadGroup {
+            initialised: AtomicUsize::new(0),
+            number: OnceLock::new(),
+            is_kept: AtomicBool::new(false),
+            is_global: AtomicBool::new(false),
+            libc_registrations: LibcRegistrations::default(),
+            stays: AtomicUsize::new(0),
+            parts: ManuallyDrop::new(parts),
             namespace: namespace.map_or_else(OnceLock::new, OnceLock::from),
             events: Events::default(),
         });
@@ -505,6 +572,21 @@ impl LoadGroup {
             || self.members.iter().any(|loaded| loaded.decoded.nodelete)
     }
 
+    /// Which group is at its addresses.
+    pub(crate) fn tenant(&self) -> &Arc<GroupTenant> {
+        &self.tenant
+    }
+
+    /// An image of it is about to be made visible to all later images.
+    pub(super) fn note_global(&self) {
+        self.is_global.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an image of it was made visible to all later images.
+    pub(super) fn was_global(&self) -> bool {
+        self.is_global.load(Ordering::Relaxed)
+    }
+
     /// The number of shares of the group. All that former holders did with it happens before.
     pub(crate) fn holders(self: &Arc<LoadGroup>) -> usize {
         let count = Arc::strong_count(self);
@@ -553,6 +635,21 @@ impl LoadGroup {
     /// The member of this index, which the group or its loader handed out.
     pub(crate) fn member(&self, index: usize) -> &LoadedImage {
         member(&self.members, index)
+    }
+}
+
+impl Parts {
+    /// The number of its memory's bytes that nothing else shares.
+    pub(super) fn own_bytes(&self) -> usize {
+        let own = self.members.iter().map(|loaded| loaded.mapping.own_bytes());
+        own.fold(0, usize::saturating_add)
+    }
+
+    /// Drops what only a group has: its restrictions, and the dependencies that it got since it was made.
+    pub(super) fn shed(&mut self) {
+        self.restriction = None;
+        let count = self.own_dependencies;
+        self.dependencies.get_mut().truncate(count);
     }
 }
 

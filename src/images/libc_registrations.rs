@@ -27,47 +27,57 @@ pub(crate) fn note_key(destructor: usize, key: libc::pthread_key_t) -> Result<()
 
 /// Records that an image registers a function for the exit or for forks. `dso_handle` is in the image.
 pub(crate) fn note_handler(dso_handle: usize) {
-    let mut live = write();
-    let Some(image) = live.image_at_mut(dso_handle) else { return };
-    if !image.handles.contains(&dso_handle) {
-        image.handles.push(dso_handle);
+    let live = read();
+    let Some(place) = live.place_at(dso_handle) else { return };
+    let mut tenant = place.tenant.write();
+    let Some(occupant) = &mut *tenant else { return };
+    let handle = (place.index, dso_handle);
+    if !occupant.handles.contains(&handle) {
+        occupant.handles.push(handle);
         HANDLES_EVER.store(true, Ordering::Relaxed);
     }
-    // Held until the lock is released: dropping the last share of a group takes the lock.
-    let group = image.group.upgrade();
+    // Held until the locks are released: dropping the last share of a group takes them.
+    let group = occupant.group.upgrade();
     if let Some(group) = &group {
         group.libc_registrations().note_handler();
     }
+    drop(tenant);
     drop(live);
 }
 
 /// Whether the C library may hold functions under this handle, which it is about to call. False only for
 /// a handle of an image that has registered none.
 pub(crate) fn take_handle(dso_handle: usize) -> bool {
-    if read().image_at(dso_handle).is_some_and(|image| image.handles.is_empty()) {
-        return false;
+    let live = read();
+    let Some(place) = live.place_at(dso_handle) else { return true };
+    let is_it = |handle: &(usize, usize)| *handle == (place.index, dso_handle);
+    match &*place.tenant.read() {
+        None => return true,
+        Some(occupant) if !occupant.handles.iter().any(|(index, _)| *index == place.index) => {
+            return false;
+        }
+        Some(_) => {}
     }
-    let mut live = write();
-    let Some(image) = live.image_at_mut(dso_handle) else { return true };
-    let known = image.handles.iter().position(|&known| known == dso_handle);
-    known.map(|index| image.handles.swap_remove(index)).is_some()
+    let mut tenant = place.tenant.write();
+    let Some(occupant) = &mut *tenant else { return true };
+    let known = occupant.handles.iter().position(is_it);
+    known.map(|at| occupant.handles.swap_remove(at)).is_some()
 }
 
 /// Whether any image has ever registered a function. In nearly all processes none has.
 static HANDLES_EVER: AtomicBool = AtomicBool::new(false);
 
-/// Takes the handles of the image that starts at this address, whose functions are about to be called.
-pub(super) fn take_handles_of(start: usize) -> Vec<usize> {
-    if !HANDLES_EVER.load(Ordering::Relaxed)
-        || read().images.get(&start).is_none_or(|image| image.handles.is_empty())
-    {
-        return Vec::new();
+/// Takes the handles of a member of the group, whose functions are about to be called.
+pub(super) fn take_handles_of(group: &LoadGroup, index: usize) -> Vec<usize> {
+    let mut taken = Vec::new();
+    if !HANDLES_EVER.load(Ordering::Relaxed) {
+        return taken;
     }
-    write()
-        .images
-        .get_mut(&start)
-        .map(|image| std::mem::take(&mut image.handles))
-        .unwrap_or_default()
+    if let Some(occupant) = &mut *group.tenant.write() {
+        let of_member = occupant.handles.extract_if(.., |(of, _)| *of == index);
+        taken.extend(of_member.map(|(_, handle)| handle));
+    }
+    taken
 }
 
 /// Removes a key that is being deleted.
@@ -83,7 +93,7 @@ pub(super) fn next_key(
     let from = after.map_or(0, |key| key.saturating_add(1));
     let live = read();
     let is_its = |address: usize| {
-        live.image_at(address).is_some_and(|image| image.group.as_ptr() == Arc::as_ptr(group))
+        live.place_at(address).is_some_and(|place| Arc::ptr_eq(&place.tenant, &group.tenant))
     };
     let mut keys = live.keys.range(from..);
     keys.find(|&(_, &destructor)| is_its(destructor)).map(|(&key, &destructor)| (key, destructor))

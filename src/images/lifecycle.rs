@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,15 +17,17 @@ use std::sync::atomic::Ordering;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::events;
+use crate::debug::read_lines::ReadLines;
 use crate::debug::retired::{self, Identity};
 use crate::debug::{DebugLevel, debugger_listens};
 use crate::elf::constants::{DT_FINI_ARRAY, DT_INIT_ARRAY};
 use crate::elf::read::ReadAt;
+use crate::host::collectors;
 use crate::host::dl;
 use crate::host::exit_handlers;
 use crate::host::process;
 use crate::images::events::Subject;
-use crate::images::group::{LoadGroup, LoadedImage};
+use crate::images::group::{LoadGroup, LoadedImage, Parts};
 use crate::images::libc_registrations::take_handles_of;
 use crate::images::registry::{self, Entry};
 use crate::images::thread_exit;
@@ -102,8 +105,7 @@ impl LoadGroup {
             // Usually the image's own destructors call `__cxa_finalize`. If an image has none, or
             // its reference is bound to nothing, the C library would keep addresses of unmapped
             // functions.
-            let mapping = &self.member(index).mapping;
-            for dso_handle in take_handles_of(mapping.address_range().start) {
+            for dso_handle in take_handles_of(self, index) {
                 // SAFETY: as above; that promise includes functions that the image registered.
                 unsafe { exit_handlers::finalize(dso_handle) };
             }
@@ -121,7 +123,61 @@ impl Drop for LoadGroup {
             self.events.start_unload(start, subject);
         }
         thread_exit::during_unload(self, || self.finalise());
-        registry::leave(self);
+        let can_wait = self.can_wait();
+        registry::vacate(self);
+        // SAFETY: taken once, here, and nothing refers to the group any more.
+        let parts = unsafe { ManuallyDrop::take(&mut self.parts) };
+        let unused = if can_wait { parts.wait() } else { Some(parts) };
+        drop(unused);
+    }
+}
+
+impl Drop for Parts {
+    /// Nothing leads here any more. Then the fields are dropped.
+    fn drop(&mut self) {
+        registry::leave(&self.tenant, &self.members);
+    }
+}
+
+impl LoadGroup {
+    /// A group in place of a former one, made of what that one left. Its constructors have not run.
+    pub(crate) fn again(parts: Box<Parts>) -> Arc<LoadGroup> {
+        let group = LoadGroup::of(parts, None);
+        registry::enter_again(&group);
+        group
+    }
+
+    /// Whether the next instance may come in its place: what outlives its life is what a new one would have.
+    fn can_wait(&self) -> bool {
+        self.stand.is_some()
+            && self.number().is_some()
+            && !self.is_pinned()
+            // It may have got one for libraries that its images have opened.
+            && self.shared_namespace().is_none()
+            // They may come to know of it.
+            && collectors::known().is_none()
+            && !debugger_listens()
+            && self.members.iter().all(|it| it._profile.is_none() && it.mapping.can_come_back())
+    }
+}
+
+impl Parts {
+    /// Waits for the next instance, without anything of the former one. Returns it if it cannot be used again.
+    fn wait(mut self: Box<Parts>) -> Option<Box<Parts>> {
+        // May unload other groups.
+        self.shed();
+        for loaded in &mut self.members {
+            loaded.debug.withdraw();
+            loaded.read = ReadLines::default();
+            if loaded.tls.as_ref().is_some_and(|tls| tls.reset().is_err()) {
+                return Some(self);
+            }
+        }
+        let own = self.own_bytes();
+        match self.stand.clone() {
+            Some(stand) => stand.keep(self, own),
+            None => Some(self),
+        }
     }
 }
 
@@ -154,7 +210,7 @@ impl LoadedImage {
         }
     }
 
-    fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::new(&self.decoded, &self.mapping, self.table.strings())
     }
 

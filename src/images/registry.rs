@@ -1,82 +1,81 @@
 //! The registry of loaded images: found by address, in load order, or as part of the global scope.
 //!
 //! It owns no group, but for those that must never be unloaded. What the C library holds for images
-//! (keys, handles) is recorded here by image, under the same lock, and managed by
-//! [`libc_registrations`](crate::images::libc_registrations). No code of images runs under the lock.
+//! (keys, handles) is recorded here, and managed by
+//! [`libc_registrations`](crate::images::libc_registrations). No code of images runs under a lock.
+//!
+//! An address leads to a place, and a place to its [`Tenant`](crate::images::tenant::Tenant): the group whose image is there now. An instance that
+//! comes back where a former one was has places already. So it changes its own tenant only, and nothing that all
+//! threads share.
 
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::cells::{Apart, CELLS, Cells};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_vec};
 use crate::base::sync::{Rank, ReadGuard, SharedLock, WriteGuard};
-use crate::images::group::{ImageRef, LoadGroup, LoadedImage};
+use crate::images::group::{GroupTenant, ImageRef, LoadGroup, LoadedImage};
+use crate::images::tenant::{Members, Occupant};
 
-/// The groups that are loaded.
+/// Where images are.
 pub(super) struct Live {
-    /// By the number that a group gets when it is entered.
-    groups: BTreeMap<u64, Weak<LoadGroup>>,
     /// By the first address of each image.
-    pub(super) images: BTreeMap<usize, LiveImage>,
-    /// The images whose exports later images see, in the order in which they became so: the number of the
-    /// group, and the index in it.
-    global: Vec<(u64, usize)>,
+    places: BTreeMap<usize, Place>,
+    /// The images whose exports later images see, in the order in which they became so.
+    global: Vec<GlobalImage>,
     /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
     pub(super) keys: BTreeMap<libc::pthread_key_t, usize>,
     /// Groups that are never unloaded (`DF_1_NODELETE`, or sealed).
     pinned: Vec<Arc<LoadGroup>>,
-    /// The number of groups ever entered, which is the number of the next.
-    next: u64,
 }
 
-impl Live {
-    pub(super) fn image_at(&self, address: usize) -> Option<&LiveImage> {
-        let (_, image) = self.images.range(..=address).next_back()?;
-        (address < image.end).then_some(image)
-    }
-
-    pub(super) fn image_at_mut(&mut self, address: usize) -> Option<&mut LiveImage> {
-        let (_, image) = self.images.range_mut(..=address).next_back()?;
-        (address < image.end).then_some(image)
-    }
-}
-
-/// A member of a group that is entered.
-#[derive(Clone, Copy)]
-struct Member(NonNull<LoadedImage>);
-
-// SAFETY: it is used as a `&LoadedImage`, which threads share through the groups.
-unsafe impl Send for Member {}
-// SAFETY: as above.
-unsafe impl Sync for Member {}
-
-pub(super) struct LiveImage {
+/// Where an image is, or its memory waits for the next one.
+pub(super) struct Place {
     end: usize,
-    /// The group's number.
+    pub(super) tenant: Arc<GroupTenant>,
+    /// The image's index in its group.
+    pub(super) index: usize,
+}
+
+struct GlobalImage {
+    tenant: Arc<GroupTenant>,
+    /// The number of the group.
     number: u64,
-    member: Member,
-    pub(super) group: Weak<LoadGroup>,
     index: usize,
-    /// The handles under which the C library holds functions that the image registered. Usually one.
-    pub(super) handles: Vec<usize>,
 }
 
 static LIVE: SharedLock<Live> = SharedLock::new(
     Rank::Images,
-    Live {
-        groups: BTreeMap::new(),
-        images: BTreeMap::new(),
-        global: Vec::new(),
-        keys: BTreeMap::new(),
-        pinned: Vec::new(),
-        next: 0,
-    },
+    Live { places: BTreeMap::new(), global: Vec::new(), keys: BTreeMap::new(), pinned: Vec::new() },
 );
+
+/// The number of groups ever entered, which is the number of the next.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The number of groups that were entered and have left: the sum.
+static LEFT: Cells<AtomicU64> = Cells::new([const { Apart(AtomicU64::new(0)) }; CELLS]);
+
+impl Live {
+    pub(super) fn place_at(&self, address: usize) -> Option<&Place> {
+        let (_, place) = self.places.range(..=address).next_back()?;
+        (address < place.end).then_some(place)
+    }
+}
+
+/// The group has a number from now on, and its places lead to it.
+fn occupy(group: &Arc<LoadGroup>) {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // A group is entered once.
+    let _ = group.number.set(number);
+    let members = Members::of(&group.members);
+    let occupant = Occupant { number, group: Arc::downgrade(group), members, handles: Vec::new() };
+    *group.tenant.write() = Some(occupant);
+}
 
 pub(super) fn read() -> ReadGuard<'static, Live> {
     LIVE.read()
@@ -88,21 +87,14 @@ pub(super) fn write() -> WriteGuard<'static, Live> {
 
 /// Enters a group. On an error, entries that were made are removed when the group is dropped.
 pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
+    occupy(group);
     let mut live = write();
     live.pinned.try_room(1)?;
-    let number = live.next;
-    live.next = number.wrapping_add(1);
-    // A group is entered once.
-    let _ = group.number.set(number);
-    live.groups.insert(number, Arc::downgrade(group));
     for (index, loaded) in group.members.iter().enumerate() {
         require_memory_for_next(index)?;
         let addresses = loaded.mapping.address_range();
-        let handles = Vec::new();
-        let group = Arc::downgrade(group);
-        let member = Member(NonNull::from(loaded));
-        let image = LiveImage { end: addresses.end, number, member, group, index, handles };
-        live.images.insert(addresses.start, image);
+        let place = Place { end: addresses.end, tenant: group.tenant.clone(), index };
+        live.places.insert(addresses.start, place);
     }
     if group.is_pinned() {
         live.pinned.push(group.clone());
@@ -110,16 +102,35 @@ pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a group, if it was entered.
-pub(super) fn leave(group: &LoadGroup) {
+/// Enters a group whose places are there, since a former one [has made room](vacate) for it.
+pub(crate) fn enter_again(group: &Arc<LoadGroup>) {
+    occupy(group);
+}
+
+/// Removes a group, if it was entered. Its places stay.
+pub(super) fn vacate(group: &LoadGroup) {
     let Some(&number) = group.number.get() else { return };
+    let before = group.tenant.write().take();
+    drop(before);
+    LEFT.own().fetch_add(1, Ordering::Relaxed);
+    let (has_keys, is_global) = (group.libc_registrations().has_keys(), group.was_global());
+    if has_keys || is_global {
+        let mut live = write();
+        live.global.retain(|image| image.number != number);
+        for loaded in &group.members {
+            delete_keys(&mut live.keys, &loaded.mapping.address_range());
+        }
+    }
+}
+
+/// Removes the places of these images, whose tenant this is.
+pub(super) fn leave(tenant: &Arc<GroupTenant>, members: &[LoadedImage]) {
     let mut live = write();
-    live.groups.remove(&number);
-    live.global.retain(|&(other, _)| other != number);
-    for loaded in &group.members {
-        let addresses = loaded.mapping.address_range();
-        live.images.remove(&addresses.start);
-        delete_keys(&mut live.keys, &addresses);
+    for loaded in members {
+        let start = loaded.mapping.address_range().start;
+        if live.places.get(&start).is_some_and(|place| Arc::ptr_eq(&place.tenant, tenant)) {
+            live.places.remove(&start);
+        }
     }
 }
 
@@ -142,18 +153,23 @@ pub(super) fn delete_keys(
 /// The image that `address` lies in; `None` also for an image that is being unloaded.
 pub(crate) fn image_at(address: usize) -> Option<ImageRef> {
     let live = read();
-    let image = live.image_at(address)?;
-    Some(ImageRef::new(image.group.upgrade()?, image.index))
+    let place = live.place_at(address)?;
+    Some(ImageRef::new(place.tenant.group()?, place.index))
+}
+
+/// The first image that has any of these addresses; none that is being unloaded.
+pub(crate) fn image_in(addresses: Range<usize>) -> Option<ImageRef> {
+    let Range { start, end } = addresses;
+    let live = read();
+    let behind = || live.places.range(start..end).map(|(_, place)| place);
+    let mut places =
+        live.place_at(start).into_iter().chain((start < end).then(behind).into_iter().flatten());
+    places.find_map(|place| Some(ImageRef::new(place.tenant.group()?, place.index)))
 }
 
 /// Whether `address` lies in an image that is loaded, or is being unloaded.
 pub(crate) fn has_address(address: usize) -> bool {
-    read().image_at(address).is_some()
-}
-
-/// Whether the group of this number is loaded: its destructors have not all run.
-pub(crate) fn is_entered(number: u64) -> bool {
-    read().groups.contains_key(&number)
+    read().place_at(address).is_some_and(|place| place.tenant.read().is_some())
 }
 
 /// All images, in load order.
@@ -163,10 +179,19 @@ pub(crate) fn all_images() -> Result<Vec<ImageRef>, Error> {
 
 /// All groups, in load order.
 pub(crate) fn all_groups() -> Result<Vec<Arc<LoadGroup>>, Error> {
-    let live = read();
+    groups_of(&read(), GroupTenant::group)
+}
+
+/// The groups that `group` finds at the places, in load order.
+fn groups_of(
+    live: &Live,
+    group: impl Fn(&GroupTenant) -> Option<Arc<LoadGroup>>,
+) -> Result<Vec<Arc<LoadGroup>>, Error> {
     // No upgraded group may be dropped while the lock is held, so the memory is reserved first.
-    let mut groups = try_vec(live.groups.len())?;
-    groups.extend(live.groups.values().filter_map(Weak::upgrade));
+    let mut groups = try_vec(live.places.len())?;
+    let first = live.places.values().filter(|place| place.index == 0);
+    groups.extend(first.filter_map(|place| group(&place.tenant)));
+    groups.sort_unstable_by_key(|group| group.number());
     Ok(groups)
 }
 
@@ -180,10 +205,13 @@ fn of_groups(groups: &[Arc<LoadGroup>]) -> Result<Vec<ImageRef>, Error> {
 }
 
 /// As [`all_images`]; `None` if there is no memory for the list, or the registry is being changed, perhaps
-/// by the calling thread.
+/// by the calling thread. A group that is just then being entered or removed is left out.
 pub(crate) fn all_images_if_free() -> Option<Vec<ImageRef>> {
-    drop(LIVE.try_read()?);
-    all_images().ok()
+    let live = LIVE.try_read()?;
+    let group = |tenant: &GroupTenant| tenant.try_read()?.as_ref()?.group.upgrade();
+    let groups = groups_of(&live, group);
+    drop(live);
+    of_groups(&groups.ok()?).ok()
 }
 
 /// An image that is loaded, or is being unloaded, while the registry's lock is held.
@@ -201,28 +229,31 @@ pub(crate) struct Entry<'l> {
 /// registry's lock, so it must be short. No group gets a holder, so this unloads nothing.
 pub(crate) fn visit(mut visit: impl FnMut(Entry<'_>) -> Result<(), Error>) -> Result<(), Error> {
     let live = read();
-    live.images.values().try_for_each(|entry| {
+    live.places.values().try_for_each(|place| {
+        let tenant = place.tenant.read();
+        let Some(occupant) = &*tenant else { return Ok(()) };
+        // SAFETY: `occupy` was given the group with these members, which do not move. The drop of a group
+        // removes its occupant, with the lock held for writing, before it drops the members or hands them on.
+        // Until then there are shared references to them only.
+        let members = unsafe { occupant.members.get() };
+        let Some(image) = members.get(place.index) else { return Ok(()) };
         visit(Entry {
-            // SAFETY: `enter` was given the group with this member, which does not move. The drop of a group
-            // removes its entries, with the lock held for writing, before it drops the members. Until then
-            // there are shared references to them only.
-            image: unsafe { entry.member.0.as_ref() },
-            load: entry.number,
-            index: entry.index,
-            holders: entry.group.strong_count(),
+            image,
+            load: occupant.number,
+            index: place.index,
+            holders: occupant.group.strong_count(),
         })
     })
 }
 
 /// The number of groups loaded so far.
 pub(crate) fn loads() -> u64 {
-    read().next
+    NEXT.load(Ordering::Relaxed)
 }
 
 /// The number of groups unloaded so far.
 pub(crate) fn unloads() -> u64 {
-    let live = read();
-    live.next.saturating_sub(live.groups.len() as u64)
+    LEFT.iter().map(|left| left.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
 }
 
 /// The images whose exports all later images see, in the order in which they became so.
@@ -230,8 +261,9 @@ pub(crate) fn global_images() -> Result<Vec<ImageRef>, Error> {
     let live = read();
     // As in `all_groups`.
     let mut images = try_vec(live.global.len())?;
-    images.extend(live.global.iter().filter_map(|(number, index)| {
-        Some(ImageRef::new(live.groups.get(number)?.upgrade()?, *index))
+    images.extend(live.global.iter().filter_map(|GlobalImage { tenant, number, index }| {
+        let group = tenant.read().as_ref().filter(|it| it.number == *number)?.group.upgrade()?;
+        Some(ImageRef::new(group, *index))
     }));
     Ok(images)
 }
@@ -239,10 +271,15 @@ pub(crate) fn global_images() -> Result<Vec<ImageRef>, Error> {
 /// Makes an image's exports visible to all later images. Does nothing for an image that is not entered, or
 /// that they are visible of.
 pub(super) fn make_global(image: &ImageRef) -> Result<(), Error> {
-    let Some(&number) = image.group().number.get() else { return Ok(()) };
+    let group = image.group();
+    let Some(&number) = group.number.get() else { return Ok(()) };
+    group.note_global();
     let mut live = write();
-    let entry = (number, image.index());
-    if live.global.contains(&entry) { Ok(()) } else { Ok(live.global.try_push(entry)?) }
+    let index = image.index();
+    if live.global.iter().any(|known| known.number == number && known.index == index) {
+        return Ok(());
+    }
+    Ok(live.global.try_push(GlobalImage { tenant: group.tenant.clone(), number, index })?)
 }
 
 /// Keeps an image's group for the life of the process.

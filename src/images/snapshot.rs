@@ -18,7 +18,7 @@ use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
 use crate::host::collectors::{self, Roots};
 use crate::images::group::LoadGroup;
-use crate::memory::reservation::{MANY_PAGES, many_pages, zero};
+use crate::memory::reservation::{MANY_PAGES, is_zero, many_pages, zero, zero_touched};
 
 /// The contents of a group's writable memory.
 #[derive(Default)]
@@ -137,25 +137,4 @@ impl BackedPages {
         let (entries, _) = self.0.as_deref().unwrap_or_default().as_chunks::<{ Self::ENTRY }>();
         entries.get(index).is_none_or(|[.., last]| last & BACKED != 0)
     }
-}
-
-/// Fills pages with zeroes. Pages that are zero are not written, so untouched pages take no memory.
-///
-/// # Safety
-/// `len` bytes at `start`, whole pages, are writable, and nothing else refers to them.
-unsafe fn zero_touched(start: *mut u8, len: usize, page: usize) {
-    for offset in (0..len).step_by(page) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let start = start.add(offset);
-            if !is_zero(std::slice::from_raw_parts(start, page)) {
-                ptr::write_bytes(start, 0, page);
-            }
-        }
-    }
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    static ZEROES: [u8; 4096] = [0; 4096];
-    page.chunks(ZEROES.len()).all(|part| ZEROES.starts_with(part))
 }

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::arch::{self, MACHINE};
-use crate::base::addr::Vaddr;
+use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::{Error, Place};
 use crate::base::events;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_copy, try_vec};
@@ -20,10 +20,11 @@ use crate::base::promise::MayRun;
 use crate::debug::read_lines::ReadLines;
 use crate::debug::retired::{self, Identity};
 use crate::debug::{DebugLevel, DebugRegistration, Ifuncs, Instance, ThreadLocals};
-use crate::host::collectors::Roots;
+use crate::host::collectors::{self, Roots};
 use crate::host::link_map::LinkMap;
 use crate::images::global;
-use crate::images::group::{ImageRef, KeptTable, LoadGroup, LoadedImage, Provider};
+use crate::images::group::{Common, ImageRef, KeptTable, LoadGroup, LoadedImage, Parts, Provider};
+use crate::images::idle::{Renew, Stand};
 use crate::images::lifecycle;
 use crate::images::plt::Plt;
 use crate::images::roots;
@@ -31,12 +32,15 @@ use crate::images::unique;
 use crate::link::apply::{
     Applier, IfuncWord, Placement, TlsBlock, TlsDescResolvers, WritableMemory,
 };
+use crate::link::bound::Bound;
 use crate::load::debugger_commands;
 use crate::load::prepare::{Member, Prepared, ReceivedFiles};
+use crate::memory::bytes::Image;
+use crate::memory::contents::Contents;
 use crate::memory::in_place::InPlaceFile;
 use crate::memory::mapping::{Mapping, Source, Writable};
 use crate::memory::stage::Open;
-use crate::profile;
+use crate::profile::{self, Profile};
 use crate::tls::{self, BlockPlace, TlsModule};
 use crate::unwind;
 
@@ -70,21 +74,23 @@ pub(crate) fn single_instance_uninitialised(
         Some(symfile) => symfile.into_registration(name, instance),
         None => DebugRegistration::none(name, instance),
     };
-    instance_uninitialised(&prepared, received, &mut register, may_run)
+    instance_uninitialised(&prepared, received, None, &mut register, may_run)
 }
 
 /// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
 /// has checked for spare memory ([`require_memory`](crate::base::fallible::require_memory)).
-/// IFUNC resolvers run if `may_run`; else references are bound to the resolvers.
+/// IFUNC resolvers run if `may_run`; else references are bound to the resolvers. It can wait at `stand` when it is
+/// unloaded.
 pub(crate) fn instance_uninitialised(
     prepared: &Prepared<'_>,
     received: ReceivedFiles,
+    stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     // A single instance is the second half of a load.
     let start = prepared.origin.start.or_else(events::start);
-    let group = entered(prepared, received, register, may_run)
+    let group = entered(prepared, received, stand, register, may_run)
         .inspect_err(|error| events::failed(error, start))?;
     group.events().set_start(start);
     Ok(group)
@@ -94,11 +100,12 @@ pub(crate) fn instance_uninitialised(
 fn entered(
     prepared: &Prepared<'_>,
     received: ReceivedFiles,
+    stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     debugger_commands::keep();
-    let group = map_and_relocate(prepared, received, register, may_run)?;
+    let group = map_and_relocate(prepared, received, stand, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
         if let Provider::Host(library) = needed {
@@ -124,6 +131,7 @@ fn entered(
 fn map_and_relocate(
     prepared: &Prepared<'_>,
     mut received: ReceivedFiles,
+    stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
@@ -155,7 +163,8 @@ fn map_and_relocate(
         member.ifuncs = words.map_err(|error| error.in_image(&member.prepared.name))?;
     }
     // Resolvers are code of the images: all that they can reach must be relocated first.
-    if mapped.iter().any(|member| !member.ifuncs.is_empty()) {
+    let has_ifuncs = mapped.iter().any(|member| !member.ifuncs.is_empty());
+    if has_ifuncs {
         for member in &mut mapped {
             let prepared = member.prepared;
             let protected = member.mapping.protect(prepared.memory_name());
@@ -177,15 +186,17 @@ fn map_and_relocate(
         let loaded = member.seal(prepared.origin.template, &mut register);
         members.push(loaded.map_err(|error| error.in_image(&name))?);
     }
-    Ok(LoadGroup::new(
-        members,
-        try_copy(&prepared.init_order)?,
-        try_collect(prepared.dependencies.iter().cloned())?,
-        prepared.call_binder.clone(),
-        prepared.context.clone(),
-        prepared.namespace.clone(),
-        prepared.policy.clone(),
-    ))
+    let common = Common {
+        call_binder: prepared.call_binder.clone(),
+        context: prepared.context.clone(),
+        namespace: prepared.namespace.clone(),
+        policy: prepared.policy.clone(),
+        // What resolvers choose may be another function the next time.
+        stand: stand.filter(|_| !has_ifuncs).cloned(),
+    };
+    let init_order = try_copy(&prepared.init_order)?;
+    let dependencies = try_collect(prepared.dependencies.iter().cloned())?;
+    Ok(LoadGroup::new(members, init_order, dependencies, common))
 }
 
 /// A member of a group that is mapped, and not yet sealed.
@@ -240,14 +251,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
     }
 
     fn placement(&self) -> Placement {
-        let tls = self.tls.as_ref().map(|tls| TlsBlock {
-            module: tls.id(),
-            static_offset: match tls.block_place() {
-                BlockPlace::At(offset) => Some(offset),
-                BlockPlace::BehindPointerAt(_) | BlockPlace::Elsewhere => None,
-            },
-        });
-        Placement { load_bias: self.mapping.load_bias(), tls }
+        Placement::of(self.tls.as_ref(), self.mapping.load_bias())
     }
 
     fn relocate(
@@ -256,28 +260,12 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         placements: &[Placement],
     ) -> Result<Vec<IfuncWord>, Error> {
         let Member { image, bound, .. } = self.prepared;
-        let foreign_tls = bound.foreign_tls().iter();
-        let foreign_tls = try_collect(
-            foreign_tls
-                .map(|&module| TlsBlock { module, static_offset: tls::static_offset(module) }),
-        )?;
+        let foreign_tls = foreign_tls(bound)?;
         if bound.has_tls_descriptors() {
             // The resolvers save registers.
             arch::detect_xsave();
         }
-        let applier = Applier {
-            relocations: &image.decoded.relocations,
-            bound,
-            member: index,
-            machine: &MACHINE,
-            placements,
-            foreign_tls: &foreign_tls,
-            tlsdesc_resolvers: TlsDescResolvers {
-                static_block: tls::tlsdesc_static as *const () as usize,
-                dynamic_block: tls::tlsdesc_dynamic as *const () as usize,
-                undefined_weak: tls::tlsdesc_undefined as *const () as usize,
-            },
-        };
+        let applier = applier(self.prepared, index, placements, &foreign_tls);
         let ifuncs = if let Some(prelinked) = &self.prepared.prelinked {
             prelinked.apply(&applier, &mut self.mapping)
         } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
@@ -287,22 +275,9 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         } else {
             applier.apply_all(image, &mut self.mapping.writable())
         }?;
-        for (at, value) in image.decoded.moved_dynamic_entries(&self.mapping)? {
-            // `ld.so` leaves a read-only dynamic section alone, too.
-            let moved = self.mapping.load_bias().apply(value) as u64;
-            let _ = self.mapping.store(at, moved.to_le_bytes());
-        }
-        if let (Some(plt), Some(at)) = (&self.plt, image.decoded.plt_got) {
-            // The PLT's first entry pushes the first of the two words and jumps to the second.
-            let words = [ptr::from_ref(&**plt).addr(), arch::bind_call as *const () as usize];
-            for (word, skip) in words.into_iter().zip([8, 16]) {
-                let stored = at
-                    .checked_add(skip)
-                    .and_then(|at| self.mapping.store(at, (word as u64).to_le_bytes()));
-                let what = "DT_PLTGOT is not in writable memory";
-                stored.ok_or_else(|| Error::malformed(what, Place::Address(at)))?;
-            }
-        }
+        let moved = image.decoded.moved_dynamic_entries(&self.mapping)?;
+        let load_bias = self.mapping.load_bias();
+        store_late(image, self.plt.as_deref(), load_bias, &moved, &mut self.mapping.writable())?;
         if let Some(tls) = &self.tls {
             tls.fill_pool()?;
         }
@@ -365,6 +340,72 @@ impl<'p, 'd> MappedMember<'p, 'd> {
     }
 }
 
+impl Placement {
+    fn of(tls: Option<&TlsModule>, load_bias: LoadBias) -> Placement {
+        let tls = tls.map(|tls| TlsBlock {
+            module: tls.id(),
+            static_offset: match tls.block_place() {
+                BlockPlace::At(offset) => Some(offset),
+                BlockPlace::BehindPointerAt(_) | BlockPlace::Elsewhere => None,
+            },
+        });
+        Placement { load_bias, tls }
+    }
+}
+
+/// The modules of [`Bound::foreign_tls`].
+fn foreign_tls(bound: &Bound) -> Result<Vec<TlsBlock>, Error> {
+    let block = |&module| TlsBlock { module, static_offset: tls::static_offset(module) };
+    Ok(try_collect(bound.foreign_tls().iter().map(block))?)
+}
+
+/// Stores the relocations of the group's member of this index.
+fn applier<'a>(
+    prepared: &'a Member<'_>,
+    member: usize,
+    placements: &'a [Placement],
+    foreign_tls: &'a [TlsBlock],
+) -> Applier<'a> {
+    Applier {
+        relocations: &prepared.image.decoded.relocations,
+        bound: &prepared.bound,
+        member,
+        machine: &MACHINE,
+        placements,
+        foreign_tls,
+        tlsdesc_resolvers: TlsDescResolvers {
+            static_block: tls::tlsdesc_static as *const () as usize,
+            dynamic_block: tls::tlsdesc_dynamic as *const () as usize,
+            undefined_weak: tls::tlsdesc_undefined as *const () as usize,
+        },
+    }
+}
+
+/// Stores what follows the relocations: the moved entries of the dynamic section, and the words of a lazy PLT.
+fn store_late(
+    image: &Image<'_>,
+    plt: Option<&Plt<LoadGroup>>,
+    load_bias: LoadBias,
+    moved: &[(Vaddr, Vaddr)],
+    memory: &mut impl WritableMemory,
+) -> Result<(), Error> {
+    for &(at, value) in moved {
+        // `ld.so` leaves a read-only dynamic section alone, too.
+        let _ = memory.store(at, (load_bias.apply(value) as u64).to_le_bytes());
+    }
+    if let (Some(plt), Some(at)) = (plt, image.decoded.plt_got) {
+        // The PLT's first entry pushes the first of the two words and jumps to the second.
+        let words = [ptr::from_ref(plt).addr(), arch::bind_call as *const () as usize];
+        for (word, skip) in words.into_iter().zip([8, 16]) {
+            let stored =
+                at.checked_add(skip).and_then(|at| memory.store(at, (word as u64).to_le_bytes()));
+            let what = "DT_PLTGOT is not in writable memory";
+            stored.ok_or_else(|| Error::malformed(what, Place::Address(at)))?;
+        }
+    }
+    Ok(())
+}
+
 /// Where debuggers find a module's block: they start from the first module's.
 fn thread_locals(tls: &TlsModule) -> ThreadLocals {
     let distance = |offset: isize| offset.wrapping_sub(tls::first_module_offset()) as i64;
@@ -407,4 +448,105 @@ fn resolve_ifunc(
     let stored =
         members::member_mut(mapped, index).mapping.store(word.r_offset, value.to_le_bytes());
     stored.ok_or_else(|| malformed("an IFUNC's address goes to memory that is not writable"))
+}
+
+/// Whether an unloaded instance can wait for the next. Else something of it is the process's: a name, a definition, a
+/// place in every thread, an entry in files.
+fn can_wait(prepared: &Prepared<'_>) -> bool {
+    let Prepared { members, static_tls, first_uses, namespace, policy, .. } = prepared;
+    let is_plain = |member: &Member<'_>| {
+        !member.plan.text_relocations
+            && !member.image.decoded.nodelete
+            && member.image_file.is_none()
+            && member.profile == Profile::Off
+    };
+    !prepared.global
+        && !policy.seal
+        && namespace.is_none()
+        && static_tls.is_empty()
+        && first_uses.is_empty()
+        && members.iter().all(is_plain)
+}
+
+/// Where unloaded instances of this group wait for the next, if they can.
+pub(crate) fn stand(prepared: &Arc<Prepared<'static>>) -> Option<Arc<Stand<Parts>>> {
+    let of_template = prepared.clone();
+    let renew: Arc<Renew<Parts>> = Arc::new(move |parts: &mut Parts| renew(&of_template, parts));
+    can_wait(prepared).then(|| Stand::new(&renew))
+}
+
+/// Brings the memory of an instance that nothing refers to back to the state before its constructors.
+fn renew(prepared: &Prepared<'_>, parts: &mut Parts) -> bool {
+    if parts.contents.is_empty() {
+        match contents(prepared, parts) {
+            Ok(contents) => parts.contents = contents,
+            // For lack of memory, usually.
+            Err(_) => return false,
+        }
+    }
+    let members = prepared.members.iter().zip(&parts.members);
+    members.zip(&parts.contents).all(|((member, loaded), contents)| {
+        // SAFETY: the instance was unloaded, so none of its code runs, and nothing refers to its memory. It has not
+        // changed its protections (`LoadGroup::can_wait`).
+        unsafe { loaded.mapping.renew(contents, member.image.bytes()) }
+    })
+}
+
+/// What the members of an instance write, as it was before the constructors.
+fn contents(prepared: &Prepared<'_>, parts: &Parts) -> Result<Vec<Contents>, Error> {
+    let placement =
+        |loaded: &LoadedImage| Placement::of(loaded.tls.as_ref(), loaded.mapping.load_bias());
+    let placements = try_collect(parts.members.iter().map(placement))?;
+    let mut all = try_vec(parts.members.len())?;
+    for (index, (member, loaded)) in prepared.members.iter().zip(&parts.members).enumerate() {
+        let foreign_tls = foreign_tls(&member.bound)?;
+        let mut contents = Contents::of_file(&member.plan, member.image.bytes())?;
+        let applier = applier(member, index, &placements, &foreign_tls);
+        // Instances with IFUNCs do not wait.
+        let _none = applier.apply_all(&member.image, &mut contents)?;
+        let moved = member.image.decoded.moved_dynamic_entries(&contents)?;
+        let load_bias = loaded.mapping.load_bias();
+        store_late(&member.image, loaded.plt.as_deref(), load_bias, &moved, &mut contents)?;
+        all.push(contents);
+    }
+    Ok(all)
+}
+
+/// An instance in place of a former one, if one waits. Its constructors do not run yet.
+pub(crate) fn instance_again(
+    prepared: &Prepared<'_>,
+    stand: &Stand<Parts>,
+    register: &mut Register<'_>,
+) -> Option<Arc<LoadGroup>> {
+    let start = events::start();
+    // What came into the process since then may have to know of it.
+    if !collectors::present().is_none() || !unwind::serve::is_up_to_date() {
+        return None;
+    }
+    let mut parts = stand.take()?;
+    for (index, (member, loaded)) in prepared.members.iter().zip(&mut parts.members).enumerate() {
+        if prepared.symfiles.get(index).is_some_and(Option::is_some) {
+            let thread_locals = loaded.tls.as_ref().map_or(ThreadLocals::Elsewhere, thread_locals);
+            let load_bias = loaded.mapping.load_bias();
+            let ifuncs = Ifuncs::new(Vec::new());
+            let instance = Instance { load_bias, thread_locals, ifuncs };
+            loaded.debug = register(index, member.name.clone(), instance);
+            if loaded.debug.debug() != DebugLevel::Off {
+                retired::replaced_by(|| loaded.identity());
+            }
+        }
+    }
+    let group = LoadGroup::again(parts);
+    group.events().set_start(start);
+    Some(group)
+}
+
+impl WritableMemory for Contents {
+    fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
+        Contents::store(self, at, bytes)
+    }
+
+    fn word(&mut self, at: Vaddr) -> Option<u64> {
+        Contents::word(self, at)
+    }
 }

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::base::addr::distance_to;
@@ -99,8 +99,16 @@ fn cache() -> Guard<'static, MappingCache> {
 static HAS_LATER: AtomicBool = AtomicBool::new(false);
 
 /// Limits of the cache: bytes, and mappings.
-const MAX_BYTES: usize = 32 << 20;
+pub(crate) const MAX_BYTES: usize = 32 << 20;
 const MAX_MAPPINGS: usize = 16;
+
+/// The part of [`MAX_BYTES`] that instances which wait as a whole have.
+static SET_ASIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Leaves so many bytes less for the cache.
+pub(crate) fn set_aside(bytes: usize) {
+    SET_ASIDE.store(bytes, Ordering::Relaxed);
+}
 
 impl MappingCache {
     const fn new() -> MappingCache {
@@ -112,8 +120,9 @@ impl MappingCache {
         self.free.push(free);
         let mut evicted: Vec<CachedMapping> = Vec::new();
         evicted.extend(self.free.extract_if(.., |free| !free.has_user()));
+        let most = MAX_BYTES.saturating_sub(SET_ASIDE.load(Ordering::Relaxed));
         while self.free.len() > MAX_MAPPINGS
-            || self.free.iter().map(|free| free.own).sum::<usize>() > MAX_BYTES
+            || self.free.iter().map(|free| free.own).sum::<usize>() > most
         {
             evicted.push(self.free.remove(0));
         }
@@ -121,27 +130,14 @@ impl MappingCache {
     }
 }
 
-/// Returns the memory that is kept for further images to the system.
-///
-/// memdl keeps up to 32 MiB of the memory of unloaded images, since memory whose pages exist already makes
-/// the next load of the same image, or the next instance of a template, fast. An image that stays where it
-/// was received does not need all of its [`ImageBuffer`](crate::ImageBuffer) (for example not the debug
-/// sections, unless they are registered with debuggers). That part, up to 32 MiB, is unmapped only when the
-/// next buffer is made or an image is unloaded, so that the load does not wait for it.
-///
-/// ```
-/// # let library = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/library.rs"));
-/// drop(library);
-/// memdl::release_memory();
-/// assert_eq!(memdl::statistics().kept_bytes, 0);
-/// ```
-pub fn release_memory() {
+/// Returns all that is kept to the system.
+pub(crate) fn release() {
     let all = std::mem::replace(&mut *cache(), MappingCache::new());
     drop(all);
     retry::all();
 }
 
-/// The number of bytes that are kept: what [`release_memory`] gives back.
+/// The number of bytes that are kept: what [`release`] gives back.
 pub(crate) fn kept_bytes() -> usize {
     let cache = cache();
     let free = cache.free.iter().map(|free| free.own);
@@ -160,29 +156,9 @@ pub(crate) fn unmap_deferred() {
     retry::all();
 }
 
-/// Chooses whether memory that is kept for further images is wiped first. Default: false.
-///
-/// No image ever finds the bytes of another: memory that is used again is filled anew, and cannot be
-/// accessed while it is unused. But until then the data of an unloaded image are still in the process's
-/// memory. So they are in a core file, and `/proc/PID/mem` shows them. Where that must not happen (an image
-/// handles keys), true wipes the writable memory of an image, and its debug information, when it is
-/// unloaded. Pieces of 256 KiB and more are unmapped instead, which takes less time than wiping them. Memory
-/// that is kept at the time of the call is unmapped.
-///
-/// Wiping costs a small image some 1.4 microseconds for each unload, 5 % of load and unload. A large image
-/// loses the gain of using memory again. Memory that the image has allocated, stacks and thread-local
-/// variables belong to the C library and are not wiped.
-///
-/// The environment variable `MEMDL_WIPE=off|on` overrides it.
-///
-/// ```
-/// memdl::wipe_kept_memory(true);
-/// assert_eq!(memdl::statistics().kept_bytes, 0); // what was kept was not wiped, and is unmapped
-/// ```
-pub fn wipe_kept_memory(wipe: bool) {
-    if wipe::choose(wipe) {
-        release_memory();
-    }
+/// Chooses whether memory that is kept is wiped first, and returns whether it is.
+pub(crate) fn wipe(wipe: bool) -> bool {
+    wipe::choose(wipe)
 }
 
 /// Unmaps the memory that only the owner of this key could use.
@@ -304,7 +280,7 @@ mod tests {
             assert_eq!(libc::msync(before as *mut _, page, libc::MS_ASYNC), -1);
         }
         recycle(memory, len);
-        release_memory();
+        release();
         assert_eq!(take(len, len, page, 0).unwrap().1, Pages::Zeroed);
     }
 

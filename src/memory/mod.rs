@@ -12,8 +12,9 @@
 pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod cache;
+pub(crate) mod contents;
 pub(crate) mod cow_image;
-pub(crate) mod executable;
+mod executable;
 pub(crate) mod in_place;
 pub(crate) mod mapped_file;
 pub(crate) mod mapping;

@@ -80,6 +80,28 @@ pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
     }
 }
 
+/// Fills pages with zeroes. Pages that are zero are not written, so untouched pages take no memory.
+///
+/// # Safety
+/// `len` bytes at `start`, whole pages, are writable, and nothing else refers to them.
+pub(crate) unsafe fn zero_touched(start: *mut u8, len: usize, page: usize) {
+    for offset in (0..len).step_by(page) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let start = start.add(offset);
+            if !is_zero(std::slice::from_raw_parts(start, page)) {
+                ptr::write_bytes(start, 0, page);
+            }
+        }
+    }
+}
+
+/// Whether all bytes of a page are zero.
+pub(crate) fn is_zero(page: &[u8]) -> bool {
+    static ZEROES: [u8; 4096] = [0; 4096];
+    page.chunks(ZEROES.len()).all(|part| ZEROES.starts_with(part))
+}
+
 // SAFETY: a reservation is owned memory, bound to no thread. Each use of its pointer has its own proof.
 unsafe impl Send for Reservation {}
 // SAFETY: as above; a shared reference gives only the address, the length, and changes of protection.

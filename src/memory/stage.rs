@@ -12,7 +12,7 @@
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
 use std::sync::Weak;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::sync::Lock;
 use crate::memory::cache::{self, CacheKey};
@@ -95,6 +95,15 @@ impl Deref for SealedMemory {
 
     fn deref(&self) -> &Reservation {
         &self.reservation
+    }
+}
+
+impl SealedMemory {
+    /// Whether the next image can rely on the memory as it is.
+    pub(super) fn can_come_back(&self) -> bool {
+        let is_unset = |flag: &AtomicBool| !flag.load(Ordering::Relaxed);
+        let flags = [&self.is_private, &self.has_changed, &self.is_immutable];
+        flags.into_iter().all(is_unset) && self.keeper.is_none()
     }
 }
 

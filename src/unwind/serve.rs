@@ -82,6 +82,16 @@ pub(super) fn serve(
     }
 }
 
+/// Whether every unwinder finds the images that are in the table, without a further look at the process.
+pub(crate) fn is_up_to_date() -> bool {
+    // Sections are registered for each image.
+    if IS_ANY_LEFT.load(Ordering::Acquire) {
+        return false;
+    }
+    // Where openings are seen, whatever they brought was served then.
+    openings::are_watched() || SEARCHED.load(Ordering::Acquire) == phdr::loads().saturating_add(1)
+}
+
 /// Serves what a `dlopen` of the process has brought. The caller may hold any lock. What fails here, the next load
 /// does again.
 fn after_opening() {

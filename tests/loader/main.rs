@@ -28,6 +28,7 @@ mod policy;
 mod pool;
 mod real_libraries;
 mod real_programs;
+mod recycled;
 mod reload;
 mod services;
 mod shim;

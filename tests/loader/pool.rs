@@ -305,6 +305,7 @@ fn an_instance_that_another_thread_has_objects_of_is_not_used_again() {
             events();
             drop(other);
             assert_eq!(events(), "tg", "{reset:?}: at the end of the thread");
+            memdl::release_memory();
             assert_eq!((pool.parked(), is_mapped(inside)), (1, false));
         }
     });
@@ -489,6 +490,7 @@ fn what_an_image_needs_is_reset_with_it() {
         instance.release();
         assert_eq!((pool.parked(), is_mapped(inside)), (0, true));
         drop(user);
+        memdl::release_memory();
         assert!(!is_mapped(inside), "it stays");
     });
 }

@@ -360,6 +360,7 @@ fn a_pool_says_what_becomes_of_an_instance() {
         let kept = kept(instance.release());
         assert_eq!((kept.threads, kept.this_thread), (1, false));
         drop(worker);
+        memdl::release_memory();
         assert!(!is_mapped(inside));
     });
 }

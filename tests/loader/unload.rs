@@ -316,6 +316,7 @@ fn many_images_wait_for_one_thread() {
         };
         let meanwhile = thread::scope(|scope| scope.spawn(body).join()).unwrap();
         assert_eq!(meanwhile, before + 200, "they did not wait");
+        memdl::release_memory();
         assert_eq!(code(), before);
     });
 }
@@ -525,7 +526,8 @@ fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() 
         let many: Vec<Library> = (0..40).map(|_| instance(&template)).collect();
         let places: Vec<usize> = many.into_iter().map(place).collect();
         let kept = places.iter().filter(|&&start| is_mapped(start)).count();
-        assert!((1..=16).contains(&kept), "{kept} of 40 are kept");
+        // 16 as a whole, and the memory of 16.
+        assert!((1..=32).contains(&kept), "{kept} of 40 are kept");
     });
 }
 
