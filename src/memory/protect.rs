@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -222,7 +222,7 @@ pub(crate) fn can_make_immutable() -> bool {
 }
 
 /// The number of `mseal(2)`, the same on all machines.
-const SYS_MSEAL: libc::c_long = 462;
+const SYS_MSEAL: c_long = 462;
 
 impl Mapping<Sealed> {
     /// Makes mappings and protections of the image immutable: see [`Loader::seal`](crate::Loader::seal). It
@@ -287,8 +287,13 @@ impl Mapping<Sealed> {
     /// The image is about to change the protection of its pages: what it then writes is its own, and the memory
     /// is not for another image.
     pub(crate) fn before_change(&self) -> Result<(), Error> {
-        self.memory.has_changed.store(true, Ordering::Relaxed);
+        self.note_change();
         self.make_private()
+    }
+
+    /// The mappings of the image are about to change, so that the memory is not for another image.
+    pub(crate) fn note_change(&self) {
+        self.memory.has_changed.store(true, Ordering::Relaxed);
     }
 
     /// Whether the image has changed the protection of its pages.
@@ -306,6 +311,46 @@ pub(crate) unsafe fn on_behalf(start: *mut c_void, len: usize, protection: c_int
     unsafe { libc::mprotect(start, len, protection) }
 }
 
+/// `munmap`, for code of an image.
+///
+/// # Safety
+/// As the C library's function.
+pub(crate) unsafe fn unmap_on_behalf(start: *mut c_void, len: usize) -> c_int {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { libc::munmap(start, len) }
+}
+
+/// `mremap`, for code of an image.
+///
+/// # Safety
+/// As the C library's function.
+pub(crate) unsafe fn remap_on_behalf(
+    start: *mut c_void,
+    len: usize,
+    new_len: usize,
+    flags: c_int,
+    target: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { libc::mremap(start, len, new_len, flags, target) }
+}
+
+/// `mmap`, for code of an image.
+///
+/// # Safety
+/// As the C library's function.
+pub(crate) unsafe fn map_on_behalf(
+    start: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: libc::off_t,
+) -> *mut c_void {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { libc::mmap(start, len, protection, flags, file, offset) }
+}
+
 /// `pkey_mprotect`, for code of an image.
 ///
 /// # Safety
@@ -321,6 +366,32 @@ pub(crate) unsafe fn with_key_on_behalf(
     }
     // SAFETY: the caller's promise, passed on.
     unsafe { pkey_mprotect(start, len, protection, key) }
+}
+
+/// What a system call changes.
+pub(crate) enum Changed {
+    Protection {
+        start: usize,
+        len: usize,
+    },
+    /// Starts and lengths.
+    Mappings([(usize, usize); 2]),
+}
+
+/// What the system call of this number, with these arguments, changes of a process's memory.
+pub(crate) fn changed_by_call(number: c_long, arguments: [usize; 6]) -> Option<Changed> {
+    let [start, len, new_len, flags, target, _] = arguments;
+    let is_set = |flag: c_int| flags & flag as usize != 0;
+    Some(match number {
+        libc::SYS_mprotect | libc::SYS_pkey_mprotect => Changed::Protection { start, len },
+        libc::SYS_munmap => Changed::Mappings([(start, len), (0, 0)]),
+        libc::SYS_mremap if is_set(libc::MREMAP_FIXED) => {
+            Changed::Mappings([(start, len), (target, new_len)])
+        }
+        libc::SYS_mremap => Changed::Mappings([(start, len), (0, 0)]),
+        libc::SYS_mmap if is_set(libc::MAP_FIXED) => Changed::Mappings([(start, len), (0, 0)]),
+        _ => return None,
+    })
 }
 
 /// Pages of an instance's own for a segment that is not written and that will be at `target`.

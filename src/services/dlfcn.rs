@@ -293,8 +293,14 @@ impl<'a> Lookup<'a> {
                 None => libc::dlsym(self.handle, self.name.as_ptr()),
             }
         };
-        if !self.restricted || found.is_null() {
+        if found.is_null() {
             return found;
+        }
+        if !self.restricted {
+            // Also of the C library itself, by a handle.
+            let changes_memory =
+                self.caller.as_ref().and(super::protection::replacement(self.name.to_bytes()));
+            return changes_memory.map_or(found, |it| it as *mut c_void);
         }
         if !self.may_use_host() {
             return self.not_found();

@@ -49,9 +49,7 @@ pub(crate) fn replacement(name: &[u8]) -> Option<usize> {
         b"dlvsym" => Some(dlfcn::dlvsym as *const () as usize),
         b"dlinfo" => Some(dlinfo::dlinfo as *const () as usize),
         b"dlerror" => Some(dlfcn::dlerror as *const () as usize),
-        b"mprotect" => Some(protection::protect as *const () as usize),
-        b"pkey_mprotect" => Some(protection::protect_with_key as *const () as usize),
-        _ => None,
+        _ => protection::replacement(name),
     }
 }
 

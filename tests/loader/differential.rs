@@ -28,7 +28,7 @@ const DT_RELRSZ: u64 = 35;
 
 /// What only `ld.so` can do for its libraries, and memdl does for its images: their imports of
 /// these are bound to memdl's versions.
-const SERVICES: [&str; 23] = [
+const SERVICES: [&str; 28] = [
     "__tls_get_addr",
     "__cxa_thread_atexit_impl",
     "__cxa_thread_atexit",
@@ -52,6 +52,11 @@ const SERVICES: [&str; 23] = [
     "dlerror",
     "mprotect",
     "pkey_mprotect",
+    "munmap",
+    "mremap",
+    "mmap",
+    "mmap64",
+    "syscall",
 ];
 
 /// Why a relocated word may differ; `None` if nothing explains it.
