@@ -194,9 +194,9 @@ fn entries(target: &Target, directory: u64) -> Option<Vec<Image>> {
     // A process runs while it is read. A core does not change.
     let tries = if target.pid.is_some() { 100 } else { 1 };
     (0..tries).find_map(|_| {
-        let head = target.read(directory, 32)?;
+        let head = target.read(directory, 40)?;
         let images = of_directory(target, &head);
-        let is_same = target.read(directory, 32)?.get(8..) == head.get(8..);
+        let is_same = target.read(directory, 40)?.get(8..) == head.get(8..);
         let is_changing = u64_at(&head, 8)? % 2 == 1 && target.pid.is_some();
         images.filter(|_| is_same && !is_changing)
     })
@@ -204,14 +204,32 @@ fn entries(target: &Target, directory: u64) -> Option<Vec<Image>> {
 
 fn of_directory(target: &Target, head: &[u8]) -> Option<Vec<Image>> {
     let (version, size) = (u32_at(head, 0)?, u64::from(u32_at(head, 4)?));
-    let (at, count) = (u64_at(head, 16)?, u64_at(head, 24)?);
-    if version != 1 || size < 64 || count > MOST_IMAGES {
+    let (at, count, part_size) = (u64_at(head, 16)?, u64_at(head, 24)?, u64_at(head, 32)?);
+    if version != 2 || size < 64 || part_size < 16 || count > MOST_IMAGES {
         return None;
     }
-    if count == 0 {
-        return Some(Vec::new());
+    let parts = read_many(target, at, count, part_size)?;
+    let mut images = Vec::new();
+    for part in parts.chunks_exact(usize::try_from(part_size).ok()?) {
+        let (at, count) = (u64_at(part, 0)?, u64_at(part, 8)?);
+        if count > MOST_IMAGES.saturating_sub(images.len() as u64) {
+            return None;
+        }
+        images.append(&mut of_part(target, &read_many(target, at, count, size)?, size)?);
     }
-    let bytes = target.read(at, usize::try_from(count.checked_mul(size)?).ok()?)?;
+    Some(images)
+}
+
+/// So many structures of this size.
+fn read_many(target: &Target, at: u64, count: u64, size: u64) -> Option<Vec<u8>> {
+    match count {
+        0 => Some(Vec::new()),
+        count => target.read(at, usize::try_from(count.checked_mul(size)?).ok()?),
+    }
+}
+
+/// The images of these entries.
+fn of_part(target: &Target, bytes: &[u8], size: u64) -> Option<Vec<Image>> {
     let images = bytes.chunks_exact(size as usize).map(|entry| {
         let addresses = u64_at(entry, 0)?..u64_at(entry, 8)?;
         let (name, bias) = (u64_at(entry, 32)?, u64_at(entry, 40)?);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::host::link_map::LinkMap;
 
 /// The number of this layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the table is. All zeros before the first image.
 #[repr(C)]
@@ -30,9 +30,43 @@ pub(super) struct Directory {
     entry_size: u32,
     /// Odd while the rest changes. Who reads it from outside compares it before and after.
     sequence: AtomicU64,
-    /// The images, ascending.
-    entries: AtomicPtr<Entry>,
+    /// The images, ascending, in parts.
+    parts: AtomicPtr<Part>,
+    /// The number of parts.
     count: AtomicUsize,
+    /// The size of a part's record, in bytes.
+    part_size: usize,
+}
+
+/// A part of the table: so that an image more or less moves some entries, and not all. Its first two words are known
+/// outside of the process.
+#[repr(C)]
+pub(super) struct Part {
+    first: *const Entry,
+    len: usize,
+    entries: Vec<Entry>,
+}
+
+// SAFETY: the pointer is that of the entries, which are `Send`.
+unsafe impl Send for Part {}
+// SAFETY: as above; it is read outside of the process only.
+unsafe impl Sync for Part {}
+
+impl Part {
+    pub(super) fn new(entries: Vec<Entry>) -> Part {
+        Part { first: entries.as_ptr(), len: entries.len(), entries }
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Changes the entries.
+    pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
+        let result = change(&mut self.entries);
+        (self.first, self.len) = (self.entries.as_ptr(), self.entries.len());
+        result
+    }
 }
 
 /// The data that unwinders get for an image. Its layout is known outside of the process.
@@ -60,8 +94,9 @@ pub(super) static DIRECTORY: Directory = Directory {
     version: VERSION,
     entry_size: size_of::<Entry>() as u32,
     sequence: AtomicU64::new(0),
-    entries: AtomicPtr::new(ptr::null_mut()),
+    parts: AtomicPtr::new(ptr::null_mut()),
     count: AtomicUsize::new(0),
+    part_size: size_of::<Part>(),
 };
 
 std::arch::global_asm!(
@@ -79,13 +114,13 @@ std::arch::global_asm!(
 impl Directory {
     /// Changes a copy of the table by `change`, and shows it. The other copy, which is shown until then, stays as it
     /// is. The caller holds the writers' lock.
-    pub(super) fn change(&self, entries: &mut Vec<Entry>, change: impl FnOnce(&mut Vec<Entry>)) {
+    pub(super) fn change(&self, parts: &mut Vec<Part>, change: impl FnOnce(&mut Vec<Part>)) {
         let before = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        change(entries);
-        self.entries.store(entries.as_mut_ptr(), Ordering::Relaxed);
-        self.count.store(entries.len(), Ordering::Relaxed);
+        change(parts);
+        self.parts.store(parts.as_mut_ptr(), Ordering::Relaxed);
+        self.count.store(parts.len(), Ordering::Relaxed);
         self.sequence.store(before.wrapping_add(2), Ordering::Release);
     }
 }

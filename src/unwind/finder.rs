@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ring::Link;
-use super::table::{self, Table};
+use super::table;
 use crate::arch;
 use crate::host::got::Reference;
 use crate::host::link_map::LinkMap;
@@ -53,9 +53,8 @@ pub(super) fn lead(now: usize) -> Reference {
 /// # Safety
 /// `result` can be written to.
 unsafe extern "C" fn find_own_object(address: *mut c_void, result: *mut FoundObject) -> c_int {
-    let found = table::read(|Table { entries, .. }| {
-        let after = entries.partition_point(|entry| entry.start <= address.addr());
-        let entry = entries.get(after.checked_sub(1)?)?;
+    let found = table::read(|table| {
+        let entry = table.up_to(address.addr())?;
         (entry.start..entry.end).contains(&address.addr()).then_some(FoundObject {
             dlfo_flags: 0,
             dlfo_map_start: entry.start as *mut c_void,

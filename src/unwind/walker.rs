@@ -136,7 +136,7 @@ unsafe extern "C" fn show_own_images(request: *mut Request) -> c_int {
     // SAFETY: an object of `ld.so`, in a record of full size (`visit_object`).
     let like = unsafe { *request.like };
     table::read(|table| {
-        let records = table.entries.iter().map(|entry| libc::dl_phdr_info {
+        let records = table.iter().map(|entry| libc::dl_phdr_info {
             dlpi_addr: entry.load_bias as u64,
             dlpi_name: entry.name,
             dlpi_phdr: entry.headers,
