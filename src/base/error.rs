@@ -17,6 +17,8 @@ use crate::base::addr::{FileOffset, Vaddr};
 use crate::base::demangle::demangled;
 use crate::base::escape::Escaped;
 use crate::base::fallible::OutOfMemory;
+use crate::base::fallible::try_format;
+use crate::base::mappings;
 
 /// Why a load, or a lookup, failed. A failed load leaves the process as it was.
 ///
@@ -309,8 +311,15 @@ impl Error {
         Error::system(what, io::Error::last_os_error())
     }
 
+    /// The error of a system call. Where the limit of mappings is reached, it says so: the system's own text speaks of
+    /// memory.
     pub(crate) fn system(what: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
-        Error::System { image: String::new(), what: what.into(), error }
+        let what = what.into();
+        let what = match mappings::at_limit(&error) {
+            Some(limit) => try_format(format_args!("{what}{limit}")).map_or(what, Cow::Owned),
+            None => what,
+        };
+        Error::System { image: String::new(), what, error }
     }
 
     /// What kind of failure this is.

@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod left_right;
 pub(crate) mod limits;
+pub(crate) mod mappings;
 pub(crate) mod members;
 pub(crate) mod promise;
 #[cfg(feature = "debug")]
