@@ -16,6 +16,7 @@ use crate::debug::read_lines;
 use crate::host::collectors;
 use crate::host::process;
 use crate::host::startup_set;
+use crate::images::registry;
 use crate::load::debugger_commands;
 use crate::load::prepare::Prepared;
 use crate::load::settings::Settings;
@@ -79,6 +80,7 @@ unsafe extern "C" fn after_in_child() {
     unwind::after_fork_in_child();
     collectors::after_fork_in_child();
     sync::open_after_fork_in_child();
+    registry::after_fork_in_child();
     tls::after_fork_in_child();
     read_lines::after_fork_in_child();
 }

@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::ops::Range;
 
 use goblin::elf64::dynamic::{
@@ -224,8 +224,13 @@ impl Decoded {
 
     /// Whether a `DT_NEEDED` entry `name` means this image, which its caller calls `own_name`.
     pub(crate) fn is_called(&self, own_name: &str, name: &[u8]) -> bool {
-        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
-            || own_name.as_bytes() == name
+        self.names(own_name).any(|it| it == name)
+    }
+
+    /// The names that [`Decoded::is_called`] accepts.
+    pub(crate) fn names<'a>(&'a self, own_name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let soname = self.soname.as_deref().map(CStr::to_bytes);
+        soname.into_iter().chain([own_name.as_bytes()])
     }
 }
 

@@ -11,8 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use crate::base::error::Error;
-use crate::base::fallible::try_filled;
+use crate::base::fallible::{try_copy, try_filled};
 
 /// A set of names, by hash.
 #[derive(Debug)]
@@ -25,16 +27,23 @@ impl NameFilter {
     /// The names with these hashes.
     pub(crate) fn new(hashes: &[u32]) -> Result<NameFilter, Error> {
         // At least 32 bits for each name: less than 1 % of the other names pass.
-        let bits = try_filled(0, ((hashes.len() / 2).saturating_add(1)).next_power_of_two())?;
-        let mut filter = NameFilter { bits };
-        for &hash in hashes {
-            for (word, bit) in filter.bits_of(hash) {
-                if let Some(word) = filter.bits.get_mut(word) {
-                    *word |= bit;
-                }
+        let mut filter = NameFilter::with_room(hashes.len())?;
+        hashes.iter().for_each(|&hash| filter.insert(hash));
+        Ok(filter)
+    }
+
+    /// An empty set with room for so many names.
+    fn with_room(names: usize) -> Result<NameFilter, Error> {
+        let bits = try_filled(0, ((names / 2).saturating_add(1)).next_power_of_two())?;
+        Ok(NameFilter { bits })
+    }
+
+    fn insert(&mut self, hash: u32) {
+        for (word, bit) in self.bits_of(hash) {
+            if let Some(word) = self.bits.get_mut(word) {
+                *word |= bit;
             }
         }
-        Ok(filter)
     }
 
     /// The empty set.
@@ -59,6 +68,50 @@ impl NameFilter {
     }
 }
 
+/// A [`NameFilter`] that names are added to and taken out of.
+///
+/// A bit may stand for several names, so it stays when a name is taken out. Once more names were added than there is
+/// room for, the filter is made anew from those that are left, with room for as many again. So a name costs a few
+/// instructions on average, however many there are.
+#[derive(Debug)]
+pub(crate) struct ChangingFilter {
+    /// Whoever searches has a share, and holds no lock meanwhile.
+    names: Arc<NameFilter>,
+    room: usize,
+    /// Since it was made; those that are gone count.
+    added: usize,
+}
+
+impl ChangingFilter {
+    /// An empty set with room for twice so many names.
+    pub(crate) fn new(names: usize) -> Result<ChangingFilter, Error> {
+        let room = names.saturating_mul(2).max(64);
+        Ok(ChangingFilter { names: Arc::new(NameFilter::with_room(room)?), room, added: 0 })
+    }
+
+    /// The names as they are now.
+    pub(crate) fn names(&self) -> &Arc<NameFilter> {
+        &self.names
+    }
+
+    /// Whether there is room for so many more names. If not, it has to be made anew.
+    pub(crate) fn has_room(&self, names: usize) -> bool {
+        self.added.saturating_add(names) <= self.room
+    }
+
+    /// Adds names.
+    pub(crate) fn add(&mut self, hashes: &[u32]) -> Result<(), Error> {
+        if Arc::get_mut(&mut self.names).is_none() {
+            self.names = Arc::new(NameFilter { bits: try_copy(&self.names.bits)? });
+        }
+        if let Some(names) = Arc::get_mut(&mut self.names) {
+            hashes.iter().for_each(|&hash| names.insert(hash));
+        }
+        self.added = self.added.saturating_add(hashes.len());
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +125,18 @@ mod tests {
         assert!(wrong < 1_000, "{wrong} of 100,000");
         let none = NameFilter::new(&[]).unwrap();
         assert!(!(0..1000).any(|number| none.may_have(hash(number))));
+    }
+
+    #[test]
+    fn names_are_added_while_somebody_searches() {
+        let hash = |number: u32| number.wrapping_mul(0x9e37_79b9) >> 1;
+        let mut names = ChangingFilter::new(0).unwrap();
+        names.add(&[hash(1)]).unwrap();
+        let before = names.names().clone();
+        names.add(&[hash(2)]).unwrap();
+        assert!(before.may_have(hash(1)) && !before.may_have(hash(2)));
+        assert!([1, 2].iter().all(|&number| names.names().may_have(hash(number))));
+        assert!(names.has_room(62) && !names.has_room(63));
+        assert!(ChangingFilter::new(100).unwrap().has_room(200));
     }
 }

@@ -14,10 +14,11 @@ use crate::base::fallible::{
     TryGrow, require_memory, require_memory_for_next, try_collect, try_vec,
 };
 use crate::elf::lookup::{TypeClass, VersionMatch};
-use crate::elf::symbol::SymbolName;
+use crate::elf::symbol::{Sym, SymbolName};
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::{Resolvers, SymbolValue};
 use crate::images::group::{ImageRef, LoadGroup, Needs, Provider};
+use crate::images::registry;
 use crate::images::unique;
 use crate::tls;
 
@@ -74,6 +75,19 @@ pub(crate) fn in_list(
     Ok(None)
 }
 
+/// The address of a symbol of the first image that all images see and that defines it.
+pub(crate) fn in_global_images(
+    name: &SymbolName<'_>,
+    wanted: VersionMatch<'_>,
+    may_use_host: MayUseHost<'_>,
+) -> Result<Option<*mut c_void>, Error> {
+    let of_image = |image: ImageRef, symbol| {
+        let found = of_symbol(image.group(), image.index(), name, &symbol, may_use_host);
+        found.transpose()
+    };
+    registry::global_definition(name, wanted, TypeClass::Definition, of_image).transpose()
+}
+
 #[inline]
 fn in_image(
     group: &Arc<LoadGroup>,
@@ -82,14 +96,29 @@ fn in_image(
     wanted: VersionMatch<'_>,
     may_use_host: MayUseHost<'_>,
 ) -> Result<Option<*mut c_void>, Error> {
+    let table = group.member(index).symbols();
+    match table.lookup(name, wanted, TypeClass::Definition) {
+        Some((_, symbol)) => of_symbol(group, index, name, &symbol, may_use_host),
+        None => Ok(None),
+    }
+}
+
+/// The address of this symbol of an image, unless it may not be used.
+#[inline]
+fn of_symbol(
+    group: &Arc<LoadGroup>,
+    index: usize,
+    name: &SymbolName<'_>,
+    symbol: &Sym,
+    may_use_host: MayUseHost<'_>,
+) -> Result<Option<*mut c_void>, Error> {
     let loaded = group.member(index);
-    let found = loaded.symbols().lookup(name, wanted, TypeClass::Definition);
-    let Some((_, symbol)) = found.filter(|_| !loaded.of_system || may_use_host()) else {
+    if loaded.of_system && !may_use_host() {
         return Ok(None);
-    };
+    }
     let the_only =
         if symbol.is_unique() { unique_value(group, index, name, may_use_host)? } else { None };
-    let value = the_only.unwrap_or_else(|| loaded.value(&symbol));
+    let value = the_only.unwrap_or_else(|| loaded.value(symbol));
     // SAFETY: a value of the image's own symbol, or of the library's that has the process's definition;
     // both are loaded.
     unsafe { address_of(value) }.map(Some)

@@ -38,7 +38,6 @@ use crate::images::namespace::Namespace;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
 use crate::images::provider::LibraryRequest;
-
 use crate::images::scope::Scope;
 use crate::images::tenant::Tenant;
 use crate::memory::buffer::ImageBuffer;
@@ -77,7 +76,7 @@ pub(crate) struct Parts {
     pub(super) init_order: Vec<usize>,
     pub(crate) members: Vec<LoadedImage>,
     /// The groups and libraries that members are bound to. Behind `members`, so that they are dropped last.
-    dependencies: Lock<Vec<Dependency>>,
+    pub(super) dependencies: Lock<Vec<Dependency>>,
     /// The number of these when the group was made.
     own_dependencies: usize,
     call_binder: Option<Arc<CallBinder>>,
@@ -656,7 +655,12 @@ impl Parts {
 impl LoadedImage {
     /// Whether a `DT_NEEDED` entry of this name means this image.
     pub(crate) fn is_called(&self, name: &[u8]) -> bool {
-        self.decoded.is_called(&self.name, name) || self.alias.as_deref() == Some(name)
+        self.names().any(|it| it == name)
+    }
+
+    /// The names that [`LoadedImage::is_called`] accepts.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.decoded.names(&self.name).chain(self.alias.as_deref())
     }
 
     pub(crate) fn symbols(&self) -> SymbolTable<'_> {

@@ -135,7 +135,7 @@ impl Drop for LoadGroup {
 impl Drop for Parts {
     /// Nothing leads here any more. Then the fields are dropped.
     fn drop(&mut self) {
-        registry::leave(&self.tenant, &self.members);
+        registry::leave(self);
     }
 }
 

@@ -12,22 +12,31 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::base::cells::{Apart, CELLS, Cells};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_vec};
 use crate::base::sync::{Rank, ReadGuard, SharedLock, WriteGuard};
-use crate::images::group::{GroupTenant, ImageRef, LoadGroup, LoadedImage};
+use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::name_filter::NameFilter;
+use crate::elf::symbol::{Sym, SymbolName};
+use crate::images::global_list::{GlobalList, Lead};
+use crate::images::group::{GroupTenant, ImageRef, LoadGroup, LoadedImage, Parts};
 use crate::images::tenant::{Members, Occupant};
+use crate::images::walk::{Changes, Records, Remains, Walk, Walks};
 
 /// Where images are.
 pub(super) struct Live {
     /// By the first address of each image.
     places: BTreeMap<usize, Place>,
-    /// The images whose exports later images see, in the order in which they became so.
-    global: Vec<GlobalImage>,
+    /// The images whose exports later images see.
+    global: GlobalList<GlobalImage>,
+    /// What the last walk showed.
+    records: Option<Arc<Records>>,
+    walks: Walks,
     /// `pthread` keys whose destructors are code of images, by key; with the destructor's address.
     pub(super) keys: BTreeMap<libc::pthread_key_t, usize>,
     /// Groups that are never unloaded (`DF_1_NODELETE`, or sealed).
@@ -42,25 +51,76 @@ pub(super) struct Place {
     pub(super) index: usize,
 }
 
+/// An image whose exports later images see.
 struct GlobalImage {
-    tenant: Arc<GroupTenant>,
-    /// The number of the group.
-    number: u64,
+    member: NonNull<LoadedImage>,
+    group: Weak<LoadGroup>,
     index: usize,
+}
+
+// SAFETY: the pointer is used as a `&LoadedImage`, which threads share through the groups.
+unsafe impl Send for GlobalImage {}
+// SAFETY: as above.
+unsafe impl Sync for GlobalImage {}
+
+impl Lead for GlobalImage {
+    fn image(&self) -> &LoadedImage {
+        // SAFETY: that of a group that was entered, which does not move. It is found in the registry only, with the
+        // lock held. The drop of the group removes it, with the lock held for writing (`vacate`), before it drops the
+        // members or hands them on. Until then there are shared references to them only.
+        unsafe { self.member.as_ref() }
+    }
+}
+
+impl GlobalImage {
+    /// The image, held. `None` if it is being unloaded. It must not be dropped under a lock.
+    fn hold(&self) -> Option<ImageRef> {
+        Some(ImageRef::new(self.group.upgrade()?, self.index))
+    }
 }
 
 static LIVE: SharedLock<Live> = SharedLock::new(
     Rank::Images,
-    Live { places: BTreeMap::new(), global: Vec::new(), keys: BTreeMap::new(), pinned: Vec::new() },
+    Live {
+        places: BTreeMap::new(),
+        global: GlobalList::new(),
+        records: None,
+        walks: Walks::new(),
+        keys: BTreeMap::new(),
+        pinned: Vec::new(),
+    },
 );
 
 /// The number of groups ever entered, which is the number of the next.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// The number of groups that were entered, and can be found or could: the sum.
+static ENTERED: Cells<AtomicU64> = Cells::new([const { Apart(AtomicU64::new(0)) }; CELLS]);
+
 /// The number of groups that were entered and have left: the sum.
 static LEFT: Cells<AtomicU64> = Cells::new([const { Apart(AtomicU64::new(0)) }; CELLS]);
 
 impl Live {
+    /// The records of all images, after these changes.
+    fn records_of(&self, changes: Changes) -> Result<Records, Error> {
+        let mut order = try_vec(self.places.len())?;
+        let first = self.places.values().filter(|place| place.index == 0);
+        order.extend(first.filter_map(|place| {
+            let number = place.tenant.read().as_ref()?.number;
+            Some((number, &place.tenant))
+        }));
+        order.sort_unstable_by_key(|(number, _)| *number);
+        let mut records = Records::new(changes);
+        for (number, tenant) in order {
+            let tenant = tenant.read();
+            let Some(occupant) = tenant.as_ref().filter(|it| it.number == number) else { continue };
+            // SAFETY: as in `visit`.
+            let members = unsafe { occupant.members.get() };
+            members.iter().try_for_each(|loaded| records.add(loaded))?;
+        }
+        Ok(records)
+    }
+
     pub(super) fn place_at(&self, address: usize) -> Option<&Place> {
         let (_, place) = self.places.range(..=address).next_back()?;
         (address < place.end).then_some(place)
@@ -75,6 +135,7 @@ fn occupy(group: &Arc<LoadGroup>) {
     let members = Members::of(&group.members);
     let occupant = Occupant { number, group: Arc::downgrade(group), members, handles: Vec::new() };
     *group.tenant.write() = Some(occupant);
+    ENTERED.own().fetch_add(1, Ordering::Relaxed);
 }
 
 pub(super) fn read() -> ReadGuard<'static, Live> {
@@ -116,21 +177,24 @@ pub(super) fn vacate(group: &LoadGroup) {
     let (has_keys, is_global) = (group.libc_registrations().has_keys(), group.was_global());
     if has_keys || is_global {
         let mut live = write();
-        live.global.retain(|image| image.number != number);
+        live.global.remove(number);
         for loaded in &group.members {
             delete_keys(&mut live.keys, &loaded.mapping.address_range());
         }
     }
 }
 
-/// Removes the places of these images, whose tenant this is.
-pub(super) fn leave(tenant: &Arc<GroupTenant>, members: &[LoadedImage]) {
+/// Removes the places of what a group was made of, in its drop. The members may stay for a walk.
+pub(super) fn leave(parts: &mut Parts) {
     let mut live = write();
-    for loaded in members {
+    for loaded in &parts.members {
         let start = loaded.mapping.address_range().start;
-        if live.places.get(&start).is_some_and(|place| Arc::ptr_eq(&place.tenant, tenant)) {
+        if live.places.get(&start).is_some_and(|place| Arc::ptr_eq(&place.tenant, &parts.tenant)) {
             live.places.remove(&start);
         }
+    }
+    if live.walks.is_any() {
+        live.walks.keep(Remains::of(parts));
     }
 }
 
@@ -170,6 +234,29 @@ pub(crate) fn image_in(addresses: Range<usize>) -> Option<ImageRef> {
 /// Whether `address` lies in an image that is loaded, or is being unloaded.
 pub(crate) fn has_address(address: usize) -> bool {
     read().place_at(address).is_some_and(|place| place.tenant.read().is_some())
+}
+
+/// Begins a walk through all images, in load order, as `dl_iterate_phdr` shows them.
+pub(crate) fn walk() -> Result<Walk, Error> {
+    let mut live = write();
+    // Before the images: what comes or goes meanwhile counts as later.
+    let changes = Changes { entered: sum(&ENTERED), left: unloads() };
+    let records = match live.records.take().filter(|records| records.are_of(changes)) {
+        Some(records) => records,
+        None => Arc::new(live.records_of(changes)?),
+    };
+    live.records = Some(records.clone());
+    live.walks.begin()?;
+    Ok(Walk { records, end: || drop(end_walk()) })
+}
+
+fn end_walk() -> Vec<Remains> {
+    write().walks.end()
+}
+
+/// In a child just after the fork, when locks can be taken.
+pub(crate) fn after_fork_in_child() {
+    write().walks.forget_others();
 }
 
 /// All images, in load order.
@@ -253,7 +340,11 @@ pub(crate) fn loads() -> u64 {
 
 /// The number of groups unloaded so far.
 pub(crate) fn unloads() -> u64 {
-    LEFT.iter().map(|left| left.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    sum(&LEFT)
+}
+
+fn sum(counts: &Cells<AtomicU64>) -> u64 {
+    counts.iter().map(|count| count.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
 }
 
 /// The images whose exports all later images see, in the order in which they became so.
@@ -261,25 +352,55 @@ pub(crate) fn global_images() -> Result<Vec<ImageRef>, Error> {
     let live = read();
     // As in `all_groups`.
     let mut images = try_vec(live.global.len())?;
-    images.extend(live.global.iter().filter_map(|GlobalImage { tenant, number, index }| {
-        let group = tenant.read().as_ref().filter(|it| it.number == *number)?.group.upgrade()?;
-        Some(ImageRef::new(group, *index))
-    }));
+    images.extend(live.global.iter().filter_map(GlobalImage::hold));
     Ok(images)
+}
+
+/// The names of these images' exports, as they are now; `None` if there are no such images.
+pub(crate) fn global_names() -> Option<Arc<NameFilter>> {
+    read().global.names().cloned()
+}
+
+/// The first of these images that defines a name and that `is_it` accepts, which gets it and the symbol.
+pub(crate) fn global_definition<T>(
+    name: &SymbolName<'_>,
+    wanted: VersionMatch<'_>,
+    class: TypeClass,
+    mut accept: impl FnMut(ImageRef, Sym) -> Option<T>,
+) -> Option<T> {
+    let mut from = 0;
+    loop {
+        let (place, (image, symbol)) =
+            read().global.find(from, name.gnu_hash_31(), |entry: &GlobalImage| {
+                let (_, symbol) = entry.image().symbols().lookup(name, wanted, class)?;
+                Some((entry.hold()?, symbol))
+            })?;
+        // The lock is free: what follows may run code of images, or unload one.
+        if let Some(accepted) = accept(image, symbol) {
+            return Some(accepted);
+        }
+        from = place.wrapping_add(1);
+    }
+}
+
+/// The first of these images that a `DT_NEEDED` entry of this name means.
+pub(crate) fn global_named(name: &[u8]) -> Option<ImageRef> {
+    let live = read();
+    // Usually there is none.
+    live.global.names()?;
+    let hash = SymbolName::new(name).gnu_hash_31();
+    let is_it = |entry: &GlobalImage| entry.image().is_called(name).then(|| entry.hold())?;
+    live.global.find(0, hash, is_it).map(|(_, image)| image)
 }
 
 /// Makes an image's exports visible to all later images. Does nothing for an image that is not entered, or
 /// that they are visible of.
 pub(super) fn make_global(image: &ImageRef) -> Result<(), Error> {
-    let group = image.group();
-    let Some(&number) = group.number.get() else { return Ok(()) };
-    group.note_global();
-    let mut live = write();
+    let Some(&number) = image.group().number.get() else { return Ok(()) };
+    image.group().note_global();
+    let (member, group) = (NonNull::from(image.image()), Arc::downgrade(image.group()));
     let index = image.index();
-    if live.global.iter().any(|known| known.number == number && known.index == index) {
-        return Ok(());
-    }
-    Ok(live.global.try_push(GlobalImage { tenant: group.tenant.clone(), number, index })?)
+    write().global.add(number, index, GlobalImage { member, group, index })
 }
 
 /// Keeps an image's group for the life of the process.

@@ -262,8 +262,9 @@ fn first_use(
 /// An image's own definitions, which most of its references are bound to without a search.
 struct OwnDefinitions<'a> {
     definitions: PlainDefinitions<'a>,
-    /// The names that the host defines.
+    /// The names that the host defines, and those of images that all images see.
     others: [&'a NameFilter; 2],
+    global: Option<&'a NameFilter>,
     member: usize,
 }
 
@@ -273,7 +274,9 @@ impl OwnDefinitions<'_> {
     fn get(&self, index: u32) -> Option<Target> {
         let (st_value, gnu_hash_31) = self.definitions.get(index)?;
         let [startup, opened] = self.others;
-        let is_only = !startup.may_have(gnu_hash_31) && !opened.may_have(gnu_hash_31);
+        let is_only = !startup.may_have(gnu_hash_31)
+            && !opened.may_have(gnu_hash_31)
+            && self.global.is_none_or(|names| !names.may_have(gnu_hash_31));
         is_only.then_some(Target::Member { member: self.member, st_value })
     }
 }
@@ -285,8 +288,8 @@ struct Binder<'a> {
     name: &'a str,
     table: &'a SymbolTable<'a>,
     scope: &'a LookupScope<'a>,
-    /// Only the host is searched before the member.
-    only_host_before: bool,
+    /// Only the host, and images that all images see, are searched before the member.
+    only_global_before: bool,
 }
 
 impl<'a> Binder<'a> {
@@ -298,8 +301,8 @@ impl<'a> Binder<'a> {
         scope: &'a LookupScope<'a>,
     ) -> Binder<'a> {
         let table = members::member(&scope.members, member);
-        let only_host_before = scope.only_host_before(member);
-        Binder { machine, symbolic, member, name, table, scope, only_host_before }
+        let only_global_before = scope.only_global_before(member);
+        Binder { machine, symbolic, member, name, table, scope, only_global_before }
     }
 
     /// Binds the symbol that a relocation names.
@@ -395,10 +398,11 @@ impl<'a> Binder<'a> {
         Error::malformed(what, Place::Relocation(rela.r_offset))
     }
 
-    /// The image's own definitions, if only the host is searched before the image.
+    /// The image's own definitions, if only the host and global images are searched before the image.
     fn own_definitions(&self) -> Option<OwnDefinitions<'a>> {
-        let definitions = self.only_host_before.then(|| self.table.plain_definitions())??;
-        Some(OwnDefinitions { definitions, others: self.scope.host.names()?, member: self.member })
+        let definitions = self.only_global_before.then(|| self.table.plain_definitions())??;
+        let (others, global) = (self.scope.host.names()?, self.scope.global.as_deref());
+        Some(OwnDefinitions { definitions, others, global, member: self.member })
     }
 
     /// The target of the symbol of this index, if it is surely the image's own definition.
@@ -408,13 +412,13 @@ impl<'a> Binder<'a> {
         }
         // Nothing before the image may define it. Lookups take a value of 0 for no definition.
         let is_own = symbol.is_local()
-            || self.only_host_before
+            || self.only_global_before
                 && !symbol.is_unique()
                 && symbol.st_value != 0
                 && self
                     .table
                     .gnu_hash_31(index)
-                    .is_some_and(|hash| !self.scope.host.may_define(hash));
+                    .is_some_and(|hash| !self.scope.may_be_global(hash));
         is_own.then(|| Target::of_member(self.member, symbol))
     }
 

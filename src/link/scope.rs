@@ -26,6 +26,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::elf::lookup::{TypeClass, VersionMatch};
+use crate::elf::name_filter::NameFilter;
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
@@ -33,6 +34,7 @@ use crate::host::library::{HostLibrary, HostSymbol, SymbolValue};
 use crate::images::dlsym::MayUseHost;
 use crate::images::group::{Dependency, ImageRef, Provider};
 use crate::images::policy::{Imports, SymbolRequest};
+use crate::images::registry;
 use crate::images::scope::Scope;
 use crate::images::unique;
 use crate::link::bound::Target;
@@ -70,7 +72,8 @@ pub(crate) struct LookupScope<'a> {
     pub services: fn(&[u8]) -> Option<usize>,
     /// The libraries in the scope of the image that opens the group.
     pub opener: Vec<Provider>,
-    pub global: Vec<ImageRef>,
+    /// The names of images that all images see; `None` if there are none.
+    pub global: Option<Arc<NameFilter>>,
     pub searchlist: Vec<Provider>,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
@@ -121,12 +124,19 @@ impl LookupScope<'_> {
             .or(Some(found))
     }
 
-    /// Whether only the host is searched before `member` for references of `member`.
-    pub(crate) fn only_host_before(&self, member: usize) -> bool {
+    /// Whether only the host, and images that all images see, are searched before `member` for references of
+    /// `member`.
+    pub(crate) fn only_global_before(&self, member: usize) -> bool {
         self.opener.is_empty()
-            && self.global.is_empty()
             && self.defined.is_empty()
             && matches!(self.searchlist.first(), Some(&Provider::Member(first)) if first == member)
+    }
+
+    /// Whether the host, or an image that all images see, may define a name with this hash.
+    #[inline]
+    pub(crate) fn may_be_global(&self, gnu_hash_31: u32) -> bool {
+        self.host.may_define(gnu_hash_31)
+            || self.global.as_ref().is_some_and(|names| names.may_have(gnu_hash_31))
     }
 
     /// Whether a member is a copy of a library of the system.
@@ -146,10 +156,11 @@ impl LookupScope<'_> {
         if symbolic && let Some(found) = self.in_member(member, name, wanted, class) {
             return Some(found);
         }
-        let in_images = |images: &[ImageRef]| {
-            images
-                .iter()
-                .find_map(|image| Definition::of_image(image, name, wanted, class, may_use_host))
+        let in_global = || {
+            self.global.as_ref().filter(|names| names.may_have(name.gnu_hash_31()))?;
+            registry::global_definition(name, wanted, class, |image, symbol| {
+                Definition::of_symbol(&image, &symbol, may_use_host)
+            })
         };
         let in_provider =
             |provider: &Provider| self.in_provider(provider, name, wanted, class, may_use_host);
@@ -160,7 +171,7 @@ impl LookupScope<'_> {
         let needed_by_opener = || self.opener.iter().filter(is_host).find_map(in_provider);
         let outer = || {
             let in_host = self.in_host(name, wanted, class, may_use_host);
-            in_host.or_else(|| in_images(&self.global))
+            in_host.or_else(in_global)
         };
         let found = match self.scope {
             Scope::HostFirst => outer().or_else(local).or_else(in_opener),
@@ -276,17 +287,26 @@ impl Definition {
         class: TypeClass,
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
+        let (_, symbol) = image.image().symbols().lookup(name, wanted, class)?;
+        Definition::of_symbol(image, &symbol, may_use_host)
+    }
+
+    /// This symbol of a loaded image.
+    fn of_symbol(
+        image: &ImageRef,
+        symbol: &Sym,
+        may_use_host: MayUseHost<'_>,
+    ) -> Option<Definition> {
         let loaded = image.image();
-        let (_, symbol) = loaded.symbols().lookup(name, wanted, class)?;
         if loaded.of_system && !may_use_host() {
             return None;
         }
-        let target = loaded.value(&symbol).into();
+        let target = loaded.value(symbol).into();
         Some(Definition {
             target,
             st_size: symbol.st_size,
             is_canonical_plt: false,
-            unique: symbol.is_unique().then_some(symbol),
+            unique: symbol.is_unique().then_some(*symbol),
             dependency: Some(Dependency::Group(image.group().clone())),
         })
     }

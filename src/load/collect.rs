@@ -141,8 +141,6 @@ struct Collector<'s, 'd> {
     may_run: Option<MayRun>,
     /// Loaded images that the group finds by name, too.
     opener_images: Vec<ImageRef>,
-    /// Loaded images that every group sees.
-    global_images: Vec<ImageRef>,
     /// What the caller's provider has answered, by name.
     answers: RefCell<BTreeMap<Box<[u8]>, Option<Provided>>>,
     searcher: OnceCell<Searcher>,
@@ -216,7 +214,6 @@ impl<'s, 'd> Collector<'s, 'd> {
             system_copies,
             may_run,
             opener_images: settings.opener_images()?,
-            global_images: registry::global_images()?,
             answers: RefCell::default(),
             searcher: OnceCell::new(),
             parsed: Vec::new(),
@@ -359,8 +356,8 @@ impl<'s, 'd> Collector<'s, 'd> {
             Some(Source::Failed(reason)) => return Err(self.failed(name, needed_by, &reason)),
             None => {}
         }
-        if let Some(image) = self.global_images.iter().find(is_called) {
-            return of_image(image.clone());
+        if let Some(image) = registry::global_named(name) {
+            return of_image(image);
         }
         let library = namespace.map_or(Ok(None), |it| named::host_library(it, name))?;
         Ok(library.map(|library| InMemory::Loaded(Provider::Host(library))))
@@ -443,8 +440,8 @@ impl<'s, 'd> Collector<'s, 'd> {
         path: &SearchPath,
         providers: &[Option<Provider>],
     ) -> Result<HashMap<CString, Supply>, Error> {
-        let mut loaded =
-            try_collect(self.opener_images.iter().chain(&self.global_images).cloned())?;
+        let mut loaded = try_collect(self.opener_images.iter().cloned())?;
+        loaded.try_extend(registry::global_images()?)?;
         let provided = self.parsed.iter().flat_map(|member| &member.needed);
         for provider in provided.chain(providers.iter().flatten()) {
             if matches!(provider, Provider::Image(_)) {

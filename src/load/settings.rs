@@ -121,7 +121,7 @@ impl Settings {
             host: GlobalScope::new(resolvers)?,
             services: self.services,
             opener: self.opener_scope()?,
-            global: registry::global_images()?,
+            global: registry::global_names(),
             searchlist,
             members,
             of_system,

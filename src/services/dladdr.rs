@@ -10,9 +10,8 @@ use std::ptr;
 
 use crate::base::sync;
 use crate::host::process::{self, RTLD_DL_LINKMAP, dladdr1};
-use crate::images::group::{ImageRef, LoadedImage};
+use crate::images::group::LoadedImage;
 use crate::images::registry;
-use crate::tls;
 
 /// A request of `dladdr1` (`<dlfcn.h>`).
 const RTLD_DL_SYMENT: c_int = 1;
@@ -104,26 +103,8 @@ pub(super) unsafe extern "C-unwind" fn dl_iterate_phdr(visit: Visitor, data: *mu
     if result != 0 {
         return result;
     }
+    // SAFETY: the caller's promise; the record and the data that it points to live during the call.
+    let mut show = |info: &mut libc::dl_phdr_info| unsafe { visit(info, size_of_val(info), data) };
     // The function has no way to report lack of memory.
-    let images = registry::all_images().unwrap_or_default();
-    for loaded in images.iter().map(ImageRef::image) {
-        let module = loaded.tls.as_ref().map(tls::TlsModule::id);
-        let mut info = libc::dl_phdr_info {
-            dlpi_addr: loaded.mapping.load_bias().get() as u64,
-            dlpi_name: loaded.link_map.l_name,
-            dlpi_phdr: loaded.decoded.program_headers.as_ptr().cast(),
-            dlpi_phnum: loaded.decoded.program_headers.len() as u16,
-            dlpi_adds: registry::loads(),
-            dlpi_subs: registry::unloads(),
-            dlpi_tls_modid: module.map_or(0, |module| module.0),
-            // As the C library does it: a walk allocates no blocks.
-            dlpi_tls_data: module.and_then(tls::allocated_block).unwrap_or(ptr::null_mut()),
-        };
-        // SAFETY: the caller's promise; the record and the data that it points to live during the call.
-        let result = unsafe { visit(&mut info, size_of_val(&info), data) };
-        if result != 0 {
-            return result;
-        }
-    }
-    0
+    registry::walk().map_or(0, |walk| walk.visit(&mut show))
 }

@@ -16,7 +16,7 @@ use std::ptr::{self, NonNull};
 use crate::arch;
 use crate::base::error::Error;
 use crate::base::escape::Escaped;
-use crate::base::fallible::{lossy, require_memory, try_c_string, try_collect, try_format};
+use crate::base::fallible::{lossy, require_memory, try_c_string, try_format};
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::symbol::SymbolName;
 use crate::elf::versions::Version;
@@ -345,10 +345,7 @@ impl<'a> Lookup<'a> {
             // SAFETY: a value of a symbol of a library in the global scope, as `dlsym` would give it.
             unsafe { dlsym::address_of(found.symbol.definition) }.map(Some)
         };
-        let in_global_images = || {
-            let images = registry::global_images()?.into_iter();
-            in_list(&try_collect(images.map(Provider::Image))?)
-        };
+        let in_global_images = || dlsym::in_global_images(&self.symbol, self.wanted, &may_use_host);
         if dl::is_executable(self.handle) {
             require_memory()?;
             return or_else(in_global()?, in_global_images).map(Some);

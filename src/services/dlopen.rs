@@ -174,9 +174,9 @@ impl Call {
         if let Some(image) = named::named(group.namespace(), name.to_bytes())? {
             return Ok(Some(image));
         }
-        let in_scope = dlsym::images_in_scope(group)?.into_iter();
-        let mut images = in_scope.chain(registry::global_images()?);
-        Ok(images.find(|it| it.image().is_called(name.to_bytes())))
+        let mut in_scope = dlsym::images_in_scope(group)?.into_iter();
+        let found = in_scope.find(|it| it.image().is_called(name.to_bytes()));
+        Ok(found.or_else(|| registry::global_named(name.to_bytes())))
     }
 
     /// What the provider of the caller's load has for a name.

@@ -73,7 +73,7 @@ fn take_out(parts: &mut Vec<Part>, start: usize) {
     let index = part_of(parts, start);
     let Some([part, behind @ ..]) = parts.get_mut(index..) else { return };
     let Ok(at) = part.entries().binary_search_by_key(&start, |it| it.start) else { return };
-    part.change(|entries| drop(entries.remove(at)));
+    part.change(|entries| entries.remove(at));
     let left = part.entries().len();
     if left == 0 {
         if !behind.is_empty() || index > 0 {

@@ -8,20 +8,21 @@
 //! the machine. When these change, or a load does more for a good reason, measure again and change the numbers
 //! below: `cargo test --test house instructions:: -- --nocapture` prints them.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::common::{build, limited, repository, run};
 
-/// `tools/bench-programs/src/bin/loads.rs`, built for this test alone.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// A program of `tools/bench-programs/`, built for this test alone.
+fn program(name: &str) -> PathBuf {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    let programs = PROGRAMS.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
         let mut command = limited(900, env!("CARGO"));
         command
             .args(["build", "--quiet"])
-            .args(["--profile", "release", "-p", "bench-programs", "--bin", "loads"])
+            .args(["--profile", "release", "-p", "bench-programs", "--bins"])
             // Ignores flags that are set for other builds.
             .env("CARGO_ENCODED_RUSTFLAGS", "")
             .args(["--config", "profile.release.opt-level=3"])
@@ -33,20 +34,18 @@ fn program() -> &'static Path {
             .arg(&target)
             .current_dir(repository(""));
         run(&mut command, "cargo");
-        target.join("release/loads")
-    })
+        target.join("release")
+    });
+    programs.join(name)
 }
 
-/// The instructions of the whole program, with this number of loads.
-fn instructions(way: &str, source: &str, loads: u64) -> u64 {
-    let library = build("gcc", source, &["-O2", "-g"]);
-    let mut command = limited(120, "valgrind");
+/// The instructions of a whole run of a program with these arguments.
+fn instructions<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> u64 {
+    let mut command = limited(300, "valgrind");
     command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(program())
-        .arg(way)
-        .arg(library)
-        .arg(loads.to_string())
+        .arg(program(name))
+        .args(arguments)
         // An operator's settings change what a load does, and other variables how long they are searched for.
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
@@ -68,7 +67,11 @@ const SHARES: &str = "bench/shares.c";
 /// Fails if a load and unload takes over 2 % more instructions than `known`.
 fn takes_no_more_than(way: &str, source: &str, known: u64) {
     const LOADS: u64 = 200;
-    let count = (instructions(way, source, 2 * LOADS) - instructions(way, source, LOADS)) / LOADS;
+    let library = build("gcc", source, &["-O2", "-g"]).into_os_string();
+    let run = |loads: u64| {
+        instructions("loads", &[way.into(), library.clone(), loads.to_string().into()])
+    };
+    let count = (run(2 * LOADS) - run(LOADS)) / LOADS;
     println!("{way} of {source}: {count} instructions; known: {known}");
     assert!(
         count * 100 <= known * 102,
@@ -102,4 +105,37 @@ fn an_instance_takes_no_more_instructions_than_it_did() {
 #[test]
 fn an_instance_that_shares_pages_takes_no_more_instructions_than_it_did() {
     takes_no_more_than("instantiate", SHARES, 39_625);
+}
+
+/// The instructions of one operation of `tools/bench-programs/src/bin/fleets.rs`, while so many images are there.
+fn in_fleet(by: &str, what: &str, live: u64) -> u64 {
+    const TIMES: u64 = 20;
+    let member = build("gcc", "bench/tiny.c", &["-O2", "-Wl,-Bsymbolic"]);
+    let others = ["fleets/asks.c", "fleets/uses.c"].map(|source| build("gcc", source, &["-O2"]));
+    let [asks, uses] = others.map(PathBuf::into_os_string);
+    let run = |times: u64| {
+        let numbers = [live, times].map(|it| it.to_string().into());
+        let [live, times] = numbers;
+        let libraries = [member.clone().into(), asks.clone(), uses.clone()];
+        instructions("fleets", &[&[by.into(), what.into(), live, times][..], &libraries].concat())
+    };
+    let count = (run(2 * TIMES) - run(TIMES)) / TIMES;
+    println!("{by}: {what} with {live} images: {count} instructions");
+    count
+}
+
+#[test]
+fn a_load_takes_no_more_instructions_with_more_images() {
+    for by in ["memdl", "local"] {
+        let [few, many] = [10, 2_000].map(|live| in_fleet(by, "load", live));
+        assert!(many * 100 <= few * 105, "{by}: {many} with 2,000 images, {few} with 10");
+    }
+}
+
+#[test]
+fn a_fleet_is_searched_in_fewer_instructions_than_by_the_system() {
+    for what in ["ask", "miss", "walk"] {
+        let [ours, of_system] = ["memdl", "dlopen"].map(|by| in_fleet(by, what, 1_000));
+        assert!(ours <= of_system, "{what}: {ours} instructions, {of_system} by ld.so");
+    }
 }

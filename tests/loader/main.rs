@@ -14,6 +14,7 @@ mod dlinfo;
 mod errors;
 mod files;
 mod filters;
+mod fleets;
 #[cfg(feature = "symbolize")]
 mod fork;
 mod helpers;
