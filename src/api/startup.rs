@@ -14,7 +14,6 @@ use crate::base::sync::{self, Lock, Rank};
 use crate::debug::Instances;
 use crate::debug::read_lines;
 use crate::host::collectors;
-use crate::host::process;
 use crate::host::startup_set;
 use crate::images::registry;
 use crate::load::debugger_commands;
@@ -48,9 +47,9 @@ pub(crate) fn set_up() -> Result<(), Error> {
         require_memory()?;
         // The static is linked only if this object file is: a reference to it makes sure of that.
         std::hint::black_box(&REGISTER_FORK_HANDLERS);
-        process::stay_loaded();
-        tls::set_up();
         startup_set::set_up()?;
+        startup_set::stay_loaded();
+        tls::set_up();
         debugger_commands::set_up();
         *done = true;
     }

@@ -256,7 +256,11 @@ struct Names {
 const LONG_NAME: usize = 4096;
 
 impl Names {
-    fn parse(dynamic: &Dynamic, table: &SymbolTable<'_>, limits: &Limits) -> Result<Names, Error> {
+    fn parse(
+        dynamic: &Dynamic<'_>,
+        table: &SymbolTable<'_>,
+        limits: &Limits,
+    ) -> Result<Names, Error> {
         // As in `ld.so`, a name has any length: the work to read all of them is bounded.
         let string = |tag: u64, offset: u64| {
             let name = u32::try_from(offset).ok().and_then(|offset| table.string(offset));
@@ -299,14 +303,14 @@ impl Names {
 }
 
 /// The dynamic section, up to its `DT_NULL` at least. As in `ld.so`, that ends it, and not a size.
-fn dynamic_section(
+fn dynamic_section<'a>(
     headers: &ProgramHeaders,
-    view: &FileView<'_>,
-) -> Result<(Range<Vaddr>, Dynamic), Error> {
+    view: &'a FileView<'_>,
+) -> Result<(Range<Vaddr>, Dynamic<'a>), Error> {
     let stated = headers.dynamic.clone().ok_or_else(no_dynamic_section)?;
     let at = Place::Address(stated.start);
     if let Some(section) = view.read(stated.clone()) {
-        let dynamic = Dynamic::parse(section)?;
+        let dynamic = Dynamic::parse(section);
         if dynamic.is_terminated() {
             return Ok((stated, dynamic));
         }
@@ -314,7 +318,7 @@ fn dynamic_section(
     let section = view
         .read_to_end(stated.start)
         .ok_or_else(|| Error::malformed("the dynamic section lies outside the segments", at))?;
-    let dynamic = Dynamic::parse(section)?;
+    let dynamic = Dynamic::parse(section);
     let range = stated.start.range(section.len() as u64).filter(|_| dynamic.is_terminated());
     let range = range
         .ok_or_else(|| Error::malformed("the dynamic section does not end with DT_NULL", at))?;
@@ -322,7 +326,7 @@ fn dynamic_section(
 }
 
 /// The function at tag `tag` (`DT_INIT`, `DT_FINI`).
-fn function(dynamic: &Dynamic, segments: &[Segment], tag: u64) -> Result<Option<Vaddr>, Error> {
+fn function(dynamic: &Dynamic<'_>, segments: &[Segment], tag: u64) -> Result<Option<Vaddr>, Error> {
     let Some(address) = dynamic.address(tag) else { return Ok(None) };
     // The bytes behind the file-backed part are zeros, which are no function.
     let executable =
@@ -338,7 +342,7 @@ fn function(dynamic: &Dynamic, segments: &[Segment], tag: u64) -> Result<Option<
 /// The array of functions at tag `tag`, whose size in bytes is at tag `size` (`DT_INIT_ARRAY`,
 /// `DT_FINI_ARRAY`).
 fn functions(
-    dynamic: &Dynamic,
+    dynamic: &Dynamic<'_>,
     segments: &[Segment],
     tag: u64,
     size: u64,

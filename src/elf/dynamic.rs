@@ -11,11 +11,9 @@
 
 use std::ops::Range;
 
-use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NULL};
+use goblin::elf64::dynamic::{DT_GNU_HASH, DT_NEEDED, DT_NULL};
 
 use crate::base::addr::Vaddr;
-use crate::base::error::Error;
-use crate::base::fallible::try_collect;
 use crate::elf::read::u64_at;
 
 /// Size of one `Elf64_Dyn`.
@@ -40,12 +38,14 @@ pub(super) const DT_ANDROID_RELRENT: u64 = 0x6fff_e003;
 
 /// The entries up to `DT_NULL`.
 #[derive(Debug)]
-pub(crate) struct Dynamic {
-    entries: Vec<(u64, u64)>,
+pub(crate) struct Dynamic<'a> {
+    entries: &'a [[u8; DYN_SIZE]],
     /// The values of the usual tags, by [`slot`]: a lookup takes no search.
     values: [u64; SLOTS],
     /// A bit for each slot that has a value.
     present: u64,
+    /// The number of `DT_NEEDED` entries.
+    needed_count: usize,
     /// Whether there are tags without a slot.
     has_others: bool,
     /// Whether there is a `DT_NULL`.
@@ -68,32 +68,46 @@ fn slot(tag: u64) -> Option<usize> {
     }
 }
 
-impl Dynamic {
-    /// Reads entries until `DT_NULL` or the end of `section`.
-    pub(crate) fn parse(section: &[u8]) -> Result<Dynamic, Error> {
-        let (all, _) = section.as_chunks::<DYN_SIZE>();
-        let tag = |entry: &[u8; DYN_SIZE]| u64_at(entry, 0).unwrap_or(DT_NULL);
-        // Counted first, so that the vector need not grow.
-        let count = all.iter().position(|entry| tag(entry) == DT_NULL);
-        let is_terminated = count.is_some();
-        let stated = all.iter().take(count.unwrap_or(all.len()));
-        let entries = try_collect(stated.map(|it| (tag(it), u64_at(it, 8).unwrap_or(0))))?;
-        let (values, present, has_others) = ([0; SLOTS], 0, false);
-        let mut dynamic = Dynamic { entries, values, present, has_others, is_terminated };
-        dynamic.fill_slots();
-        Ok(dynamic)
-    }
+/// The tag and the value of an entry.
+#[inline]
+fn parts(entry: &[u8; DYN_SIZE]) -> (u64, u64) {
+    (u64_at(entry, 0).unwrap_or(DT_NULL), u64_at(entry, 8).unwrap_or(0))
+}
 
-    fn fill_slots(&mut self) {
-        for &(tag, value) in &self.entries {
-            match slot(tag).and_then(|slot| Some((slot, self.values.get_mut(slot)?))) {
+impl<'a> Dynamic<'a> {
+    /// Reads entries until `DT_NULL` or the end of `section`.
+    pub(crate) fn parse(section: &'a [u8]) -> Dynamic<'a> {
+        let (entries, _) = section.as_chunks::<DYN_SIZE>();
+        let mut dynamic = Dynamic {
+            entries,
+            values: [0; SLOTS],
+            present: 0,
+            needed_count: 0,
+            has_others: false,
+            is_terminated: false,
+        };
+        for (index, (tag, value)) in entries.iter().map(parts).enumerate() {
+            if tag == DT_NULL {
+                dynamic.is_terminated = true;
+                dynamic.entries = entries.get(..index).unwrap_or_default();
+                break;
+            }
+            dynamic.needed_count = dynamic.needed_count.wrapping_add(usize::from(tag == DT_NEEDED));
+            match slot(tag).and_then(|slot| Some((slot, dynamic.values.get_mut(slot)?))) {
                 Some((slot, current)) => {
                     *current = value;
-                    self.present |= 1 << slot;
+                    dynamic.present |= 1 << slot;
                 }
-                None => self.has_others = true,
+                None => dynamic.has_others = true,
             }
         }
+        dynamic
+    }
+
+    /// The entries of a section, up to `DT_NULL`.
+    pub(crate) fn entries(section: &'a [u8]) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let (entries, _) = section.as_chunks::<DYN_SIZE>();
+        entries.iter().map(parts).take_while(|(tag, _)| *tag != DT_NULL)
     }
 
     /// Whether `DT_NULL` ends the section.
@@ -114,7 +128,7 @@ impl Dynamic {
 
     #[cold]
     fn find(&self, tag: u64) -> Option<u64> {
-        self.entries.iter().rev().find(|entry| entry.0 == tag).map(|entry| entry.1)
+        self.entries.iter().rev().map(parts).find(|entry| entry.0 == tag).map(|entry| entry.1)
     }
 
     /// The value of `tag` as an address.
@@ -122,17 +136,17 @@ impl Dynamic {
         self.get(tag).map(Vaddr)
     }
 
-    /// The values of all entries with `tag`, in order.
-    pub(crate) fn all(&self, tag: u64) -> impl Iterator<Item = u64> + '_ {
-        self.entries.iter().filter(move |entry| entry.0 == tag).map(|entry| entry.1)
-    }
-
     /// The tags and values of all entries with a tag that `wanted` accepts, in order.
     pub(crate) fn all_with(
         &self,
         wanted: impl Fn(u64) -> bool,
     ) -> impl Iterator<Item = (u64, u64)> {
-        self.entries.iter().filter(move |entry| wanted(entry.0)).copied()
+        self.entries.iter().map(parts).filter(move |entry| wanted(entry.0))
+    }
+
+    /// The number of `DT_NEEDED` entries.
+    pub(crate) fn needed_count(&self) -> usize {
+        self.needed_count
     }
 
     /// The number of entries.
@@ -147,16 +161,14 @@ impl Dynamic {
         Some(self.address(start)?.range(size))
     }
 
-    /// Subtracts `bias` from the values of `tags` that are not less than it. `ld.so` adds the load bias to
-    /// these entries in the memory of some libraries, and not of others.
-    pub(crate) fn unrelocated(mut self, tags: &[u64], bias: u64) -> Dynamic {
-        for (tag, value) in &mut self.entries {
-            if tags.contains(tag) {
+    /// Subtracts `bias` from the values of `tags` that are not less than it, as [`Dynamic::get`] gives them.
+    /// `ld.so` adds the load bias to these entries in the memory of some libraries, and not of others.
+    pub(crate) fn unrelocate(&mut self, tags: &[u64], bias: u64) {
+        for &tag in tags {
+            if let Some(value) = slot(tag).and_then(|slot| self.values.get_mut(slot)) {
                 *value = value.checked_sub(bias).unwrap_or(*value);
             }
         }
-        self.fill_slots();
-        self
     }
 }
 
@@ -173,10 +185,12 @@ mod tests {
 
     #[test]
     fn nothing_behind_the_null_entry_is_read_and_the_last_entry_of_a_tag_counts() {
-        let dynamic =
-            Dynamic::parse(&section(&[(1, 10), (5, 7), (1, 11), (5, 8), (0, 0), (5, 9)])).unwrap();
+        let bytes = section(&[(1, 10), (5, 7), (1, 11), (5, 8), (0, 0), (5, 9)]);
+        let dynamic = Dynamic::parse(&bytes);
         assert_eq!(dynamic.get(5), Some(8));
-        assert_eq!(dynamic.all(1).collect::<Vec<_>>(), [10, 11]);
+        let ones = dynamic.all_with(|tag| tag == 1).map(|it| it.1);
+        assert_eq!(ones.collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(Dynamic::entries(&bytes).count(), 4);
         assert_eq!(dynamic.get(9), None);
         assert!(dynamic.is_terminated());
         // No two tags share a slot, and tags without a slot are found too.
@@ -185,17 +199,20 @@ mod tests {
             .chain([DT_GNU_HASH, 0x6000_000f, u64::MAX])
             .collect();
         let entries: Vec<_> = tags.iter().map(|&tag| (tag, !tag)).collect();
-        let dynamic = Dynamic::parse(&section(&entries)).unwrap();
+        let bytes = section(&entries);
+        let dynamic = Dynamic::parse(&bytes);
         assert!(tags.iter().all(|&tag| dynamic.get(tag) == Some(!tag)));
         assert!(!dynamic.is_terminated());
-        let moved = Dynamic::parse(&section(&[(5, 70), (6, 3)])).unwrap().unrelocated(&[5, 6], 60);
+        let bytes = section(&[(5, 70), (6, 3)]);
+        let mut moved = Dynamic::parse(&bytes);
+        moved.unrelocate(&[5, 6], 60);
         assert_eq!((moved.get(5), moved.get(6)), (Some(10), Some(3)));
     }
 
     #[test]
     fn a_table_that_wraps_differs_from_one_that_is_absent() {
-        let dynamic =
-            Dynamic::parse(&section(&[(7, u64::MAX), (8, 24), (25, 16), (27, 0)])).unwrap();
+        let bytes = section(&[(7, u64::MAX), (8, 24), (25, 16), (27, 0)]);
+        let dynamic = Dynamic::parse(&bytes);
         assert_eq!(dynamic.table(7, 8), Some(None));
         assert_eq!(dynamic.table(25, 27), None);
     }

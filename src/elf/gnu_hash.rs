@@ -69,6 +69,11 @@ impl<'a> GnuHashTable<'a> {
         Some(u32::from_le_bytes(*link))
     }
 
+    /// Whether no symbol is in the table.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| *bucket == [0; 4])
+    }
+
     /// The index of the first symbol in the table.
     pub(super) fn symoffset(&self) -> u32 {
         self.symoffset

@@ -96,7 +96,7 @@ impl RelocationTables {
 
     /// Finds the tables that `dynamic` names in `memory`.
     pub(super) fn parse(
-        dynamic: &Dynamic,
+        dynamic: &Dynamic<'_>,
         memory: &impl ReadAt,
         limits: &Limits,
     ) -> Result<RelocationTables, Error> {
@@ -153,7 +153,7 @@ impl RelocationTables {
 }
 
 /// Refuses tables whose entries have no addends.
-fn refuse_missing_addends(dynamic: &Dynamic) -> Result<(), Error> {
+fn refuse_missing_addends(dynamic: &Dynamic<'_>) -> Result<(), Error> {
     if dynamic.get(DT_REL).is_some() {
         return Err(Error::unsupported(
             "relocations without addends (DT_REL), which this machine does not use",
@@ -172,7 +172,7 @@ fn refuse_missing_addends(dynamic: &Dynamic) -> Result<(), Error> {
 /// The table at tag `start` with the length of tag `size`. Its entries are `entry_len` bytes long; the
 /// tag `entry`, where there is one, must say the same.
 fn find(
-    dynamic: &Dynamic,
+    dynamic: &Dynamic<'_>,
     memory: &impl ReadAt,
     start: u64,
     size: u64,

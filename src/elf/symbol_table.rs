@@ -11,8 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::alloc::{self, Layout};
 use std::cell::Cell;
 use std::ops::{Deref, Range};
+use std::sync::OnceLock;
 
 use goblin::elf64::dynamic::{
     DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, DT_VERDEF, DT_VERNEED,
@@ -27,7 +29,9 @@ use crate::elf::gnu_hash::GnuHashTable;
 use crate::elf::read::{ReadAt, string_at};
 use crate::elf::symbol::{SYM_SIZE, Sym, SymbolName};
 use crate::elf::sysv_hash::SysvHashTable;
-use crate::elf::versions::{Origin, VERSYM_HIDDEN, Version, VersionEntry, Versions};
+use crate::elf::versions::{
+    Origin, VERSYM_HIDDEN, Version, VersionEntry, VersionRanges, VersionTables, Versions,
+};
 
 const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
 /// The tags of the tables of this file, whose values are addresses.
@@ -42,9 +46,11 @@ pub(crate) struct SymbolLayout {
     versym: Option<Range<Vaddr>>,
     hash: Option<HashRange>,
     /// The number of symbols that a lookup can reach: one more than the highest index in the hash
-    /// table.
-    hashed: u32,
-    versions: Versions,
+    /// table. Counted when that is asked for.
+    hashed: OnceLock<u32>,
+    version_ranges: VersionRanges,
+    /// Read when they are asked for: of most libraries of a process, nothing here asks.
+    versions: OnceLock<Versions>,
 }
 
 /// The range of the hash table that lookups use.
@@ -74,7 +80,7 @@ impl SymbolLayout {
     ///
     /// `behind` are the addresses where other tables begin.
     pub(super) fn of_image(
-        dynamic: &Dynamic,
+        dynamic: &Dynamic<'_>,
         memory: &impl ReadAt,
         behind: impl Iterator<Item = Vaddr>,
     ) -> Result<SymbolLayout, Error> {
@@ -86,7 +92,7 @@ impl SymbolLayout {
     /// Cuts the symbol table to its length, and checks the references between the tables.
     fn check(
         &mut self,
-        dynamic: &Dynamic,
+        dynamic: &Dynamic<'_>,
         memory: &impl ReadAt,
         behind: impl Iterator<Item = Vaddr>,
     ) -> Result<(), Error> {
@@ -118,18 +124,24 @@ impl SymbolLayout {
                 return Err(Error::malformed(what, Place::Symbol(index)));
             }
         }
-        self.versions.check(strings.len())?;
+        let versions = Versions::parse(&table.version_tables)?;
+        versions.check(strings.len())?;
         if let (Some(versym), Some(_)) = (table.versym, by_hash) {
             let versyms = versym.as_chunks::<2>().0.get(..count as usize).ok_or_else(|| {
                 bad("the version table is shorter than the symbol table", DT_VERSYM)
             })?;
-            self.versions.check_indices(versyms)?;
+            versions.check_indices(versyms)?;
         }
+        let _ = self.versions.set(versions);
         Ok(())
     }
 
     /// The number of symbols by the hash tables, if they give one.
-    fn count_symbols(&self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<Option<u32>, Error> {
+    fn count_symbols(
+        &self,
+        dynamic: &Dynamic<'_>,
+        memory: &impl ReadAt,
+    ) -> Result<Option<u32>, Error> {
         let capacity = self.symtab.end.checked_sub(self.symtab.start).unwrap_or(0) / SYM_SIZE;
         let count = |tag: u64| {
             let Some(start) = dynamic.address(tag) else { return Ok(None) };
@@ -157,7 +169,7 @@ impl SymbolLayout {
 
     /// Finds the tables that `dynamic` names in `memory`, with no more checks than `ld.so` makes: for a
     /// library that `ld.so` has loaded.
-    pub(crate) fn new(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
+    pub(crate) fn new(dynamic: &Dynamic<'_>, memory: &impl ReadAt) -> Result<SymbolLayout, Error> {
         let required = |tag: u64, what: &'static str| {
             dynamic.address(tag).ok_or_else(|| Error::malformed(what, Place::Dynamic(tag)))
         };
@@ -203,26 +215,28 @@ impl SymbolLayout {
             Some(range) => Some(HashRange::Gnu(range)),
             None => to_end(DT_HASH, outside)?.map(HashRange::Sysv),
         };
-        let mut layout = SymbolLayout {
+        let layout = SymbolLayout {
             symtab: symtab.range(symtab_len).unwrap_or(symtab..symtab),
             strtab,
             versym: to_end(DT_VERSYM, "the version table lies outside the image")?,
             hash,
-            hashed: 0,
-            versions: Versions::parse(dynamic, memory)?,
+            hashed: OnceLock::new(),
+            version_ranges: VersionRanges::new(dynamic, memory)?,
+            versions: OnceLock::new(),
         };
-        layout.hashed = layout.count_hashed(memory)?;
+        layout.check_hash(memory)?;
         Ok(layout)
     }
 
-    fn count_hashed(&self, memory: &impl ReadAt) -> Result<u32, Error> {
+    /// Checks the header of the hash table that lookups use.
+    fn check_hash(&self, memory: &impl ReadAt) -> Result<(), Error> {
         let malformed = |what: &'static str, tag| Error::malformed(what, Place::Dynamic(tag));
-        let Some(hash) = &self.hash else { return Ok(0) };
+        let Some(hash) = &self.hash else { return Ok(()) };
         let table = hash
             .table(memory)
             .ok_or_else(|| malformed("symbol tables lie outside the image", DT_SYMTAB))?;
         match (hash, table) {
-            (_, Some(table)) => Ok(table.symbol_count()),
+            (_, Some(_)) => Ok(()),
             (HashRange::Gnu(_), None) => Err(malformed(CONTRADICTORY_HASH, DT_GNU_HASH)),
             (HashRange::Sysv(_), None) => Err(malformed(CONTRADICTORY_HASH, DT_HASH)),
         }
@@ -236,6 +250,7 @@ pub(crate) struct Tables<'a> {
     pub(super) symtab: &'a [u8],
     strtab: &'a [u8],
     versym: Option<&'a [u8]>,
+    version_tables: VersionTables<'a>,
     pub(super) hash: Option<HashTable<'a>>,
 }
 
@@ -244,6 +259,11 @@ impl<'a> Tables<'a> {
     #[inline]
     pub(crate) fn view(&self) -> SymbolTable<'a> {
         SymbolTable { tables: *self, work: Cell::new(0) }
+    }
+
+    /// The string table from `offset` on.
+    pub(crate) fn strings_from(&self, offset: u32) -> &'a [u8] {
+        self.strtab.get(offset as usize..).unwrap_or_default()
     }
 }
 
@@ -299,6 +319,7 @@ impl<'a> SymbolTable<'a> {
             symtab: memory.read(layout.symtab.clone())?,
             strtab: memory.read(layout.strtab.clone())?,
             versym,
+            version_tables: layout.version_ranges.tables(memory)?,
             hash,
         };
         Some(tables.view())
@@ -337,7 +358,20 @@ impl<'a> SymbolTable<'a> {
 
     /// The number of symbols by the hash table. They are the first ones of the table.
     pub(crate) fn len(&self) -> u32 {
-        self.layout.hashed.min(self.capacity())
+        let counted = || self.hash.map_or(0, |table| table.symbol_count());
+        (*self.layout.hashed.get_or_init(counted)).min(self.capacity())
+    }
+
+    /// The versions that the library defines and needs.
+    #[inline]
+    fn versions(&self) -> &'a Versions {
+        // Those of an image were read when it was checked, and `ld.so` has checked those of its libraries.
+        let read = || match Versions::parse(&self.version_tables) {
+            // As for all small memory. Without the versions, references would be bound to others.
+            Err(Error::OutOfMemory { .. }) => alloc::handle_alloc_error(Layout::new::<Versions>()),
+            versions => versions.unwrap_or_default(),
+        };
+        self.layout.versions.get_or_init(read)
     }
 
     /// The name of a symbol of this table.
@@ -354,11 +388,6 @@ impl<'a> SymbolTable<'a> {
         string
     }
 
-    /// The string table from `offset` on.
-    pub(crate) fn strings_from(&self, offset: u32) -> &'a [u8] {
-        self.strtab.get(offset as usize..).unwrap_or_default()
-    }
-
     /// The `.gnu.version` entry of the symbol of this index.
     pub(super) fn versym(&self, index: u32) -> Option<u16> {
         self.versym?.as_chunks().0.get(index as usize).map(|versym| u16::from_le_bytes(*versym))
@@ -373,7 +402,7 @@ impl<'a> SymbolTable<'a> {
 
     #[inline]
     pub(super) fn version_entry(&self, versym: u16) -> Option<&'a VersionEntry> {
-        self.layout.versions.of(versym)
+        self.versions().of(versym)
     }
 
     /// Whether the symbol of this index is the default definition of its name.
@@ -385,7 +414,7 @@ impl<'a> SymbolTable<'a> {
     pub(crate) fn needed_versions(
         &self,
     ) -> impl Iterator<Item = (&'a [u8], Version<'a>, bool)> + '_ {
-        self.layout.versions.needed().iter().filter_map(|needed| {
+        self.versions().needed().iter().filter_map(|needed| {
             let version =
                 Version { name: self.string(needed.name)?, hash: needed.hash, exact: true };
             Some((self.string(needed.file)?, version, needed.weak))
@@ -394,7 +423,7 @@ impl<'a> SymbolTable<'a> {
 
     /// Whether the library defines this version. A library without definitions satisfies any.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
-        let mut defined = self.layout.versions.defined();
+        let mut defined = self.versions().defined();
         match defined.next() {
             None => true,
             Some(first) => {
@@ -411,7 +440,7 @@ impl<'a> SymbolTable<'a> {
 
     /// Whether `string` is the string at `offset`.
     #[inline]
-    pub(super) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
+    pub(crate) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
         let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
         tail.get(string.len()) == Some(&0) && tail.starts_with(string)
     }
@@ -465,9 +494,39 @@ impl<'a> SymbolTable<'a> {
         undefined.filter_map(|(_, symbol)| self.string(symbol.st_name))
     }
 
+    /// The names (their offsets and their first 8 bytes) of the symbols that a library refers to and does not define.
+    ///
+    /// They come first, before the symbols of the hash table. But in an executable that is not PIC, some of them are in
+    /// the hash table: those are there with `in_hash_table`.
+    pub(crate) fn undefined_starts(
+        &self,
+        in_hash_table: bool,
+    ) -> impl Iterator<Item = (u32, &'a [u8; 8])> + use<'a> {
+        let end = match self.hash {
+            Some(HashTable::Gnu(table)) if !in_hash_table && !table.is_empty() => table.symoffset(),
+            _ => self.end(),
+        };
+        let strtab = self.strtab;
+        let symbols = self.symtab.as_chunks().0.iter().take(end as usize).skip(1);
+        symbols.filter_map(move |entry| {
+            // Not all of each symbol: there are many.
+            let &[a, b, c, d, _, _, section, page, ..]: &[u8; SYM_SIZE as usize] = entry;
+            let name = u32::from_le_bytes([a, b, c, d]);
+            let is_undefined = section | page == 0;
+            let start =
+                if is_undefined { strtab.get(name as usize..)?.first_chunk() } else { None };
+            Some((name, start?))
+        })
+    }
+
     /// All symbols, with index, in table order: also those that the hash table does not count.
     pub(crate) fn all(&self) -> impl Iterator<Item = (u32, Sym)> + '_ {
-        let end = match self.hash {
+        (1..self.end()).filter_map(|index| Some((index, self.symbol(index)?)))
+    }
+
+    /// One more than the index of the last symbol.
+    fn end(&self) -> u32 {
+        match self.hash {
             // The symbols of the hash table, if there are any, are the last ones. ld enters undefined ones, too.
             Some(HashTable::Gnu(table)) if table.symoffset() < self.len() => self.len(),
             Some(HashTable::Sysv(_)) => self.len(),
@@ -476,13 +535,12 @@ impl<'a> SymbolTable<'a> {
                 Some(len) if len > 0 => self.capacity().min((len / SYM_SIZE) as u32),
                 _ => self.capacity(),
             },
-        };
-        (1..end).filter_map(|index| Some((index, self.symbol(index)?)))
+        }
     }
 
     /// The names of the versions that the library defines, without its own name.
     pub(crate) fn defined_versions(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        let defined = self.layout.versions.defined().filter(|it| it.origin == Origin::Defined);
+        let defined = self.versions().defined().filter(|it| it.origin == Origin::Defined);
         defined.filter_map(|entry| self.string(entry.name))
     }
 

@@ -212,13 +212,13 @@ impl Flat {
 }
 
 /// A dynamic section with these entries.
-pub(super) fn dynamic(entries: &[(u64, u64)]) -> Dynamic {
+pub(super) fn dynamic(entries: &[(u64, u64)]) -> Dynamic<'static> {
     let bytes: Vec<u8> = entries
         .iter()
         .chain(&[(DT_NULL, 0)])
         .flat_map(|&(tag, value)| [tag, value].map(u64::to_le_bytes).concat())
         .collect();
-    Dynamic::parse(&bytes).unwrap()
+    Dynamic::parse(bytes.leak())
 }
 
 /// The hash table of [`symbol_tables`].

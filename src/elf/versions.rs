@@ -9,8 +9,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use goblin::elf64::dynamic::{DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM};
 
+use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::TryGrow;
 use crate::elf::dynamic::Dynamic;
@@ -86,6 +89,96 @@ pub(super) struct NeededVersion {
     pub weak: bool,
 }
 
+/// One of the two tables of versions, and the number of its entries.
+#[derive(Debug, Clone, Copy)]
+struct Table<'a> {
+    bytes: &'a [u8],
+    count: u64,
+}
+
+/// Where the two tables are: where each starts, with the number of its entries.
+#[derive(Debug, Clone)]
+pub(super) struct VersionRanges {
+    definitions: Option<(Range<Vaddr>, u64)>,
+    needs: Option<(Range<Vaddr>, u64)>,
+}
+
+/// The tables of versions in some memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VersionTables<'a> {
+    definitions: Option<Table<'a>>,
+    needs: Option<Table<'a>>,
+}
+
+impl VersionRanges {
+    /// The tables that `dynamic` names in `memory`.
+    pub(super) fn new(dynamic: &Dynamic<'_>, memory: &impl ReadAt) -> Result<VersionRanges, Error> {
+        let range = |tag: u64, number: u64, bad: fn() -> Error| match dynamic.address(tag) {
+            None => Ok::<_, Error>(None),
+            Some(start) => {
+                let len = memory.read_to_end(start).map(|bytes| bytes.len() as u64);
+                let range = len.and_then(|len| start.range(len)).ok_or_else(bad)?;
+                Ok(Some((range, dynamic.get(number).unwrap_or(0))))
+            }
+        };
+        Ok(VersionRanges {
+            definitions: range(DT_VERDEF, DT_VERDEFNUM, bad_definitions)?,
+            needs: range(DT_VERNEED, DT_VERNEEDNUM, bad_needs)?,
+        })
+    }
+
+    /// The tables in `memory`.
+    pub(super) fn tables<'a>(&self, memory: &'a impl ReadAt) -> Option<VersionTables<'a>> {
+        let table = |range: &Option<(Range<Vaddr>, u64)>| match range {
+            None => Some(None),
+            Some((range, count)) => {
+                Some(Some(Table { bytes: memory.read(range.clone())?, count: *count }))
+            }
+        };
+        Some(VersionTables { definitions: table(&self.definitions)?, needs: table(&self.needs)? })
+    }
+}
+
+/// An `Elf64_Verdef`.
+struct Verdef {
+    version: u16,
+    flags: u16,
+    index: u16,
+    count: u16,
+    hash: u32,
+    aux: u32,
+    next: u32,
+}
+
+impl Verdef {
+    /// The entry at the start of `bytes`, read at once: the C library has many.
+    #[inline]
+    fn read(bytes: &[u8]) -> Option<Verdef> {
+        let entry = bytes.first_chunk::<{ VERDEF_SIZE as usize }>()?;
+        let &[v0, v1, f0, f1, i0, i1, c0, c1, ref words @ ..] = entry;
+        let &[h0, h1, h2, h3, a0, a1, a2, a3, n0, n1, n2, n3] = words;
+        Some(Verdef {
+            version: u16::from_le_bytes([v0, v1]),
+            flags: u16::from_le_bytes([f0, f1]),
+            index: u16::from_le_bytes([i0, i1]),
+            count: u16::from_le_bytes([c0, c1]),
+            hash: u32::from_le_bytes([h0, h1, h2, h3]),
+            aux: u32::from_le_bytes([a0, a1, a2, a3]),
+            next: u32::from_le_bytes([n0, n1, n2, n3]),
+        })
+    }
+}
+
+fn bad_definitions() -> Error {
+    let what = "the version definitions contradict themselves";
+    Error::malformed(what, Place::Dynamic(DT_VERDEF))
+}
+
+fn bad_needs() -> Error {
+    let what = "the version needs contradict themselves";
+    Error::malformed(what, Place::Dynamic(DT_VERNEED))
+}
+
 /// The versions that a library defines and needs.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
@@ -100,50 +193,47 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// The tables that `dynamic` names in `memory`.
-    pub(super) fn parse(dynamic: &Dynamic, memory: &impl ReadAt) -> Result<Versions, Error> {
-        /// Few libraries have more.
+    pub(super) fn parse(tables: &VersionTables<'_>) -> Result<Versions, Error> {
+        /// Few libraries have more than one, and need versions of more.
         const USUAL: usize = 16;
-        let has_versions = [DT_VERDEF, DT_VERNEED].iter().any(|&tag| dynamic.get(tag).is_some());
-        let room = if has_versions { USUAL } else { 0 };
+        /// The C library has 43.
+        const MANY: u64 = 64;
+        let room = |table: Option<Table<'_>>| table.map_or(0, |it| it.count.min(MANY) as usize);
+        let (defined, needed) = (room(tables.definitions), room(tables.needs));
+        let needed = if needed == 0 { 0 } else { USUAL };
         let mut versions = Versions {
-            by_index: Vec::with_capacity(room),
-            needed: Vec::with_capacity(room),
+            // Their indices begin with 1.
+            by_index: Vec::with_capacity(defined.saturating_add(needed).saturating_add(1)),
+            needed: Vec::with_capacity(needed),
             ..Versions::default()
         };
-        versions.read_definitions(dynamic, memory)?;
-        versions.read_needs(dynamic, memory)?;
+        versions
+            .by_index
+            .try_lengthen(defined.saturating_add(1).min(versions.by_index.capacity()), None)?;
+        if let Some(definitions) = tables.definitions {
+            versions.read_definitions(definitions)?;
+        }
+        if let Some(needs) = tables.needs {
+            versions.read_needs(needs)?;
+        }
         Ok(versions)
     }
 
     /// `DT_VERDEF`: a chain of `Elf64_Verdef`, each with its name in its first `Elf64_Verdaux`.
-    fn read_definitions(&mut self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<(), Error> {
-        let bad = || {
-            Error::malformed(
-                "the version definitions contradict themselves",
-                Place::Dynamic(DT_VERDEF),
-            )
-        };
-        let Some(start) = dynamic.address(DT_VERDEF) else {
-            return Ok(());
-        };
-        let bytes = memory.read_to_end(start).ok_or_else(bad)?;
+    fn read_definitions(&mut self, Table { bytes, count }: Table<'_>) -> Result<(), Error> {
+        let bad = bad_definitions;
         // Offsets only grow, so the loop ends with the bytes. Each `Elf64_Verdaux` takes 8 bytes of the
         // table, unless chains overlap: this bounds those.
         let mut entries_left = bytes.len() / 8;
         let mut last_name = 0;
         let (mut has_more, mut overlaps) = (true, false);
         let mut rest = bytes;
-        for _ in 0..dynamic.get(DT_VERDEFNUM).unwrap_or(0) {
-            if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
+        for _ in 0..count {
+            let verdef = Verdef::read(rest).ok_or_else(bad)?;
+            let Verdef { version, flags, index, count, hash, aux, next } = verdef;
+            if version != VERSION_CURRENT {
                 return Err(bad());
             }
-            let flags = u16_at(rest, 2).ok_or_else(bad)?;
-            let index = u16_at(rest, 4).ok_or_else(bad)?;
-            let count = u16_at(rest, 6).ok_or_else(bad)?;
-            let hash = u32_at(rest, 8).ok_or_else(bad)?;
-            let aux = u32_at(rest, 12).ok_or_else(bad)?;
-            let next = u32_at(rest, 16).ok_or_else(bad)?;
             let mut parent = rest.get(aux as usize..).ok_or_else(bad)?;
             let name = u32_at(parent, 0).ok_or_else(bad)?;
             last_name = last_name.max(name);
@@ -173,21 +263,15 @@ impl Versions {
 
     /// `DT_VERNEED`: a chain of `Elf64_Verneed`, one per library, each with a chain of
     /// `Elf64_Vernaux`, one per version.
-    fn read_needs(&mut self, dynamic: &Dynamic, memory: &impl ReadAt) -> Result<(), Error> {
-        let bad = || {
-            Error::malformed("the version needs contradict themselves", Place::Dynamic(DT_VERNEED))
-        };
-        let Some(start) = dynamic.address(DT_VERNEED) else {
-            return Ok(());
-        };
-        let bytes = memory.read_to_end(start).ok_or_else(bad)?;
+    fn read_needs(&mut self, Table { bytes, count }: Table<'_>) -> Result<(), Error> {
+        let bad = bad_needs;
         // Every entry of the inner chains takes 16 bytes of the table, unless chains overlap. The bound
         // is the number that fits, so overlapping chains cost no more than honest ones.
         let mut entries_left = bytes.len() / 16;
         let [of_definitions, mut last_name] = self.last_names;
         let (mut has_more, mut is_broken) = (true, false);
         let mut rest = bytes;
-        for _ in 0..dynamic.get(DT_VERNEEDNUM).unwrap_or(0) {
+        for _ in 0..count {
             if u16_at(rest, 0).ok_or_else(bad)? != VERSION_CURRENT {
                 return Err(bad());
             }
@@ -321,7 +405,8 @@ mod tests {
         let [verdef, verneed, strsz] =
             [DT_VERDEF, DT_VERNEED, DT_STRSZ].map(|tag| dynamic.get(tag).unwrap() as usize);
         change(&mut memory, verdef, verneed);
-        let versions = Versions::parse(&dynamic, &memory)?;
+        let tables = VersionRanges::new(&dynamic, &memory)?.tables(&memory).unwrap();
+        let versions = Versions::parse(&tables)?;
         versions.check(strsz)?;
         Ok(versions)
     }

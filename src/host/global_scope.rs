@@ -30,7 +30,7 @@ use crate::host::opened::{
     opened_defining, startup_names,
 };
 use crate::host::process;
-use crate::host::startup_set::startup_tables;
+use crate::host::startup_set::startup_set;
 
 /// The host's global scope, as `dlsym(RTLD_DEFAULT, ..)` searches it for the executable.
 pub(crate) struct GlobalScope {
@@ -83,9 +83,8 @@ pub(crate) struct GlobalSymbol {
 impl GlobalScope {
     /// The scope as it is now.
     pub(crate) fn new(resolvers: Resolvers) -> Result<GlobalScope, Error> {
-        let startup = try_collect(
-            startup_tables().iter().map(|(library, tables)| (*library, tables.view())),
-        )?;
+        let startup =
+            try_collect(startup_set().iter().map(|library| (&**library, library.table())))?;
         Ok(GlobalScope {
             startup,
             startup_names: OnceCell::new(),

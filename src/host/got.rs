@@ -53,13 +53,13 @@ pub(crate) fn change_references(
 fn references(library: &HostLibrary, name: &[u8]) -> impl Iterator<Item = usize> {
     let table = library.table();
     library.relas().filter_map(move |rela| {
-        let is_reference = matches!(
-            arch::MACHINE.reloc_kind(rela.r_type),
-            Some(RelocKind::JumpSlot | RelocKind::GlobDat)
-        );
-        let symbol = if is_reference { table.symbol(rela.symbol) } else { None };
-        let is_it = symbol.is_some_and(|symbol| table.string(symbol.st_name) == Some(name));
-        is_it.then(|| library.address(rela.r_offset))
+        let symbol = table.symbol(rela.symbol)?;
+        let is_reference = table.is_string(symbol.st_name, name)
+            && matches!(
+                arch::MACHINE.reloc_kind(rela.r_type),
+                Some(RelocKind::JumpSlot | RelocKind::GlobDat)
+            );
+        is_reference.then(|| library.address(rela.r_offset))
     })
 }
 

@@ -33,7 +33,7 @@ use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::read::ReadAt;
 use crate::elf::rela::Rela;
 use crate::elf::symbol::{Sym, SymbolName};
-use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable};
+use crate::elf::symbol_table::{ADDRESS_TAGS, SymbolLayout, SymbolTable, Tables};
 use crate::elf::versions::Version;
 use crate::host::dl::Handle;
 use crate::host::phdr::PhdrEntry;
@@ -41,15 +41,16 @@ use crate::host::phdr::PhdrEntry;
 /// A library that `ld.so` loaded, the executable included.
 pub(crate) struct HostLibrary {
     pub(super) name: CString,
-    soname: Option<CString>,
-    /// The strings of `DT_NEEDED`, and of `DT_FILTER` and `DT_AUXILIARY`.
-    pub(super) needed: Vec<CString>,
-    /// Those of `DT_FILTER` and `DT_AUXILIARY`.
-    pub(super) filtees: Vec<CString>,
-    /// `DT_RPATH`, unless there is a `DT_RUNPATH`.
-    pub(super) rpath: Option<CString>,
+    /// The offset of `DT_SONAME` in the string table.
+    soname: Option<u64>,
+    needed_count: usize,
+    /// It has `DT_FILTER` or `DT_AUXILIARY`.
+    pub(super) is_filter: bool,
+    dynamic: Range<Vaddr>,
     memory: HostMemory,
-    symbols: SymbolLayout,
+    _layout: Arc<SymbolLayout>,
+    /// Of the layout, in `memory`.
+    tables: Tables<'static>,
     tls_module: ModuleId,
     /// Keeps the library loaded. `None` for the start-up set, which stays loaded, and while `ld.so`'s list is
     /// locked.
@@ -138,44 +139,44 @@ impl HostLibrary {
             load_bias: LoadBias::between(Vaddr(0), listed.load_bias),
             readable: listed.readable,
         };
-        let Some(section) = listed.dynamic.and_then(|section| memory.read(section)) else {
+        let Some(section) = listed.dynamic else { return Ok(None) };
+        let Some(mut dynamic) = memory.read(section.clone()).map(Dynamic::parse) else {
             return Ok(None);
         };
-        let dynamic = Dynamic::parse(section)?
-            .unrelocated(ADDRESS_TAGS, listed.load_bias as u64)
-            .unrelocated(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
+        dynamic.unrelocate(ADDRESS_TAGS, listed.load_bias as u64);
+        dynamic.unrelocate(&[DT_RELA, DT_JMPREL], listed.load_bias as u64);
         let symbols = match SymbolLayout::new(&dynamic, &memory) {
             Ok(symbols) => symbols,
             Err(error @ Error::OutOfMemory { .. }) => return Err(error),
             Err(_) => return Ok(None),
         };
-        let Some(table) = SymbolTable::over(&symbols, &memory) else { return Ok(None) };
-        let string = |offset: u64| CString::new(table.string(u32::try_from(offset).ok()?)?).ok();
-        let soname = dynamic.get(DT_SONAME).and_then(string);
+        let layout = Arc::new(symbols);
+        let Some(tables) = SymbolTable::over(&layout, &memory).map(|table| *table) else {
+            return Ok(None);
+        };
+        // SAFETY: they refer to the layout, which the library owns and which does not move, and to memory that stays
+        // mapped while the library is held (`HostMemory::slice`). `table` gives them no longer life than the
+        // library's.
+        let tables = unsafe { std::mem::transmute::<Tables<'_>, Tables<'static>>(tables) };
+        let (soname, needed_count) = (dynamic.get(DT_SONAME), dynamic.needed_count());
         let is_filter = dynamic.get(DT_AUXILIARY).or(dynamic.get(DT_FILTER)).is_some();
-        let filtees =
-            || dynamic.all_with(|tag| [DT_AUXILIARY, DT_FILTER].contains(&tag)).map(|it| it.1);
-        let filtees: Vec<CString> =
-            if is_filter { filtees().filter_map(string).collect() } else { Vec::new() };
-        let needed = dynamic.all(DT_NEEDED).filter_map(string).chain(filtees.iter().cloned());
-        let needed = needed.collect();
-        let rpath = dynamic.get(DT_RPATH).filter(|_| dynamic.get(DT_RUNPATH).is_none());
-        let rpath = rpath.and_then(string);
+        let relocations = [
+            dynamic.table(DT_JMPREL, DT_PLTRELSZ).flatten(),
+            dynamic.table(DT_RELA, DT_RELASZ).flatten(),
+        ];
         let tls_module = ModuleId(listed.tls_module);
         Ok(Some(HostLibrary {
             name: listed.name,
             soname,
-            needed,
-            filtees,
-            rpath,
+            needed_count,
+            is_filter,
+            dynamic: section,
             memory,
-            symbols,
+            _layout: layout,
+            tables,
             tls_module,
             handle,
-            relocations: [
-                dynamic.table(DT_JMPREL, DT_PLTRELSZ).flatten(),
-                dynamic.table(DT_RELA, DT_RELASZ).flatten(),
-            ],
+            relocations,
             relro: listed.relro,
             eh_frame_hdr: listed.eh_frame_hdr,
             opened_for_image: false,
@@ -185,10 +186,49 @@ impl HostLibrary {
         }))
     }
 
+    /// The string of a dynamic entry.
+    fn string(&self, offset: u64) -> Option<&CStr> {
+        let strings = self.tables.strings_from(u32::try_from(offset).ok()?);
+        CStr::from_bytes_until_nul(strings).ok()
+    }
+
+    /// The dynamic entries with tags that `is_wanted` accepts, as strings: the first `count`.
+    fn strings_of(
+        &self,
+        count: usize,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = &CStr> {
+        let section = if count == 0 { None } else { self.memory.read(self.dynamic.clone()) };
+        let entries = Dynamic::entries(section.unwrap_or_default());
+        let wanted = entries.filter(move |(tag, _)| is_wanted(*tag)).take(count);
+        wanted.filter_map(|(_, offset)| self.string(offset))
+    }
+
+    fn soname(&self) -> Option<&CStr> {
+        self.string(self.soname?)
+    }
+
+    /// What it needs: the strings of `DT_NEEDED`, then its filtees.
+    pub(super) fn needed(&self) -> impl Iterator<Item = &CStr> {
+        self.strings_of(self.needed_count, |tag| tag == DT_NEEDED).chain(self.filtee_names())
+    }
+
+    /// The strings of `DT_FILTER` and `DT_AUXILIARY`.
+    pub(super) fn filtee_names(&self) -> impl Iterator<Item = &CStr> {
+        let count = if self.is_filter { usize::MAX } else { 0 };
+        self.strings_of(count, |tag| [DT_AUXILIARY, DT_FILTER].contains(&tag))
+    }
+
+    /// `DT_RPATH`, unless there is a `DT_RUNPATH`.
+    pub(super) fn rpath(&self) -> Option<&CStr> {
+        let last = |wanted: u64| self.strings_of(usize::MAX, move |tag| tag == wanted).last();
+        if last(DT_RUNPATH).is_some() { None } else { last(DT_RPATH) }
+    }
+
     /// Its name in `DT_NEEDED` entries, and its file, if it was opened for an image.
     pub(crate) fn opened_file(&self) -> Option<(String, PathBuf)> {
         let path = PathBuf::from(OsStr::from_bytes(self.name.to_bytes()));
-        let name = match &self.soname {
+        let name = match self.soname() {
             Some(soname) => soname.to_string_lossy().into_owned(),
             None => path.file_name()?.to_string_lossy().into_owned(),
         };
@@ -205,7 +245,7 @@ impl HostLibrary {
 
     /// Whether a `DT_NEEDED` entry of this name means this library.
     pub(super) fn is_called(&self, name: &CStr) -> bool {
-        self.soname.as_deref() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+        self.soname() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
     }
 
     /// Whether its calls of `dlopen`, and those of all that it needs, were looked at.
@@ -247,7 +287,7 @@ impl HostLibrary {
 
     /// Whether its `DT_SONAME` is this.
     pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
-        self.soname.as_deref().is_some_and(|soname| soname.to_bytes() == name)
+        self.soname().is_some_and(|soname| soname.to_bytes() == name)
     }
 
     /// Whether both are the same library.
@@ -265,10 +305,9 @@ impl HostLibrary {
         self.memory.load_bias.get() == entry.load_bias && self.name == entry.name
     }
 
-    #[expect(clippy::expect_used, reason = "`new` has made a table of the same memory")]
+    #[inline]
     pub(super) fn table(&self) -> SymbolTable<'_> {
-        SymbolTable::over(&self.symbols, &self.memory)
-            .expect("the layout was made from this memory")
+        self.tables.view()
     }
 
     /// Whether it defines this name.

@@ -131,12 +131,12 @@ impl HostLibrary {
     /// Its direct dependencies that are loaded, filtees included.
     pub(crate) fn dependencies(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
         // Filtees may be loaded later than their filter.
-        if !self.is_permanent || !self.filtees.is_empty() {
-            return loaded(&self.needed);
+        if !self.is_permanent || self.is_filter {
+            return loaded(self.needed());
         }
         if self.known_dependencies.get().is_none() {
             // They stay as long as this library does.
-            let found = self.needed.iter().map(|name| HostLibrary::find(name, |_| true));
+            let found = self.needed().map(|name| HostLibrary::find(name, |_| true));
             let found = try_collect_ok(found.filter_map(Result::transpose))?;
             let _ = self.known_dependencies.set(found);
         }
@@ -145,13 +145,13 @@ impl HostLibrary {
 
     /// The libraries whose definitions come before its own, and that are loaded.
     pub(crate) fn filtees(&self) -> Result<Vec<Arc<HostLibrary>>, Error> {
-        loaded(&self.filtees)
+        loaded(self.filtee_names())
     }
 }
 
 /// The libraries of these names that are loaded.
-fn loaded(names: &[CString]) -> Result<Vec<Arc<HostLibrary>>, Error> {
-    let loaded = names.iter().map(|name| HostLibrary::loaded(name));
+fn loaded<'a>(names: impl Iterator<Item = &'a CStr>) -> Result<Vec<Arc<HostLibrary>>, Error> {
+    let loaded = names.map(HostLibrary::loaded);
     try_collect_ok(loaded.filter_map(Result::transpose))
 }
 

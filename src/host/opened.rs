@@ -25,7 +25,7 @@ use crate::elf::symbol_table::SymbolTable;
 use crate::host::dl::Handle;
 use crate::host::library::HostLibrary;
 use crate::host::phdr::{Changes, Filter, PhdrEntry, listed_if};
-use crate::host::startup_set::{is_alone, startup_set, startup_tables};
+use crate::host::startup_set::{is_alone, startup_set};
 
 /// Whether it was opened since the process started.
 fn is_opened(entry: &PhdrEntry) -> bool {
@@ -75,7 +75,7 @@ pub(super) fn is_ifunc(name: &SymbolName<'_>) -> bool {
         let found = table.lookup(name, VersionMatch::Any, TypeClass::Definition);
         found.is_some_and(|(_, symbol)| symbol.is_ifunc())
     };
-    startup_tables().iter().any(|(_, tables)| in_table(&tables.view()))
+    startup_set().iter().any(|library| in_table(&library.table()))
         || opened_that(&|library| in_table(&library.table())).map_or(true, |it| !it.is_empty())
 }
 

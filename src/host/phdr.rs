@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory};
+use crate::base::fallible::{TryGrow, require_memory_for_next, try_vec};
 use crate::elf::constants::{PF_R, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_LOAD};
 use crate::host::process;
 
@@ -37,7 +37,8 @@ impl PhdrEntry {
             // SAFETY: the caller's promise.
             name: unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned(),
             load_bias: info.dlpi_addr as usize,
-            readable: Vec::new(),
+            // Linkers make four segments, which are all readable.
+            readable: Vec::with_capacity(4),
             dynamic: None,
             relro: 0..0,
             eh_frame_hdr: None,
@@ -84,6 +85,7 @@ pub(super) fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> 
     struct Visit<'a, 'b> {
         keep: &'a mut Filter<'b>,
         list: Vec<PhdrEntry>,
+        seen: usize,
         done: Result<(), Error>,
     }
     impl Visit<'_, '_> {
@@ -91,7 +93,8 @@ pub(super) fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> 
         /// The record is valid during the call.
         unsafe fn add(&mut self, info: &libc::dl_phdr_info) -> Result<(), Error> {
             // The list can be long.
-            require_memory()?;
+            require_memory_for_next(self.seen)?;
+            self.seen = self.seen.saturating_add(1);
             // SAFETY: the caller's promise.
             let listed = unsafe { PhdrEntry::new(info) };
             if (self.keep)(&listed)? { Ok(self.list.try_push(listed)?) } else { Ok(()) }
@@ -110,7 +113,8 @@ pub(super) fn listed_if(keep: &mut Filter<'_>) -> Result<Vec<PhdrEntry>, Error> 
             c_int::from(visit.done.is_err())
         }
     }
-    let mut visit = Visit { keep, list: Vec::new(), done: Ok(()) };
+    // Few programs start with more libraries.
+    let mut visit = Visit { keep, list: try_vec(8)?, seen: 0, done: Ok(()) };
     // SAFETY: the callback has the required signature and does not unwind.
     unsafe { process::visit_libraries(add, (&raw mut visit).cast()) };
     visit.done.map(|()| visit.list)

@@ -154,9 +154,8 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Keeps the object that memdl is linked into from being unloaded: images, the ends of threads, and debuggers
-/// refer to its code. Does nothing if that is the executable.
-pub(crate) fn stay_loaded() {
+/// Keeps the object that memdl is linked into from being unloaded. Does nothing if that is the executable.
+pub(super) fn stay_loaded() {
     // The executable has no name, and is never unloaded.
     if let Some(name) = own_name().filter(|name| !name.is_empty()) {
         let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
@@ -231,7 +230,6 @@ struct Object {
     /// call of `__tls_get_addr` for it.)
     tls_module: ModuleId,
     relro: Range<usize>,
-    is_executable: bool,
 }
 
 impl Object {
@@ -248,8 +246,6 @@ impl Object {
                     std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
                 (&*info, headers, &mut *found.cast::<Option<Object>>())
             };
-            // SAFETY: a C string, or null. That of the executable is empty.
-            let is_executable = info.dlpi_name.is_null() || unsafe { *info.dlpi_name == 0 };
             let bias = info.dlpi_addr as usize;
             let range = |header: &libc::Elf64_Phdr| {
                 let start = bias.wrapping_add(header.p_vaddr as usize);
@@ -269,7 +265,6 @@ impl Object {
                     tls_template_len: tls.p_filesz as usize,
                     tls_module: ModuleId(info.dlpi_tls_modid),
                     relro: of_type(libc::PT_GNU_RELRO).map_or(0..0, range),
-                    is_executable,
                 });
             }
             1
@@ -279,11 +274,6 @@ impl Object {
         unsafe { visit_libraries(visit, (&raw mut found).cast()) };
         found
     }
-}
-
-/// Whether memdl is linked into the executable, and not into a library.
-pub(crate) fn is_in_executable() -> bool {
-    Object::of_this_code().is_some_and(|object| object.is_executable)
 }
 
 /// The process's first argument, by which `ld.so` calls the program in its messages.

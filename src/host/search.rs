@@ -299,7 +299,7 @@ impl ProcessFolders {
     /// Without memory for a list, its folders are not searched.
     fn find() -> ProcessFolders {
         let executable = startup_set().first().filter(|library| library.is_executable());
-        let rpath = executable.and_then(|it| it.rpath.as_deref()).map(CStr::to_bytes);
+        let rpath = executable.and_then(|it| it.rpath()).map(CStr::to_bytes);
         let rpath = rpath.unwrap_or_default();
         let library_path = process::initial_variable("LD_LIBRARY_PATH").unwrap_or_default();
         let library_path = library_path.as_bytes();

@@ -15,22 +15,27 @@ use std::ffi::CStr;
 use std::sync::{Arc, OnceLock};
 
 use crate::base::error::Error;
-use crate::base::fallible::{OutOfMemory, TryGrow, require_memory, try_collect, try_vec};
-use crate::elf::symbol_table::Tables;
-use crate::host::dl::Handle;
+use crate::base::fallible::{OutOfMemory, require_memory_for_next, try_collect, try_vec};
 use crate::host::library::HostLibrary;
-use crate::host::phdr::{self, PhdrEntry};
+use crate::host::phdr;
+use crate::host::process;
 
-/// Finds the set and opens the handle of the global scope, once in a process.
+/// Finds the set, once in a process.
 pub(crate) fn set_up() -> Result<(), Error> {
     if START.get().is_none() {
         let _ = START.set(Start::find()?);
     }
-    if TABLES.get().is_none() {
-        let _ = TABLES.set(find_tables()?);
-    }
-    Handle::global_scope();
     Ok(())
+}
+
+/// Keeps the object that memdl is linked into from being unloaded: images, the ends of threads, and debuggers
+/// refer to its code.
+pub(crate) fn stay_loaded() {
+    let is_own = |library: &HostLibrary| library.has_code_at(set_up as *const () as usize);
+    // Those of the start-up set stay.
+    if !startup_set().iter().any(|library| is_own(library)) {
+        process::stay_loaded();
+    }
 }
 
 #[derive(Default)]
@@ -46,13 +51,10 @@ pub(super) fn startup_set() -> &'static [Arc<HostLibrary>] {
     &start().set
 }
 
-/// The same, with the symbol tables of each.
-pub(super) fn startup_tables() -> &'static [WithTables] {
-    TABLES.get_or_init(|| find_tables().unwrap_or_default())
-}
-
-fn find_tables() -> Result<Vec<WithTables>, OutOfMemory> {
-    try_collect(startup_set().iter().map(|library| (&**library, *library.table())))
+/// Whether memdl is linked into the executable, and not into a library.
+pub(crate) fn is_in_executable() -> bool {
+    let has_code = |library: &Arc<HostLibrary>| library.has_code_at(set_up as *const () as usize);
+    startup_set().first().is_some_and(has_code)
 }
 
 /// Whether `ld.so` has loaded no library since the process started.
@@ -66,56 +68,52 @@ fn start() -> &'static Start {
 }
 
 static START: OnceLock<Start> = OnceLock::new();
-static TABLES: OnceLock<Vec<WithTables>> = OnceLock::new();
 
-/// A library of the set, with its symbol tables, which every load searches.
-type WithTables = (&'static HostLibrary, Tables<'static>);
+fn file_name(path: &CStr) -> Option<&[u8]> {
+    let path = path.to_bytes();
+    path.rsplit(|&byte| byte == b'/').next()
+}
+
+/// One more than the highest index of the libraries that the first one needs, directly or not, found by the names of
+/// their files. A needed library that was found under another name only makes the number smaller.
+fn closure_end<'a>(libraries: &'a [Option<Arc<HostLibrary>>]) -> Result<usize, OutOfMemory> {
+    let library = |index: usize| libraries.get(index)?.as_deref();
+    let path = |it: &'a Option<Arc<HostLibrary>>| it.as_deref().map(HostLibrary::path);
+    let names = try_collect(libraries.iter().map(|it| path(it).and_then(file_name)))?;
+    let mut reached: Vec<usize> = try_vec(libraries.len())?;
+    reached.push(0);
+    let mut next = 0;
+    while let Some(&index) = reached.get(next) {
+        next = next.saturating_add(1);
+        let needed = library(index).into_iter().flat_map(HostLibrary::needed);
+        for wanted in needed.filter_map(file_name) {
+            let found = names.iter().position(|name| *name == Some(wanted));
+            // As many as there are libraries at most.
+            reached.extend(found.filter(|index| !reached.contains(index)));
+        }
+    }
+    Ok(reached.into_iter().max().map_or(0, |last| last.saturating_add(1)))
+}
 
 impl Start {
     fn find() -> Result<Start, Error> {
         // Before the list, so that a library that is opened in between counts as opened later.
         let loads = phdr::loads();
         let list = phdr::listed()?;
-        let file_name = |path: &CStr| {
-            path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or(&[]).to_vec()
-        };
-        // From the executable on, by file name. A needed library that was found under another name only
-        // makes the prefix shorter.
-        let mut last = 0;
-        let mut names: Vec<Vec<u8>> = try_vec(list.len())?;
-        for listed in &list {
-            require_memory()?;
-            names.push(file_name(&listed.name));
+        let mut alone = true;
+        let mut libraries: Vec<Option<Arc<HostLibrary>>> = try_vec(list.len())?;
+        for (index, listed) in list.into_iter().enumerate() {
+            require_memory_for_next(index)?;
+            let is_searched = index == 0 || listed.has_path();
+            let library = if is_searched { HostLibrary::new(listed, None)? } else { None };
+            alone &= library.is_some() || !is_searched;
+            libraries.push(library.map(Arc::new));
         }
-        // The entry of each library until it is read, then the library.
-        let mut entries: Vec<(Option<PhdrEntry>, Option<Arc<HostLibrary>>)> =
-            try_collect(list.into_iter().map(|listed| (Some(listed), None)))?;
-        let mut queue = vec![0];
-        while let Some(index) = queue.pop() {
-            require_memory()?;
-            let Some((listed, found)) = entries.get_mut(index) else { continue };
-            let Some(listed) = listed.take() else { continue };
-            let Some(library) = HostLibrary::new(listed, None)? else { continue };
-            last = last.max(index);
-            for needed in &library.needed {
-                let wanted = file_name(needed);
-                queue.try_extend(names.iter().position(|name| *name == wanted))?;
-            }
-            *found = Some(Arc::new(library));
-        }
+        let count = closure_end(&libraries)?;
         // Libraries before the last one belong to the set, too: preloaded libraries and their
         // dependencies.
-        let mut alone = true;
-        for (index, (listed, found)) in entries.iter_mut().enumerate() {
-            if let Some(listed) = listed.take().filter(PhdrEntry::has_path) {
-                require_memory()?;
-                if index < last {
-                    *found = HostLibrary::new(listed, None)?.map(Arc::new);
-                }
-                alone &= found.is_some();
-            }
-        }
-        let set = try_collect(entries.into_iter().filter_map(|(_, found)| found))?;
+        alone &= libraries.iter().skip(count).all(Option::is_none);
+        let set = try_collect(libraries.into_iter().take(count).flatten())?;
         Ok(Start { set, alone_at: alone.then_some(loads) })
     }
 }

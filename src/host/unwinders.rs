@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, require_memory, try_collect};
+use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect};
 use crate::elf::lookup::VersionMatch;
 use crate::elf::symbol::SymbolName;
 use crate::host::library::HostLibrary;
@@ -42,8 +42,8 @@ static AT_START: OnceLock<Vec<Arc<HostLibrary>>> = OnceLock::new();
 
 fn at_start(exported: &[SymbolName<'_>]) -> Result<Vec<Arc<HostLibrary>>, Error> {
     let mut found = Vec::new();
-    for library in startup_set() {
-        require_memory()?;
+    for (index, library) in startup_set().iter().enumerate() {
+        require_memory_for_next(index)?;
         if has_unwinder(library, exported) {
             found.try_push(library.clone())?;
         }
@@ -63,11 +63,13 @@ fn has_unwinder(library: &HostLibrary, exported: &[SymbolName<'_>]) -> bool {
         return true;
     }
     let (mut asks, mut gets) = (false, false);
-    for name in library.table().undefined_names() {
-        match name {
-            b"_dl_find_object" => return true,
-            b"dl_iterate_phdr" => asks = true,
-            _ => gets |= name.starts_with(b"_Unwind_"),
+    let table = library.table();
+    for (name, start) in table.undefined_starts(library.is_executable()) {
+        match start {
+            b"_dl_find" if table.is_string(name, b"_dl_find_object") => return true,
+            b"dl_itera" => asks |= table.is_string(name, b"dl_iterate_phdr"),
+            b"_Unwind_" => gets = true,
+            _ => {}
         }
     }
     let is_linked =

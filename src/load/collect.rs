@@ -259,6 +259,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                 });
             }
             let mut supplies = self.add_members(&needed, index, &mut providers)?;
+            let mut supply = |name: &CStr| supplies.as_mut()?.remove(name);
             // The system opens the rest, from the last to the first, which is how `ld.so` relocates them:
             // the last ones are those that the others use.
             for (at, (name, provider)) in needed.iter().zip(&mut providers).enumerate().rev() {
@@ -267,13 +268,13 @@ impl<'s, 'd> Collector<'s, 'd> {
                 }
                 require_memory()?;
                 if self.is_survey() {
-                    match self.survey_needed(name, supplies.remove(&**name), index)? {
+                    match self.survey_needed(name, supply(name), index)? {
                         Ok(found) => *provider = Some(found),
                         Err(reason) => drop(reasons.entry(at).or_insert(reason)),
                     }
                     continue;
                 }
-                match self.open_needed(name, supplies.remove(&**name), index) {
+                match self.open_needed(name, supply(name), index) {
                     Ok(opened) => *provider = Some(opened),
                     Err(refusal) if is_optional(at) && refusal.is_of(name) => {}
                     Err(NotFound::Missing(reason)) => {
@@ -501,11 +502,12 @@ impl<'s, 'd> Collector<'s, 'd> {
         needed: &[Cow<'_, CStr>],
         index: usize,
         providers: &mut [Option<Provider>],
-    ) -> Result<HashMap<CString, Supply>, Error> {
+    ) -> Result<Option<HashMap<CString, Supply>>, Error> {
         let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
         let count = to_open.clone().count();
         if !self.settings.system_libraries || count == 0 {
-            return Ok(HashMap::new());
+            // The first map asks the system for a random number.
+            return Ok(None);
         }
         let mut names = try_vec(count)?;
         for (name, _) in to_open {
@@ -514,7 +516,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         }
         let path = member(&self.parsed, index).search_path.clone();
         if member(&self.parsed, index).unopened.is_some() {
-            return self.files(names, &path);
+            return self.files(names, &path).map(Some);
         }
         let supplies = self.supplies(names, &path, providers)?;
         for (name, provider) in needed.iter().zip(providers) {
@@ -530,7 +532,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                 };
             }
         }
-        Ok(supplies)
+        Ok(Some(supplies))
     }
 
     /// Makes a member of a library's file, unless there is an image of it. `None` if the file cannot be read.

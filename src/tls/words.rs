@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::host::{dl, process, thread_keys};
+use crate::host::{dl, startup_set, thread_keys};
 use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
 
 arch::define_tls_variables!();
@@ -64,7 +64,7 @@ impl Words {
         let thread_pointer = arch::thread_pointer();
         let distance_of = |address: usize| address.wrapping_sub(thread_pointer) as isize;
         let slots = tls_slots().addr();
-        let is_static = process::is_in_executable()
+        let is_static = startup_set::is_in_executable()
             || thread_pointer.checked_sub(slots).is_some_and(|below| below <= host_static_size());
         if !is_static {
             // SAFETY: the function takes the values of this key, which are records.

@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod build_id;
 pub mod fallible;
+pub mod features;
 pub mod filler;
 pub mod limits;
 pub mod read;

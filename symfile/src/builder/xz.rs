@@ -16,6 +16,7 @@
 
 use crate::base::fallible::OutOfMemory;
 use crate::base::fallible::{TryGrow, try_vec};
+use crate::base::features::MIN_FOR_FEATURES;
 use crate::base::filler::Filler;
 
 /// The most bytes an LZMA2 chunk can hold as they are.
@@ -167,8 +168,29 @@ fn pad(out: &mut Vec<u8>) {
 
 /// The CRC32 of `bytes`.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes)
+    if bytes.len() >= MIN_FOR_FEATURES {
+        return crc32fast::hash(bytes);
+    }
+    let step = |crc: u32| NIBBLES.get((crc & 15) as usize).map_or(0, |it| it ^ crc >> 4);
+    !bytes.iter().fold(!0, |crc, &byte| step(step(crc ^ u32::from(byte))))
 }
+
+/// What four bits add to a CRC32 (IEEE 802.3, reflected).
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const NIBBLES: [u32; 16] = {
+    let mut table = [0; 16];
+    let mut nibble = 0;
+    while nibble < 16 {
+        let (mut crc, mut bit) = (nibble as u32, 0);
+        while bit < 4 {
+            crc = if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0xedb8_8320 };
+            bit += 1;
+        }
+        table[nibble] = crc;
+        nibble += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
@@ -235,5 +257,9 @@ mod tests {
     #[test]
     fn the_check_value_of_crc32_is_right() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        let long = bytes(200_000);
+        for len in [0, 1, MIN_FOR_FEATURES - 1, MIN_FOR_FEATURES, 200_000] {
+            assert_eq!(crc32(&long[..len]), crc32fast::hash(&long[..len]), "{len}");
+        }
     }
 }

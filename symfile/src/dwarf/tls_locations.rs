@@ -26,6 +26,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::features::MIN_FOR_FEATURES;
+
 use super::leb128::push_uleb;
 use super::skeleton::SplitUnit;
 
@@ -42,10 +44,6 @@ const DW_OP_GNU_PUSH_TLS_ADDRESS: u8 = 0xe0;
 const LOCATION: usize = 10;
 /// The length of an entry of `.debug_addr`.
 const SLOT: usize = 8;
-
-/// From this many bytes on, a search that first asks the processor for its features is faster. In virtual
-/// machines the first request in a process takes 30 us.
-const MIN_FOR_FEATURES: usize = 1 << 17;
 
 /// Where every thread has its block of an instance's thread-local variables, seen from its block
 /// of the first module's, which is where debuggers start from.
