@@ -494,28 +494,32 @@ impl<'a> SymbolTable<'a> {
         undefined.filter_map(|(_, symbol)| self.string(symbol.st_name))
     }
 
-    /// The names (their offsets and their first 8 bytes) of the symbols that a library refers to and does not define.
+    /// The names, as offsets, of the symbols that a library refers to and does not define, if one of `starts` is the
+    /// beginning of the name.
     ///
     /// They come first, before the symbols of the hash table. But in an executable that is not PIC, some of them are in
     /// the hash table: those are there with `in_hash_table`.
-    pub(crate) fn undefined_starts(
+    pub(crate) fn undefined_starting_with<const N: usize>(
         &self,
+        starts: [&[u8; 8]; N],
         in_hash_table: bool,
-    ) -> impl Iterator<Item = (u32, &'a [u8; 8])> + use<'a> {
+    ) -> impl Iterator<Item = u32> + use<'a, N> {
         let end = match self.hash {
             Some(HashTable::Gnu(table)) if !in_hash_table && !table.is_empty() => table.symoffset(),
             _ => self.end(),
         };
+        let starts = starts.map(|start| u64::from_ne_bytes(*start));
         let strtab = self.strtab;
         let symbols = self.symtab.as_chunks().0.iter().take(end as usize).skip(1);
-        symbols.filter_map(move |entry| {
-            // Not all of each symbol: there are many.
-            let &[a, b, c, d, _, _, section, page, ..]: &[u8; SYM_SIZE as usize] = entry;
+        symbols.filter_map(move |entry: &[u8; SYM_SIZE as usize]| {
+            // Not all of a symbol is read: there are many.
+            let [a, b, c, d, _, _, section, page, ..] = *entry;
+            if section | page != 0 {
+                return None;
+            }
             let name = u32::from_le_bytes([a, b, c, d]);
-            let is_undefined = section | page == 0;
-            let start =
-                if is_undefined { strtab.get(name as usize..)?.first_chunk() } else { None };
-            Some((name, start?))
+            let start = u64::from_ne_bytes(*strtab.get(name as usize..)?.first_chunk()?);
+            starts.contains(&start).then_some(name)
         })
     }
 

@@ -64,13 +64,13 @@ fn has_unwinder(library: &HostLibrary, exported: &[SymbolName<'_>]) -> bool {
     }
     let (mut asks, mut gets) = (false, false);
     let table = library.table();
-    for (name, start) in table.undefined_starts(library.is_executable()) {
-        match start {
-            b"_dl_find" if table.is_string(name, b"_dl_find_object") => return true,
-            b"dl_itera" => asks |= table.is_string(name, b"dl_iterate_phdr"),
-            b"_Unwind_" => gets = true,
-            _ => {}
+    let starts = [b"_dl_find", b"dl_itera", b"_Unwind_"];
+    for name in table.undefined_starting_with(starts, library.is_executable()) {
+        if table.is_string(name, b"_dl_find_object") {
+            return true;
         }
+        asks |= table.is_string(name, b"dl_iterate_phdr");
+        gets |= table.strings_from(name).starts_with(b"_Unwind_");
     }
     let is_linked =
         || arch::linked_unwinders().iter().any(|&it| it != 0 && library.has_code_at(it));

@@ -270,7 +270,8 @@ mod tests {
         let prepared = prepared.ok()?;
         let [member] = &prepared.members[..] else { return None };
         // The rest would need a block of thread-local variables.
-        let prelinked = member.prelinked.as_ref()?;
+        let prelinked =
+            Prelinked::new(&member.image, &member.plan, &member.bound, 0, 1).unwrap()?;
         if member.image.decoded.tls.is_some() {
             return None;
         }

@@ -105,6 +105,7 @@ fn entered(
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     debugger_commands::keep();
+    prepared.begin_instance()?;
     let group = map_and_relocate(prepared, received, stand, register, may_run)?;
     group.check()?;
     for needed in prepared.members.iter().flat_map(|member| &member.needed) {
@@ -235,7 +236,8 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let name = prepared.memory_name();
         let bytes = prepared.image.bytes();
         let is_received = received.is_some();
-        let source = match (received, &prepared.image_file, &prepared.shared_text) {
+        let shared_text = prepared.shared.get().and_then(|it| it.text.as_ref());
+        let source = match (received, &prepared.image_file, shared_text) {
             (Some(received), ..) => Source::InPlaceFile(received),
             (None, Some(file), _) => Source::File(bytes, file),
             (None, None, Some(text)) => Source::Shared(bytes, text),
@@ -266,7 +268,8 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             arch::detect_xsave();
         }
         let applier = applier(self.prepared, index, placements, &foreign_tls);
-        let ifuncs = if let Some(prelinked) = &self.prepared.prelinked {
+        let prelinked = self.prepared.shared.get().and_then(|it| it.prelinked.as_ref());
+        let ifuncs = if let Some(prelinked) = prelinked {
             prelinked.apply(&applier, &mut self.mapping)
         } else if let Some((tables, mut memory)) = self.mapping.split().filter(|_| self.is_received)
         {

@@ -12,8 +12,8 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::arch::MACHINE;
@@ -81,6 +81,8 @@ pub(crate) struct Prepared<'d> {
     pub context: Context,
     pub namespace: Option<Arc<Namespace<LoadGroup>>>,
     pub origin: Origin,
+    /// An instance was begun.
+    has_instance: AtomicBool,
 }
 
 /// What instances say of where they come from.
@@ -112,10 +114,10 @@ pub(crate) struct Member<'d> {
     /// Its relocation tables lie in read-only segments, which do not move where the file is received: they
     /// can be read from the mapped image.
     pub tables_are_readable: bool,
-    /// The pages that instances share.
-    pub shared_text: Option<SharedText>,
-    /// Its relocations, computed for any number of instances.
-    pub prelinked: Option<Prelinked>,
+    /// What instances share, once a second one is made.
+    pub shared: OnceLock<Shared>,
+    /// Instances may share text. No debugger sees them, and no profiler looks for their files.
+    shares_text: bool,
     /// How instances are reported to profilers.
     pub profile: Profile,
     /// Where its instances map from what they do not write, if profilers look there.
@@ -126,7 +128,30 @@ pub(crate) struct Member<'d> {
     pub of_system: bool,
 }
 
+/// What the instances of a template share, but for the first one, which is loaded as a single image is: it would take
+/// longer to make this than to do without.
+pub(crate) struct Shared {
+    /// The pages that they map.
+    pub text: Option<SharedText>,
+    /// The relocations, computed for any number of instances.
+    pub prelinked: Option<Prelinked>,
+}
+
 impl Member<'_> {
+    /// Makes what instances share. `index` is its own, `count` the number of members.
+    fn share(&self, index: usize, count: usize) -> Result<(), Error> {
+        if self.shared.get().is_none() {
+            let text = match self.shares_text {
+                true => SharedText::new(&self.plan, self.image.bytes())?,
+                false => None,
+            };
+            let prelinked = Prelinked::new(&self.image, &self.plan, &self.bound, index, count)?;
+            // That of another thread is as good.
+            let _ = self.shared.set(Shared { text, prelinked });
+        }
+        Ok(())
+    }
+
     /// The name of its memory in `/proc/self/maps`, if it shall have one.
     pub(crate) fn memory_name(&self) -> Option<&str> {
         self.profile.allows_memory_names().then_some(&*self.name)
@@ -321,15 +346,6 @@ impl Settings {
         }
     }
 
-    /// The pages that instances share which no debugger sees: breakpoints cannot be set in them.
-    fn shared_text(&self, image: &Image<'_>, plan: &Plan) -> Result<Option<SharedText>, Error> {
-        // Sealed pages could not be made private later.
-        if image.decoded.text_relocations || self.policy.seal {
-            return Ok(None);
-        }
-        SharedText::new(plan, image.bytes())
-    }
-
     /// Makes all that the instances of a bound group share.
     fn plan_instances<'d>(
         &self,
@@ -355,16 +371,12 @@ impl Settings {
             symfiles.push(debug_template(&name, &image, separate, debug, instances, &self.limits)?);
             let tables_are_readable =
                 image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
-            let in_image = |error: Error| error.in_image(&name);
             let image_file = profile::image_file(profile, &name, &image);
-            let (mut shared_text, mut prelinked) = (None, None);
-            if instances == Instances::Many {
-                if debug == DebugLevel::Off && image_file.is_none() {
-                    shared_text = self.shared_text(&image, &plan).map_err(in_image)?;
-                }
-                let made = Prelinked::new(&image, &plan, &bound, members.len(), count);
-                prelinked = made.map_err(in_image)?;
-            }
+            // Debuggers cannot set breakpoints in shared pages; sealed ones could not be made private later.
+            let shares_text = debug == DebugLevel::Off
+                && image_file.is_none()
+                && !image.decoded.text_relocations
+                && !self.policy.seal;
             members.push(Member {
                 name,
                 image,
@@ -377,8 +389,8 @@ impl Settings {
                 bound,
                 lazy,
                 tables_are_readable,
-                shared_text,
-                prelinked,
+                shared: OnceLock::new(),
+                shares_text,
                 profile,
                 image_file,
                 debug_info,
@@ -399,6 +411,7 @@ impl Settings {
             namespace: self.namespace.clone(),
             policy: self.policy.clone(),
             origin: Origin::default(),
+            has_instance: AtomicBool::new(false),
         })
     }
 }
@@ -573,6 +586,19 @@ impl Prepared<'_> {
         let others = (1..).zip(others);
         received.others.extend(others.filter_map(|(index, it)| Some((index, it.take_received()?))));
         Ok(received)
+    }
+
+    /// Makes what instances share, if there was an instance before.
+    pub(super) fn begin_instance(&self) -> Result<(), Error> {
+        if self.has_instance.load(Ordering::Relaxed)
+            || self.has_instance.swap(true, Ordering::Relaxed)
+        {
+            for (index, member) in self.members.iter().enumerate() {
+                let shared = member.share(index, self.members.len());
+                shared.map_err(|error| error.in_image(&member.name))?;
+            }
+        }
+        Ok(())
     }
 
     /// The root image.
