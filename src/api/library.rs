@@ -812,9 +812,9 @@ impl Template {
         {
             return Ok(Library { group });
         }
-        let received = ReceivedFiles::default();
+        let mut received = ReceivedFiles::default();
         let group =
-            instance_uninitialised(&self.prepared, received, stand, &mut register, may_run)?;
+            instance_uninitialised(&self.prepared, &mut received, stand, &mut register, may_run)?;
         Ok(Library { group })
     }
 

@@ -25,7 +25,7 @@ pub(crate) use x86_64::return_instruction;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     E_MACHINE, LIBUNWIND_CACHES, LIBUNWIND_STEPS, MACHINE, MARK_DISTANCE, bind_call,
-    call_ifunc_resolver, define_marked, define_tls, define_tls_variables, detect_xsave,
+    call_ifunc_resolver, define_marked, define_tls, define_tls_variables, detect_xsave, first_nul,
     hwcaps_folders, isa_levels, jump_instruction, lacking_isa, linked_caches, linked_unwinders,
     signal_returns, thread_pointer, thread_pointer_of, unless_answered, with_return_address,
 };

@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
-
 pub(crate) use memdl_symfile::base::read::ReadAt;
+
+use crate::arch;
 
 /// The little-endian word at `offset`.
 #[inline]
@@ -31,12 +31,9 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 }
 
 /// The string at the start of `bytes`, up to its NUL.
-///
-/// Not by the crate `memchr`: its first search in a process asks the processor what it can do, which takes a virtual
-/// machine longer than all else of a load.
 #[inline]
 pub(super) fn terminated(bytes: &[u8]) -> Option<&[u8]> {
-    CStr::from_bytes_until_nul(bytes).ok().map(CStr::to_bytes)
+    bytes.get(..arch::first_nul(bytes)?)
 }
 
 /// The NUL-terminated string at `offset` of a string table, without its NUL.

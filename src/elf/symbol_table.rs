@@ -15,6 +15,7 @@ use std::alloc::{self, Layout};
 use std::cell::Cell;
 use std::ops::{Deref, Range};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use goblin::elf64::dynamic::{
     DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, DT_VERDEF, DT_VERNEED,
@@ -33,6 +34,8 @@ use crate::elf::versions::{
     Origin, VERSYM_HIDDEN, Version, VersionEntry, VersionRanges, VersionTables, Versions,
 };
 
+/// Of a table whose symbols were not counted.
+const NOT_COUNTED: u32 = u32::MAX;
 const CONTRADICTORY_HASH: &str = "the hash table contradicts itself";
 /// The tags of the tables of this file, whose values are addresses.
 pub(crate) const ADDRESS_TAGS: &[u64] =
@@ -46,8 +49,8 @@ pub(crate) struct SymbolLayout {
     versym: Option<Range<Vaddr>>,
     hash: Option<HashRange>,
     /// The number of symbols that a lookup can reach: one more than the highest index in the hash
-    /// table. Counted when that is asked for.
-    hashed: OnceLock<u32>,
+    /// table. [`NOT_COUNTED`] until that is asked for.
+    hashed: AtomicU32,
     version_ranges: VersionRanges,
     /// Read when they are asked for: of most libraries of a process, nothing here asks.
     versions: OnceLock<Versions>,
@@ -220,7 +223,7 @@ impl SymbolLayout {
             strtab,
             versym: to_end(DT_VERSYM, "the version table lies outside the image")?,
             hash,
-            hashed: OnceLock::new(),
+            hashed: AtomicU32::new(NOT_COUNTED),
             version_ranges: VersionRanges::new(dynamic, memory)?,
             versions: OnceLock::new(),
         };
@@ -259,6 +262,13 @@ impl<'a> Tables<'a> {
     #[inline]
     pub(crate) fn view(&self) -> SymbolTable<'a> {
         SymbolTable { tables: *self, work: Cell::new(0) }
+    }
+
+    /// Whether `string` is the string at `offset`.
+    #[inline]
+    pub(crate) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
+        let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
+        tail.get(string.len()) == Some(&0) && tail.starts_with(string)
     }
 
     /// The string table from `offset` on.
@@ -358,8 +368,12 @@ impl<'a> SymbolTable<'a> {
 
     /// The number of symbols by the hash table. They are the first ones of the table.
     pub(crate) fn len(&self) -> u32 {
-        let counted = || self.hash.map_or(0, |table| table.symbol_count());
-        (*self.layout.hashed.get_or_init(counted)).min(self.capacity())
+        let mut hashed = self.layout.hashed.load(Ordering::Relaxed);
+        if hashed == NOT_COUNTED {
+            hashed = self.hash.map_or(0, |table| table.symbol_count());
+            self.layout.hashed.store(hashed, Ordering::Relaxed);
+        }
+        hashed.min(self.capacity())
     }
 
     /// The versions that the library defines and needs.
@@ -436,13 +450,6 @@ impl<'a> SymbolTable<'a> {
     pub(super) fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
         self.add_work(version.name.len());
         entry.hash == version.hash && self.is_string(entry.name, version.name)
-    }
-
-    /// Whether `string` is the string at `offset`.
-    #[inline]
-    pub(crate) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
-        let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
-        tail.get(string.len()) == Some(&0) && tail.starts_with(string)
     }
 
     /// The symbols that other libraries can bind to, with index; in table order.

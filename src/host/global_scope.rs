@@ -266,12 +266,15 @@ impl GlobalScope {
     /// An unversioned reference can be bound to a definition of the first version, which `dlsym` does not find if
     /// another is the default. No library has such a definition of what start files refer to.
     fn is_nowhere(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
+        if self.opened.get().is_some() || self.resolvers == Resolvers::Rest {
+            return false;
+        }
         let is_certain = match wanted {
             VersionMatch::Version(_) | VersionMatch::Default => true,
             VersionMatch::Unversioned => OF_START_FILES.contains(&name.bytes()),
             VersionMatch::Any => false,
         };
-        if !is_certain || self.opened.get().is_some() || self.resolvers == Resolvers::Rest {
+        if !is_certain {
             return false;
         }
         let most = || if names_are_known() { 0 } else { MAX_ASKED };

@@ -245,7 +245,7 @@ impl HostLibrary {
 
     /// Whether a `DT_NEEDED` entry of this name means this library.
     pub(super) fn is_called(&self, name: &CStr) -> bool {
-        self.soname() == Some(name) || !name.is_empty() && self.name.as_c_str() == name
+        self.has_soname(name.to_bytes()) || !name.is_empty() && self.name.as_c_str() == name
     }
 
     /// Whether its calls of `dlopen`, and those of all that it needs, were looked at.
@@ -287,7 +287,8 @@ impl HostLibrary {
 
     /// Whether its `DT_SONAME` is this.
     pub(crate) fn has_soname(&self, name: &[u8]) -> bool {
-        self.soname().is_some_and(|soname| soname.to_bytes() == name)
+        let soname = self.soname.and_then(|offset| u32::try_from(offset).ok());
+        soname.is_some_and(|offset| self.tables.is_string(offset, name))
     }
 
     /// Whether both are the same library.

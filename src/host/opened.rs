@@ -13,6 +13,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
@@ -202,6 +203,11 @@ pub(super) fn known_entry(is_it: impl Fn(&PhdrEntry) -> bool) -> Option<PhdrEntr
 
 /// The names that the start-up set defines. `None` if they have not been collected yet.
 pub(super) fn startup_names(make: bool) -> Option<Arc<NameFilter>> {
+    /// They were collected. Loads ask for them, and few collect them.
+    static ARE_MADE: AtomicBool = AtomicBool::new(false);
+    if !make && !ARE_MADE.load(Ordering::Relaxed) {
+        return None;
+    }
     let mut made = made_names();
     if made.startup.is_none() && make {
         // Without memory for the filter, names are searched without it.
@@ -209,6 +215,7 @@ pub(super) fn startup_names(make: bool) -> Option<Arc<NameFilter>> {
         let mut libraries = startup_set().iter();
         libraries.try_for_each(|it| hashes.try_extend(it.table().gnu_hashes_31())).ok()?;
         made.startup = Some(Arc::new(NameFilter::new(&hashes).ok()?));
+        ARE_MADE.store(true, Ordering::Relaxed);
     }
     made.startup.clone()
 }

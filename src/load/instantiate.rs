@@ -65,7 +65,7 @@ pub(crate) fn single_instance_uninitialised(
     mut prepared: Prepared<'_>,
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
-    let received = prepared.take_received()?;
+    let mut received = prepared.take_received()?;
     let mut symfiles = std::mem::take(&mut prepared.symfiles);
     let mut register = |index: usize, name: Arc<str>, instance| match symfiles
         .get_mut(index)
@@ -74,7 +74,7 @@ pub(crate) fn single_instance_uninitialised(
         Some(symfile) => symfile.into_registration(name, instance),
         None => DebugRegistration::none(name, instance),
     };
-    instance_uninitialised(&prepared, received, None, &mut register, may_run)
+    instance_uninitialised(&prepared, &mut received, None, &mut register, may_run)
 }
 
 /// Makes an instance of the group and enters it in the registry; its constructors do not run yet. The caller
@@ -83,7 +83,7 @@ pub(crate) fn single_instance_uninitialised(
 /// unloaded.
 pub(crate) fn instance_uninitialised(
     prepared: &Prepared<'_>,
-    received: ReceivedFiles,
+    received: &mut ReceivedFiles,
     stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
@@ -99,7 +99,7 @@ pub(crate) fn instance_uninitialised(
 /// As [`instance_uninitialised`].
 fn entered(
     prepared: &Prepared<'_>,
-    received: ReceivedFiles,
+    received: &mut ReceivedFiles,
     stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,
@@ -131,7 +131,7 @@ fn entered(
 /// Maps, relocates and seals all members, and registers them with debuggers, profilers and the unwinder.
 fn map_and_relocate(
     prepared: &Prepared<'_>,
-    mut received: ReceivedFiles,
+    received: &mut ReceivedFiles,
     stand: Option<&Arc<Stand<Parts>>>,
     register: &mut Register<'_>,
     may_run: Option<MayRun>,

@@ -578,13 +578,10 @@ impl Prepared<'_> {
         let [root, others @ ..] = &mut self.members[..] else {
             return Ok(ReceivedFiles::default());
         };
-        let is_received = |member: &&Member<'_>| member.image.owner().buffer().is_some();
-        let mut received = ReceivedFiles {
-            root: root.take_received(),
-            others: try_vec(others.iter().filter(is_received).count())?,
-        };
-        let others = (1..).zip(others);
-        received.others.extend(others.filter_map(|(index, it)| Some((index, it.take_received()?))));
+        let mut received = ReceivedFiles { root: root.take_received(), others: Vec::new() };
+        for (index, member) in (1..).zip(others) {
+            received.others.try_extend(member.take_received().map(|it| (index, it)))?;
+        }
         Ok(received)
     }
 

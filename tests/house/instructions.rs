@@ -41,9 +41,15 @@ fn program(name: &str) -> PathBuf {
 
 /// The instructions of a whole run of a program with these arguments.
 fn instructions<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> u64 {
+    counted(&[], name, arguments)
+}
+
+/// The instructions of a program that callgrind counts with these options.
+fn counted<A: AsRef<OsStr>>(options: &[&str], name: &str, arguments: &[A]) -> u64 {
     let mut command = limited(300, "valgrind");
     command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(options)
         .arg(program(name))
         .args(arguments)
         // An operator's settings change what a load does, and other variables how long they are searched for.
@@ -72,11 +78,33 @@ fn takes_no_more_than(way: &str, source: &str, known: u64) {
         instructions("loads", &[way.into(), library.clone(), loads.to_string().into()])
     };
     let count = (run(2 * LOADS) - run(LOADS)) / LOADS;
-    println!("{way} of {source}: {count} instructions; known: {known}");
+    is_no_more_than(&format!("{way} of {source}"), count, known);
+}
+
+fn is_no_more_than(what: &str, count: u64, known: u64) {
+    println!("{what}: {count} instructions; known: {known}");
     assert!(
         count * 100 <= known * 102,
-        "{way} takes {count} instructions, {:.1} % more than {known}",
+        "{what} takes {count} instructions, {:.1} % more than {known}",
         (count as f64 / known as f64 - 1.0) * 100.0
+    );
+}
+
+#[test]
+fn a_first_load_takes_no_more_instructions_than_it_did() {
+    let library = build("gcc", TINY, &["-O2", "-g"]);
+    let first = |way: &str| {
+        counted(&["--toggle-collect=measured"], "first", &[way.as_ref(), library.as_os_str()])
+    };
+    let load = first("load");
+    is_no_more_than("first load", load, 99_496);
+    is_no_more_than("first buffer and its load", first("load_buffer"), 99_430);
+    is_no_more_than("first load with debug information", first("load_full"), 145_100);
+    // The bytes are copied once more.
+    let template = first("instantiate");
+    assert!(
+        template * 2 <= load * 3,
+        "first template and instance: {template}, first load: {load}"
     );
 }
 

@@ -42,8 +42,14 @@ fn function<'lib, T>(library: &'lib Library, name: &str) -> Symbol<'lib, T> {
 /// What `run` says in a process where `dlopen` loads the file: the reference must be content
 /// before memdl is asked.
 fn reference_is_content(file: &Path, flags: c_int) {
-    // This process is there for one test. The child only opens, calls and ends.
-    let status = in_child(60, || Opened::new(file, RTLD_NOW | flags).run());
+    // This process is there for one test. The child only opens, calls and ends: to close the library would unload what it
+    // needs, which may have threads.
+    let status = in_child(60, || {
+        let opened = Opened::new(file, RTLD_NOW | flags);
+        let number = opened.run();
+        mem::forget(opened);
+        number
+    });
     let what = format!("{} through dlopen", file.display());
     let signal = libc::WTERMSIG(status);
     let number = exit_status(status).unwrap_or_else(|| panic!("{what}: signal {signal}"));

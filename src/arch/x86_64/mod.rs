@@ -8,6 +8,8 @@
 //! table 4.9 (relocation types); U. Drepper, "ELF Handling For Thread-Local Storage", section 3.4.6.
 
 #[cfg(target_arch = "x86_64")]
+mod bytes;
+#[cfg(target_arch = "x86_64")]
 mod finder;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
@@ -27,6 +29,8 @@ mod tls;
 #[cfg(target_arch = "x86_64")]
 mod unwinders;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use bytes::first_nul;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use finder::{MARK_DISTANCE, define_marked};
 #[cfg(target_arch = "x86_64")]
