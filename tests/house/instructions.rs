@@ -156,7 +156,8 @@ fn in_fleet(by: &str, what: &str, live: u64) -> u64 {
 fn a_load_takes_no_more_instructions_with_more_images() {
     for by in ["memdl", "local"] {
         let [few, many] = [10, 2_000].map(|live| in_fleet(by, "load", live));
-        assert!(many * 100 <= few * 105, "{by}: {many} with 2,000 images, {few} with 10");
+        // Binary searches take eight more steps.
+        assert!(many <= few + 2_700, "{by}: {many} with 2,000 images, {few} with 10");
     }
 }
 
