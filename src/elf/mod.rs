@@ -25,6 +25,7 @@ mod header;
 pub(crate) mod image;
 pub(crate) mod lookup;
 pub(crate) mod name_filter;
+pub(crate) mod name_index;
 pub(crate) mod outline;
 pub(crate) mod plan;
 mod program_headers;

@@ -45,6 +45,8 @@ pub(crate) struct GlobalScope {
     found_in: RefCell<Vec<Arc<HostLibrary>>>,
     /// The number of names that [`GlobalScope::is_nowhere`] may still ask for, once it was called.
     left_to_ask: Cell<Option<u8>>,
+    /// The number of opened libraries that are known not to be visible.
+    hidden: Cell<usize>,
     /// A search had no memory, so answers may be wrong.
     failed: RefCell<Option<Error>>,
     resolvers: Resolvers,
@@ -92,6 +94,7 @@ impl GlobalScope {
             opened: OnceCell::new(),
             found_in: RefCell::default(),
             left_to_ask: Cell::new(None),
+            hidden: Cell::new(0),
             failed: RefCell::default(),
             resolvers,
         })
@@ -178,10 +181,18 @@ impl GlobalScope {
     /// The visibility of the opened libraries that may define such a name, except for those that are not
     /// visible.
     fn visible_with(&self, gnu_hash_31: u32) -> impl Iterator<Item = &GlobalVisibility> {
-        self.opened_with(gnu_hash_31).filter_map(|(library, known)| {
-            let found = || match self.resolvers {
-                Resolvers::Rest if library.is_ifunc_elsewhere() => GlobalVisibility::Perhaps,
-                _ => self.noting(library.visibility(), || GlobalVisibility::Perhaps),
+        // An image with references to many libraries soon knows all of them.
+        let is_any = self.opened().1.len() > self.hidden.get();
+        let libraries = is_any.then(|| self.opened_with(gnu_hash_31));
+        libraries.into_iter().flatten().filter_map(|(library, known)| {
+            let found = || {
+                let visible = match self.resolvers {
+                    Resolvers::Rest if library.is_ifunc_elsewhere() => GlobalVisibility::Perhaps,
+                    _ => self.noting(library.visibility(), || GlobalVisibility::Perhaps),
+                };
+                let is_hidden = matches!(visible, GlobalVisibility::No);
+                self.hidden.set(self.hidden.get().saturating_add(usize::from(is_hidden)));
+                visible
             };
             let visible = known.visibility.get_or_init(found);
             (!matches!(visible, GlobalVisibility::No)).then_some(visible)

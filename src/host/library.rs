@@ -321,6 +321,16 @@ impl HostLibrary {
         self.defines(&SymbolName::new(name), VersionMatch::Any)
     }
 
+    /// The number of names that a look-up can find.
+    pub(crate) fn name_count(&self) -> usize {
+        self.table().len() as usize
+    }
+
+    /// The hashes of these names ([`SymbolTable::gnu_hashes_31`]).
+    pub(crate) fn for_each_hash(&self, add: impl FnMut(u32)) {
+        self.table().gnu_hashes_31().for_each(add);
+    }
+
     /// Whether it defines this version.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
         self.table().defines_version(version)

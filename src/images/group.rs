@@ -296,6 +296,14 @@ pub(crate) enum Dependency {
 }
 
 impl Dependency {
+    /// The address of what it holds. Two addresses may be of one library of the host.
+    pub(crate) fn address(&self) -> usize {
+        match self {
+            Dependency::Group(group) => Arc::as_ptr(group).addr(),
+            Dependency::Host(library) => Arc::as_ptr(library).addr(),
+        }
+    }
+
     /// Whether both are the same group or library.
     pub(crate) fn is(&self, other: &Dependency) -> bool {
         match (self, other) {

@@ -43,6 +43,8 @@ pub(crate) struct Outcome {
     pub refused: Vec<RefusedImport>,
     /// The groups and libraries that something was bound to.
     pub dependencies: Vec<Dependency>,
+    /// Some that are among them, each in the place that its address gives.
+    known: Known,
     /// Members whose thread-local storage must lie at a fixed distance from the thread pointer.
     pub static_tls: BTreeSet<usize>,
     /// Libraries of the host whose thread-locals the group reaches by initial exec, though their blocks
@@ -54,6 +56,18 @@ pub(crate) struct Outcome {
     pub faults: Faults,
     /// The types of those, of the image that is being bound.
     failed: BTreeSet<u32>,
+}
+
+/// The addresses of dependencies, or 0.
+struct Known([usize; PLACES]);
+
+/// As many as 8 bits of a hash tell apart.
+const PLACES: usize = 1 << 8;
+
+impl Default for Known {
+    fn default() -> Known {
+        Known([0; PLACES])
+    }
 }
 
 /// The number of types of relocations that are noted.
@@ -79,14 +93,20 @@ impl Outcome {
         Ok(())
     }
 
-    /// Adds a dependency. Usually it is the same as the last one.
+    /// Adds a dependency. Usually it is there.
     fn depend_on(&mut self, dependency: Option<Dependency>) -> Result<(), Error> {
-        match dependency {
-            Some(new) if !self.dependencies.last().is_some_and(|last| last.is(&new)) => {
-                Ok(self.dependencies.try_push(new)?)
-            }
-            _ => Ok(()),
+        let Some(new) = dependency else { return Ok(()) };
+        let address = new.address();
+        let place = self.known.0.get_mut(address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 8));
+        if place.as_ref().is_some_and(|it| **it == address) {
+            return Ok(());
         }
+        self.dependencies.try_push(new)?;
+        // It stays, so nothing else gets this address.
+        if let Some(place) = place {
+            *place = address;
+        }
+        Ok(())
     }
 
     /// Notes that a thread-local is reached by initial exec.

@@ -21,12 +21,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use crate::base::error::Error;
 use crate::elf::lookup::{TypeClass, VersionMatch};
 use crate::elf::name_filter::NameFilter;
+use crate::elf::name_index::NameIndex;
 use crate::elf::symbol::{Sym, SymbolName};
 use crate::elf::symbol_table::SymbolTable;
 use crate::host::global_scope::GlobalScope;
@@ -61,6 +64,21 @@ pub(crate) struct Definition {
     pub dependency: Option<Dependency>,
 }
 
+/// Where in a searchlist searches begin. It is made once searches have gone through as many libraries in vain as the
+/// list has names: so it costs no more than was spent already.
+#[derive(Default)]
+pub(crate) struct Shortcut {
+    /// `None` if there was no memory for it.
+    index: OnceCell<Option<NameIndex>>,
+    /// The number of names in the list.
+    names: OnceCell<usize>,
+    /// The number of libraries that were searched.
+    searched: Cell<usize>,
+}
+
+/// The fewest libraries of a searchlist for which it is worth it.
+const MANY: usize = 4;
+
 /// The scope of a group's references.
 pub(crate) struct LookupScope<'a> {
     pub scope: Scope,
@@ -75,6 +93,7 @@ pub(crate) struct LookupScope<'a> {
     /// The names of images that all images see; `None` if there are none.
     pub global: Option<Arc<NameFilter>>,
     pub searchlist: Vec<Provider>,
+    pub shortcut: Shortcut,
     /// The group's members' symbol tables, by index.
     pub members: Vec<SymbolTable<'a>>,
     /// Whether each member is a copy of a library of the system; false behind the end. Definitions in such
@@ -164,7 +183,10 @@ impl LookupScope<'_> {
         };
         let in_provider =
             |provider: &Provider| self.in_provider(provider, name, wanted, class, may_use_host);
-        let local = || self.searchlist.iter().find_map(in_provider);
+        let local = || {
+            let first = self.first_with(name.gnu_hash_31());
+            self.searchlist.get(first..)?.iter().find_map(in_provider)
+        };
         let is_host = |provider: &&Provider| matches!(provider, Provider::Host(_));
         let in_opener = || self.opener.iter().filter(|it| !is_host(it)).find_map(in_provider);
         // What an image needs is in its scope, also where it is not in the process's.
@@ -178,6 +200,68 @@ impl LookupScope<'_> {
             Scope::SelfFirst => local().or_else(in_opener).or_else(outer),
         };
         found.or_else(needed_by_opener)
+    }
+
+    /// The index in the searchlist before which no library defines a name with this hash.
+    #[inline]
+    fn first_with(&self, gnu_hash_31: u32) -> usize {
+        let count = self.searchlist.len();
+        if count < MANY {
+            return 0;
+        }
+        match self.shortcut.index.get() {
+            Some(Some(index)) => index.first(gnu_hash_31).map_or(count, |first| first as usize),
+            Some(None) => 0,
+            None => {
+                let searched = self.shortcut.searched.get().saturating_add(count);
+                self.shortcut.searched.set(searched);
+                let names = || self.searchlist.iter().map(|it| self.name_count(it)).sum();
+                if searched > *self.shortcut.names.get_or_init(names) {
+                    let _ = self.shortcut.index.set(self.index().ok());
+                }
+                0
+            }
+        }
+    }
+
+    #[cold]
+    fn index(&self) -> Result<NameIndex, Error> {
+        let names = self.searchlist.iter().map(|it| self.name_count(it)).sum();
+        let mut index = NameIndex::new(names)?;
+        for (number, provider) in (0..).zip(&self.searchlist) {
+            if self.is_passed(provider) {
+                continue;
+            }
+            match provider {
+                Provider::Member(member) => {
+                    let table = self.members.get(*member);
+                    let hashes = table.into_iter().flat_map(SymbolTable::gnu_hashes_31);
+                    hashes.for_each(|hash| index.add(hash, number));
+                }
+                Provider::Image(image) => {
+                    let table = image.image().symbols();
+                    table.gnu_hashes_31().for_each(|hash| index.add(hash, number));
+                }
+                Provider::Host(library) => library.for_each_hash(|hash| index.add(hash, number)),
+            }
+        }
+        Ok(index)
+    }
+
+    /// The number of names in which a search in this library looks.
+    fn name_count(&self, provider: &Provider) -> usize {
+        match provider {
+            _ if self.is_passed(provider) => 0,
+            Provider::Member(member) => self.members.get(*member).map_or(0, |it| it.len() as usize),
+            Provider::Image(image) => image.image().symbols().len() as usize,
+            Provider::Host(library) => library.name_count(),
+        }
+    }
+
+    /// Whether it was searched already, with the global scope.
+    fn is_passed(&self, provider: &Provider) -> bool {
+        self.scope == Scope::HostFirst
+            && matches!(provider, Provider::Host(library) if library.is_startup())
     }
 
     fn in_host(
@@ -212,10 +296,7 @@ impl LookupScope<'_> {
             Provider::Image(image) => {
                 Definition::of_image(image, name, wanted, class, may_use_host)
             }
-            // Already searched, with the global scope.
-            Provider::Host(library) if self.scope == Scope::HostFirst && library.is_startup() => {
-                None
-            }
+            Provider::Host(_) if self.is_passed(provider) => None,
             Provider::Host(library) => {
                 let symbol = library.lookup(name, wanted, class, self.host.resolvers());
                 let symbol = symbol.filter(|_| may_use_host())?;

@@ -20,7 +20,7 @@ use crate::images::namespace::Namespace;
 use crate::images::policy::Policy;
 use crate::images::registry;
 use crate::images::scope::Scope;
-use crate::link::scope::{LookupScope, Resolver};
+use crate::link::scope::{LookupScope, Resolver, Shortcut};
 use crate::memory::bytes::Bytes;
 use crate::profile::Profile;
 
@@ -123,6 +123,7 @@ impl Settings {
             opener: self.opener_scope()?,
             global: registry::global_names(),
             searchlist,
+            shortcut: Shortcut::default(),
             members,
             of_system,
             imports: &self.policy.imports,

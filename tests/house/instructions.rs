@@ -168,3 +168,46 @@ fn a_fleet_is_searched_in_fewer_instructions_than_by_the_system() {
         assert!(ours <= of_system, "{what}: {ours} instructions, {of_system} by ld.so");
     }
 }
+
+/// The instructions of a load and unload of a library that refers to all functions of some others, so many of each.
+fn of_imports(by: &str, libraries: usize, functions: usize) -> u64 {
+    const LOADS: u64 = 2;
+    let note = ".section .note.GNU-stack,\"\",@progbits\n";
+    let built = |name: String, text: String, flags: &[&str]| {
+        let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&source, text + note).unwrap();
+        build("gcc", source.to_str().unwrap(), &[&["-nostdlib"], flags].concat())
+    };
+    let defined = |library: usize| {
+        let function = |at| {
+            format!(
+                ".globl f{library}_{at}\n.type f{library}_{at},@function\nf{library}_{at}: ret\n"
+            )
+        };
+        let text: String = (0..functions).map(function).collect();
+        built(format!("defines-{library}-{functions}.S"), format!(".text\n{text}"), &[])
+    };
+    let needed: Vec<PathBuf> = (0..libraries).map(defined).collect();
+    // One of each library after the other, so that none is found where the last one was.
+    let reference = |at| (0..libraries).map(move |library| format!(".quad f{library}_{at}\n"));
+    let text: String = (0..functions).flat_map(reference).collect();
+    let mut flags = vec!["-Wl,--no-as-needed"];
+    flags.extend(needed.iter().map(|path| path.to_str().unwrap()));
+    let text = format!(".section .data.rel,\"aw\"\n{text}");
+    let library = built(format!("imports-{libraries}-{functions}.S"), text, &flags);
+    let run = |loads: u64| {
+        let mut arguments =
+            vec![by.into(), library.clone().into_os_string(), loads.to_string().into()];
+        arguments.extend(needed.iter().map(|path| path.clone().into_os_string()));
+        instructions("imports", &arguments)
+    };
+    let count = (run(2 * LOADS) - run(LOADS)) / LOADS;
+    println!("{by}: {functions} imports from each of {libraries} libraries: {count} instructions");
+    count
+}
+
+#[test]
+fn imports_from_many_libraries_take_no_more_instructions_than_the_system_takes() {
+    let [ours, of_system] = ["memdl", "dlopen"].map(|by| of_imports(by, 50, 200));
+    assert!(ours <= of_system, "{ours} instructions, {of_system} by ld.so");
+}
