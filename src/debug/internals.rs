@@ -14,8 +14,11 @@ use crate::base::addr::LoadBias;
 use memdl_symfile::Limits as Maximum;
 use memdl_symfile::builder::compression;
 use memdl_symfile::builder::headers::{Headers, file_range, image_header};
+use memdl_symfile::builder::ifuncs::Ifuncs;
+use memdl_symfile::builder::instance::Instance;
 use memdl_symfile::dwarf::addresses::{Addresses, DwarfSection, is_index};
 use memdl_symfile::dwarf::budget::Allowance;
+use memdl_symfile::dwarf::tls_locations::ThreadLocals;
 
 /// The bytes of a symfile in this form.
 pub(crate) fn symfile(
@@ -31,8 +34,10 @@ pub(crate) fn symfile(
             Ok([symfile.shown(), names.unwrap_or_default()].concat())
         }
         DebugLevel::Portable => {
-            let portable = symfile.parts().map_err(|error| error.to_string())?.portable(load_bias);
-            let portable = portable.map_err(|error| error.to_string())?;
+            let thread_locals = ThreadLocals::Elsewhere;
+            let instance = Instance { load_bias, thread_locals, ifuncs: Ifuncs::default() };
+            let parts = symfile.parts().map_err(|error| error.to_string())?;
+            let portable = parts.portable(&instance).map_err(|error| error.to_string())?;
             Ok(portable.contents().to_vec())
         }
     }

@@ -15,9 +15,9 @@
 //!
 //! **lldb** does not read `.gnu_debugdata` as built by the distributions: it sees names and backtraces.
 //! For it there is a second form ([`memdl_symfile::builder::portable`]), made from the first one: all of the DWARF read, and
-//! the distance added to each address in it ([`memdl_symfile::dwarf::addresses`]). It costs that reading, and a copy for each
-//! instance. A debugger that is there at the load gets it, too: gdb then looks for the places of its breakpoints once
-//! instead of twice.
+//! the distance added to each address in it ([`memdl_symfile::dwarf::addresses`]). It costs that reading, once for all
+//! instances of a template, and for each a copy of the sections that have addresses. A debugger that is there at the
+//! load gets it, too: gdb then looks for the places of its breakpoints once instead of twice.
 //!
 //! **Changing the level later.** Both forms, and the one without DWARF, come from the same bytes, which are
 //! kept as long as the image. So the level can change at any time ([`DebugRegistration`]). The form

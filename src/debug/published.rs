@@ -15,12 +15,12 @@ use super::gdb_jit::{Registration, debugger_listens};
 use super::in_full::InFull;
 use super::level::DebugLevel;
 use super::policy::policy;
-use super::storage::{Symfile, SymfileTemplate};
+use super::storage::{Parts, Portable, Symfile, SymfileTemplate};
 use memdl_symfile::builder::error::SymfileError;
 use memdl_symfile::builder::ifuncs::Ifuncs;
 use memdl_symfile::builder::instance::Instance;
-use memdl_symfile::builder::parts::{Origin, Parts};
-use memdl_symfile::builder::portable::{NotPortable, PortableSymfile};
+use memdl_symfile::builder::parts::Origin;
+use memdl_symfile::builder::portable::NotPortable;
 
 /// The form that debuggers see, with its entry in their list.
 pub(super) enum Published {
@@ -30,7 +30,7 @@ pub(super) enum Published {
     Wrapped(Registration<Symfile>),
     /// [`DebugLevel::Portable`], or [`DebugLevel::Full`] for a debugger that was there at the load. The other form is
     /// kept, to change back to it.
-    Portable { portable: Registration<PortableSymfile>, wrapped: Symfile, level: DebugLevel },
+    Portable { portable: Registration<Portable>, wrapped: Symfile, level: DebugLevel },
 }
 
 /// More debug information than this is not read for [`DebugLevel::Full`].
@@ -210,7 +210,7 @@ pub(super) struct NextForm {
     /// The same symfile with its DWARF ready to be shown, if it was not.
     opened: Option<Symfile>,
     /// The portable form, if it was requested.
-    portable: Option<Result<PortableSymfile, NotPortable>>,
+    portable: Option<Result<Portable, NotPortable>>,
     /// Why the DWARF cannot be shown.
     fault: Option<Fault>,
 }
@@ -253,7 +253,7 @@ impl NextForm {
             parts = opened.parts().map_err(names_only)?;
         }
         if wanted == DebugLevel::Portable {
-            self.portable = Some(parts.portable(instance.load_bias));
+            self.portable = Some(parts.portable(instance));
         }
         Ok(())
     }

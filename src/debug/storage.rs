@@ -14,13 +14,17 @@ use crate::memory::cow_image::{CowImage, CowView, SharedPages};
 use crate::memory::scratch::ScratchMemory;
 use memdl_symfile::builder::error::SymfileError;
 use memdl_symfile::builder::storage::{Storage, StorageError};
-use memdl_symfile::builder::{instance, template};
+use memdl_symfile::builder::{instance, parts, portable, template};
 
 /// Mapped memory.
 pub(crate) struct Mapped;
 
 /// The symfile of an instance.
 pub(crate) type Symfile = instance::Symfile<Mapped>;
+/// The same in the form that every debugger reads.
+pub(crate) type Portable = portable::PortableSymfile<Mapped>;
+/// What another form of an instance's symfile is made from.
+pub(crate) type Parts = parts::Parts<Mapped>;
 /// What the symfiles of an image have in common.
 pub(crate) type SymfileTemplate = template::SymfileTemplate<Mapped>;
 

@@ -137,8 +137,8 @@ impl Symfile {
             Form::Wrapped => Ok(Symfile(try_copy(symfile.shown())?)),
             Form::Portable if !symfile.can_show_dwarf() => Ok(Symfile(try_copy(symfile.shown())?)),
             Form::Portable => {
-                let portable = symfile.parts()?.portable(load_bias)?;
-                Ok(Symfile(portable.into_contents()))
+                let portable = symfile.parts()?.portable(&instance)?;
+                Ok(Symfile(portable.into_contents()?))
             }
         }
     }

@@ -106,6 +106,13 @@ impl Inner {
         })
     }
 
+    /// The locations in the debug section of this index.
+    pub(super) fn thread_locals_of(&self, section: usize) -> &[TlsLocation] {
+        let piece = self.debug_sections.get(section).map(|(_, piece)| piece.position(0));
+        let is_it = |(of, _): &&(Piece, Vec<TlsLocation>)| Some(of.position(0)) == piece;
+        self.thread_locals.iter().find(is_it).map_or(&[], |(_, locations)| locations)
+    }
+
     /// Where in the file the byte at `offset` of a debug section is.
     pub(super) fn place(&self, piece: &Piece, offset: usize) -> usize {
         self.start.saturating_add(piece.position(offset))

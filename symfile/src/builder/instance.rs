@@ -18,6 +18,7 @@ use super::headers::{HEADER_SIZE, SECTION_SIZE, file_range, get, put};
 use super::ifuncs::{CodeSections, Ifuncs};
 use super::layout::{DwarfState, Layout, move_section, move_symbols};
 use super::parts::{Origin, OuterSections, PackedSection, Parts, WithContents};
+use super::shared_portable::PortableCell;
 use super::storage::Storage;
 use super::symbols;
 use crate::base::addr::LoadBias;
@@ -39,6 +40,8 @@ pub struct Instance {
 pub struct Symfile<S: Storage> {
     memory: InstanceMemory<S>,
     layout: Arc<Layout>,
+    /// Where instances of the image share the other form.
+    shared_portable: Option<Arc<PortableCell<S>>>,
     shows_dwarf: bool,
 }
 
@@ -54,9 +57,10 @@ impl<S: Storage> Symfile<S> {
     pub(super) fn new(
         memory: InstanceMemory<S>,
         layout: Arc<Layout>,
+        shared_portable: Option<Arc<PortableCell<S>>>,
         instance: &Instance,
     ) -> Result<Symfile<S>, SymfileError> {
-        let mut symfile = Symfile { memory, layout, shows_dwarf: true };
+        let mut symfile = Symfile { memory, layout, shared_portable, shows_dwarf: true };
         symfile.adapt_to(instance)?;
         if !symfile.can_show_dwarf() {
             symfile.show_dwarf(false);
@@ -75,19 +79,21 @@ impl<S: Storage> Symfile<S> {
     }
 
     /// Copies the parts from which another form is made. Unpacks nothing.
-    pub fn parts(&self) -> Result<Parts, SymfileError> {
+    pub fn parts(&self) -> Result<Parts<S>, SymfileError> {
         let malformed = || self.layout.malformed();
         let (header, filled) = self.outer_sections()?.ok_or_else(malformed)?;
         let mut outer = try_vec(filled.len())?;
         for (header, contents) in filled {
             outer.push((header, try_copy(contents)?));
         }
+        let is_read = self.shared_portable.as_ref().is_some_and(|cell| cell.get().is_some());
         Ok(Parts {
             layout: self.layout.clone(),
+            shared_portable: self.shared_portable.clone(),
             header,
             outer,
             names: try_copy(self.names().ok_or_else(malformed)?)?,
-            debug: self.raw_sections()?,
+            debug: if is_read { Vec::new() } else { self.raw_sections()? },
         })
     }
 

@@ -18,6 +18,7 @@ use super::source::SourceSegment;
 use crate::base::addr::{FileOffset, LoadBias, Vaddr};
 use crate::base::fallible::TryGrow;
 use crate::dwarf::budget::Allowance;
+use crate::dwarf::tls_locations::TlsLocation;
 
 /// The most ranges of pages, besides the first, that an instance may have for itself. A symfile with more
 /// is copied whole.
@@ -83,6 +84,11 @@ impl Layout {
             }
         }
         Ok(Some(own))
+    }
+
+    /// The locations of thread-local variables in the debug section of this index.
+    pub(super) fn thread_locals_of(&self, section: usize) -> &[TlsLocation] {
+        self.inner.as_ref().map_or(&[], |inner| inner.thread_locals_of(section))
     }
 
     pub(super) fn is_to_be_opened(&self) -> bool {

@@ -28,7 +28,7 @@
 //! | [`template`] | what is the same for all instances: [`outer`], [`inner`], their [`layout`] |
 //! | [`ifuncs`] | the functions that IFUNC resolvers chose |
 //! | [`instance`], [`parts`] | the symfile of one instance, and copies of its parts |
-//! | [`portable`] | the second form |
+//! | [`portable`], [`shared_portable`] | the second form, and what instances have in common of it |
 //! | [`dwp`] | packages of split DWARF, joined with the image's file |
 //! | [`elf_writer`], [`xz`] | writing |
 //!
@@ -52,6 +52,7 @@ mod outer;
 pub mod parts;
 pub mod portable;
 pub mod sections;
+mod shared_portable;
 pub mod source;
 pub mod storage;
 mod symbols;

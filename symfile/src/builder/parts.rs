@@ -14,7 +14,9 @@ use goblin::elf64::section_header::SectionHeader;
 use super::compression::{self, NotInflated};
 use super::error::SymfileError;
 use super::layout::Layout;
+use super::shared_portable::PortableCell;
 use super::source::SourceSegment;
+use super::storage::Storage;
 use crate::base::fallible::{require_memory_for_next, try_vec};
 use crate::dwarf::budget::Budget;
 
@@ -56,8 +58,10 @@ pub struct Origin(pub(super) Arc<Layout>);
 
 /// Copies of the parts from which another form of a symfile is made. Reading them may take long; other
 /// threads can change the symfile meanwhile.
-pub struct Parts {
+pub struct Parts<S: Storage> {
     pub(super) layout: Arc<Layout>,
+    /// Where instances of the image share the other form. Once it is there, no debug sections are copied.
+    pub(super) shared_portable: Option<Arc<PortableCell<S>>>,
     /// Of the outer file.
     pub header: Header,
     /// The sections of the outer file, without `.gnu_debugdata`.
@@ -68,7 +72,7 @@ pub struct Parts {
     pub(super) debug: Vec<WithContents<Vec<u8>>>,
 }
 
-impl Parts {
+impl<S: Storage> Parts<S> {
     /// Whether the debug sections must be made ready before they can be shown.
     pub fn is_to_be_opened(&self) -> bool {
         self.layout.is_to_be_opened()

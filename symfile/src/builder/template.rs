@@ -25,6 +25,7 @@ use super::layout::{DwarfState, Layout, move_section, move_symbols};
 use super::outer::{AddedNames, Outer};
 use super::parts::Parts;
 use super::sections::{Role, Section, Sections};
+use super::shared_portable::PortableCell;
 use super::source::{Policy, Source};
 use super::storage::Storage;
 use super::symbols::Symbols;
@@ -56,12 +57,14 @@ pub enum Instances {
 
 /// From this size on, in bytes, instances share pages. Two system calls and two mappings for each
 /// instance cost as much as copying this.
-const MIN_SHARED: usize = 1 << 16;
+pub(super) const MIN_SHARED: usize = 1 << 16;
 
 /// The symfile of an image, at the addresses that the image states.
 pub struct SymfileTemplate<S: Storage> {
     memory: TemplateMemory<S>,
     layout: Arc<Layout>,
+    /// Where instances share the other form, if they share this one.
+    shared_portable: Option<Arc<PortableCell<S>>>,
     /// Why debug sections were left out.
     fault: Option<NotOpened>,
     /// What is wrong with the image's section headers.
@@ -114,11 +117,11 @@ impl<S: Storage> SymfileTemplate<S> {
     /// A template from the symfile of an instance that kept its debug sections as they were. In this one they
     /// are ready to be shown.
     pub fn opened(
-        parts: Parts,
+        parts: Parts<S>,
         instance: &Instance,
         policy: Policy,
     ) -> Result<SymfileTemplate<S>, SymfileError> {
-        let Parts { layout, header, outer, names, debug } = parts;
+        let Parts { layout, header, outer, names, debug, .. } = parts;
         let malformed = || layout.malformed();
         let DwarfState::Kept { sections: count, thread_locals } = &layout.dwarf else {
             return Err(malformed());
@@ -231,7 +234,10 @@ impl<S: Storage> SymfileTemplate<S> {
         };
         let memory = TemplateMemory::filled(&outer, &layout, align, symbols.strings.len())?
             .ok_or_else(too_large)?;
-        Ok(SymfileTemplate { memory, layout: Arc::new(layout), fault, distrusted: None })
+        let shares = matches!(memory, TemplateMemory::Shared(_)) && !layout.is_to_be_opened();
+        let shared_portable = shares.then(Arc::default);
+        let layout = Arc::new(layout);
+        Ok(SymfileTemplate { memory, layout, shared_portable, fault, distrusted: None })
     }
 
     /// The symfile of this instance.
@@ -247,14 +253,14 @@ impl<S: Storage> SymfileTemplate<S> {
                 }
             },
         };
-        Symfile::new(memory, self.layout.clone(), instance)
+        Symfile::new(memory, self.layout.clone(), self.shared_portable.clone(), instance)
     }
 
     /// As [`SymfileTemplate::at`], for the only instance: copies nothing.
     pub fn into_symfile(self, instance: &Instance) -> Result<Symfile<S>, SymfileError> {
         match self.memory {
             TemplateMemory::Own(bytes) => {
-                Symfile::new(InstanceMemory::Own(bytes), self.layout, instance)
+                Symfile::new(InstanceMemory::Own(bytes), self.layout, None, instance)
             }
             TemplateMemory::Shared(_) => self.at(instance),
         }

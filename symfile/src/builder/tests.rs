@@ -221,11 +221,16 @@ fn frames(hdr: &Range<Vaddr>, segments: &Segments<'_>) -> Option<Range<Vaddr>> {
 }
 
 pub fn template<S: Storage>(bytes: &[u8]) -> SymfileTemplate<S> {
-    template_by(bytes, bytes).unwrap()
+    template_by(bytes, bytes, Instances::One, 0).unwrap()
 }
 
 /// As of `bytes`, with what the dynamic section says taken from `sound`.
-fn template_by<S: Storage>(bytes: &[u8], sound: &[u8]) -> Result<SymfileTemplate<S>, SymfileError> {
+fn template_by<S: Storage>(
+    bytes: &[u8],
+    sound: &[u8],
+    instances: Instances,
+    tls_size: u64,
+) -> Result<SymfileTemplate<S>, SymfileError> {
     let memory = segments(sound);
     let visible = DynamicSymbol {
         name: b"visible",
@@ -246,17 +251,20 @@ fn template_by<S: Storage>(bytes: &[u8], sound: &[u8]) -> Result<SymfileTemplate
         memory: &memory,
         segments: &memory.list,
         eh_frame: &|| memory.eh_frame.clone(),
-        tls_size: 0,
+        tls_size,
         dynamic_symbols: &|show| (0..1000).for_each(|_| show(visible)),
         policy: Policy { publishes_build_id: true, debugger_listens: false },
         e_machine: 62,
     };
-    made(&source)
+    made(&source, instances)
 }
 
-fn made<S: Storage>(source: &Source<'_>) -> Result<SymfileTemplate<S>, SymfileError> {
+fn made<S: Storage>(
+    source: &Source<'_>,
+    instances: Instances,
+) -> Result<SymfileTemplate<S>, SymfileError> {
     let allowance = Allowance::new(Default::default(), source.len());
-    SymfileTemplate::new(source, Instances::One, allowance, Dwarf::Opened)
+    SymfileTemplate::new(source, instances, allowance, Dwarf::Opened)
 }
 
 fn shown(symfile: &Symfile<Heap>) -> Vec<u8> {
@@ -322,6 +330,55 @@ fn readelf_finds_nothing_wrong_with_a_symfile() {
 }
 
 #[test]
+fn instances_share_what_has_no_addresses_in_the_portable_form() {
+    let scratch = Scratch::new("portable");
+    // Names of more than 64 KiB, and a thread-local variable.
+    let functions = (0..2_000).map(|at| {
+        format!(
+            "int a_function_with_quite_a_long_name_of_the_number_{at}(void) {{ return {at}; }}\n"
+        )
+    });
+    let code: String = [CODE.to_owned()].into_iter().chain(functions).collect();
+    let image = scratch.compiled(&code, &["-g", "-O1"]);
+    let many = template_by::<Heap>(&image, &image, Instances::Many, 4).unwrap();
+    let places = [
+        (0x10_0000_0000, ThreadLocals::AtDistance(-400)),
+        (0x20_0000_0000, ThreadLocals::AtDistance(-800)),
+        (0x30_0000_0000, ThreadLocals::BehindPointerAt(-80)),
+        (0x7f12_3456_7000, ThreadLocals::Elsewhere),
+    ];
+    let instances = places.map(|(at, thread_locals)| Instance { thread_locals, ..bias(at) });
+    // All are there at the same time.
+    let shared = instances.each_ref().map(|instance| {
+        let symfile = many.at(instance).unwrap();
+        let mut portable = symfile.parts().unwrap().portable(instance).unwrap();
+        let len = portable.contents().len();
+        assert!(portable.owns(0..1) && !portable.owns(len - (1 << 16)..len));
+        portable
+    });
+    for (instance, shared) in instances.iter().zip(&shared) {
+        scratch.assert_well_formed(shared.contents());
+        let one = template_by::<Heap>(&image, &image, Instances::One, 4).unwrap();
+        let symfile = one.into_symfile(instance).unwrap();
+        let alone = symfile.parts().unwrap().portable(instance).unwrap();
+        let names = |file: &[u8]| {
+            let elf = goblin::elf::Elf::parse(file).unwrap();
+            let name = |at| elf.shdr_strtab.get_at(at).unwrap().to_owned();
+            let mut names: Vec<String> =
+                elf.section_headers.iter().map(|it| name(it.sh_name)).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(shared.contents()), names(alone.contents()));
+        for name in names(alone.contents()).iter().filter(|name| *name != ".shstrtab") {
+            let [one, other] = [shared, &alone].map(|file| section(file.contents(), name).unwrap());
+            assert!(one.1 == other.1, "{name} of {instance:?}");
+            assert_eq!((one.0.sh_addr, one.0.sh_type), (other.0.sh_addr, other.0.sh_type));
+        }
+    }
+}
+
+#[test]
 fn addresses_move_outside_and_stay_inside() {
     let scratch = Scratch::new("moves");
     let image = scratch.compiled(CODE, &["-g"]);
@@ -381,7 +438,8 @@ fn without_section_headers_code_and_frames_and_names_are_found() {
     let scratch = Scratch::new("no-headers");
     let image = scratch.compiled(CODE, &["-O2"]);
     let bytes = without_section_headers(&image);
-    let symfile = shown(&template_by(&bytes, &image).unwrap().at(&bias(0x1000)).unwrap());
+    let symfile =
+        shown(&template_by(&bytes, &image, Instances::One, 0).unwrap().at(&bias(0x1000)).unwrap());
     let (stated, made_up) = (section(&image, ".eh_frame"), section(&symfile, ".eh_frame"));
     let (stated, made_up) = (stated.unwrap(), made_up.unwrap());
     assert_eq!(made_up.0.sh_addr, stated.0.sh_addr + 0x1000);
@@ -447,7 +505,7 @@ fn what_is_no_elf_file_of_ours_is_an_error() {
             policy: Policy::default(),
             e_machine: 62,
         };
-        let error = made::<Heap>(&source).err().unwrap();
+        let error = made::<Heap>(&source, Instances::One).err().unwrap();
         assert!(matches!(error, SymfileError::Malformed { at: found, .. }
             if found == FileOffset(at as u64)));
     }
@@ -482,7 +540,7 @@ fn no_bytes_make_it_panic_or_grow() {
         if round % 10 == 9 {
             bytes.truncate(64 + random(image.len() - 64));
         }
-        if let Ok(template) = template_by(&bytes, &image) {
+        if let Ok(template) = template_by(&bytes, &image, Instances::One, 0) {
             let symfile = shown(&template.into_symfile(&bias(usize::MAX - 5)).unwrap());
             assert!(symfile.len() < 8 * image.len(), "round {round}");
         }

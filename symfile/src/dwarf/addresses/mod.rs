@@ -143,6 +143,11 @@ impl Addresses {
         }
     }
 
+    /// Whether the section with this index has any.
+    pub fn has_any(&self, index: usize) -> bool {
+        self.sections.get(index).is_some_and(|(_, places)| !places.is_empty())
+    }
+
     /// How many addresses there are.
     #[cfg(test)]
     pub fn count(&self) -> usize {
