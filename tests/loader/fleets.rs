@@ -295,3 +295,75 @@ fn the_limit_of_mappings_is_named_where_it_is_reached() {
         assert!(!refused.contains("max_map_count"), "{refused}");
     });
 }
+
+/// The mappings of an instance, as their protections, in order.
+fn protections(library: &Library) -> Vec<String> {
+    let range = library.address_range();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (addresses, protection) = (words.next().unwrap(), words.next().unwrap());
+        let start = usize::from_str_radix(addresses.split_once('-').unwrap().0, 16).unwrap();
+        range.contains(&start).then(|| protection.to_owned())
+    };
+    maps.lines().filter_map(of_line).collect()
+}
+
+#[test]
+fn an_instance_takes_a_mapping_for_each_change_of_protection_or_of_sharing() {
+    isolated(|| {
+        let sqlite = std::fs::read(crate::common::system_library("libsqlite3.so.0")).unwrap();
+        for (name, bytes) in [("tiny", tiny()), ("libsqlite3", sqlite)] {
+            let template = loader().template(&bytes).unwrap();
+            // SAFETY: a library of `testlibs/`, and one of the distribution.
+            let fleet: Vec<Library> =
+                (0..3).map(|_| unsafe { template.instantiate() }.unwrap()).collect();
+            for library in &fleet {
+                let found = protections(library);
+                println!("{name}: {found:?}");
+                assert!(found.windows(2).all(|pair| pair[0] != pair[1]), "{name}: {found:?}");
+                assert!(found.len() <= if name == "tiny" { 4 } else { 5 }, "{name}: {found:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_instances_load_work_and_unload_in_times_that_stay_flat() {
+    const BATCH: usize = 500;
+    /// The least microseconds of some batches: others use the processors, too.
+    fn least(batches: &[u128]) -> u128 {
+        *batches.iter().min().unwrap()
+    }
+    isolated(|| {
+        let template = loader().template(&tiny()).unwrap();
+        let mut fleet: Vec<Library> = Vec::new();
+        let mut times: [Vec<u128>; 3] = Default::default();
+        for _ in 0..10_000 / BATCH {
+            let start = std::time::Instant::now();
+            // SAFETY: a library of `testlibs/`.
+            fleet.extend((0..BATCH).map(|_| unsafe { template.instantiate() }.unwrap()));
+            times[0].push(start.elapsed().as_micros());
+            let start = std::time::Instant::now();
+            for library in &fleet[fleet.len() - BATCH..] {
+                // SAFETY: its type.
+                let foo = unsafe { library.get::<extern "C" fn(c_int) -> c_int>("foo") }.unwrap();
+                assert_eq!(foo(1), foo(1));
+            }
+            times[1].push(start.elapsed().as_micros());
+        }
+        assert_eq!(memdl::images().len(), 10_000);
+        while !fleet.is_empty() {
+            let start = std::time::Instant::now();
+            fleet.truncate(fleet.len() - BATCH);
+            times[2].push(start.elapsed().as_micros());
+        }
+        assert!(memdl::images().is_empty());
+        for (what, times) in ["load", "work", "unload"].iter().zip(&times) {
+            let (first, last) = (least(&times[..7]), least(&times[times.len() - 7..]));
+            let (few, many) = if *what == "unload" { (last, first) } else { (first, last) };
+            println!("{what}: {few} us with few, {many} with many");
+            assert!(many <= few * 4 + 2_000, "{what}: {few} us with few, {many} with many");
+        }
+    });
+}
