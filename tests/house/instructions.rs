@@ -132,7 +132,7 @@ fn an_instance_takes_no_more_instructions_than_it_did() {
 /// elsewhere.
 #[test]
 fn an_instance_that_shares_pages_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", SHARES, 39_625);
+    takes_no_more_than("instantiate", SHARES, 38_085);
 }
 
 /// The instructions of one operation of `tools/bench-programs/src/bin/fleets.rs`, while so many images are there.
