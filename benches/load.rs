@@ -83,6 +83,8 @@ const FRESH: &[Way] = &[
 
 /// How many times as fast a buffer is as `dlopen` of the file.
 const OVER_FILE: &str = "load_buffer over dlopen of a file";
+/// How many times the time of the system calls a load into new memory takes.
+const OVER_FLOOR: &str = "load, new memory, over its system calls";
 
 /// What is told in the large tables; the others are about debug information.
 fn is_plain(way: Way) -> bool {
@@ -91,6 +93,7 @@ fn is_plain(way: Way) -> bool {
         Way::Load(DebugLevel::Symbols | DebugLevel::Full)
             | Way::Buffer(DebugLevel::Full)
             | Way::Instance(DebugLevel::Full)
+            | Way::Floor
     )
 }
 
@@ -173,6 +176,9 @@ fn interleaved(name: &str, subject: &Subject, arguments: &Arguments) {
         if let (Some(file), Some(buffer)) = (of(Way::File), of(Way::Buffer(DebugLevel::Off))) {
             let ratio = harness::times_as_fast(file, buffer);
             Results::tell(name, OVER_FILE, what, ratio);
+        }
+        if let (Some(load), Some(floor)) = (of(Way::LoadInNewMemory), of(Way::Floor)) {
+            Results::tell(name, OVER_FLOOR, what, harness::times_as_fast(load, floor));
         }
     }
     if !beside_peers {
@@ -411,7 +417,7 @@ fn text(
     if !names.is_empty() {
         let plain: Vec<Way> = WAYS.iter().copied().filter(|way| is_plain(*way)).collect();
         let mut debug = vec![Way::Seed, Way::Load(DebugLevel::Off)];
-        debug.extend(WAYS.iter().copied().filter(|way| !is_plain(*way)));
+        debug.extend(WAYS.iter().copied().filter(|way| !is_plain(*way) && *way != Way::Floor));
         let mut part = |title: &str, table: String| {
             writeln!(text, "**{title}**\n\n{table}").unwrap();
         };
@@ -427,6 +433,10 @@ fn text(
         part(
             "The first of two loads in a turn, after other ways: µs (times as fast)",
             ways_table(results, names, &plain, "disturbed"),
+        );
+        part(
+            "New memory: beside the same system calls, page faults and copies alone: µs",
+            floor_table(results, names),
         );
         part(
             "First load in a fresh process: µs (times as fast)",
@@ -448,6 +458,22 @@ fn text(
         writeln!(text, "{note}\n").unwrap();
     }
     text
+}
+
+fn floor_table(results: &Results, names: &[String]) -> String {
+    let ways = [Way::Floor, Way::LoadInNewMemory].map(Way::name);
+    let head = ["library".to_owned()].into_iter().chain(ways.clone());
+    let head: Vec<String> = head.chain(["times as long".to_owned()]).collect();
+    let rows: Vec<Vec<String>> = names
+        .iter()
+        .map(|name| {
+            let value = |way: &str| results.get(name, way, "load").unwrap_or(f64::NAN);
+            let times = ways.each_ref().map(|way| microseconds(value(way)));
+            let ratio = significant(value(OVER_FLOOR));
+            [name.clone()].into_iter().chain(times).chain([ratio]).collect()
+        })
+        .collect();
+    harness::table(&head, &rows)
 }
 
 fn lookup_table(results: &Results, names: &[String]) -> String {

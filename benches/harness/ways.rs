@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use memdl::{DebugLevel, ImageBuffer, Library, Loader, Pool, Pooled, Template};
 
+use super::floor::{Layout, Mapped};
 use super::libraries::Subject;
 use super::peers::{Imported, Peer, PeerLibrary};
 
@@ -46,6 +47,8 @@ pub enum Way {
     InstanceInNewMemory,
     /// An instance of a pool: it is released, which resets it, and acquired again.
     Reset,
+    /// The system calls, page faults and copies of [`Way::LoadInNewMemory`], without memdl.
+    Floor,
 }
 
 pub const WAYS: &[Way] = &[
@@ -67,6 +70,7 @@ pub const WAYS: &[Way] = &[
     Way::Instance(DebugLevel::Full),
     Way::InstanceInNewMemory,
     Way::Reset,
+    Way::Floor,
 ];
 
 /// Ways of which only the memory is told.
@@ -95,6 +99,7 @@ impl Way {
             Way::Instance(of) => debug("instantiate", of),
             Way::InstanceInNewMemory => "instantiate, new memory".to_owned(),
             Way::Reset => "pool: release, acquire".to_owned(),
+            Way::Floor => "system calls of new memory".to_owned(),
         }
     }
 
@@ -126,6 +131,8 @@ pub enum Loaded {
     Pooled(Pooled),
     Handle(Handle),
     Peer(PeerLibrary),
+    /// Nothing in it can be called.
+    Floor(Mapped),
 }
 
 impl Loaded {
@@ -141,6 +148,7 @@ impl Loaded {
             },
             Loaded::Handle(handle) => dlsym(handle.0, name),
             Loaded::Peer(library) => library.symbol(name),
+            Loaded::Floor(_) => panic!("it is not relocated"),
         }
     }
 }
@@ -240,6 +248,7 @@ pub struct Bench<'s> {
     pool: OnceCell<Pool>,
     elf_loader: OnceCell<(Peer, Imported)>,
     dlopen_rs: OnceCell<Imported>,
+    layout: OnceCell<Layout>,
 }
 
 struct Kept {
@@ -276,6 +285,7 @@ impl<'s> Bench<'s> {
             pool: OnceCell::new(),
             elf_loader: OnceCell::new(),
             dlopen_rs: OnceCell::new(),
+            layout: OnceCell::new(),
         }
     }
 
@@ -307,6 +317,10 @@ impl<'s> Bench<'s> {
     fn importable(&self) -> Vec<CString> {
         let is_loader = |path: &&CString| path.to_string_lossy().contains("/ld-linux");
         self.subject.needed.iter().filter(|path| !is_loader(path)).cloned().collect()
+    }
+
+    fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Layout::new(&self.subject.bytes))
     }
 
     fn dlopen_rs(&self) -> &Imported {
@@ -349,6 +363,10 @@ impl<'s> Bench<'s> {
                 self.dlopen_rs();
                 Ready::Nothing
             }
+            Way::Floor => {
+                self.layout();
+                Ready::Nothing
+            }
             _ => Ready::Nothing,
         }
     }
@@ -383,6 +401,7 @@ impl<'s> Bench<'s> {
                     Loaded::Peer(imported.load(bytes))
                 }
                 (Way::ElfLoaderImported, _) => Loaded::Peer(self.elf_loader().1.load(bytes)),
+                (Way::Floor, _) => Loaded::Floor(self.layout().map(bytes)),
                 (Way::DlopenRs, _) => Loaded::Peer(self.dlopen_rs().load(bytes)),
                 (Way::Load(debug), _) => {
                     Loaded::Memdl(self.kept(debug).loader.load(bytes).unwrap())
@@ -408,6 +427,9 @@ impl<'s> Bench<'s> {
 
     /// Looks the subject's function up and calls it.
     pub fn call(&self, loaded: &Loaded) {
+        if matches!(loaded, Loaded::Floor(_)) {
+            return;
+        }
         let symbol = loaded.symbol(self.subject.symbol);
         assert!(!symbol.is_null());
         // SAFETY: the subject's function takes a small number or nothing, and returns a number.
