@@ -14,6 +14,11 @@
 //! opened, a thread that will run one of its destructors) is not reset: it is unloaded as if there were no
 //! pool.
 //!
+//! Threads that acquire and release at the same time do not wait for each other: each has its own list of idle
+//! instances ([`Cells`]), and looks into others' only when that is empty or full. A list keeps the seat of an instance
+//! that was acquired, so that only the first release of a thread counts seats, of which the pool has as many as its
+//! capacity.
+//!
 //! It holds no lock while code of images runs.
 //!
 //! [`LibcRegistrations`]: crate::images::group::LibcRegistrations
@@ -23,10 +28,11 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::api::closed::Closed;
 use crate::api::library::{Library, Template};
+use crate::base::cells::{Apart, Cells};
 use crate::base::error::Error;
 use crate::base::events::{self, Took};
 use crate::base::fallible::TryGrow;
@@ -119,24 +125,35 @@ words!(
 /// ```
 #[derive(Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    shares: Arc<Cells<Share>>,
 }
+
+/// A share of a pool, with a count of its own: instances that different threads acquire do not change the same one.
+type Share = Arc<Apart<Arc<Shared>>>;
 
 /// An instance that was acquired from a [`Pool`]: a [`Library`] that returns to its pool when it is dropped.
 pub struct Pooled {
     /// `None` only in `drop`.
     instance: Option<Instance>,
-    pool: Arc<Shared>,
+    pool: Share,
 }
 
 struct Shared {
     template: Template,
     capacity: usize,
     reset: Reset,
-    /// Idle instances, most recently used first.
-    parked: Lock<Vec<Instance>>,
+    lists: Cells<Lock<List>>,
+    /// The seats that no list has.
+    seats: AtomicUsize,
     /// An instance could not be reset the long way, since its data before the constructors was not kept.
     needs_before: AtomicBool,
+}
+
+/// Idle instances, most recently used first.
+struct List {
+    parked: Vec<Instance>,
+    /// The number of instances that it may have.
+    seats: usize,
 }
 
 /// An instance, and the snapshots to reset it.
@@ -177,9 +194,22 @@ impl Template {
 
 impl Pool {
     fn new(template: Template, capacity: usize, reset: Reset) -> Pool {
-        let parked = Lock::new(Rank::Pool, Vec::new());
-        let needs_before = AtomicBool::new(false);
-        Pool { shared: Arc::new(Shared { template, capacity, reset, parked, needs_before }) }
+        let list = |_| Apart(Lock::new(Rank::Pool, List { parked: Vec::new(), seats: 0 }));
+        let shared = Shared {
+            template,
+            capacity,
+            reset,
+            lists: Cells::new(std::array::from_fn(list)),
+            seats: AtomicUsize::new(capacity),
+            needs_before: AtomicBool::new(false),
+        };
+        let shared = Arc::new(shared);
+        let share = |_| Apart(Arc::new(Apart(shared.clone())));
+        Pool { shares: Arc::new(Cells::new(std::array::from_fn(share))) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shares.own().0
     }
 
     /// An empty pool like this one, which resets instances to this state. Default
@@ -197,7 +227,8 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn reset_to(self, reset: Reset) -> Pool {
-        Pool::new(self.shared.template.clone(), self.shared.capacity, reset)
+        let Shared { template, capacity, .. } = self.shared();
+        Pool::new(template.clone(), *capacity, reset)
     }
 
     /// An idle instance, or else a new one.
@@ -228,15 +259,16 @@ impl Pool {
     /// a library is unloaded. Its data must be writable then: pages that it has protected by the system call
     /// itself, and not by the C library's `mprotect`, it has made writable again.
     pub unsafe fn acquire(&self) -> Result<Pooled, Error> {
-        let parked = self.shared.with_parked(Vec::pop);
+        let share = self.shares.own();
+        let shared = &share.0;
         // SAFETY: the caller's promise.
         let may_run = unsafe { MayRun::promised() };
-        let mut instance = parked.map_or_else(|| Instance::new(&self.shared, may_run), Ok)?;
+        let mut instance = shared.take().map_or_else(|| Instance::new(shared, may_run), Ok)?;
         if !instance.is_constructed {
             // SAFETY: the caller's promise.
-            unsafe { instance.construct(self.shared.reset) };
+            unsafe { instance.construct(shared.reset) };
         }
-        Ok(Pooled { instance: Some(instance), pool: self.shared.clone() })
+        Ok(Pooled { instance: Some(instance), pool: share.clone() })
     }
 
     /// The number of idle instances.
@@ -254,28 +286,59 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn parked(&self) -> usize {
-        self.shared.with_parked(|parked| parked.len())
+        self.shared().lists.iter().map(|list| list.lock().parked.len()).sum()
     }
 }
 
 impl Shared {
-    fn with_parked<R>(&self, change: impl FnOnce(&mut Vec<Instance>) -> R) -> R {
-        change(&mut self.parked.lock())
+    /// An idle instance.
+    fn take(&self) -> Option<Instance> {
+        self.lists.iter().find_map(|list| list.lock().parked.pop())
     }
 
-    fn is_full(&self) -> bool {
-        self.with_parked(|parked| parked.len() >= self.capacity)
+    /// Sees to it that the calling thread's list has a free seat. False if the pool is full.
+    fn has_seat(&self) -> bool {
+        if self.lists.own().lock().has_seat() {
+            return true;
+        }
+        let less = |seats: usize| seats.checked_sub(1);
+        let is_free = self.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        // Another list may have one that it does not need now.
+        let is_found = is_free || self.lists.iter().any(|list| list.lock().give_seat());
+        if is_found {
+            let mut own = self.lists.own().lock();
+            own.seats = own.seats.saturating_add(1);
+        }
+        is_found
     }
 
-    /// Takes an instance in, if the pool is not full.
+    /// Takes an instance in, if there is a seat for it.
     fn park(&self, instance: Instance) -> Option<Instance> {
-        self.with_parked(|parked| {
-            if parked.len() >= self.capacity || parked.try_room(1).is_err() {
-                return Some(instance);
+        // Another thread with this list may have taken the seat meanwhile.
+        while self.has_seat() {
+            let mut list = self.lists.own().lock();
+            if list.parked.try_room(1).is_err() {
+                break;
             }
-            parked.push(instance);
-            None
-        })
+            if list.has_seat() {
+                list.parked.push(instance);
+                return None;
+            }
+        }
+        Some(instance)
+    }
+}
+
+impl List {
+    fn has_seat(&self) -> bool {
+        self.parked.len() < self.seats
+    }
+
+    /// Gives a free seat away.
+    fn give_seat(&mut self) -> bool {
+        let has_one = self.has_seat();
+        self.seats = self.seats.saturating_sub(has_one.into());
+        has_one
     }
 }
 
@@ -414,19 +477,22 @@ impl Pooled {
 
     /// Resets the instance and returns it to its pool. Returns it if that is impossible.
     fn put_back(&mut self) -> Option<Instance> {
-        let mut instance = self.instance.take()?;
+        let (mut instance, pool) = (self.instance.take()?, &*self.pool.0);
         let start = events::start();
         // SAFETY: the caller of `acquire` promised this for the release.
         let is_reset = unsafe {
             end_thread(instance.library.group())
-                && !self.pool.is_full()
+                && pool.has_seat()
                 && !instance.library.group().has_changed_pages()
-                && instance.reset(&self.pool)
+                && instance.reset(pool)
         };
         if let (true, Some(start)) = (is_reset, start) {
             logged!(debug, "{}: reset in {}", instance.library.name(), Took::since(start));
         }
-        if is_reset { self.pool.park(instance) } else { Some(instance) }
+        if !is_reset {
+            return Some(instance);
+        }
+        pool.park(instance)
     }
 
     /// Takes the instance out of the pool.
@@ -466,9 +532,9 @@ impl Drop for Pooled {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("name", &self.shared.template.name())
-            .field("capacity", &self.shared.capacity)
-            .field("reset", &self.shared.reset)
+            .field("name", &self.shared().template.name())
+            .field("capacity", &self.shared().capacity)
+            .field("reset", &self.shared().reset)
             .finish_non_exhaustive()
     }
 }
