@@ -67,10 +67,15 @@ pub(crate) fn take_handle(dso_handle: usize) -> bool {
 /// Whether any image has ever registered a function. In nearly all processes none has.
 static HANDLES_EVER: AtomicBool = AtomicBool::new(false);
 
+/// Whether any image may have registered a function.
+pub(crate) fn has_any() -> bool {
+    HANDLES_EVER.load(Ordering::Relaxed)
+}
+
 /// Takes the handles of a member of the group, whose functions are about to be called.
 pub(super) fn take_handles_of(group: &LoadGroup, index: usize) -> Vec<usize> {
     let mut taken = Vec::new();
-    if !HANDLES_EVER.load(Ordering::Relaxed) {
+    if !has_any() {
         return taken;
     }
     if let Some(occupant) = &mut *group.tenant.write() {

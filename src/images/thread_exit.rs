@@ -117,6 +117,21 @@ pub(crate) fn push_of_unloading(
     destructor: Destructor,
     object: *mut c_void,
 ) -> Result<bool, Error> {
+    let pushed = with_unloading(address, |unloading| {
+        push_of(unloading.group, None, destructor, object)?;
+        unloading.has_pushed.set(true);
+        Ok(())
+    });
+    pushed.transpose().map(|pushed| pushed.is_some())
+}
+
+/// Whether the address lies in an image that the calling thread is unloading.
+pub(crate) fn is_unloading(address: usize) -> bool {
+    with_unloading(address, |_| ()).is_some()
+}
+
+/// Calls `act` with the unload, in the calling thread, of the image that `address` lies in.
+fn with_unloading<R>(address: usize, act: impl FnOnce(&Unloading) -> R) -> Option<R> {
     let mut at = UNLOADING.get();
     // SAFETY: records of the calling thread's stack, of calls that have not returned; their groups are being
     // dropped by these calls, so they are in place.
@@ -125,13 +140,11 @@ pub(crate) fn push_of_unloading(
         let group = unsafe { &*unloading.group };
         let mut members = (0..group.len()).map(|index| group.member(index));
         if members.any(|loaded| loaded.mapping.address_range().contains(&address)) {
-            push_of(unloading.group, None, destructor, object)?;
-            unloading.has_pushed.set(true);
-            return Ok(true);
+            return Some(act(unloading));
         }
         at = unloading.outer;
     }
-    Ok(false)
+    None
 }
 
 fn push_of(

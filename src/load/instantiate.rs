@@ -268,6 +268,9 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             arch::detect_xsave();
         }
         let applier = applier(self.prepared, index, placements, &foreign_tls);
+        if self.mapping.is_unsettled() {
+            return self.settle(&applier);
+        }
         let prelinked = self.prepared.shared.get().and_then(|it| it.prelinked.as_ref());
         let ifuncs = if let Some(prelinked) = prelinked {
             prelinked.apply(&applier, &mut self.mapping)
@@ -281,6 +284,22 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let moved = image.decoded.moved_dynamic_entries(&self.mapping)?;
         let load_bias = self.mapping.load_bias();
         store_late(image, self.plt.as_deref(), load_bias, &moved, &mut self.mapping.writable())?;
+        if let Some(tls) = &self.tls {
+            tls.fill_pool()?;
+        }
+        Ok(ifuncs)
+    }
+
+    /// Relocates in the memory of an image that had the same bytes.
+    fn settle(&mut self, applier: &Applier<'_>) -> Result<Vec<IfuncWord>, Error> {
+        let Member { image, plan, .. } = self.prepared;
+        let load_bias = self.mapping.load_bias();
+        let mut contents = Contents::of_file(plan, image.bytes())?;
+        let ifuncs = store_all(image, applier, self.plt.as_deref(), load_bias, &mut contents)?;
+        self.mapping.settle(&contents)?;
+        if !ifuncs.is_empty() {
+            self.mapping.open_relro()?;
+        }
         if let Some(tls) = &self.tls {
             tls.fill_pool()?;
         }
@@ -382,6 +401,20 @@ fn applier<'a>(
             undefined_weak: tls::tlsdesc_undefined as *const () as usize,
         },
     }
+}
+
+/// Stores all words of an image that differ from its file, but for those of IFUNCs, which are returned.
+fn store_all(
+    image: &Image<'_>,
+    applier: &Applier<'_>,
+    plt: Option<&Plt<LoadGroup>>,
+    load_bias: LoadBias,
+    contents: &mut Contents,
+) -> Result<Vec<IfuncWord>, Error> {
+    let ifuncs = applier.apply_all(image, contents)?;
+    let moved = image.decoded.moved_dynamic_entries(contents)?;
+    store_late(image, plt, load_bias, &moved, contents)?;
+    Ok(ifuncs)
 }
 
 /// Stores what follows the relocations: the moved entries of the dynamic section, and the words of a lazy PLT.
@@ -505,11 +538,9 @@ fn contents(prepared: &Prepared<'_>, parts: &Parts) -> Result<Vec<Contents>, Err
         let foreign_tls = foreign_tls(&member.bound)?;
         let mut contents = Contents::of_file(&member.plan, member.image.bytes())?;
         let applier = applier(member, index, &placements, &foreign_tls);
+        let (plt, load_bias) = (loaded.plt.as_deref(), loaded.mapping.load_bias());
         // Instances with IFUNCs do not wait.
-        let _none = applier.apply_all(&member.image, &mut contents)?;
-        let moved = member.image.decoded.moved_dynamic_entries(&contents)?;
-        let load_bias = loaded.mapping.load_bias();
-        store_late(&member.image, loaded.plt.as_deref(), load_bias, &moved, &mut contents)?;
+        let _none = store_all(&member.image, &applier, plt, load_bias, &mut contents)?;
         all.push(contents);
     }
     Ok(all)

@@ -20,6 +20,7 @@ use crate::base::addr::distance_to;
 use crate::base::error::Error;
 use crate::base::sync::{Guard, Lock, Rank};
 use crate::memory::reservation::{READ_WRITE, Reservation, can_share};
+use crate::memory::stage::Layout;
 use crate::memory::{retry, wipe};
 
 /// The contents of memory that was just taken.
@@ -54,6 +55,8 @@ pub(super) enum User {
     /// A [`ScratchMemory`](crate::memory::scratch::ScratchMemory) of this length, which is filled from its
     /// first to its last byte.
     Scratch,
+    /// An image with the same segments, and the same bytes in those that are not written. The memory is as it was.
+    SameImage(Box<Layout>),
     /// The owner of this key: the pages that it shares are mapped.
     Owner(Weak<CacheKey>),
 }
@@ -203,6 +206,26 @@ pub(crate) fn recycle(memory: Reservation, used: usize) {
         && memory.protect(used..own, libc::PROT_NONE)
     {
         CachedMapping { memory, own, user: User::AnyImage { used } }.keep();
+    }
+}
+
+/// Keeps the memory as it is for [`take_in_place`], or unmaps it.
+pub(super) fn keep_in_place(memory: Reservation, layout: Box<Layout>) {
+    if wipe::is_on() {
+        return recycle(memory, layout.span_len());
+    }
+    CachedMapping { own: memory.len(), memory, user: User::SameImage(layout) }.keep();
+}
+
+/// Memory of an unloaded image whose layout is the one. Segments that are not written, and RELRO, may have been
+/// changed through a hole; the others have anything in them.
+pub(super) fn take_in_place(
+    is_this: impl Fn(&Layout) -> bool,
+) -> Option<(Reservation, Box<Layout>)> {
+    let fits = |free: &CachedMapping| matches!(&free.user, User::SameImage(it) if is_this(it));
+    match CachedMapping::take(fits)? {
+        CachedMapping { memory, user: User::SameImage(layout), .. } => Some((memory, layout)),
+        _ => None,
     }
 }
 

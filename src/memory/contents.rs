@@ -13,12 +13,14 @@ use std::ops::Range;
 use std::ptr;
 
 use crate::base::addr::Vaddr;
-use crate::base::fallible::{OutOfMemory, TryGrow, try_copy, try_vec};
+use crate::base::error::Error;
+use crate::base::fallible::{OutOfMemory, TryGrow, try_copy, try_vec, try_zeroed};
 use crate::elf::plan::{Plan, PlannedSegment};
 use crate::elf::read::{ReadAt, u64_at};
 use crate::memory::mapping::Mapping;
+use crate::memory::process_memory;
 use crate::memory::reservation::{many_pages, zero, zero_touched};
-use crate::memory::stage::Sealed;
+use crate::memory::stage::{Open, Sealed, Stage};
 
 /// The contents of the segments that an image writes.
 pub(crate) struct Contents(Vec<Written>);
@@ -89,7 +91,7 @@ impl ReadAt for Contents {
 }
 
 /// The file's bytes at the start of a segment.
-fn filled<'f>(segment: &PlannedSegment, file: &'f [u8]) -> &'f [u8] {
+pub(super) fn filled<'f>(segment: &PlannedSegment, file: &'f [u8]) -> &'f [u8] {
     let bytes = file.get(segment.file.clone()).unwrap_or_default();
     bytes.get(..segment.len()).unwrap_or(bytes)
 }
@@ -130,15 +132,6 @@ impl Mapping<Sealed> {
         true
     }
 
-    /// A writable segment in parts: before RELRO, RELRO, and behind it.
-    fn parts(&self, pages: &Range<Vaddr>) -> impl Iterator<Item = (Range<Vaddr>, bool)> {
-        let Range { start, end } = *pages;
-        let inside = |relro: &&Range<Vaddr>| start <= relro.start && relro.end <= end;
-        let relro = self.relro.iter().find(inside).map_or(end..end, Range::clone);
-        let parts = [(start..relro.start, false), (relro.clone(), true), (relro.end..end, false)];
-        parts.into_iter().filter(|(part, _)| part.start < part.end)
-    }
-
     /// Whether the memory can be used again in place: the image has changed no protection, and shares what it shared.
     pub(crate) fn can_come_back(&self) -> bool {
         self.memory.can_come_back()
@@ -150,11 +143,88 @@ impl Mapping<Sealed> {
     }
 }
 
+impl<State: Stage> Mapping<State> {
+    /// A writable segment in parts: before RELRO, RELRO, and behind it. Some may be empty.
+    fn parts(&self, pages: &Range<Vaddr>) -> [(Range<Vaddr>, bool); 3] {
+        let Range { start, end } = *pages;
+        let inside = |relro: &&Range<Vaddr>| start <= relro.start && relro.end <= end;
+        let relro = self.relro.iter().find(inside).map_or(end..end, Range::clone);
+        [(start..relro.start, false), (relro.clone(), true), (relro.end..end, false)]
+    }
+}
+
+impl Mapping<Open> {
+    /// Whether its writable segments have the contents of a former image. Then nothing is stored to it before it is
+    /// [settled](Mapping::settle).
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.is_unsettled
+    }
+
+    /// Gives the writable segments these contents, which are the image's own. RELRO, which is read-only, usually has
+    /// them: then nothing is asked of the system.
+    pub(crate) fn settle(&mut self, contents: &Contents) -> Result<(), Error> {
+        for Written { pages, bytes, .. } in &contents.0 {
+            for (part, is_relro) in self.parts(pages) {
+                let skip = part.start.0.saturating_sub(pages.start.0) as usize;
+                let len = part.end.0.saturating_sub(part.start.0) as usize;
+                let bytes = bytes.get(skip..).unwrap_or_default();
+                let bytes = bytes.get(..len).unwrap_or(bytes);
+                let start = self.load_bias.apply(part.start);
+                if is_relro {
+                    self.settle_relro(start, len, bytes)?;
+                } else {
+                    // SAFETY: pages of a writable segment of an open mapping, which nothing else refers to.
+                    unsafe { fill(start, len, bytes) };
+                }
+            }
+        }
+        self.is_unsettled = false;
+        Ok(())
+    }
+
+    /// Gives a part of RELRO these bytes.
+    fn settle_relro(&mut self, start: usize, len: usize, bytes: &[u8]) -> Result<(), Error> {
+        /// Up to this many pages, the kernel writes them. It does so without changing a protection, for which threads
+        /// would wait.
+        const FEW: usize = 4;
+        let page = region::page::size();
+        let mut differing = 0_usize;
+        for offset in (0..len).step_by(page) {
+            let of_page = part_of(bytes, offset, page);
+            // SAFETY: a page of RELRO of an open mapping, which can be read.
+            if unsafe { is_same(start.saturating_add(offset), page, of_page) } {
+                continue;
+            }
+            differing = differing.saturating_add(1);
+            let is_written = differing <= FEW && self.is_relro_closed && {
+                let mut whole = try_zeroed(page)?;
+                whole.iter_mut().zip(of_page).for_each(|(byte, there)| *byte = *there);
+                // SAFETY: as above; nothing else refers to it.
+                unsafe { process_memory::write_protected(start.saturating_add(offset), &whole) }
+                    .is_ok()
+            };
+            if !is_written {
+                self.open_relro()?;
+                // SAFETY: as above, and it can be written now.
+                unsafe { fill(start, len, bytes) };
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Up to `len` bytes from `offset` on.
+fn part_of(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
+    let bytes = bytes.get(offset..).unwrap_or_default();
+    bytes.get(..len).unwrap_or(bytes)
+}
+
 /// Whether `len` bytes of memory are these, and zeroes behind them.
 ///
 /// # Safety
 /// The memory can be read, and nothing writes to it.
-unsafe fn is_same(start: usize, len: usize, bytes: &[u8]) -> bool {
+pub(super) unsafe fn is_same(start: usize, len: usize, bytes: &[u8]) -> bool {
     // SAFETY: the caller's promise.
     let memory = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
     memory

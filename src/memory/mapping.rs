@@ -40,12 +40,13 @@ use crate::elf::plan::{Plan, PlannedSegment};
 use crate::elf::read::ReadAt;
 use crate::memory::buffer::HEADROOM;
 use crate::memory::cache::{self, Pages};
+use crate::memory::contents::{filled, is_same};
 use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
 use crate::memory::mapped_file::ImageFile;
 use crate::memory::reservation::{HUGE_PAGE, Reservation, can_share, in_huge_pages, zero};
 use crate::memory::shared_text::SharedText;
-use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
+use crate::memory::stage::{Keeper, Layout, Open, OpenMemory, Reuse, Sealed, Stage};
 
 /// Where an image's contents come from.
 pub(crate) enum Source<'a> {
@@ -78,6 +79,11 @@ pub(crate) struct Mapping<State: Stage> {
     pub(super) is_closed: bool,
     /// Most of its pages are large, and no change of protection has split one yet.
     pub(super) is_huge: bool,
+    /// Its writable segments have the contents of a former image, and its RELRO is read-only, until it is
+    /// [settled](Mapping::settle).
+    pub(super) is_unsettled: bool,
+    /// RELRO is read-only.
+    pub(super) is_relro_closed: bool,
     pub(super) state: PhantomData<State>,
 }
 
@@ -136,11 +142,17 @@ impl Unplaced {
             has_code: false,
             is_closed: false,
             is_huge: false,
+            is_unsettled: false,
+            is_relro_closed: false,
             state: PhantomData,
         }
     }
 
-    fn copied(self, bytes: &[u8], has_name: bool) -> Result<Mapping<Open>, Error> {
+    fn copied(mut self, bytes: &[u8], name: Option<&str>) -> Result<Mapping<Open>, Error> {
+        match self.in_place_of_another(bytes, name) {
+            Ok(mapping) => return Ok(mapping),
+            Err(unplaced) => self = unplaced,
+        }
         // Large pages start at a multiple of their size.
         let (span_len, residue) = (self.span_len, self.residue());
         let huge = whole_huge_pages(span_len);
@@ -148,7 +160,7 @@ impl Unplaced {
         let len = with_guard(span_len)?;
         let align = self.align.max(huge_align);
         let (reservation, pages) = cache::take(len, span_len, align, residue)?;
-        if pages == Pages::Stale && !has_name {
+        if pages == Pages::Stale && name.is_none() {
             reservation.clear_name();
         }
         let first = reservation.address();
@@ -159,7 +171,46 @@ impl Unplaced {
             mapping.place_code(bytes)?;
         }
         let has_code = mapping.has_code;
-        mapping.fill(bytes, |segment| !(has_code && is_code(segment)), pages);
+        // The second image with these bytes leaves its memory for the third as it is.
+        let may_be_same = pages == Pages::Stale && !has_code && !mapping.text_relocations;
+        // SAFETY: the memory was just taken, and nothing else refers to it.
+        let is_same =
+            may_be_same && unsafe { has_bytes(&mapping.segments, mapping.load_bias, bytes) };
+        if is_same {
+            let Mapping { segments, relro, .. } = &mapping;
+            let layout = Layout::new(segments, relro, align, name)?;
+            mapping.memory.reuse = Reuse::InPlace(Box::new(layout));
+        }
+        let is_there = |segment: &PlannedSegment| is_same && !is_written(segment);
+        mapping.fill(bytes, |segment| !(has_code && is_code(segment) || is_there(segment)), pages);
+        mapping.set_name(name);
+        Ok(mapping)
+    }
+
+    /// In the memory of an unloaded image with the same bytes, if there is such memory.
+    fn in_place_of_another(
+        self,
+        bytes: &[u8],
+        name: Option<&str>,
+    ) -> Result<Mapping<Open>, Unplaced> {
+        let is_this = |layout: &Layout| {
+            layout.is_of(&self.segments, &self.relro, self.align, name) && !self.text_relocations
+        };
+        let Some((memory, layout)) = cache::take_in_place(is_this) else { return Err(self) };
+        let first = memory.address();
+        let load_bias = LoadBias::between(self.span_start, first);
+        // SAFETY: the memory is that of an image with the same segments. Nothing refers to it.
+        if !unsafe { has_bytes(&self.segments, load_bias, bytes) } {
+            // Of an image with other bytes, or changed by a debugger.
+            cache::recycle(memory, self.span_len);
+            return Err(self);
+        }
+        let mut mapping = self.place(memory, first, Reuse::InPlace(layout));
+        mapping.is_protected = true;
+        mapping.is_closed = true;
+        mapping.has_code = true;
+        mapping.is_unsettled = true;
+        mapping.is_relro_closed = true;
         Ok(mapping)
     }
 
@@ -242,6 +293,19 @@ impl Unplaced {
     }
 }
 
+/// Whether the segments that are not written have these bytes of the file, and zeroes behind them.
+///
+/// # Safety
+/// The segments lie in memory that nothing refers to; those that can be read can be read.
+unsafe fn has_bytes(segments: &[PlannedSegment], load_bias: LoadBias, bytes: &[u8]) -> bool {
+    let mut unwritten = segments.iter().filter(|segment| !is_written(segment));
+    unwritten.all(|segment| {
+        let start = load_bias.apply(segment.pages.start);
+        // SAFETY: the caller's promise.
+        segment.access.read && unsafe { is_same(start, segment.len(), filled(segment, bytes)) }
+    })
+}
+
 fn is_written(segment: &PlannedSegment) -> bool {
     segment.access.write
 }
@@ -260,7 +324,8 @@ impl Mapping<Open> {
     ) -> Result<Mapping<Open>, Error> {
         let unplaced = Unplaced::new(plan)?;
         let mapping = match source {
-            Source::Copied(bytes) => unplaced.copied(bytes, name.is_some())?,
+            // It has its name already.
+            Source::Copied(bytes) => return unplaced.copied(bytes, name),
             Source::InPlaceFile(file) => unplaced.in_place(plan, file)?,
             Source::Shared(bytes, text) => match cache::take_parked(&text.key) {
                 // It has its name already.

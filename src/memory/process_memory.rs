@@ -43,6 +43,14 @@ pub(crate) unsafe fn write(address: usize, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
+/// As [`write()`], also where the protection forbids it, as a debugger writes.
+///
+/// # Safety
+/// As [`write()`].
+pub(super) unsafe fn write_protected(address: usize, bytes: &[u8]) -> io::Result<()> {
+    file()?.write_all_at(bytes, address as u64)
+}
+
 fn whole(count: isize, wanted: usize) -> io::Result<()> {
     match usize::try_from(count) {
         Err(_) => Err(io::Error::last_os_error()),

@@ -45,8 +45,8 @@ impl Mapping<Open> {
     /// Gives everything its final protection, RELRO included: relocating is finished. `name` is the memory's.
     pub(crate) fn seal(mut self, name: Option<&str>) -> Result<Mapping<Sealed>, Error> {
         if self.is_protected {
-            for relro in &self.relro {
-                self.protect_pages(relro, Protection::READ)?;
+            if !self.is_relro_closed {
+                self.protect_relro(Protection::READ)?;
             }
         } else {
             self.protect_all(true, name)?;
@@ -72,8 +72,22 @@ impl Mapping<Open> {
             has_code: true,
             is_closed: true,
             is_huge: false,
+            is_unsettled: false,
+            is_relro_closed: true,
             state: PhantomData,
         })
+    }
+
+    /// Lets RELRO be stored to, until it is sealed.
+    pub(crate) fn open_relro(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.is_relro_closed, false) {
+            self.protect_relro(Protection::READ_WRITE)?;
+        }
+        Ok(())
+    }
+
+    fn protect_relro(&self, protection: Protection) -> Result<(), Error> {
+        self.relro.iter().try_for_each(|relro| self.protect_pages(relro, protection))
     }
 
     /// Protects the segments that are not writable, the gaps between segments, and RELRO if `with_relro`.

@@ -98,6 +98,11 @@ unsafe extern "C-unwind" fn run_at_exit(noted: *mut c_void) {
 /// # Safety
 /// As the C library's function.
 pub(super) unsafe extern "C-unwind" fn finalize(dso_handle: *const c_void) {
+    // Nearly always no image has registered anything, and the caller is being unloaded by this thread. Then nothing is
+    // looked up that other threads change.
+    if !libc_registrations::has_any() && thread_exit::is_unloading(dso_handle.addr()) {
+        return;
+    }
     if libc_registrations::take_handle(dso_handle.addr()) {
         // SAFETY: the caller's promise, passed on.
         unsafe { exit_handlers::finalize(dso_handle.addr()) }

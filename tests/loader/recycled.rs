@@ -415,3 +415,130 @@ fn threads_that_make_and_unload_instances_share_nothing_else() {
         assert_eq!(memdl::images().len(), 0);
     });
 }
+
+fn load(loader: &Loader, bytes: &[u8]) -> Library {
+    // SAFETY: libraries of `testlibs/` and of the system.
+    unsafe { loader.load(bytes) }.unwrap()
+}
+
+#[test]
+fn the_third_image_with_the_same_bytes_is_where_the_second_was() {
+    isolated(|| {
+        for (pad, level) in PADS.into_iter().flat_map(|pad| LEVELS.map(|level| (pad, level))) {
+            for flags in [["-Wl,-z,now", pad], ["-Wl,-z,lazy", pad], ["-Wl,-z,norelro", pad]] {
+                let bytes = read(&changes(&flags));
+                for loader in [loader(level), loader(level).binding(Binding::Lazy)] {
+                    memdl::release_memory();
+                    let mut places = Vec::new();
+                    for _ in 0..6 {
+                        let library = load(&loader, &bytes);
+                        assert_eq!(call(&library, "fresh"), 42, "{flags:?} {level:?} {places:?}");
+                        function::<extern "C" fn()>(&library, "spoil")();
+                        assert_eq!(call(&library, "fresh"), 2);
+                        places.push(start(&library));
+                    }
+                    assert!(places[2..].iter().all(|place| *place == places[1]), "{places:x?}");
+                    // After a single load nothing is there.
+                    assert_ne!(places[0], places[1]);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_load_of_the_same_bytes_makes_no_system_call() {
+    isolated(|| {
+        let tiny = read(&build("gcc", "bench/tiny.c", &["-O2", "-g"]));
+        for (what, bytes) in [("tiny", tiny), ("changes", read(&changes(&[PADS[1]])))] {
+            let status = in_child(60, || {
+                let loader = loader(DebugLevel::Off);
+                let turn = || start(&load(&loader, &bytes));
+                // The allocator has all that it needs, too.
+                let place = (0..50).map(|_| turn()).last();
+                forbid_system_calls();
+                if (0..100).all(|_| Some(turn()) == place) { 42 } else { 1 }
+            });
+            assert_eq!(exit_status(status), Some(42), "{what}: {status:#x}");
+        }
+    });
+}
+
+#[test]
+fn memory_of_the_same_layout_gets_the_bytes_of_each_image() {
+    isolated(|| {
+        let original = read(&changes(&["-Wl,-z,now", PADS[0]]));
+        let elf = Elf::parse(&original).unwrap();
+        let symbol = |name: &str| {
+            let found =
+                elf.dynsyms.iter().find(|it| elf.dynstrtab.get_at(it.st_name) == Some(name));
+            found.unwrap().st_value as usize
+        };
+        // Read-only data: the file has it at its address.
+        let filler = symbol("filler");
+        let mut other = original.clone();
+        other[filler + 1] = 9;
+        let byte = |library: &Library| {
+            // SAFETY: a byte of the library's data.
+            unsafe { function::<*const u8>(library, "filler").add(1).read() }
+        };
+        let loader = loader(DebugLevel::Off);
+        for round in 0..12 {
+            let (bytes, expected) = if round % 4 < 2 { (&original, 0) } else { (&other, 9) };
+            let library = load(&loader, bytes);
+            assert_eq!((byte(&library), call(&library, "fresh")), (expected, 42), "{round}");
+            function::<extern "C" fn()>(&library, "spoil")();
+        }
+    });
+}
+
+#[test]
+fn memory_that_was_written_through_a_hole_is_mended_or_given_up() {
+    isolated(|| {
+        let bytes = read(&changes(&["-Wl,-z,now", PADS[0]]));
+        for level in LEVELS {
+            let loader = loader(level);
+            for round in 0..12 {
+                let library = load(&loader, &bytes);
+                assert_eq!(call(&library, "fresh"), 42, "{round}");
+                if round % 3 == 2 {
+                    let name = ["plain_word", "relocated_word"][round / 3 % 2];
+                    let word = function::<extern "C" fn() -> *const c_void>(&library, name)();
+                    write_through(word.addr(), libc::PROT_READ);
+                    let code = function::<Number>(&library, "answer") as usize;
+                    if round > 5 {
+                        write_through(code + 1, libc::PROT_READ | libc::PROT_EXEC);
+                    }
+                }
+                let access = maps().into_iter().find(|line| {
+                    let word =
+                        function::<extern "C" fn() -> *const c_void>(&library, "plain_word")();
+                    line.range.contains(&word.addr())
+                });
+                assert_eq!(&access.unwrap().access[..3], "r--", "{round}: RELRO");
+            }
+        }
+    });
+}
+
+extern "C" fn one() -> c_int {
+    1
+}
+
+extern "C" fn two() -> c_int {
+    2
+}
+
+#[test]
+fn references_are_those_of_each_load() {
+    isolated(|| {
+        let path = build("gcc", "recycled/calls.c", &["-O1", "-Wl,-z,now"]);
+        let bytes = read(&path);
+        for round in 0..12 {
+            let (function, expected) =
+                if round % 4 < 2 { (one as *const c_void, 1) } else { (two as *const c_void, 2) };
+            let library = load(&loader(DebugLevel::Off).define("number", function), &bytes);
+            assert_eq!(call(&library, "calls"), expected, "{round}");
+        }
+    });
+}

@@ -180,6 +180,7 @@ fn an_extension_sees_the_image_that_opens_it() {
                 assert_eq!(function::<Number>(library, "withdraw")(), 42, "round {round}");
             }
         }
+        memdl::release_memory();
         assert!(maps().len() <= before + 4, "extensions stay: {before} became {}", maps().len());
 
         // Of an application that others see, the system's loader opens it.

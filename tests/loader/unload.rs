@@ -68,6 +68,7 @@ fn a_thousand_rounds_leave_nothing() {
         (0..1000).for_each(round);
         assert_eq!(debug_entries().len(), entries, "entries for debuggers");
         drop(stays);
+        memdl::release_memory();
         let (mappings_after, after) = (maps().len(), resident());
         // Heaps and stacks of threads take and keep some more, whichever threads come first. An
         // image that stayed behind in one of the rounds shows as code that has no file.
@@ -167,6 +168,7 @@ fn keys_of_threads_go_with_the_image() {
             });
             assert_eq!(is_kept.recv().unwrap(), 0);
             library.close().unwrap();
+            memdl::release_memory();
             assert!(!is_mapped(inside));
             // It is free: glibc gives out the lowest that is.
             let mut new = 0;

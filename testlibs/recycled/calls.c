@@ -1,0 +1,4 @@
+// A call of a function that the host defines.
+extern int number(void);
+
+int calls(void) { return number(); }
