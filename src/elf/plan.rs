@@ -64,6 +64,12 @@ impl PlannedSegment {
         len_of(&self.pages) as usize
     }
 
+    /// The bytes at the start of its pages, of this file. The rest is zero.
+    pub(crate) fn filled<'f>(&self, file: &'f [u8]) -> &'f [u8] {
+        let bytes = file.get(self.file.clone()).unwrap_or_default();
+        bytes.get(..self.len()).unwrap_or(bytes)
+    }
+
     /// Whether `at` is in the file-backed part of a stated, executable segment. The rest of the pages
     /// holds zeros, or bytes of another part of the file.
     pub(crate) fn is_code(&self, at: Vaddr) -> bool {

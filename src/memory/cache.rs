@@ -19,8 +19,8 @@ use std::sync::{Arc, Weak};
 use crate::base::addr::distance_to;
 use crate::base::error::Error;
 use crate::base::sync::{Guard, Lock, Rank};
+use crate::memory::layout::Layout;
 use crate::memory::reservation::{READ_WRITE, Reservation, can_share};
-use crate::memory::stage::Layout;
 use crate::memory::{retry, wipe};
 
 /// The contents of memory that was just taken.

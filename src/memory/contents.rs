@@ -15,11 +15,11 @@ use std::ptr;
 use crate::base::addr::Vaddr;
 use crate::base::error::Error;
 use crate::base::fallible::{OutOfMemory, TryGrow, try_copy, try_vec, try_zeroed};
-use crate::elf::plan::{Plan, PlannedSegment};
+use crate::elf::plan::Plan;
 use crate::elf::read::{ReadAt, u64_at};
 use crate::memory::mapping::Mapping;
 use crate::memory::process_memory;
-use crate::memory::reservation::{many_pages, zero, zero_touched};
+use crate::memory::reservation::{is_same, many_pages, zero, zero_touched};
 use crate::memory::stage::{Open, Sealed, Stage};
 
 /// The contents of the segments that an image writes.
@@ -40,7 +40,7 @@ impl Contents {
         let mut all = try_vec(plan.segments.len())?;
         for segment in plan.segments.iter().filter(|segment| segment.access.write) {
             let (stated, pages) = (segment.stated.clone(), segment.pages.clone());
-            all.push(Written { stated, pages, bytes: try_copy(filled(segment, file))? });
+            all.push(Written { stated, pages, bytes: try_copy(segment.filled(file))? });
         }
         Ok(Contents(all))
     }
@@ -90,12 +90,6 @@ impl ReadAt for Contents {
     }
 }
 
-/// The file's bytes at the start of a segment.
-pub(super) fn filled<'f>(segment: &PlannedSegment, file: &'f [u8]) -> &'f [u8] {
-    let bytes = file.get(segment.file.clone()).unwrap_or_default();
-    bytes.get(..segment.len()).unwrap_or(bytes)
-}
-
 impl Mapping<Sealed> {
     /// Brings the image back to these contents, which are its own, of the file with these bytes. False, with some of
     /// the memory written, if memory differs that the image cannot write.
@@ -109,7 +103,7 @@ impl Mapping<Sealed> {
         let mut own = own.filter(|segment| segment.access.read);
         let start = |pages: &Range<Vaddr>| self.load_bias.apply(pages.start);
         // SAFETY: readable segments of this image, which nothing writes now.
-        if !own.all(|it| unsafe { is_same(start(&it.pages), it.len(), filled(it, file)) }) {
+        if !own.all(|it| unsafe { is_same(start(&it.pages), it.len(), it.filled(file)) }) {
             return false;
         }
         for Written { pages, bytes, .. } in &contents.0 {
@@ -218,18 +212,6 @@ impl Mapping<Open> {
 fn part_of(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
     let bytes = bytes.get(offset..).unwrap_or_default();
     bytes.get(..len).unwrap_or(bytes)
-}
-
-/// Whether `len` bytes of memory are these, and zeroes behind them.
-///
-/// # Safety
-/// The memory can be read, and nothing writes to it.
-pub(super) unsafe fn is_same(start: usize, len: usize, bytes: &[u8]) -> bool {
-    // SAFETY: the caller's promise.
-    let memory = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
-    memory
-        .split_at_checked(bytes.len())
-        .is_some_and(|(filled, rest)| filled == bytes && rest.iter().all(|&byte| byte == 0))
 }
 
 /// Copies these bytes to memory of `len` bytes, and zeroes the rest.

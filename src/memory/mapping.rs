@@ -40,13 +40,13 @@ use crate::elf::plan::{Plan, PlannedSegment};
 use crate::elf::read::ReadAt;
 use crate::memory::buffer::HEADROOM;
 use crate::memory::cache::{self, Pages};
-use crate::memory::contents::{filled, is_same};
 use crate::memory::executable;
 use crate::memory::in_place::{InPlaceFile, spread_segments};
+use crate::memory::layout::Layout;
 use crate::memory::mapped_file::ImageFile;
-use crate::memory::reservation::{HUGE_PAGE, Reservation, can_share, in_huge_pages, zero};
+use crate::memory::reservation::{HUGE_PAGE, Reservation, can_share, in_huge_pages, is_same, zero};
 use crate::memory::shared_text::SharedText;
-use crate::memory::stage::{Keeper, Layout, Open, OpenMemory, Reuse, Sealed, Stage};
+use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
 
 /// Where an image's contents come from.
 pub(crate) enum Source<'a> {
@@ -302,7 +302,7 @@ unsafe fn has_bytes(segments: &[PlannedSegment], load_bias: LoadBias, bytes: &[u
     unwritten.all(|segment| {
         let start = load_bias.apply(segment.pages.start);
         // SAFETY: the caller's promise.
-        segment.access.read && unsafe { is_same(start, segment.len(), filled(segment, bytes)) }
+        segment.access.read && unsafe { is_same(start, segment.len(), segment.filled(bytes)) }
     })
 }
 

@@ -5,7 +5,8 @@
 //!   (data of objects that `ld.so` loaded), [`process_memory`] (whatever else is mapped), [`retry`] (calls
 //!   that the kernel refused).
 //! * Kept: [`cache`] (for the next image), [`wipe`] (contents), [`quarantine`] (addresses), [`scratch`].
-//! * Of an image: [`buffer`] and [`bytes`] (its file), [`mapping`] (filling, and all access),
+//! * Of an image: [`buffer`] and [`bytes`] (its file), [`mapping`] (filling, and all access), [`contents`] (what is
+//!   written again in memory of an image that had the same bytes),
 //!   [`in_place`] and [`shared_text`] (two ways to fill), [`stage`] (its life), [`protect`],
 //!   [`executable`] (code where the system does not let memory become executable).
 
@@ -16,6 +17,7 @@ pub(crate) mod contents;
 pub(crate) mod cow_image;
 mod executable;
 pub(crate) mod in_place;
+mod layout;
 pub(crate) mod mapped_file;
 pub(crate) mod mapping;
 pub(crate) mod process_memory;

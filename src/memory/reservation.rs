@@ -96,6 +96,18 @@ pub(crate) unsafe fn zero_touched(start: *mut u8, len: usize, page: usize) {
     }
 }
 
+/// Whether `len` bytes of memory are these, and zeroes behind them.
+///
+/// # Safety
+/// The memory can be read, and nothing writes to it.
+pub(super) unsafe fn is_same(start: usize, len: usize, bytes: &[u8]) -> bool {
+    // SAFETY: the caller's promise.
+    let memory = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
+    memory
+        .split_at_checked(bytes.len())
+        .is_some_and(|(filled, rest)| filled == bytes && rest.iter().all(|&byte| byte == 0))
+}
+
 /// Whether all bytes of a page are zero.
 pub(crate) fn is_zero(page: &[u8]) -> bool {
     static ZEROES: [u8; 4096] = [0; 4096];

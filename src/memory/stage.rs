@@ -14,11 +14,9 @@ use std::ops::{Deref, Range};
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::addr::{Vaddr, len_of};
-use crate::base::fallible::{OutOfMemory, try_collect, try_string};
 use crate::base::sync::Lock;
-use crate::elf::plan::PlannedSegment;
 use crate::memory::cache::{self, CacheKey};
+use crate::memory::layout::Layout;
 use crate::memory::reservation::Reservation;
 
 /// Segments are filled; relocations may be stored.
@@ -85,51 +83,6 @@ pub(super) enum Reuse {
         key: Weak<CacheKey>,
         written: Vec<Range<usize>>,
     },
-}
-
-/// What an image's memory is like, besides its bytes.
-pub(super) struct Layout {
-    pub segments: Vec<PlannedSegment>,
-    relro: Vec<Range<Vaddr>>,
-    align: usize,
-    name: Option<Box<str>>,
-}
-
-impl Layout {
-    pub(super) fn new(
-        segments: &[PlannedSegment],
-        relro: &[Range<Vaddr>],
-        align: usize,
-        name: Option<&str>,
-    ) -> Result<Layout, OutOfMemory> {
-        Ok(Layout {
-            segments: try_collect(segments.iter().cloned())?,
-            relro: try_collect(relro.iter().cloned())?,
-            align,
-            name: name.map(try_string).transpose()?.map(String::into_boxed_str),
-        })
-    }
-
-    /// Whether memory with this layout can be that of an image with these segments.
-    pub(super) fn is_of(
-        &self,
-        segments: &[PlannedSegment],
-        relro: &[Range<Vaddr>],
-        align: usize,
-        name: Option<&str>,
-    ) -> bool {
-        self.segments == segments
-            && self.relro == relro
-            && self.align >= align
-            && self.name.as_deref() == name
-    }
-
-    /// The length of the image, from its first page to its last.
-    pub(super) fn span_len(&self) -> usize {
-        let (first, last) = (self.segments.first(), self.segments.last());
-        let span = first.zip(last).map(|(first, last)| first.pages.start..last.pages.end);
-        span.map_or(0, |span| len_of(&span) as usize)
-    }
 }
 
 impl Deref for OpenMemory {

@@ -125,14 +125,14 @@ fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn an_instance_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", TINY, 13_015);
+    takes_no_more_than("instantiate", TINY, 8_984);
 }
 
 /// valgrind copies what instances share. But the next instance finds the copy, as it finds shared pages
 /// elsewhere.
 #[test]
 fn an_instance_that_shares_pages_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", SHARES, 38_085);
+    takes_no_more_than("instantiate", SHARES, 37_885);
 }
 
 /// The instructions of one operation of `tools/bench-programs/src/bin/fleets.rs`, while so many images are there.
