@@ -11,7 +11,9 @@ use crate::memory::cache;
 ///
 /// memdl keeps up to 32 MiB of the memory of unloaded images, since memory whose pages exist already makes
 /// the next load of the same image fast. Instances of a template are kept as a whole, in their place and with the
-/// contents that they had before their constructors, for the next instance. An image that stays where it
+/// contents that they had before their constructors, for the next instance. So are images whose bytes were loaded
+/// twice in a row. Their code stays mapped: a call through a pointer into one that was unloaded runs it, where it
+/// would fault otherwise. To find such calls, call this after each unload. An image that stays where it
 /// was received does not need all of its [`ImageBuffer`](crate::ImageBuffer) (for example not the debug
 /// sections, unless they are registered with debuggers). That part, up to 32 MiB, is unmapped only when the
 /// next buffer is made or an image is unloaded, so that the load does not wait for it.
@@ -34,8 +36,8 @@ pub(crate) fn kept_bytes() -> usize {
 
 /// Chooses whether memory that is kept for further images is wiped first. Default: false.
 ///
-/// No image ever finds the bytes of another: memory that is used again is filled anew, and cannot be
-/// accessed while it is unused. But until then the data of an unloaded image are still in the process's
+/// No image ever finds the bytes of another: what an image can write is filled anew for the next. But
+/// until then the data of an unloaded image are still in the process's
 /// memory. So they are in a core file, and `/proc/PID/mem` shows them. Where that must not happen (an image
 /// handles keys), true wipes the writable memory of an image, and its debug information, when it is
 /// unloaded. Pieces of 256 KiB and more are unmapped instead, which takes less time than wiping them. Memory

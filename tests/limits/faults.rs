@@ -190,6 +190,8 @@ const OPERATIONS: &[(&str, Operation)] = &[
         image.load(DebugLevel::Full).map(Some)
     }),
     ("load into memory of another", |image, plan| {
+        // From the third on, images with the same bytes ask for nothing.
+        memdl::release_memory();
         let library = image.load(DebugLevel::Off).unwrap();
         spoil(&library);
         drop(library);
@@ -246,7 +248,17 @@ const OPERATIONS: &[(&str, Operation)] = &[
         // SAFETY: as above.
         unsafe { template.instantiate().map(Some) }
     }),
+    ("load where another was", |image, plan| {
+        memdl::release_memory();
+        for _ in 0..2 {
+            let library = image.load(DebugLevel::Off).unwrap();
+            spoil(&library);
+        }
+        let _armed = Armed::new(plan);
+        image.load(DebugLevel::Off).map(Some)
+    }),
     ("unload", |image, plan| {
+        memdl::release_memory();
         let library = image.load(DebugLevel::Full).unwrap();
         let _armed = Armed::new(plan);
         drop(library);
@@ -362,7 +374,9 @@ fn sweep(image: &Image) {
         let needs_none = match *name {
             "set_debug" => !image.shares,
             // An instance that waits for the next stays as it is.
-            "unload an instance" | "instantiate where another was" => true,
+            "unload an instance" | "instantiate where another was" | "load where another was" => {
+                true
+            }
             _ => false,
         };
         assert!(needs_none || calls > 1, "{what}: no call was counted");
