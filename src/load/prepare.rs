@@ -117,7 +117,7 @@ pub(crate) struct Member<'d> {
     /// What instances share, once a second one is made.
     pub shared: OnceLock<Shared>,
     /// Instances may share text. No debugger sees them, and no profiler looks for their files.
-    shares_text: bool,
+    pub(super) shares_text: bool,
     /// How instances are reported to profilers.
     pub profile: Profile,
     /// Where its instances map from what they do not write, if profilers look there.

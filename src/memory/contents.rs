@@ -19,7 +19,7 @@ use crate::elf::plan::Plan;
 use crate::elf::read::{ReadAt, u64_at};
 use crate::memory::mapping::Mapping;
 use crate::memory::process_memory;
-use crate::memory::reservation::{is_same, many_pages, zero, zero_touched};
+use crate::memory::reservation::{can_share, is_same, many_pages, zero, zero_touched};
 use crate::memory::stage::{Open, Sealed, Stage};
 
 /// The contents of the segments that an image writes.
@@ -129,6 +129,11 @@ impl Mapping<Sealed> {
     /// Whether the memory can be used again in place: the image has changed no protection, and shares what it shared.
     pub(crate) fn can_come_back(&self) -> bool {
         self.memory.can_come_back()
+    }
+
+    /// Whether it has pages of its own where instances could share them.
+    pub(crate) fn could_share(&self) -> bool {
+        !self.memory.shares && can_share()
     }
 
     /// The bytes of its memory that no other mapping shares.

@@ -47,15 +47,21 @@ impl SharedText {
         Ok(Reuse::Parked { key: Arc::downgrade(&self.key), written })
     }
 
-    /// The unwritten segments of the image with these bytes. `None` if they are too small to be shared.
-    pub(crate) fn new(plan: &Plan, bytes: &[u8]) -> Result<Option<SharedText>, Error> {
+    /// Whether an image has so many pages that are not written that instances share them.
+    pub(crate) fn is_worth(plan: &Plan) -> bool {
         /// A further mapping for each instance costs as much as copying this many bytes.
         const MIN_SHARED: usize = 1 << 16;
-        let runs = runs(plan)?;
-        let len = |run: &[&PlannedSegment]| run.iter().map(|segment| segment.len()).sum::<usize>();
-        if runs.iter().map(|run| len(run)).sum::<usize>() < MIN_SHARED {
+        let unwritten = plan.segments.iter().filter(|segment| !segment.access.write);
+        unwritten.map(PlannedSegment::len).fold(0, usize::saturating_add) >= MIN_SHARED
+    }
+
+    /// The unwritten segments of the image with these bytes. `None` if they are too small to be shared.
+    pub(crate) fn new(plan: &Plan, bytes: &[u8]) -> Result<Option<SharedText>, Error> {
+        if !SharedText::is_worth(plan) {
             return Ok(None);
         }
+        let runs = runs(plan)?;
+        let len = |run: &[&PlannedSegment]| run.iter().map(|segment| segment.len()).sum::<usize>();
         let pages = |run: Vec<&PlannedSegment>| {
             let start = run.first().map_or(plan.span.start, |segment| segment.pages.start);
             let filled = |segment: &PlannedSegment| {

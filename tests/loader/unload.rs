@@ -501,6 +501,12 @@ fn an_instance_where_another_was_is_as_new() {
 #[test]
 fn memory_for_the_next_instance_is_given_back_with_the_template_and_on_demand() {
     isolated(|| {
+        // What instances share is made with the second.
+        let shared_template = || {
+            let template = shared_template();
+            drop(instance(&template));
+            template
+        };
         let template = shared_template();
         let place = |library: Library| library.address_range().start;
         let parked = place(instance(&template));
