@@ -405,7 +405,7 @@ struct Left {
 
 impl Left {
     fn now() -> Left {
-        let is_code = |it: &&crate::common::MapsLine| it.access.contains('x');
+        let is_code = |it: &&common::MapsLine| it.access.contains('x');
         let mut key = 0;
         // SAFETY: creates a key, and deletes it.
         unsafe {
