@@ -50,15 +50,15 @@ impl Of {
     }
 }
 
-/// Some columns of a table. `way` says which way a column is of, if it is shown.
+/// Some columns of a table. `way` says which way a column is of, if it is shown. `None` if the document lacks the table:
+/// it is the report of a part of the benchmarks.
 fn panel(
     tables: &[Table<'_>],
     table: &str,
     (title, measured, of): (&str, &str, Of),
     way: impl Fn(&str) -> Option<String>,
-) -> Panel {
-    let found = tables.iter().find(|it| it.title.starts_with(table));
-    let table = found.unwrap_or_else(|| panic!("benches/README.md has no table {table}"));
+) -> Option<Panel> {
+    let table = tables.iter().find(|it| it.title.starts_with(table))?;
     let names = || table.rows.iter().map(|row| row[0]);
     let numbers: Option<Vec<f64>> = names().map(number).collect();
     let across = match numbers {
@@ -72,7 +72,8 @@ fn panel(
         shown.map(|(at, way)| (way, table.rows.iter().map(|row| of.cell(row.get(at)?)).collect()));
     let mut ways: Vec<(String, Vec<Option<f64>>)> = ways.collect();
     ways.retain(|(_, values)| values.iter().any(Option::is_some));
-    Panel { title: title.to_owned(), measured: measured.to_owned(), across, ways }
+    let (title, measured) = (title.to_owned(), measured.to_owned());
+    Some(Panel { title, measured, across, ways })
 }
 
 const LOAD: &str = "Load alone";
@@ -88,14 +89,14 @@ fn by_way(name: &str) -> Option<String> {
 }
 
 /// Loads of a library by threads: columns such as `tiny, load`.
-fn threads(tables: &[Table<'_>], library: &str) -> Panel {
+fn threads(tables: &[Table<'_>], library: &str) -> Option<Panel> {
     let way = |name: &str| Some(name.strip_prefix(library)?.strip_prefix(", ")?.to_owned());
     let title = format!("Loads and unloads of {library}, all threads");
     panel(tables, THREADS, (&title, "thousand a second", Of::Time), way)
 }
 
 /// What takes so long with so many live images: columns such as `load` and `memfd: load`.
-fn live(tables: &[Table<'_>], title: &str, what: &str) -> Panel {
+fn live(tables: &[Table<'_>], title: &str, what: &str) -> Option<Panel> {
     let way = |name: &str| {
         let (way, is_of) = name.split_once(": ").unwrap_or(("load", name));
         let way = if way == "memfd" { "memfd, mapped" } else { way };
@@ -105,7 +106,7 @@ fn live(tables: &[Table<'_>], title: &str, what: &str) -> Panel {
 }
 
 /// All pictures of the document, with the names of their files.
-pub fn pictures(document: &str) -> [(&'static str, String); 3] {
+pub fn pictures(document: &str) -> Vec<(&'static str, String)> {
     let tables = &tables(document);
     let growth = |table, title| panel(tables, table, (title, "µs", Of::Time), by_way);
     let pictures = [
@@ -146,5 +147,9 @@ pub fn pictures(document: &str) -> [(&'static str, String); 3] {
             ],
         ),
     ];
-    pictures.map(|(name, panels)| (name, plot::page(&panels, 2)))
+    let pictures = pictures
+        .into_iter()
+        .map(|(name, panels)| (name, panels.into_iter().flatten().collect::<Vec<Panel>>()));
+    let pictures = pictures.filter(|(_, panels)| !panels.is_empty());
+    pictures.map(|(name, panels)| (name, plot::page(&panels, 2))).collect()
 }
