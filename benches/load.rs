@@ -262,6 +262,9 @@ fn code(rounds: Rounds) {
     let measure = |row: &str, file: &Path, symbol, run: &dyn Fn(Number)| {
         let subject = Subject::open(file, symbol);
         let bench = Bench::new(&subject);
+        // The first instance of a template shares nothing.
+        let instance = Way::Instance(DebugLevel::Off);
+        let _first = bench.load(instance, bench.ready(instance));
         let loaded = CODE.map(|way| bench.load(way, bench.ready(way)));
         let functions = loaded.each_ref().map(|loaded: &Loaded| {
             // SAFETY: the function is of this type.
