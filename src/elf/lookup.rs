@@ -150,7 +150,7 @@ impl<'a> SymbolTable<'a> {
         let first_later_version = match wanted {
             VersionMatch::Version(version) => {
                 let entry = self.version_entry(versym);
-                return entry.is_some_and(|entry| self.is_version(entry, &version))
+                return entry.is_some_and(|entry| self.is_version(&entry, &version))
                     // An unversioned definition matches any version, but not an exact one.
                     || !version.exact && entry.is_none() && visible;
             }

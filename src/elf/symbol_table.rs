@@ -52,8 +52,10 @@ pub(crate) struct SymbolLayout {
     /// table. [`NOT_COUNTED`] until that is asked for.
     hashed: AtomicU32,
     version_ranges: VersionRanges,
-    /// Read when they are asked for: of most libraries of a process, nothing here asks.
+    /// Read when they are asked for often: of most libraries of a process, nothing here asks.
     versions: OnceLock<Versions>,
+    /// How often they were asked for before they were read.
+    asked: AtomicU32,
 }
 
 /// The range of the hash table that lookups use.
@@ -226,6 +228,7 @@ impl SymbolLayout {
             hashed: AtomicU32::new(NOT_COUNTED),
             version_ranges: VersionRanges::new(dynamic, memory)?,
             versions: OnceLock::new(),
+            asked: AtomicU32::new(0),
         };
         layout.check_hash(memory)?;
         Ok(layout)
@@ -415,8 +418,21 @@ impl<'a> SymbolTable<'a> {
     }
 
     #[inline]
-    pub(super) fn version_entry(&self, versym: u16) -> Option<&'a VersionEntry> {
-        self.versions().of(versym)
+    pub(super) fn version_entry(&self, versym: u16) -> Option<VersionEntry> {
+        if self.layout.versions.get().is_none()
+            && self.is_asked_rarely()
+            && let Some(entry) = self.version_tables.defined(versym)
+        {
+            return Some(entry).filter(VersionEntry::is_version);
+        }
+        self.versions().of(versym).copied()
+    }
+
+    /// Whether the versions were asked for so seldom that to read all of them would take longer than to walk along their
+    /// table each time.
+    fn is_asked_rarely(&self) -> bool {
+        const FEW: u32 = 8;
+        self.layout.asked.fetch_add(1, Ordering::Relaxed) < FEW
     }
 
     /// Whether the symbol of this index is the default definition of its name.
@@ -437,6 +453,13 @@ impl<'a> SymbolTable<'a> {
 
     /// Whether the library defines this version. A library without definitions satisfies any.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        if self.layout.versions.get().is_none() && self.is_asked_rarely() {
+            let mut defined = self.version_tables.definitions();
+            // Those that are there count, and the others if there is none.
+            if defined.any(|(_, entry)| self.is_version(&entry, version)) {
+                return true;
+            }
+        }
         let mut defined = self.versions().defined();
         match defined.next() {
             None => true,

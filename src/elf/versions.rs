@@ -57,13 +57,20 @@ impl<'a> Version<'a> {
 }
 
 /// The version of an index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct VersionEntry {
     pub hash: u32,
     /// Offset in the string table.
     pub name: u32,
     pub exact: bool,
     pub origin: Origin,
+}
+
+impl VersionEntry {
+    /// Whether a symbol can have it.
+    pub(super) fn is_version(&self) -> bool {
+        self.hash != 0 && self.origin != Origin::Base
+    }
 }
 
 /// The table that a version index comes from.
@@ -166,6 +173,31 @@ impl Verdef {
             aux: u32::from_le_bytes([a0, a1, a2, a3]),
             next: u32::from_le_bytes([n0, n1, n2, n3]),
         })
+    }
+}
+
+impl<'a> VersionTables<'a> {
+    /// The versions that the library defines, its own name included, without a list of them: up to an entry that
+    /// contradicts itself.
+    pub(super) fn definitions(&self) -> impl Iterator<Item = (u16, VersionEntry)> + use<'a> {
+        let table = self.definitions.unwrap_or(Table { bytes: &[], count: 0 });
+        let mut rest = Some(table.bytes);
+        // Offsets only grow, so this ends with the bytes.
+        (0..table.count).map_while(move |_| {
+            let bytes = rest?;
+            let Verdef { flags, index, hash, aux, next, .. } = Verdef::read(bytes)?;
+            let name = u32_at(bytes, aux as usize)?;
+            rest = if next == 0 { None } else { bytes.get(next as usize..) };
+            let origin = if flags & VER_FLG_BASE != 0 { Origin::Base } else { Origin::Defined };
+            Some((index & !VERSYM_HIDDEN, VersionEntry { hash, name, exact: false, origin }))
+        })
+    }
+
+    /// As [`Versions::of`], for an index that the library defines.
+    pub(super) fn defined(&self, versym: u16) -> Option<VersionEntry> {
+        let index = versym & !VERSYM_HIDDEN;
+        let (_, entry) = self.definitions().find(|(of, _)| *of == index)?;
+        Some(entry)
     }
 }
 
@@ -376,7 +408,7 @@ impl Versions {
     /// The version that a `.gnu.version` entry means; `None` if that is no version.
     #[inline]
     pub(super) fn of(&self, versym: u16) -> Option<&VersionEntry> {
-        self.entry(versym).filter(|entry| entry.hash != 0 && entry.origin != Origin::Base)
+        self.entry(versym).filter(|entry| entry.is_version())
     }
 
     /// The versions that the library needs.
@@ -430,6 +462,22 @@ mod tests {
         versions.check_indices(&[[0, 0], [1, 0], [5, 0x80]]).unwrap();
         let error = versions.check_indices(&[[0, 0], [6, 0]]).unwrap_err().to_string();
         assert!(error.contains("version index 6"), "{error}");
+    }
+
+    #[test]
+    fn a_walk_along_the_table_finds_what_the_list_has() {
+        let (memory, tags) = symbol_tables(&[], HashKind::Gnu);
+        let tables = VersionRanges::new(&dynamic(&tags), &memory).unwrap().tables(&memory).unwrap();
+        let versions = Versions::parse(&tables).unwrap();
+        let what = |entry: &VersionEntry| (entry.hash, entry.name, entry.origin);
+        let walked: Vec<_> = tables.definitions().map(|(_, entry)| what(&entry)).collect();
+        assert_eq!(walked, versions.defined().map(what).collect::<Vec<_>>());
+        assert_eq!(walked.len(), 4);
+        for index in 0..8 {
+            let found = tables.defined(index).filter(VersionEntry::is_version);
+            let listed = versions.of(index).filter(|it| it.origin == Origin::Defined);
+            assert_eq!(found.as_ref().map(what), listed.map(what), "{index}");
+        }
     }
 
     #[test]

@@ -88,14 +88,10 @@ pub(super) fn platform() -> Option<&'static CStr> {
 pub(crate) type Visitor =
     unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 
-/// `dl_iterate_phdr` of the C library, or of a library that puts its own in its place: without images, also where
-/// an unwinder is linked into the same object as memdl, so that the object's references to it lead to images.
-///
-/// # Safety
-/// `visit` can be called with `data`.
-pub(crate) unsafe fn iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
-    type Function = unsafe extern "C" fn(Visitor, *mut c_void) -> c_int;
-    /// Its address. The first call comes before any reference is changed, and not from a signal handler.
+/// The address of `dl_iterate_phdr` of the C library, or of a library that puts its own in its place: without images,
+/// also where an unwinder is linked into the same object as memdl, so that the object's references to it lead to images.
+pub(crate) fn real_iterate_phdr() -> usize {
+    /// The first call comes before any reference is changed, and not from a signal handler.
     static FUNCTION: AtomicUsize = AtomicUsize::new(0);
     let mut function = FUNCTION.load(Ordering::Relaxed);
     if function == 0 {
@@ -108,11 +104,18 @@ pub(crate) unsafe fn iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
         };
         FUNCTION.store(function, Ordering::Relaxed);
     }
+    function
+}
+
+/// Calls the function of [`real_iterate_phdr`].
+///
+/// # Safety
+/// `visit` can be called with `data`.
+pub(crate) unsafe fn iterate_phdr(visit: Visitor, data: *mut c_void) -> c_int {
+    type Function = unsafe extern "C" fn(Visitor, *mut c_void) -> c_int;
+    let function = ptr::without_provenance::<c_void>(real_iterate_phdr());
     // SAFETY: the function has this type by its documentation; the rest is the caller's promise.
-    unsafe {
-        let function: Function = std::mem::transmute(ptr::without_provenance::<c_void>(function));
-        function(visit, data)
-    }
+    unsafe { std::mem::transmute::<*const c_void, Function>(function)(visit, data) }
 }
 
 /// `dl_iterate_phdr`, for visitors of memdl only.

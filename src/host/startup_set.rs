@@ -47,7 +47,7 @@ struct Start {
 }
 
 /// The start-up set in search order.
-pub(super) fn startup_set() -> &'static [Arc<HostLibrary>] {
+pub(crate) fn startup_set() -> &'static [Arc<HostLibrary>] {
     &start().set
 }
 

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
-use crate::host::{dl, startup_set, thread_keys};
+use crate::host::startup_set::{self, startup_set};
+use crate::host::thread_keys;
 use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
 
 arch::define_tls_variables!();
@@ -124,7 +125,9 @@ pub(super) fn host_static_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
         let (mut size, mut align) = (0usize, 0usize);
-        if let Some(function) = dl::global_symbol(c"_dl_get_tls_static_info") {
+        let mut libraries = startup_set().iter();
+        // `ld.so`'s. To ask `ld.so` for it takes ten times as long.
+        if let Some(function) = libraries.find_map(|it| it.exported(b"_dl_get_tls_static_info")) {
             // SAFETY: glibc's function has this type. It sets both values.
             unsafe {
                 let function: unsafe extern "C" fn(*mut usize, *mut usize) =

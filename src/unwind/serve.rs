@@ -121,7 +121,7 @@ fn search(loads: u64) -> Result<Vec<Arc<HostLibrary>>, Error> {
 /// Leads all unwinders of the process to images by their references, and returns those that have none.
 fn left() -> Result<Vec<Arc<HostLibrary>>, Error> {
     let unwinders = unwinders()?;
-    let real = dl::global_symbol(c"dl_iterate_phdr");
+    let real = Some(process::real_iterate_phdr());
     let mut is_led = try_collect(unwinders.iter().map(|_| false))?;
     process::alone(&mut || {
         for (unwinder, is_led) in unwinders.iter().zip(&mut is_led) {

@@ -97,9 +97,9 @@ fn a_first_load_takes_no_more_instructions_than_it_did() {
         counted(&["--toggle-collect=measured"], "first", &[way.as_ref(), library.as_os_str()])
     };
     let load = first("load");
-    is_no_more_than("first load", load, 99_496);
-    is_no_more_than("first buffer and its load", first("load_buffer"), 99_430);
-    is_no_more_than("first load with debug information", first("load_full"), 145_100);
+    is_no_more_than("first load", load, 94_004);
+    is_no_more_than("first buffer and its load", first("load_buffer"), 93_950);
+    is_no_more_than("first load with debug information", first("load_full"), 139_700);
     // The bytes are copied once more.
     let template = first("instantiate");
     assert!(
