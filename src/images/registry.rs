@@ -127,7 +127,7 @@ impl Live {
     }
 }
 
-/// The group has a number from now on, and its places lead to it.
+/// The group has a number from now on, and its places lead to it. It is to be counted once they are there.
 fn occupy(group: &Arc<LoadGroup>) {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // A group is entered once.
@@ -135,7 +135,11 @@ fn occupy(group: &Arc<LoadGroup>) {
     let members = Members::of(&group.members);
     let occupant = Occupant { number, group: Arc::downgrade(group), members, handles: Vec::new() };
     *group.tenant.write() = Some(occupant);
-    ENTERED.own().fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts a group that can be found. A walk that sees the count sees the group.
+fn count_entered() {
+    ENTERED.own().fetch_add(1, Ordering::Release);
 }
 
 pub(super) fn read() -> ReadGuard<'static, Live> {
@@ -150,6 +154,13 @@ pub(super) fn write() -> WriteGuard<'static, Live> {
 pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
     occupy(group);
     let mut live = write();
+    let entered = enter_places(&mut live, group);
+    // Not before: a walk in between would take what it shows for all that was counted, and the next walks, too.
+    count_entered();
+    entered
+}
+
+fn enter_places(live: &mut Live, group: &Arc<LoadGroup>) -> Result<(), Error> {
     live.pinned.try_room(1)?;
     for (index, loaded) in group.members.iter().enumerate() {
         require_memory_for_next(index)?;
@@ -166,6 +177,7 @@ pub(super) fn enter(group: &Arc<LoadGroup>) -> Result<(), Error> {
 /// Enters a group whose places are there, since a former one [has made room](vacate) for it.
 pub(crate) fn enter_again(group: &Arc<LoadGroup>) {
     occupy(group);
+    count_entered();
 }
 
 /// Removes a group, if it was entered. Its places stay.
@@ -173,7 +185,7 @@ pub(super) fn vacate(group: &LoadGroup) {
     let Some(&number) = group.number.get() else { return };
     let before = group.tenant.write().take();
     drop(before);
-    LEFT.own().fetch_add(1, Ordering::Relaxed);
+    LEFT.own().fetch_add(1, Ordering::Release);
     let (has_keys, is_global) = (group.libc_registrations().has_keys(), group.was_global());
     if has_keys || is_global {
         let mut live = write();
@@ -344,7 +356,7 @@ pub(crate) fn unloads() -> u64 {
 }
 
 fn sum(counts: &Cells<AtomicU64>) -> u64 {
-    counts.iter().map(|count| count.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    counts.iter().map(|count| count.load(Ordering::Acquire)).fold(0, u64::wrapping_add)
 }
 
 /// The images whose exports all later images see, in the order in which they became so.

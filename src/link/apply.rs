@@ -10,10 +10,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::arch::{Machine, RelocKind};
+use crate::arch::{MACHINE, Machine, RelocKind};
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::{Error, Place};
-use crate::base::fallible::TryGrow;
+use crate::base::fallible::{OutOfMemory, TryGrow, try_filled};
 use crate::base::members;
 use crate::base::tls_index::{ModuleId, TlsDescArgument};
 use crate::elf::read::ReadAt;
@@ -27,6 +27,13 @@ pub(crate) struct Placement {
     pub load_bias: LoadBias,
     /// Its thread-local storage, if it has any.
     pub tls: Option<TlsBlock>,
+}
+
+impl Placement {
+    /// The members of a group that is nowhere yet.
+    pub(crate) fn all_nowhere(members: usize) -> Result<Vec<Placement>, OutOfMemory> {
+        try_filled(Placement { load_bias: LoadBias::between(Vaddr(0), 0), tls: None }, members)
+    }
 }
 
 /// The thread-local storage of a module.
@@ -105,7 +112,26 @@ pub(crate) struct Applier<'a> {
     pub tlsdesc_resolvers: TlsDescResolvers,
 }
 
-impl Applier<'_> {
+impl<'a> Applier<'a> {
+    /// For [`Applier::apply_common`] of an image whose group is nowhere yet.
+    pub(crate) fn for_common(
+        relocations: &'a RelocationTables,
+        bound: &'a Bound,
+        member: usize,
+        placements: &'a [Placement],
+    ) -> Applier<'a> {
+        Applier {
+            relocations,
+            bound,
+            member,
+            machine: &MACHINE,
+            placements,
+            // Only words that no instance changes but by load biases are stored.
+            foreign_tls: &[],
+            tlsdesc_resolvers: TlsDescResolvers::default(),
+        }
+    }
+
     /// Stores all but the words of IFUNCs, which are returned in order. `tables` holds the relocation
     /// tables; it is not the memory that is stored to.
     pub(crate) fn apply_all(

@@ -45,6 +45,23 @@ pub(crate) fn check(
     }
 }
 
+/// Checks the places of what the instances of a template have in common, but for their load biases. The rest is found out
+/// when an instance is made.
+pub(crate) fn check_common(
+    image: &Image<'_>,
+    plan: &Plan,
+    bound: &Bound,
+    member: usize,
+    members: usize,
+) -> Result<(), Error> {
+    if plan.text_relocations {
+        return Ok(());
+    }
+    let placements = Placement::all_nowhere(members)?;
+    let applier = Applier::for_common(&image.decoded.relocations, bound, member, &placements);
+    applier.apply_common(image, &mut NoMemory { plan, bytes: image.bytes() }, |_, _| Ok(()))
+}
+
 /// The memory that an image would have.
 struct NoMemory<'a> {
     plan: &'a Plan,

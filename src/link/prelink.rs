@@ -14,14 +14,13 @@
 
 use std::ops::Range;
 
-use crate::arch::MACHINE;
 use crate::base::addr::{LoadBias, Vaddr};
 use crate::base::error::Error;
-use crate::base::fallible::{TryGrow, try_collect, try_filled};
+use crate::base::fallible::{TryGrow, try_collect};
 use crate::elf::plan::Plan;
 use crate::elf::read::u64_at;
 use crate::elf::rela::Rela;
-use crate::link::apply::{Applier, IfuncWord, Placement, TlsDescResolvers, WritableMemory};
+use crate::link::apply::{Applier, IfuncWord, Placement, WritableMemory};
 use crate::link::bound::Bound;
 use crate::memory::bytes::Image;
 use crate::memory::mapping::Mapping;
@@ -66,21 +65,11 @@ impl Prelinked {
             gives_up: false,
             no_memory: None,
         };
-        let nowhere = LoadBias::between(Vaddr(0), 0);
-        let placements = try_filled(Placement { load_bias: nowhere, tls: None }, members)?;
+        let placements = Placement::all_nowhere(members)?;
         // A few bytes of a packed table can encode a huge number of relocations.
         let most = image.bytes().len() / 8;
         let mut rest = Vec::new();
-        let applier = Applier {
-            relocations: &image.decoded.relocations,
-            bound,
-            member,
-            machine: &MACHINE,
-            placements: &placements,
-            // Only words that no instance changes but by load biases are stored here.
-            foreign_tls: &[],
-            tlsdesc_resolvers: TlsDescResolvers::default(),
-        };
+        let applier = Applier::for_common(&image.decoded.relocations, bound, member, &placements);
         applier.apply_common(image, &mut record, |rela, len| {
             if rest.len() <= most { Ok(rest.try_push((rela, len))?) } else { Ok(()) }
         })?;
@@ -221,9 +210,10 @@ impl WritableMemory for Record<'_> {
 mod tests {
     use super::*;
     use crate::DebugLevel;
+    use crate::arch::MACHINE;
     use crate::base::promise::MayRun;
     use crate::debug::Instances;
-    use crate::link::apply::TlsBlock;
+    use crate::link::apply::{TlsBlock, TlsDescResolvers};
     use crate::load::prepare::Member;
     use crate::load::settings::Settings;
     use crate::memory::bytes::Bytes;

@@ -40,6 +40,7 @@ use crate::images::scope::Scope;
 use crate::images::unique::FirstUses;
 use crate::link::bind::{self, Outcome};
 use crate::link::bound::Bound;
+use crate::link::dry_run;
 use crate::link::prelink::Prelinked;
 use crate::link::scope::LookupScope;
 use crate::load::collect::{Parsed, SystemCopy, collect, missing, read_file};
@@ -372,6 +373,10 @@ impl Settings {
             let tables_are_readable =
                 image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
             let image_file = profile::image_file(profile, &name, &image);
+            if instances == Instances::Many {
+                let checked = dry_run::check_common(&image, &plan, &bound, members.len(), count);
+                checked.map_err(|error| error.in_image(&name))?;
+            }
             // Debuggers cannot set breakpoints in shared pages; sealed ones could not be made private later.
             let shares_text = debug == DebugLevel::Off
                 && image_file.is_none()

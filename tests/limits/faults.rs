@@ -285,9 +285,22 @@ const OPERATIONS: &[(&str, Operation)] = &[
         drop(library);
         Ok(None)
     }),
-    ("set_debug", |image, plan| {
+    ("a second instance", |image, plan| {
+        let template = image.template().unwrap();
         // SAFETY: as above.
-        let library = unsafe { image.template().unwrap().instantiate() }.unwrap();
+        let _first = unsafe { template.instantiate() }.unwrap();
+        let _armed = Armed::new(plan);
+        // It makes what both and all later ones share.
+        // SAFETY: as above.
+        unsafe { template.instantiate().map(Some) }
+    }),
+    ("set_debug", |image, plan| {
+        let template = image.template().unwrap();
+        // The first shares nothing.
+        // SAFETY: as above.
+        let _first = unsafe { template.instantiate() }.unwrap();
+        // SAFETY: as above.
+        let library = unsafe { template.instantiate() }.unwrap();
         let _armed = Armed::new(plan);
         let told = library.set_debug(DebugLevel::Symbols);
         // Refused, it is as it was and runs on.
