@@ -11,15 +11,14 @@
 #![forbid(unsafe_code)]
 
 use goblin::elf::sym::{
-    STB_GLOBAL, STB_WEAK, STT_COMMON, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS,
-    STV_DEFAULT,
+    STT_COMMON, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_DEFAULT,
 };
 
 use crate::base::addr::Vaddr;
 use crate::elf::gnu_hash::GnuHashTable;
 use crate::elf::symbol::{SYM_SIZE, Sym, SymbolName};
-use crate::elf::symbol_table::{HashTable, SymbolTable};
-use crate::elf::sysv_hash::sysv_hash;
+use crate::elf::symbol_table::{HashTable, SymbolTable, Tables, Work};
+use crate::elf::sysv_hash::{SysvHashTable, sysv_hash};
 use crate::elf::versions::{VERSYM_HIDDEN, Version};
 
 /// The version that a lookup asks for.
@@ -45,127 +44,34 @@ pub(crate) enum TypeClass {
     Definition,
 }
 
-/// The candidates that a walk along one hash chain has passed.
-#[derive(Default)]
-struct Candidates {
+/// A walk along one hash chain: what it looks for, and the candidates that it has passed.
+struct Walk<'a> {
+    name: &'a SymbolName<'a>,
+    wanted: &'a VersionMatch<'a>,
+    class: TypeClass,
+    work: &'a Work,
     /// The first definition of a later version that is not hidden, and the number of these.
     versioned: Option<u32>,
     versioned_count: usize,
 }
 
+impl Walk<'_> {
+    /// The candidate that an unversioned reference binds to: a later version only if there is a single one.
+    fn only(&self) -> Option<u32> {
+        self.versioned.filter(|_| self.versioned_count == 1)
+    }
+}
+
 impl<'a> SymbolTable<'a> {
     /// The definition that a reference to `name` binds to in this library.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(
         &self,
         name: &SymbolName<'_>,
         wanted: VersionMatch<'_>,
         class: TypeClass,
     ) -> Option<(u32, Sym)> {
-        let index = self.find(name, wanted, class)?;
-        Some((index, self.symbol(index)?))
-    }
-
-    /// The index of [`SymbolTable::lookup`]. A function of its own: to pass the symbol on takes longer than
-    /// to read it again.
-    fn find(
-        &self,
-        name: &SymbolName<'_>,
-        wanted: VersionMatch<'_>,
-        class: TypeClass,
-    ) -> Option<u32> {
-        let mut seen = Candidates::default();
-        let mut found = None;
-        match self.hash? {
-            HashTable::Gnu(table) => {
-                let hash = name.gnu_hash;
-                let (first, links) = table.chain_of(hash)?;
-                for (step, link) in links.iter().enumerate() {
-                    let entry = u32::from_le_bytes(*link);
-                    let index = first.wrapping_add(step as u32);
-                    self.add_work(1);
-                    if (entry ^ hash) >> 1 == 0
-                        && self.check_match(index, name, wanted, class, &mut seen)
-                    {
-                        found = Some(index);
-                        break;
-                    }
-                    if entry & 1 != 0 {
-                        break;
-                    }
-                }
-            }
-            HashTable::Sysv(table) => {
-                let mut index = table.first(sysv_hash(name.bytes()))?;
-                // A chain may be a circle: it can have no more links than the table has entries.
-                for _ in 0..table.len() {
-                    if index == 0 {
-                        break;
-                    }
-                    self.add_work(1);
-                    if self.check_match(index, name, wanted, class, &mut seen) {
-                        found = Some(index);
-                        break;
-                    }
-                    index = table.next(index)?;
-                }
-            }
-        };
-        // An unversioned reference binds to a later version only if there is a single one.
-        let index = found.or(seen.versioned.filter(|_| seen.versioned_count == 1))?;
-        self.symbol(index)?.is_export().then_some(index)
-    }
-
-    /// glibc's `check_match` (`elf/dl-lookup.c`).
-    #[inline]
-    fn check_match(
-        &self,
-        index: u32,
-        name: &SymbolName<'_>,
-        wanted: VersionMatch<'_>,
-        class: TypeClass,
-        seen: &mut Candidates,
-    ) -> bool {
-        let Some(symbol) = self.symbol(index) else { return false };
-        if symbol.st_value == 0 && !symbol.is_absolute() && !symbol.is_thread_local() {
-            return false;
-        }
-        if symbol.is_undefined() && class == TypeClass::Definition {
-            return false;
-        }
-        if !matches!(
-            symbol.kind(),
-            STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
-        ) {
-            return false;
-        }
-        self.add_work(name.bytes().len());
-        if !self.is_string(symbol.st_name, name.bytes()) {
-            return false;
-        }
-        let Some(versym) = self.versym(index) else {
-            return true;
-        };
-        let visible = versym & VERSYM_HIDDEN == 0;
-        let first_later_version = match wanted {
-            VersionMatch::Version(version) => {
-                let entry = self.version_entry(versym);
-                return entry.is_some_and(|entry| self.is_version(&entry, &version))
-                    // An unversioned definition matches any version, but not an exact one.
-                    || !version.exact && entry.is_none() && visible;
-            }
-            VersionMatch::Any => return true,
-            VersionMatch::Default => 2,
-            VersionMatch::Unversioned => 3,
-        };
-        if versym & !VERSYM_HIDDEN < first_later_version {
-            return true;
-        }
-        if visible {
-            seen.versioned_count = seen.versioned_count.saturating_add(1);
-            seen.versioned.get_or_insert(index);
-        }
-        false
+        self.find(name, &wanted, class, &self.work)
     }
 
     /// The plain definitions; `None` where the table stores no hashes.
@@ -179,27 +85,130 @@ impl<'a> SymbolTable<'a> {
     }
 }
 
+impl Tables<'_> {
+    /// As [`SymbolTable::lookup`], without a budget.
+    #[inline]
+    pub(crate) fn lookup_uncounted(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<(u32, Sym)> {
+        self.find(name, &wanted, class, &Work::default())
+    }
+
+    #[inline(always)]
+    fn find(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: &VersionMatch<'_>,
+        class: TypeClass,
+        work: &Work,
+    ) -> Option<(u32, Sym)> {
+        let walk = || Walk { name, wanted, class, work, versioned: None, versioned_count: 0 };
+        let index = match &self.hash {
+            Some(HashTable::Gnu(table)) => {
+                // Most libraries do not have most names.
+                let (first, links) = table.chain_of(name.gnu_hash)?;
+                self.find_in_chain(first, links, &mut walk())
+            }
+            Some(HashTable::Sysv(table)) => self.find_by_sysv_hash(table, &mut walk()),
+            None => None,
+        }?;
+        let symbol = self.symbol(index)?;
+        symbol.is_export().then_some((index, symbol))
+    }
+
+    /// The index of [`Tables::find`], in this chain of the GNU hash table. A function of its own: to pass the symbol on
+    /// takes longer than to read it again.
+    #[inline(never)]
+    fn find_in_chain(&self, first: u32, links: &[[u8; 4]], walk: &mut Walk<'_>) -> Option<u32> {
+        let hash = walk.name.gnu_hash;
+        let mut index = first;
+        for link in links {
+            let entry = u32::from_le_bytes(*link);
+            walk.work.add(1);
+            if (entry ^ hash) >> 1 == 0 && self.check_match(index, walk) {
+                return Some(index);
+            }
+            if entry & 1 != 0 {
+                break;
+            }
+            index = index.wrapping_add(1);
+        }
+        walk.only()
+    }
+
+    fn find_by_sysv_hash(&self, table: &SysvHashTable<'_>, walk: &mut Walk<'_>) -> Option<u32> {
+        let mut index = table.first(sysv_hash(walk.name.bytes()))?;
+        // A chain may be a circle: it can have no more links than the table has entries.
+        for _ in 0..table.len() {
+            if index == 0 {
+                break;
+            }
+            walk.work.add(1);
+            if self.check_match(index, walk) {
+                return Some(index);
+            }
+            index = table.next(index)?;
+        }
+        walk.only()
+    }
+
+    /// glibc's `check_match` (`elf/dl-lookup.c`).
+    #[inline(never)]
+    fn check_match(&self, index: u32, walk: &mut Walk<'_>) -> bool {
+        let Some(symbol) = self.symbol(index) else { return false };
+        if symbol.st_value == 0 && !symbol.is_absolute() && !symbol.is_thread_local() {
+            return false;
+        }
+        if symbol.is_undefined() && walk.class == TypeClass::Definition {
+            return false;
+        }
+        if !matches!(
+            symbol.kind(),
+            STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
+        ) {
+            return false;
+        }
+        let name = walk.name.bytes();
+        walk.work.add(name.len());
+        if !self.is_string(symbol.st_name, name) {
+            return false;
+        }
+        let Some(versym) = self.versym(index) else {
+            return true;
+        };
+        let visible = versym & VERSYM_HIDDEN == 0;
+        let first_later_version = match walk.wanted {
+            VersionMatch::Version(version) => {
+                let entry = self.version_entry(versym);
+                walk.work.add(version.name.len());
+                return entry.is_some_and(|entry| self.is_version(&entry, version))
+                    // An unversioned definition matches any version, but not an exact one.
+                    || !version.exact && entry.is_none() && visible;
+            }
+            VersionMatch::Any => return true,
+            VersionMatch::Default => 2,
+            VersionMatch::Unversioned => 3,
+        };
+        if versym & !VERSYM_HIDDEN < first_later_version {
+            return true;
+        }
+        if visible {
+            walk.versioned_count = walk.versioned_count.saturating_add(1);
+            walk.versioned.get_or_insert(index);
+        }
+        false
+    }
+}
+
 /// The definitions that most relocations name, for a fast path.
 #[derive(Clone, Copy)]
 pub(crate) struct PlainDefinitions<'a> {
     symtab: &'a [[u8; SYM_SIZE as usize]],
     hash: GnuHashTable<'a>,
 }
-
-/// By `st_info`: whether such a symbol is visible to other libraries, can be preempted, and has an
-/// address as its value.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const IS_PLAIN: [bool; 256] = {
-    let mut is_plain = [false; 256];
-    let kinds = [STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_COMMON];
-    let mut at = 0;
-    while at < kinds.len() {
-        is_plain[(STB_GLOBAL << 4 | kinds[at]) as usize] = true;
-        is_plain[(STB_WEAK << 4 | kinds[at]) as usize] = true;
-        at += 1;
-    }
-    is_plain
-};
 
 impl PlainDefinitions<'_> {
     /// The address of the symbol of this index, and its name's hash (as
@@ -208,10 +217,8 @@ impl PlainDefinitions<'_> {
     pub(crate) fn get(&self, index: u32) -> Option<(Vaddr, u32)> {
         let symbol = Sym::of_entry(self.symtab.get(index as usize)?);
         let hash = self.hash.stored_hash(index)?;
-        let is_plain = IS_PLAIN.get(usize::from(symbol.st_info)).is_some_and(|is_plain| *is_plain)
+        let is_plain = symbol.is_plain_definition()
             && symbol.visibility() == STV_DEFAULT
-            && !symbol.is_undefined()
-            && !symbol.is_absolute()
             && symbol.st_value != 0;
         is_plain.then_some((symbol.address(), hash >> 1))
     }

@@ -85,6 +85,25 @@ impl Sym {
         u32::from(self.st_shndx) == SHN_ABS
     }
 
+    /// Its binding and type are those of most symbols: other libraries may see it and define it before, and its value is
+    /// an address.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        IS_PLAIN.get(usize::from(self.st_info)).is_some_and(|is_plain| *is_plain)
+    }
+
+    /// It is a plain reference to another library.
+    #[inline]
+    pub(crate) fn is_plain_reference(&self) -> bool {
+        self.is_undefined() && self.is_plain() && self.visibility() == STV_DEFAULT
+    }
+
+    /// It is a plain definition: neither unique nor chosen by a resolver. Its value is an address in the image.
+    #[inline]
+    pub(crate) fn is_plain_definition(&self) -> bool {
+        self.is_plain() && !self.is_undefined() && !self.is_absolute()
+    }
+
     /// There must be one definition in the process.
     pub(crate) fn is_unique(&self) -> bool {
         self.binding() == STB_GNU_UNIQUE
@@ -133,15 +152,32 @@ impl Sym {
     }
 
     /// Other libraries can bind to it.
+    #[inline]
     pub(super) fn is_export(&self) -> bool {
-        !self.is_local()
-            && matches!(
+        let has_kind = || {
+            matches!(
                 self.kind(),
                 STT_NOTYPE | STT_OBJECT | STT_FUNC | STT_COMMON | STT_TLS | STT_GNU_IFUNC
             )
-            && matches!(self.visibility(), STV_DEFAULT | STV_PROTECTED)
+        };
+        matches!(self.visibility(), STV_DEFAULT | STV_PROTECTED)
+            && (self.is_plain() || !self.is_local() && has_kind())
     }
 }
+
+/// By `st_info`: [`Sym::is_plain`].
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let kinds = [STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_COMMON];
+    let mut at = 0;
+    while at < kinds.len() {
+        is_plain[(STB_GLOBAL << 4 | kinds[at]) as usize] = true;
+        is_plain[(STB_WEAK << 4 | kinds[at]) as usize] = true;
+        at += 1;
+    }
+    is_plain
+};
 
 /// A symbol's name, with its GNU hash.
 #[derive(Clone, Copy)]

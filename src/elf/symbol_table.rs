@@ -264,7 +264,7 @@ impl<'a> Tables<'a> {
     /// A view of them, with a budget of its own.
     #[inline]
     pub(crate) fn view(&self) -> SymbolTable<'a> {
-        SymbolTable { tables: *self, work: Cell::new(0) }
+        SymbolTable { tables: *self, work: Work::default() }
     }
 
     /// Whether `string` is the string at `offset`.
@@ -272,6 +272,53 @@ impl<'a> Tables<'a> {
     pub(crate) fn is_string(&self, offset: u32, string: &[u8]) -> bool {
         let tail = self.strtab.get(offset as usize..).unwrap_or(&[]);
         tail.get(string.len()) == Some(&0) && tail.starts_with(string)
+    }
+
+    /// The symbol of this index.
+    #[inline]
+    pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
+        self.symtab.as_chunks().0.get(index as usize).map(Sym::of_entry)
+    }
+
+    /// The versions that the library defines and needs.
+    #[inline]
+    fn versions(&self) -> &'a Versions {
+        // Those of an image were read when it was checked, and `ld.so` has checked those of its libraries.
+        let read = || match Versions::parse(&self.version_tables) {
+            // As for all small memory. Without the versions, references would be bound to others.
+            Err(Error::OutOfMemory { .. }) => alloc::handle_alloc_error(Layout::new::<Versions>()),
+            versions => versions.unwrap_or_default(),
+        };
+        self.layout.versions.get_or_init(read)
+    }
+
+    /// The `.gnu.version` entry of the symbol of this index.
+    #[inline]
+    pub(super) fn versym(&self, index: u32) -> Option<u16> {
+        self.versym?.as_chunks().0.get(index as usize).map(|versym| u16::from_le_bytes(*versym))
+    }
+
+    #[inline]
+    pub(super) fn version_entry(&self, versym: u16) -> Option<VersionEntry> {
+        if self.layout.versions.get().is_none()
+            && self.is_asked_rarely()
+            && let Some(entry) = self.version_tables.defined(versym)
+        {
+            return Some(entry).filter(VersionEntry::is_version);
+        }
+        self.versions().of(versym).copied()
+    }
+
+    /// Whether the versions were asked for so seldom that to read all of them would take longer than to walk along their
+    /// table each time.
+    fn is_asked_rarely(&self) -> bool {
+        const FEW: u32 = 8;
+        self.layout.asked.fetch_add(1, Ordering::Relaxed) < FEW
+    }
+
+    #[inline]
+    pub(super) fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
+        entry.hash == version.hash && self.is_string(entry.name, version.name)
     }
 
     /// The string table from `offset` on.
@@ -283,8 +330,19 @@ impl<'a> Tables<'a> {
 /// A library's symbols, seen in some memory.
 pub(crate) struct SymbolTable<'a> {
     tables: Tables<'a>,
-    /// Bytes compared and links followed; see [`SymbolTable::check_work`].
-    work: Cell<u64>,
+    /// See [`SymbolTable::check_work`].
+    pub(super) work: Work,
+}
+
+/// Bytes compared and links followed.
+#[derive(Default)]
+pub(super) struct Work(Cell<u64>);
+
+impl Work {
+    #[inline]
+    pub(super) fn add(&self, amount: usize) {
+        self.0.set(self.0.get().wrapping_add(amount as u64));
+    }
 }
 
 /// The hash table that lookups use.
@@ -343,18 +401,12 @@ impl<'a> SymbolTable<'a> {
     pub(crate) fn check_work(&self) -> Result<(), Error> {
         let tables = self.symtab.len().saturating_add(self.strtab.len()) as u64;
         let limit = tables.saturating_mul(16).saturating_add(1 << 24);
-        limits::check("the work to look up its symbols", self.work.get(), limit)
+        limits::check("the work to look up its symbols", self.work.0.get(), limit)
     }
 
     #[inline]
-    pub(super) fn add_work(&self, amount: usize) {
-        self.work.set(self.work.get().wrapping_add(amount as u64));
-    }
-
-    /// The symbol of this index.
-    #[inline]
-    pub(crate) fn symbol(&self, index: u32) -> Option<Sym> {
-        self.symtab.as_chunks().0.get(index as usize).map(Sym::of_entry)
+    fn add_work(&self, amount: usize) {
+        self.work.add(amount);
     }
 
     /// The bytes of the symbol of this index.
@@ -379,18 +431,6 @@ impl<'a> SymbolTable<'a> {
         hashed.min(self.capacity())
     }
 
-    /// The versions that the library defines and needs.
-    #[inline]
-    fn versions(&self) -> &'a Versions {
-        // Those of an image were read when it was checked, and `ld.so` has checked those of its libraries.
-        let read = || match Versions::parse(&self.version_tables) {
-            // As for all small memory. Without the versions, references would be bound to others.
-            Err(Error::OutOfMemory { .. }) => alloc::handle_alloc_error(Layout::new::<Versions>()),
-            versions => versions.unwrap_or_default(),
-        };
-        self.layout.versions.get_or_init(read)
-    }
-
     /// The name of a symbol of this table.
     pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
         let name = SymbolName::terminated(self.strings_from(symbol.st_name));
@@ -405,34 +445,11 @@ impl<'a> SymbolTable<'a> {
         string
     }
 
-    /// The `.gnu.version` entry of the symbol of this index.
-    pub(super) fn versym(&self, index: u32) -> Option<u16> {
-        self.versym?.as_chunks().0.get(index as usize).map(|versym| u16::from_le_bytes(*versym))
-    }
-
     /// The version of the symbol of this index: of a reference, the one that it asks for; of a
     /// definition, its own. `None`: unversioned.
     pub(crate) fn version(&self, index: u32) -> Option<Version<'a>> {
         let entry = self.version_entry(self.versym(index)?)?;
         Some(Version { name: self.string(entry.name)?, hash: entry.hash, exact: entry.exact })
-    }
-
-    #[inline]
-    pub(super) fn version_entry(&self, versym: u16) -> Option<VersionEntry> {
-        if self.layout.versions.get().is_none()
-            && self.is_asked_rarely()
-            && let Some(entry) = self.version_tables.defined(versym)
-        {
-            return Some(entry).filter(VersionEntry::is_version);
-        }
-        self.versions().of(versym).copied()
-    }
-
-    /// Whether the versions were asked for so seldom that to read all of them would take longer than to walk along their
-    /// table each time.
-    fn is_asked_rarely(&self) -> bool {
-        const FEW: u32 = 8;
-        self.layout.asked.fetch_add(1, Ordering::Relaxed) < FEW
     }
 
     /// Whether the symbol of this index is the default definition of its name.
@@ -453,26 +470,22 @@ impl<'a> SymbolTable<'a> {
 
     /// Whether the library defines this version. A library without definitions satisfies any.
     pub(crate) fn defines_version(&self, version: &Version<'_>) -> bool {
+        let is_it = |entry: &VersionEntry| {
+            self.add_work(version.name.len());
+            self.is_version(entry, version)
+        };
         if self.layout.versions.get().is_none() && self.is_asked_rarely() {
             let mut defined = self.version_tables.definitions();
             // Those that are there count, and the others if there is none.
-            if defined.any(|(_, entry)| self.is_version(&entry, version)) {
+            if defined.any(|(_, entry)| is_it(&entry)) {
                 return true;
             }
         }
         let mut defined = self.versions().defined();
         match defined.next() {
             None => true,
-            Some(first) => {
-                self.is_version(first, version)
-                    || defined.any(|entry| self.is_version(entry, version))
-            }
+            Some(first) => is_it(first) || defined.any(is_it),
         }
-    }
-
-    pub(super) fn is_version(&self, entry: &VersionEntry, version: &Version<'_>) -> bool {
-        self.add_work(version.name.len());
-        entry.hash == version.hash && self.is_string(entry.name, version.name)
     }
 
     /// The symbols that other libraries can bind to, with index; in table order.

@@ -146,6 +146,15 @@ impl GlobalScope {
         self.startup_may_have(gnu_hash_31) || self.visible_with(gnu_hash_31).next().is_some()
     }
 
+    /// Whether no library in the scope defines a name with this hash, as far as that is known already.
+    #[inline]
+    pub(crate) fn surely_lacks(&self, gnu_hash_31: u32) -> bool {
+        let Some((_, opened)) = self.opened.get() else { return false };
+        self.startup_names.get().is_some_and(|names| !names.may_have(gnu_hash_31))
+            // Usually all are hidden.
+            && (opened.len() <= self.hidden.get() || self.is_visible_nowhere(gnu_hash_31))
+    }
+
     #[inline]
     fn startup_may_have(&self, gnu_hash_31: u32) -> bool {
         match self.startup_names.get() {
@@ -197,6 +206,12 @@ impl GlobalScope {
             let visible = known.visibility.get_or_init(found);
             (!matches!(visible, GlobalVisibility::No)).then_some(visible)
         })
+    }
+
+    /// Whether no opened library that is visible may define such a name.
+    #[inline(never)]
+    fn is_visible_nowhere(&self, gnu_hash_31: u32) -> bool {
+        self.visible_with(gnu_hash_31).next().is_none()
     }
 
     /// The opened libraries that may define such a name.

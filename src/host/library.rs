@@ -313,7 +313,7 @@ impl HostLibrary {
 
     /// Whether it defines this name.
     pub(super) fn defines(&self, name: &SymbolName<'_>, wanted: VersionMatch<'_>) -> bool {
-        self.table().lookup(name, wanted, TypeClass::Definition).is_some()
+        self.tables.lookup_uncounted(name, wanted, TypeClass::Definition).is_some()
     }
 
     /// Whether it defines this name in any version.
@@ -344,8 +344,25 @@ impl HostLibrary {
         class: TypeClass,
         resolvers: Resolvers,
     ) -> Option<HostSymbol> {
-        let (_, symbol) = self.table().lookup(name, wanted, class)?;
+        let (_, symbol) = self.tables.lookup_uncounted(name, wanted, class)?;
         Some(self.host_symbol(&symbol, resolvers))
+    }
+
+    /// The symbol that `name` is bound to in this library.
+    #[inline]
+    pub(crate) fn symbol(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+        class: TypeClass,
+    ) -> Option<Sym> {
+        Some(self.tables.lookup_uncounted(name, wanted, class)?.1)
+    }
+
+    /// The address of a symbol of this library that is a plain definition ([`Sym::is_plain_definition`]).
+    #[inline]
+    pub(crate) fn plain_address(&self, symbol: &Sym) -> usize {
+        self.memory.load_bias.apply(symbol.address())
     }
 
     /// The process's definition of a unique symbol (`STB_GNU_UNIQUE`), if this library has a definition of
@@ -366,7 +383,8 @@ impl HostLibrary {
 
     /// Whether it defines this name, and has references to it itself, which `ld.so` has bound.
     pub(super) fn has_bound(&self, name: &SymbolName<'_>) -> bool {
-        let found = self.table().lookup(name, VersionMatch::Any, TypeClass::Definition);
+        let (any, class) = (VersionMatch::Any, TypeClass::Definition);
+        let found = self.tables.lookup_uncounted(name, any, class);
         found.is_some_and(|(index, _)| self.relas().any(|rela| rela.symbol == index))
     }
 

@@ -30,7 +30,7 @@ use crate::images::group::Dependency;
 use crate::images::policy::SymbolRequest;
 use crate::images::unique::{FirstUse, FirstUses};
 use crate::link::bound::{Bound, Done, Target, checked_kind};
-use crate::link::scope::{Definition, LookupScope, Resolver};
+use crate::link::scope::{Definition, LookupScope, Plainly, Resolver};
 use crate::memory::bytes::Image;
 use crate::tls;
 
@@ -93,15 +93,26 @@ impl Outcome {
         Ok(())
     }
 
-    /// Adds a dependency. Usually it is there.
+    /// Adds a dependency.
     fn depend_on(&mut self, dependency: Option<Dependency>) -> Result<(), Error> {
-        let Some(new) = dependency else { return Ok(()) };
-        let address = new.address();
+        match dependency {
+            None => Ok(()),
+            Some(new) => self.depend_on_what_is_at(new.address(), || new),
+        }
+    }
+
+    /// Adds what is at this address. Usually it is there.
+    #[inline]
+    fn depend_on_what_is_at(
+        &mut self,
+        address: usize,
+        new: impl FnOnce() -> Dependency,
+    ) -> Result<(), Error> {
         let place = self.known.0.get_mut(address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 8));
         if place.as_ref().is_some_and(|it| **it == address) {
             return Ok(());
         }
-        self.dependencies.try_push(new)?;
+        self.dependencies.try_push(new())?;
         // It stays, so nothing else gets this address.
         if let Some(place) = place {
             *place = address;
@@ -144,6 +155,8 @@ pub(crate) fn bind(
     let table = binder.table;
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;
     let mut own = None;
+    let is_plain = scope.is_plain(member, symbolic);
+    let is_lazy = |kind| lazy_calls && kind == RelocKind::JumpSlot;
     outcome.failed.clear();
     image.decoded.relocations.visit(image, |entries| {
         for block in entries.chunks(BLOCK) {
@@ -162,7 +175,8 @@ pub(crate) fn bind(
                         continue;
                     }
                 };
-                // Most others are bound already, or to the image's own definition.
+                // Most others are bound already, or to the image's own definition, or to a plain one.
+                let mut name = None;
                 if kind.is_plain()
                     && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
                 {
@@ -170,11 +184,21 @@ pub(crate) fn bind(
                         let own = own.get_or_insert_with(|| binder.own_definitions()).as_ref();
                         *symbol = own.and_then(|own| own.get(rela.symbol));
                     }
+                    if symbol.is_none() && is_plain && !is_lazy(kind) {
+                        match binder.bind_plainly(rela.symbol, symbol, outcome) {
+                            Ok(found) => name = found,
+                            Err(error) => {
+                                *symbol = None;
+                                outcome.skip(&rela, *error)?;
+                                continue;
+                            }
+                        }
+                    }
                     if symbol.is_some() {
                         continue;
                     }
                 }
-                if let Err(error) = binder.bind(kind, &rela, &mut bound, outcome) {
+                if let Err(error) = binder.bind(kind, &rela, name, &mut bound, outcome) {
                     outcome.skip(&rela, *error)?;
                 }
             }
@@ -183,6 +207,11 @@ pub(crate) fn bind(
     })?;
     scope.host.check_memory()?;
     Ok(bound)
+}
+
+/// What a look-up asks for, by the version of the reference.
+fn wanted(version: Option<Version<'_>>) -> VersionMatch<'_> {
+    version.map_or(VersionMatch::Unversioned, VersionMatch::Version)
 }
 
 /// The definition that a symbol is bound to.
@@ -325,11 +354,13 @@ impl<'a> Binder<'a> {
         Binder { machine, symbolic, member, name, table, scope, only_global_before }
     }
 
-    /// Binds the symbol that a relocation names.
+    /// Binds the symbol that a relocation names. Of a plain reference the name may be given.
+    #[inline(never)]
     fn bind(
         &self,
         kind: RelocKind,
         rela: &Rela,
+        name: Option<SymbolName<'a>>,
         bound: &mut Bound,
         outcome: &mut Outcome,
     ) -> Done<()> {
@@ -372,7 +403,12 @@ impl<'a> Binder<'a> {
                 let target = Target::MemberTls { member: self.member, offset: symbol.st_value };
                 Resolved { definition: Definition::to(target), call: None }
             }
-            _ => self.resolve(rela.symbol, &symbol, outcome)?,
+            _ => match name {
+                Some(name) => {
+                    self.resolve_name(rela.symbol, &symbol, &name, self.scope.resolver, outcome)?
+                }
+                None => self.resolve(rela.symbol, &symbol, outcome)?,
+            },
         };
         Bound::note(&mut bound.symbols, index, found.definition.target)?;
         bound.note_tls(kind, found.definition.target)?;
@@ -387,6 +423,38 @@ impl<'a> Binder<'a> {
         }
         outcome.depend_on(found.definition.dependency)?;
         Ok(self.table.check_work()?)
+    }
+
+    /// Binds the symbol of this index, if it is a plain reference to another library and what it is bound to is plain, too
+    /// ([`LookupScope::find_plainly`]). The name is given back if it was read. A function of its own: most imports need no
+    /// more, and so have all registers.
+    #[inline(never)]
+    fn bind_plainly(
+        &self,
+        index: u32,
+        bound: &mut Option<Target>,
+        outcome: &mut Outcome,
+    ) -> Done<Option<SymbolName<'a>>> {
+        let Some(symbol) = self.table.symbol(index).filter(Sym::is_plain_reference) else {
+            return Ok(None);
+        };
+        let Some(name) = self.table.name(&symbol) else { return Ok(None) };
+        let target = match self.scope.find_plainly(&name, wanted(self.table.version(index))) {
+            Plainly::Found(target, library) => {
+                if let Some(library) = library {
+                    let address = Arc::as_ptr(library).addr();
+                    outcome.depend_on_what_is_at(address, || Dependency::Host(library.clone()))?;
+                }
+                target
+            }
+            Plainly::Nowhere if symbol.is_weak() && self.scope.resolver.is_none() => {
+                Target::Address(0)
+            }
+            Plainly::Nowhere | Plainly::Unknown => return Ok(Some(name)),
+        };
+        *bound = Some(target);
+        self.table.check_work()?;
+        Ok(Some(name))
     }
 
     /// Notes the refusal of a call that will be bound lazily: refused imports are errors of the load.
@@ -454,18 +522,34 @@ impl<'a> Binder<'a> {
         resolver: Option<&Resolver>,
         outcome: &mut Outcome,
     ) -> Result<Resolved, Error> {
-        let own = || Definition::of_member(self.member, symbol);
         if let Some(target) = self.surely_own(index, symbol) {
             let definition = Definition { st_size: symbol.st_size, ..Definition::to(target) };
             return Ok(Resolved { definition, call: None });
         }
-        let name = self.table.name(symbol).ok_or_else(|| {
+        let name = self.symbol_name(index, symbol)?;
+        self.resolve_name(index, symbol, &name, resolver, outcome)
+    }
+
+    fn symbol_name(&self, index: u32, symbol: &Sym) -> Result<SymbolName<'a>, Error> {
+        self.table.name(symbol).ok_or_else(|| {
             Error::malformed("a symbol's name lies outside the string table", Place::Symbol(index))
-        })?;
+        })
+    }
+
+    /// As [`Binder::resolve_with`], for a symbol that need not be the image's own.
+    fn resolve_name(
+        &self,
+        index: u32,
+        symbol: &Sym,
+        name: &SymbolName<'_>,
+        resolver: Option<&Resolver>,
+        outcome: &mut Outcome,
+    ) -> Result<Resolved, Error> {
+        let own = || Definition::of_member(self.member, symbol);
         let version = self.table.version(index);
-        let wanted = version.map_or(VersionMatch::Unversioned, VersionMatch::Version);
+        let wanted = wanted(version);
         let request = |use_request: &mut dyn FnMut(&SymbolRequest<'_>)| {
-            self.with_request(symbol, &name, version, use_request);
+            self.with_request(symbol, name, version, use_request);
         };
         // The policy is called once, and only if the host has such a symbol.
         let allowed = OnceCell::new();
@@ -479,9 +563,8 @@ impl<'a> Binder<'a> {
                 may
             })
         };
-        let find = |class| {
-            self.scope.find(self.member, self.symbolic, &name, wanted, class, &may_use_host)
-        };
+        let find =
+            |class| self.scope.find(self.member, self.symbolic, name, wanted, class, &may_use_host);
 
         let class =
             if symbol.is_thread_local() { TypeClass::Definition } else { TypeClass::Address };
@@ -500,7 +583,7 @@ impl<'a> Binder<'a> {
             _ if is_own => return Ok(Resolved { definition: own(), call: None }),
             Some(definition) => {
                 let may_use = |member| !self.scope.is_of_system(member) || may_use_host();
-                let definition = first_use(&name, definition, may_use, outcome)?;
+                let definition = first_use(name, definition, may_use, outcome)?;
                 return Ok(Resolved { definition, call: None });
             }
             None => {}
@@ -512,7 +595,7 @@ impl<'a> Binder<'a> {
             supplied
         });
         if address.is_none() && !symbol.is_weak() {
-            self.note_undefined(&name, version, allowed.get() == Some(&false), outcome)?;
+            self.note_undefined(name, version, allowed.get() == Some(&false), outcome)?;
         }
         let address = address.map_or(0, |address| address.addr());
         Ok(Resolved { definition: Definition::at(address), call: None })

@@ -64,6 +64,16 @@ pub(crate) struct Definition {
     pub dependency: Option<Dependency>,
 }
 
+/// What [`LookupScope::find_plainly`] finds.
+pub(crate) enum Plainly<'a> {
+    /// A plain definition, and the library that must stay loaded for it.
+    Found(Target, Option<&'a Arc<HostLibrary>>),
+    /// Nothing defines the name.
+    Nowhere,
+    /// It must be searched.
+    Unknown,
+}
+
 /// Where in a searchlist searches begin. It is made once searches have gone through as many libraries in vain as the
 /// list has names: so it costs no more than was spent already.
 #[derive(Default)]
@@ -141,6 +151,59 @@ impl LookupScope<'_> {
             .or_else(|| Definition::of_unique(name, may_use_host))
             .or_else(|| elsewhere().filter(|_| may_use_host()))
             .or(Some(found))
+    }
+
+    /// Whether [`LookupScope::find_plainly`] may be asked for references of `member`.
+    pub(crate) fn is_plain(&self, member: usize, symbolic: bool) -> bool {
+        let may_use_host = !self.imports.is_restricted() || self.is_of_system(member);
+        !symbolic
+            && may_use_host
+            && self.scope == Scope::HostFirst
+            && self.defined.is_empty()
+            && self.opener.is_empty()
+            && self.global.is_none()
+    }
+
+    /// What [`LookupScope::find`] finds for the address of a symbol, if that is not in the global scope and can be
+    /// told without passing large results on: as for most.
+    #[inline]
+    pub(crate) fn find_plainly(
+        &self,
+        name: &SymbolName<'_>,
+        wanted: VersionMatch<'_>,
+    ) -> Plainly<'_> {
+        if !self.host.surely_lacks(name.gnu_hash_31()) {
+            return Plainly::Unknown;
+        }
+        let class = TypeClass::Address;
+        let first = self.first_with(name.gnu_hash_31());
+        for provider in self.searchlist.get(first..).unwrap_or_default() {
+            match provider {
+                Provider::Member(index) => {
+                    let table = self.members.get(*index);
+                    let found = table.and_then(|table| table.lookup(name, wanted, class));
+                    if let Some((_, symbol)) = found {
+                        return match symbol.is_plain_definition() {
+                            true => Plainly::Found(Target::of_member(*index, &symbol), None),
+                            false => Plainly::Unknown,
+                        };
+                    }
+                }
+                Provider::Image(_) => return Plainly::Unknown,
+                Provider::Host(library) if library.is_startup() => {}
+                Provider::Host(library) => {
+                    if let Some(symbol) = library.symbol(name, wanted, class) {
+                        if !symbol.is_plain_definition() {
+                            return Plainly::Unknown;
+                        }
+                        let own = || library.plain_address(&symbol);
+                        let address = (self.services)(name.bytes()).unwrap_or_else(own);
+                        return Plainly::Found(Target::Address(address), Some(library));
+                    }
+                }
+            }
+        }
+        Plainly::Nowhere
     }
 
     /// Whether only the host, and images that all images see, are searched before `member` for references of

@@ -211,3 +211,15 @@ fn imports_from_many_libraries_take_no_more_instructions_than_the_system_takes()
     let [ours, of_system] = ["memdl", "dlopen"].map(|by| of_imports(by, 50, 200));
     assert!(ours <= of_system, "{ours} instructions, {of_system} by ld.so");
 }
+
+#[test]
+fn imports_from_one_library_take_no_more_instructions_than_the_system_takes() {
+    // Beside few imports the rest of a load counts.
+    for (functions, percent) in [(10_000, 100), (1_000, 104)] {
+        let [ours, of_system] = ["memdl", "dlopen"].map(|by| of_imports(by, 1, functions));
+        assert!(
+            ours * 100 <= of_system * percent,
+            "{functions} imports: {ours} instructions, {of_system} by ld.so"
+        );
+    }
+}
