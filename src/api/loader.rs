@@ -567,8 +567,8 @@ impl Loader {
         unsafe { Library::single_instance(prepared) }
     }
 
-    /// Parses and binds a library, and makes what its instances share. It takes as long as a few loads, and
-    /// runs no code of the image.
+    /// Parses and binds a library, for any number of instances. This and the first instance take little longer than a
+    /// load; the second instance makes what it and all later ones share. Runs no code of the image.
     ///
     /// ```
     /// # let bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs"));
