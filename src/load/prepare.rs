@@ -358,6 +358,9 @@ impl Settings {
         parsed.iter().try_for_each(|member| (self.cover)(&member.needed))?;
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let count = parsed.len();
+        if instances == Instances::Many {
+            check_common(&parsed, &bindings)?;
+        }
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
@@ -373,10 +376,6 @@ impl Settings {
             let tables_are_readable =
                 image.decoded.relocations.ranges().all(|range| plan.is_read_only(range));
             let image_file = profile::image_file(profile, &name, &image);
-            if instances == Instances::Many {
-                let checked = dry_run::check_common(&image, &plan, &bound, members.len(), count);
-                checked.map_err(|error| error.in_image(&name))?;
-            }
             // Debuggers cannot set breakpoints in shared pages; sealed ones could not be made private later.
             let shares_text = debug == DebugLevel::Off
                 && image_file.is_none()
@@ -419,6 +418,16 @@ impl Settings {
             has_instance: AtomicBool::new(false),
         })
     }
+}
+
+/// Checks what the instances of a template will have in common.
+fn check_common(parsed: &[Parsed<'_>], bindings: &[Binding]) -> Result<(), Error> {
+    for (Parsed { name, image, .. }, binding) in parsed.iter().zip(bindings) {
+        let Binding { plan, bound, member, .. } = binding;
+        let checked = dry_run::check_common(image, plan, bound, *member, parsed.len());
+        checked.map_err(|error| error.in_image(name))?;
+    }
+    Ok(())
 }
 
 /// The root and the libraries that it needs, directly or not, breadth first, each once. Filtees come before
