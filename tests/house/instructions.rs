@@ -97,9 +97,9 @@ fn a_first_load_takes_no_more_instructions_than_it_did() {
         counted(&["--toggle-collect=measured"], "first", &[way.as_ref(), library.as_os_str()])
     };
     let load = first("load");
-    is_no_more_than("first load", load, 94_004);
-    is_no_more_than("first buffer and its load", first("load_buffer"), 93_950);
-    is_no_more_than("first load with debug information", first("load_full"), 139_700);
+    is_no_more_than("first load", load, 90_608);
+    is_no_more_than("first buffer and its load", first("load_buffer"), 90_602);
+    is_no_more_than("first load with debug information", first("load_full"), 136_315);
     // The bytes are copied once more.
     let template = first("instantiate");
     assert!(
@@ -110,12 +110,12 @@ fn a_first_load_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn a_load_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load", TINY, 40_577);
+    takes_no_more_than("load", TINY, 40_250);
 }
 
 #[test]
 fn a_load_with_debug_information_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load_full", TINY, 86_077);
+    takes_no_more_than("load_full", TINY, 85_832);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn an_instance_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", TINY, 8_984);
+    takes_no_more_than("instantiate", TINY, 9_238);
 }
 
 /// valgrind copies what instances share. But the next instance finds the copy, as it finds shared pages
