@@ -139,12 +139,13 @@ fn map_and_relocate(
 ) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
     let mut mapped = try_vec(count)?;
+    let is_single = prepared.origin.template.is_none();
     for (index, member) in prepared.members.iter().enumerate() {
         require_memory_for_next(index)?;
         let received = received.take(index);
         let static_tls = prepared.static_tls.contains(&index);
         mapped.push(
-            MappedMember::new(member, index, received, static_tls)
+            MappedMember::new(member, index, received, static_tls, is_single)
                 .map_err(|error| error.in_image(&member.name))?,
         );
     }
@@ -233,6 +234,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         index: usize,
         received: Option<InPlaceFile>,
         static_tls: bool,
+        is_single: bool,
     ) -> Result<MappedMember<'p, 'd>, Error> {
         let name = prepared.memory_name();
         let bytes = prepared.image.bytes();
@@ -242,6 +244,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
             (Some(received), ..) => Source::InPlaceFile(received),
             (None, Some(file), _) => Source::File(bytes, file),
             (None, None, Some(text)) => Source::Shared(bytes, text),
+            (None, None, None) if is_single => Source::Single(bytes),
             (None, None, None) => Source::Copied(bytes),
         };
         let mapping = Mapping::new(&prepared.plan, source, name)?;

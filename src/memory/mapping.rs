@@ -19,7 +19,7 @@
 //! * read-only segments are pages of a **file** that was written for profilers
 //!   ([`crate::memory::mapped_file::ImageFile`]), as in an image of `ld.so`'s.
 //!
-//! Behind every image is a page without access. Behind an image that runs where it was received, up to 64 KiB
+//! Behind every image is a page without access. Memory that rounding to large pages adds cannot be accessed either. Behind an image that runs where it was received, up to 64 KiB
 //! may come before that page: they are zero. So an access beyond the end of an image never meets the bytes of
 //! another.
 //!
@@ -52,6 +52,9 @@ use crate::memory::stage::{Keeper, Open, OpenMemory, Reuse, Sealed, Stage};
 pub(crate) enum Source<'a> {
     /// The file's bytes.
     Copied(&'a [u8]),
+    /// The same, for a single image. Where that is faster, it takes a whole large page of which it needs two thirds.
+    /// Instances, of which there may be thousands, do not.
+    Single(&'a [u8]),
     /// The memory that the file was received into.
     InPlaceFile(InPlaceFile),
     /// The file's bytes for the writable segments, and these pages for the others.
@@ -79,6 +82,8 @@ pub(crate) struct Mapping<State: Stage> {
     pub(super) is_closed: bool,
     /// Most of its pages are large, and no change of protection has split one yet.
     pub(super) is_huge: bool,
+    /// It takes large pages that it fills in part.
+    pub(super) rounds_up: bool,
     /// Its writable segments have the contents of a former image, and its RELRO is read-only, until it is
     /// [settled](Mapping::settle).
     pub(super) is_unsettled: bool,
@@ -101,10 +106,10 @@ fn too_large() -> Error {
     Error::system("reserving memory", io::ErrorKind::OutOfMemory.into())
 }
 
-/// The part of `len` bytes, from the start on, that fills large pages. One that is not filled would take memory that
-/// the image does not need.
-fn whole_huge_pages(len: usize) -> usize {
-    len & !(HUGE_PAGE - 1)
+/// The part of `len` bytes, from the start on, that large pages shall hold. One that is not filled takes memory that the
+/// image does not need.
+fn large_part(len: usize, rounds_up: bool) -> usize {
+    if rounds_up { in_huge_pages(len) } else { len & !(HUGE_PAGE - 1) }
 }
 
 /// The length of memory for `len` bytes and a guard page.
@@ -142,22 +147,28 @@ impl Unplaced {
             has_code: false,
             is_closed: false,
             is_huge: false,
+            rounds_up: false,
             is_unsettled: false,
             is_relro_closed: false,
             state: PhantomData,
         }
     }
 
-    fn copied(mut self, bytes: &[u8], name: Option<&str>) -> Result<Mapping<Open>, Error> {
+    fn copied(
+        mut self,
+        bytes: &[u8],
+        name: Option<&str>,
+        rounds_up: bool,
+    ) -> Result<Mapping<Open>, Error> {
         match self.in_place_of_another(bytes, name) {
             Ok(mapping) => return Ok(mapping),
             Err(unplaced) => self = unplaced,
         }
         // Large pages start at a multiple of their size.
         let (span_len, residue) = (self.span_len, self.residue());
-        let huge = whole_huge_pages(span_len);
+        let huge = large_part(span_len, rounds_up);
         let huge_align = if huge > 0 { HUGE_PAGE } else { 1 };
-        let len = with_guard(span_len)?;
+        let len = with_guard(span_len.max(huge))?;
         let align = self.align.max(huge_align);
         let (reservation, pages) = cache::take(len, span_len, align, residue)?;
         if pages == Pages::Stale && name.is_none() {
@@ -166,6 +177,7 @@ impl Unplaced {
         let first = reservation.address();
         let mut mapping = self.place(reservation, first, Reuse::Recycled { used: span_len });
         mapping.is_huge = pages == Pages::Zeroed && huge > 0;
+        mapping.rounds_up = rounds_up;
         mapping.is_closed = pages == Pages::Stale;
         if executable::is_denied() && !mapping.text_relocations {
             mapping.place_code(bytes)?;
@@ -325,7 +337,8 @@ impl Mapping<Open> {
         let unplaced = Unplaced::new(plan)?;
         let mapping = match source {
             // It has its name already.
-            Source::Copied(bytes) => return unplaced.copied(bytes, name),
+            Source::Copied(bytes) => return unplaced.copied(bytes, name, false),
+            Source::Single(bytes) => return unplaced.copied(bytes, name, true),
             Source::InPlaceFile(file) => unplaced.in_place(plan, file)?,
             Source::Shared(bytes, text) => match cache::take_parked(&text.key) {
                 // It has its name already.
@@ -350,7 +363,7 @@ impl Mapping<Open> {
     #[cold]
     fn place_code(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let OpenMemory { reservation, reuse, .. } = &mut self.memory;
-        let is_huge = whole_huge_pages(self.span_len) > 0;
+        let is_huge = large_part(self.span_len, self.rounds_up) > 0;
         for segment in self.segments.iter().filter(|segment| is_code(segment)) {
             let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
             let start = self.load_bias.apply(segment.pages.start);
@@ -406,8 +419,8 @@ impl Mapping<Open> {
         let offset = |at: Vaddr| self.load_bias.apply(at).saturating_sub(reservation.address());
         if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
             let (start, end) = (offset(first.start), offset(last.end));
-            let huge = whole_huge_pages((start..end).len());
-            let end = start.saturating_add(huge);
+            let huge = large_part((start..end).len(), self.rounds_up);
+            let end = start.saturating_add(huge).min(reservation.len());
             // Memory with the advice is another mapping than memory without, and only a single mapping can
             // be moved when it is used again. A rest of less than a large page is not changed by the advice.
             let is_last = huge > 0 && reservation.len().saturating_sub(end) < HUGE_PAGE;

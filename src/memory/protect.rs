@@ -72,6 +72,7 @@ impl Mapping<Open> {
             has_code: true,
             is_closed: true,
             is_huge: false,
+            rounds_up: false,
             is_unsettled: false,
             is_relro_closed: true,
             state: PhantomData,
