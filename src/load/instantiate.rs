@@ -138,8 +138,7 @@ fn map_and_relocate(
     may_run: Option<MayRun>,
 ) -> Result<Arc<LoadGroup>, Error> {
     let count = prepared.members.len();
-    let mut mapped = try_vec(count)?;
-    let is_single = prepared.origin.template.is_none();
+    let (mut mapped, is_single) = (try_vec(count)?, prepared.origin.template.is_none());
     for (index, member) in prepared.members.iter().enumerate() {
         require_memory_for_next(index)?;
         let received = received.take(index);
