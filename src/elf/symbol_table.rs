@@ -283,13 +283,20 @@ impl<'a> Tables<'a> {
     /// The versions that the library defines and needs.
     #[inline]
     fn versions(&self) -> &'a Versions {
-        // Those of an image were read when it was checked, and `ld.so` has checked those of its libraries.
-        let read = || match Versions::parse(&self.version_tables) {
+        let known = self.layout.versions.get();
+        known.unwrap_or_else(|| self.read_versions())
+    }
+
+    /// Reads them, of a library that `ld.so` has loaded and checked; those of an image were read when it was checked.
+    #[cold]
+    fn read_versions(&self) -> &'a Versions {
+        let versions = match Versions::parse(&self.version_tables) {
             // As for all small memory. Without the versions, references would be bound to others.
             Err(Error::OutOfMemory { .. }) => alloc::handle_alloc_error(Layout::new::<Versions>()),
             versions => versions.unwrap_or_default(),
         };
-        self.layout.versions.get_or_init(read)
+        // Not read inside: a child of a fork in between would wait for a thread that it lacks.
+        self.layout.versions.get_or_init(|| versions)
     }
 
     /// The `.gnu.version` entry of the symbol of this index.
@@ -476,7 +483,7 @@ impl<'a> SymbolTable<'a> {
         };
         if self.layout.versions.get().is_none() && self.is_asked_rarely() {
             let mut defined = self.version_tables.definitions();
-            // Those that are there count, and the others if there is none.
+            // If it is not among them, all are read: a library without definitions has to be told from one that lacks it.
             if defined.any(|(_, entry)| is_it(&entry)) {
                 return true;
             }

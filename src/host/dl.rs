@@ -70,8 +70,12 @@ impl Handle {
     /// The executable, whose scope is the global one.
     pub(super) fn global_scope() -> &'static Handle {
         static MAIN: OnceLock<Handle> = OnceLock::new();
-        // SAFETY: a null name asks for the executable.
-        MAIN.get_or_init(|| Handle(unsafe { libc::dlopen(ptr::null(), libc::RTLD_LAZY) }))
+        MAIN.get().unwrap_or_else(|| {
+            // Before the static is locked: a child of a fork in between would wait for a thread that it lacks.
+            // SAFETY: a null name asks for the executable.
+            let handle = Handle(unsafe { libc::dlopen(ptr::null(), libc::RTLD_LAZY) });
+            MAIN.get_or_init(|| handle)
+        })
     }
 
     /// `dlsym` or `dlvsym`. A missing symbol and one at address 0 are both `None`.

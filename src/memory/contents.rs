@@ -12,7 +12,7 @@
 use std::ops::Range;
 use std::ptr;
 
-use crate::base::addr::Vaddr;
+use crate::base::addr::{Vaddr, len_of};
 use crate::base::error::Error;
 use crate::base::fallible::{OutOfMemory, TryGrow, try_copy, try_vec, try_zeroed};
 use crate::elf::plan::Plan;
@@ -32,6 +32,15 @@ struct Written {
     pages: Range<Vaddr>,
     /// From the first page on. What follows is zero.
     bytes: Vec<u8>,
+}
+
+impl Written {
+    /// The length of a part of the pages, and the bytes in it. What follows them is zero.
+    fn part(&self, part: &Range<Vaddr>) -> (usize, &[u8]) {
+        let skip = len_of(&(self.pages.start..part.start)) as usize;
+        let len = len_of(part) as usize;
+        (len, part_of(&self.bytes, skip, len))
+    }
 }
 
 impl Contents {
@@ -106,12 +115,9 @@ impl Mapping<Sealed> {
         if !own.all(|it| unsafe { is_same(start(&it.pages), it.len(), it.filled(file)) }) {
             return false;
         }
-        for Written { pages, bytes, .. } in &contents.0 {
-            for (part, is_relro) in self.parts(pages) {
-                let skip = part.start.0.saturating_sub(pages.start.0) as usize;
-                let len = part.end.0.saturating_sub(part.start.0) as usize;
-                let bytes = bytes.get(skip..).unwrap_or_default();
-                let bytes = bytes.get(..len).unwrap_or(bytes);
+        for written in &contents.0 {
+            for (part, is_relro) in self.parts(&written.pages) {
+                let (len, bytes) = written.part(&part);
                 // SAFETY: pages of a writable segment of this image, of which RELRO can be read and the rest be
                 // written; the rest is the caller's promise.
                 unsafe {
@@ -162,12 +168,9 @@ impl Mapping<Open> {
     /// Gives the writable segments these contents, which are the image's own. RELRO, which is read-only, usually has
     /// them: then nothing is asked of the system.
     pub(crate) fn settle(&mut self, contents: &Contents) -> Result<(), Error> {
-        for Written { pages, bytes, .. } in &contents.0 {
-            for (part, is_relro) in self.parts(pages) {
-                let skip = part.start.0.saturating_sub(pages.start.0) as usize;
-                let len = part.end.0.saturating_sub(part.start.0) as usize;
-                let bytes = bytes.get(skip..).unwrap_or_default();
-                let bytes = bytes.get(..len).unwrap_or(bytes);
+        for written in &contents.0 {
+            for (part, is_relro) in self.parts(&written.pages) {
+                let (len, bytes) = written.part(&part);
                 let start = self.load_bias.apply(part.start);
                 if is_relro {
                     self.settle_relro(start, len, bytes)?;

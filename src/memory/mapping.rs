@@ -19,9 +19,9 @@
 //! * read-only segments are pages of a **file** that was written for profilers
 //!   ([`crate::memory::mapped_file::ImageFile`]), as in an image of `ld.so`'s.
 //!
-//! Behind every image is a page without access. Memory that rounding to large pages adds cannot be accessed either. Behind an image that runs where it was received, up to 64 KiB
-//! may come before that page: they are zero. So an access beyond the end of an image never meets the bytes of
-//! another.
+//! Behind every image is a page without access. Memory that rounding to large pages adds cannot be accessed
+//! either. Behind an image that runs where it was received, up to 64 KiB may come before that page: they are
+//! zero. So an access beyond the end of an image never meets the bytes of another.
 //!
 //! Sources: gABI "Program Loading"; `madvise(2)`.
 
