@@ -27,6 +27,7 @@ use crate::base::fallible::{has_spare_memory, try_copy, try_lossy, try_vec};
 use crate::debug::lines::SourceFrame;
 use crate::images::group::LoadedImage;
 use crate::images::registry;
+use crate::memory::process_memory;
 
 /// A function of an image that an address lies in: see [`symbolize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,7 +231,8 @@ pub fn symbolize_backtrace(backtrace: &Backtrace) -> String {
 fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> String {
     let mut named = String::new();
     // The frame below a signal handler was interrupted: its address is not a return address.
-    let (signal_returns, mut is_interrupted) = (arch::signal_returns(), false);
+    let read = |address, bytes: &mut [u8]| process_memory::read(address, bytes).is_ok();
+    let (is_signal_return, mut is_interrupted) = (arch::is_signal_return(read), false);
     let mut is_replaced = false;
     for line in text.lines() {
         let frame = NumberedFrame::parse(line);
@@ -254,7 +256,7 @@ fn with_frames_named(text: &str, symbolize: impl Fn(usize) -> Vec<Frame>) -> Str
         }
         named.push('\n');
         if let Some(frame) = frame {
-            is_interrupted = signal_returns.contains(&frame.address);
+            is_interrupted = is_signal_return(frame.address);
         }
     }
     named

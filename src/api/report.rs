@@ -740,7 +740,7 @@ fn inspected(settings: &Settings, bytes: &[u8]) -> Result<Report, Error> {
     report.soname = text(&decoded.soname)?;
     (report.rpath, report.runpath) = (text(&decoded.rpath)?, text(&decoded.runpath)?);
     report.is_nodelete = decoded.nodelete;
-    report.isa_levels.try_extend(arch::isa_levels(decoded.isa_needed))?;
+    report.isa_levels.try_extend(MACHINE.isa_levels(decoded.isa_needed))?;
     report.thread_local_storage = decoded.tls.as_ref().map(|segment| ThreadLocalStorage {
         size: segment.size,
         align: segment.align,

@@ -21,8 +21,24 @@ pub(crate) struct Machine {
     /// The type of the GNU property with the levels of the instruction set that an image needs; 0 if the
     /// machine has none.
     pub isa_needed: u32,
+    /// The names of these levels, from the lowest. A level's bit in the property is its index.
+    pub isa_levels: &'static [&'static str],
+    /// The type of the GNU property of code that marks the targets of its indirect branches, and its bit for that.
+    pub branch_targets: Option<(u32, u32)>,
+    /// How an image names functions with other calling conventions than the psABI's.
+    pub variant_pcs: Option<VariantPcs>,
     /// The flags of this machine's libraries in `ld.so`'s cache (glibc `_DL_CACHE_DEFAULT_ID`).
     pub cache_flags: u32,
+}
+
+/// The marks of functions with other calling conventions than the psABI's. A lazy PLT keeps the registers that pass
+/// arguments by those only, so such functions are bound when the image is loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct VariantPcs {
+    /// The dynamic tag of images that call one.
+    pub tag: u64,
+    /// The bit in their symbols' `st_other`.
+    pub st_other: u8,
 }
 
 impl Machine {
@@ -30,6 +46,14 @@ impl Machine {
     #[inline]
     pub(crate) fn reloc_kind(&self, r_type: u32) -> Option<RelocKind> {
         self.reloc_kinds.get(r_type as usize).copied().flatten()
+    }
+}
+
+impl Machine {
+    /// The names of the levels that this value of [`Machine::isa_needed`] names, from the lowest.
+    pub(crate) fn isa_levels(&self, needed: u32) -> impl Iterator<Item = &'static str> {
+        let levels = self.isa_levels.iter().copied().enumerate();
+        levels.filter(move |(level, _)| needed >> level & 1 != 0).map(|(_, name)| name)
     }
 }
 

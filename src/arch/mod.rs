@@ -2,30 +2,48 @@
 //!
 //! A relocation has one name for all machines ([`RelocKind`]), with its formula. A machine is a table
 //! of numbers ([`Machine`]), a few constants, and a little assembly. To port memdl, write a folder
-//! beside `x86_64`, and add its two lines below. The tables compile on every host, so that they can be
-//! tested on any; the assembly is under `cfg`. This folder loads nothing, and imports no other.
+//! beside the others, and add its lines below. The tables compile on every host, so that each can read the files of
+//! all; the assembly is under `cfg`. This folder loads nothing, and imports no other.
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!(
-    "memdl supports x86-64 only so far: build the program for x86_64-unknown-linux-gnu."
+    "memdl supports x86-64 and AArch64: build the program for x86_64-unknown-linux-gnu or \
+     aarch64-unknown-linux-gnu."
 );
 
+pub(crate) mod aarch64;
 mod machine;
 mod reloc_kind;
 pub(crate) mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64 as this;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as this;
+
+use aarch64::MACHINE as AARCH64;
+use x86_64::MACHINE as X86_64;
+
 pub(crate) use machine::{Machine, machine_name};
 pub(crate) use reloc_kind::RelocKind;
-#[cfg(target_arch = "x86_64")]
 #[cfg_attr(
     not(feature = "exported-debug-symbols"),
     allow(unused_imports, reason = "`build.rs` writes that function")
 )]
-pub(crate) use x86_64::return_instruction;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{
-    E_MACHINE, LIBUNWIND_CACHES, LIBUNWIND_STEPS, MACHINE, MARK_DISTANCE, bind_call,
-    call_ifunc_resolver, define_marked, define_tls, define_tls_variables, detect_xsave, first_nul,
-    hwcaps_folders, isa_levels, jump_instruction, lacking_isa, linked_caches, linked_unwinders,
-    signal_returns, thread_pointer, thread_pointer_of, unless_answered, with_return_address,
+pub(crate) use this::return_instruction;
+pub(crate) use this::{
+    LIBUNWIND_CACHES, LIBUNWIND_STEPS, MACHINE, MARK_DISTANCE, STATIC_AREA_ALIGN, bind_call,
+    branch_protection, call_ifunc_resolver, define_marked, define_tls, define_tls_variables,
+    detect_registers, first_nul, hwcaps_folders, is_signal_return, jump_instruction, lacking_isa,
+    linked_caches, linked_unwinders, static_area, sync_instructions, thread_pointer,
+    unless_answered, with_return_address,
 };
+
+/// The machines whose files can be read.
+static MACHINES: [&Machine; 2] = [&AARCH64, &X86_64];
+
+/// The machine with this number (gABI `e_machine`), if its files can be read.
+#[allow(dead_code, reason = "files of other machines are not read yet")]
+pub(crate) fn machine(e_machine: u16) -> Option<&'static Machine> {
+    MACHINES.into_iter().find(|machine| machine.e_machine == e_machine)
+}

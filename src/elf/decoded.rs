@@ -101,6 +101,10 @@ pub(crate) struct Decoded {
     pub no_open: bool,
     /// The levels of the instruction set that the image needs, as its machine has them.
     pub isa_needed: u32,
+    /// The image's code marks the targets of its indirect branches.
+    pub branch_targets: bool,
+    /// The bit in `st_other` of functions whose calls are never bound lazily; 0 if the image calls none.
+    pub variant_pcs: u8,
 }
 
 impl Decoded {
@@ -128,8 +132,9 @@ impl Decoded {
         let Names { soname, needed, filtees, rpath, runpath } =
             Names::parse(&dynamic, &table, limits)?;
         // What lies outside the segments counts as absent.
-        let notes = headers.properties.clone().filter(|_| machine.isa_needed != 0);
-        let notes = notes.and_then(|notes| view.read(notes));
+        let notes = headers.properties.clone().and_then(|notes| view.read(notes));
+        let property = |kind| notes.map_or(0, |notes| properties::word(notes, kind));
+        let variant_pcs = machine.variant_pcs.filter(|it| dynamic.get(it.tag).is_some());
         let relocations = RelocationTables::parse(&dynamic, &view, limits);
         let relocations = faults.noted(relocations)?.unwrap_or_default();
         let mut function =
@@ -160,7 +165,11 @@ impl Decoded {
             }),
             nodelete: flags_1 & DF_1_NODELETE != 0,
             no_open: flags_1 & DF_1_NOOPEN != 0,
-            isa_needed: notes.map_or(0, |notes| properties::word(notes, machine.isa_needed)),
+            isa_needed: if machine.isa_needed == 0 { 0 } else { property(machine.isa_needed) },
+            branch_targets: machine
+                .branch_targets
+                .is_some_and(|(kind, bit)| property(kind) & bit != 0),
+            variant_pcs: variant_pcs.map_or(0, |it| it.st_other),
             symbols,
             program_headers: headers.table,
             segments: headers.segments,

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub relro: Vec<Range<Vaddr>>,
     /// Relocations write to segments that are not writable afterwards.
     pub text_relocations: bool,
+    /// The code marks the targets of its indirect branches.
+    pub branch_targets: bool,
 }
 
 /// The layout of an image that runs where its file was received.
@@ -135,7 +137,8 @@ impl Plan {
                 .filter(|pages| pages.start < pages.end);
             try_collect(pages)
         })?;
-        Ok(Plan { span, align, segments, relro, text_relocations: decoded.text_relocations })
+        let Decoded { text_relocations, branch_targets, .. } = *decoded;
+        Ok(Plan { span, align, segments, relro, text_relocations, branch_targets })
     }
 
     /// The layout for an image whose file was received at `address`, with `headroom` bytes of memory in
@@ -279,6 +282,7 @@ mod tests {
             ],
             relro: vec![],
             text_relocations: false,
+            branch_targets: false,
         };
         let at = 0x10_0000;
         assert_eq!(plan.in_place(at, 0x1000), Some(InPlace { down: 0x1000, room: 0x20_1000 }));

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::arch::{E_MACHINE, MACHINE, RelocKind};
+use crate::arch::{self, MACHINE, RelocKind};
 use crate::base::fallible::try_zeroed;
 use crate::host::dl::{Handle, last_dl_error};
 
@@ -32,8 +32,8 @@ pub(crate) struct Reserved {
 /// The number of blocks, which are in `ld.so`'s list for good.
 const MAX_RESERVED: usize = 1000;
 
-/// The alignment of a block.
-pub(crate) const ALIGN: usize = 64;
+/// The alignment of a block: `ld.so` gives no more to a library that is opened later.
+pub(crate) const ALIGN: usize = arch::STATIC_AREA_ALIGN;
 
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
@@ -144,7 +144,7 @@ impl Library {
         let ident = [0x7f, b'E', b'L', b'F', 2, 1, 1];
         self.put(0, &ident)?;
         // ET_DYN, the machine, EV_CURRENT
-        let [low, high] = E_MACHINE.to_le_bytes();
+        let [low, high] = MACHINE.e_machine.to_le_bytes();
         self.put(16, &[3, 0, low, high, 1])?;
         // e_phoff
         self.words(32, &[HEADERS])?;
@@ -180,7 +180,7 @@ mod tests {
     fn new_threads_and_old_ones_have_the_storage() {
         let (to_thread, from_main) = std::sync::mpsc::channel();
         let read = |distance: isize| {
-            let address = crate::arch::thread_pointer().wrapping_add_signed(distance);
+            let address = arch::thread_pointer().wrapping_add_signed(distance);
             // SAFETY: storage that is reserved in every thread.
             unsafe { ptr::with_exposed_provenance::<u64>(address).read() }
         };

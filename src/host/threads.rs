@@ -154,6 +154,11 @@ impl ThreadList {
 
     fn read_once(&self) -> io::Result<Vec<usize>> {
         let mut found = Vec::new();
+        // glibc's identifier of a thread is the address of its descriptor, and all are at the same distance from
+        // their thread pointers.
+        // SAFETY: no preconditions.
+        let own = unsafe { libc::pthread_self() } as usize;
+        let from_descriptor = crate::arch::thread_pointer().wrapping_sub(own);
         for head in self.heads {
             let mut at = self.after(head)?;
             while at != head {
@@ -161,7 +166,7 @@ impl ThreadList {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 found
-                    .try_push(crate::arch::thread_pointer_of(at.wrapping_sub(self.element)))
+                    .try_push(at.wrapping_sub(self.element).wrapping_add(from_descriptor))
                     .map_err(|_| io::ErrorKind::OutOfMemory)?;
                 at = self.after(at)?;
             }

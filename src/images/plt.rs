@@ -49,7 +49,7 @@ fn as_of_ld_so(error: &Error) -> String {
 impl<G: BindCall> Plt<G> {
     /// For the group's member of this index. Its calls cannot be bound before [`Plt::set_group`].
     pub(crate) fn new(member: usize) -> Box<Plt<G>> {
-        arch::detect_xsave();
+        arch::detect_registers();
         Box::new(Plt { bind: Plt::<G>::bind, group: AtomicPtr::default(), member })
     }
 

@@ -268,7 +268,7 @@ impl<'a> Applier<'a> {
     fn is_common(&self, kind: RelocKind, rela: &Rela) -> Done<bool> {
         Ok(match kind {
             RelocKind::None => true,
-            RelocKind::JumpSlot if self.bound.lazy_calls => true,
+            _ if self.bound.is_lazy_call(kind, rela.symbol) => true,
             _ if kind.is_plain() => {
                 matches!(self.target(kind, rela)?, Target::Address(_) | Target::Member { .. })
             }
@@ -330,7 +330,7 @@ impl<'a> Applier<'a> {
         ifuncs: &mut Vec<IfuncWord>,
     ) -> Done<()> {
         let place = rela.r_offset;
-        if kind == RelocKind::JumpSlot && self.bound.lazy_calls {
+        if self.bound.is_lazy_call(kind, rela.symbol) {
             // The word leads to the second half of the PLT entry, which calls the lazy binder.
             return self.relocate_word(place, memory).ok_or_else(|| self.misplaced(rela));
         }

@@ -156,7 +156,7 @@ pub(crate) fn bind(
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;
     let mut own = None;
     let is_plain = scope.is_plain(member, symbolic);
-    let is_lazy = |kind| lazy_calls && kind == RelocKind::JumpSlot;
+    let variant_pcs = image.decoded.variant_pcs;
     outcome.failed.clear();
     image.decoded.relocations.visit(image, |entries| {
         for block in entries.chunks(BLOCK) {
@@ -175,7 +175,14 @@ pub(crate) fn bind(
                         continue;
                     }
                 };
+                if variant_pcs != 0 && lazy_calls && kind == RelocKind::JumpSlot {
+                    let symbol = table.symbol(rela.symbol);
+                    if symbol.is_some_and(|it| it.st_other & variant_pcs != 0) {
+                        Bound::note(&mut bound.at_once, rela.symbol as usize, ())?;
+                    }
+                }
                 // Most others are bound already, or to the image's own definition, or to a plain one.
+                let is_lazy = bound.is_lazy_call(kind, rela.symbol);
                 let mut name = None;
                 if kind.is_plain()
                     && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
@@ -184,7 +191,7 @@ pub(crate) fn bind(
                         let own = own.get_or_insert_with(|| binder.own_definitions()).as_ref();
                         *symbol = own.and_then(|own| own.get(rela.symbol));
                     }
-                    if symbol.is_none() && is_plain && !is_lazy(kind) {
+                    if symbol.is_none() && is_plain && !is_lazy {
                         match binder.bind_plainly(rela.symbol, symbol, outcome) {
                             Ok(found) => name = found,
                             Err(error) => {
@@ -380,7 +387,7 @@ impl<'a> Binder<'a> {
         if matches!(kind, RelocKind::None | RelocKind::IRelative | RelocKind::Relative) {
             return Ok(());
         }
-        if kind == RelocKind::JumpSlot && bound.lazy_calls {
+        if bound.is_lazy_call(kind, rela.symbol) {
             return Ok(self.check_lazy_call(rela.symbol, &symbol, outcome)?);
         }
         let wants_size = matches!(kind, RelocKind::Size | RelocKind::Size32);

@@ -63,6 +63,9 @@ pub(crate) struct Bound {
     pub(super) calls: Vec<Option<Target>>,
     /// Calls are bound at the first call.
     pub(super) lazy_calls: bool,
+    /// By symbol index, whether its calls are bound at once all the same: see [`Machine::variant_pcs`]. Usually
+    /// empty.
+    pub(super) at_once: Vec<Option<()>>,
     /// `st_size` by symbol index, for the rare relocations that store it. Usually empty.
     pub(super) sizes: Vec<Option<u64>>,
     /// Modules outside the group whose static offset the relocations store or choose by.
@@ -78,6 +81,7 @@ impl Bound {
             symbols: try_filled(None, symbols)?,
             calls: Vec::new(),
             lazy_calls,
+            at_once: Vec::new(),
             sizes: Vec::new(),
             foreign_tls: Vec::new(),
             has_tls_descriptors: false,
@@ -87,6 +91,12 @@ impl Bound {
     /// Modules outside the group whose static offset the applier has to know.
     pub(crate) fn foreign_tls(&self) -> &[ModuleId] {
         &self.foreign_tls
+    }
+
+    /// Whether calls through this symbol are bound at the first one.
+    pub(super) fn is_lazy_call(&self, kind: RelocKind, symbol: u32) -> bool {
+        let is_at_once = || matches!(self.at_once.get(symbol as usize), Some(Some(())));
+        kind == RelocKind::JumpSlot && self.lazy_calls && !is_at_once()
     }
 
     /// Whether the relocations store resolvers of TLS descriptors.

@@ -268,7 +268,7 @@ impl<'p, 'd> MappedMember<'p, 'd> {
         let foreign_tls = foreign_tls(bound)?;
         if bound.has_tls_descriptors() {
             // The resolvers save registers.
-            arch::detect_xsave();
+            arch::detect_registers();
         }
         let applier = applier(self.prepared, index, placements, &foreign_tls);
         if self.mapping.is_unsettled() {

@@ -26,6 +26,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::arch;
 use crate::base::error::Error;
 use crate::memory::process_memory;
 use crate::memory::reservation::{HUGE_PAGE, READ_WRITE, Reservation, in_huge_pages};
@@ -38,6 +39,22 @@ static DENIED: AtomicBool = AtomicBool::new(false);
 /// Whether the process is known not to make memory executable.
 pub(super) fn is_denied() -> bool {
     DENIED.load(Ordering::Relaxed)
+}
+
+/// Lets pages that were filled as data be read and executed. If their code marks the targets of its indirect branches,
+/// the processor checks them, where it can.
+///
+/// # Safety
+/// Whole pages, to which nothing writes.
+pub(super) unsafe fn protect(code: Range<usize>, branch_targets: bool) -> Result<(), Error> {
+    let guard = if branch_targets { arch::branch_protection() } else { 0 };
+    // SAFETY: the caller's promise.
+    if unsafe { libc::mprotect(code.start as *mut _, code.len(), READ_EXECUTE | guard) } != 0 {
+        return Err(Error::last_os_error(format!("mprotect of {:#x} bytes", code.len())));
+    }
+    // SAFETY: they can be read now.
+    unsafe { arch::sync_instructions(code) };
+    Ok(())
 }
 
 /// Whether this error of `mprotect` says that memory must not become executable.
@@ -105,7 +122,10 @@ pub(super) fn private(target: usize, len: usize, contents: &[u8]) -> Result<Rese
 fn write_code(target: usize, contents: &[u8]) -> Result<(), Error> {
     process_memory::file()
         .and_then(|file| file.write_all_at(contents, target as u64))
-        .map_err(|error| Error::system("writing through /proc/self/mem", error))
+        .map_err(|error| Error::system("writing through /proc/self/mem", error))?;
+    // SAFETY: pages that can be executed can be read.
+    unsafe { arch::sync_instructions(target..target.saturating_add(contents.len())) };
+    Ok(())
 }
 
 /// As [`private`], of pages that can be mapped at several addresses at once.
@@ -120,6 +140,9 @@ pub(super) fn shared(len: usize, contents: &[u8]) -> Result<Reservation, Error> 
     // SAFETY: `view` is `len` writable bytes that nothing else refers to: `memory` is not read before `view` is
     // gone. The contents lie elsewhere, since both are new.
     unsafe { ptr::copy_nonoverlapping(contents.as_ptr(), view.as_ptr(), filled) };
+    let start = memory.address();
+    // SAFETY: pages that can be executed can be read.
+    unsafe { arch::sync_instructions(start..start.saturating_add(filled)) };
     Ok(memory)
 }
 

@@ -87,7 +87,14 @@ mod tests {
             .collect();
         let span = segments[0].pages.start..segments[segments.len() - 1].pages.end;
         let align = PAGE as u64;
-        Plan { span, align, segments, relro: vec![], text_relocations: false }
+        Plan {
+            span,
+            align,
+            segments,
+            relro: vec![],
+            text_relocations: false,
+            branch_targets: false,
+        }
     }
 
     fn contents(mapping: &Mapping<Open>, plan: &Plan) -> Vec<Vec<u8>> {

@@ -73,6 +73,8 @@ pub(crate) struct Mapping<State: Stage> {
     pub(super) relro: Vec<Range<Vaddr>>,
     /// Relocations may be stored into segments that are not writable in the end.
     pub(super) text_relocations: bool,
+    /// The code marks the targets of its indirect branches.
+    pub(super) branch_targets: bool,
     /// Segments have their final protection, except for RELRO.
     pub(super) is_protected: bool,
     /// Executable segments have their contents and their protection: see [`executable`].
@@ -100,6 +102,7 @@ struct Unplaced {
     segments: Vec<PlannedSegment>,
     relro: Vec<Range<Vaddr>>,
     text_relocations: bool,
+    branch_targets: bool,
 }
 
 fn too_large() -> Error {
@@ -126,6 +129,7 @@ impl Unplaced {
             segments: try_collect(plan.segments.iter().cloned())?,
             relro: try_collect(plan.relro.iter().cloned())?,
             text_relocations: plan.text_relocations,
+            branch_targets: plan.branch_targets,
         })
     }
 
@@ -143,6 +147,7 @@ impl Unplaced {
             segments: self.segments,
             relro: self.relro,
             text_relocations: self.text_relocations,
+            branch_targets: self.branch_targets,
             is_protected: false,
             has_code: false,
             is_closed: false,

@@ -68,6 +68,7 @@ impl Mapping<Open> {
             segments: self.segments,
             relro: self.relro,
             text_relocations: false,
+            branch_targets: self.branch_targets,
             is_protected: true,
             has_code: true,
             is_closed: true,
@@ -164,15 +165,24 @@ impl Mapping<Open> {
 
     /// As [`Mapping::protect_pages`], also where the process may not make memory executable.
     fn protect_part(&mut self, pages: &Range<Vaddr>, access: Protection) -> Result<(), Error> {
-        let is_denied = access == Protection::READ_EXECUTE && executable::is_denied();
-        if !is_denied {
-            match self.protect_pages(pages, access) {
-                Err(error)
-                    if access == Protection::READ_EXECUTE && executable::is_denial(&error) => {}
+        if access != Protection::READ_EXECUTE {
+            return self.protect_pages(pages, access);
+        }
+        if !executable::is_denied() {
+            match self.protect_code(pages) {
+                Err(error) if executable::is_denial(&error) => {}
                 result => return result,
             }
         }
         self.replace_code(pages)
+    }
+
+    /// Makes pages executable that were filled as data.
+    fn protect_code(&self, pages: &Range<Vaddr>) -> Result<(), Error> {
+        let code = self.with_front(pages);
+        // SAFETY: whole pages of the reservation, which is owned. While the mapping is open, references into
+        // them live only inside `store`.
+        unsafe { executable::protect(code, self.branch_targets) }
     }
 
     /// Makes pages executable by replacing them.
@@ -282,7 +292,7 @@ impl Mapping<Sealed> {
                     if protection(segment) == Protection::NONE { 0 } else { len },
                 )
             };
-            let own = own_pages(segment, target.addr(), contents)?;
+            let own = own_pages(segment, target.addr(), contents, self.branch_targets)?;
             // SAFETY: as above; the pages that come keep contents and protection.
             unsafe { own.move_over(target)? };
         }
@@ -414,6 +424,7 @@ fn own_pages(
     segment: &PlannedSegment,
     target: usize,
     contents: &[u8],
+    branch_targets: bool,
 ) -> Result<Reservation, Error> {
     let len = segment.len();
     if is_code(segment) && executable::is_denied() {
@@ -423,9 +434,15 @@ fn own_pages(
     // SAFETY: new memory of `len` bytes that nothing else refers to; the contents are at most as long.
     let protected = unsafe {
         ptr::copy_nonoverlapping(contents.as_ptr(), own.as_ptr(), contents.len().min(len));
-        region::protect(own.as_ptr(), len, protection(segment))
+        match protection(segment) {
+            Protection::READ_EXECUTE => {
+                let start = own.address();
+                executable::protect(start..start.saturating_add(len), branch_targets)
+            }
+            other => region::protect(own.as_ptr(), len, other).map_err(refused(len)),
+        }
     };
-    match protected.map_err(refused(len)) {
+    match protected {
         Err(error) if is_code(segment) && executable::is_denial(&error) => {
             executable::private(target, len, contents)
         }

@@ -53,5 +53,5 @@ pub(crate) use module_id::{allocated_block, first_module_offset, static_offset, 
 /// Makes the process's key for the end of threads, and asks for the size of its static area.
 pub(crate) fn set_up() {
     let _ = access::words();
-    words::host_static_size();
+    words::static_area_size();
 }

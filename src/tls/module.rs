@@ -22,7 +22,7 @@ use crate::tls::layout::{POOL, POOL_ALIGN};
 use crate::tls::registry::{free_blocks, registry};
 use crate::tls::static_pool::{Part, PoolBlock, Template};
 use crate::tls::thread::Initial;
-use crate::tls::words::{Words, host_static_size, static_pool};
+use crate::tls::words::{Words, static_area_size, static_pool};
 
 /// An image's registration. Threads can have blocks of it for as long as this lives.
 pub(crate) struct TlsModule {
@@ -164,7 +164,7 @@ pub(crate) fn check_static_room(segment: &TlsSegment) -> Result<(), Error> {
         return Ok(());
     }
     let len = size.saturating_add(residue);
-    let most = host_static_size();
+    let most = static_area_size();
     if most != 0 && len > most { Err(no_room(len, "it is larger than all of it")) } else { Ok(()) }
 }
 
@@ -177,7 +177,7 @@ fn take_known(
 ) -> Result<Option<PoolBlock>, Error> {
     let pool = &mut registry().pool;
     if let (true, Some(distance)) = (pool.is_empty(), words.pool()) {
-        pool.add(Part::new(distance, POOL, Template::Own))?;
+        pool.add(Part::new(distance, POOL_ALIGN, POOL, Template::Own))?;
     }
     pool.take(size, align, residue)
 }
@@ -194,7 +194,7 @@ fn take_from_pool(initial: &Initial, words: &Words) -> Result<PoolBlock, Error> 
     let template = Template::At(reserved.template.expose_provenance());
     let block = {
         let pool = &mut registry().pool;
-        pool.add(Part::new(reserved.distance, len, template))?;
+        pool.add(Part::new(reserved.distance, static_tls::ALIGN, len, template))?;
         pool.take(size, align, residue)?
     };
     // Another thread can have taken the new part.

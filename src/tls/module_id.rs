@@ -16,7 +16,7 @@ use crate::base::tls_index::{ModuleId, OURS, TlsIndex};
 use crate::tls::access::{current_thread, tls_get_addr, try_address};
 use crate::tls::registry::registry;
 use crate::tls::thread::Thread;
-use crate::tls::words::host_static_size;
+use crate::tls::words::is_in_static_area;
 
 /// The calling thread's address of the variable at `offset` in the block of `module`.
 ///
@@ -63,9 +63,7 @@ pub(crate) fn static_offset(module: ModuleId) -> Option<isize> {
     // A library of `ld.so`: its block is in the static area if it lies there in this thread.
     // SAFETY: a module id that a loaded library has; offset 0 is in every block.
     let address = unsafe { address(module, 0) }.addr();
-    let thread_pointer = arch::thread_pointer();
-    let is_static = thread_pointer.checked_sub(address)? <= host_static_size();
-    is_static.then(|| address.wrapping_sub(thread_pointer) as isize)
+    is_in_static_area(address).then(|| address.wrapping_sub(arch::thread_pointer()) as isize)
 }
 
 /// The distance from the thread pointer of the block of the first module: the executable's, or that of the first

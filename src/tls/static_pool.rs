@@ -22,8 +22,10 @@ pub(super) struct StaticPool {
 
 /// Memory in every thread.
 pub(super) struct Part {
-    /// Its distance from the thread pointer, a multiple of [`POOL_ALIGN`].
+    /// Its distance from the thread pointer.
     distance: isize,
+    /// The alignment of its start in every thread.
+    align: usize,
     len: usize,
     template: Template,
     /// The taken ranges, ascending.
@@ -61,13 +63,15 @@ impl PoolBlock {
 }
 
 impl Part {
-    pub(super) fn new(distance: isize, len: usize, template: Template) -> Part {
-        Part { distance, len, template, taken: Vec::new() }
+    pub(super) fn new(distance: isize, align: usize, len: usize, template: Template) -> Part {
+        Part { distance, align, len, template, taken: Vec::new() }
     }
 
     /// Takes the lowest range for a block of this size, whose start is congruent to `residue` modulo `align`.
     fn take(&mut self, size: usize, align: usize, residue: usize) -> Option<Range<usize>> {
-        // The start of the part is aligned to `POOL_ALIGN`.
+        if align > self.align {
+            return None;
+        }
         let next_start = |from: usize| from.saturating_add(distance_to(residue, align, from));
         let (mut start, mut position) = (next_start(0), 0);
         for (index, taken) in self.taken.iter().enumerate() {
@@ -139,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_lowest_range_that_fits_is_taken() {
-        let mut part = Part::new(0, 1024, Template::Own);
+        let mut part = Part::new(0, 64, 1024, Template::Own);
         assert_eq!(part.take(16, 16, 0).unwrap(), 0..16);
         assert_eq!(part.take(8, 32, 8).unwrap(), 40..48);
         assert_eq!(part.take(24, 8, 0).unwrap(), 16..40);
@@ -153,8 +157,9 @@ mod tests {
     fn the_next_part_is_taken_when_one_is_full() {
         let mut pool = StaticPool::new();
         assert!(pool.is_empty() && pool.take(8, 8, 0).unwrap().is_none());
-        pool.add(Part::new(-128, 64, Template::Own)).unwrap();
-        pool.add(Part::new(-512, 192, Template::At(4096))).unwrap();
+        pool.add(Part::new(-128, 64, 64, Template::Own)).unwrap();
+        pool.add(Part::new(-192, 16, 64, Template::Own)).unwrap();
+        pool.add(Part::new(-512, 64, 192, Template::At(4096))).unwrap();
         let first = pool.take(48, 8, 0).unwrap().unwrap();
         assert_eq!((first.distance, first.template), (-128, Template::Own));
         let second = pool.take(32, 32, 16).unwrap().unwrap();
@@ -162,6 +167,6 @@ mod tests {
         assert!(pool.take(8, 2 * POOL_ALIGN, 0).is_err());
         pool.free(&first);
         assert_eq!(pool.take(64, 64, 0).unwrap().unwrap().distance, -128);
-        assert_eq!(pool.len(), 256);
+        assert_eq!(pool.len(), 320);
     }
 }

@@ -65,8 +65,7 @@ impl Words {
         let thread_pointer = arch::thread_pointer();
         let distance_of = |address: usize| address.wrapping_sub(thread_pointer) as isize;
         let slots = tls_slots().addr();
-        let is_static = startup_set::is_in_executable()
-            || thread_pointer.checked_sub(slots).is_some_and(|below| below <= host_static_size());
+        let is_static = startup_set::is_in_executable() || is_in_static_area(slots);
         if !is_static {
             // SAFETY: the function takes the values of this key, which are records.
             let (key, distance) = unsafe { thread_keys::create(Some(free_record)) }?;
@@ -120,8 +119,13 @@ impl Words {
     }
 }
 
-/// The size of a thread's static area, which ends at its thread pointer.
-pub(super) fn host_static_size() -> usize {
+/// Whether this address is in the calling thread's static area.
+pub(super) fn is_in_static_area(address: usize) -> bool {
+    arch::static_area(arch::thread_pointer(), static_area_size()).contains(&address)
+}
+
+/// The size of a thread's static area.
+pub(super) fn static_area_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
         let (mut size, mut align) = (0usize, 0usize);

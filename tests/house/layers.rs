@@ -16,7 +16,7 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("base", ""),
     ("arch", ""),
     ("elf", "base arch"),
-    ("memory", "base elf"),
+    ("memory", "base arch elf"),
     ("host", "base arch elf memory"),
     ("tls", "base arch elf memory host"),
     ("debug", "base arch elf memory host"),

@@ -9,6 +9,7 @@
 #![cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 #![cfg_attr(not(target_arch = "x86_64"), forbid(unsafe_code))]
 
+#[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
 /// `GNU_PROPERTY_X86_ISA_1_NEEDED`.
@@ -150,8 +151,16 @@ unsafe fn enabled_states() -> u64 {
     unsafe { std::arch::x86_64::_xgetbv(0) }
 }
 
+/// What is added to the protection of executable pages whose code marks the targets of its indirect branches: the
+/// kernel has nothing for that on this machine.
+#[inline]
+pub(crate) fn branch_protection() -> libc::c_int {
+    0
+}
+
 /// The folders in `glibc-hwcaps` whose libraries this processor runs, best first. They are named after the
 /// levels above the lowest.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn hwcaps_folders() -> &'static [&'static str] {
     static FOLDERS: OnceLock<Vec<&'static str>> = OnceLock::new();
     FOLDERS.get_or_init(|| {
@@ -164,11 +173,9 @@ pub(crate) fn hwcaps_folders() -> &'static [&'static str] {
     })
 }
 
-/// The names of the levels that this value of [`ISA_NEEDED`] names, from the lowest.
-pub(crate) fn isa_levels(needed: u32) -> impl Iterator<Item = &'static str> {
-    let levels = LEVELS.iter().enumerate();
-    levels.filter(move |(level, _)| needed >> level & 1 != 0).map(|(_, (name, _))| *name)
-}
+/// The names of the levels, from the lowest. Each has a bit of [`ISA_NEEDED`], its index.
+pub(super) const LEVEL_NAMES: [&str; LEVELS.len()] =
+    [LEVELS[0].0, LEVELS[1].0, LEVELS[2].0, LEVELS[3].0];
 
 /// The level that an image with this value of [`ISA_NEEDED`] needs, and the features that this processor
 /// lacks for it; none of them is named if the level itself is not known. `None` if the image can run.

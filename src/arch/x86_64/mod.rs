@@ -10,6 +10,8 @@
 #[cfg(target_arch = "x86_64")]
 mod bytes;
 #[cfg(target_arch = "x86_64")]
+mod caches;
+#[cfg(target_arch = "x86_64")]
 mod finder;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
@@ -32,22 +34,28 @@ mod unwinders;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use bytes::first_nul;
 #[cfg(target_arch = "x86_64")]
+pub(crate) use caches::sync_instructions;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use finder::{MARK_DISTANCE, define_marked};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use instructions::{
-    jump_instruction, return_instruction, unless_answered, with_return_address,
-};
+#[cfg_attr(
+    not(feature = "exported-debug-symbols"),
+    allow(unused_imports, reason = "`build.rs` writes that function")
+)]
+pub(crate) use instructions::return_instruction;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use isa::{hwcaps_folders, isa_levels, lacking_isa};
+pub(crate) use instructions::{jump_instruction, unless_answered, with_return_address};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use isa::{branch_protection, hwcaps_folders, lacking_isa};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use plt::{bind_call, call_ifunc_resolver};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use registers::detect_xsave;
-pub(crate) use relocations::{E_MACHINE, MACHINE};
+pub(crate) use registers::detect_registers;
+pub(crate) use relocations::MACHINE;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use signals::signal_returns;
+pub(crate) use signals::is_signal_return;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use thread_pointer::{thread_pointer, thread_pointer_of};
+pub(crate) use thread_pointer::{STATIC_AREA_ALIGN, static_area, thread_pointer};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tls::{define_tls, define_tls_variables};
 #[cfg(target_arch = "x86_64")]

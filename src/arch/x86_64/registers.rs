@@ -22,7 +22,7 @@ pub(crate) static HAS_XSAVE: AtomicU8 = AtomicU8::new(0);
 
 /// Sets [`HAS_XSAVE`]. It must be called before an image refers to the assembly below. It asks the
 /// processor once, because `cpuid` takes microseconds in a virtual machine.
-pub(crate) fn detect_xsave() {
+pub(crate) fn detect_registers() {
     const OSXSAVE: u32 = 1 << 27;
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.load(Ordering::Acquire) {

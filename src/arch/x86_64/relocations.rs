@@ -7,19 +7,20 @@
 
 use crate::arch::machine::Machine;
 use crate::arch::reloc_kind::RelocKind;
-use crate::arch::x86_64::isa::ISA_NEEDED;
-
-/// gABI `EM_X86_64`.
-pub(crate) const E_MACHINE: u16 = 62;
+use crate::arch::x86_64::isa::{ISA_NEEDED, LEVEL_NAMES};
 
 /// AMD64.
 pub(crate) static MACHINE: Machine = Machine {
     name: "x86-64",
-    e_machine: E_MACHINE,
+    // gABI `EM_X86_64`.
+    e_machine: 62,
     relative: 8,
     reloc_kinds: &KINDS,
     reloc_name,
     isa_needed: ISA_NEEDED,
+    isa_levels: &LEVEL_NAMES,
+    branch_targets: None,
+    variant_pcs: None,
     cache_flags: 0x0303,
 };
 

@@ -4,9 +4,15 @@
 
 #![allow(unsafe_code)]
 
-/// The return addresses of signal handlers: the frames of a backtrace between a handler and the code that
-/// it has interrupted. The C library has one such address, and only the kernel gives it out.
-pub(crate) fn signal_returns() -> Vec<usize> {
+/// Tells of an address in a backtrace whether it is the return address of a signal handler: the frame between the
+/// handler and the code that it has interrupted. The C library has one such address, and only the kernel gives it
+/// out. `_read` would copy memory at an address that need not exist.
+pub(crate) fn is_signal_return(_read: impl Fn(usize, &mut [u8]) -> bool) -> impl Fn(usize) -> bool {
+    let returns = signal_returns();
+    move |address| returns.contains(&address)
+}
+
+fn signal_returns() -> Vec<usize> {
     /// `struct kernel_sigaction` of this machine (`rt_sigaction(2)`).
     #[repr(C)]
     #[derive(Default)]
