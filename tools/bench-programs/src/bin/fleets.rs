@@ -95,7 +95,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     };
     let (live, count) = (live.parse::<usize>()?, count.parse::<u64>()?);
-    let folder = std::env::temp_dir().join(format!("memdl-fleets-{}", std::process::id()));
+    // A path takes as many instructions whatever the number of the process.
+    let folder = std::env::temp_dir().join(format!("memdl-fleets-{:010}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let loader = Loader::new().debug(DebugLevel::Off).system_libraries(true);
     let loader = loader.global(**by == *"memdl");
