@@ -113,18 +113,78 @@ impl<'a> GnuHashTable<'a> {
     }
 }
 
-/// The hash of a name: Bernstein's, times 33 from 5381. It takes four bytes at a time, because each step
-/// has to wait for the one before.
+// The hash of a name is Bernstein's: from 5381 on, times 33, plus the next byte. Each step has to wait for the one
+// before, so eight bytes are taken at a time.
+
+/// The hash of no bytes.
+const START: u32 = 5381;
+
+/// The powers of 33: what so many further bytes multiply a hash by.
+const POWERS: [u32; 9] = [
+    1,
+    33,
+    33u32.wrapping_pow(2),
+    33u32.wrapping_pow(3),
+    33u32.wrapping_pow(4),
+    33u32.wrapping_pow(5),
+    33u32.wrapping_pow(6),
+    33u32.wrapping_pow(7),
+    33u32.wrapping_pow(8),
+];
+
+/// The hash after eight more bytes, the first of which is the lowest of the word.
+#[inline(always)]
+fn add_eight(hash: u32, word: u64) -> u32 {
+    const BYTES: u64 = 0x00ff_00ff_00ff_00ff;
+    const HALVES: u64 = 0x0000_ffff_0000_ffff;
+    let [_, once, twice, _, four_times, .., eight_times] = POWERS;
+    // Neighbours are added in all parts of the word at once. Each sum fits into the space of both: it is at most
+    // 255 * 34, then times 1,090.
+    let pairs = (word & BYTES).wrapping_mul(u64::from(once)).wrapping_add((word >> 8) & BYTES);
+    let fours = (pairs & HALVES).wrapping_mul(u64::from(twice));
+    let fours = fours.wrapping_add((pairs >> 16) & HALVES);
+    let eight = (fours as u32).wrapping_mul(four_times).wrapping_add((fours >> 32) as u32);
+    hash.wrapping_mul(eight_times).wrapping_add(eight)
+}
+
+fn add_one(hash: u32, byte: u8) -> u32 {
+    hash.wrapping_mul(33).wrapping_add(u32::from(byte))
+}
+
+/// The hash of a name.
 pub(super) fn gnu_hash(name: &[u8]) -> u32 {
-    let (fours, rest) = name.as_chunks::<4>();
-    let hash = fours.iter().fold(5381u32, |hash, four| {
-        let [a, b, c, d] = four.map(u32::from);
-        // No product or sum of these comes near 32 bits.
-        let [a, b, c] = [(a, 33 * 33 * 33), (b, 33 * 33), (c, 33)].map(|(x, y)| x.wrapping_mul(y));
-        let four = a.wrapping_add(b).wrapping_add(c).wrapping_add(d);
-        hash.wrapping_mul(33 * 33 * 33 * 33).wrapping_add(four)
-    });
-    rest.iter().fold(hash, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
+    let (eights, rest) = name.as_chunks();
+    let hash = eights.iter().fold(START, |hash, it| add_eight(hash, u64::from_le_bytes(*it)));
+    rest.iter().fold(hash, |hash, &byte| add_one(hash, byte))
+}
+
+/// The length of the name at the start of `bytes`, up to its NUL, and its hash: both are found in one pass, since names are
+/// short.
+#[inline]
+pub(super) fn gnu_hash_of_terminated(bytes: &[u8]) -> Option<(usize, u32)> {
+    const LOWEST: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (eights, rest) = bytes.as_chunks();
+    let (mut hash, mut len) = (START, 0usize);
+    for eight in eights {
+        let word = u64::from_le_bytes(*eight);
+        // The lowest bit that is set is that of the first NUL: nothing was borrowed before it.
+        let nuls = word.wrapping_sub(LOWEST) & !word & HIGHEST;
+        if nuls == 0 {
+            hash = add_eight(hash, word);
+            len = len.wrapping_add(8);
+            continue;
+        }
+        // Zeros come before the bytes that are left: they add nothing.
+        let left = nuls.trailing_zeros() / 8;
+        let word = word.checked_shl(64u32.wrapping_sub(8u32.wrapping_mul(left))).unwrap_or(0);
+        let power = POWERS.get(left as usize)?;
+        let hash = hash.wrapping_mul(*power).wrapping_add(add_eight(0, word));
+        return Some((len.wrapping_add(left as usize), hash));
+    }
+    let left = rest.iter().position(|&byte| byte == 0)?;
+    let hash = rest.iter().take(left).fold(hash, |hash, &byte| add_one(hash, byte));
+    Some((len.wrapping_add(left), hash))
 }
 
 #[cfg(test)]
@@ -146,8 +206,16 @@ mod tests {
             name.iter()
                 .fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
         };
-        for name in [&b"\xff"[..], b"abc", b"\xff\xff\xff\xff", b"abcdefghijk", &[0xfe; 99]] {
+        let bytes: Vec<u8> = (0..99).map(|at: u8| if at < 33 { 0xff } else { at }).collect();
+        for (start, len) in (0..40).flat_map(|start| (0..40).map(move |len| (start, len))) {
+            let name = &bytes[start..start + len];
             assert_eq!(gnu_hash(name), one_by_one(name));
+            for behind in [&[][..], &[0], &[1; 20], &[0, 0xff, 0, 1, 0, 0, 0, 0, 0]] {
+                let terminated = [name, &[0], behind].concat();
+                let found = gnu_hash_of_terminated(&terminated);
+                assert_eq!(found, Some((len, one_by_one(name))), "{terminated:?}");
+            }
+            assert_eq!(gnu_hash_of_terminated(name), None);
         }
     }
 

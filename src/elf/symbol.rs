@@ -13,8 +13,7 @@ use goblin::elf::sym::{
 use goblin::elf64::section_header::{SHN_ABS, SHN_UNDEF};
 
 use crate::base::addr::Vaddr;
-use crate::elf::gnu_hash::gnu_hash;
-use crate::elf::read::terminated;
+use crate::elf::gnu_hash::{gnu_hash, gnu_hash_of_terminated};
 
 /// Size of one `Elf64_Sym`.
 pub(crate) const SYM_SIZE: u64 = 24;
@@ -197,8 +196,10 @@ impl<'a> SymbolName<'a> {
     }
 
     /// The name at the start of `bytes`, up to its NUL.
+    #[inline]
     pub(super) fn terminated(bytes: &'a [u8]) -> Option<SymbolName<'a>> {
-        terminated(bytes).map(SymbolName::new)
+        let (len, gnu_hash) = gnu_hash_of_terminated(bytes)?;
+        Some(SymbolName { bytes: bytes.get(..len)?, gnu_hash })
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {

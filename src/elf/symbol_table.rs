@@ -405,10 +405,16 @@ impl<'a> SymbolTable<'a> {
 
     /// Fails if this view has compared and read more than the table of any linker can need for one
     /// lookup of each of its symbols: the table was made to be slow.
+    #[inline]
     pub(crate) fn check_work(&self) -> Result<(), Error> {
+        const OF_ANY_TABLE: u64 = 1 << 24;
+        let work = self.work.0.get();
+        if work <= OF_ANY_TABLE {
+            return Ok(());
+        }
         let tables = self.symtab.len().saturating_add(self.strtab.len()) as u64;
-        let limit = tables.saturating_mul(16).saturating_add(1 << 24);
-        limits::check("the work to look up its symbols", self.work.0.get(), limit)
+        let limit = tables.saturating_mul(16).saturating_add(OF_ANY_TABLE);
+        limits::check("the work to look up its symbols", work, limit)
     }
 
     #[inline]
@@ -439,6 +445,7 @@ impl<'a> SymbolTable<'a> {
     }
 
     /// The name of a symbol of this table.
+    #[inline]
     pub(crate) fn name(&self, symbol: &Sym) -> Option<SymbolName<'a>> {
         let name = SymbolName::terminated(self.strings_from(symbol.st_name));
         self.add_work(name.map_or(self.strtab.len(), |name| name.bytes().len()));
@@ -454,8 +461,14 @@ impl<'a> SymbolTable<'a> {
 
     /// The version of the symbol of this index: of a reference, the one that it asks for; of a
     /// definition, its own. `None`: unversioned.
+    #[inline]
     pub(crate) fn version(&self, index: u32) -> Option<Version<'a>> {
-        let entry = self.version_entry(self.versym(index)?)?;
+        let versym = self.versym(index)?;
+        self.version_of(versym)
+    }
+
+    fn version_of(&self, versym: u16) -> Option<Version<'a>> {
+        let entry = self.version_entry(versym)?;
         Some(Version { name: self.string(entry.name)?, hash: entry.hash, exact: entry.exact })
     }
 

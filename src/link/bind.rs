@@ -192,13 +192,11 @@ pub(crate) fn bind(
                         *symbol = own.and_then(|own| own.get(rela.symbol));
                     }
                     if symbol.is_none() && is_plain && !is_lazy {
-                        match binder.bind_plainly(rela.symbol, symbol, outcome) {
-                            Ok(found) => name = found,
-                            Err(error) => {
-                                *symbol = None;
-                                outcome.skip(&rela, *error)?;
-                                continue;
-                            }
+                        let done = binder.bind_plainly(rela.symbol, symbol, &mut name, outcome);
+                        if let Err(error) = done {
+                            *symbol = None;
+                            outcome.skip(&rela, *error)?;
+                            continue;
                         }
                     }
                     if symbol.is_some() {
@@ -433,19 +431,20 @@ impl<'a> Binder<'a> {
     }
 
     /// Binds the symbol of this index, if it is a plain reference to another library and what it is bound to is plain, too
-    /// ([`LookupScope::find_plainly`]). The name is given back if it was read. A function of its own: most imports need no
-    /// more, and so have all registers.
+    /// ([`LookupScope::find_plainly`]). Otherwise `read` becomes the name, if that was read. A function of its own: most
+    /// imports need no more, and so have all registers.
     #[inline(never)]
     fn bind_plainly(
         &self,
         index: u32,
         bound: &mut Option<Target>,
+        read: &mut Option<SymbolName<'a>>,
         outcome: &mut Outcome,
-    ) -> Done<Option<SymbolName<'a>>> {
+    ) -> Done<()> {
         let Some(symbol) = self.table.symbol(index).filter(Sym::is_plain_reference) else {
-            return Ok(None);
+            return Ok(());
         };
-        let Some(name) = self.table.name(&symbol) else { return Ok(None) };
+        let Some(name) = self.table.name(&symbol) else { return Ok(()) };
         let target = match self.scope.find_plainly(&name, wanted(self.table.version(index))) {
             Plainly::Found(target, library) => {
                 if let Some(library) = library {
@@ -457,11 +456,13 @@ impl<'a> Binder<'a> {
             Plainly::Nowhere if symbol.is_weak() && self.scope.resolver.is_none() => {
                 Target::Address(0)
             }
-            Plainly::Nowhere | Plainly::Unknown => return Ok(Some(name)),
+            Plainly::Nowhere | Plainly::Unknown => {
+                *read = Some(name);
+                return Ok(());
+            }
         };
         *bound = Some(target);
-        self.table.check_work()?;
-        Ok(Some(name))
+        Ok(self.table.check_work()?)
     }
 
     /// Notes the refusal of a call that will be bound lazily: refused imports are errors of the load.

@@ -115,7 +115,7 @@ impl Bound {
     }
 
     /// Sets the entry of the symbol of this index in a list that may be shorter.
-    pub(super) fn note<T: Clone>(
+    pub(super) fn note<T: Copy>(
         list: &mut Vec<Option<T>>,
         index: usize,
         item: T,
