@@ -175,14 +175,9 @@ pub(crate) fn bind(
                         continue;
                     }
                 };
-                if variant_pcs != 0 && lazy_calls && kind == RelocKind::JumpSlot {
-                    let symbol = table.symbol(rela.symbol);
-                    if symbol.is_some_and(|it| it.st_other & variant_pcs != 0) {
-                        Bound::note(&mut bound.at_once, rela.symbol as usize, ())?;
-                    }
-                }
                 // Most others are bound already, or to the image's own definition, or to a plain one.
-                let is_lazy = bound.is_lazy_call(kind, rela.symbol);
+                let is_lazy =
+                    lazy_calls && binder.is_lazy_call(kind, &rela, variant_pcs, &mut bound)?;
                 let mut name = None;
                 if kind.is_plain()
                     && let Some(symbol) = bound.symbols.get_mut(rela.symbol as usize)
@@ -463,6 +458,25 @@ impl<'a> Binder<'a> {
         };
         *bound = Some(target);
         Ok(self.table.check_work()?)
+    }
+
+    /// Whether a call of an image with lazily bound calls is bound at the first one. Notes if it is not.
+    /// `variant_pcs` is the image's.
+    fn is_lazy_call(
+        &self,
+        kind: RelocKind,
+        rela: &Rela,
+        variant_pcs: u8,
+        bound: &mut Bound,
+    ) -> Result<bool, Error> {
+        let has_mark = |symbol: Sym| symbol.st_other & variant_pcs != 0;
+        if kind == RelocKind::JumpSlot
+            && variant_pcs != 0
+            && self.table.symbol(rela.symbol).is_some_and(has_mark)
+        {
+            Bound::note(&mut bound.at_once, rela.symbol as usize, ())?;
+        }
+        Ok(bound.is_lazy_call(kind, rela.symbol))
     }
 
     /// Notes the refusal of a call that will be bound lazily: refused imports are errors of the load.

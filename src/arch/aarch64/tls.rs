@@ -239,6 +239,7 @@ macro_rules! define_tls {
             )
         }
 
+        // Long because: it has an instruction in each line.
         /// Resolver of all others: the argument is the module and the offset, packed into one word
         /// (`TlsDescArgument` in `base/tls_index.rs`).
         ///
