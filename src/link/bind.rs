@@ -155,8 +155,7 @@ pub(crate) fn bind(
     let table = binder.table;
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;
     let mut own = None;
-    let is_plain = scope.is_plain(member, symbolic);
-    let variant_pcs = image.decoded.variant_pcs;
+    let (is_plain, variant_pcs) = (scope.is_plain(member, symbolic), image.decoded.variant_pcs);
     outcome.failed.clear();
     image.decoded.relocations.visit(image, |entries| {
         for block in entries.chunks(BLOCK) {
