@@ -65,6 +65,11 @@ fn rustc(folder: &Path, name: &str, source: &str) -> io::Result<Command> {
 /// Makes a static library with the pair: an empty list, and a function that returns.
 fn archive(folder: &Path, name: &str, binding: &str, visibility: &str) -> io::Result<()> {
     let [function, data] = SYMBOLS;
+    // A relocation that asks for a PLT entry, which no linker makes for a hidden symbol.
+    let ask_for_plt = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
+        "aarch64" => format!("b {data}"),
+        _ => format!(".4byte {data}@PLT - ."),
+    };
     let source = format!(
         r##"#![no_std]
 core::arch::global_asm!(r#"
@@ -80,7 +85,7 @@ core::arch::global_asm!(r#"
     .weak {MEMBER}
     .hidden {MEMBER}
     {MEMBER}:
-    .4byte {data}@PLT - .
+    {ask_for_plt}
     .popsection
     .pushsection .data.{data},"aw"
     .balign 8
