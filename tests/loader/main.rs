@@ -7,6 +7,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod api;
 mod denied;
 mod differential;
