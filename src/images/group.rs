@@ -33,7 +33,7 @@ use crate::host::library::{HostLibrary, SymbolValue};
 use crate::host::link_map::LinkMap;
 use crate::host::search::{FileId, SearchPath};
 use crate::images::events::Events;
-use crate::images::idle::Stand;
+use crate::images::idle::{OwnStand, Stand};
 use crate::images::namespace::Namespace;
 use crate::images::plt::{BindCall, Plt};
 use crate::images::policy::{Policy, Restriction};
@@ -86,7 +86,7 @@ pub(crate) struct Parts {
     /// Set while a group is made of these parts.
     restriction: Option<Restriction>,
     /// Where it waits for the next instance of its template, if it can be used again.
-    pub(super) stand: Option<Arc<Stand<Parts>>>,
+    pub(super) stand: Option<Arc<OwnStand<Parts>>>,
     /// What its members write, as it was before their constructors: by member, once it is known.
     pub(crate) contents: Vec<Contents>,
     /// Which group is at its addresses.
@@ -466,7 +466,7 @@ impl LoadGroup {
             dependencies: Lock::new(Rank::Dependencies, dependencies),
             call_binder,
             context,
-            stand,
+            stand: stand.map(|stand| Arc::new(OwnStand(stand))),
             contents: Vec::new(),
             tenant: Arc::new(Tenant::none()),
         };

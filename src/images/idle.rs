@@ -30,6 +30,10 @@ pub(crate) struct Stand<P> {
     own: OnceLock<usize>,
 }
 
+/// The stand of one instance. Who unloads the instance takes a reference to this: to a count of its own, since threads that
+/// unload instances of one template would all write to that of the stand.
+pub(crate) struct OwnStand<P>(pub Arc<Stand<P>>);
+
 struct Cell<P> {
     list: Lock<List<P>>,
     /// The length of the list, for threads that look for one that is not empty.

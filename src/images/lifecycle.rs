@@ -175,7 +175,7 @@ impl Parts {
         }
         let own = self.own_bytes();
         match self.stand.clone() {
-            Some(stand) => stand.keep(self, own),
+            Some(stand) => stand.0.keep(self, own),
             None => Some(self),
         }
     }
