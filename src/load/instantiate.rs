@@ -587,6 +587,7 @@ pub(crate) fn instance_again(
 }
 
 impl WritableMemory for Contents {
+    #[inline]
     fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
         Contents::store(self, at, bytes)
     }

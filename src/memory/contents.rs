@@ -55,6 +55,7 @@ impl Contents {
     }
 
     /// The segment that `len` bytes at `at` may be stored into, and where in it.
+    #[inline]
     fn place(&mut self, at: Vaddr, len: u64) -> Option<(&mut Written, usize)> {
         let end = at.checked_add(len)?;
         let holds = |it: &&mut Written| it.stated.start <= at && end <= it.stated.end;
@@ -64,6 +65,7 @@ impl Contents {
     }
 
     /// Stores bytes; `None` where the image does not write, or without memory.
+    #[inline]
     pub(crate) fn store<const N: usize>(&mut self, at: Vaddr, bytes: [u8; N]) -> Option<()> {
         let (written, offset) = self.place(at, N as u64)?;
         let end = offset.checked_add(N)?;

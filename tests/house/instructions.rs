@@ -115,7 +115,7 @@ fn a_load_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn a_load_with_debug_information_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("load_full", TINY, 85_040);
+    takes_no_more_than("load_full", TINY, 84_900);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_load_of_a_buffer_takes_no_more_instructions_than_it_did() {
 
 #[test]
 fn an_instance_takes_no_more_instructions_than_it_did() {
-    takes_no_more_than("instantiate", TINY, 9_221);
+    takes_no_more_than("instantiate", TINY, 9_071);
 }
 
 /// valgrind copies what instances share. But the next instance finds the copy, as it finds shared pages
