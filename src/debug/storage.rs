@@ -8,6 +8,7 @@
 use std::iter;
 use std::ops::Range;
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::base::filler::Filler;
 use crate::memory::cow_image::{CowImage, CowView, SharedPages};
@@ -56,7 +57,7 @@ impl Storage for Mapped {
     type View = CowView;
 
     fn page_size() -> usize {
-        region::page::size()
+        page_size()
     }
 
     fn own(len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> Result<ScratchMemory, StorageError> {

@@ -18,6 +18,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, MACHINE, RelocKind};
+use crate::base::addr::page_size;
 use crate::base::fallible::try_zeroed;
 use crate::host::dl::{Handle, last_dl_error};
 
@@ -102,7 +103,7 @@ fn library(size: usize) -> Option<Vec<u8>> {
     let mut at = HEADERS;
     let read_write = libc::PF_R | libc::PF_W;
     for (p_type, flags, start, len, align) in [
-        (libc::PT_LOAD, read_write, 0, len, region::page::size()),
+        (libc::PT_LOAD, read_write, 0, len, page_size()),
         (libc::PT_DYNAMIC, read_write, DYNAMIC, RELA - DYNAMIC, 8),
         (libc::PT_TLS, libc::PF_R, TEMPLATE, size, ALIGN),
         // Without it, `ld.so` makes the stacks executable.

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr;
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, try_zeroed};
 use crate::host::collectors::{self, Roots};
@@ -53,7 +54,7 @@ impl Snapshot {
         self.roots.remove();
         self.runs.clear();
         self.saved.clear();
-        let page = region::page::size();
+        let page = page_size();
         for range in group.written() {
             let is_backed = BackedPages::of(&range, page);
             for (index, start) in range.step_by(page).enumerate() {
@@ -90,7 +91,7 @@ impl Snapshot {
     /// The group that the snapshot was taken of is loaded; no code of its images runs, and no thread uses
     /// the objects in its memory.
     pub(crate) unsafe fn restore(&self) {
-        let page = region::page::size();
+        let page = page_size();
         let mut saved = self.saved.as_ptr();
         for &Run { start, len, is_zero } in &self.runs {
             // SAFETY: whole pages that the group's images can write, and that no other thread uses, by

@@ -11,6 +11,7 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::memory::cache::{self, TRIM_THRESHOLD};
 use crate::memory::reservation::{HUGE_PAGE, Reservation, in_huge_pages};
@@ -59,7 +60,7 @@ impl ImageBuffer {
     /// `len` zero bytes. The caller has checked for spare memory, and has set the process up.
     pub(crate) fn zeroed(len: usize) -> Result<ImageBuffer, Error> {
         cache::unmap_deferred();
-        let page = region::page::size();
+        let page = page_size();
         let out_of_memory = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or_else(out_of_memory)?;
         let huge = in_huge_pages(rounded);
@@ -122,7 +123,7 @@ impl ImageBuffer {
     /// Makes room for `len` bytes, with a guard page behind them. The memory may move.
     pub(crate) fn make_room(&mut self, len: usize) -> Result<(), Error> {
         if len > self.room() {
-            let page = region::page::size();
+            let page = page_size();
             let with_both = len.checked_add(HEADROOM).and_then(|len| len.checked_add(page));
             let rounded = with_both.and_then(|len| len.checked_next_multiple_of(page));
             let rounded = rounded.ok_or_else(|| {
@@ -170,7 +171,7 @@ impl ImageBuffer {
 
     /// The number of bytes that an image in this memory can have. The last page is a guard behind it.
     pub(crate) fn room(&self) -> usize {
-        self.memory.len().saturating_sub(HEADROOM).saturating_sub(region::page::size())
+        self.memory.len().saturating_sub(HEADROOM).saturating_sub(page_size())
     }
 
     fn start(&self) -> *mut u8 {

@@ -277,10 +277,11 @@ pub(crate) unsafe fn shrink(memory: &mut Reservation, len: usize, touched: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::addr::page_size;
 
     #[test]
     fn memory_that_is_given_back_is_used_again_elsewhere() {
-        let page = region::page::size();
+        let page = page_size();
         // A length that no other test uses.
         let len = 77 * page;
         let (memory, pages) = take(len, len, page, 0).unwrap();
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn memory_whose_owner_is_gone_is_not_kept() {
-        let page = region::page::size();
+        let page = page_size();
         let key = Arc::new(CacheKey::default());
         let parked = |key: &Arc<CacheKey>| {
             let memory = Reservation::new(3 * page, page, 0).unwrap();

@@ -12,7 +12,7 @@
 use std::ops::Range;
 use std::ptr;
 
-use crate::base::addr::{Vaddr, len_of};
+use crate::base::addr::{Vaddr, len_of, page_size};
 use crate::base::error::Error;
 use crate::base::fallible::{OutOfMemory, TryGrow, try_copy, try_vec, try_zeroed};
 use crate::elf::plan::Plan;
@@ -191,7 +191,7 @@ impl Mapping<Open> {
         /// Up to this many pages, the kernel writes them. It does so without changing a protection, for which threads
         /// would wait.
         const FEW: usize = 4;
-        let page = region::page::size();
+        let page = page_size();
         let mut differing = 0_usize;
         for offset in (0..len).step_by(page) {
             let of_page = part_of(bytes, offset, page);
@@ -231,7 +231,7 @@ fn part_of(bytes: &[u8], offset: usize, len: usize) -> &[u8] {
 unsafe fn fill(start: usize, len: usize, bytes: &[u8]) {
     let count = bytes.len().min(len);
     let start = start as *mut u8;
-    let page = region::page::size();
+    let page = page_size();
     let touched = count.next_multiple_of(page).min(len);
     let (tail, rest) = (touched.saturating_sub(count), len.saturating_sub(touched));
     // SAFETY: the caller's promise. `touched` is a multiple of the page, or all.

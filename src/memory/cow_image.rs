@@ -15,6 +15,7 @@ use std::ops::{Deref, Range};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::memory::cache::{self, CacheKey, CachedMapping, User};
 use crate::memory::executable;
@@ -111,7 +112,7 @@ impl CowImage {
     /// New memory that maps these pages everywhere but in the own ranges.
     fn map(&self) -> Result<Reservation, Error> {
         let len = self.pages.0.len();
-        let memory = Reservation::new(len, region::page::size(), 0)?;
+        let memory = Reservation::new(len, page_size(), 0)?;
         let mut shared = 0;
         for range in self.own.iter().chain([&(len..len)]) {
             assert!(shared <= range.start && range.start <= range.end && range.end <= len);
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_view_has_private_copies_of_its_own_pages_and_shares_the_others() {
-        let page = region::page::size();
+        let page = page_size();
         let pages = SharedPages::filled(6 * page, None, |bytes| {
             bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / page) as u8 + 1);
         })

@@ -27,11 +27,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch;
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::memory::process_memory;
-use crate::memory::reservation::{HUGE_PAGE, READ_WRITE, Reservation, in_huge_pages};
-
-const READ_EXECUTE: i32 = libc::PROT_READ | libc::PROT_EXEC;
+use crate::memory::reservation::{HUGE_PAGE, READ_EXECUTE, READ_WRITE, Reservation, in_huge_pages};
 
 /// `mprotect` was refused once, and another way was found.
 static DENIED: AtomicBool = AtomicBool::new(false);
@@ -108,7 +107,7 @@ pub(super) unsafe fn replace(target: *mut u8, len: usize, contents: &[u8]) -> Re
 /// can be moved to `target` with its large pages.
 pub(super) fn private(target: usize, len: usize, contents: &[u8]) -> Result<Reservation, Error> {
     let huge = in_huge_pages(len) > 0;
-    let align = if huge { HUGE_PAGE } else { region::page::size() };
+    let align = if huge { HUGE_PAGE } else { page_size() };
     let memory = Reservation::with_protection(len, align, target, READ_EXECUTE)?;
     if huge {
         memory.advise_huge(0..len);
@@ -136,7 +135,7 @@ pub(super) fn shared(len: usize, contents: &[u8]) -> Result<Reservation, Error> 
         return Err(Error::last_os_error(format!("mprotect of {len:#x} shared bytes")));
     }
     let filled = contents.len().min(len);
-    view.populate(0..filled.next_multiple_of(region::page::size()));
+    view.populate(0..filled.next_multiple_of(page_size()));
     // SAFETY: `view` is `len` writable bytes that nothing else refers to: `memory` is not read before `view` is
     // gone. The contents lie elsewhere, since both are new.
     unsafe { ptr::copy_nonoverlapping(contents.as_ptr(), view.as_ptr(), filled) };
@@ -198,7 +197,7 @@ mod tests {
     use super::*;
 
     fn page() -> usize {
-        region::page::size()
+        page_size()
     }
 
     /// The bytes of new memory.

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::elf::plan::PlannedSegment;
 use crate::memory::reservation::Reservation;
@@ -51,7 +52,7 @@ pub(crate) struct ExecutableMarker {
 impl ExecutableMarker {
     pub(crate) fn new(file: &File) -> io::Result<ExecutableMarker> {
         let access = libc::PROT_READ | libc::PROT_EXEC;
-        let memory = Reservation::of_file(file, region::page::size(), access)?;
+        let memory = Reservation::of_file(file, page_size(), access)?;
         Ok(ExecutableMarker { _memory: memory })
     }
 }
@@ -69,7 +70,7 @@ impl ImageFile {
 
     /// Whether all pages of this segment come from the file.
     pub(super) fn has_pages_of(segment: &PlannedSegment) -> bool {
-        let page = region::page::size();
+        let page = page_size();
         let Range { start, end } = segment.file;
         !segment.access.write
             && (segment.access.read || segment.access.execute)

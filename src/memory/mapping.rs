@@ -33,7 +33,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of};
+use crate::base::addr::{LoadBias, PageSize, Vaddr, len_of, page_size};
 use crate::base::error::Error;
 use crate::base::fallible::{try_collect, try_vec};
 use crate::elf::plan::{Plan, PlannedSegment};
@@ -117,7 +117,7 @@ fn large_part(len: usize, rounds_up: bool) -> usize {
 
 /// The length of memory for `len` bytes and a guard page.
 fn with_guard(len: usize) -> Result<usize, Error> {
-    len.checked_add(region::page::size()).ok_or_else(too_large)
+    len.checked_add(page_size()).ok_or_else(too_large)
 }
 
 impl Unplaced {
@@ -359,7 +359,7 @@ impl Mapping<Open> {
     /// Names the memory, if there is a name.
     pub(super) fn set_name(&self, name: Option<&str>) {
         if let Some(name) = name {
-            self.memory.set_name(format_args!("memdl:{name}"));
+            self.memory.set_name(name);
         }
     }
 

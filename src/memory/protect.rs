@@ -12,16 +12,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
-use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use region::Protection;
-
-use crate::base::addr::{Vaddr, len_of};
+use crate::base::addr::{Vaddr, len_of, page_size};
 use crate::base::error::Error;
 use crate::base::fallible::try_vec;
 use crate::base::sync::{Lock, Rank};
@@ -29,7 +26,9 @@ use crate::elf::plan::PlannedSegment;
 use crate::elf::segment::Access;
 use crate::memory::executable;
 use crate::memory::mapping::{Mapping, is_code};
-use crate::memory::reservation::{HUGE_PAGE, Reservation};
+use crate::memory::reservation::{
+    self, HUGE_PAGE, NO_ACCESS, READ, READ_EXECUTE, READ_WRITE, Reservation,
+};
 use crate::memory::stage::{Open, OpenMemory, Reuse, Sealed, SealedMemory, Stage};
 
 impl Mapping<Open> {
@@ -46,7 +45,7 @@ impl Mapping<Open> {
     pub(crate) fn seal(mut self, name: Option<&str>) -> Result<Mapping<Sealed>, Error> {
         if self.is_protected {
             if !self.is_relro_closed {
-                self.protect_relro(Protection::READ)?;
+                self.protect_relro(READ)?;
             }
         } else {
             self.protect_all(true, name)?;
@@ -83,12 +82,12 @@ impl Mapping<Open> {
     /// Lets RELRO be stored to, until it is sealed.
     pub(crate) fn open_relro(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.is_relro_closed, false) {
-            self.protect_relro(Protection::READ_WRITE)?;
+            self.protect_relro(READ_WRITE)?;
         }
         Ok(())
     }
 
-    fn protect_relro(&self, protection: Protection) -> Result<(), Error> {
+    fn protect_relro(&self, protection: i32) -> Result<(), Error> {
         self.relro.iter().try_for_each(|relro| self.protect_pages(relro, protection))
     }
 
@@ -102,11 +101,11 @@ impl Mapping<Open> {
         let segments = segments.map(|segment| (segment.pages.clone(), protection(segment)));
         let gaps = self.segments.windows(2).filter_map(|pair| match pair {
             [before, after] if before.pages.end < after.pages.start => {
-                Some((before.pages.end..after.pages.start, Protection::NONE))
+                Some((before.pages.end..after.pages.start, NO_ACCESS))
             }
             _ => None,
         });
-        let relro_pages = relro.iter().map(|pages| (pages.clone(), Protection::READ));
+        let relro_pages = relro.iter().map(|pages| (pages.clone(), READ));
         // The iterator does not know its length; this is at least that: a segment and a gap, or RELRO.
         let with_gaps = self.segments.len().saturating_mul(2);
         let mut all = try_vec(with_gaps.saturating_add(relro.len()))?;
@@ -136,11 +135,11 @@ impl Mapping<Open> {
         let in_image = start.saturating_sub(self.memory.address());
         let len = self.memory.len().saturating_sub(in_image);
         // SAFETY: the end of the reservation, which is no part of the image.
-        unsafe { region::protect(start as *const u8, len, Protection::NONE) }.map_err(refused(len))
+        unsafe { reservation::protect(start, len, NO_ACCESS) }
     }
 
     /// Protects adjacent ranges.
-    fn protect_run(&mut self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+    fn protect_run(&mut self, run: &[(Range<Vaddr>, i32)]) -> Result<(), Error> {
         /// Up to this many bytes, protecting pages twice is faster than a further call.
         const MAX_TWICE: u64 = 1 << 17;
         /// So it is from this many bytes on if they are in large pages: those that are not split are quick.
@@ -159,13 +158,13 @@ impl Mapping<Open> {
         self.protect_each(run)
     }
 
-    fn protect_each(&mut self, run: &[(Range<Vaddr>, Protection)]) -> Result<(), Error> {
+    fn protect_each(&mut self, run: &[(Range<Vaddr>, i32)]) -> Result<(), Error> {
         run.iter().try_for_each(|(pages, access)| self.protect_part(pages, *access))
     }
 
     /// As [`Mapping::protect_pages`], also where the process may not make memory executable.
-    fn protect_part(&mut self, pages: &Range<Vaddr>, access: Protection) -> Result<(), Error> {
-        if access != Protection::READ_EXECUTE {
+    fn protect_part(&mut self, pages: &Range<Vaddr>, access: i32) -> Result<(), Error> {
+        if access != READ_EXECUTE {
             return self.protect_pages(pages, access);
         }
         if !executable::is_denied() {
@@ -209,34 +208,23 @@ impl<State: Stage> Mapping<State> {
         first.unwrap_or_else(|| self.memory.address())..self.load_bias.apply(pages.end)
     }
 
-    fn protect_pages(&self, pages: &Range<Vaddr>, protection: Protection) -> Result<(), Error> {
+    fn protect_pages(&self, pages: &Range<Vaddr>, protection: i32) -> Result<(), Error> {
         let range = self.with_front(pages);
         let (start, len) = (range.start, range.len());
         // SAFETY: whole pages of the reservation, which is owned. While the mapping is open, references
         // into them live only inside `store`.
-        unsafe { region::protect(start as *const u8, len, protection) }.map_err(refused(len))
+        unsafe { reservation::protect(start, len, protection) }
     }
 }
 
-/// A segment's final protection.
-fn protection(segment: &PlannedSegment) -> Protection {
+/// A segment's final protection, a combination of `PROT_*`.
+fn protection(segment: &PlannedSegment) -> i32 {
     let Access { read, write, execute } = segment.access;
     match (read, write, execute) {
-        (_, true, _) => Protection::READ_WRITE,
-        (_, false, true) => Protection::READ_EXECUTE,
-        (true, false, false) => Protection::READ,
-        (false, false, false) => Protection::NONE,
-    }
-}
-
-/// The error of protecting `len` bytes.
-fn refused(len: usize) -> impl Fn(region::Error) -> Error {
-    move |error| match error {
-        region::Error::SystemCall(source) => Error::system(
-            format!("mprotect of {len:#x} bytes"),
-            io::Error::from_raw_os_error(source),
-        ),
-        other => Error::system("mprotect", io::Error::other(other)),
+        (_, true, _) => READ_WRITE,
+        (_, false, true) => READ_EXECUTE,
+        (true, false, false) => READ,
+        (false, false, false) => NO_ACCESS,
     }
 }
 
@@ -289,7 +277,7 @@ impl Mapping<Sealed> {
             let contents = unsafe {
                 std::slice::from_raw_parts(
                     target,
-                    if protection(segment) == Protection::NONE { 0 } else { len },
+                    if protection(segment) == NO_ACCESS { 0 } else { len },
                 )
             };
             let own = own_pages(segment, target.addr(), contents, self.branch_targets)?;
@@ -430,16 +418,16 @@ fn own_pages(
     if is_code(segment) && executable::is_denied() {
         return executable::private(target, len, contents);
     }
-    let own = Reservation::new(len, region::page::size(), 0)?;
+    let own = Reservation::new(len, page_size(), 0)?;
     // SAFETY: new memory of `len` bytes that nothing else refers to; the contents are at most as long.
     let protected = unsafe {
         ptr::copy_nonoverlapping(contents.as_ptr(), own.as_ptr(), contents.len().min(len));
         match protection(segment) {
-            Protection::READ_EXECUTE => {
+            READ_EXECUTE => {
                 let start = own.address();
                 executable::protect(start..start.saturating_add(len), branch_targets)
             }
-            other => region::protect(own.as_ptr(), len, other).map_err(refused(len)),
+            other => reservation::protect(own.address(), len, other),
         }
     };
     match protected {

@@ -39,10 +39,11 @@ pub(crate) fn close(memory: &Reservation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::addr::page_size;
 
     #[test]
     fn addresses_in_quarantine_are_not_given_to_others() {
-        let page = region::page::size();
+        let page = page_size();
         let memory = Reservation::new(3 * page, page, 0).unwrap();
         let before = memory.address();
         quarantine(memory);

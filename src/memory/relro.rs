@@ -11,8 +11,10 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::base::sync::{Lock, Rank};
+use crate::memory::reservation::{READ_WRITE, protect};
 use crate::memory::retry;
 
 /// Writes into data of an object that `ld.so` loaded, which may lie in its RELRO (at `relro`). That is
@@ -26,7 +28,7 @@ pub(crate) unsafe fn write_relro(
     bytes: &[u8],
     relro: &Range<usize>,
 ) -> Result<(), Error> {
-    let page = region::page::size();
+    let page = page_size();
     let wraps = || Error::system("mprotect", io::ErrorKind::OutOfMemory.into());
     let end = start.checked_add(bytes.len()).and_then(|end| end.checked_next_multiple_of(page));
     // A page is a power of two.
@@ -36,10 +38,8 @@ pub(crate) unsafe fn write_relro(
     static WRITER: Lock<()> = Lock::new(Rank::Relro, ());
     let _writer = is_relro.then(|| WRITER.lock());
     if is_relro {
-        let protection = region::Protection::READ_WRITE;
         // SAFETY: adds access only. The pages are read-only again below; the rest is the caller's promise.
-        let result = unsafe { region::protect(pages.start as *const u8, pages.len(), protection) };
-        result.map_err(|error| Error::system("mprotect", io::Error::other(error)))?;
+        unsafe { protect(pages.start, pages.len(), READ_WRITE)? };
     }
     match (<[u8; 8]>::try_from(bytes), start % 8) {
         // SAFETY: an aligned word, in one store; the rest is the caller's promise.

@@ -6,8 +6,6 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -15,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::addr::distance_to;
+use crate::base::addr::{distance_to, page_size};
 use crate::base::error::Error;
 use crate::memory::retry;
 
@@ -25,7 +23,10 @@ pub(crate) struct Reservation {
     len: usize,
 }
 
+pub(super) const NO_ACCESS: i32 = libc::PROT_NONE;
+pub(super) const READ: i32 = libc::PROT_READ;
 pub(super) const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+pub(super) const READ_EXECUTE: i32 = libc::PROT_READ | libc::PROT_EXEC;
 
 /// The size of a large page. The system provides, protects and unmaps one as quickly as a few small pages.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -41,7 +42,7 @@ pub(crate) const MANY_PAGES: usize = 64;
 
 /// [`MANY_PAGES`] in bytes.
 pub(crate) fn many_pages() -> usize {
-    MANY_PAGES.saturating_mul(region::page::size())
+    MANY_PAGES.saturating_mul(page_size())
 }
 
 /// The system has refused to map pages a second time.
@@ -58,7 +59,7 @@ pub(super) fn can_share() -> bool {
 /// # Safety
 /// The bytes are anonymous memory that can be written, and nothing else refers to them.
 pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
-    let page = region::page::size();
+    let page = page_size();
     let head = distance_to(0, page, start.addr());
     let Some(rest) = len.checked_sub(head).filter(|&rest| rest >= many_pages()) else {
         // SAFETY: the caller's promise.
@@ -108,6 +109,18 @@ pub(super) unsafe fn is_same(start: usize, len: usize, bytes: &[u8]) -> bool {
         .is_some_and(|(filled, rest)| filled == bytes && rest.iter().all(|&byte| byte == 0))
 }
 
+/// Gives whole pages this protection, a combination of `PROT_*`.
+///
+/// # Safety
+/// They are mapped, and nothing needs access that this takes away, nor relies on its being refused.
+pub(super) unsafe fn protect(start: usize, len: usize, protection: i32) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    match unsafe { libc::mprotect(ptr::without_provenance_mut(start), len, protection) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error(format!("mprotect of {len:#x} bytes"))),
+    }
+}
+
 /// Whether all bytes of a page are zero.
 pub(crate) fn is_zero(page: &[u8]) -> bool {
     static ZEROES: [u8; 4096] = [0; 4096];
@@ -144,7 +157,7 @@ impl Reservation {
     ) -> Result<Reservation, Error> {
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         // The kernel aligns to a page. For more than that, map enough to cut an aligned part out.
-        let page = region::page::size();
+        let page = page_size();
         let padded = if align > page { len.checked_add(align).ok_or_else(too_large)? } else { len };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let mut reservation = Reservation::map(padded, protection, flags, -1)
@@ -278,10 +291,8 @@ impl Reservation {
         // SAFETY: a part of this reservation, which nothing refers to while memdl works on it.
         part.start <= part.end
             && part.end <= self.len
-            && unsafe {
-                let start = self.as_ptr().add(part.start);
-                libc::mprotect(start.cast(), part.len(), protection) == 0
-            }
+            && unsafe { protect(self.address().saturating_add(part.start), part.len(), protection) }
+                .is_ok()
     }
 
     /// The same pages at other addresses, readable and writable. `None`, with the pages dropped, if the
@@ -318,8 +329,7 @@ impl Reservation {
     /// An address that was free a moment ago, with this one's length behind it and its offset in a large
     /// page.
     fn similar_place(&self) -> Option<usize> {
-        let free =
-            Reservation::new(self.len.checked_add(HUGE_PAGE)?, region::page::size(), 0).ok()?;
+        let free = Reservation::new(self.len.checked_add(HUGE_PAGE)?, page_size(), 0).ok()?;
         free.address().checked_add(distance_to(self.address(), HUGE_PAGE, free.address()))
     }
 
@@ -340,7 +350,7 @@ impl Reservation {
     }
 
     fn protect_last_page(&self, protection: i32) -> Result<(), Error> {
-        let start = self.len.saturating_sub(region::page::size());
+        let start = self.len.saturating_sub(page_size());
         if self.protect(start..self.len, protection) {
             return Ok(());
         }
@@ -475,14 +485,14 @@ impl Reservation {
         self.len
     }
 
-    /// Names the memory in `/proc/self/maps`, if the kernel supports names.
-    pub(crate) fn set_name(&self, name: fmt::Arguments<'_>) {
+    /// Names the memory of an image in `/proc/self/maps`, if the kernel supports names.
+    pub(crate) fn set_name(&self, image: &str) {
         /// The kernel does not support names.
         static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
         if UNSUPPORTED.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(name) = CString::new(printable(&name.to_string())) else { return };
+        let name = memory_name(image);
         let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
         // SAFETY: the range is this reservation's, and the name a C string, which the kernel copies.
         // A kernel without the feature returns EINVAL; a name is only a convenience.
@@ -500,16 +510,24 @@ impl Reservation {
     }
 }
 
-/// A name in the form that the kernel accepts: up to 79 printable bytes, without a few punctuation marks.
-fn printable(name: &str) -> String {
-    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
-    name.chars().map(|c| if allowed(c) { c } else { '_' }).take(79).collect()
+/// The name of an image's memory in the form that the kernel accepts: up to 79 printable bytes, without a few
+/// punctuation marks, and a zero.
+fn memory_name(image: &str) -> [u8; 80] {
+    let allowed = |c: &char| c.is_ascii_graphic() && !matches!(c, '\\' | '`' | '$' | '[' | ']');
+    let printable = |c: char| Some(c).filter(allowed).map_or(b'_', |c| c as u8);
+    let mut name = [0; 80];
+    for (place, byte) in
+        name.iter_mut().take(79).zip("memdl:".bytes().chain(image.chars().map(printable)))
+    {
+        *place = byte;
+    }
+    name
 }
 
 /// Whether something is mapped at this address, a multiple of the page.
 #[cfg(test)]
 pub(super) fn is_taken(address: usize) -> bool {
-    let page = region::page::size();
+    let page = page_size();
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: maps nothing over another mapping; a new one is unmapped at once.
     unsafe {
@@ -520,11 +538,13 @@ pub(super) fn is_taken(address: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
 
     #[test]
     fn memory_that_grows_keeps_its_contents() {
-        let page = region::page::size();
+        let page = page_size();
         let mut memory = Reservation::new(page, page, 0).unwrap();
         // SAFETY: the test's own memory.
         unsafe { memory.as_ptr().add(5).write(5) };
@@ -538,7 +558,11 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_every_name() {
-        assert_eq!(printable("memdl:lib$[x] \u{e9}.so"), "memdl:lib__x___.so");
-        assert_eq!(printable(&"x".repeat(200)).len(), 79);
+        let text = |image| {
+            let name = memory_name(image);
+            CStr::from_bytes_until_nul(&name).unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(text("lib$[x] \u{e9}.so"), "memdl:lib__x___.so");
+        assert_eq!(text(&"x".repeat(200)), format!("memdl:{}", "x".repeat(73)));
     }
 }

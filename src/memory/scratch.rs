@@ -8,6 +8,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
+use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::base::filler::Filler;
 use crate::memory::cache::{CachedMapping, User};
@@ -33,7 +34,7 @@ impl ScratchMemory {
         if len < MIN_LARGE {
             return Ok(ScratchMemory::Small(Filler::filled(len, fill)?));
         }
-        let page = region::page::size();
+        let page = page_size();
         let too_large = || Error::system("reserving memory", io::ErrorKind::OutOfMemory.into());
         let rounded = len.checked_next_multiple_of(page).ok_or_else(too_large)?;
         let huge = in_huge_pages(rounded).min(rounded);

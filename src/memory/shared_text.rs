@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::base::addr::{Vaddr, len_of};
+use crate::base::addr::{Vaddr, len_of, page_size};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_collect, try_collect_ok};
 use crate::elf::plan::{Plan, PlannedSegment};
@@ -69,7 +69,7 @@ impl SharedText {
                 let source = bytes.get(segment.file.clone()).unwrap_or(&[]);
                 (at, source.get(..segment.len()).unwrap_or(source))
             };
-            let page = region::page::size();
+            let page = page_size();
             let parts = run.iter().map(|segment| {
                 let (at, source) = filled(segment);
                 at..at.saturating_add(source.len().next_multiple_of(page))

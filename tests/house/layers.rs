@@ -45,7 +45,7 @@ const OF_THE_PROCESS: [(&str, &str); 8] = [
     ("env::", "read the variable in `debug/policy.rs`, and pass the value in"),
     ("fs::", "read the file in `debug/separate.rs`, and pass its bytes in"),
     ("thread::", "let the caller choose the thread, as `debug/package.rs` does"),
-    ("region::", "memory and the size of its pages come from the type parameter `Storage`"),
+    ("addr::page_size", "memory and the size of its pages come from the type parameter `Storage`"),
     ("libc::", "pass the value in"),
 ];
 

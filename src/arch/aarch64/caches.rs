@@ -69,9 +69,12 @@ mod tests {
     #[test]
     fn stored_instructions_are_executed() {
         const RET: u32 = 0xd65f_03c0;
-        let page = region::page::size();
-        let mut memory = region::alloc(page, region::Protection::READ_WRITE_EXECUTE).unwrap();
-        let code = memory.as_mut_ptr::<u32>();
+        let access = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, which stays until the test ends.
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
+        assert_ne!(memory, libc::MAP_FAILED);
+        let code = memory.cast::<u32>();
         for value in 0..100u32 {
             // SAFETY: two instructions in memory of this test: `mov w0, #value` and `ret`.
             let found = unsafe {

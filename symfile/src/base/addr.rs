@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An address as the file states it (gABI `p_vaddr`, `st_value`, `d_ptr`, `r_offset`), in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -125,11 +126,37 @@ impl LoadBias {
     }
 }
 
+/// [`PageSize::current`] in bytes, once it was asked for; 0 before.
+static PAGE: AtomicUsize = AtomicUsize::new(0);
+
+/// The page size of the running system, in bytes.
+///
+/// ```
+/// assert!(memdl_symfile::base::addr::page_size().is_power_of_two());
+/// ```
+#[inline]
+pub fn page_size() -> usize {
+    match PAGE.load(Ordering::Relaxed) {
+        0 => ask_page_size(),
+        known => known,
+    }
+}
+
+// Small, and a page of code of its own where it is not inlined.
+#[inline]
+fn ask_page_size() -> usize {
+    // Every system's is a power of two.
+    let size = crate::base::room::page_size().filter(|size| size.is_power_of_two());
+    let size = size.unwrap_or(0x1000);
+    PAGE.store(size, Ordering::Relaxed);
+    size
+}
+
 impl PageSize {
     /// The page size of the running system.
+    #[inline]
     pub fn current() -> PageSize {
-        // Every system's is a power of two.
-        PageSize::new(region::page::size() as u64).unwrap_or(PageSize(0x1000))
+        PageSize(page_size() as u64)
     }
 
     /// `bytes` as a page size, if it is a power of two.

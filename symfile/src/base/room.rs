@@ -1,4 +1,4 @@
-//! Whether there is memory, asked without taking it. What follows from an answer is in `symfile/src/base/fallible.rs`.
+//! Whether there is memory, asked without taking it, and in which pages. What follows from an answer is in `symfile/src/base/fallible.rs`.
 
 #![allow(unsafe_code)]
 
@@ -24,4 +24,12 @@ pub fn has_room(bytes: usize) -> bool {
     // SAFETY: allocated above, with this layout.
     unsafe { alloc::dealloc(start, layout) };
     true
+}
+
+/// The size of a page, as the system says it.
+#[inline]
+pub(super) fn page_size() -> Option<usize> {
+    // SAFETY: no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).ok()
 }
