@@ -41,7 +41,7 @@ use crate::elf::symbol::SymbolName;
 use crate::host::library::HostLibrary;
 use crate::host::opened::opened_defining;
 use crate::host::phdr;
-use crate::host::startup_set::startup_set;
+use crate::host::startup_set::{is_alone, startup_set};
 
 /// A set of collectors.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -137,7 +137,6 @@ pub(crate) fn present_now() -> Collectors {
 
 #[cold]
 fn search(for_the_first_time: bool) -> Result<(), Error> {
-    require_memory()?;
     let names = [b"__lsan_register_root_region".as_slice(), b"GC_add_roots"].map(SymbolName::new);
     // The start-up set has all that it will ever have the first time.
     if for_the_first_time {
@@ -145,7 +144,8 @@ fn search(for_the_first_time: bool) -> Result<(), Error> {
             note(library, &names);
         }
     }
-    if LSAN.get().is_none() || LIBGC.get().is_none() {
+    if !is_alone() && (LSAN.get().is_none() || LIBGC.get().is_none()) {
+        require_memory()?;
         for library in opened_defining(&names, VersionMatch::Default)? {
             if note(&library, &names) {
                 // It is never unloaded.

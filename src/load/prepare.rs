@@ -282,18 +282,8 @@ impl Settings {
             }
         }
         bindings.sort_unstable_by_key(|binding| binding.member);
-        // Errors tell of the root first.
-        let at = |name: &str| parsed.iter().position(|member| *member.name == *name);
-        if !outcome.refused.is_empty() {
-            outcome.refused.sort_by_key(|refused| at(&refused.requested_by));
-            let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
-            let symbols = std::mem::take(&mut outcome.refused);
-            outcome.faults.note(Error::RefusedImports { image, symbols })?;
-        }
-        if !outcome.missing.is_empty() {
-            outcome.missing.sort_by_key(|missing| at(&missing.needed_by));
-            let symbols = std::mem::take(&mut outcome.missing);
-            outcome.faults.note(missing(parsed, vec![], vec![], symbols))?;
+        if !outcome.refused.is_empty() || !outcome.missing.is_empty() {
+            note_unbound(parsed, &mut outcome)?;
         }
         Ok(GroupBinding { bindings, outcome, searchlist: Vec::new(), init_order })
     }
@@ -348,6 +338,8 @@ impl Settings {
     }
 
     /// Makes all that the instances of a bound group share.
+    // Inlined, it would enlarge the frame under all that binds: pages of the stack that a first load touches.
+    #[inline(never)]
     fn plan_instances<'d>(
         &self,
         parsed: Vec<Parsed<'d>>,
@@ -418,6 +410,24 @@ impl Settings {
             has_instance: AtomicBool::new(false),
         })
     }
+}
+
+/// Notes as faults what could not be bound. Errors tell of the root first.
+#[cold]
+fn note_unbound(parsed: &[Parsed<'_>], outcome: &mut Outcome) -> Result<(), Error> {
+    let at = |name: &str| parsed.iter().position(|member| *member.name == *name);
+    if !outcome.refused.is_empty() {
+        outcome.refused.sort_by_key(|refused| at(&refused.requested_by));
+        let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
+        let symbols = std::mem::take(&mut outcome.refused);
+        outcome.faults.note(Error::RefusedImports { image, symbols })?;
+    }
+    if !outcome.missing.is_empty() {
+        outcome.missing.sort_by_key(|missing| at(&missing.needed_by));
+        let symbols = std::mem::take(&mut outcome.missing);
+        outcome.faults.note(missing(parsed, vec![], vec![], symbols))?;
+    }
+    Ok(())
 }
 
 /// Checks what the instances of a template will have in common.

@@ -65,11 +65,15 @@ fn lock() -> Guard<'static, Files> {
 }
 
 /// The file that instances of this image map, if `profile` is [`Profile::File`] and it can be written.
+#[inline]
 pub(crate) fn image_file(profile: Profile, name: &str, image: &Image<'_>) -> Option<ImageFile> {
     // Relocations would be stored into its code.
-    if profile != Profile::File || image.decoded.text_relocations {
-        return None;
-    }
+    let is_wanted = profile == Profile::File && !image.decoded.text_relocations;
+    if is_wanted { new_image_file(profile, name, image) } else { None }
+}
+
+#[cold]
+fn new_image_file(profile: Profile, name: &str, image: &Image<'_>) -> Option<ImageFile> {
     let files = &mut lock().images;
     let file = ImageFiles::of_this_process(files).and_then(|it| it.of_image(name, image.bytes()));
     file.inspect_err(|error| {
@@ -102,6 +106,7 @@ pub(crate) struct Registration {
 impl Registration {
     /// Publishes an instance, which is relocated; `None` if `profile` is [`Profile::Off`] or [`Profile::File`], or a
     /// file cannot be written. `profile` comes from [`Profile::effective`]; `debug_info` was split off the image.
+    #[inline]
     pub(crate) fn new(
         profile: Profile,
         name: &str,
@@ -110,9 +115,21 @@ impl Registration {
         mapping: &Mapping<Sealed>,
         debug: &DebugRegistration,
     ) -> Option<Registration> {
-        if matches!(profile, Profile::Off | Profile::File) {
-            return None;
+        match profile {
+            Profile::Off | Profile::File => None,
+            _ => Registration::published(profile, name, image, debug_info, mapping, debug),
         }
+    }
+
+    #[cold]
+    fn published(
+        profile: Profile,
+        name: &str,
+        image: &Image<'_>,
+        debug_info: Option<&[u8]>,
+        mapping: &Mapping<Sealed>,
+        debug: &DebugRegistration,
+    ) -> Option<Registration> {
         let addresses = mapping.address_range();
         let mut dwarf = None;
         if profile == Profile::JitDump {

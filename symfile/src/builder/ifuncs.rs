@@ -32,7 +32,13 @@ pub struct Ifuncs(Vec<(Vaddr, Vaddr)>);
 
 impl Ifuncs {
     /// From the stated addresses of resolvers and of what they chose, in any order.
-    pub fn new(mut chosen: Vec<(Vaddr, Vaddr)>) -> Ifuncs {
+    #[inline]
+    pub fn new(chosen: Vec<(Vaddr, Vaddr)>) -> Ifuncs {
+        // Few images have any.
+        if chosen.is_empty() { Ifuncs(chosen) } else { Ifuncs::sorted(chosen) }
+    }
+
+    fn sorted(mut chosen: Vec<(Vaddr, Vaddr)>) -> Ifuncs {
         chosen.sort_unstable();
         chosen.dedup_by_key(|(resolver, _)| *resolver);
         Ifuncs(chosen)
