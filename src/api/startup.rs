@@ -49,7 +49,6 @@ pub(crate) fn set_up() -> Result<(), Error> {
         std::hint::black_box(&REGISTER_FORK_HANDLERS);
         startup_set::set_up()?;
         startup_set::stay_loaded();
-        tls::set_up();
         debugger_commands::set_up();
         *done = true;
     }

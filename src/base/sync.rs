@@ -56,6 +56,8 @@ pub(crate) enum Rank {
     Restrictions,
     /// The dependencies of the images of one group.
     Dependencies,
+    /// Finding memdl's own words in each thread.
+    Words,
     /// The registry of thread-local storage.
     Tls,
     /// The unique definitions (`STB_GNU_UNIQUE`).

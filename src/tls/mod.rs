@@ -49,9 +49,3 @@ pub(crate) use access::{
 };
 pub(crate) use module::{BlockPlace, TlsModule, check_static_room};
 pub(crate) use module_id::{allocated_block, first_module_offset, static_offset, variable_address};
-
-/// Makes the process's key for the end of threads, and asks for the size of its static area.
-pub(crate) fn set_up() {
-    let _ = access::words();
-    words::static_area_size();
-}

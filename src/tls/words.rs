@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::base::error::Error;
+use crate::base::sync::{Lock, Rank};
 use crate::host::startup_set::{self, startup_set};
 use crate::host::thread_keys;
 use crate::tls::layout::{NO_BLOCK, POOL, POOL_ALIGN, SLOTS, THREAD_SLOT};
@@ -44,13 +45,22 @@ pub(super) enum Storage {
 
 static WORDS: OnceLock<Option<Words>> = OnceLock::new();
 
+/// Held while the words are looked for: one key is made, and a fork waits.
+static FINDING: Lock<()> = Lock::new(Rank::Words, ());
+
 /// Frees the record of a thread that ends.
 type FreeRecord = unsafe extern "C" fn(*mut c_void);
 
 /// Finds the words, at the first call. Called before a module is registered.
 pub(super) fn find_words(free_record: FreeRecord) -> Result<&'static Words, Error> {
-    let words = WORDS.get_or_init(|| Words::find(free_record)).as_ref();
-    words.ok_or_else(|| {
+    let words = WORDS.get().unwrap_or_else(|| {
+        let _finding = FINDING.lock();
+        WORDS.get().unwrap_or_else(|| {
+            let found = Words::find(free_record);
+            WORDS.get_or_init(|| found)
+        })
+    });
+    words.as_ref().ok_or_else(|| {
         Error::system("pthread_key_create", std::io::Error::from_raw_os_error(libc::EAGAIN))
     })
 }
@@ -127,7 +137,7 @@ pub(super) fn is_in_static_area(address: usize) -> bool {
 /// The size of a thread's static area.
 pub(super) fn static_area_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
+    SIZE.get().copied().unwrap_or_else(|| {
         let (mut size, mut align) = (0usize, 0usize);
         let mut libraries = startup_set().iter();
         // `ld.so`'s. To ask `ld.so` for it takes ten times as long.
@@ -139,7 +149,7 @@ pub(super) fn static_area_size() -> usize {
                 function(&mut size, &mut align);
             }
         }
-        size
+        *SIZE.get_or_init(|| size)
     })
 }
 
