@@ -83,13 +83,18 @@ fn closure_end<'a>(libraries: &'a [Option<Arc<HostLibrary>>]) -> Result<usize, O
     let mut reached: Vec<usize> = try_vec(libraries.len())?;
     reached.push(0);
     let mut next = 0;
-    while let Some(&index) = reached.get(next) {
+    'all: while let Some(&index) = reached.get(next) {
         next = next.saturating_add(1);
         let needed = library(index).into_iter().flat_map(HostLibrary::needed);
         for wanted in needed.filter_map(file_name) {
             let found = names.iter().position(|name| *name == Some(wanted));
             // As many as there are libraries at most.
             reached.extend(found.filter(|index| !reached.contains(index)));
+            // Usually it is `ld.so`, which the executable needs itself.
+            let is_last = |found: usize| found.saturating_add(1) >= libraries.len();
+            if found.is_some_and(is_last) {
+                break 'all;
+            }
         }
     }
     Ok(reached.into_iter().max().map_or(0, |last| last.saturating_add(1)))
