@@ -97,9 +97,9 @@ fn a_first_load_takes_no_more_instructions_than_it_did() {
         counted(&["--toggle-collect=measured"], "first", &[way.as_ref(), library.as_os_str()])
     };
     let load = first("load");
-    is_no_more_than("first load", load, 90_353);
-    is_no_more_than("first buffer and its load", first("load_buffer"), 90_238);
-    is_no_more_than("first load with debug information", first("load_full"), 134_500);
+    is_no_more_than("first load", load, 85_348);
+    is_no_more_than("first buffer and its load", first("load_buffer"), 85_395);
+    is_no_more_than("first load with debug information", first("load_full"), 130_440);
     // The bytes are copied once more.
     let template = first("instantiate");
     assert!(
