@@ -12,11 +12,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
+use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use region::Protection;
 
 use crate::base::addr::{Vaddr, len_of, page_size};
 use crate::base::error::Error;
@@ -45,7 +48,7 @@ impl Mapping<Open> {
     pub(crate) fn seal(mut self, name: Option<&str>) -> Result<Mapping<Sealed>, Error> {
         if self.is_protected {
             if !self.is_relro_closed {
-                self.protect_relro(READ)?;
+                self.protect_relro(Protection::READ)?;
             }
         } else {
             self.protect_all(true, name)?;
@@ -82,13 +85,19 @@ impl Mapping<Open> {
     /// Lets RELRO be stored to, until it is sealed.
     pub(crate) fn open_relro(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.is_relro_closed, false) {
-            self.protect_relro(READ_WRITE)?;
+            self.protect_relro(Protection::READ_WRITE)?;
         }
         Ok(())
     }
 
-    fn protect_relro(&self, protection: i32) -> Result<(), Error> {
-        self.relro.iter().try_for_each(|relro| self.protect_pages(relro, protection))
+    fn protect_relro(&self, protection: Protection) -> Result<(), Error> {
+        self.relro.iter().try_for_each(|relro| {
+            let range = self.with_front(relro);
+            // SAFETY: whole pages of the reservation, which is owned. While the mapping is open, references into
+            // them live only inside `store`.
+            unsafe { region::protect(range.start as *const u8, range.len(), protection) }
+                .map_err(refused(range.len()))
+        })
     }
 
     /// Protects the segments that are not writable, the gaps between segments, and RELRO if `with_relro`.
@@ -225,6 +234,17 @@ fn protection(segment: &PlannedSegment) -> i32 {
         (_, false, true) => READ_EXECUTE,
         (true, false, false) => READ,
         (false, false, false) => NO_ACCESS,
+    }
+}
+
+/// The error of protecting `len` bytes.
+fn refused(len: usize) -> impl Fn(region::Error) -> Error {
+    move |error| match error {
+        region::Error::SystemCall(source) => Error::system(
+            format!("mprotect of {len:#x} bytes"),
+            io::Error::from_raw_os_error(source),
+        ),
+        other => Error::system("mprotect", io::Error::other(other)),
     }
 }
 
