@@ -420,7 +420,8 @@ int memdl_symbolize(const void *address, memdl_frame_callback callback, void *us
  * load: runs no code of the bytes and none of any library, and opens no library. Libraries that a load would let the
  * system open are read from their files. Callbacks of the options are called, as by a load. The bytes need not
  * outlive the call.
- * A file that is malformed, or for another machine, has a report, too, with what can be read.
+ * A file that is malformed, or for another machine, has a report, too, with what can be read. What one for another machine
+ * needs is looked for among what the options supply (memdl_options_provide, memdl_options_define, ..) and nowhere else.
  * What a load may meet nevertheless is in the documentation of the Rust function `inspect`: constructors, lack of
  * memory, and little else.
  * Returns a report; or null without memory for it, or for null bytes. What the functions below return lives as long
@@ -434,7 +435,10 @@ void memdl_report_free(memdl_report *report);
 /* All reasons for which a load would be refused, in the order in which a load would meet them. Null behind the last;
  * null at 0 if it would succeed. The texts are escaped. */
 const char *memdl_report_refusal(const memdl_report *report, size_t index);
-/* Whether there is such a reason: 1, 0, or -1 for a null report. */
+/* Of these, the reasons that do not come from the machine of this process: all, unless the library is for another machine.
+ * A process of that machine would refuse it for them, as far as that can be known here. */
+const char *memdl_report_refusal_on_its_machine(const memdl_report *report, size_t index);
+/* Whether there is a reason for a refusal: 1, 0, or -1 for a null report. */
 int memdl_report_is_refused(const memdl_report *report);
 /* Whether all that could be read is in the report: not so for symbol tables that were made to be slow. 1, 0, or -1. */
 int memdl_report_is_complete(const memdl_report *report);
@@ -477,7 +481,7 @@ typedef enum memdl_origin {
     MEMDL_ORIGIN_BYTES = 3,
     /* memdl has loaded it. The image's name. */
     MEMDL_ORIGIN_IMAGE = 4,
-    /* It was not searched: the image is for another machine. Null. */
+    /* It was not searched: the image is for another machine, and the options do not supply it. Null. */
     MEMDL_ORIGIN_UNKNOWN = 5,
     /* It is not there, and not required. Null. */
     MEMDL_ORIGIN_ABSENT = 6,
@@ -510,6 +514,22 @@ typedef struct memdl_needed_version {
 
 /* The versions that needed libraries must define; null behind the last one. */
 const memdl_needed_version *memdl_report_needed_version(const memdl_report *report, size_t index);
+
+/* A type of relocation that the library has. Later versions may append members. */
+typedef struct memdl_relocation_type {
+    /* Its number, in the numbering of the library's machine. */
+    uint32_t number;
+    /* Its name in the machine's ABI: "R_X86_64_RELATIVE". */
+    const char *name;
+    /* How many there are. */
+    uint64_t count;
+    /* Whether memdl applies such relocations. If not, a load is refused. */
+    int is_supported;
+} memdl_relocation_type;
+
+/* The types of its relocations, in ascending order; null behind the last one. None for a machine whose relocations memdl
+ * does not know. */
+const memdl_relocation_type *memdl_report_relocation_type(const memdl_report *report, size_t index);
 
 /* The versions that the library defines. */
 const char *memdl_report_defined_version(const memdl_report *report, size_t index);

@@ -808,6 +808,9 @@ class report {
     using texts_of_refusals = list<const char *, memdl_report_refusal>;
     texts_of_refusals refusals() const & { return texts_of_refusals(get()); }
     texts_of_refusals refusals() const && = delete;
+    using texts_of_refusals_there = list<const char *, memdl_report_refusal_on_its_machine>;
+    texts_of_refusals_there refusals_on_its_machine() const & { return texts_of_refusals_there(get()); }
+    texts_of_refusals_there refusals_on_its_machine() const && = delete;
     using names_of_levels = list<const char *, memdl_report_isa_level>;
     names_of_levels isa_levels() const & { return names_of_levels(get()); }
     names_of_levels isa_levels() const && = delete;
@@ -823,6 +826,9 @@ class report {
     using versions_needed = list<const memdl_needed_version *, memdl_report_needed_version>;
     versions_needed needed_versions() const & { return versions_needed(get()); }
     versions_needed needed_versions() const && = delete;
+    using types_of_relocations = list<const memdl_relocation_type *, memdl_report_relocation_type>;
+    types_of_relocations relocation_types() const & { return types_of_relocations(get()); }
+    types_of_relocations relocation_types() const && = delete;
     using list_of_imports = list<const memdl_import *, memdl_report_import>;
     list_of_imports imports() const & { return list_of_imports(get()); }
     list_of_imports imports() const && = delete;

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use crate::api::backtrace::{Frame, symbolize};
 use crate::api::library::{Library, Template};
 use crate::api::startup;
-use crate::arch::MACHINE;
 use crate::base::addr::{LoadBias, PageSize, Vaddr};
 use crate::base::demangle::demangled;
 use crate::base::error::Error;
@@ -189,8 +188,7 @@ impl Idle {
 /// Why the image or the symfile is refused.
 pub fn symfile(bytes: &[u8], form: DebugLevel, shared: bool) -> Result<Vec<u8>, String> {
     let text = |error: &dyn Display| error.to_string();
-    let image =
-        Image::parse(Bytes::Borrowed(bytes), &MACHINE, PageSize::current(), &Limits::default());
+    let image = Image::parse(Bytes::Borrowed(bytes), PageSize::current(), &Limits::default());
     let image = image.map_err(|error| text(&error))?;
     let how_many = if shared { Instances::Many } else { Instances::One };
     let symbols = image.symbols().map_err(|error| text(&error))?;
@@ -273,7 +271,7 @@ pub fn read_lines(file: &[u8], addresses: &[u64]) -> Result<(usize, usize), Stri
 /// See [`Error`].
 pub fn functions(bytes: &[u8]) -> Result<(usize, usize), Error> {
     let (page, limits) = (PageSize::current(), Limits::default());
-    let image = Image::parse(Bytes::Borrowed(bytes), &MACHINE, page, &limits)?;
+    let image = Image::parse(Bytes::Borrowed(bytes), page, &limits)?;
     let functions = functions::of_image(&image, None)?;
     Ok((functions.len(), functions.iter().map(|function| function.name.len()).sum()))
 }

@@ -229,7 +229,9 @@ pub use api::library::{ExportedSymbol, Library, Symbol, SymbolKind, Template};
 pub use api::loader::{Binding, Loader, inspect};
 pub use api::namespace::Namespace;
 pub use api::pool::{Pool, Pooled, Reset};
-pub use api::report::{Export, Import, Needed, NeededVersion, Note, Report, ThreadLocalStorage};
+pub use api::report::{
+    Export, Import, Needed, NeededVersion, Note, RelocationType, Report, ThreadLocalStorage,
+};
 pub use api::symbol_name::AsSymbolName;
 pub use base::addr::{FileOffset, LoadBias, Vaddr};
 pub use base::error::{

@@ -43,6 +43,10 @@ class Report:
     @property
     def machine(self) -> Optional[str]: ...
     @property
+    def is_for_this_machine(self) -> bool:
+        """Whether that is the machine of this process."""
+
+    @property
     def soname(self) -> Optional[str]: ...
     @property
     def rpath(self) -> Optional[str]: ...

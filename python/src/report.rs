@@ -19,6 +19,7 @@ pub struct Report {
     /// The number of bytes.
     size: u64,
     machine: Option<String>,
+    is_for_this_machine: bool,
     soname: Option<String>,
     rpath: Option<String>,
     runpath: Option<String>,
@@ -44,6 +45,7 @@ impl Report {
             name: report.name().to_owned(),
             size: report.size(),
             machine: text(report.machine()),
+            is_for_this_machine: report.is_for_this_machine(),
             soname: text(report.soname()),
             rpath: text(report.rpath()),
             runpath: text(report.runpath()),

@@ -248,6 +248,12 @@ def test_debug_levels(data):
 def test_inspect(data, needing):
     report = memdl.inspect(data)
     assert (report.soname, report.machine, report.size) == ("liblibrary.so", "x86-64", len(data))
+    assert report.is_for_this_machine
+    theirs = data[:18] + bytes([243, 0]) + data[20:]
+    report = memdl.inspect(theirs)
+    assert (report.machine, report.is_for_this_machine) == ("RISC-V", False)
+    (refusal,) = report.refusals
+    assert "an image for RISC-V; this process is" in str(refusal)
     assert report.build_id == "0123456789abcdef" and "add" in report.exports and report.refusals == ()
     report = memdl.inspect(needing)
     assert "liblibrary.so" in report.needed and "add" in report.imports

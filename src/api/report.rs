@@ -9,10 +9,11 @@ use std::ops::Deref;
 
 use crate::api::function_symbol::{FunctionSymbol, function_symbols};
 use crate::api::library::SymbolKind;
-use crate::arch::{self, MACHINE};
+use crate::arch::{self, MACHINE, RelocKind};
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, require_memory_for_next, try_copy, try_lossy, try_string};
 use crate::debug::{self, DebugInformation};
+use crate::elf::header;
 use crate::elf::image::Image;
 use crate::elf::outline::Outline;
 use crate::elf::symbol::Sym;
@@ -42,6 +43,7 @@ pub struct Report {
     pub(super) imports: Vec<Import>,
     pub(super) exports: Vec<Export>,
     pub(super) functions: Vec<FunctionSymbol>,
+    pub(super) relocation_types: Vec<RelocationType>,
     pub(super) thread_local_storage: Option<ThreadLocalStorage>,
     pub(super) notes: Vec<Note>,
     pub(super) isa_levels: Vec<&'static str>,
@@ -370,6 +372,21 @@ impl Export {
     }
 }
 
+/// A type of relocation that the library has: an element of [`Report::relocation_types`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelocationType {
+    /// Its number, in the numbering of the library's machine.
+    pub number: u32,
+    /// Its name in the machine's ABI: `R_X86_64_RELATIVE`.
+    pub name: &'static str,
+    /// How many there are.
+    pub count: u64,
+    /// Whether memdl applies relocations of this type to shared libraries of that machine. If it does not, a load is
+    /// refused.
+    pub is_supported: bool,
+}
+
 /// The thread-local variables of a library: [`Report::thread_local_storage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -580,6 +597,21 @@ impl Report {
         &self.functions
     }
 
+    /// The types of its relocations, in ascending order. Those of the compact table of relative relocations (`DT_RELR`)
+    /// are counted, too. Empty for a machine whose relocations memdl does not know.
+    ///
+    /// ```
+    /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
+    /// for it in report.relocation_types() {
+    ///     println!("{} of {}", it.count, it.name); // "3 of R_X86_64_RELATIVE"
+    /// }
+    /// assert!(report.relocation_types().iter().all(|it| it.count > 0 && it.is_supported));
+    /// # assert!(!report.relocation_types().is_empty());
+    /// ```
+    pub fn relocation_types(&self) -> &[RelocationType] {
+        &self.relocation_types
+    }
+
     /// Its thread-local variables, if it has any.
     ///
     /// ```
@@ -616,7 +648,7 @@ impl Report {
         self.notes.iter().find(is_id).map(Note::description)
     }
 
-    /// The levels of the instruction set that it says it needs (`GNU_PROPERTY_X86_ISA_1_NEEDED`): `x86-64-v3`.
+    /// The levels of its machine's instruction set that it says it needs (`GNU_PROPERTY_X86_ISA_1_NEEDED`): `x86-64-v3`.
     ///
     /// ```
     /// # let report = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/report.rs"));
@@ -693,6 +725,24 @@ impl Report {
         &self.refusals
     }
 
+    /// Those of [`Report::refusals`] that do not come from the machine of this process. For a library for this machine
+    /// these are all. For one that is [for another](Report::is_for_this_machine), they are the reasons for which a
+    /// process of that machine would refuse it, as far as they can be known here.
+    ///
+    /// ```
+    /// # let mut bytes = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example/bytes.rs")).to_vec();
+    /// bytes[18..20].copy_from_slice(&243u16.to_le_bytes()); // `EM_RISCV`
+    /// let report = memdl::inspect(&bytes);
+    /// assert!(report.refusals()[0].to_string().contains("an image for RISC-V; this process is "));
+    /// assert_eq!(report.refusals_on_its_machine().count(), 0);
+    /// ```
+    pub fn refusals_on_its_machine(&self) -> impl Iterator<Item = &Error> {
+        let other = self.e_machine.filter(|_| !self.is_for_this_machine());
+        self.refusals.iter().filter(move |error| {
+            !other.is_some_and(|e_machine| header::is_other_machine(error, e_machine))
+        })
+    }
+
     /// Whether a load would be refused.
     ///
     /// ```
@@ -740,12 +790,13 @@ fn inspected(settings: &Settings, bytes: &[u8]) -> Result<Report, Error> {
     report.soname = text(&decoded.soname)?;
     (report.rpath, report.runpath) = (text(&decoded.rpath)?, text(&decoded.runpath)?);
     report.is_nodelete = decoded.nodelete;
-    report.isa_levels.try_extend(MACHINE.isa_levels(decoded.isa_needed))?;
+    report.isa_levels.try_extend(decoded.machine.isa_levels(decoded.isa_needed))?;
     report.thread_local_storage = decoded.tls.as_ref().map(|segment| ThreadLocalStorage {
         size: segment.size,
         align: segment.align,
         is_static: needs_static_tls,
     });
+    report.add_relocation_types(&image)?;
     match report.add_symbols(&image, imports) {
         Err(Error::Limit { .. }) => report.is_incomplete = true,
         added => added?,
@@ -766,6 +817,49 @@ impl Report {
             require_memory_for_next(self.notes.len())?;
             let (owner, description) = (try_lossy(note.owner)?, try_copy(note.desc)?);
             self.notes.try_push(Note { owner, kind: note.n_type, description })?;
+        }
+        Ok(())
+    }
+
+    fn add_relocation_types<B: Deref<Target = [u8]>>(
+        &mut self,
+        image: &Image<B>,
+    ) -> Result<(), Error> {
+        let machine = image.decoded.machine;
+        if !machine.is_known() {
+            return Ok(());
+        }
+        let is_bitmap = |word: u64| word & 1 != 0;
+        let compact =
+            image.decoded.relocations.relr_words(image).map(|word| match is_bitmap(word) {
+                true => u64::from((word >> 1).count_ones()),
+                false => 1,
+            });
+        let compact = (machine.relative, compact.fold(0, u64::saturating_add));
+        let plain = image.relas().map(|rela| (rela.r_type, 1));
+        for (number, count) in plain.chain([compact].into_iter().filter(|(_, count)| *count > 0)) {
+            match self.relocation_types.binary_search_by_key(&number, |it| it.number) {
+                Ok(at) => {
+                    if let Some(it) = self.relocation_types.get_mut(at) {
+                        it.count = it.count.saturating_add(count);
+                    }
+                }
+                // Numbers that no linker writes are as many as the file has entries: each is a fault, and few are
+                // listed.
+                Err(_) if self.relocation_types.len() >= MAX_RELOCATION_TYPES => {}
+                Err(at) => {
+                    let kind = machine.reloc_kind(number);
+                    self.relocation_types.try_push(RelocationType {
+                        number,
+                        name: (machine.reloc_name)(number),
+                        count,
+                        is_supported: kind.is_some_and(|kind| kind != RelocKind::Copy),
+                    })?;
+                    if let Some(rest) = self.relocation_types.get_mut(at..) {
+                        rest.rotate_right(1);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -820,6 +914,9 @@ impl Report {
         Ok(())
     }
 }
+
+/// The number of types of relocations that a report tells apart. Machines have fewer.
+const MAX_RELOCATION_TYPES: usize = 256;
 
 /// Copies names out of a symbol table.
 struct Names<'a> {

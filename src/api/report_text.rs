@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use crate::api::report::{Import, Report};
 use crate::base::escape::Escaped;
 use crate::debug::DebugInformation;
+use crate::elf::header;
 use crate::load::survey::{ImportBinding, LibraryOrigin};
 
 impl Display for LibraryOrigin {
@@ -82,6 +83,18 @@ impl Display for Hex<'_> {
     }
 }
 
+/// The line about relocations, if there are any.
+fn write_relocations(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
+    for (index, it) in report.relocation_types().iter().enumerate() {
+        let start = if index == 0 { "relocations:" } else { "," };
+        write!(f, "{start} {} {}", it.count, it.name)?;
+        if !it.is_supported {
+            write!(f, " (type {}, not supported)", it.number)?;
+        }
+    }
+    if report.relocation_types().is_empty() { Ok(()) } else { writeln!(f) }
+}
+
 /// The lines: what the library is, what it needs, the numbers of its symbols, the imports that no library supplies,
 /// and why it would be refused.
 impl Display for Report {
@@ -119,14 +132,18 @@ impl Display for Report {
             let (version, library) = (Escaped(needed.version()), Escaped(needed.library()));
             writeln!(f, "needs version {version} of {library}")?;
         }
+        write_relocations(self, f)?;
         let counts = [self.imports().len(), self.exports().len(), self.functions().len()];
         let [imports, exports, functions] = counts;
         writeln!(f, "symbols: {imports} imports, {exports} exports, {functions} functions")?;
-        let is_odd = |import: &&Import| {
-            !matches!(
-                import.binding(),
-                ImportBinding::Executable | ImportBinding::Library { .. } | ImportBinding::Null
-            )
+        let is_ours = self.is_for_this_machine();
+        let is_odd = |import: &&Import| match import.binding() {
+            ImportBinding::Executable | ImportBinding::Library { .. } | ImportBinding::Null => {
+                false
+            }
+            // Of another machine, there is no library but those that were supplied.
+            ImportBinding::Image { .. } => is_ours,
+            _ => true,
         };
         for import in self.imports().iter().filter(is_odd) {
             writeln!(f, "import {import}")?;
@@ -134,9 +151,15 @@ impl Display for Report {
         if !self.is_complete() {
             writeln!(f, "the report is not complete")?;
         }
-        match self.is_refused() {
-            true => self.refusals().iter().try_for_each(|reason| writeln!(f, "refused: {reason}")),
-            false => writeln!(f, "can be loaded"),
+        // What would be the same on the library's own machine; then what is not.
+        self.refusals_on_its_machine().try_for_each(|reason| writeln!(f, "refused: {reason}"))?;
+        match self.machine_number() {
+            Some(e_machine) if !self.is_for_this_machine() => {
+                let why = header::of_other_machine(e_machine);
+                writeln!(f, "cannot be loaded in this process: {why}")
+            }
+            _ if !self.is_refused() => writeln!(f, "can be loaded"),
+            _ => Ok(()),
         }
     }
 }

@@ -29,7 +29,25 @@ pub(crate) struct Machine {
     pub variant_pcs: Option<VariantPcs>,
     /// The flags of this machine's libraries in `ld.so`'s cache (glibc `_DL_CACHE_DEFAULT_ID`).
     pub cache_flags: u32,
+    /// The size of the smallest pages that its systems have.
+    pub smallest_page: u64,
 }
+
+/// A machine that has no table here. Of its files, only what all machines have in common can be read.
+pub(crate) static UNKNOWN: Machine = Machine {
+    name: "another machine",
+    // gABI `EM_NONE`.
+    e_machine: 0,
+    relative: u32::MAX,
+    reloc_kinds: &[],
+    reloc_name: |_| "an unknown relocation type",
+    isa_needed: 0,
+    isa_levels: &[],
+    branch_targets: None,
+    variant_pcs: None,
+    cache_flags: 0,
+    smallest_page: 0x1000,
+};
 
 /// The marks of functions with other calling conventions than the psABI's. A lazy PLT keeps the registers that pass
 /// arguments by those only, so such functions are bound when the image is loaded.
@@ -42,6 +60,11 @@ pub(crate) struct VariantPcs {
 }
 
 impl Machine {
+    /// Whether its relocations are known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.e_machine != UNKNOWN.e_machine
+    }
+
     /// The kind of a relocation, from the low half of its `r_info`.
     #[inline]
     pub(crate) fn reloc_kind(&self, r_type: u32) -> Option<RelocKind> {

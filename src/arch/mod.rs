@@ -24,7 +24,7 @@ use x86_64 as this;
 use aarch64::MACHINE as AARCH64;
 use x86_64::MACHINE as X86_64;
 
-pub(crate) use machine::{Machine, machine_name};
+pub(crate) use machine::{Machine, UNKNOWN, machine_name};
 pub(crate) use reloc_kind::RelocKind;
 #[cfg_attr(
     not(feature = "exported-debug-symbols"),
@@ -43,7 +43,35 @@ pub(crate) use this::{
 static MACHINES: [&Machine; 2] = [&AARCH64, &X86_64];
 
 /// The machine with this number (gABI `e_machine`), if its files can be read.
-#[allow(dead_code, reason = "files of other machines are not read yet")]
 pub(crate) fn machine(e_machine: u16) -> Option<&'static Machine> {
+    // Nearly all files are for this one.
+    if e_machine == MACHINE.e_machine {
+        return Some(&MACHINE);
+    }
     MACHINES.into_iter().find(|machine| machine.e_machine == e_machine)
+}
+
+impl Machine {
+    /// Whether it is that of this process.
+    #[inline]
+    pub(crate) fn is_this(&self) -> bool {
+        self.e_machine == MACHINE.e_machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_machine_is_found_by_its_number_and_has_a_name() {
+        for it in MACHINES {
+            let found = machine(it.e_machine).unwrap();
+            assert_eq!((found.name, found.is_known()), (it.name, true));
+            assert_eq!(machine_name(it.e_machine), Some(it.name));
+            assert_eq!(it.reloc_kind(it.relative), Some(RelocKind::Relative));
+        }
+        assert!(MACHINE.is_this() && !UNKNOWN.is_known() && machine(UNKNOWN.e_machine).is_none());
+        assert_eq!(MACHINES.into_iter().filter(|it| it.is_this()).count(), 1);
+    }
 }

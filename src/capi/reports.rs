@@ -30,11 +30,13 @@ pub struct ReportHandle {
     soname: Option<CString>,
     text: CString,
     refusals: Vec<CString>,
+    refusals_on_its_machine: Vec<CString>,
     isa_levels: Vec<CString>,
     debug_information: Vec<CString>,
     defined_versions: Vec<CString>,
     needed: Vec<CNeeded>,
     needed_versions: Vec<CNeededVersion>,
+    relocation_types: Vec<CRelocationType>,
     imports: Vec<CImport>,
     exports: Vec<CExport>,
     functions: Vec<CFunction>,
@@ -59,6 +61,15 @@ pub struct CNeededVersion {
     library: *const c_char,
     version: *const c_char,
     is_weak: c_int,
+}
+
+/// `memdl_relocation_type`.
+#[repr(C)]
+pub struct CRelocationType {
+    number: u32,
+    name: *const c_char,
+    count: u64,
+    is_supported: c_int,
 }
 
 /// `memdl_import`.
@@ -166,11 +177,13 @@ impl ReportHandle {
             soname: report.soname().map(c_string).transpose()?,
             text: c_string(&try_format(format_args!("{report}"))?)?,
             refusals: c_strings(report.refusals())?,
+            refusals_on_its_machine: c_strings(report.refusals_on_its_machine())?,
             isa_levels: c_strings(report.isa_levels())?,
             debug_information: c_strings(report.debug_information())?,
             defined_versions: c_strings(report.defined_versions())?,
             needed: Vec::new(),
             needed_versions: Vec::new(),
+            relocation_types: Vec::new(),
             imports: Vec::new(),
             exports: Vec::new(),
             functions: Vec::new(),
@@ -180,6 +193,14 @@ impl ReportHandle {
         };
         made.add_libraries()?;
         made.add_symbols()?;
+        for it in made.report.relocation_types() {
+            made.relocation_types.try_push(CRelocationType {
+                number: it.number,
+                name: made.strings.add(it.name)?,
+                count: it.count,
+                is_supported: it.is_supported.into(),
+            })?;
+        }
         for note in made.report.notes() {
             let (description, description_len) =
                 (note.description().as_ptr(), note.description().len());
@@ -334,6 +355,8 @@ texts! {
     memdl_report_text(it) => it.text.as_ptr();
     /// An element of [`Report::refusals`].
     memdl_report_refusal(it, index) => text(&it.refusals, index);
+    /// An element of [`Report::refusals_on_its_machine`].
+    memdl_report_refusal_on_its_machine(it, index) => text(&it.refusals_on_its_machine, index);
     /// An element of [`Report::isa_levels`].
     memdl_report_isa_level(it, index) => text(&it.isa_levels, index);
     /// An element of [`Report::debug_information`].
@@ -367,6 +390,8 @@ items! {
     memdl_report_needed => needed: CNeeded;
     /// An element of [`Report::needed_versions`].
     memdl_report_needed_version => needed_versions: CNeededVersion;
+    /// An element of [`Report::relocation_types`].
+    memdl_report_relocation_type => relocation_types: CRelocationType;
     /// An element of [`Report::imports`].
     memdl_report_import => imports: CImport;
     /// An element of [`Report::exports`].

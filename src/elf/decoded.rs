@@ -60,6 +60,8 @@ const TABLES: [u64; 14] = [
 /// The decoded headers and dynamic section. It holds no bytes, so it can stay with a loaded library
 /// after the bytes are freed.
 pub(crate) struct Decoded {
+    /// The machine that the image is for.
+    pub machine: &'static Machine,
     /// The program headers unchanged, for `dl_iterate_phdr`.
     pub program_headers: Vec<ProgramHeader>,
     /// `PT_DYNAMIC`.
@@ -112,7 +114,7 @@ impl Decoded {
     pub(super) fn parse(
         bytes: &[u8],
         headers: ProgramHeaders,
-        machine: &Machine,
+        machine: &'static Machine,
         limits: &Limits,
         faults: &mut Faults,
     ) -> Result<Decoded, Error> {
@@ -144,6 +146,7 @@ impl Decoded {
             faults.noted(functions(&dynamic, &headers.segments, tag, size)).map(Option::flatten)
         };
         Ok(Decoded {
+            machine,
             dynamic: section,
             soname,
             needed,

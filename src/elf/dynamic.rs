@@ -76,6 +76,7 @@ fn parts(entry: &[u8; DYN_SIZE]) -> (u64, u64) {
 
 impl<'a> Dynamic<'a> {
     /// Reads entries until `DT_NULL` or the end of `section`.
+    #[inline]
     pub(crate) fn parse(section: &'a [u8]) -> Dynamic<'a> {
         let (entries, _) = section.as_chunks::<DYN_SIZE>();
         let mut dynamic = Dynamic {

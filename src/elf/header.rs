@@ -1,6 +1,7 @@
-//! The ELF header: whether a file is a shared library for this machine.
+//! The ELF header: whether a file is a shared library, and for which machine.
 //!
-//! It checks the fields that `ld.so` checks, and refuses what `ld.so` refuses. It says nothing about
+//! It checks the fields that `ld.so` checks, and refuses what `ld.so` refuses, but for files of another machine that can be
+//! read here: to load such a file is refused where a load begins (`load/admission.rs`). It says nothing about
 //! the rest of the file. Section header fields are not read: a loader does not need them.
 //!
 //! Sources: gABI "ELF Header"; glibc `elf/dl-load.c`, `open_verify`.
@@ -13,7 +14,7 @@ use goblin::elf64::header::{
 };
 use goblin::elf64::program_header::SIZEOF_PHDR;
 
-use crate::arch::{self, Machine};
+use crate::arch::{self, MACHINE, Machine};
 use crate::base::error::{Error, Place};
 use crate::base::faults::Faults;
 use crate::elf::foreign;
@@ -28,9 +29,45 @@ fn malformed<T>(what: String) -> Result<T, Error> {
     Err(Error::malformed(what, Place::Header))
 }
 
-/// Checks that `bytes` start with the ELF header of a shared library for `machine`. Notes what does not keep the
-/// rest from being read.
-pub(super) fn check(bytes: &[u8], machine: &Machine, faults: &mut Faults) -> Result<(), Error> {
+/// `e_machine`, if `bytes` are long enough.
+#[inline]
+pub(crate) fn e_machine(bytes: &[u8]) -> Option<u16> {
+    u16_at(bytes, 18)
+}
+
+/// The machine that `bytes` are for, if they begin with an ELF header of its word size and byte order. Nothing else is
+/// checked.
+pub(crate) fn machine(bytes: &[u8]) -> Option<&'static Machine> {
+    let has_header = bytes.len() >= SIZEOF_EHDR && bytes.starts_with(ELFMAG);
+    let ident = |index: usize| bytes.get(index).copied();
+    let is_readable = ident(EI_CLASS) == Some(ELFCLASS64) && ident(EI_DATA) == Some(ELFDATA2LSB);
+    arch::machine(e_machine(bytes).filter(|_| has_header && is_readable)?)
+}
+
+/// The error for an image whose `e_machine` this is, in a process of another machine.
+pub(crate) fn other_machine(e_machine: u16) -> Error {
+    Error::unsupported(of_other_machine(e_machine))
+}
+
+/// Whether it is [`other_machine`].
+pub(crate) fn is_other_machine(error: &Error, e_machine: u16) -> bool {
+    matches!(error, Error::Unsupported { what, .. } if *what == of_other_machine(e_machine))
+}
+
+/// What is wrong with an image whose `e_machine` this is, in a process of another machine.
+pub(crate) fn of_other_machine(e_machine: u16) -> String {
+    let process = MACHINE.name;
+    match arch::machine_name(e_machine) {
+        Some(name) => format!("an image for {name}; this process is {process}"),
+        None => format!(
+            "an image for another machine: e_machine is {e_machine}; this process is {process}"
+        ),
+    }
+}
+
+/// Checks that `bytes` start with the ELF header of a shared library, and returns its machine. Notes what does not keep
+/// the rest from being read.
+pub(super) fn check(bytes: &[u8], faults: &mut Faults) -> Result<&'static Machine, Error> {
     if bytes.is_empty() {
         return malformed("no bytes at all".into());
     }
@@ -49,16 +86,13 @@ pub(super) fn check(bytes: &[u8], machine: &Machine, faults: &mut Faults) -> Res
     }
     check_ident(bytes, faults)?;
     let half = |offset| u16_at(bytes, offset).unwrap_or(0);
-    if half(18) != machine.e_machine {
-        let (is, name) = (half(18), machine.name);
-        let what = match arch::machine_name(is) {
-            Some(other) => format!("an image for {other}; this process is {name}"),
-            None => {
-                format!("an image for another machine: e_machine is {is}; this process is {name}")
-            }
-        };
-        faults.note(Error::unsupported(what))?;
-    }
+    let machine = match arch::machine(half(18)) {
+        Some(machine) => machine,
+        None => {
+            faults.note(other_machine(half(18)))?;
+            &arch::UNKNOWN
+        }
+    };
     match half(16) {
         ET_DYN => {}
         ET_EXEC => {
@@ -72,7 +106,7 @@ pub(super) fn check(bytes: &[u8], machine: &Machine, faults: &mut Faults) -> Res
     if usize::from(half(54)) != SIZEOF_PHDR {
         return malformed(format!("e_phentsize is {}, not {SIZEOF_PHDR}", half(54)));
     }
-    Ok(())
+    Ok(machine)
 }
 
 /// Checks `e_ident`, and `e_version`, which repeats one of its fields.
@@ -115,7 +149,6 @@ fn check_ident(bytes: &[u8], faults: &mut Faults) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::MACHINE;
 
     /// The ELF header of a shared library.
     fn header() -> Vec<u8> {
@@ -132,11 +165,32 @@ mod tests {
     #[test]
     fn the_header_of_a_shared_library_is_accepted_and_no_prefix_of_it() {
         let bytes = header();
-        check(&bytes, &MACHINE, &mut Faults::End).unwrap();
+        check(&bytes, &mut Faults::End).unwrap();
         for len in 0..bytes.len() {
-            let error = check(&bytes[..len], &MACHINE, &mut Faults::End).unwrap_err();
+            let error = check(&bytes[..len], &mut Faults::End).map(drop).unwrap_err();
             assert!(matches!(error, Error::Malformed { at: Place::Header, .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn the_machine_is_found_and_one_without_a_table_is_a_fault_that_can_be_noted() {
+        let mut bytes = header();
+        for e_machine in [62u16, 183] {
+            bytes[18..20].copy_from_slice(&e_machine.to_le_bytes());
+            assert_eq!(check(&bytes, &mut Faults::End).unwrap().e_machine, e_machine);
+            assert_eq!(machine(&bytes).map(|it| it.e_machine), Some(e_machine));
+        }
+        bytes[EI_CLASS] = 1;
+        assert!(machine(&bytes).is_none());
+        bytes[EI_CLASS] = ELFCLASS64;
+        assert!(machine(&bytes[..SIZEOF_EHDR - 1]).is_none());
+        bytes[18..20].copy_from_slice(&243u16.to_le_bytes());
+        assert!(machine(&bytes).is_none());
+        let mut faults = Faults::listed();
+        assert!(!check(&bytes, &mut faults).unwrap().is_known());
+        let [fault] = faults.list() else { panic!("{:?}", faults.list()) };
+        let expected = format!("an image for RISC-V; this process is {}", MACHINE.name);
+        assert!(fault.to_string().ends_with(&expected), "{fault}");
     }
 
     #[test]
@@ -162,11 +216,11 @@ mod tests {
         ] {
             let mut bytes = header();
             bytes[offset] = value;
-            let error = check(&bytes, &MACHINE, &mut Faults::End).unwrap_err().to_string();
+            let error = check(&bytes, &mut Faults::End).map(drop).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         let mut gnu = header();
         gnu[EI_OSABI..=EI_ABIVERSION].copy_from_slice(&[ELFOSABI_GNU, MAX_ABIVERSION]);
-        check(&gnu, &MACHINE, &mut Faults::End).unwrap();
+        check(&gnu, &mut Faults::End).unwrap();
     }
 }

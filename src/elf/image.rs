@@ -9,7 +9,6 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::arch::Machine;
 use crate::base::addr::{PageSize, Vaddr};
 use crate::base::error::Error;
 use crate::base::faults::Faults;
@@ -30,27 +29,21 @@ pub(crate) struct Image<B> {
 }
 
 impl<B: Deref<Target = [u8]>> Image<B> {
-    /// Validates `bytes` as a shared library for `machine`.
-    pub(crate) fn parse(
-        bytes: B,
-        machine: &Machine,
-        page: PageSize,
-        limits: &Limits,
-    ) -> Result<Image<B>, Error> {
-        Image::examine(bytes, machine, page, limits, &mut Faults::End)
+    /// Validates `bytes` as a shared library of any machine that is known here. `page` is the size of its pages.
+    pub(crate) fn parse(bytes: B, page: PageSize, limits: &Limits) -> Result<Image<B>, Error> {
+        Image::examine(bytes, page, limits, &mut Faults::End)
     }
 
     /// As [`Image::parse`]. Notes the faults that do not keep the rest from being read.
     pub(crate) fn examine(
         bytes: B,
-        machine: &Machine,
         page: PageSize,
         limits: &Limits,
         faults: &mut Faults,
     ) -> Result<Image<B>, Error> {
         let what = "the size of the image, in bytes";
         faults.check_limit(what, bytes.len() as u64, limits.image_bytes)?;
-        header::check(&bytes, machine, faults)?;
+        let machine = header::check(&bytes, faults)?;
         let headers = ProgramHeaders::parse(&bytes, page, limits, faults);
         let decoded = headers.and_then(|it| Decoded::parse(&bytes, it, machine, limits, faults));
         match decoded {
@@ -109,11 +102,10 @@ impl<B: Deref<Target = [u8]>> ReadAt for Image<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::MACHINE;
     use crate::elf::test_image::{END, Library, STACK_HEADER, TEXT};
 
     fn parse(bytes: &[u8]) -> Result<Image<&[u8]>, Error> {
-        Image::parse(bytes, &MACHINE, PageSize::new(0x1000).unwrap(), &Limits::default())
+        Image::parse(bytes, PageSize::new(0x1000).unwrap(), &Limits::default())
     }
 
     #[test]
@@ -142,7 +134,7 @@ mod tests {
         let library = Library::new();
         let limits = Limits { image_bytes: END - 1, ..Limits::default() };
         let page = PageSize::new(0x1000).unwrap();
-        let refused = Image::parse(&library.bytes[..], &MACHINE, page, &limits);
+        let refused = Image::parse(&library.bytes[..], page, &limits);
         assert!(matches!(refused, Err(Error::Limit { needed: END, .. })));
     }
 

@@ -21,7 +21,7 @@ pub(crate) mod dynamic;
 pub(crate) mod eh_frame;
 mod foreign;
 mod gnu_hash;
-mod header;
+pub(crate) mod header;
 pub(crate) mod image;
 pub(crate) mod lookup;
 pub(crate) mod name_filter;

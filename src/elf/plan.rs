@@ -213,8 +213,7 @@ mod tests {
 
     fn plan(library: &Library) -> Result<Plan, Error> {
         let page = PageSize::new(0x1000).unwrap();
-        let machine = &crate::arch::MACHINE;
-        let image = Image::parse(&library.bytes[..], machine, page, &Limits::default())?;
+        let image = Image::parse(&library.bytes[..], page, &Limits::default())?;
         Plan::new(&image.decoded, library.bytes.len(), page)
     }
 

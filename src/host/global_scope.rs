@@ -100,6 +100,22 @@ impl GlobalScope {
         })
     }
 
+    /// A scope that defines nothing: that of a process elsewhere, of which nothing is known.
+    pub(crate) fn nothing() -> GlobalScope {
+        let none = OpenedLibraries { names: NameFilter::none(), libraries: Vec::new() };
+        GlobalScope {
+            startup: Vec::new(),
+            startup_names: OnceCell::from(Arc::new(NameFilter::none())),
+            is_used: Cell::new(true),
+            opened: OnceCell::from((Arc::new(none), Vec::new())),
+            found_in: RefCell::default(),
+            left_to_ask: Cell::new(Some(0)),
+            hidden: Cell::new(0),
+            failed: RefCell::default(),
+            resolvers: Resolvers::Rest,
+        }
+    }
+
     /// Whether look-ups call IFUNC resolvers.
     pub(crate) fn resolvers(&self) -> Resolvers {
         self.resolvers
@@ -412,6 +428,21 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 2000, "only {compared}");
+    }
+
+    #[test]
+    fn a_scope_of_nothing_defines_nothing_and_asks_nothing() {
+        let scope = GlobalScope::nothing();
+        let name = SymbolName::new(b"realpath");
+        let hash = name.gnu_hash_31();
+        assert!(scope.surely_lacks(hash) && !scope.may_define(hash));
+        for wanted in [VersionMatch::Default, VersionMatch::Unversioned, VersionMatch::Any] {
+            assert!(scope.lookup(&name, wanted, TypeClass::Address).is_none());
+            assert!(scope.startup_library(&name, wanted, TypeClass::Address).is_none());
+        }
+        assert!(scope.unique(&name).is_none());
+        assert!(scope.names().unwrap().iter().all(|names| !names.may_have(hash)));
+        scope.check_memory().unwrap();
     }
 
     #[test]

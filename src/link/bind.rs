@@ -143,14 +143,13 @@ pub(crate) fn bind(
     image: &Image<'_>,
     member: usize,
     name: &str,
-    machine: &Machine,
     scope: &LookupScope<'_>,
     lazy_calls: bool,
     outcome: &mut Outcome,
 ) -> Result<Bound, Error> {
     /// Relocations that are looked at together first.
     const BLOCK: usize = 16 * RELA_SIZE as usize;
-    let symbolic = image.decoded.symbolic;
+    let (symbolic, machine) = (image.decoded.symbolic, image.decoded.machine);
     let binder = Binder::new(machine, symbolic, member, name, scope);
     let table = binder.table;
     let mut bound = Bound::new(table.len() as usize, lazy_calls)?;

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-use crate::arch::MACHINE;
 use crate::base::addr::Vaddr;
 use crate::base::error::{Error, Place};
 use crate::elf::plan::Plan;
@@ -28,7 +27,7 @@ pub(crate) fn check(
         relocations: &image.decoded.relocations,
         bound,
         member,
-        machine: &MACHINE,
+        machine: image.decoded.machine,
         placements,
         foreign_tls,
         tlsdesc_resolvers: TlsDescResolvers::default(),

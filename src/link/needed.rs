@@ -29,7 +29,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::Error;
 use crate::base::fallible::{TryGrow, no_memory, require_memory, try_collect, try_filled};
@@ -171,8 +170,10 @@ impl Surroundings<'_> {
         }
         let Ok(bytes) = MappedFile::open(&file) else { return Ok(()) };
         let page = PageSize::current();
-        let image = Image::parse(Bytes::Borrowed(&bytes), &MACHINE, page, self.limits);
-        let Ok(image) = image else { return Ok(()) };
+        let image = Image::parse(Bytes::Borrowed(&bytes), page, self.limits);
+        let Some(image) = image.ok().filter(|it| it.decoded.machine.is_this()) else {
+            return Ok(());
+        };
         let shown = file.to_string_lossy();
         let path = SearchPath::new(&image.decoded, &shown, Some(&library.path))?;
         let (mut all_needed, mut needs_image) = (Vec::new(), false);

@@ -92,6 +92,8 @@ const MANY: usize = 4;
 /// The scope of a group's references.
 pub(crate) struct LookupScope<'a> {
     pub scope: Scope,
+    /// The group is for another machine: no definition of this process counts.
+    pub is_foreign: bool,
     pub defined: &'a BTreeMap<String, usize>,
     /// Called for symbols that nothing defines.
     pub resolver: Option<&'a Resolver>,
@@ -131,7 +133,7 @@ impl LookupScope<'_> {
         may_use_host: MayUseHost<'_>,
     ) -> Option<Definition> {
         let found = self.find_in_scope(member, symbolic, name, wanted, class, may_use_host)?;
-        if found.unique.is_none() {
+        if found.unique.is_none() || self.is_foreign {
             return Some(found);
         }
         // The process has one definition: a library's of `ld.so`, or the first image's. It counts wherever

@@ -19,8 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::arch::MACHINE;
-use crate::base::addr::PageSize;
+use crate::arch::{MACHINE, Machine};
 use crate::base::error::{Error, MissingLibrary, MissingSymbol, MissingVersion};
 use crate::base::fallible::{
     TryGrow, lossy, require_memory, require_memory_for_next, try_collect, try_vec,
@@ -29,8 +28,7 @@ use crate::base::faults::Faults;
 use crate::base::limits;
 use crate::base::members::{member, member_mut};
 use crate::base::promise::MayRun;
-use crate::elf::decoded::Filtee;
-use crate::elf::outline::Outline;
+use crate::elf::decoded::{Decoded, Filtee};
 use crate::host::global_scope::GlobalScope;
 use crate::host::library::{HostLibrary, Resolvers};
 use crate::host::open;
@@ -80,8 +78,18 @@ pub(super) struct Needed {
     pub name: CString,
     /// The index of the member that needs it.
     pub needed_by: usize,
-    /// What satisfies it, or why nothing does; no reason for one that the image does without.
-    pub found: Result<Provider, Option<String>>,
+    /// What satisfies it, or why nothing does.
+    pub found: Result<Provider, Absence>,
+}
+
+/// Why nothing satisfies a needed library, for a report.
+pub(super) enum Absence {
+    /// The image does without it.
+    Optional,
+    /// Nothing supplies it, for this reason.
+    Missing(String),
+    /// It was not searched: the image is for another machine, whose libraries are elsewhere.
+    NotSearched,
 }
 
 /// What a report has of the collection of a group.
@@ -89,8 +97,6 @@ pub(super) struct Needed {
 pub(super) struct Survey {
     pub needed: Vec<Needed>,
     pub faults: Faults,
-    /// Whether the root is for this machine. Else nothing that it needs is searched.
-    pub is_ours: bool,
 }
 
 impl Parsed<'_> {
@@ -125,11 +131,7 @@ pub(super) fn survey<'d>(
 ) -> Result<(Vec<Parsed<'d>>, Survey), Error> {
     let mut collector = Collector::new(settings, &[], None)?;
     collector.survey.faults = Faults::listed();
-    let outline = Outline::of(&bytes);
-    let is_ours = outline.is_some_and(|outline| outline.e_machine == MACHINE.e_machine);
-    collector.survey.is_ours = is_ours;
-    let added = collector.add_root(bytes);
-    let surveyed = added.and_then(|()| if is_ours { collector.collect() } else { Ok(()) });
+    let surveyed = collector.add_root(bytes).and_then(|()| collector.collect_surveyed());
     surveyed.or_else(|error| collector.survey.faults.note(error))?;
     Ok((collector.parsed, collector.survey))
 }
@@ -145,6 +147,9 @@ struct Collector<'s, 'd> {
     answers: RefCell<BTreeMap<Box<[u8]>, Option<Provided>>>,
     searcher: OnceCell<Searcher>,
     parsed: Vec<Parsed<'d>>,
+    /// The root is for another machine, which only a report examines. Nothing of this process satisfies what it needs,
+    /// and no file that is searched for here; what the caller supplies does.
+    is_foreign: bool,
     /// Its faults end a load.
     survey: Survey,
 }
@@ -217,6 +222,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             answers: RefCell::default(),
             searcher: OnceCell::new(),
             parsed: Vec::new(),
+            is_foreign: false,
             survey: Survey::default(),
         })
     }
@@ -228,9 +234,22 @@ impl<'s, 'd> Collector<'s, 'd> {
         let faults = &mut self.survey.faults;
         settings.policy.verify(root, &bytes).or_else(|error| faults.note(error))?;
         let path = settings.opener.as_ref().map(|opener| &opener.image().search_path);
-        let mut root = settings.parse(settings.name.clone(), bytes, path, settings.file, faults)?;
+        let (name, file) = (settings.name.clone(), settings.file);
+        let mut root = settings.parse(name, bytes, &MACHINE, path, file, faults)?;
         root.alias = settings.alias.clone();
         Ok(self.parsed.try_push(root)?)
+    }
+
+    /// Collects for a report.
+    fn collect_surveyed(&mut self) -> Result<(), Error> {
+        let machine = self.machine();
+        self.is_foreign = !machine.is_this();
+        if machine.is_known() { self.collect() } else { Ok(()) }
+    }
+
+    /// The machine that the group is for: the root's.
+    fn machine(&self) -> &'static Machine {
+        self.parsed.first().map_or(&MACHINE, |root| root.image.decoded.machine)
     }
 
     /// Collects the libraries that the members need, breadth first.
@@ -239,7 +258,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         for index in 0.. {
             let Some(member) = self.parsed.get(index) else { break };
             let (needed_by, decoded) = (member.name.clone(), member.image.decoded.clone());
-            let needed = search::needed_names(&decoded, &needed_by)?;
+            let needed = self.needed_names(&decoded, &needed_by)?;
             let mut providers = try_vec(needed.len())?;
             // Of libraries that are not found, for a report.
             let mut reasons = BTreeMap::new();
@@ -252,7 +271,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                     Err(error) => {
                         let reason = error.to_string();
                         self.survey.faults.note(error)?;
-                        reasons.insert(at, reason);
+                        reasons.insert(at, Absence::Missing(reason));
                         None
                     }
                     found => found?,
@@ -270,7 +289,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                 if self.is_survey() {
                     match self.survey_needed(name, supply(name), index)? {
                         Ok(found) => *provider = Some(found),
-                        Err(reason) => drop(reasons.entry(at).or_insert(reason)),
+                        Err(absence) => drop(reasons.entry(at).or_insert(absence)),
                     }
                     continue;
                 }
@@ -305,6 +324,19 @@ impl<'s, 'd> Collector<'s, 'd> {
         }
     }
 
+    /// The `DT_NEEDED` entries of a member.
+    fn needed_names<'n>(
+        &self,
+        decoded: &'n Decoded,
+        name: &str,
+    ) -> Result<Vec<Cow<'n, CStr>>, Error> {
+        match self.is_foreign {
+            // What `$LIB` means there is not known here.
+            true => Ok(try_collect(decoded.needed.iter().map(|name| Cow::Borrowed(&**name)))?),
+            false => search::needed_names(decoded, name),
+        }
+    }
+
     /// The library that satisfies a `DT_NEEDED` entry of a member, unless it must be opened first. Bytes
     /// become a member.
     fn find_needed(&mut self, needed: &CStr, index: usize) -> Result<Option<Provider>, Error> {
@@ -312,6 +344,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         match self.in_memory(needed.to_bytes(), &by.name, &by.search_path)? {
             Some(InMemory::Loaded(provider)) => Ok(Some(provider)),
             Some(InMemory::Bytes(unparsed)) => self.add_member(unparsed, index, None).map(Some),
+            None if self.is_foreign => Ok(None),
             None => Ok(HostLibrary::loaded(needed)?.map(Provider::Host)),
         }
     }
@@ -326,6 +359,9 @@ impl<'s, 'd> Collector<'s, 'd> {
         let settings = self.settings;
         if let Some(member) = self.member_called(name) {
             return Ok(Some(InMemory::Loaded(member)));
+        }
+        if self.is_foreign {
+            return self.supplied(name, needed_by, search_path);
         }
         let of_image = |image| Ok(Some(InMemory::Loaded(Provider::Image(image))));
         let in_group = |group: &Arc<LoadGroup>| {
@@ -362,6 +398,26 @@ impl<'s, 'd> Collector<'s, 'd> {
         }
         let library = namespace.map_or(Ok(None), |it| named::host_library(it, name))?;
         Ok(library.map(|library| InMemory::Loaded(Provider::Host(library))))
+    }
+
+    /// As [`Collector::in_memory`], of what the caller supplies as bytes: all that counts for another machine.
+    fn supplied(
+        &self,
+        name: &[u8],
+        needed_by: &str,
+        search_path: &SearchPath,
+    ) -> Result<Option<InMemory>, Error> {
+        let mut provided = self.settings.provided.iter();
+        if let Some((name, bytes)) = provided.find(|it| it.0.as_bytes() == name) {
+            let (name, bytes) = (name.clone(), bytes.clone());
+            let unparsed = Unparsed { name, bytes, alias: None, of_system: false };
+            return Ok(Some(InMemory::Bytes(unparsed)));
+        }
+        match self.ask_provider(name, needed_by, search_path)? {
+            Some(Source::Bytes(bytes, own_name)) => self.provided(name, bytes, own_name).map(Some),
+            Some(Source::Failed(reason)) => Err(self.failed(name, needed_by, &reason)),
+            Some(Source::Group(_)) | None => Ok(None),
+        }
     }
 
     fn member_called(&self, name: &[u8]) -> Option<Provider> {
@@ -505,7 +561,7 @@ impl<'s, 'd> Collector<'s, 'd> {
     ) -> Result<Option<HashMap<CString, Supply>>, Error> {
         let to_open = needed.iter().zip(&*providers).filter(|(_, provider)| provider.is_none());
         let count = to_open.clone().count();
-        if !self.settings.system_libraries || count == 0 {
+        if !self.settings.system_libraries || self.is_foreign || count == 0 {
             // The first map asks the system for a random number.
             return Ok(None);
         }
@@ -587,16 +643,20 @@ impl<'s, 'd> Collector<'s, 'd> {
         self.survey.faults.is_listing()
     }
 
-    /// What a load would let the system open, for a report: its file becomes a member. Or the reason why the
-    /// system would not open it.
+    /// What a load would let the system open, for a report: its file becomes a member. Or why the system would not open
+    /// it.
     fn survey_needed(
         &mut self,
         needed: &CStr,
         supply: Option<Supply>,
         index: usize,
-    ) -> Result<Result<Provider, String>, Error> {
-        if !self.settings.system_libraries {
-            return Ok(Err(FORBIDDEN.into()));
+    ) -> Result<Result<Provider, Absence>, Error> {
+        let missing = |reason: String| Ok(Err(Absence::Missing(reason)));
+        match (self.settings.system_libraries, self.is_foreign) {
+            (true, false) => {}
+            (true, true) => return Ok(Err(Absence::NotSearched)),
+            (false, false) => return missing(FORBIDDEN.into()),
+            (false, true) => return missing(NOT_SUPPLIED.into()),
         }
         // Its needs may have brought it meanwhile.
         if let Some(found) = self.find_needed(needed, index)? {
@@ -607,7 +667,7 @@ impl<'s, 'd> Collector<'s, 'd> {
             Some(Supply::Member(file)) => Some(file),
             None => None,
         };
-        let Some(file) = file else { return Ok(Err(no_such_file(needed))) };
+        let Some(file) = file else { return missing(no_such_file(needed)) };
         let id = FileId::of(&file);
         if let Some(id) = id
             && let Some(known) = self.of_file(id)?
@@ -626,7 +686,7 @@ impl<'s, 'd> Collector<'s, 'd> {
                 Ok(Ok(Provider::Member(self.parsed.len().saturating_sub(1))))
             }
             Err(error @ Error::OutOfMemory { .. }) => Err(error),
-            Err(error) => Ok(Err(error.to_string())),
+            Err(error) => missing(error.to_string()),
         }
     }
 
@@ -646,7 +706,8 @@ impl<'s, 'd> Collector<'s, 'd> {
         let bytes = Bytes::File(Arc::new(bytes.map_err(|error| error.in_image(&name))?));
         let mut faults = Faults::OfSystem(Vec::new());
         let path = &loader.search_path;
-        let parsed = self.settings.parse(Some(name), bytes, Some(path), id, &mut faults)?;
+        let parsed =
+            self.settings.parse(Some(name), bytes, &MACHINE, Some(path), id, &mut faults)?;
         if let Some(fault) = faults.take().into_iter().next() {
             return Err(fault);
         }
@@ -664,7 +725,7 @@ impl<'s, 'd> Collector<'s, 'd> {
         &mut self,
         needed: &[Cow<'_, CStr>],
         providers: &[Option<Provider>],
-        mut reasons: BTreeMap<usize, String>,
+        mut reasons: BTreeMap<usize, Absence>,
         index: usize,
         is_optional: &dyn Fn(usize) -> bool,
     ) -> Result<(), Error> {
@@ -672,17 +733,22 @@ impl<'s, 'd> Collector<'s, 'd> {
         let mut libraries = Vec::new();
         for (at, (name, provider)) in needed.iter().zip(providers).enumerate() {
             require_memory_for_next(at)?;
-            let reason = reasons.remove(&at).filter(|_| !is_optional(at));
-            if reason.is_some() {
+            let absence = match reasons.remove(&at) {
+                Some(_) if is_optional(at) => Absence::Optional,
+                absence => absence.unwrap_or(Absence::Optional),
+            };
+            if provider.is_none()
+                && let Absence::Missing(reason) = &absence
+            {
                 // What the system opens fails as a whole.
                 let (name, needed_by) = match &this.unopened {
                     Some(opened) => (opened.name.clone(), opened.needed_by.to_string()),
                     None => (name.to_string_lossy().into_owned(), this.name.to_string()),
                 };
-                let reason = reason.clone();
+                let reason = Some(reason.clone());
                 libraries.try_push(MissingLibrary { name, needed_by, reason })?;
             }
-            let found = provider.clone().ok_or(reason);
+            let found = provider.clone().ok_or(absence);
             let name = name.clone().into_owned();
             self.survey.needed.try_push(Needed { name, needed_by: index, found })?;
         }
@@ -707,10 +773,11 @@ impl<'s, 'd> Collector<'s, 'd> {
         limits::check("the number of images in one load", count, self.settings.limits.images)?;
         require_memory()?;
         self.settings.policy.verify(&name, &bytes)?;
+        let machine = self.machine();
         let path = &member(&self.parsed, needed_by).search_path;
         // What is wrong with a file of the system leaves it to the system.
         let faults = if of_system { &mut Faults::End } else { &mut self.survey.faults };
-        let added = self.settings.parse(Some(name), bytes, Some(path), file, faults)?;
+        let added = self.settings.parse(Some(name), bytes, machine, Some(path), file, faults)?;
         self.parsed.try_push(Parsed { alias, of_system, ..added })?;
         Ok(Provider::Member(index))
     }
@@ -721,6 +788,9 @@ const MAX_UNOPENED: u64 = 4096;
 
 /// Why a library is missing where the caller forbids that one is opened.
 const FORBIDDEN: &str = "not loaded in this process, and system_libraries(false) was chosen";
+
+/// The same for a library that an image for another machine needs.
+const NOT_SUPPLIED: &str = "not supplied, and system_libraries(false) was chosen";
 
 /// The text of `ld.so` for a library that it does not find.
 pub(crate) fn no_such_file(name: &CStr) -> String {
@@ -739,18 +809,20 @@ impl Settings {
         Ok(supplies.remove(path))
     }
 
+    /// Parses an image, which must be for the machine `wanted`.
     fn parse<'d>(
         &self,
         name: Option<Arc<str>>,
         bytes: Bytes<'d>,
+        wanted: &Machine,
         loader: Option<&SearchPath>,
         file: Option<FileId>,
         faults: &mut Faults,
     ) -> Result<Parsed<'d>, Error> {
         let shown = name.as_deref().unwrap_or("image");
         let image = faults.in_image(shown, |faults| {
-            let page = PageSize::current();
-            let image = Image::examine(bytes, &MACHINE, page, &self.limits, faults)?;
+            let page = admission::check_machine(&bytes, wanted, faults)?;
+            let image = Image::examine(bytes, page, &self.limits, faults)?;
             admission::check(&image.decoded, faults)?;
             Ok(image)
         })?;

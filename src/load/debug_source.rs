@@ -6,7 +6,6 @@
 
 use std::fmt::Display;
 
-use crate::arch::MACHINE;
 use crate::base::error::Error;
 use crate::base::fallible::try_collect;
 use crate::base::limits::Limits;
@@ -113,6 +112,6 @@ pub(crate) fn with_debug_source<M: ReadAt, T>(
         tls_size: decoded.tls.as_ref().map_or(0, |tls| tls.size),
         dynamic_symbols: &dynamic_symbols,
         policy: debug::policy(decoded.tls.is_some()),
-        e_machine: MACHINE.e_machine,
+        e_machine: decoded.machine.e_machine,
     }))
 }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::arch::{MACHINE, RelocKind};
+use crate::arch::RelocKind;
 use crate::base::error::{Error, Place};
 use crate::base::fallible::{require_memory, try_collect};
 use crate::elf::plan::Plan;
@@ -34,7 +34,7 @@ pub(super) fn may_bind_lazily(image: &Image<'_>, plan: &Plan) -> bool {
             segment.access.write && start <= words.start && words.end <= end
         })
     });
-    let is_call = |rela: Rela| MACHINE.reloc_kind(rela.r_type) == Some(RelocKind::JumpSlot);
+    let is_call = |rela: Rela| decoded.machine.reloc_kind(rela.r_type) == Some(RelocKind::JumpSlot);
     is_writable && !decoded.relocations.relas_outside_plt(image).any(is_call)
 }
 

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crate::arch::MACHINE;
 use crate::base::addr::PageSize;
 use crate::base::error::{Error, MissingVersion};
 use crate::base::events::{self, Took};
@@ -43,6 +42,7 @@ use crate::link::bound::Bound;
 use crate::link::dry_run;
 use crate::link::prelink::Prelinked;
 use crate::link::scope::LookupScope;
+use crate::load::admission;
 use crate::load::collect::{Parsed, SystemCopy, collect, missing, read_file};
 use crate::load::debug_source::debug_template;
 use crate::load::lazy_calls::may_bind_lazily;
@@ -249,6 +249,10 @@ impl Settings {
             true => try_collect(parsed.iter().map(|member| member.of_system))?,
             false => Vec::new(),
         };
+        let is_foreign = parsed.first().is_some_and(|root| !root.image.decoded.machine.is_this());
+        if is_foreign {
+            return self.foreign_scope(searchlist, members);
+        }
         self.lookup_scope(searchlist, members, of_system, resolvers)
     }
 
@@ -262,7 +266,6 @@ impl Settings {
         let init_order = init_order(parsed, &scope.searchlist)?;
         check_versions(parsed, scope).or_else(|error| faults.note(error))?;
 
-        let page = PageSize::current();
         let mut outcome = Outcome::new(faults);
         let mut bindings = try_vec(parsed.len())?;
         for (count, &index) in init_order.iter().enumerate() {
@@ -272,7 +275,7 @@ impl Settings {
             let of_system = || std::mem::replace(&mut outcome.faults, Faults::OfSystem(Vec::new()));
             let faults = this.unopened.is_some().then(of_system);
             let before = outcome.faults.list().len();
-            match self.bind_member(this, index, page, scope, &mut outcome) {
+            match self.bind_member(this, index, scope, &mut outcome) {
                 Ok(binding) => bindings.push(binding),
                 Err(error) => outcome.faults.note(error.in_image(&this.name))?,
             }
@@ -293,15 +296,15 @@ impl Settings {
         &self,
         parsed: &Parsed<'_>,
         member: usize,
-        page: PageSize,
         scope: &LookupScope<'_>,
         outcome: &mut Outcome,
     ) -> Result<Binding, Error> {
         let Parsed { name, image, unopened, .. } = parsed;
+        let page = admission::page_size(image.decoded.machine);
         let plan = Plan::new(&image.decoded, image.bytes().len(), page)?;
         // The system opens libraries with `RTLD_NOW`.
         let lazy = self.lazy && unopened.is_none() && may_bind_lazily(image, &plan);
-        let bound = bind::bind(image, member, name, &MACHINE, scope, lazy, outcome)?;
+        let bound = bind::bind(image, member, name, scope, lazy, outcome)?;
         Ok(Binding { member, plan, lazy, bound })
     }
 

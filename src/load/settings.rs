@@ -116,6 +116,7 @@ impl Settings {
     ) -> Result<LookupScope<'a>, Error> {
         Ok(LookupScope {
             scope: self.scope,
+            is_foreign: false,
             defined: &self.defined,
             resolver: self.resolver.as_deref(),
             host: GlobalScope::new(resolvers)?,
@@ -126,6 +127,30 @@ impl Settings {
             shortcut: Shortcut::default(),
             members,
             of_system,
+            imports: &self.policy.imports,
+        })
+    }
+
+    /// As [`Settings::lookup_scope`], for a group for another machine: what the caller supplies, and nothing of this
+    /// process.
+    pub(super) fn foreign_scope<'a>(
+        &'a self,
+        searchlist: Vec<Provider>,
+        members: Vec<SymbolTable<'a>>,
+    ) -> Result<LookupScope<'a>, Error> {
+        Ok(LookupScope {
+            scope: self.scope,
+            is_foreign: true,
+            defined: &self.defined,
+            resolver: self.resolver.as_deref(),
+            host: GlobalScope::nothing(),
+            services: |_| None,
+            opener: Vec::new(),
+            global: None,
+            searchlist,
+            shortcut: Shortcut::default(),
+            members,
+            of_system: Vec::new(),
             imports: &self.policy.imports,
         })
     }

@@ -32,7 +32,7 @@ use crate::link::bind::{self, Found, Outcome};
 use crate::link::bound::Target;
 use crate::link::dry_run;
 use crate::link::scope::{Definition, LookupScope};
-use crate::load::collect::{self, Needed, Parsed};
+use crate::load::collect::{self, Absence, Needed, Parsed};
 use crate::load::debug_source::debug_template;
 use crate::load::prepare::GroupBinding;
 use crate::load::settings::Settings;
@@ -76,7 +76,7 @@ pub enum LibraryOrigin {
         /// The image's name.
         name: Arc<str>,
     },
-    /// Nothing was searched: the image is for another machine.
+    /// It was not searched: the image is for another machine, and the caller does not supply it.
     Unknown,
     /// Nothing supplies it, and the image does without it (`DT_AUXILIARY`).
     Absent,
@@ -123,8 +123,8 @@ pub enum ImportBinding {
     Null,
     /// Nothing defines it.
     Missing,
-    /// Nothing that was found defines it, but a needed library was not found, which may. Or nothing was searched,
-    /// since the image is for another machine.
+    /// Nothing that was found defines it, but a needed library was not found, which may; or was not searched, since the
+    /// image is for another machine.
     Unknown,
     /// Only the host defines it, and [`Loader::imports`](crate::Loader::imports) refuses it.
     Refused,
@@ -165,7 +165,7 @@ impl Settings {
     pub(crate) fn survey<'d>(&self, bytes: Bytes<'d>) -> Result<Survey<'d>, Error> {
         require_memory()?;
         let (mut parsed, found) = collect::survey(self, bytes)?;
-        let collect::Survey { needed, mut faults, is_ours } = found;
+        let collect::Survey { needed, mut faults } = found;
         self.check_seal().or_else(|error| faults.note(error))?;
         let name = parsed.first().map(|root| root.name.clone());
         let mut survey = Survey {
@@ -178,7 +178,9 @@ impl Settings {
             refusals: Vec::new(),
         };
         survey.refusals = match parsed.first() {
-            Some(_) if is_ours => self.examine(&parsed, &needed, faults, &mut survey)?,
+            Some(root) if root.image.decoded.machine.is_known() => {
+                self.examine(&parsed, &needed, faults, &mut survey)?
+            }
             Some(root) => {
                 list_unknown(root, &mut survey)?;
                 faults.take()
@@ -206,7 +208,9 @@ impl Settings {
                 origin: origin(parsed, &needed.found, &mut names)?,
             })?;
         }
-        let is_incomplete = needed.iter().any(|it| matches!(it.found, Err(Some(_))));
+        let is_absent =
+            |it: &Needed| matches!(it.found, Err(Absence::Missing(_) | Absence::NotSearched));
+        let is_incomplete = needed.iter().any(is_absent);
         let before = faults.list().len();
         let scope = self.group_scope(parsed, Resolvers::Rest)?;
         let mut group = self.bind_group(parsed, &scope, faults)?;
@@ -242,7 +246,7 @@ impl Settings {
     }
 }
 
-/// Lists what an image for another machine needs and imports.
+/// Lists what an image for a machine without a table needs and imports.
 fn list_unknown(root: &Parsed<'_>, survey: &mut Survey<'_>) -> Result<(), Error> {
     for (index, name) in root.image.decoded.needed.iter().enumerate() {
         require_memory_for_next(index)?;
@@ -271,8 +275,14 @@ fn check_members(
     faults: &mut Faults,
 ) -> Result<(), Error> {
     let is_static = |index: usize| group.outcome.static_tls.contains(&index);
+    /// Where images may be in a process of another machine: beyond what 32 bits reach.
+    const ELSEWHERE: usize = 0x7f_0000_0000;
+    let is_foreign = parsed.first().is_some_and(|root| !root.image.decoded.machine.is_this());
     // Near the process's libraries, where images usually are.
-    let base = HostLibrary::loaded(c"libc.so.6")?.map_or(0, |libc| libc.load_bias());
+    let base = match is_foreign {
+        true => ELSEWHERE,
+        false => HostLibrary::loaded(c"libc.so.6")?.map_or(0, |libc| libc.load_bias()),
+    };
     let placements = try_collect(parsed.iter().enumerate().map(|(index, member)| Placement {
         load_bias: LoadBias::between(Vaddr(0), base),
         tls: member.image.decoded.tls.as_ref().map(|segment| TlsBlock {
@@ -288,7 +298,8 @@ fn check_members(
         }
         faults.in_image(name, |faults| {
             let decoded = &image.decoded;
-            if let Some(segment) = decoded.tls.as_ref().filter(|_| is_static(binding.member)) {
+            let is_static = is_static(binding.member) && !is_foreign;
+            if let Some(segment) = decoded.tls.as_ref().filter(|_| is_static) {
                 tls::check_static_room(segment).or_else(|error| faults.note(error))?;
             }
             if is_bound {
@@ -301,7 +312,10 @@ fn check_members(
                 dry_run::check(image, plan, bound, binding.member, &placements, &foreign)
                     .or_else(|error| faults.note(error))?;
             }
-            serve::check(decoded, image).or_else(|error| faults.note(error))
+            match is_foreign {
+                true => Ok(()),
+                false => serve::check(decoded, image).or_else(|error| faults.note(error)),
+            }
         })?;
     }
     Ok(())
@@ -310,12 +324,13 @@ fn check_members(
 /// What satisfies a needed library.
 fn origin(
     parsed: &[Parsed<'_>],
-    found: &Result<Provider, Option<String>>,
+    found: &Result<Provider, Absence>,
     names: &mut Names,
 ) -> Result<LibraryOrigin, Error> {
     Ok(match found {
-        Err(None) => LibraryOrigin::Absent,
-        Err(Some(reason)) => LibraryOrigin::Missing { reason: reason.clone() },
+        Err(Absence::Optional) => LibraryOrigin::Absent,
+        Err(Absence::Missing(reason)) => LibraryOrigin::Missing { reason: reason.clone() },
+        Err(Absence::NotSearched) => LibraryOrigin::Unknown,
         Ok(Provider::Host(library)) => LibraryOrigin::InProcess { path: names.of(library)? },
         Ok(Provider::Image(image)) => LibraryOrigin::Image { name: image.image().name.clone() },
         Ok(Provider::Member(index)) => {

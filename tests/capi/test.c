@@ -1022,6 +1022,13 @@ static void test_report(const struct file *plain) {
         const memdl_needed_version *needed = memdl_report_needed_version(report, i);
         CHECK(needed->library[0] != 0 && needed->version[0] != 0 && !needed->is_weak);
     }
+    uint64_t relocations = 0;
+    for (size_t i = 0; memdl_report_relocation_type(report, i); i++) {
+        const memdl_relocation_type *type = memdl_report_relocation_type(report, i);
+        CHECK(strncmp(type->name, "R_", 2) == 0 && type->number != 0 && type->is_supported);
+        relocations += type->count;
+    }
+    CHECK(relocations > 0 && memdl_report_relocation_type(report, (size_t)-1) == NULL);
     int kinds = 0;
     while (memdl_report_debug_information(report, (size_t)kinds)) kinds++;
     CHECK(kinds > 0 && memdl_report_isa_level(report, 4) == NULL);
@@ -1029,6 +1036,22 @@ static void test_report(const struct file *plain) {
     CHECK(libc <= 1 && exported > 0 && function > 0 && build_id == 1);
     CHECK(memdl_report_export(report, (size_t)-1) == NULL);
     memdl_report_free(report);
+
+    /* For another machine: RISC-V, by its number. */
+    unsigned char *theirs = malloc(plain->len);
+    CHECK(theirs != NULL);
+    memcpy(theirs, plain->bytes, plain->len);
+    theirs[18] = 243;
+    theirs[19] = 0;
+    report = memdl_inspect(theirs, plain->len, NULL);
+    CHECK(report && memdl_report_is_refused(report) == 1);
+    CHECK(strcmp(memdl_report_machine(report), "RISC-V") == 0);
+    CHECK(memdl_report_is_for_this_machine(report) == 0);
+    CHECK(strstr(memdl_report_refusal(report, 0), "an image for RISC-V; this process is ") != NULL);
+    CHECK(memdl_report_refusal_on_its_machine(report, 0) == NULL);
+    CHECK(memdl_report_relocation_type(report, 0) == NULL);
+    memdl_report_free(report);
+    free(theirs);
 
     /* Refused ones, and null. */
     report = memdl_inspect("#!/bin/sh", 9, NULL);

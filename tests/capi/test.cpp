@@ -394,6 +394,7 @@ static void test_report(const bytes &plugin, const bytes &plain) {
     CHECK(!report.is_refused() && report.is_complete() && report.is_for_this_machine());
     CHECK(report.machine() == "x86-64" && report.build_id().size() == 20 && report.unloads());
     CHECK(report.refusals().empty() && !report.functions().empty());
+    CHECK(report.refusals_on_its_machine().empty() && report.relocation_types()[0]->count > 0);
     std::set<std::string> exports;
     for (const memdl_export *symbol : report.exports()) exports.insert(symbol->name);
     memdl::library library = memdl::library::open(plain);

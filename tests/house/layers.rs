@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &str); 16] = [
     ("services", "base arch elf memory host tls debug unwind images link load"),
     ("api", "base arch elf memory host tls debug unwind profile images load services"),
     ("capi", "base memory debug load services api"),
-    ("internals", "base arch elf memory tls debug profile load services api"),
+    ("internals", "base elf memory tls debug profile load services api"),
 ];
 
 /// The crate that makes symfiles: its folders take bytes and plain values and know nothing of the process. What each

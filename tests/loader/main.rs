@@ -17,6 +17,7 @@ mod errors;
 mod files;
 mod filters;
 mod fleets;
+mod foreign;
 #[cfg(feature = "symbolize")]
 mod fork;
 mod helpers;

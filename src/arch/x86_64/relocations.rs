@@ -22,6 +22,7 @@ pub(crate) static MACHINE: Machine = Machine {
     branch_targets: None,
     variant_pcs: None,
     cache_flags: 0x0303,
+    smallest_page: 0x1000,
 };
 
 const KINDS: [Option<RelocKind>; 38] = {
