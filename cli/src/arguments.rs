@@ -33,6 +33,7 @@ Examples:
   memdl check target/*.so
   memdl check libfoo.so --host ./executor
   memdl check libfoo.so --provide libbar.so=build/libbar.so --json
+  memdl check arm64/libfoo.so --host arm64/executor --libraries arm64/root/lib
 
 Exit codes: 0 all would load, 1 one is refused, 2 usage or an unreadable file.")]
     Check(CheckOptions),
@@ -41,6 +42,7 @@ Exit codes: 0 all would load, 1 one is refused, 2 usage or an unreadable file.")
 Examples:
   memdl inspect libfoo.so
   memdl inspect libfoo.so --symbols
+  memdl inspect arm64/libfoo.so --libraries arm64/root/lib --no-system-libraries
   memdl inspect libfoo.so --json | jq '.imports[] | select(.binding == \"missing\")'")]
     Inspect(InspectOptions),
     /// Load a library from memory and call one of its functions. Runs its code.
@@ -97,6 +99,14 @@ pub struct LoadOptions {
     pub no_system_libraries: bool,
 }
 
+/// Where a report finds the libraries of another machine.
+#[derive(Args)]
+pub struct ForeignOptions {
+    /// For files for another machine: look for needed libraries in this folder. Can be repeated.
+    #[arg(long, value_name = "FOLDER")]
+    pub libraries: Vec<PathBuf>,
+}
+
 fn provided(text: &str) -> Result<(String, PathBuf), String> {
     let (name, file) = text.split_once('=').ok_or("write NAME=FILE, as libbar.so=./libbar.so")?;
     Ok((name.to_owned(), file.into()))
@@ -112,6 +122,8 @@ pub struct CheckOptions {
     pub host: Option<PathBuf>,
     #[command(flatten)]
     pub load: LoadOptions,
+    #[command(flatten)]
+    pub foreign: ForeignOptions,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -127,6 +139,8 @@ pub struct InspectOptions {
     pub symbols: bool,
     #[command(flatten)]
     pub load: LoadOptions,
+    #[command(flatten)]
+    pub foreign: ForeignOptions,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

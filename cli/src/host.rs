@@ -1,7 +1,8 @@
 //! Another program as the host: what an image finds in it.
 //!
 //! Nothing of the program runs. The system's dynamic linker lists its libraries (`--list`, as `ldd` does it), and
-//! their symbol tables say what they export.
+//! their symbol tables say what they export. For a program for another machine, they are those of these names in folders
+//! that the command line names.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,8 @@ const SOMEWHERE: usize = 0x1000;
 /// A program, with the libraries that it is linked with.
 pub struct Host {
     path: PathBuf,
+    /// `e_machine`.
+    machine: u16,
     /// Its libraries, by the names that `DT_NEEDED` has for them.
     libraries: HashMap<String, PathBuf>,
     /// The files of these, as the system names them.
@@ -34,7 +37,8 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn read(path: &Path) -> Result<Host, Failure> {
+    /// Reads a program. If it is for another machine, its libraries are in these folders.
+    pub fn read(path: &Path, folders: &[PathBuf]) -> Result<Host, Failure> {
         let bytes = read(path)?;
         let elf = parsed(path, &bytes)?;
         if !elf.program_headers.iter().any(|header| header.p_type == PT_INTERP) {
@@ -45,12 +49,17 @@ impl Host {
         }
         let mut host = Host {
             path: path.to_owned(),
+            machine: elf.header.e_machine,
             libraries: HashMap::new(),
             files: HashSet::new(),
             exports: HashMap::new(),
         };
         host.add(&elf);
-        for (name, file) in linked(path)? {
+        let linked = match memdl::inspect(&bytes).is_for_this_machine() {
+            true => linked(path)?,
+            false => linked_elsewhere(path, &bytes, folders)?,
+        };
+        for (name, file) in linked {
             let bytes = read(&file)?;
             host.add(&parsed(&file, &bytes)?);
             host.files.insert(real(&file));
@@ -61,6 +70,11 @@ impl Host {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the library of this report is for the host's machine.
+    pub fn is_for(&self, report: &Report) -> bool {
+        report.machine_number() == Some(self.machine)
     }
 
     fn add(&mut self, elf: &Elf<'_>) {
@@ -133,7 +147,8 @@ impl Host {
             }
         }
         for library in report.needed() {
-            let is_missing = matches!(library.origin(), LibraryOrigin::Missing { .. });
+            let is_missing =
+                matches!(library.origin(), LibraryOrigin::Missing { .. } | LibraryOrigin::Unknown);
             if let Some(file) = self.libraries.get(library.name()).filter(|_| is_missing) {
                 loader = loader.provide(library.name(), read(file)?);
             }
@@ -161,6 +176,41 @@ fn versions<'a>(elf: &Elf<'a>) -> HashMap<u16, &'a str> {
     };
     // The version of the object itself is no version of a symbol.
     section.iter().filter_map(name).filter(|(number, _)| *number > 1).collect()
+}
+
+/// The libraries that a program for another machine is linked with: their names, and their files in these folders.
+fn linked_elsewhere(
+    path: &Path,
+    bytes: &[u8],
+    folders: &[PathBuf],
+) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let needed = |bytes: &[u8], path: &Path| -> Result<Vec<String>, Failure> {
+        Ok(parsed(path, bytes)?.libraries.iter().map(|name| (*name).to_owned()).collect())
+    };
+    let mut names = needed(bytes, path)?;
+    let mut libraries: Vec<(String, PathBuf)> = Vec::new();
+    while let Some(name) = names.pop() {
+        if libraries.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        let found = in_folders(folders, &name).ok_or_else(|| {
+            Failure::usage(format!(
+                "{} is for another machine, and {} is in none of the folders of its libraries; name them \
+                 (--libraries FOLDER)",
+                path.display(),
+                name.escape_debug()
+            ))
+        })?;
+        names.extend(needed(&read(&found)?, &found)?);
+        libraries.push((name, found));
+    }
+    Ok(libraries)
+}
+
+/// The file of the library of this name in the first of the folders that has one. A path is one on another machine.
+pub fn in_folders(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let name = Path::new(name).file_name()?;
+    folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// The libraries that the program is linked with: their names, and their files.

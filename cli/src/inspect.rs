@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use memdl::{Loader, Report};
+use memdl::{Loader, Provided, Report};
 
 use crate::arguments::{InspectOptions, LoadOptions};
 use crate::failure::{DIM, ERROR, Failure, GOOD, REFUSED, advise};
+use crate::host::in_folders;
 use crate::json;
 
 /// The contents of a file.
@@ -32,8 +33,26 @@ pub fn loader(path: &Path, options: &LoadOptions) -> Result<Loader, Failure> {
     Ok(loader)
 }
 
+/// The same loader. For bytes for another machine, it also takes what they need from these folders: those of this
+/// machine have libraries that would be in the process a second time.
+pub fn with_folders(loader: Loader, bytes: &[u8], folders: &[PathBuf]) -> Loader {
+    if folders.is_empty() || loader.inspect(bytes).is_for_this_machine() {
+        return loader;
+    }
+    let folders = folders.to_owned();
+    loader.provider(move |request| {
+        let file = in_folders(&folders, request.name())?;
+        Some(match fs::read(&file) {
+            Ok(bytes) => Provided::from(bytes),
+            Err(error) => Provided::failed(format!("cannot read {}: {error}", file.display())),
+        })
+    })
+}
+
 pub fn inspect(options: &InspectOptions) -> Result<ExitCode, Failure> {
-    let report = loader(&options.file, &options.load)?.inspect(&read(&options.file)?);
+    let bytes = read(&options.file)?;
+    let loader = loader(&options.file, &options.load)?;
+    let report = with_folders(loader, &bytes, &options.foreign.libraries).inspect(&bytes);
     match options.json {
         true => println!("{:#}", json::of_report(&report)),
         false => print(&report, options.symbols),
@@ -44,8 +63,8 @@ pub fn inspect(options: &InspectOptions) -> Result<ExitCode, Failure> {
 fn print(report: &Report, with_symbols: bool) {
     for line in report.to_string().lines() {
         match line.split_once(": ") {
-            Some(("refused", reason)) => {
-                anstream::println!("{ERROR}refused:{ERROR:#} {}", advise(reason));
+            Some((verdict @ ("refused" | "cannot be loaded in this process"), reason)) => {
+                anstream::println!("{ERROR}{verdict}:{ERROR:#} {}", advise(reason));
             }
             _ if line == "can be loaded" => anstream::println!("{GOOD}{line}{GOOD:#}"),
             _ => println!("{line}"),

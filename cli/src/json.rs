@@ -135,6 +135,9 @@ pub fn of_report(report: &Report) -> Value {
     let notes = report.notes().iter().map(|it| {
         json!({ "owner": it.owner(), "type": it.kind(), "description": hex(it.description()) })
     });
+    let relocations = report.relocation_types().iter().map(|it| {
+        json!({ "type": it.number, "name": it.name, "count": it.count, "supported": it.is_supported })
+    });
     let tls = report.thread_local_storage();
     json!({
         "name": report.name(),
@@ -154,10 +157,12 @@ pub fn of_report(report: &Report) -> Value {
         "functions": functions.collect::<Value>(),
         "thread_local_storage":
             tls.map(|tls| json!({ "size": tls.size, "align": tls.align, "static": tls.is_static })),
+        "relocation_types": relocations.collect::<Value>(),
         "notes": notes.collect::<Value>(),
         "debug_information": report.debug_information().iter().map(debug_information).collect::<Value>(),
         "unloads": report.unloads(),
         "complete": report.is_complete(),
+        "for_this_machine": report.is_for_this_machine(),
         "loads": !report.is_refused(),
         "refusals": report.refusals().iter().map(of_error).collect::<Value>(),
     })

@@ -141,6 +141,79 @@ fn check_looks_into_another_host() {
     assert_eq!(said(&["check", plugin, "--host", "not-there"]).0, 2);
 }
 
+/// Builds for the other one of the two machines that memdl runs on, of whose headers and libraries none are here.
+fn built_elsewhere(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    let target = match cfg!(target_arch = "x86_64") {
+        true => "aarch64-linux-gnu",
+        false => "x86_64-linux-gnu",
+    };
+    let [file, source_file] = ["", ".c"].map(|end| folder().join(format!("{name}{end}")));
+    fs::write(&source_file, source).unwrap();
+    let mut command = Command::new("clang");
+    command.arg(format!("--target={target}")).args(["-nostdlib", "-fuse-ld=lld", "-g", "-o"]);
+    command.arg(&file).arg(&source_file).args(flags);
+    assert!(command.status().unwrap().success(), "clang builds {name}");
+    file
+}
+
+#[test]
+fn what_is_for_another_machine_is_shown_and_checked_in_a_host_of_it() {
+    let shared = ["-shared", "-fPIC"];
+    let root = folder().join("elsewhere");
+    fs::create_dir_all(&root).unwrap();
+    let inner = built_elsewhere(
+        "elsewhere/libinner.so",
+        "int inner(void) { return 7; }",
+        &[&shared[..], &["-Wl,-soname,libinner.so"]].concat(),
+    );
+    let inner = inner.to_str().unwrap();
+    let source =
+        "int inner(void); int of_host(int); int foo(int a) { return of_host(a) + inner(); }";
+    let foo = built_elsewhere("elsewhere_foo.so", source, &[&shared[..], &[inner]].concat());
+    let program = |name: &str, source: &str| {
+        let linker = "-Wl,--dynamic-linker=/lib/ld.so";
+        built_elsewhere(name, source, &["-fPIE", "-pie", "-rdynamic", linker, inner])
+    };
+    let start = "int inner(void); void _start(void) { inner(); }";
+    let host = program("elsewhere_host", &format!("int of_host(int a) {{ return a; }} {start}"));
+    let lacking = program("elsewhere_lacking", start);
+    let own = library("elsewhere_own.so", FOO);
+    let paths = [&foo, &host, &lacking, &own, &root].map(|path| path.to_str().unwrap());
+    let [foo, host, lacking, own, root] = paths;
+
+    let (code, stdout, _) = said(&["inspect", foo]);
+    assert_eq!(code, 1);
+    let last = stdout.lines().last().unwrap();
+    assert!(last.starts_with("cannot be loaded in this process: an image for "), "{stdout}");
+    assert!(stdout.contains("needs libinner.so: not searched"), "{stdout}");
+    assert!(stdout.contains("\nrelocations: ") && !stdout.contains("refused"), "{stdout}");
+    let (_, stdout, _) = said(&["inspect", foo, "--libraries", root]);
+    assert!(stdout.contains("needs libinner.so: provided: libinner.so"), "{stdout}");
+    let inspected = ["inspect", foo, "--libraries", root, "--no-system-libraries"];
+    let (_, stdout, _) = said(&inspected);
+    assert!(stdout.contains("import of_host: missing\nrefused: "), "{stdout}");
+    let value = json(&[&inspected[..], &["--json"]].concat());
+    assert_eq!((&value["for_this_machine"], &value["loads"]), (&false.into(), &false.into()));
+    assert!(value["relocation_types"][0]["name"].as_str().unwrap().starts_with("R_"), "{value}");
+
+    // Without a host, it is this process that counts.
+    let (code, stdout, stderr) = said(&["check", foo]);
+    assert_eq!((code, stdout), (1, format!("{foo}: refused\n")));
+    assert!(stderr.contains("an image for ") && stderr.lines().count() == 1, "{stderr}");
+    let loads = (0, format!("{foo}: loads\n"), String::new());
+    assert_eq!(said(&["check", foo, "--host", host, "--libraries", root]), loads);
+    let (code, _, stderr) = said(&["check", foo, "--host", host]);
+    assert!(code == 2 && stderr.contains("--libraries FOLDER"), "{stderr}");
+    let (code, _, stderr) = said(&["check", foo, "--host", lacking, "--libraries", root]);
+    assert!(code == 1 && stderr.contains("undefined symbols: of_host"), "{stderr}");
+    let (code, _, stderr) = said(&["check", own, "--host", host, "--libraries", root]);
+    assert!(code == 2 && stderr.contains("is for another machine"), "{stderr}");
+    // Those of this machine come from where a load would take them.
+    assert_eq!(said(&["check", own, "--libraries", root]).0, 0);
+    let (code, _, stderr) = said(&["run", foo, "foo", "1"]);
+    assert!(code == 1 && stderr.contains("; this process is "), "{stderr}");
+}
+
 #[test]
 fn inspect_shows_the_library() {
     let file = library("inspect.so", FOO);
