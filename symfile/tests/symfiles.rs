@@ -82,6 +82,65 @@ fn an_image_has_its_lines_at_its_run_time_addresses() {
     }
 }
 
+/// Where the lines of a file's functions are, as readelf reads its DWARF: line and address.
+fn lines(scratch: &Scratch, file: &[u8]) -> Vec<(u64, u64)> {
+    fs::write(scratch.0.join("lines"), file).unwrap();
+    let mut command = Command::new("readelf");
+    command.args(["-W", "--debug-dump=decodedline", "lines"]).current_dir(&scratch.0);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = |line: &str| {
+        let mut words = line.strip_prefix("answer.c")?.split_whitespace();
+        let number = words.next()?.parse().ok()?;
+        let address = words.next()?.strip_prefix("0x")?;
+        Some((number, u64::from_str_radix(address, 16).ok()?))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// The two machines, whichever this is: their `e_machine`, and what clang calls them. It builds for both, without their
+/// headers and libraries.
+const MACHINES: [(u16, &str); 2] =
+    [(62, "--target=x86_64-linux-gnu"), (183, "--target=aarch64-linux-gnu")];
+
+#[test]
+fn images_of_each_machine_have_their_lines_and_that_machine() {
+    const BIAS: u64 = 0x7f_3456_0000;
+    for (e_machine, target) in MACHINES {
+        let scratch = Scratch::new(&format!("machine-{e_machine}"));
+        for dwarf in ["-gdwarf-4", "-gdwarf-5"] {
+            let what = format!("{target} {dwarf}");
+            let flags = [target, dwarf, "-shared", "-fPIC", "-nostdlib", "-fuse-ld=lld"];
+            let flags = [&flags[..], &["-Wl,--build-id=sha1", "-o", "out", "answer.c"]].concat();
+            let image = scratch.built("clang", &flags);
+            let bias = LoadBias::between(Vaddr(0), BIAS as usize);
+            let of_symfile = |form| {
+                let thread_locals = ThreadLocals::AtDistance(0x40);
+                let options = Options::new().form(form).thread_locals(thread_locals);
+                Symfile::of_image(&image, bias, &options).unwrap()
+            };
+            let [wrapped, portable] = [Form::Wrapped, Form::Portable].map(of_symfile);
+            for symfile in [&wrapped, &portable] {
+                let header = goblin::elf::Elf::parse(symfile.as_ref()).unwrap().header;
+                assert_eq!(header.e_machine, e_machine, "{what}");
+                for name in ["answer", "data"] {
+                    let expected = symbol(&image, name) + BIAS;
+                    assert_eq!(symbol(symfile.as_ref(), name), expected, "{what}: {name}");
+                }
+            }
+            let stated = lines(&scratch, &image);
+            let moved = stated.iter().map(|(line, address)| (*line, address + BIAS));
+            assert!(stated.iter().any(|(line, _)| *line == 3), "{what}: {stated:?}");
+            let found = lines(&scratch, portable.as_ref());
+            assert_eq!(found, moved.collect::<Vec<_>>(), "{what}");
+            let said =
+                scratch.said(&portable, "readelf", &["-aW", "--debug-dump=info,frames", "symfile"]);
+            assert!(!said.contains("arning") && said.contains("DW_TAG_formal_parameter"), "{what}");
+        }
+    }
+}
+
 #[test]
 fn separate_debug_information_is_the_images_or_an_error() {
     let scratch = Scratch::new("separate");
@@ -117,6 +176,9 @@ fn an_object_has_the_addresses_of_its_sections() {
         ("gcc", &["-g", "-ffunction-sections"]),
         ("clang", &["-g"]),
         ("clang", &["-g", "-gdwarf-4", "-ffunction-sections"]),
+        ("clang", &["-g", MACHINES[0].1]),
+        ("clang", &["-g", MACHINES[1].1]),
+        ("clang", &["-g", "-gdwarf-4", "-ffunction-sections", MACHINES[1].1]),
     ] {
         let what = format!("{compiler} {flags:?}");
         let object = scratch.built(compiler, &[flags, &["-c", "-o", "out", "answer.c"]].concat());
