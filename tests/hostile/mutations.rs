@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    assert_agrees, bytes, can_link, debug_entries, glibc, is_sanitized, isolated_without_caches,
-    limit, limited, maps, peak_of, repository, run, zstd,
+    FOREIGN, assert_agrees, bytes, can_link, debug_entries, glibc, is_sanitized,
+    isolated_without_caches, limit, limited, maps, peak_of, repository, run, zstd,
 };
 use crate::mutate;
 use goblin::elf::dynamic::DT_FLAGS_1;
 use memdl::internals::{self, Way};
-use memdl::{DebugLevel, Error, Report};
+use memdl::{DebugLevel, Error, Loader, Report};
 
 const FORMS: [DebugLevel; 3] = [DebugLevel::Full, DebugLevel::Portable, DebugLevel::Symbols];
 /// How many cases there are between two looks at the process.
@@ -222,8 +222,45 @@ fn load(image: &[u8], second: Option<&[u8]>, number: u32) -> u32 {
     loaded
 }
 
-/// Runs the cases from `first` on; `pick` says which of the two files is wrong.
-fn run_cases(test: &str, seeds: &[Seed], first: u32, cases: u32, wrong: fn(u32) -> bool) {
+/// Examines an image for another machine: all but a load, which refuses it. How often that went well. `second` is the
+/// library that it needs.
+fn examine(image: &[u8], second: Option<&[u8]>, number: u32) -> u32 {
+    let alone = memdl::inspect(image);
+    let way = Way::ALL[number as usize % Way::ALL.len()];
+    let found = internals::load_without_running(image, way, DebugLevel::Full, None);
+    check_report(&alone, &found);
+    // Its number may have been changed to that of this machine.
+    assert!(found.is_err() || alone.is_for_this_machine());
+    let somewhere = || std::ptr::without_provenance(0x1000);
+    let loader = Loader::new()
+        .system_libraries(false)
+        .resolver(move |it| (it.name() == "__tls_get_addr").then(somewhere));
+    let loader = second.into_iter().fold(loader, |it, dep| it.provide("libdep.so", dep));
+    let report = loader.inspect(image);
+    let text = report.to_string();
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n') && text.len() < 1 << 20, "{text:?}");
+    report.refusals().iter().for_each(checked);
+    assert!(report.relocation_types().len() <= 256);
+    let _ = internals::rewrite_dwarf(image);
+    let _ = internals::read_lines(image, &[0, 0x1000, 0x10700, 0x10740, u64::MAX]);
+    let forms = [(FORMS[0], false), (FORMS[1], number.is_multiple_of(2))];
+    let made = forms.map(|(form, shared)| internals::symfile(image, form, shared).is_ok());
+    let is_accepted = report.refusals_on_its_machine().next().is_none();
+    u32::from(is_accepted) + u32::from(made[0]) + u32::from(made[1])
+}
+
+/// What is done with an image and its second file in a case of this number. Returns how many of three things went well.
+type Case = fn(&[u8], Option<&[u8]>, u32) -> u32;
+
+/// Runs the cases from `first` on; `wrong` says whether it is the second file that is wrong.
+fn run_cases(
+    test: &str,
+    seeds: &[Seed],
+    first: u32,
+    cases: u32,
+    wrong: fn(u32) -> bool,
+    load: Case,
+) {
     let only = std::env::var("MEMDL_TEST_CASE").ok();
     let only = only.as_ref().and_then(|it| it.strip_prefix(test)?.strip_prefix(':')?.parse().ok());
     report_crashes();
@@ -337,6 +374,21 @@ fn images() -> Vec<Seed> {
     ]
 }
 
+/// Images for another machine, and the library that each needs.
+fn foreign_images() -> Vec<Seed> {
+    let seed = |flags: &[&str]| {
+        let files = FOREIGN.library_and_dep(flags).map(|path| fs::read(path).unwrap());
+        let [image, dep] = files;
+        Seed { name: format!("{flags:?} for {}", FOREIGN.name), image, second: Some(dep) }
+    };
+    vec![
+        seed(&["-Wl,--hash-style=both"]),
+        seed(&["-gdwarf-4", "-O2", "-Wl,-z,pack-relative-relocs", "-Wl,--hash-style=sysv"]),
+        seed(&["-gz", "-Wl,--pack-dyn-relocs=android", "-Wl,-z,max-page-size=4096"]),
+        seed(&["-ftls-model=initial-exec", "-Wl,-z,now", "-Wl,-z,max-page-size=65536"]),
+    ]
+}
+
 /// Images and what was split off them.
 fn with_debug_files() -> Vec<Seed> {
     let folder =
@@ -389,11 +441,11 @@ fn with_debug_files() -> Vec<Seed> {
 }
 
 macro_rules! cases {
-    ($($name:ident: $seeds:ident from $first:literal, $wrong:expr;)*) => {$(
+    ($($name:ident: $seeds:ident from $first:literal, $wrong:expr, $case:ident;)*) => {$(
         #[test]
         fn $name() {
             const NAME: &str = stringify!($name);
-            isolated_without_caches(|| run_cases(NAME, &$seeds(), $first, 1_250, $wrong));
+            isolated_without_caches(|| run_cases(NAME, &$seeds(), $first, 1_250, $wrong, $case));
         }
     )*};
 }
@@ -402,24 +454,26 @@ macro_rules! cases {
 // that none takes long on a busy machine. Of a pair it is
 // sometimes the image that is wrong.
 cases! {
-    images_01_with_something_wrong: images from 0, |_| false;
-    images_02_with_something_wrong: images from 1_250, |_| false;
-    images_03_with_something_wrong: images from 2_500, |_| false;
-    images_04_with_something_wrong: images from 3_750, |_| false;
-    images_05_with_something_wrong: images from 5_000, |_| false;
-    images_06_with_something_wrong: images from 6_250, |_| false;
-    images_07_with_something_wrong: images from 7_500, |_| false;
-    images_08_with_something_wrong: images from 8_750, |_| false;
-    images_09_with_something_wrong: images from 10_000, |_| false;
-    images_10_with_something_wrong: images from 11_250, |_| false;
-    images_11_with_something_wrong: images from 12_500, |_| false;
-    images_12_with_something_wrong: images from 13_750, |_| false;
-    images_13_with_something_wrong: images from 15_000, |_| false;
-    images_14_with_something_wrong: images from 16_250, |_| false;
-    images_15_with_something_wrong: images from 17_500, |_| false;
-    images_16_with_something_wrong: images from 18_750, |_| false;
-    debug_files_1_with_something_wrong: with_debug_files from 0, |number| number % 5 != 0;
-    debug_files_2_with_something_wrong: with_debug_files from 1_250, |number| number % 5 != 0;
-    debug_files_3_with_something_wrong: with_debug_files from 2_500, |number| number % 5 != 0;
-    debug_files_4_with_something_wrong: with_debug_files from 3_750, |number| number % 5 != 0;
+    images_01_with_something_wrong: images from 0, |_| false, load;
+    images_02_with_something_wrong: images from 1_250, |_| false, load;
+    images_03_with_something_wrong: images from 2_500, |_| false, load;
+    images_04_with_something_wrong: images from 3_750, |_| false, load;
+    images_05_with_something_wrong: images from 5_000, |_| false, load;
+    images_06_with_something_wrong: images from 6_250, |_| false, load;
+    images_07_with_something_wrong: images from 7_500, |_| false, load;
+    images_08_with_something_wrong: images from 8_750, |_| false, load;
+    images_09_with_something_wrong: images from 10_000, |_| false, load;
+    images_10_with_something_wrong: images from 11_250, |_| false, load;
+    images_11_with_something_wrong: images from 12_500, |_| false, load;
+    images_12_with_something_wrong: images from 13_750, |_| false, load;
+    images_13_with_something_wrong: images from 15_000, |_| false, load;
+    images_14_with_something_wrong: images from 16_250, |_| false, load;
+    images_15_with_something_wrong: images from 17_500, |_| false, load;
+    images_16_with_something_wrong: images from 18_750, |_| false, load;
+    debug_files_1_with_something_wrong: with_debug_files from 0, |number| number % 5 != 0, load;
+    debug_files_2_with_something_wrong: with_debug_files from 1_250, |number| number % 5 != 0, load;
+    debug_files_3_with_something_wrong: with_debug_files from 2_500, |number| number % 5 != 0, load;
+    debug_files_4_with_something_wrong: with_debug_files from 3_750, |number| number % 5 != 0, load;
+    foreign_images_1_with_something_wrong: foreign_images from 0, |number| number % 5 == 0, examine;
+    foreign_images_2_with_something_wrong: foreign_images from 1_250, |number| number % 5 == 0, examine;
 }
