@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub branch_targets: Option<(u32, u32)>,
     /// How an image names functions with other calling conventions than the psABI's.
     pub variant_pcs: Option<VariantPcs>,
+    /// The dynamic tag of images whose PLT expects signed addresses, which no loader of glibc's stores.
+    pub signed_plt: Option<u64>,
     /// The flags of this machine's libraries in `ld.so`'s cache (glibc `_DL_CACHE_DEFAULT_ID`).
     pub cache_flags: u32,
     /// The size of the smallest pages that its systems have.
@@ -45,6 +47,7 @@ pub(crate) static UNKNOWN: Machine = Machine {
     isa_levels: &[],
     branch_targets: None,
     variant_pcs: None,
+    signed_plt: None,
     cache_flags: 0,
     smallest_page: 0x1000,
 };

@@ -33,10 +33,10 @@ pub(crate) use reloc_kind::RelocKind;
 pub(crate) use this::return_instruction;
 pub(crate) use this::{
     LIBUNWIND_CACHES, LIBUNWIND_STEPS, MACHINE, MARK_DISTANCE, STATIC_AREA_ALIGN, bind_call,
-    branch_protection, call_ifunc_resolver, define_marked, define_tls, define_tls_variables,
-    detect_registers, first_nul, hwcaps_folders, is_signal_return, jump_instruction, lacking_isa,
-    linked_caches, linked_unwinders, static_area, sync_instructions, thread_pointer,
-    unless_answered, with_return_address,
+    branch_protection, call_ifunc_resolver, checks_signatures, define_marked, define_tls,
+    define_tls_variables, detect_registers, first_nul, hwcaps_folders, is_signal_return,
+    jump_instruction, lacking_isa, linked_caches, linked_unwinders, static_area, sync_instructions,
+    thread_pointer, unless_answered, with_return_address,
 };
 
 /// The machines whose files can be read.

@@ -107,6 +107,8 @@ pub(crate) struct Decoded {
     pub branch_targets: bool,
     /// The bit in `st_other` of functions whose calls are never bound lazily; 0 if the image calls none.
     pub variant_pcs: u8,
+    /// The image's PLT expects signed addresses.
+    pub signed_plt: bool,
 }
 
 impl Decoded {
@@ -136,6 +138,7 @@ impl Decoded {
         // What lies outside the segments counts as absent.
         let notes = headers.properties.clone().and_then(|notes| view.read(notes));
         let property = |kind| notes.map_or(0, |notes| properties::word(notes, kind));
+        let has = |kind, bit| property(kind) & bit != 0;
         let variant_pcs = machine.variant_pcs.filter(|it| dynamic.get(it.tag).is_some());
         let relocations = RelocationTables::parse(&dynamic, &view, limits);
         let relocations = faults.noted(relocations)?.unwrap_or_default();
@@ -169,10 +172,9 @@ impl Decoded {
             nodelete: flags_1 & DF_1_NODELETE != 0,
             no_open: flags_1 & DF_1_NOOPEN != 0,
             isa_needed: if machine.isa_needed == 0 { 0 } else { property(machine.isa_needed) },
-            branch_targets: machine
-                .branch_targets
-                .is_some_and(|(kind, bit)| property(kind) & bit != 0),
+            branch_targets: machine.branch_targets.is_some_and(|(kind, bit)| has(kind, bit)),
             variant_pcs: variant_pcs.map_or(0, |it| it.st_other),
+            signed_plt: machine.signed_plt.is_some_and(|tag| dynamic.get(tag).is_some()),
             symbols,
             program_headers: headers.table,
             segments: headers.segments,

@@ -57,6 +57,12 @@ pub(super) fn check(decoded: &Decoded, faults: &mut Faults) -> Result<(), Error>
             "shared object cannot be dlopen()ed (DF_1_NOOPEN): link it without -z nodlopen",
         ))?;
     }
+    if decoded.signed_plt && decoded.machine.is_this() && arch::checks_signatures() {
+        faults.note(Error::unsupported(
+            "its PLT expects signed addresses (-z pac-plt), which no loader stores, and this processor checks \
+             them: link it without",
+        ))?;
+    }
     // Nearly every image runs on all processors of its machine. This is no processor of another machine.
     if decoded.isa_needed == 0 || !decoded.machine.is_this() {
         return Ok(());

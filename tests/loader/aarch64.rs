@@ -91,3 +91,21 @@ fn the_first_access_to_a_variable_keeps_scalable_registers() {
         });
     });
 }
+
+#[test]
+fn a_plt_of_signed_addresses_is_refused_where_the_processor_checks_them() {
+    // HWCAP_PACA
+    let is_checked = has(libc::AT_HWCAP, 30);
+    let path = gcc("variant.c", &["-mbranch-protection=standard", "-Wl,-z,pac-plt,-z,lazy"]);
+    isolated(|| {
+        // SAFETY: a library of `testlibs/`, which may be loaded anywhere.
+        let loaded = unsafe { Loader::new().binding(Binding::Lazy).load_any_way(&read(&path)) };
+        match loaded {
+            Ok(library) => assert!(!is_checked && call_run(&library) == 42),
+            Err(error) => {
+                assert!(is_checked, "{error}");
+                assert!(error.to_string().contains("expects signed addresses"), "{error}");
+            }
+        }
+    });
+}

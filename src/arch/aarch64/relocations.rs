@@ -25,6 +25,7 @@ pub(crate) static MACHINE: Machine = Machine {
     isa_levels: &[],
     branch_targets: Some((0xc000_0000, 1)),
     variant_pcs: Some(VariantPcs { tag: 0x7000_0005, st_other: 0x80 }),
+    signed_plt: Some(0x7000_0003),
     cache_flags: 0x0a03,
     smallest_page: 0x1000,
 };

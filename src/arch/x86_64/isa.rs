@@ -158,6 +158,12 @@ pub(crate) fn branch_protection() -> libc::c_int {
     0
 }
 
+/// Whether this processor checks signatures of addresses: none of this machine does.
+#[inline]
+pub(crate) fn checks_signatures() -> bool {
+    false
+}
+
 /// The folders in `glibc-hwcaps` whose libraries this processor runs, best first. They are named after the
 /// levels above the lowest.
 #[cfg(target_arch = "x86_64")]

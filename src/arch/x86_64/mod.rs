@@ -46,7 +46,7 @@ pub(crate) use instructions::return_instruction;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use instructions::{jump_instruction, unless_answered, with_return_address};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use isa::{branch_protection, hwcaps_folders, lacking_isa};
+pub(crate) use isa::{branch_protection, checks_signatures, hwcaps_folders, lacking_isa};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use plt::{bind_call, call_ifunc_resolver};
 #[cfg(target_arch = "x86_64")]

@@ -21,6 +21,7 @@ pub(crate) static MACHINE: Machine = Machine {
     isa_levels: &LEVEL_NAMES,
     branch_targets: None,
     variant_pcs: None,
+    signed_plt: None,
     cache_flags: 0x0303,
     smallest_page: 0x1000,
 };
