@@ -1,25 +1,27 @@
 // Code that patches itself, and data that becomes read-only. PAD: bytes of further code.
 #include <errno.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #define TEXT(number) #number
 #define ZEROES(number) ".section .text.pad,\"ax\",@progbits\n.zero " TEXT(number) "\n.text\n"
 __asm__(ZEROES(PAD));
 
-__attribute__((noinline)) int answer(void) { return 0x11111111; }
+#define FUNCTION __attribute__((noinline, aligned(16)))
+FUNCTION int answer(void) { return 0x11111111; }
+FUNCTION int other(void) { return 0x22222222; }
 
 static int value[2048] = {5};
 
-int patch(void) {
+FUNCTION int patch(void) {
     unsigned char *code = (unsigned char *)answer;
-    void *page = (void *)((uintptr_t)code & -4096);
-    if (mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC)) return errno;
-    for (int i = 0; i < 16; i++)
-        if (*(int *)(code + i) == 0x11111111) {
-            *(int *)(code + i) = 0x22222222;
-            break;
-        }
-    if (mprotect(page, 8192, PROT_READ | PROT_EXEC)) return errno;
+    long size = sysconf(_SC_PAGESIZE);
+    void *page = (void *)((uintptr_t)code & -size);
+    if (mprotect(page, 2 * size, PROT_READ | PROT_WRITE | PROT_EXEC)) return errno;
+    memcpy(code, (unsigned char *)other, 16);
+    if (mprotect(page, 2 * size, PROT_READ | PROT_EXEC)) return errno;
+    __builtin___clear_cache((char *)code, (char *)code + 16);
     return 0;
 }
 

@@ -8,6 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+// What the C library has in two versions.
+#ifdef __x86_64__
+#define TWICE "realpath"
+#define OLD "GLIBC_2.2.5"
+#define NEW "GLIBC_2.3"
+#else
+#define TWICE "fmemopen"
+#define OLD "GLIBC_2.17"
+#define NEW "GLIBC_2.22"
+#endif
 #define CHECK(condition) do { if (!(condition)) return __LINE__; } while (0)
 
 int exported_data[5] = {1, 2, 3, 4, 5};
@@ -89,9 +99,9 @@ int looks_up(void) {
     // The executable's libraries come first; after this one comes the C library, again.
     CHECK(dlsym(RTLD_DEFAULT, "getppid") == dlsym(libc, "getppid"));
     CHECK(dlsym(RTLD_NEXT, "getppid") == dlsym(libc, "getppid"));
-    CHECK(dlvsym(RTLD_DEFAULT, "realpath", "GLIBC_2.3") == dlvsym(libc, "realpath", "GLIBC_2.3"));
-    CHECK(dlvsym(RTLD_NEXT, "realpath", "GLIBC_2.2.5") == dlvsym(libc, "realpath", "GLIBC_2.2.5"));
-    CHECK(dlvsym(libc, "realpath", "GLIBC_2.2.5") != dlvsym(libc, "realpath", "GLIBC_2.3"));
+    CHECK(dlvsym(RTLD_DEFAULT, TWICE, NEW) == dlvsym(libc, TWICE, NEW));
+    CHECK(dlvsym(RTLD_NEXT, TWICE, OLD) == dlvsym(libc, TWICE, OLD));
+    CHECK(dlvsym(libc, TWICE, OLD) != dlvsym(libc, TWICE, NEW));
     CHECK(!dlerror());
     CHECK(!dlvsym(RTLD_DEFAULT, "realpath", "GLIBC_1.1") && dlerror());
     CHECK(!dlsym(RTLD_NEXT, "exported_data"));

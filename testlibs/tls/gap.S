@@ -12,6 +12,43 @@ zero:
     .globl run
     .type run, @function
 run:
+#ifdef __aarch64__
+    stp x29, x30, [sp, #-32]!
+    str x19, [sp, #16]
+    adrp x0, :tlsgd:first
+    add x0, x0, :tlsgd_lo12:first
+    bl __tls_get_addr
+    nop
+    mov x19, x0
+    adrp x0, :tlsgd:last
+    add x0, x0, :tlsgd_lo12:last
+    bl __tls_get_addr
+    nop
+    mov w1, #1
+    ldrb w2, [x19]
+    cmp w2, #0x11
+    b.ne 1f
+    mov w1, #2
+    ldrb w2, [x19, #2]
+    cmp w2, #0x33
+    b.ne 1f
+    mov w1, #3
+    ldrb w2, [x0]
+    cbnz w2, 1f
+    mov w1, #4
+    tst x0, #31
+    b.ne 1f
+    mov w1, #5
+    ldrb w2, [x0, #36]
+    cbnz w2, 1f
+    mov w2, #9
+    strb w2, [x0, #36]
+    mov w1, #42
+1:  mov w0, w1
+    ldr x19, [sp, #16]
+    ldp x29, x30, [sp], #32
+    ret
+#else
     push %rbx
     data16 lea first@tlsgd(%rip), %rdi
     .value 0x6666
@@ -42,6 +79,7 @@ run:
 1:  mov %ecx, %eax
     pop %rbx
     ret
+#endif
     .size run, . - run
     .section .tdata
     .globl first

@@ -4,11 +4,13 @@
 #![allow(dead_code)] // each test binary uses its own part of this
 
 pub mod agree;
+pub mod machine;
 pub mod time;
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::env::consts::ARCH;
+use std::ffi::{CStr, CString, OsStr, OsString, c_int, c_void};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
@@ -193,6 +195,27 @@ pub fn bytes(compiler: &str, source: &str, flags: &[&str]) -> Vec<u8> {
     fs::read(build(compiler, source, flags)).unwrap()
 }
 
+/// The command that runs a program which is compiled for the tests' own machine: itself, or by `MEMDL_TEST_RUNNER`
+/// where this system is another one and emulates that machine (tests/aarch64/run.sh).
+pub fn program(path: impl AsRef<OsStr>) -> Command {
+    let Some(runner) = runner() else { return Command::new(path) };
+    let mut command = Command::new(runner);
+    command.arg(path);
+    command
+}
+
+/// As [`program`], killed when [`limit`] of so many seconds is over.
+pub fn limited_program(seconds: u64, path: impl AsRef<OsStr>) -> Command {
+    let Some(runner) = runner() else { return limited(seconds, path) };
+    let mut command = limited(seconds, runner);
+    command.arg(path);
+    command
+}
+
+fn runner() -> Option<OsString> {
+    std::env::var_os("MEMDL_TEST_RUNNER").filter(|runner| !runner.is_empty())
+}
+
 /// Runs a tool of package-manager provenance to its successful end.
 pub fn run(command: &mut Command, package: &str) -> String {
     let output = command.output().unwrap_or_else(|error| {
@@ -371,7 +394,9 @@ pub struct MapsLine {
 
 /// This process's mappings.
 pub fn maps() -> Vec<MapsLine> {
-    let text = fs::read_to_string("/proc/thread-self/maps").unwrap();
+    // The main thread may have ended. An emulator without a kernel of its own knows the other name only.
+    let file = if runner().is_none() { "/proc/thread-self/maps" } else { "/proc/self/maps" };
+    let text = fs::read_to_string(file).unwrap();
     let line = |line: &str| {
         let mut fields = line.split_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
@@ -492,18 +517,24 @@ pub fn is_mapped(address: usize) -> bool {
 
 /// A file of the system, as the C library's loader finds it.
 pub fn system_library(name: &str) -> PathBuf {
-    let folders =
-        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
-    let found =
-        folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
+    let folders = ["/lib64", "/usr/lib64", "/usr/lib"].map(PathBuf::from);
+    let folders = [PathBuf::from(format!("/lib/{ARCH}-linux-gnu")), library_folder()]
+        .into_iter()
+        .chain(folders);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("no {name}; `sh tests/setup.sh` installs what tests need"))
+}
+
+/// Where Debian has the libraries of the machine.
+pub fn library_folder() -> PathBuf {
+    format!("/usr/lib/{ARCH}-linux-gnu").into()
 }
 
 /// The name of a library of the system of which each release has another version: `libssl.so.3` for `libssl.so.`.
 /// Of several, the one with the lowest number.
 pub fn system_library_of(prefix: &str, suffix: &str) -> String {
-    let folder = Path::new("/usr/lib/x86_64-linux-gnu");
-    let names = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name().into_string());
+    let names =
+        fs::read_dir(library_folder()).unwrap().map(|it| it.unwrap().file_name().into_string());
     let is_version = |name: &String| {
         let version = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
@@ -522,14 +553,14 @@ pub fn name_of<T>(_test: &T) -> &'static str {
 
 /// This executable, to be started again for the test of this name ([`name_of`]).
 pub fn own_test(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = program(std::env::current_exe().unwrap());
     command.args(ONLY).arg(name);
     command
 }
 
 /// As [`own_test`], killed when [`limit`] of so many seconds is over.
 pub fn limited_own_test(seconds: u64, name: &str) -> Command {
-    let mut command = limited(seconds, std::env::current_exe().unwrap());
+    let mut command = limited_program(seconds, std::env::current_exe().unwrap());
     command.args(ONLY).arg(name);
     command
 }

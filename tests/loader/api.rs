@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ fn get_functions_and_data() {
         **number = 50;
         assert_eq!(add(1), 52);
         assert_eq!(number.as_raw_ptr(), number.clone().cast());
-        let text = library.get::<*const i8>("text").unwrap();
+        let text = library.get::<*const c_char>("text").unwrap();
         assert_eq!(CStr::from_ptr(*text), c"twenty bytes");
         // Names are bytes as well as strings.
         assert_eq!(library.get::<Function>(b"add").unwrap().as_raw_ptr(), add.as_raw_ptr());

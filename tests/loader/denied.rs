@@ -98,7 +98,12 @@ const OF_PROCESS_MEMORY: [libc::c_long; 2] =
 fn threads_have_initial_values_whatever_the_system_denies() {
     isolated(|| {
         let [readv, writev] = OF_PROCESS_MEMORY;
-        let (folders, old_folders) = (libc::SYS_getdents64, libc::SYS_getdents);
+        let folders = libc::SYS_getdents64;
+        #[cfg(target_arch = "x86_64")]
+        let old_folders = libc::SYS_getdents;
+        // Other machines never had the old call.
+        #[cfg(not(target_arch = "x86_64"))]
+        let old_folders = folders;
         let denials: [&[libc::c_long]; 5] =
             [&[], &[readv, writev], &[writev], &[folders, old_folders], &[readv, writev, folders]];
         for (calls, errno) in denials.iter().flat_map(|calls| ERRORS.map(|errno| (calls, errno))) {

@@ -232,7 +232,7 @@ fn kept_and_shared_memory_is_counted() {
             line.access.ends_with('s')
                 && [&one, &other].iter().any(|it| it.address_range().contains(&at))
         });
-        assert_eq!(shared_bytes, shared.map(|line| line.range.len()).sum());
+        assert_eq!(shared_bytes, shared.map(|line| line.range.len()).sum::<usize>());
         assert!(0 < shared_bytes && shared_bytes < mapped_bytes);
         // A debugger's view gives it pages of its own.
         one.set_debug(DebugLevel::Symbols).unwrap();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{assert_agrees, build, bytes, isolated, maps, run};
+use crate::common::{assert_agrees, build, bytes, isolated, library_folder, machine, maps, run};
 use memdl::{
     DebugInformation, Error, ImportBinding, Imports, LibraryOrigin, Limits, Loader, Report, inspect,
 };
@@ -56,7 +56,7 @@ fn dynamic_symbols(file: &Path) -> Vec<Row> {
 }
 
 fn assert_is_what_readelf_says(file: &Path) {
-    assert_is_what_readelf_says_of(file, "x86-64");
+    assert_is_what_readelf_says_of(file, machine::NAME);
 }
 
 pub fn assert_is_what_readelf_says_of(file: &Path, machine: &str) {
@@ -165,7 +165,7 @@ const LIBRARIES: &[&str] = &[
 fn reports_say_what_readelf_says() {
     let mut count = 0;
     for name in LIBRARIES {
-        let file = Path::new("/usr/lib/x86_64-linux-gnu").join(name);
+        let file = library_folder().join(name);
         if file.exists() {
             assert_is_what_readelf_says(&fs::canonicalize(file).unwrap());
             count += 1;
@@ -374,12 +374,12 @@ fn every_reason_is_listed() {
     assert!(reasons[2].contains("missing_function") && reasons[2].contains("missing_variable"));
     assert_eq!(*binding(&report, "missing_function"), ImportBinding::Missing);
     // One that only executables have is one more, and the missing symbols are still there.
-    let relative = relocation(&bytes, 8);
-    bytes[relative + 8..relative + 12].copy_from_slice(&5u32.to_le_bytes());
+    let relative = relocation(&bytes, machine::RELATIVE.number);
+    bytes[relative + 8..relative + 12].copy_from_slice(&machine::COPY.number.to_le_bytes());
     let report = Loader::new().name("faulty").inspect(&bytes);
     let reasons: Vec<String> = report.refusals().iter().map(Error::to_string).collect();
     assert_eq!(reasons.len(), 4, "{reasons:#?}");
-    assert!(reasons[2].contains("R_X86_64_COPY") && reasons[3].contains("missing_function"));
+    assert!(reasons[2].contains(machine::COPY.name) && reasons[3].contains("missing_function"));
 }
 
 fn bytes_of_faulty(flags: &[&str]) -> Vec<u8> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, isolated, isolated_output, linkers, load_and_run,
+    AnyWay, Opened, build, call_run, isolated, isolated_output, linkers, load_and_run, machine,
 };
 use crate::helpers::read;
 use goblin::elf::Elf;
@@ -78,14 +78,15 @@ fn arguments_arrive_and_results_return() {
 #[test]
 fn vectors_of_every_width_arrive() {
     isolated(|| {
-        let mut widths = vec![("16", "-msse2")];
-        if std::arch::is_x86_feature_detected!("avx") {
-            widths.push(("32", "-mavx"));
-        }
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            widths.push(("64", "-mavx512f"));
-        }
-        for (width, feature) in widths {
+        let widths = [
+            ("16", "-fPIC", true),
+            #[cfg(target_arch = "x86_64")]
+            ("32", "-mavx", std::arch::is_x86_feature_detected!("avx")),
+            #[cfg(target_arch = "x86_64")]
+            ("64", "-mavx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ];
+        let widths = widths.into_iter().filter(|(_, _, is_here)| *is_here);
+        for (width, feature, _) in widths {
             let width = format!("-DWIDTH={width}");
             let soname = format!("-Wl,-soname,lib{width}.so");
             let callee = gcc("vectors.c", &["-DDEFINE", &width, feature, &soname]);
@@ -272,8 +273,9 @@ fn what_has_no_plt_entry_is_bound_at_once() {
     let index = elf.dynrelas.iter().position(|rela| name(rela.r_sym) == Some("late")).unwrap();
     let dynamic = elf.dynamic.as_ref().unwrap();
     let mut changed = file.clone();
-    // R_X86_64_GLOB_DAT becomes R_X86_64_JUMP_SLOT.
-    changed[dynamic.info.rela + index * 24 + 8] = 7;
+    // GLOB_DAT becomes JUMP_SLOT.
+    changed[dynamic.info.rela + index * 24 + 8..][..4]
+        .copy_from_slice(&machine::JUMP_SLOT.number.to_le_bytes());
     let loader = lazy().define("late", add_one as *const c_void);
     load_and_run(&loader, &changed, "a call outside the PLT's table");
 

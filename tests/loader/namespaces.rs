@@ -2,6 +2,7 @@
 //! images open, plug-ins that libraries of the system open for them. `dlopen` of the same files, in a process
 //! of its own, is the reference.
 
+use std::env::consts::ARCH;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{AnyWay, Opened, glibc, in_child, isolated, isolated_with, name_of, run};
+use crate::common::{
+    AnyWay, Opened, glibc, in_child, isolated, isolated_with, machine, name_of, run,
+};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{ImageBuffer, Library, Loader, Namespace, Provided, Scope};
 
@@ -233,7 +236,7 @@ fn lists_of_folders_are_read_as_ld_so_reads_them() {
             ("early/libtwice.so", 3),
             ("own/libtwice.so", 4),
             ("own/libown.so", 5),
-            ("lib/x86_64-linux-gnu/libtoken.so", 6),
+            (&format!("lib/{ARCH}-linux-gnu/libtoken.so"), 6),
             ("late/glibc-hwcaps/x86-64-v2/libbetter.so", 7),
             ("late/libbetter.so", 8),
         ] {
@@ -245,7 +248,7 @@ fn lists_of_folders_are_read_as_ld_so_reads_them() {
         std::os::unix::fs::symlink("/none", folder.path("early/libpassed.so")).unwrap();
         folder.named("late/libpassed.so", &value(9), &[]);
         let mut foreign = fs::read(folder.path("late/libpassed.so")).unwrap();
-        foreign[18] = 183;
+        foreign[18] = machine::OTHER.1 as u8;
         folder.named("late/libforeign.so", &value(10), &[]);
         fs::write(folder.path("early/libforeign.so"), foreign).unwrap();
         for (name, path, expected) in [
@@ -255,11 +258,13 @@ fn lists_of_folders_are_read_as_ld_so_reads_them() {
             ("libown.so", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/own", 5),
             ("libown.so", "-Wl,--disable-new-dtags,-rpath,/none:${ORIGIN}/../library-path/own/", 5),
             ("libtoken.so", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/$LIB", 6),
-            ("libbetter.so", RUNPATH, if glibc() >= (2, 33) { 7 } else { 8 }),
+            // The C library knows levels of x86-64.
+            ("libbetter.so", RUNPATH, if glibc() >= (2, 33) && ARCH == "x86_64" { 7 } else { 8 }),
             ("libpassed.so", RUNPATH, 9),
             ("libforeign.so", RUNPATH, 10),
         ] {
-            let all = ["early", "late", "own", "lib/x86_64-linux-gnu"];
+            let of_machine = format!("lib/{ARCH}-linux-gnu");
+            let all = ["early", "late", "own", &of_machine];
             let from = all.into_iter().find(|it| folder.path(it).join(name).is_file()).unwrap();
             let needs = folder.path(from).join(name);
             let needs = match name {

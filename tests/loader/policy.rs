@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::{fs, ptr};
 
 use crate::common::{
-    AnyWay, build, call_run, debug_entries, isolated, limited, maps, name_of, own_test, run,
+    AnyWay, build, call_run, debug_entries, isolated, limited, machine, maps, name_of, own_test,
+    run,
 };
 use crate::helpers::function;
 use memdl::{Binding, DebugLevel, Error, Imports, Library, Loader};
@@ -51,8 +52,9 @@ fn system() -> *mut c_void {
 
 /// By its version: glibc before 2.34 has another one in libpthread.
 fn old_system() -> *mut c_void {
+    let version = CString::new(machine::FIRST_GLIBC).unwrap();
     // SAFETY: C strings.
-    unsafe { libc::dlvsym(libc::RTLD_DEFAULT, c"system".as_ptr(), c"GLIBC_2.2.5".as_ptr()) }
+    unsafe { libc::dlvsym(libc::RTLD_DEFAULT, c"system".as_ptr(), version.as_ptr()) }
 }
 
 /// All that `imports.c` needs of the host to be loaded and to look up, but `system`.
@@ -190,8 +192,8 @@ fn all_imports_that_are_refused_are_listed_at_once() {
         let error = load(&loader.clone().imports(Imports::allow(ALLOWED)), &bytes).unwrap_err();
         assert_eq!(refused(&error), ["chdir", "chroot", "system"], "{binding:?}");
         let text = error.to_string();
-        for part in ["image: the host", " chroot@GLIBC_2.2.5", "Loader::imports", "Loader::define"]
-        {
+        let chroot = format!(" chroot@{}", machine::FIRST_GLIBC);
+        for part in ["image: the host", &chroot, "Loader::imports", "Loader::define"] {
             assert!(text.contains(part), "{text}");
         }
         let deny = Imports::deny(["chroot", "system", "socket"]);
@@ -211,7 +213,7 @@ fn all_imports_that_are_refused_are_listed_at_once() {
         let error = load(&loader.clone().imports(filter), &bytes).unwrap_err();
         assert_eq!(refused(&error), ["system"], "{binding:?}");
         let asked = asked.lock().unwrap();
-        let system = ("system".into(), Some("GLIBC_2.2.5".into()), "image".into());
+        let system = ("system".into(), Some(machine::FIRST_GLIBC.into()), "image".into());
         assert!(asked.contains(&system), "{asked:?}");
         // Nobody else's: the host has none of that name.
         assert!(!asked.iter().any(|(name, ..)| name == "supplied"), "{asked:?}");

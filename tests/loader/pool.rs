@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::common::{
-    AnyWay, build, call_run, exit_status, in_child, is_mapped, isolated, maps, resident,
+    AnyWay, build, call_run, exit_status, in_child, is_mapped, isolated, machine, maps, resident,
     system_library,
 };
 use crate::helpers::{Number, OldThread, function};
@@ -108,9 +108,9 @@ fn data_is_what_it_was_before_the_constructors() {
 fn thread_local_variables_are_initial_again_in_all_threads() {
     isolated(|| {
         let models = [
-            &["-ftls-model=global-dynamic"][..],
-            &["-ftls-model=local-dynamic"],
-            &["-mtls-dialect=gnu2"],
+            &[machine::CALLS, "-ftls-model=global-dynamic"][..],
+            &[machine::CALLS, "-ftls-model=local-dynamic"],
+            &[machine::DESCRIPTORS],
             &["-ftls-model=initial-exec", "-DROOM=20"],
         ];
         for (model, reset) in models.iter().flat_map(|model| BOTH.map(|reset| (model, reset))) {

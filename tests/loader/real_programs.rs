@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, exit_status, in_child, is_over, isolated, limited,
-    load_and_run, maps, repository, system_library, system_library_of,
+    AnyWay, Opened, build, call_run, exit_status, in_child, is_over, isolated, library_folder,
+    limited, load_and_run, maps, repository, system_library, system_library_of,
 };
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use memdl::{Binding, Library, Loader, Symbol, Template};
@@ -509,7 +509,7 @@ fn two_pythons_loaded_separately() {
 /// The name of the LLVM that is installed; its C interface has been the same for years.
 fn llvm() -> String {
     let folder = system_library("libc.so.6").parent().unwrap().to_owned();
-    let folders = [folder, PathBuf::from("/usr/lib/x86_64-linux-gnu")];
+    let folders = [folder, library_folder()];
     let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
     let is_llvm = |name: &String| {

@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::common::{
     self, AnyWay, Opened, build, call_run, debug_entries, is_sanitized, isolated,
-    isolated_without_caches, maps, resident,
+    isolated_without_caches, machine, maps, resident,
 };
 use crate::helpers::{Number, function, opened_function, read};
 use libc::RTLD_NOW;
@@ -116,10 +116,10 @@ impl Drop for Worker {
 fn workers_leave_a_library() {
     isolated(|| {
         for model in [
-            &["-ftls-model=global-dynamic"][..],
-            &["-mtls-dialect=gnu2"],
+            &[machine::CALLS, "-ftls-model=global-dynamic"][..],
+            &[machine::DESCRIPTORS],
             &["-ftls-model=initial-exec"],
-            &["-ftls-model=local-dynamic"],
+            &[machine::CALLS, "-ftls-model=local-dynamic"],
         ] {
             let path = leaves(model);
             let opened = Opened::new(&path, RTLD_NOW);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, exit_status, glibc, in_child, isolated, load_and_run, maps,
+    AnyWay, Opened, build, call_run, exit_status, glibc, in_child, isolated, load_and_run, machine,
+    maps,
 };
 use crate::helpers::{function, opened_function, read};
 use libc::{RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW};
@@ -19,8 +20,9 @@ type Listed = extern "C" fn(*mut *const u8, *mut c_int) -> c_int;
 type Forks = extern "C" fn(*mut [c_int; 3]) -> c_int;
 type Extend = extern "C" fn(*const c_char) -> c_int;
 
+/// (The system's `dl_iterate_phdr` does not tell of a block that only descriptors have led to.)
 fn gcc(source: &str) -> PathBuf {
-    build("gcc", &format!("services/{source}"), &["-O1"])
+    build("gcc", &format!("services/{source}"), &["-O1", machine::CALLS])
 }
 
 fn load(path: &Path) -> Library {

@@ -117,7 +117,11 @@ fn a_signal_handler_names_where_it_crashed() {
         let address = unsafe {
             libc::alarm(60);
             let context = &*context.cast::<libc::ucontext_t>();
-            context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
+            #[cfg(target_arch = "x86_64")]
+            let address = context.uc_mcontext.gregs[libc::REG_RIP as usize];
+            #[cfg(target_arch = "aarch64")]
+            let address = context.uc_mcontext.pc;
+            address as usize
         };
         for frame in symbolize(address) {
             eprintln!("crashed in {frame}");

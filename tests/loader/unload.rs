@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::common::{
     AnyWay, Opened, build, call_run, debug_entries, glibc, is_mapped, isolated, isolated_output,
-    isolated_output_as, load_and_run, maps, name_of, notes, resident,
+    isolated_output_as, load_and_run, machine, maps, name_of, notes, resident,
 };
 use crate::helpers::{function, read};
 use libc::RTLD_NOW;
@@ -589,13 +589,13 @@ fn relocations_that_meet_are_applied_to_instances_in_order() {
         let (strstr, imported) = (named("strstr").0, named("imported").1);
         let (data, pointer) = (named("data").0, named("pointer").1);
         let entry = |place: u64, symbol: u64| {
-            let wanted = relocation(place, symbol << 32 | 1);
-            file.windows(16).position(|window| *window == *wanted).expect("R_X86_64_64")
+            let wanted = relocation(place, symbol << 32 | u64::from(machine::ABSOLUTE.number));
+            file.windows(16).position(|window| *window == *wanted).expect(machine::ABSOLUTE.name)
         };
         let entries = [entry(pointer, data), entry(imported, strstr)];
         let symbols = [strstr, data];
         for (at, symbol) in [entries.iter().min(), entries.iter().max()].into_iter().zip(symbols) {
-            let changed = relocation(pointer, symbol << 32 | 1);
+            let changed = relocation(pointer, symbol << 32 | u64::from(machine::ABSOLUTE.number));
             file[*at.unwrap()..][..16].copy_from_slice(&changed);
         }
 

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AnyWay, Opened, build, call_run, can_link, in_child, isolated, isolated_with, load_and_run,
-    maps, system_library,
+    AnyWay, Opened, build, call_run, can_link, in_child, isolated, isolated_with, library_folder,
+    load_and_run, maps, system_library,
 };
 use crate::helpers::{function, opened_function, read};
 use goblin::elf::program_header::PT_GNU_EH_FRAME;
@@ -395,7 +395,7 @@ fn the_first_throw_after_a_large_load_is_not_slow() {
             "libLLVM.so.21.1",
         ]
         .into_iter()
-        .map(|name| Path::new("/usr/lib/x86_64-linux-gnu").join(name))
+        .map(|name| library_folder().join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| system_library("libsqlite3.so.0"));
         let library = load(&throws(&[]));

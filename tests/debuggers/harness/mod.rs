@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 
 use crate::common::time::is_over;
-use crate::common::{limit, repository};
+use crate::common::{limit, program, repository};
 use host::Loader;
 
 /// Names the gdb that is tested, if not that of the system.
@@ -36,6 +36,10 @@ const GDB: &str = "MEMDL_TEST_GDB";
 
 /// The environment variable with the debug level of libraries, which overrides the choice of each test.
 const FORM: &str = "MEMDL_TEST_FORM";
+
+/// The command that starts a host and talks gdb's remote protocol on its standard input and output, where hosts
+/// cannot be started by gdb itself: an emulator's (tests/aarch64/run.sh).
+const STUB: &str = "MEMDL_TEST_STUB";
 
 /// The gdb that is tested.
 pub fn gdb() -> String {
@@ -234,6 +238,9 @@ impl Gdb {
 
     /// For the host, which is to do these steps.
     pub fn of_host(steps: &[String]) -> Gdb {
+        if env::var_os(STUB).is_some() {
+            return Gdb::of_served_host(steps);
+        }
         let mut gdb = Gdb::new(Command::new(gdb()), vec![host_program()]);
         choose_steps(&mut gdb.command, steps);
         gdb
@@ -255,8 +262,12 @@ impl Gdb {
         let mut gdb = Gdb::new(Command::new(gdb()), vec![]);
         choose_steps(&mut gdb.command, steps);
         gdb.command.args(["-iex", "set sysroot /", &program, "-ex"]);
-        // Its standard input and output are the connection. What the host prints comes through
-        // the third, at any time, and is left out, so that a session is the same in each run.
+        // Its standard input and output are the connection. What the host prints comes through the third.
+        if let Ok(stub) = env::var(STUB) {
+            gdb.command.arg(format!("target remote | exec {stub} {program}"));
+            return gdb;
+        }
+        // From gdbserver it comes at any time, and is left out, so that a session is the same in each run.
         gdb.command.arg(format!("target remote | exec gdbserver --once - {program} 2>/dev/null"));
         gdb
     }
@@ -315,7 +326,10 @@ impl Gdb {
 
     /// Runs the commands, and the debugger to its end or to the limit.
     pub fn run_to_limit(mut self, commands: &[&str]) -> Run {
-        for command in commands {
+        for &command in commands {
+            // A stub has started the host before.
+            let is_started = command == "run" && env::var_os(STUB).is_some();
+            let command = if is_started { "continue" } else { command };
             let mark = format!("echo \\n{MARK}{command}\\n");
             self.command.args(["-ex", &mark, "-ex", command]);
         }
@@ -362,7 +376,7 @@ pub fn start_host(steps: &[String]) -> Running {
 
 /// The host, not debugged.
 pub fn bare_host(steps: &[String], loader: Loader) -> Command {
-    let mut command = Command::new(host_program());
+    let mut command = program(host_program());
     choose_steps(&mut command, steps);
     command.env(host::LOADER, loader.name());
     choose_form(&mut command);
