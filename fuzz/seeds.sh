@@ -54,6 +54,12 @@ image relocations $s "$lib/loading/relocations.S"
 image text $s "$lib/loading/text_relocation.S"
 image order gcc -shared -fPIC -Os -s "$lib/loading/order.c"
 image throws g++ -shared -fPIC -Os -s "$lib/unwind/throws.cpp"
+# For another machine: reports read, and bind, what a load refuses.
+for machine in aarch64 x86_64; do
+    f="clang --target=$machine-linux-gnu -nostdlib -fuse-ld=lld -shared -fPIC -Os -Wl,--build-id=none"
+    image "cross_$machine" $f -s -Wl,-z,max-page-size=4096 "$lib/cross/library.c"
+    image "cross_relr_$machine" $f -s -Wl,-z,pack-relative-relocs "$lib/cross/library.c"
+done
 image aligned $s -DALIGNMENT=8192 "$lib/loading/aligned.c"
 
 # What debuggers read.
@@ -65,6 +71,10 @@ done
 image clang_O2 clang $small -O2 -gdwarf-5 "$lib/debug/inline.cc"
 image gcc_inline g++ $small -O2 -g "$lib/debug/inline.cc"
 image gcc_inline_4 g++ $small -O2 -gdwarf-4 -fdebug-types-section "$lib/debug/inline.cc"
+for machine in aarch64 x86_64; do
+    f="clang --target=$machine-linux-gnu -nostdlib -fuse-ld=lld -shared -fPIC -Os"
+    image "cross_debug_$machine" $f -g -Wl,-z,max-page-size=4096 "$lib/cross/library.c"
+done
 image signals gcc $small -g -gno-as-locview-support "$lib/debug/signals.c"
 image zlib gcc $small -g -gz=zlib "$lib/debug/twin.c"
 image zlib_gnu gcc $small -g -gz=zlib-gnu "$lib/debug/twin.c"

@@ -661,7 +661,12 @@ impl Loader {
 /// * what is in the arrays of constructors and destructors once they are relocated;
 /// * until the first load of the process, whether an unwinder cannot be led to images.
 ///
-/// Of malformed bytes, and of a file for another machine, the report has what can be read. Symbols and
+/// A file for another machine that memdl runs on (x86-64, AArch64) is examined as one for this machine is. But nothing of
+/// this process counts for it: what it needs and imports is [unknown](crate::LibraryOrigin::Unknown), unless the loader's options
+/// supply it, or [missing](crate::LibraryOrigin::Missing) with [`system_libraries(false)`](Loader::system_libraries). A load is
+/// refused by the machine's name; [`Report::refusals_on_its_machine`] has the other reasons.
+///
+/// Of malformed bytes, and of a file for any other machine, the report has what can be read. Symbols and
 /// needed libraries are there if headers, the dynamic section and the symbol tables are well-formed. Time and
 /// memory are bounded by the length of the bytes and of the files of needed libraries.
 ///

@@ -43,34 +43,27 @@ pub fn build(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     build_with(compiler, source, &[shared, flags].concat(), "so")
 }
 
-/// A machine whose libraries these tests build, and that is not the one that they run on.
-pub struct Foreign {
+/// A machine whose libraries these tests build, whichever machine they run on.
+pub struct Machine {
     /// As errors name it.
     pub name: &'static str,
-    /// As errors name the one that the tests run on.
-    pub own: &'static str,
     pub e_machine: u16,
     /// As clang has it.
     target: &'static str,
 }
 
-const FOREIGN_TARGETS: [Foreign; 2] = [
-    Foreign {
-        name: "AArch64",
-        own: "x86-64",
-        e_machine: 183,
-        target: "--target=aarch64-linux-gnu",
-    },
-    Foreign { name: "x86-64", own: "AArch64", e_machine: 62, target: "--target=x86_64-linux-gnu" },
+const MACHINES: [Machine; 2] = [
+    Machine { name: "x86-64", e_machine: 62, target: "--target=x86_64-linux-gnu" },
+    Machine { name: "AArch64", e_machine: 183, target: "--target=aarch64-linux-gnu" },
 ];
 
-/// The other one of the two machines that memdl runs on.
-pub const FOREIGN: &Foreign = match cfg!(target_arch = "x86_64") {
-    true => &FOREIGN_TARGETS[0],
-    false => &FOREIGN_TARGETS[1],
-};
+/// The machine that the tests run on.
+pub const OWN: &Machine = &MACHINES[if cfg!(target_arch = "x86_64") { 0 } else { 1 }];
 
-impl Foreign {
+/// The other one of the two machines that memdl runs on.
+pub const FOREIGN: &Machine = &MACHINES[if cfg!(target_arch = "x86_64") { 1 } else { 0 }];
+
+impl Machine {
     /// Builds a shared library for this machine, without its headers and libraries, which need not be here: clang and lld
     /// build for all machines.
     pub fn build(&self, source: &str, flags: &[&str]) -> PathBuf {

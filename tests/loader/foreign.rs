@@ -8,14 +8,14 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::{
-    FOREIGN, WAYS, assert_agrees, build, bytes, isolated, load_in_way, maps, repository, run,
+    FOREIGN, OWN, WAYS, assert_agrees, isolated, load_in_way, maps, repository, run,
 };
-use crate::inspect::{assert_is_what_readelf_says_of, binding, origin};
+use crate::inspect::{assert_is_what_readelf_says_of, binding, origin, relocation};
 use memdl::{Error, ImportBinding, LibraryOrigin, Loader, Report, inspect};
 
 /// What every report on such a file ends with.
 fn refusal() -> String {
-    format!("an image for {}; this process is {}", FOREIGN.name, FOREIGN.own)
+    format!("an image for {}; this process is {}", FOREIGN.name, OWN.name)
 }
 
 /// An address, which is never read.
@@ -38,13 +38,6 @@ fn with_dep(flags: &[&str]) -> (Loader, Vec<u8>) {
 
 fn texts<'e>(errors: impl IntoIterator<Item = &'e Error>) -> Vec<String> {
     errors.into_iter().map(Error::to_string).collect()
-}
-
-/// The offset of the first relocation of this type in the file.
-fn relocation(bytes: &[u8], r_type: u32) -> usize {
-    let entries = (0..bytes.len() - 24).step_by(8);
-    // In the tables, which lie before the code.
-    entries.map(|at| at + 8).find(|&at| bytes[at..at + 4] == r_type.to_le_bytes()).unwrap()
 }
 
 #[test]
@@ -142,18 +135,17 @@ fn versions_and_machines_of_what_it_needs_are_checked() {
     let report = with(FOREIGN.build("cross/dep.c", &[soname]));
     assert_eq!(report.refusals_on_its_machine().count(), 0, "{report}");
     // One for this machine is none for that one; a load of one for this machine takes none for that one.
-    let own_dep = build("clang", "cross/dep.c", &[soname, "-fuse-ld=lld"]);
-    let own = fs::read(&own_dep).unwrap();
-    let report = alone().provide("libdep.so", own).inspect(&library);
+    let own = OWN.library_and_dep(&[]).map(|path| fs::read(path).unwrap());
+    let [needs, own_dep] = own;
+    let report = alone().provide("libdep.so", own_dep).inspect(&library);
     let expected =
-        format!("an image for {}; the one that needs it is for {}", FOREIGN.own, FOREIGN.name);
+        format!("an image for {}; the one that needs it is for {}", OWN.name, FOREIGN.name);
     let reasons = texts(report.refusals());
     assert!(
         reasons.iter().any(|it| it.starts_with("libdep.so: ") && it.ends_with(&expected)),
         "{reasons:#?}"
     );
     let [_, theirs] = FOREIGN.library_and_dep(&[]);
-    let needs = bytes("clang", "cross/library.c", &["-fuse-ld=lld", own_dep.to_str().unwrap()]);
     let loader = alone().provide("libdep.so", fs::read(theirs).unwrap());
     let report = loader.inspect(&needs);
     assert!(report.is_for_this_machine());
@@ -178,7 +170,7 @@ fn relocations_that_its_machine_does_not_have_are_named() {
     };
     for (number, name) in [of_linker, copy].into_iter().zip(names) {
         let mut changed = library.clone();
-        let at = relocation(&changed, relative);
+        let at = relocation(&changed, relative) + 8;
         changed[at..at + 4].copy_from_slice(&number.to_le_bytes());
         let report = loader.inspect(&changed);
         let types = report.relocation_types();
@@ -193,7 +185,7 @@ fn relocations_that_its_machine_does_not_have_are_named() {
     // Where a relocation applies is checked, too: none of the machine's memory is read-only and relocated.
     let mut changed = library.clone();
     let at = relocation(&changed, relative);
-    changed[at - 8..at].copy_from_slice(&8u64.to_le_bytes());
+    changed[at..at + 8].copy_from_slice(&8u64.to_le_bytes());
     let reasons = texts(loader.inspect(&changed).refusals_on_its_machine());
     assert!(reasons.len() == 1 && reasons[0].contains("not writable"), "{reasons:#?}");
 }
@@ -234,7 +226,7 @@ fn of_a_machine_that_is_not_known_the_rest_is_described() {
         assert_eq!((report.machine(), report.machine_number()), (name, Some(e_machine)));
         let refusals = texts(report.refusals());
         let is = name.map_or("another machine: e_machine is 65261", |name| name);
-        let expected = format!("an image for {is}; this process is {}", FOREIGN.own);
+        let expected = format!("an image for {is}; this process is {}", OWN.name);
         assert!(refusals.len() == 1 && refusals[0].ends_with(&expected), "{refusals:?}");
         // SAFETY: it is refused.
         assert_agrees(&report, &unsafe { loader.load(&bytes) }, &expected);

@@ -387,7 +387,7 @@ fn bytes_of_faulty(flags: &[&str]) -> Vec<u8> {
 }
 
 /// The offset of the first relocation of this type in the file. (Tables of small libraries lie at their addresses.)
-fn relocation(bytes: &[u8], r_type: u32) -> usize {
+pub fn relocation(bytes: &[u8], r_type: u32) -> usize {
     let file = goblin::elf::Elf::parse(bytes).unwrap();
     let rela = &file.dynamic.as_ref().unwrap().info;
     let table = rela.rela..rela.rela + rela.relasz;
