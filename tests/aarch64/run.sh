@@ -84,7 +84,7 @@ user_gdb() {
 }
 
 modules="loading:: files:: filters:: lazy:: tls:: unload:: reload:: unwind:: services:: dlinfo:: needed:: namespaces::
-    pool:: recycled:: errors:: api:: aarch64::"
+    pool:: recycled:: errors:: api:: foreign:: aarch64::"
 # By name and by line before the load, locals, backtraces, values, unloading and reloading.
 scenarios="parity::breakpoints parity::frames parity::values"
 

@@ -1,5 +1,9 @@
 //! What differs among the machines that tests run on: relocations, compilers' flags, the C library's first version.
 
+use std::path::PathBuf;
+
+use super::{build, repository};
+
 /// A type of relocation.
 pub struct Relocation {
     pub number: u32,
@@ -34,9 +38,7 @@ relocations! {
 
 #[cfg(target_arch = "x86_64")]
 mod of_one {
-    pub const NAME: &str = "x86-64";
-    pub const E_MACHINE: u16 = 62;
-    pub const OTHER: (&str, u16) = ("AArch64", 183);
+    pub const OWN: usize = 0;
     pub const CALLS: &str = "-mtls-dialect=gnu";
     pub const DESCRIPTORS: &str = "-mtls-dialect=gnu2";
     pub const FIRST_GLIBC: &str = "GLIBC_2.2.5";
@@ -44,20 +46,49 @@ mod of_one {
 
 #[cfg(target_arch = "aarch64")]
 mod of_one {
-    pub const NAME: &str = "AArch64";
-    pub const E_MACHINE: u16 = 183;
-    pub const OTHER: (&str, u16) = ("x86-64", 62);
+    pub const OWN: usize = 1;
     pub const CALLS: &str = "-mtls-dialect=trad";
     pub const DESCRIPTORS: &str = "-mtls-dialect=desc";
     pub const FIRST_GLIBC: &str = "GLIBC_2.17";
 }
 
-/// The machine's name in messages.
-pub const NAME: &str = of_one::NAME;
-/// Its `e_machine`.
-pub const E_MACHINE: u16 = of_one::E_MACHINE;
-/// Another machine: its name in messages, and its `e_machine`.
-pub const OTHER: (&str, u16) = of_one::OTHER;
+/// A machine that memdl runs on.
+pub struct Machine {
+    /// As messages have it.
+    pub name: &'static str,
+    pub e_machine: u16,
+    /// As clang has it.
+    target: &'static str,
+}
+
+const MACHINES: [Machine; 2] = [
+    Machine { name: "x86-64", e_machine: 62, target: "--target=x86_64-linux-gnu" },
+    Machine { name: "AArch64", e_machine: 183, target: "--target=aarch64-linux-gnu" },
+];
+
+/// The machine that the tests run on.
+pub const OWN: &Machine = &MACHINES[of_one::OWN];
+/// The other one of the two.
+pub const FOREIGN: &Machine = &MACHINES[1 - of_one::OWN];
+
+impl Machine {
+    /// Builds a shared library for this machine, without its headers and libraries, which need not be here: clang and lld
+    /// build for all machines.
+    pub fn build(&self, source: &str, flags: &[&str]) -> PathBuf {
+        let usual = [self.target, "-nostdlib", "-fuse-ld=lld", "-Wl,--build-id=sha1"];
+        build("clang", source, &[&usual, flags].concat())
+    }
+
+    /// `cross/library.c`, and the `libdep.so` that it needs.
+    pub fn library_and_dep(&self, flags: &[&str]) -> [PathBuf; 2] {
+        let script =
+            format!("-Wl,--version-script={}", repository("testlibs/cross/dep.map").display());
+        let dep = self.build("cross/dep.c", &["-g", "-Wl,-soname,libdep.so", &script]);
+        let linked = dep.to_str().unwrap();
+        [self.build("cross/library.c", &[&["-g", linked], flags].concat()), dep]
+    }
+}
+
 /// gcc's flag for thread-local variables that are found by calls of `__tls_get_addr`.
 pub const CALLS: &str = of_one::CALLS;
 /// Whether this linker makes shared libraries of what [`CALLS`] compiles. For AArch64 lld does not know it.

@@ -43,44 +43,6 @@ pub fn build(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     build_with(compiler, source, &[shared, flags].concat(), "so")
 }
 
-/// A machine whose libraries these tests build, whichever machine they run on.
-pub struct Machine {
-    /// As errors name it.
-    pub name: &'static str,
-    pub e_machine: u16,
-    /// As clang has it.
-    target: &'static str,
-}
-
-const MACHINES: [Machine; 2] = [
-    Machine { name: "x86-64", e_machine: 62, target: "--target=x86_64-linux-gnu" },
-    Machine { name: "AArch64", e_machine: 183, target: "--target=aarch64-linux-gnu" },
-];
-
-/// The machine that the tests run on.
-pub const OWN: &Machine = &MACHINES[if cfg!(target_arch = "x86_64") { 0 } else { 1 }];
-
-/// The other one of the two machines that memdl runs on.
-pub const FOREIGN: &Machine = &MACHINES[if cfg!(target_arch = "x86_64") { 1 } else { 0 }];
-
-impl Machine {
-    /// Builds a shared library for this machine, without its headers and libraries, which need not be here: clang and lld
-    /// build for all machines.
-    pub fn build(&self, source: &str, flags: &[&str]) -> PathBuf {
-        let usual = [self.target, "-nostdlib", "-fuse-ld=lld", "-Wl,--build-id=sha1"];
-        build("clang", source, &[&usual, flags].concat())
-    }
-
-    /// `cross/library.c`, and the `libdep.so` that it needs.
-    pub fn library_and_dep(&self, flags: &[&str]) -> [PathBuf; 2] {
-        let script =
-            format!("-Wl,--version-script={}", repository("testlibs/cross/dep.map").display());
-        let dep = self.build("cross/dep.c", &["-g", "-Wl,-soname,libdep.so", &script]);
-        let linked = dep.to_str().unwrap();
-        [self.build("cross/library.c", &[&["-g", linked], flags].concat()), dep]
-    }
-}
-
 /// Builds an executable from a source in `tests/` or `testlibs/`.
 pub fn build_program(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     build_with(compiler, source, flags, "bin")

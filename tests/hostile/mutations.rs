@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::machine::FOREIGN;
 use crate::common::{
-    FOREIGN, assert_agrees, bytes, can_link, debug_entries, glibc, is_sanitized,
-    isolated_without_caches, limit, limited, maps, peak_of, repository, run, zstd,
+    assert_agrees, bytes, can_link, debug_entries, glibc, is_sanitized, isolated_without_caches,
+    limit, limited, maps, peak_of, repository, run, zstd,
 };
 use crate::mutate;
 use goblin::elf::dynamic::DT_FLAGS_1;

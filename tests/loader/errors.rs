@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::common::machine::{FOREIGN, OWN};
 use crate::common::{
     AnyWay, Opened, assert_agrees, build, build_program, bytes, debug_entries, has_linker,
     is_sanitized, isolated, limit, load_and_run, machine, maps, peak_of, repository, run,
@@ -238,7 +239,7 @@ const CORRUPTIONS: &[(&str, Change, Kind, &[&str])] = &[
     ("ident version", |e| e.bytes[6] = 2, Malformed, &["version 2"]),
     ("version", |e| e.set32(20, 7), Malformed, &["version 7"]),
     ("FreeBSD", |e| e.bytes[7] = 9, Unsupported, &["another system", "9"]),
-    ("another machine", |e| e.set16(18, machine::OTHER.1), Unsupported, &[machine::OTHER.0, "this process is", machine::NAME]),
+    ("another machine", |e| e.set16(18, FOREIGN.e_machine), Unsupported, &[FOREIGN.name, "this process is", OWN.name]),
     ("ET_EXEC", |e| e.set16(16, 2), Unsupported, &["ET_EXEC", "executable"]),
     ("ET_REL", |e| e.set16(16, 1), Unsupported, &["ET_REL", "object file", "-shared"]),
     ("ET_CORE", |e| e.set16(16, 4), Malformed, &["e_type is 4"]),
@@ -646,7 +647,7 @@ fn crafted(tables: &[u8], dynamic: &[(u64, u64)]) -> Vec<u8> {
     }
     let dynamic_len = file.len() as u64 - dynamic_at;
     let mut edit = Edit { bytes: take(&mut file) };
-    for (at, value) in [(16, 3), (18, machine::E_MACHINE), (52, 64), (54, PHDR as u16), (56, 3)] {
+    for (at, value) in [(16, 3), (18, OWN.e_machine), (52, 64), (54, PHDR as u16), (56, 3)] {
         edit.set16(at, value);
     }
     edit.set32(20, 1);
@@ -1250,7 +1251,7 @@ fn the_page_about_failures_quotes_the_errors() {
     let failures = [
         ("a gzip file", b"\x1f\x8b\x08\0".to_vec()),
         ("an executable", with(16, 2)),
-        ("another machine", with(18, machine::OTHER.1 as u8)),
+        ("another machine", with(18, FOREIGN.e_machine as u8)),
         ("a symbol", compiled("logs", "void host_log(void); void f(void) { host_log(); }", &[])),
         ("a library", compiled("needs", "int needs;", &needs)),
         ("thread-local storage", compiled("large", large, &[])),
@@ -1263,7 +1264,7 @@ fn the_page_about_failures_quotes_the_errors() {
         let error = refused(&Loader::new(), &bytes, what).to_string();
         let mut quote = quotes.next().expect("the page has a quote for each failure").to_owned();
         // It quotes a process on x86-64.
-        if what == "another machine" && machine::NAME == "AArch64" {
+        if what == "another machine" && OWN.name == "AArch64" {
             quote =
                 quote.replace("AArch64", "?").replace("x86-64", "AArch64").replace('?', "x86-64");
         }

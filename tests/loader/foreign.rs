@@ -7,9 +7,8 @@ use std::ffi::c_void;
 use std::fs;
 use std::process::Command;
 
-use crate::common::{
-    FOREIGN, OWN, WAYS, assert_agrees, isolated, load_in_way, maps, repository, run,
-};
+use crate::common::machine::{FOREIGN, OWN};
+use crate::common::{WAYS, assert_agrees, isolated, load_in_way, maps, repository, run};
 use crate::inspect::{assert_is_what_readelf_says_of, binding, origin, relocation};
 use memdl::{Error, ImportBinding, LibraryOrigin, Loader, Report, inspect};
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::common::machine::OWN;
 use crate::common::{assert_agrees, build, bytes, isolated, library_folder, machine, maps, run};
 use memdl::{
     DebugInformation, Error, ImportBinding, Imports, LibraryOrigin, Limits, Loader, Report, inspect,
@@ -56,7 +57,7 @@ fn dynamic_symbols(file: &Path) -> Vec<Row> {
 }
 
 fn assert_is_what_readelf_says(file: &Path) {
-    assert_is_what_readelf_says_of(file, machine::NAME);
+    assert_is_what_readelf_says_of(file, OWN.name);
 }
 
 pub fn assert_is_what_readelf_says_of(file: &Path, machine: &str) {

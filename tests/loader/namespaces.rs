@@ -248,7 +248,7 @@ fn lists_of_folders_are_read_as_ld_so_reads_them() {
         std::os::unix::fs::symlink("/none", folder.path("early/libpassed.so")).unwrap();
         folder.named("late/libpassed.so", &value(9), &[]);
         let mut foreign = fs::read(folder.path("late/libpassed.so")).unwrap();
-        foreign[18] = machine::OTHER.1 as u8;
+        foreign[18] = machine::FOREIGN.e_machine as u8;
         folder.named("late/libforeign.so", &value(10), &[]);
         fs::write(folder.path("early/libforeign.so"), foreign).unwrap();
         for (name, path, expected) in [
