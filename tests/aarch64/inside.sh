@@ -15,7 +15,7 @@ step() {
 }
 uname -srm
 # What qemu-user cannot run.
-step 1200 "$loader" a_thousand_rounds_leave_nothing an_instance_where_another_was \
+step 1200 "$loader" a_thousand_rounds_leave_nothing an_instance_where_another_was unwind::a_constructor_that_throws \
     memory_for_the_next_instance_is_given_back denied:: forks_during_the_first_load many_rounds_of_loading \
     hundreds_of_threads_at_once aarch64::
 # A debugger that starts the host, attaches to it, and reads a core of its own and one of the kernel; signals.

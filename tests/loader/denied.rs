@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::common::{
     AnyWay, MapsLine, Opened, WAYS, build, bytes, call_run, debug_entries, exit_status, in_child,
-    is_sanitized, isolated, load_in_way, maps, maps_without_heaps,
+    is_sanitized, isolated, load_in_way, machine, maps, maps_without_heaps,
 };
 use crate::helpers::{Number, OldThread, function, opened_function};
 use goblin::elf::Elf;
@@ -240,7 +240,7 @@ impl Images {
             ("gcc", "faults/image.c", &["-DLARGE=(3<<19)"]),
             ("gcc", "faults/image.c", &["-DLARGE=(3<<19)", "-Wl,-z,noseparate-code"]),
             ("gcc", "faults/image.c", &[large, "-fuse-ld=lld"]),
-            ("gcc", "tls/variables.c", &["-O1", "-mtls-dialect=gnu2"]),
+            ("gcc", "tls/variables.c", &["-O1", machine::DESCRIPTORS]),
             ("g++", "unwind/throws.cpp", &["-O1", "-pthread"]),
             ("gcc", "loading/text_relocation.S", &["-Wl,-z,notext"]),
         ];
