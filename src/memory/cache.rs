@@ -195,14 +195,15 @@ pub(crate) fn take(
 }
 
 /// Keeps the memory for the next image of the same length, or unmaps it. In both cases nothing stays mapped
-/// at its addresses. The image lies in the first `used` bytes (a multiple of the page).
-pub(crate) fn recycle(memory: Reservation, used: usize) {
+/// at its addresses. The image lies in the first `used` bytes (a multiple of the page). The next one needs memory that
+/// lies as this does modulo `align`.
+pub(crate) fn recycle(memory: Reservation, used: usize, align: usize) {
     let own = memory.len();
     // The protections that the next load needs are set now, when nothing waits.
     if own <= MAX_BYTES
         && (!wipe::is_on() || memory.protect(0..used, READ_WRITE))
         && wipe::make_fit_to_keep(&memory, std::slice::from_ref(&(0..used)))
-        && let Some(memory) = memory.moved()
+        && let Some(memory) = memory.moved(align)
         && memory.protect(used..own, libc::PROT_NONE)
     {
         CachedMapping { memory, own, user: User::AnyImage { used } }.keep();
@@ -212,7 +213,7 @@ pub(crate) fn recycle(memory: Reservation, used: usize) {
 /// Keeps the memory as it is for [`take_in_place`], or unmaps it.
 pub(super) fn keep_in_place(memory: Reservation, layout: Box<Layout>) {
     if wipe::is_on() {
-        return recycle(memory, layout.span_len());
+        return recycle(memory, layout.span_len(), layout.align());
     }
     CachedMapping { own: memory.len(), memory, user: User::SameImage(layout) }.keep();
 }
@@ -292,7 +293,7 @@ mod tests {
             memory.as_ptr().write(7);
             libc::mprotect(memory.as_ptr().add(page).cast(), page, libc::PROT_READ);
         }
-        recycle(memory, len);
+        recycle(memory, len, page);
         let (memory, pages) = take(len, len, page, 0).unwrap();
         assert_eq!(pages, Pages::Stale);
         assert_ne!(memory.address(), before);
@@ -303,9 +304,25 @@ mod tests {
             // Nothing is mapped at the old addresses.
             assert_eq!(libc::msync(before as *mut _, page, libc::MS_ASYNC), -1);
         }
-        recycle(memory, len);
+        recycle(memory, len, page);
         release();
         assert_eq!(take(len, len, page, 0).unwrap().1, Pages::Zeroed);
+    }
+
+    /// As for images of machines with large pages, whose segments are apart by their size.
+    #[test]
+    fn memory_of_a_larger_alignment_is_used_again() {
+        let page = page_size();
+        let (len, align, residue) = (79 * page, 16 * page, 3 * page);
+        let mut last = 0;
+        for round in 0..20 {
+            let (memory, pages) = take(len, len, align, residue).unwrap();
+            assert_eq!(memory.address() % align, residue);
+            assert!(round == 0 || pages == Pages::Stale, "round {round}");
+            assert_ne!(memory.address(), last);
+            last = memory.address();
+            recycle(memory, len, align);
+        }
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Layout {
         })
     }
 
+    /// What the memory is aligned to.
+    pub(super) fn align(&self) -> usize {
+        self.align
+    }
+
     /// Whether memory with this layout can be that of an image with these segments.
     pub(super) fn is_of(
         &self,

@@ -180,7 +180,7 @@ impl Unplaced {
             reservation.clear_name();
         }
         let first = reservation.address();
-        let mut mapping = self.place(reservation, first, Reuse::Recycled { used: span_len });
+        let mut mapping = self.place(reservation, first, Reuse::Recycled { used: span_len, align });
         mapping.is_huge = pages == Pages::Zeroed && huge > 0;
         mapping.rounds_up = rounds_up;
         mapping.is_closed = pages == Pages::Stale;
@@ -219,7 +219,7 @@ impl Unplaced {
         // SAFETY: the memory is that of an image with the same segments. Nothing refers to it.
         if !unsafe { has_bytes(&self.segments, load_bias, bytes) } {
             // Of an image with other bytes, or changed by a debugger.
-            cache::recycle(memory, self.span_len);
+            cache::recycle(memory, self.span_len, self.align);
             return Err(self);
         }
         let mut mapping = self.place(memory, first, Reuse::InPlace(layout));

@@ -295,17 +295,18 @@ impl Reservation {
                 .is_ok()
     }
 
-    /// The same pages at other addresses, readable and writable. `None`, with the pages dropped, if the
-    /// system refuses.
+    /// The same pages at other addresses, readable and writable, which are the same modulo `align` (a power of two) if
+    /// the kernel can do it. `None`, with the pages dropped, if the system refuses.
     ///
     /// The kernel chooses the address. Moving onto a mapping made for the pages would be unsafe: a move that
     /// fails half-way (the image may have changed its memory) can leave a hole there, which another
     /// thread's mapping may fill.
-    pub(super) fn moved(self) -> Option<Reservation> {
+    pub(super) fn moved(self, align: usize) -> Option<Reservation> {
         let len = self.len;
         // Large pages move as such to an address with the same offset in a large page. This is a hint; the
         // kernel follows it if it can.
-        let hint = if len >= HUGE_PAGE { self.similar_place()? } else { 0 };
+        let align = if len >= HUGE_PAGE { align.max(HUGE_PAGE) } else { align };
+        let hint = if align > page_size() { self.similar_place(align)? } else { 0 };
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
         // With one protection it is one mapping again; `mremap` refuses several. It is the protection that
         // the next image needs, since each change goes through all pages that are mapped.
@@ -326,11 +327,11 @@ impl Reservation {
         }
     }
 
-    /// An address that was free a moment ago, with this one's length behind it and its offset in a large
-    /// page.
-    fn similar_place(&self) -> Option<usize> {
-        let free = Reservation::new(self.len.checked_add(HUGE_PAGE)?, page_size(), 0).ok()?;
-        free.address().checked_add(distance_to(self.address(), HUGE_PAGE, free.address()))
+    /// An address that was free a moment ago, with this one's length behind it, and the same as this one's modulo
+    /// `align`.
+    fn similar_place(&self, align: usize) -> Option<usize> {
+        let free = Reservation::new(self.len.checked_add(align)?, page_size(), 0).ok()?;
+        free.address().checked_add(distance_to(self.address(), align, free.address()))
     }
 
     /// Ends the ownership without unmapping: another mapping is at these addresses, or none, or one that

@@ -71,9 +71,11 @@ pub(crate) type Keeper = Box<dyn FnOnce(Reservation) + Send + Sync>;
 /// How memory can be used again.
 pub(super) enum Reuse {
     None,
-    /// By any image of the same size: it is plain memory, and the image lies in its first `used` bytes.
+    /// By any image of the same size: it is plain memory, and the image lies in its first `used` bytes. It stays
+    /// where it is modulo `align`, as images of this kind need it.
     Recycled {
         used: usize,
+        align: usize,
     },
     /// As it is, by the next image with the same segments and the same bytes.
     InPlace(Box<Layout>),
@@ -123,7 +125,7 @@ impl Drop for SealedMemory {
             drop(reservation);
         } else {
             match std::mem::replace(&mut self.reuse, Reuse::None) {
-                Reuse::Recycled { used } => cache::recycle(reservation, used),
+                Reuse::Recycled { used, align } => cache::recycle(reservation, used, align),
                 Reuse::Parked { key, written } if !*self.is_private.get_mut() => {
                     cache::park(reservation, key, &written);
                 }
