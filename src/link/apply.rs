@@ -551,7 +551,8 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::arch::MACHINE;
+    // The machine with the most kinds of relocations.
+    use crate::arch::x86_64::MACHINE;
     use crate::base::tls_index::OURS;
 
     const START: u64 = 0x1000;

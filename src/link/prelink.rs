@@ -286,8 +286,10 @@ mod tests {
     /// `MEMDL_TEST_FOLDER` names another folder.
     #[test]
     fn words_are_those_that_relocations_store_one_by_one() {
-        let folder = std::env::var_os("MEMDL_TEST_FOLDER")
-            .map_or("/usr/lib/x86_64-linux-gnu".into(), PathBuf::from);
+        let folder = std::env::var_os("MEMDL_TEST_FOLDER").map_or_else(
+            || format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH).into(),
+            PathBuf::from,
+        );
         let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
         let is_library = |path: &PathBuf| path.to_string_lossy().contains(".so");
         let mut files: Vec<PathBuf> = files.filter(is_library).collect();
