@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     pub cache_flags: u32,
     /// The size of the smallest pages that its systems have.
     pub smallest_page: u64,
+    /// The alignment that linkers give segments: the size of the largest pages.
+    pub segment_align: usize,
 }
 
 /// A machine that has no table here. Of its files, only what all machines have in common can be read.
@@ -50,6 +52,7 @@ pub(crate) static UNKNOWN: Machine = Machine {
     signed_plt: None,
     cache_flags: 0,
     smallest_page: 0x1000,
+    segment_align: 0x1000,
 };
 
 /// The marks of functions with other calling conventions than the psABI's. A lazy PLT keeps the registers that pass

@@ -11,6 +11,7 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 
+use crate::arch::MACHINE;
 use crate::base::addr::page_size;
 use crate::base::error::Error;
 use crate::memory::cache::{self, TRIM_THRESHOLD};
@@ -79,8 +80,9 @@ impl ImageBuffer {
             memory
         } else {
             // As above, but smaller. Segments move up by a few pages, into pages that are provided here.
-            let memory =
-                Reservation::new(with(TRIM_THRESHOLD).ok_or_else(out_of_memory)?, page, 0)?;
+            let len = with(TRIM_THRESHOLD).ok_or_else(out_of_memory)?;
+            // So that the file's first byte is where the segments that it begins with may stay.
+            let memory = Reservation::new(len, MACHINE.segment_align.max(page), 0)?;
             let written = rounded.saturating_add(page.saturating_mul(4));
             memory.populate(HEADROOM..HEADROOM.saturating_add(written));
             memory

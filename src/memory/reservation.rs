@@ -48,8 +48,11 @@ pub(crate) fn many_pages() -> usize {
 /// The system has refused to map pages a second time.
 static CANNOT_SHARE: AtomicBool = AtomicBool::new(false);
 
+/// It has done so once.
+static HAS_SHARED: AtomicBool = AtomicBool::new(false);
+
 /// Whether pages are mapped a second time, as far as is known. valgrind 3.19 does not pass such a call to the
-/// kernel.
+/// kernel, nor does qemu-user 7.2.
 pub(super) fn can_share() -> bool {
     !CANNOT_SHARE.load(Ordering::Relaxed)
 }
@@ -288,9 +291,11 @@ impl Reservation {
     /// Gives a part, whole pages, this protection, a combination of `PROT_*`. False if the part is not
     /// inside, or if the system refused.
     pub(super) fn protect(&self, part: Range<usize>, protection: i32) -> bool {
+        if part.is_empty() {
+            return part.end <= self.len;
+        }
         // SAFETY: a part of this reservation, which nothing refers to while memdl works on it.
-        part.start <= part.end
-            && part.end <= self.len
+        part.end <= self.len
             && unsafe { protect(self.address().saturating_add(part.start), part.len(), protection) }
                 .is_ok()
     }
@@ -426,11 +431,23 @@ impl Reservation {
             libc::mremap(source.cast(), 0, part.len(), flags, target.as_ptr().add(at))
         };
         if mapped != libc::MAP_FAILED {
+            if !HAS_SHARED.load(Ordering::Relaxed) {
+                HAS_SHARED.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        // The kernel's own reasons do not apply: all is whole pages, nothing overlaps, and the memory is shared.
-        if error.raw_os_error() != Some(libc::EINVAL) {
+        let is_refusal = match error.raw_os_error() {
+            // The kernel's own reasons do not apply: all is whole pages, nothing overlaps, and the memory is shared.
+            Some(libc::EINVAL) => true,
+            // The kernel may lack room for a mapping. qemu-user says so, too, of the old length.
+            Some(libc::ENOMEM) => {
+                let has_room = || Reservation::new(part.len(), page_size(), 0).is_ok();
+                !HAS_SHARED.load(Ordering::Relaxed) && has_room()
+            }
+            _ => false,
+        };
+        if !is_refusal {
             return Err(Error::system("mremap of shared memory", error));
         }
         CANNOT_SHARE.store(true, Ordering::Relaxed);

@@ -369,6 +369,7 @@ fn with_property(kind: &str, value: u32, flags: &[&str]) -> PathBuf {
     build("gcc", "files/part.c", &flags)
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn levels_of_the_instruction_set() {
     isolated(|| {

@@ -28,6 +28,7 @@ pub(crate) static MACHINE: Machine = Machine {
     signed_plt: Some(0x7000_0003),
     cache_flags: 0x0a03,
     smallest_page: 0x1000,
+    segment_align: 0x1_0000,
 };
 
 const KINDS: [Option<RelocKind>; COPY + 9] = {

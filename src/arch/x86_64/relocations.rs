@@ -24,6 +24,7 @@ pub(crate) static MACHINE: Machine = Machine {
     signed_plt: None,
     cache_flags: 0x0303,
     smallest_page: 0x1000,
+    segment_align: 0x1000,
 };
 
 const KINDS: [Option<RelocKind>; 38] = {
