@@ -1,6 +1,7 @@
 //! Debuggers as development environments run them: messages go both ways while the program runs. The
 //! dialogue is ended, with all that it started, when it is dropped, and fails at the limit.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -65,7 +66,7 @@ impl Dialogue {
     }
 
     /// The first message from now on for which `find` has a result.
-    fn await_message<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+    fn await_message<T>(&mut self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
             match self.messages.recv_timeout(Duration::from_millis(100)) {
@@ -132,13 +133,16 @@ impl Mi {
 pub struct Adapter {
     dialogue: Dialogue,
     number: u64,
+    /// Events that came before the response to a request. A program may stop again before an adapter says that it
+    /// has gone on.
+    events: VecDeque<Value>,
 }
 
 impl Adapter {
     /// Begins a session with the host, up to where breakpoints are set. The program does not run yet.
     pub fn of_host(command: Command, steps: &[String], loader: Loader, launch: Value) -> Adapter {
         let dialogue = Dialogue::start(command, steps, loader, dap_message);
-        let mut adapter = Adapter { dialogue, number: 0 };
+        let mut adapter = Adapter { dialogue, number: 0, events: VecDeque::new() };
         let client = json!({"adapterID": "memdl", "linesStartAt1": true, "columnsStartAt1": true,
             "pathFormat": "path", "supportsVariableType": true});
         adapter.ask("initialize", client);
@@ -163,9 +167,14 @@ impl Adapter {
     /// The body of the response to a request, which must succeed.
     pub fn ask(&mut self, command: &str, arguments: Value) -> Value {
         let number = self.send(command, arguments);
-        let response = self.dialogue.await_message(command, |message| {
+        let Adapter { dialogue, events, .. } = self;
+        let response = dialogue.await_message(command, |message| {
             let message: Value = serde_json::from_str(message).unwrap();
-            (message["request_seq"] == number).then_some(message)
+            if message["request_seq"] == number {
+                return Some(message);
+            }
+            events.extend(message["event"].is_string().then_some(message));
+            None
         });
         let said = self.dialogue.said.join("\n");
         assert_eq!(response["success"], true, "{command}: {response}\n{said}");
@@ -174,10 +183,14 @@ impl Adapter {
 
     /// The next event with one of these names.
     pub fn await_event(&mut self, names: &[&str]) -> Value {
+        let is_one =
+            |message: &Value| message["event"].as_str().is_some_and(|name| names.contains(&name));
+        if let Some(at) = self.events.iter().position(is_one) {
+            return self.events.remove(at).unwrap();
+        }
         self.dialogue.await_message(&names.join(" or "), |message| {
             let message: Value = serde_json::from_str(message).unwrap();
-            let name = message["event"].as_str()?;
-            names.contains(&name).then_some(message)
+            is_one(&message).then_some(message)
         })
     }
 }
