@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -219,7 +220,7 @@ impl Settings {
             group.searchlist = scope.into_searchlist();
             let copies = self.copies_of(&group.outcome.without_static_tls, &system_copies)?;
             if copies.is_empty() {
-                return self.plan_instances(parsed, group, instances);
+                return self.plan_instances(parsed, &mut group, instances);
             }
             system_copies.try_extend(copies)?;
             earlier.try_push((parsed, group))?;
@@ -340,13 +341,13 @@ impl Settings {
         }
     }
 
-    /// Makes all that the instances of a bound group share.
+    /// Makes all that the instances of a bound group share, of its parts.
     // Inlined, it would enlarge the frame under all that binds: pages of the stack that a first load touches.
     #[inline(never)]
     fn plan_instances<'d>(
         &self,
         parsed: Vec<Parsed<'d>>,
-        group: GroupBinding,
+        group: &mut GroupBinding,
         instances: Instances,
     ) -> Result<Prepared<'d>, Error> {
         let GroupBinding { bindings, outcome, searchlist, init_order } = group;
@@ -354,12 +355,12 @@ impl Settings {
         let (debug, profile) = (self.debug.effective(), self.profile.effective());
         let count = parsed.len();
         if instances == Instances::Many {
-            check_common(&parsed, &bindings)?;
+            check_common(&parsed, bindings)?;
         }
         let mut symfiles = try_vec(count)?;
         let mut members = try_vec(count)?;
         let Outcome { dependencies, static_tls, first_uses, .. } = outcome;
-        for (parsed, Binding { plan, lazy, bound, .. }) in parsed.into_iter().zip(bindings) {
+        for (parsed, Binding { plan, lazy, bound, .. }) in parsed.into_iter().zip(take(bindings)) {
             let Parsed {
                 name, image, needed, filtees, search_path, file, alias, of_system, ..
             } = parsed;
@@ -396,16 +397,16 @@ impl Settings {
                 of_system,
             });
         }
-        let call_binder = members.iter().any(|it| it.lazy).then(|| self.call_binder(searchlist));
+        let is_lazy = members.iter().any(|it| it.lazy);
         Ok(Prepared {
             members,
-            init_order,
-            dependencies: without_duplicates(dependencies)?,
-            static_tls,
-            first_uses,
+            init_order: take(init_order),
+            dependencies: without_duplicates(take(dependencies))?,
+            static_tls: take(static_tls),
+            first_uses: take(first_uses),
             global: self.global,
             symfiles,
-            call_binder,
+            call_binder: is_lazy.then(|| self.call_binder(take(searchlist))),
             context: self.context(),
             namespace: self.namespace.clone(),
             policy: self.policy.clone(),
@@ -422,12 +423,12 @@ fn note_unbound(parsed: &[Parsed<'_>], outcome: &mut Outcome) -> Result<(), Erro
     if !outcome.refused.is_empty() {
         outcome.refused.sort_by_key(|refused| at(&refused.requested_by));
         let image = parsed.first().map_or(String::new(), |root| root.name.to_string());
-        let symbols = std::mem::take(&mut outcome.refused);
+        let symbols = take(&mut outcome.refused);
         outcome.faults.note(Error::RefusedImports { image, symbols })?;
     }
     if !outcome.missing.is_empty() {
         outcome.missing.sort_by_key(|missing| at(&missing.needed_by));
-        let symbols = std::mem::take(&mut outcome.missing);
+        let symbols = take(&mut outcome.missing);
         outcome.faults.note(missing(parsed, vec![], vec![], symbols))?;
     }
     Ok(())
